@@ -9,6 +9,7 @@ from byzopt.attacks import ATTACKS, Adversary, Attack
 from byzopt.cohort import Cohort
 from byzopt.engines import Simulated, Snapshot, begin, rounds
 from byzopt.methods import MethodRecipe
+from byzopt.servers import Site
 from byzopt.tasks import Quartic, Task, TaskRecipe
 
 
@@ -30,7 +31,9 @@ def play(
     method = recipe.build(rule, lr, rounds=last)
     attack = ATTACKS.build(attack) if isinstance(attack, str) else attack
     engine = Simulated(built, method.worker, method.wire, Adversary(attack, built.cohort, byzantine), seed)
-    return rounds(method, engine, begin(method, built.start(), built.layout, built.n), last)
+    return rounds(
+        method, engine, begin(method, built.start(), Site(built.layout, built.proxy()), built.n), last
+    )
 
 
 def finish(snapshots: Iterator[Snapshot]) -> Snapshot:

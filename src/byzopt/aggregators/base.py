@@ -122,6 +122,13 @@ class Aggregator(Stage):
     ) -> Tensor | np.ndarray[Any, Any]:
         return cast("Tensor", call(self, rows, f, fail_closed).out)
 
+    def batch(self, rows: Tensor) -> Tensor:
+        """The aggregates `[R, d]` of R sets of rows `[R, n, d]`, each as in a call of its own.
+
+        Errors: as for a call, when any of the sets is refused.
+        """
+        return torch.stack([self(each) for each in rows.unbind(0)])
+
     def explain(self, rows: RowsLike, *, f: float | None = None, fail_closed: bool = False) -> Report:
         """The aggregate, and which rows are in it with what weight, score and reason: see `Report`.
 

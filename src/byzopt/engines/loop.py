@@ -11,8 +11,8 @@ from torch import Tensor
 from byzopt import linalg
 from byzopt.aggregators.filters import At, Filter
 from byzopt.engines.base import Engine
-from byzopt.layout import Layout
 from byzopt.methods import Method
+from byzopt.servers import Site
 
 
 class LoopState(NamedTuple):
@@ -45,9 +45,9 @@ class Snapshot(NamedTuple):
         }
 
 
-def begin(method: Method, x0: Tensor, layout: Layout, n: int) -> LoopState:
+def begin(method: Method, x0: Tensor, site: Site, n: int) -> LoopState:
     """The state before round 1. Errors: a rule that cannot work on n rows."""
-    return LoopState(0, method.step.init(x0, layout), method.filter.init(x0, n), None, 0, 0.0)
+    return LoopState(0, method.step.init(x0, site), method.filter.init(x0, n), None, 0, 0.0)
 
 
 def rounds(method: Method, engine: Engine, state: LoopState, last: int) -> Iterator[Snapshot]:

@@ -12,6 +12,7 @@ from byzopt.attacks import Adversary, Attack
 from byzopt.engines import Engine, LoopState, Simulated, Snapshot, begin, rounds
 from byzopt.errors import TooManyFaults, UnknownName, unknown
 from byzopt.methods import Method
+from byzopt.servers import Site
 from byzopt.tasks import Task
 
 SMALL = 1 << 22  # numbers in a round's rows below which one thread is taken
@@ -44,7 +45,7 @@ def prepare(task: Task, method: Method, attack: Attack, f: int, seed: int, plan:
     adversary = Adversary(attack, task.cohort, f)
     task = adversary.poison(task)
     engine = Simulated(task, method.worker, method.wire, adversary, seed)
-    start = begin(method, task.start(), task.layout, task.n)
+    start = begin(method, task.start(), Site(task.layout, task.proxy()), task.n)
     if plan.stop:
         known = list(task.measure(task.start()))
         for name in plan.stop:

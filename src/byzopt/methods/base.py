@@ -10,6 +10,7 @@ from byzopt.aggregators import Aggregator
 from byzopt.aggregators.filters import Filter
 from byzopt.registry import Registry
 from byzopt.servers import Step
+from byzopt.theory.promise import Constants, Promise
 from byzopt.wire import Channel
 from byzopt.workers import Estimator
 
@@ -35,6 +36,10 @@ class MethodRecipe(ABC):
 
         `rounds`, the length of the run, is needed only by schedules with a horizon that do not set their own.
         """
+
+    def promise(self, known: Constants) -> Promise | None:
+        """What theory says of this method on a problem with these constants. None: no theorem is known."""
+        return None
 
 
 METHODS: Registry[MethodRecipe] = Registry("method", MethodRecipe)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -13,14 +14,21 @@ from byzopt.registry import Registry
 State = Any  # a typed tuple of tensors and numbers, fixed in structure for the whole run
 
 
+class Site(NamedTuple):
+    """Where a step works: the names of its coordinates, and the loss that the server owns, if any."""
+
+    layout: Layout
+    proxy: Callable[[Tensor], Tensor] | None = None
+
+
 class Step(ABC):
     """The server's optimiser as ask and tell; one round is one ask and one tell."""
 
     name: ClassVar[str]
 
     @abstractmethod
-    def init(self, x0: Tensor, layout: Layout) -> State:
-        """State before round 1 at `x0` `[d]`, whose coordinates `layout` names."""
+    def init(self, x0: Tensor, site: Site) -> State:
+        """State before round 1 at `x0` `[d]`. Errors: `InvalidInput` for a site that lacks what it needs."""
 
     @abstractmethod
     def ask(self, state: State) -> Tensor:
