@@ -11,7 +11,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from byzopt import kernels
+
 BLOCK_BYTES = 1 << 19
+PIECE_BYTES = 1 << 22  # of rows that have to be converted before a kernel reads them
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -33,14 +36,33 @@ def column_blocks(
         yield piece, rows[:, piece].to(dtype)
 
 
+def pieces(rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """`rows` `[n, d]` as kernels can read them: in one piece as they lie, else in converted column blocks."""
+    if kernels.usable(rows) or rows.device.type != "cpu":
+        yield slice(0, rows.shape[1]), rows
+        return
+    for piece, block in column_blocks(rows, size=PIECE_BYTES):
+        yield piece, block.contiguous()
+
+
 def gram(rows: Tensor, pivot: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
     """Inner products `<x_i - p, x_j - p>` as `[n, n]` float64; `pivot` `[d]` defaults to no centring.
 
     Blocks are multiplied in `dtype` (default: the compute dtype) and accumulated in float64. Cost: n^2 d.
     """
+    dtype = dtype or compute_dtype(rows.dtype)
+    pivot = torch.zeros_like(rows[0]) if pivot is None else pivot
     total = torch.zeros(rows.shape[0], rows.shape[0], dtype=torch.float64, device=rows.device)
-    for piece, block in column_blocks(rows, dtype):
-        centred = block if pivot is None else block - pivot[piece].to(block.dtype)
+    for piece, block in pieces(rows) if rows.dtype == dtype else column_blocks(rows, dtype, PIECE_BYTES):
+        about = pivot[piece].to(dtype)
+        total += kernels.gram(block, about) if kernels.usable(block) else _gram(block, about)
+    return total
+
+
+def _gram(rows: Tensor, pivot: Tensor) -> Tensor:
+    total = torch.zeros(rows.shape[0], rows.shape[0], dtype=torch.float64, device=rows.device)
+    for piece, block in column_blocks(rows, rows.dtype):
+        centred = block - pivot[piece]
         total += centred @ centred.T
     return total
 
@@ -60,6 +82,24 @@ def mix(weights: Tensor, rows: Tensor) -> Tensor:
     weights = weights.to(rows.device, compute_dtype(rows.dtype))
     for piece, block in column_blocks(rows):
         out[:, piece] = weights @ block
+    return out
+
+
+def blend(weights: Tensor, rows: Tensor) -> Tensor:
+    """`weights @ rows` for one row of weights, `[n] x [n, d] -> [d]`. Rows of weight 0 are not read."""
+    if weights.is_cuda:
+        return mix(weights.unsqueeze(0), rows)[0]
+    shares = {i: share for i, share in enumerate(weights.tolist()) if share}
+    if list(shares.values()) == [1.0]:
+        return rows[next(iter(shares))].clone()
+    out = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
+    for piece, block in pieces(rows):
+        if kernels.usable(block) and kernels.blends(block):
+            place = out[piece] if out.dtype == block.dtype else torch.empty_like(block[0])
+            kernels.blend(block, list(shares), list(shares.values()), place)
+            out[piece] = place
+        else:
+            out[piece] = mix(weights.unsqueeze(0), block)[0]
     return out
 
 

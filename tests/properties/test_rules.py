@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from byzopt.aggregators import NNM, PRE_AGGREGATORS, RFA, RULES, GeometricMedian, Median, rule_from
 from byzopt.aggregators.geometry import medoid
 from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.selection import network, order_statistics
+from byzopt.aggregators.selection import order_statistics
 from byzopt.aggregators.weiszfeld import certified_median
 from byzopt.errors import ByzoptError
+from byzopt.kernels import network
 from byzopt.theory import robustness
 from tests.reference import rules as twin
 

@@ -8,6 +8,7 @@ from byzopt.aggregators.base import (
     CoordinateRule,
     GeometricRule,
     PreAggregator,
+    RankRule,
 )
 from byzopt.aggregators.bucketing import Bucketing
 from byzopt.aggregators.bulyan import Bulyan
@@ -87,6 +88,7 @@ __all__ = [
     "PreAggregator",
     "PreChain",
     "RandomProjection",
+    "RankRule",
     "Report",
     "SignGuard",
     "SignMajority",

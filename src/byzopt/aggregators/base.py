@@ -23,7 +23,9 @@ from byzopt.aggregators.calling import call, report
 from byzopt.aggregators.geometry import Geometry
 from byzopt.aggregators.inputs import RowsLike, admit, as_rows, restored
 from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.selection import answer
 from byzopt.errors import require
+from byzopt.kernels import Plan
 from byzopt.registry import Registry
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Stage(ABC):
     """What rules and pre-aggregators share: a name, a tolerance, and preconditions on (n, f)."""
 
     name: ClassVar[str]
+    notices: ClassVar[bool] = False  # whether it looks at rows only as `Mixed` says that `Unusual` is raised
 
     def __post_init__(self) -> None:
         f = getattr(self, "f", None)
@@ -134,7 +137,7 @@ class Aggregator(Stage):
 
         Same arguments and errors as a call. Costs about two calls more.
         """
-        return report(call(self, rows, f, fail_closed))
+        return report(call(self, rows, f, fail_closed, explained=True))
 
     def as_filter(self) -> Filter:
         """The rule as a part of a method. Rules that remember give a filter of their own."""
@@ -166,11 +169,14 @@ class Aggregator(Stage):
 class GeometricRule(Aggregator):
     """A rule decided by pairwise inner products: `weights(geometry)` gives `[m]` float64 weights."""
 
+    notices = True
+
     @abstractmethod
     def weights(self, geometry: Geometry) -> Tensor:
         """Weights `[m]` of the rows in the aggregate."""
 
     def reduce(self, mixed: Mixed) -> Tensor:
+        _ = mixed.geometry.centred  # some weights need no look at the rows; the policy does
         return mixed.blend(self.weights(mixed.geometry))
 
 
@@ -191,9 +197,26 @@ class CoordinateRule(Aggregator):
         return mixed.through(influence.by_columns(self.columns, mixed))
 
 
+class RankRule(CoordinateRule):
+    """A coordinate rule made of order statistics: `plan(m)` says what becomes of the m values of a column."""
+
+    notices = True
+
+    @abstractmethod
+    def plan(self, m: int) -> Plan:
+        """What becomes of a column of m values."""
+
+    def columns(self, block: Tensor) -> Tensor:
+        return answer(block, self.plan(len(block)))
+
+    def reduce(self, mixed: Mixed) -> Tensor:
+        return mixed.columns(self.plan(mixed.m))
+
+
 class PreAggregator(Stage):
     """A stage before a rule: maps rows `[n, d]` to rows `[m, d]` by a matrix decided on their geometry."""
 
+    notices = True
     affine: ClassVar[bool] = True  # every row of the mixing matrix sums to one
 
     @abstractmethod

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,10 +12,10 @@ from torch import Tensor
 from byzopt.aggregators.base import RULES, Aggregator
 from byzopt.aggregators.influence import by_columns
 from byzopt.aggregators.krum import krum_scores
-from byzopt.aggregators.meamed import mean_around
 from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.selection import mean_of, order_statistics
+from byzopt.aggregators.selection import answer
 from byzopt.errors import require
+from byzopt.kernels import Plan
 
 
 @RULES.register("bulyan")
@@ -26,6 +28,8 @@ class Bulyan(Aggregator):
     over all that are left, the lower index; the smaller value. Cost: one Gram product and a sorting network.
     Source: El Mhamdi, Guerraoui, Rouault, ICML 2018, algorithm 2 (the iterative form).
     """
+
+    notices: ClassVar[bool] = True
 
     f: int
 
@@ -40,24 +44,19 @@ class Bulyan(Aggregator):
         )
 
     def reduce(self, mixed: Mixed) -> Tensor:
-        out = torch.empty(mixed.rows.shape[1], dtype=mixed.rows.dtype, device=mixed.rows.device)
-        for piece, block in self._picked(mixed).blocks():
-            out[piece] = self._columns(block)
-        return out
+        picked = self._picked(mixed)
+        return picked.columns(self._plan(picked.m))
 
     def influence(self, mixed: Mixed) -> Tensor:
         picked = self._picked(mixed)
-        return picked.through(by_columns(self._columns, picked))
+        return picked.through(by_columns(partial(answer, plan=self._plan(picked.m)), picked))
 
     def _picked(self, mixed: Mixed) -> Mixed:
         chosen = self._chosen(mixed.geometry.sq_dists)
         return mixed.then(torch.eye(mixed.m, dtype=torch.float64)[chosen], affine=True)
 
-    def _columns(self, block: Tensor) -> Tensor:
-        k = len(block)
-        ordered = order_statistics(block, 0, k)
-        centre = mean_of(ordered[(k - 1) // 2 : k // 2 + 1])
-        return mean_around(ordered, centre, k - 2 * self.f)
+    def _plan(self, k: int) -> Plan:
+        return Plan((k - 1) // 2, k // 2 + 1, k - 2 * self.f)
 
     def _chosen(self, sq_dists: Tensor) -> list[int]:
         left, chosen = list(range(len(sq_dists))), []

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
+from byzopt.aggregators.geometry import Unusual
 from byzopt.aggregators.inputs import RowsLike, admit, as_rows, faults, restored
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.report import Report
@@ -38,20 +39,41 @@ class Call(NamedTuple):
         return finite_rows(self.rows, self.mixed)
 
 
-def call(rule: Aggregator, given: RowsLike, f: float | None, fail_closed: bool) -> Call:
+def call(
+    rule: Aggregator, given: RowsLike, f: float | None, fail_closed: bool, explained: bool = False
+) -> Call:
     """Run `rule` on the rows `given`, in the one order: shape, f, finite rows, suspicion, answer."""
     rows = as_rows(given)
     n = len(rows)
     if f is not None:
         rule = tolerating(rule, faults(f, n), n)
+    closed = fail_closed or rule.fail_closed
+    ready, mixed, answer = (None if closed or explained else _at_once(rule, rows)) or _in_order(
+        rule, rows, closed
+    )
+    out = restored(answer, mixed.unit, rows.dtype)
+    return Call(rule, ready, rows, mixed, answer, out.numpy() if isinstance(given, np.ndarray) else out)
+
+
+def _at_once(rule: Aggregator, rows: Tensor) -> tuple[Aggregator, Mixed, Tensor] | None:
+    """The answer without a look at the rows first, where the rule itself notices what is wrong with them."""
+    if not rule.notices:
+        return None
+    rule.check(len(rows))
+    mixed = Mixed(rows, admitted=False)
+    try:
+        return rule, mixed, rule.reduce(mixed)
+    except Unusual:
+        return None
+
+
+def _in_order(rule: Aggregator, rows: Tensor, closed: bool) -> tuple[Aggregator, Mixed, Tensor]:
     ready, kept, unit = admit(rule, rows)
     mixed = Mixed(kept, unit)
-    if fail_closed or rule.fail_closed:
+    if closed:
         found = suspects(finite_rows(rows, mixed), remoteness(mixed, rows.dtype))
-        refuse(found, rule.tolerance(n), n)
-    answer = ready.reduce(mixed)
-    out = restored(answer, unit, rows.dtype)
-    return Call(rule, ready, rows, mixed, answer, out.numpy() if isinstance(given, np.ndarray) else out)
+        refuse(found, rule.tolerance(len(rows)), len(rows))
+    return ready, mixed, ready.reduce(mixed)
 
 
 def tolerating(rule: Aggregator, f: int, n: int) -> Aggregator:

@@ -45,6 +45,7 @@ class Chain(Aggregator):
         self.stages = tuple(stages)
         self.rule = rule
         self.fail_closed = rule.fail_closed  # type: ignore[misc]  # the last stage speaks for the chain
+        self.notices = all(stage.notices for stage in (*stages, rule))  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return " >> ".join(map(repr, (*self.stages, self.rule)))

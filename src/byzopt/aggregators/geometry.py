@@ -11,13 +11,16 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt import linalg
+from byzopt import kernels, linalg
 
 _FAR = 64.0  # the pivot may be this many times further from the bulk than the bulk is wide (both squared)
 _TINY = 1e-30  # squared widths below this lose bits in float32 products
+_SKETCH = 1 << 11  # columns from which the first pivot is chosen
+_EXTREME = 1e-200  # squared lengths of float64 rows beyond this and its inverse ask for another unit
 _SMALL = 1 << 16  # up to this many numbers float64 costs nothing worth saving
 
 
@@ -119,40 +122,56 @@ class Geometry:
         return result
 
 
-def geometry_of(rows: Tensor, unit: float = 1.0) -> Geometry:
-    """The geometry of finite `rows` `[n, d]`, given in units of `unit`."""
+class Unusual(Exception):
+    """Rows that nobody looked at before prove not to be finite, or extreme: the policy must see them."""
+
+
+def geometry_of(rows: Tensor, unit: float = 1.0, admitted: bool = True) -> Geometry:
+    """The geometry of finite `rows` `[n, d]`, given in units of `unit`.
+
+    Rows that are not `admitted` may hold anything; then asking for products raises `Unusual` where rows are
+    not finite, or squares overflow.
+    """
     pivot = 0
 
     def centred() -> Tensor:
         nonlocal pivot
-        pivot, product = _centred(rows)
+        pivot, product = _centred(rows, admitted)
         return product
 
     def origin() -> Origin:
-        return _origin(rows, rows[pivot])
+        found = _origin(rows, rows[pivot])
+        if not (admitted or _ordinary(found.sq_norms)):
+            raise Unusual
+        return found
 
     return Geometry(rows.shape[0], centred, origin, unit)
 
 
 def medoid(sq_dists: Tensor) -> tuple[int, float]:
     """The row whose majority lies nearest, and the squared radius of that majority. Ties: lowest index."""
-    radii = sq_dists.sort(dim=-1).values[:, sq_dists.shape[-1] // 2]
-    best = int(radii.argsort(stable=True)[0])
+    dists = sq_dists.numpy()
+    radii = np.sort(dists, axis=-1)[:, dists.shape[-1] // 2]
+    best = int(radii.argmin())
     return best, float(radii[best])
 
 
-def _centred(rows: Tensor) -> tuple[int, Tensor]:
+def _centred(rows: Tensor, admitted: bool) -> tuple[int, Tensor]:
     """A pivot of the bulk and the Gram matrix about it.
 
     A fast pass, repeated in float64 when squares overflowed or vanished, and about a better pivot while the
     one at hand is far from the bulk. A pass can be fooled only by outliers that dwarf those the pass before
-    it saw, so at most n passes are made, and one or two in practice.
+    it saw, so at most n passes are made, and nearly always one: the first pivot comes from a sketch.
     """
     n = rows.shape[0]
-    pivot, dtype = 0, torch.float64 if rows.numel() <= _SMALL else linalg.compute_dtype(rows.dtype)
+    small = rows.numel() <= _SMALL
+    pivot = 0 if small else _sketched(rows)
+    dtype = torch.float64 if small else linalg.compute_dtype(rows.dtype)
     product = linalg.gram(rows, rows[pivot], dtype).cpu()
+    if not (admitted or _ordinary(product.diagonal())):
+        raise Unusual
     for _ in range(n):
-        fits = bool(torch.isfinite(product).all())
+        fits = bool(np.isfinite(product.numpy()).all())
         best, width = medoid(linalg.sq_dists_of(product)) if fits else (pivot, 0.0)
         near = fits and float(product[best, best]) <= _FAR * width
         if dtype != torch.float64 and (not fits or (near and width < _TINY)):
@@ -162,11 +181,27 @@ def _centred(rows: Tensor) -> tuple[int, Tensor]:
         else:
             pivot = best
         product = linalg.gram(rows, rows[pivot], dtype).cpu()
-    return pivot, _equated(rows, product)
+    return pivot, product if kernels.usable(rows) else _equated(rows, product)
+
+
+def _sketched(rows: Tensor) -> int:
+    """The medoid of some of the columns: likely a row of the bulk, whatever the others hold."""
+    some = rows[:, :: max(1, rows.shape[1] // _SKETCH)].double().cpu()
+    product = linalg.gram(some, some[0])
+    return medoid(linalg.sq_dists_of(product))[0] if np.isfinite(product.numpy()).all() else 0
+
+
+def _ordinary(squares: Tensor) -> bool:
+    """Whether squared lengths are finite, and neither overflow when squared nor, for the bulk, vanish."""
+    sizes = np.sort(squares.numpy())  # NaN is sorted to the end
+    return bool(sizes[-1] < 1 / _EXTREME and sizes[len(sizes) // 2] > _EXTREME)
 
 
 def _equated(rows: Tensor, product: Tensor) -> Tensor:
-    """`product` with equal rows made equal to the last bit: rounding must not set twins apart."""
+    """`product` with equal rows made equal to the last bit: rounding must not set twins apart.
+
+    Kernels sum all products in one order, so that twins come out equal by themselves.
+    """
     sizes = product.diagonal()
     close = linalg.sq_dists_of(product) <= 1e-5 * (sizes.unsqueeze(-1) + sizes)
     kind = list(range(len(sizes)))

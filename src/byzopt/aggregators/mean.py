@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from byzopt.aggregators.base import RULES, Aggregator
+from byzopt.aggregators.geometry import Unusual
 from byzopt.aggregators.mixed import Mixed
 
 
@@ -20,13 +22,16 @@ class Mean(Aggregator):
     Cost: one pass over the rows.
     """
 
+    notices: ClassVar[bool] = True
+
     def tolerance(self, n: int) -> int:
         return 0
 
     def reduce(self, mixed: Mixed) -> Tensor:
-        if mixed.mixing is None:
-            return mixed.rows.mean(dim=0)
-        return mixed.blend(self._even(mixed))
+        out = mixed.rows.mean(dim=0) if mixed.mixing is None else mixed.blend(self._even(mixed))
+        if not (mixed.admitted or bool(out.isfinite().all())):
+            raise Unusual
+        return out
 
     def influence(self, mixed: Mixed) -> Tensor:
         return mixed.through(self._even(mixed))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from byzopt.aggregators.base import RULES, CoordinateRule
-from byzopt.aggregators.selection import mean_of, order_statistics
+from byzopt.aggregators.base import RULES, RankRule
+from byzopt.kernels import Plan
 from byzopt.theory import robustness
 
 
 @RULES.register("median")
 @dataclass(frozen=True)
-class Median(CoordinateRule):
+class Median(RankRule):
     """The median of each coordinate; the mean of the two middle values for even n.
 
     `f` only says how many rows may be dropped and which κ is meant; None means the most that n allows.
@@ -23,9 +21,8 @@ class Median(CoordinateRule):
 
     f: int | None = None
 
-    def columns(self, block: Tensor) -> Tensor:
-        n = block.shape[0]
-        return mean_of(order_statistics(block, (n - 1) // 2, n // 2 + 1))
+    def plan(self, m: int) -> Plan:
+        return Plan((m - 1) // 2, m // 2 + 1)
 
     def kappa_linear(self, n: int) -> float | None:
         return robustness.median_linear(n, self.tolerance(n))

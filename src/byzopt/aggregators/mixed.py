@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 
+import torch
 from torch import Tensor
 
-from byzopt import linalg
-from byzopt.aggregators.geometry import Geometry, geometry_of
+from byzopt import kernels, linalg
+from byzopt.aggregators.geometry import Geometry, Unusual, geometry_of
+from byzopt.aggregators.selection import answer
 
 _WIDE = 1 << 22  # bytes of a block for coordinate rules: their cost is one torch call for each pair of rows
 
 
 class Mixed:
-    """Finite rows `[n, d]`, in units of `unit`, seen through a mixing matrix `[m, n]` (None: identity)."""
+    """Rows `[n, d]`, in units of `unit`, seen through a mixing matrix `[m, n]` (None: identity).
+
+    Rows that are `admitted` are finite and in a safe range. With others, `geometry` and `columns` raise
+    `Unusual` where rows turn out not to be so; nothing else looks.
+    """
 
     def __init__(
-        self, rows: Tensor, unit: float = 1.0, mixing: Tensor | None = None, geometry: Geometry | None = None
+        self,
+        rows: Tensor,
+        unit: float = 1.0,
+        mixing: Tensor | None = None,
+        geometry: Geometry | None = None,
+        admitted: bool = True,
     ) -> None:
         self.rows = rows
         self.unit = unit
         self.mixing = mixing
-        self.geometry = geometry or geometry_of(rows, unit)
+        self.admitted = admitted
+        self.geometry = geometry or geometry_of(rows, unit, admitted)
 
     @property
     def m(self) -> int:
@@ -31,11 +44,34 @@ class Mixed:
     def then(self, mixing: Tensor, affine: bool) -> Mixed:
         """These rows, mixed once more by `mixing` `[m', m]`."""
         total = mixing if self.mixing is None else mixing @ self.mixing
-        return Mixed(self.rows, self.unit, total, self.geometry.mixed(mixing, affine))
+        return Mixed(self.rows, self.unit, total, self.geometry.mixed(mixing, affine), self.admitted)
 
     def blend(self, weights: Tensor) -> Tensor:
         """The weighted sum of the mixed rows: one pass over the unmixed ones. `[m] -> [d]`."""
-        return linalg.mix(self.through(weights).unsqueeze(0), self.rows)[0]
+        return linalg.blend(self.through(weights), self.rows)
+
+    def columns(self, plan: kernels.Plan) -> Tensor:
+        """What `plan` makes of every column of the mixed rows, `[d]`: one pass over the unmixed ones."""
+        out = torch.empty(self.rows.shape[1], dtype=self.rows.dtype, device=self.rows.device)
+        for piece, rows in linalg.pieces(self.rows):
+            if kernels.usable(rows) and kernels.reduces(rows, self.mixing):
+                place = out[piece] if out.dtype == rows.dtype else torch.empty_like(rows[0])
+                fine = kernels.columns(rows, plan, self.mixing, place)
+                out[piece] = place
+            else:
+                fine = self._by_blocks(rows, plan, out[piece])
+            if not (fine or self.admitted):
+                raise Unusual
+        return out
+
+    def _by_blocks(self, rows: Tensor, plan: kernels.Plan, out: Tensor) -> bool:
+        """Writes the plan's answer to `out`; False if rows or answers prove not to be finite."""
+        trace = out.new_zeros((), dtype=linalg.compute_dtype(out.dtype))
+        for piece, block in Mixed(rows, 1.0, self.mixing, self.geometry).blocks():
+            out[piece] = answer(block, plan)
+            if not self.admitted:  # a sum is finite only where everything is
+                trace += rows[:, piece].sum() + out[piece].sum()
+        return self.admitted or isfinite(float(trace))
 
     def through(self, weights: Tensor) -> Tensor:
         """Weights of the mixed rows as weights of the unmixed ones, `[m] -> [n]`."""

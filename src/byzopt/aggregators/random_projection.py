@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ class RandomProjection(PreAggregator):
     about true distances. Cost: one pass over the rows in float64 instead of a Gram product of d columns.
     Source: the sketch of Charikar, Chen, Farach-Colton, 2002 (hashing into k signed sums).
     """
+
+    notices: ClassVar[bool] = False
 
     k: int = 4096
     seed: int = 0

@@ -1,23 +1,33 @@
 """Order statistics of columns by a pruned selection network: minimum and maximum of whole rows, no sort.
 
-Batcher's odd-even merge sort for n wires, cut down to the comparators that the wanted ranks need, runs as
-element-wise minimum and maximum over column blocks: an order of magnitude faster than sorting each column,
-with nothing but torch. Few columns do not pay for its calls, and are sorted.
+The network (`kernels.networks`) runs compiled, in registers, where kernels are usable; else as element-wise
+minimum and maximum over column blocks with nothing but torch: an order of magnitude faster than sorting each
+column, on any device. Few columns do not pay for its calls, and are sorted. All three give the same numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from byzopt import kernels
+from byzopt.kernels import Plan
+
 NARROW = 1024  # columns below which a sort wins (measured on CPU)
 TALL = 512  # rows above which it does
 
-# Wires i < j, and whether the smaller (at i) and the larger (at j) are wanted afterwards.
-Comparator = tuple[int, int, bool, bool]
+
+def answer(block: Tensor, plan: Plan) -> Tensor:
+    """What `plan` makes of every column of a finite block: `[n, b] -> [b]`."""
+    n = len(block)
+    if plan.around is not None:
+        ordered = order_statistics(block, 0, n)
+        return mean_around(ordered, mean_of(ordered[plan.first : plan.last]), plan.around)
+    if (plan.first, plan.last) == (0, n):
+        return mean_of(block.unbind(0))
+    return mean_of(order_statistics(block, plan.first, plan.last))
 
 
 def order_statistics(block: Tensor, first: int, last: int) -> Sequence[Tensor]:
@@ -30,7 +40,7 @@ def order_statistics(block: Tensor, first: int, last: int) -> Sequence[Tensor]:
         return block.sort(dim=0).values[first:last].unbind(0)
     wires = list(block.clone().unbind(0))
     spare = torch.empty_like(wires[0])
-    for i, j, low, high in network(n, first, last):
+    for i, j, low, high in kernels.network(n, first, last):
         if low and high:
             torch.minimum(wires[i], wires[j], out=spare)
             torch.maximum(wires[i], wires[j], out=wires[j])
@@ -42,37 +52,26 @@ def order_statistics(block: Tensor, first: int, last: int) -> Sequence[Tensor]:
     return wires[first:last]
 
 
-@lru_cache(maxsize=256)
-def network(n: int, first: int, last: int) -> tuple[Comparator, ...]:
-    """The comparators, in order, that put ranks first .. last - 1 of n values on their wires."""
-    wanted = set(range(first, last))
-    kept: list[Comparator] = []
-    for i, j in reversed(list(_batcher(n))):
-        low, high = i in wanted, j in wanted
-        if low or high:
-            kept.append((i, j, low, high))
-            wanted |= {i, j}
-    return tuple(reversed(kept))
-
-
-def _batcher(n: int) -> Iterator[tuple[int, int]]:
-    """Odd-even merge sort of n wires; those beyond n are thought of as plus infinity and drop out."""
-    size = 1 << (n - 1).bit_length()
-    p = 1
-    while p < size:
-        k = p
-        while k >= 1:
-            for start in range(k % p, size - k, 2 * k):
-                for i in range(start, min(start + k, n - k)):
-                    if i // (2 * p) == (i + k) // (2 * p):
-                        yield i, i + k
-            k //= 2
-        p *= 2
-
-
 def mean_of(values: Sequence[Tensor]) -> Tensor:
     """The mean of tensors `[b]` by a plain sum."""
     total = values[0].clone()
     for value in values[1:]:
         total += value
     return total.div_(len(values))
+
+
+def mean_around(ordered: Sequence[Tensor], centre: Tensor, count: int) -> Tensor:
+    """The mean of the `count` values nearest to `centre` of each column, given in order. Ties: the smaller.
+
+    The nearest values are neighbours in order: value s makes way for value s + count when that one is nearer,
+    and s grows one by one. Kept values are summed; nothing is subtracted from a sum.
+    """
+    n = len(ordered)
+    moved = [centre - ordered[s] > ordered[s + count] - centre for s in range(n - count)]
+    total = torch.zeros_like(centre)
+    for j, value in enumerate(ordered):
+        kept = moved[j - count] if j >= count else None
+        if j < len(moved):
+            kept = ~moved[j] if kept is None else kept & ~moved[j]
+        total += value if kept is None else torch.where(kept, value, 0)
+    return total / count

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from byzopt.aggregators.base import RULES, CoordinateRule
-from byzopt.aggregators.selection import mean_of, order_statistics
+from byzopt.aggregators.base import RULES, RankRule
+from byzopt.kernels import Plan
 from byzopt.theory import robustness
 
 
 @RULES.register("trimmed_mean")
 @dataclass(frozen=True)
-class TrimmedMean(CoordinateRule):
+class TrimmedMean(RankRule):
     """In each coordinate, drop the f smallest and the f largest values and average the other n - 2 f.
 
     The kept values are summed; nothing is subtracted, so one huge value costs no accuracy. f = 0 is the mean.
@@ -23,11 +21,8 @@ class TrimmedMean(CoordinateRule):
 
     f: int
 
-    def columns(self, block: Tensor) -> Tensor:
-        n = block.shape[0]
-        if self.f == 0:
-            return block.mean(dim=0)
-        return mean_of(order_statistics(block, self.f, n - self.f))
+    def plan(self, m: int) -> Plan:
+        return Plan(self.f, m - self.f)
 
     def kappa_squared(self, n: int) -> float | None:
         return robustness.trimmed_mean_squared(n, self.f)

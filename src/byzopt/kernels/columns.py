@@ -1,0 +1,149 @@
+"""Order statistics of columns, and means around a centre, in registers; mixed on the way if asked."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from byzopt.kernels.emit import Body
+from byzopt.kernels.jit import Run, compiled, lanes, split
+from byzopt.kernels.networks import Comparator, network
+
+_TILE = 4  # mixed rows at a time
+_DEEP = 4  # vectors at a time while mixing
+_QUICK = 64  # rows up to which compiling takes less than a tenth of a second
+_TALL = 512  # rows above which it takes too long
+_WORTH = 1 << 21  # numbers from which the time between is soon won back
+
+
+class Plan(NamedTuple):
+    """What becomes of a column of m values: the centre is the mean of ranks first .. last - 1.
+
+    With `around`, the answer is the mean of the `around` values nearest to the centre, ties to the smaller
+    one; without, it is the centre itself.
+    """
+
+    first: int
+    last: int
+    around: int | None = None
+
+
+def reduces(rows: Tensor, mixing: Tensor | None = None) -> bool:
+    """Whether `columns` fits usable `rows`: wide enough for a step, and worth the compiling."""
+    n, d = rows.shape
+    m = n if mixing is None else len(mixing)
+    return d >= _step(rows, mixing) and max(n, m) <= _TALL and (m <= _QUICK or d * m >= _WORTH)
+
+
+def columns(rows: Tensor, plan: Plan, mixing: Tensor | None, out: Tensor) -> bool:
+    """The plan's answer for every column of usable `rows` `[n, d]`, or of `mixing @ rows`, into `out` `[d]`.
+
+    `mixing` `[m, n]` is taken in the rows' dtype. Returns whether all rows and answers are finite.
+    """
+    n, d = rows.shape
+    m, step = n if mixing is None else len(mixing), _step(rows, mixing)
+    run = _kernel(rows.dtype, n, m, mixing is not None, plan)
+    shares = None if mixing is None else mixing.to(rows.dtype).contiguous()
+    spoilt: dict[int, Tensor] = {}
+    where = (rows.data_ptr(), rows.stride(0), 0 if shares is None else shares.data_ptr(), out.data_ptr())
+
+    def piece(start: int, stop: int) -> None:
+        spoilt[start] = torch.zeros(lanes(rows.dtype), dtype=rows.dtype)
+        whole = start + (stop - start) // step * step
+        run(*where, spoilt[start].data_ptr(), start, whole)
+        if whole < stop:  # columns in the overlap are written twice, with the same values
+            run(*where, spoilt[start].data_ptr(), stop - step, stop)
+
+    split(d, m * d, step, piece)
+    return all(np.isfinite(each.numpy()).all() for each in spoilt.values())
+
+
+def _step(rows: Tensor, mixing: Tensor | None) -> int:
+    return lanes(rows.dtype) * (1 if mixing is None else _DEEP)
+
+
+@lru_cache(maxsize=256)
+def _kernel(dtype: torch.dtype, n: int, m: int, mixes: bool, plan: Plan) -> Run:
+    def emit(builder: Any, function: Any) -> None:
+        k = Body(builder, function, dtype)
+        rows, stride, mixing, out, spoilt, start, stop = function.args
+        trace = k.local(k.vector, k.load(spoilt, 0))
+        with k.loop(start, stop, k.lanes * (_DEEP if mixes else 1)) as column:
+            if mixes:
+                mixed = k.array(m * _DEEP)
+                for i in range(0, m, _TILE):
+                    _mix(k, rows, stride, mixing, n, range(i, min(i + _TILE, m)), column, mixed)
+                with k.loop(0, _DEEP) as a:
+                    wires = [k.b.load(k.at(mixed, k.add(a, i * _DEEP), k.vector)) for i in range(m)]
+                    _answer(k, wires, plan, out, k.add(column, k.times(a, k.lanes)), trace)
+            else:
+                wires = [k.load(rows, k.add(k.times(stride, i), column)) for i in range(n)]
+                _answer(k, wires, plan, out, column, trace)
+        k.store(k.b.load(trace), spoilt, 0)
+
+    return compiled(f"columns_{dtype.itemsize}", "pipppii", emit)
+
+
+def _mix(k: Body, rows: Any, stride: Any, mixing: Any, n: int, tile: range, column: Any, mixed: Any) -> None:
+    """Mixed rows `tile` of one step's columns, kept in the array `mixed`."""
+    held = [[k.zeros() for _ in range(_DEEP)] for _ in tile]
+    with k.loop(0, n) as j:
+        place = k.add(k.times(j, stride), column)
+        values = [k.load(rows, k.add(place, a * k.lanes)) for a in range(_DEEP)]
+        for i, sums in zip(tile, held, strict=True):
+            share = k.spread(mixing, k.add(j, i * n))
+            for value, place_ in zip(values, sums, strict=True):
+                k.b.store(k.fma(share, value, k.b.load(place_)), place_)
+    for i, sums in zip(tile, held, strict=True):
+        for a, sum_ in enumerate(sums):
+            k.b.store(k.b.load(sum_), k.at(mixed, i * _DEEP + a, k.vector))
+
+
+def _answer(k: Body, wires: list[Any], plan: Plan, out: Any, column: Any, trace: Any) -> None:
+    """Writes the answer for one vector of columns. The trace keeps 0 x: NaN where x is NaN or Inf."""
+    m = len(wires)
+    seen = k.b.load(trace)
+    for wire in wires:
+        seen = k.fma(wire, k.const(0.0), seen)
+    for i, j, low, high in _comparators(m, plan):
+        less = k.b.fcmp_ordered("<", wires[j], wires[i])
+        smaller, larger = k.b.select(less, wires[j], wires[i]), k.b.select(less, wires[i], wires[j])
+        wires[i], wires[j] = smaller if low else wires[i], larger if high else wires[j]
+    answer = _mean(k, wires[plan.first : plan.last])
+    if plan.around is not None:
+        answer = _mean_around(k, wires, answer, plan.around)
+    k.b.store(k.fma(answer, k.const(0.0), seen), trace)
+    k.store(answer, out, column)
+
+
+def _comparators(m: int, plan: Plan) -> tuple[Comparator, ...]:
+    if plan.around is not None:
+        return network(m, 0, m)
+    return () if (plan.first, plan.last) == (0, m) else network(m, plan.first, plan.last)
+
+
+def _mean(k: Body, values: list[Any]) -> Any:
+    total = values[0]
+    for value in values[1:]:
+        total = k.b.fadd(total, value)
+    return k.b.fdiv(total, k.const(float(len(values))))
+
+
+def _mean_around(k: Body, ordered: list[Any], centre: Any, count: int) -> Any:
+    """The mean of the window of `count` ordered values that lies nearest to the centre."""
+    moved = [
+        k.b.fcmp_ordered(">", k.b.fsub(centre, ordered[s]), k.b.fsub(ordered[s + count], centre))
+        for s in range(len(ordered) - count)
+    ]
+    total = k.const(0.0)
+    for j, value in enumerate(ordered):
+        if j >= count:
+            value = k.b.select(moved[j - count], value, k.const(0.0))
+        if j < len(moved):
+            value = k.b.select(moved[j], k.const(0.0), value)
+        total = k.b.fadd(total, value)
+    return k.b.fdiv(total, k.const(float(count)))

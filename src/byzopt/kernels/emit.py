@@ -1,0 +1,123 @@
+"""A thin layer over llvmlite's IR builder: loops, vector loads and sums, in the words of the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from byzopt.kernels.jit import lanes
+
+
+class Body:
+    """The body of a function on vectors of `dtype`. Values are IR values; ints become constants."""
+
+    def __init__(self, builder: Any, function: Any, dtype: torch.dtype) -> None:
+        import llvmlite.ir as ir
+
+        self.ir, self.b, self.function = ir, builder, function
+        self.i64 = ir.IntType(64)
+        self.double = ir.DoubleType()
+        self.scalar = self.double if dtype == torch.float64 else ir.FloatType()
+        self.lanes = lanes(dtype)
+        self.size = dtype.itemsize
+        self.vector = ir.VectorType(self.scalar, self.lanes)
+        name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
+        self._fma = ir.Function(function.module, ir.FunctionType(self.vector, [self.vector] * 3), name)
+
+    def whole(self, value: Any) -> Any:
+        """An int64: a constant, or a value as it is."""
+        return self.ir.Constant(self.i64, value) if isinstance(value, int) else value
+
+    def add(self, *values: Any) -> Any:
+        """The sum of int64 values."""
+        total = self.whole(values[0])
+        for value in values[1:]:
+            total = self.b.add(total, self.whole(value))
+        return total
+
+    def times(self, a: Any, b: Any) -> Any:
+        """The product of two int64 values."""
+        return self.b.mul(self.whole(a), self.whole(b))
+
+    def least(self, a: Any, b: Any) -> Any:
+        """The smaller of two int64 values."""
+        return self.b.select(self.b.icmp_signed("<", a, b), a, b)
+
+    @contextmanager
+    def loop(self, start: Any, stop: Any, step: Any = 1) -> Iterator[Any]:
+        """`for k in range(start, stop, step)`: the code in the block is the loop's body."""
+        place = self.local(self.i64, self.whole(start))
+        head, body, end = (self.function.append_basic_block(part) for part in ("head", "body", "end"))
+        self.b.branch(head)
+        self.b.position_at_end(head)
+        k = self.b.load(place)
+        self.b.cbranch(self.b.icmp_signed("<", k, self.whole(stop)), body, end)
+        self.b.position_at_end(body)
+        yield k
+        self.b.store(self.add(k, step), place)
+        self.b.branch(head)
+        self.b.position_at_end(end)
+
+    def local(self, kind: Any, value: Any) -> Any:
+        """A variable; the optimiser keeps it in a register."""
+        with self.b.goto_entry_block():
+            place = self.b.alloca(kind)
+        self.b.store(value, place)
+        return place
+
+    def zeros(self) -> Any:
+        """A vector variable that starts at zero."""
+        return self.local(self.vector, self.ir.Constant(self.vector, None))
+
+    def array(self, count: int) -> Any:
+        """Room for `count` vectors, reused in every turn of a loop."""
+        with self.b.goto_entry_block():
+            return self.b.alloca(self.vector, count)
+
+    def const(self, value: float) -> Any:
+        """A vector that holds one number."""
+        return self.ir.Constant(self.vector, [value] * self.lanes)
+
+    def at(self, pointer: Any, index: Any, kind: Any) -> Any:
+        """The address of element `index` of an array of `kind`."""
+        return self.b.gep(self.b.bitcast(pointer, kind.as_pointer()), [self.whole(index)])
+
+    def load(self, pointer: Any, index: Any) -> Any:
+        """The vector that starts at element `index`."""
+        place = self.b.bitcast(self.at(pointer, index, self.scalar), self.vector.as_pointer())
+        return self.b.load(place, align=self.size)
+
+    def store(self, value: Any, pointer: Any, index: Any) -> None:
+        """Write a vector from element `index` on."""
+        place = self.b.bitcast(self.at(pointer, index, self.scalar), self.vector.as_pointer())
+        self.b.store(value, place, align=self.size)
+
+    def spread(self, pointer: Any, index: Any) -> Any:
+        """Element `index` in every lane."""
+        value = self.b.load(self.at(pointer, index, self.scalar))
+        empty = self.ir.Constant(self.vector, self.ir.Undefined)
+        first = self.b.insert_element(empty, value, self.ir.Constant(self.ir.IntType(32), 0))
+        zeros = self.ir.Constant(self.ir.VectorType(self.ir.IntType(32), self.lanes), None)
+        return self.b.shuffle_vector(first, empty, zeros)
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """a b + c, rounded once."""
+        return self.b.call(self._fma, [a, b, c])
+
+    def total(self, vector: Any) -> Any:
+        """The sum of a vector's lanes, as a double: halves are added to halves."""
+        width = self.lanes
+        if self.scalar is not self.double:
+            vector = self.b.fpext(vector, self.ir.VectorType(self.double, width))
+        while width > 1:
+            width //= 2
+            picks = [
+                self.ir.Constant(self.ir.VectorType(self.ir.IntType(32), width), list(part))
+                for part in (range(width), range(width, 2 * width))
+            ]
+            low, high = (self.b.shuffle_vector(vector, vector, pick) for pick in picks)
+            vector = self.b.fadd(low, high)
+        return self.b.extract_element(vector, self.ir.Constant(self.ir.IntType(32), 0))

@@ -1,0 +1,129 @@
+"""Compiled kernels at run time: LLVM code for this machine's vector unit, made in milliseconds by llvmlite.
+
+No compiler is needed, nothing is cached on disk, and without llvmlite (extra `fast`) everything runs in plain
+torch. Kernels work on column ranges and release the GIL, so ranges run on as many threads as torch uses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PARALLEL = 1 << 21  # numbers below which one thread is faster than waking another
+_DTYPES = (torch.float32, torch.float64)
+_state = {"on": os.environ.get("BYZOPT_KERNELS", "on").lower() not in ("off", "0", "no")}
+
+Run = Callable[..., None]
+Emit = Callable[[Any, Any], None]  # (IR builder, function): writes the body
+
+
+def usable(rows: Tensor) -> bool:
+    """Whether kernels can read `rows` `[n, d]` as they lie: on the CPU, float32 or float64, unit stride."""
+    plain = rows.device.type == "cpu" and rows.dtype in _DTYPES and rows.stride(1) == 1
+    return plain and _state["on"] and lanes(rows.dtype) > 0
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Plain torch only, while it lasts: the reference for the kernels."""
+    before, _state["on"] = _state["on"], False
+    try:
+        yield
+    finally:
+        _state["on"] = before
+
+
+def available() -> bool:
+    """Whether llvmlite is there and can compile for this machine."""
+    return _machine() is not None
+
+
+def lanes(dtype: torch.dtype) -> int:
+    """How many numbers the widest vector register holds; 0 without llvmlite."""
+    machine = _machine()
+    return 0 if machine is None else machine.bits // (8 * dtype.itemsize)
+
+
+class _Machine:
+    """This machine as LLVM sees it."""
+
+    def __init__(self) -> None:
+        import llvmlite.binding as llvm
+
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        self.llvm = llvm
+        self.features = llvm.get_host_cpu_features()
+        self.bits = 512 if self.features.get("avx512f") else 256
+        self.target()
+
+    def target(self) -> Any:
+        """A code generator. Each engine owns one and frees it."""
+        return self.llvm.Target.from_default_triple().create_target_machine(
+            cpu=self.llvm.get_host_cpu_name(), features=self.features.flatten(), opt=3, jit=True
+        )
+
+
+@cache
+def _machine() -> _Machine | None:
+    try:
+        return _Machine()
+    except Exception:  # not installed, or no code generator for this machine: torch is as right, only slower
+        return None
+
+
+def compiled(name: str, arguments: str, emit: Emit) -> Run:
+    """Machine code for the body that `emit` writes. `arguments`: p for a pointer, i for an int64.
+
+    The code lives as long as the function that is returned.
+    """
+    import llvmlite.ir as ir
+
+    machine = _machine()
+    assert machine is not None, "kernels are asked for only where `usable`"
+    kinds = {"p": (ir.IntType(8).as_pointer(), ctypes.c_void_p), "i": (ir.IntType(64), ctypes.c_int64)}
+    module = ir.Module(name=name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [kinds[a][0] for a in arguments]), name)
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    emit(builder, function)
+    builder.ret_void()
+    parsed, target = machine.llvm.parse_assembly(str(module)), machine.target()
+    parsed.verify()
+    tuning = machine.llvm.create_pipeline_tuning_options(speed_level=2)
+    machine.llvm.create_pass_builder(target, tuning).getModulePassManager().run(
+        parsed, machine.llvm.create_pass_builder(target, tuning)
+    )
+    engine = machine.llvm.create_mcjit_compiler(parsed, target)
+    engine.finalize_object()
+    call = ctypes.CFUNCTYPE(None, *(kinds[a][1] for a in arguments))(engine.get_function_address(name))
+    call.engine = engine  # type: ignore[attr-defined]  # keeps the code in memory
+    return call
+
+
+def split(d: int, work: int, step: int, run: Callable[[int, int], None]) -> None:
+    """`run(start, stop)` over 0 .. d in pieces whose bounds are multiples of `step` (but for the end).
+
+    `work` numbers in all decide whether threads pay.
+    """
+    pieces = torch.get_num_threads() if work >= PARALLEL else 1
+    width = max(1, -(-d // (pieces * step))) * step
+    bounds = [(start, min(start + width, d)) for start in range(0, d, width)]
+    waiting = [_pool(os.getpid(), pieces).submit(run, *each) for each in bounds[1:]]
+    if bounds:
+        run(*bounds[0])
+    for one in waiting:
+        one.result()
+
+
+@lru_cache(maxsize=4)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads of this process: a forked child inherits none."""
+    return ThreadPoolExecutor(threads, "byzopt-kernels")
