@@ -64,7 +64,7 @@ def _gram(rows: Tensor, pivot: Tensor) -> Tensor:
     for piece, block in column_blocks(rows, rows.dtype):
         centred = block - pivot[piece]
         total += centred @ centred.T
-    return total
+    return (total + total.T) / 2
 
 
 def sq_dists_of(inner: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import influence
+from byzopt.aggregators.batching import together
 from byzopt.aggregators.calling import call, report
 from byzopt.aggregators.geometry import Geometry
 from byzopt.aggregators.inputs import RowsLike, admit, as_rows, restored
@@ -40,6 +41,7 @@ class Stage(ABC):
     """What rules and pre-aggregators share: a name, a tolerance, and preconditions on (n, f)."""
 
     name: ClassVar[str]
+    batched: ClassVar[bool] = False  # whether `weights`, `mixing` and `plan` take a stacked geometry
     notices: ClassVar[bool] = False  # whether it looks at rows only as `Mixed` says that `Unusual` is raised
 
     def __post_init__(self) -> None:
@@ -105,6 +107,7 @@ class Aggregator(Stage):
     not finite, or look faulty with `fail_closed`.
     """
 
+    stages: tuple[PreAggregator, ...] = ()  # before the rule, in a chain
     fail_closed: ClassVar[bool] = False  # whether every call is made with fail_closed
     measure: ClassVar[str] = "distance to the answer"  # what `scores` holds
 
@@ -128,9 +131,16 @@ class Aggregator(Stage):
     def batch(self, rows: Tensor) -> Tensor:
         """The aggregates `[R, d]` of R sets of rows `[R, n, d]`, each as in a call of its own.
 
-        Errors: as for a call, when any of the sets is refused.
+        Many small sets cost little more than one. Errors: as for a call, when any of the sets is refused.
         """
-        return torch.stack([self(each) for each in rows.unbind(0)])
+        self.check(rows.shape[1])
+        found = together(self.stages, self.last, rows)
+        return torch.stack([self(each) for each in rows.unbind(0)]) if found is None else found
+
+    @property
+    def last(self) -> Aggregator:
+        """The rule behind all stages: itself, but for a chain."""
+        return self
 
     def explain(self, rows: RowsLike, *, f: float | None = None, fail_closed: bool = False) -> Report:
         """The aggregate, and which rows are in it with what weight, score and reason: see `Report`.
@@ -200,6 +210,7 @@ class CoordinateRule(Aggregator):
 class RankRule(CoordinateRule):
     """A coordinate rule made of order statistics: `plan(m)` says what becomes of the m values of a column."""
 
+    batched = True
     notices = True
 
     @abstractmethod

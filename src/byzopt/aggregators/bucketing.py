@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ class Bucketing(PreAggregator):
     recipe of round t. Its guarantee is in expectation over the draw, so no κ is composed. Cost: none of its
     own. Source: Karimireddy, He, Jaggi, arXiv:2006.09365, algorithm 1.
     """
+
+    batched: ClassVar[bool] = True
 
     s: int = 2
     seed: int = 0

@@ -61,7 +61,7 @@ class Bulyan(Aggregator):
     def _chosen(self, sq_dists: Tensor) -> list[int]:
         left, chosen = list(range(len(sq_dists))), []
         for _ in range(len(sq_dists) - 2 * self.f):
-            among = sq_dists[left][:, left]
+            among = sq_dists[left][:, left].sort(dim=-1).values
             scores = krum_scores(among, max(1, len(left) - self.f - 2))
             tied = torch.where(scores == scores.min(), krum_scores(among, len(left)), torch.inf)
             chosen.append(left.pop(int(tied.argsort(stable=True)[0])))

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES, Aggregator
+from byzopt.aggregators.base import RULES, Aggregator, GeometricRule
 from byzopt.aggregators.chain import Chain
 from byzopt.aggregators.filters import At, Filter
-from byzopt.aggregators.geometry import Geometry
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.weighing import WeighingRule, middle, shrink
+from byzopt.aggregators.geometry import Geometry, even
+from byzopt.aggregators.mixed import Mixed, geometry_beside
 from byzopt.errors import require
 
 
 @RULES.register("centered_clipping")
 @dataclass(frozen=True)
-class CenteredClipping(WeighingRule):
+class CenteredClipping(GeometricRule):
     """`iterations` times z <- z + (1/n) Σ min(1, τ/‖v_i - z‖) (v_i - z).
 
     Whatever one row holds, it moves z by at most τ/n an iteration, and all rows together by at most τ. `tau`
@@ -51,25 +51,33 @@ class CenteredClipping(WeighingRule):
         what = "Parameter `iterations` of CenteredClipping"
         require(self.iterations >= 1, what, "be at least 1", self.iterations)
 
+    @property
+    def batched(self) -> bool:  # type: ignore[override]
+        """From the bulk; the origin has to be put beside the rows first."""
+        return self.start == "bulk"
+
     def as_filter(self) -> Filter:
         """A filter that starts from its last aggregate, or a pure one when `stateful` is false."""
         return Following(self) if self.stateful else super().as_filter()
 
-    def weigh(self, mixed: Mixed) -> Tensor:
-        if self.start == "bulk":
-            return self.settled(mixed.geometry, mixed.geometry.bulk(), mixed.m)
-        # The origin stands beside the rows for a while; whatever weight it keeps adds nothing.
-        wide = _beside(torch.zeros_like(mixed.rows[0]), mixed)
-        return self.settled(wide.geometry, _first(wide.m), mixed.m)[1:]
+    def reduce(self, mixed: Mixed) -> Tensor:
+        if self.start == "zero":
+            return _Continued(self, torch.zeros_like(mixed.rows[0])).reduce(mixed)
+        return super().reduce(mixed)
+
+    def weights(self, geometry: Geometry) -> Tensor:
+        return self.settled(geometry, geometry.bulk(), geometry.m)
 
     def settled(self, geometry: Geometry, weights: Tensor, n: int) -> Tensor:
-        """The weights of z after all iterations from `weights`; the last n rows pull."""
+        """The weights `[..., m]` of z after all iterations from `weights`; the last n rows pull."""
+        z = weights.numpy()
         for _ in range(self.iterations):
-            dists = geometry.sq_dists_to(weights)[-n:].sqrt()
-            pull = shrink(dists, middle(dists) if self.tau is None else self.tau / geometry.unit) / n
-            weights = (1 - pull.sum()) * weights
-            weights[-n:] += pull
-        return weights
+            dists = np.sqrt(geometry.sq_lengths_to(z)[..., -n:])
+            reach = np.median(dists, axis=-1, keepdims=True) if self.tau is None else self.tau / geometry.unit
+            pull = np.divide(reach, dists, out=np.ones_like(dists), where=dists > reach) / n
+            z = (1 - pull.sum(axis=-1, keepdims=True)) * z
+            z[..., -n:] += pull
+        return torch.from_numpy(z)
 
 
 class Last(NamedTuple):
@@ -102,7 +110,7 @@ class Following(Filter):
 
 
 @dataclass(frozen=True, eq=False)
-class _Continued(WeighingRule):
+class _Continued(GeometricRule):
     """`rule` with z at `centre` to begin with, which stands as row 0 beside the rows."""
 
     rule: CenteredClipping
@@ -115,10 +123,14 @@ class _Continued(WeighingRule):
         return _Continued(self.rule.lowered(k), self.centre)
 
     def reduce(self, mixed: Mixed) -> Tensor:
-        return super().reduce(_beside(self.centre / mixed.unit, mixed))
+        centre = self.centre.to(mixed.rows) / mixed.unit
+        weights = self.weights(geometry_beside(centre, mixed))
+        wide = torch.promote_types(centre.dtype, torch.float32)
+        out = mixed.blend(weights[1:]).to(wide).add(centre.to(wide), alpha=float(weights[0]))
+        return out.to(centre.dtype)
 
-    def weigh(self, mixed: Mixed) -> Tensor:
-        return self.rule.settled(mixed.geometry, _first(mixed.m), mixed.m - 1)
+    def weights(self, geometry: Geometry) -> Tensor:
+        return self.rule.settled(geometry, even(np.array([0]), geometry.m), geometry.m - 1)
 
 
 def _from(centre: Tensor, rule: Aggregator) -> Aggregator:
@@ -127,18 +139,3 @@ def _from(centre: Tensor, rule: Aggregator) -> Aggregator:
         return _Continued(rule, centre)
     inner = _from(centre, cast(Any, rule).rule)
     return Chain(rule.stages, inner) if isinstance(rule, Chain) else replace(cast(Any, rule), rule=inner)
-
-
-def _beside(centre: Tensor, mixed: Mixed) -> Mixed:
-    """`centre` as row 0, and the mixed rows after it."""
-    rows = torch.cat([centre.to(mixed.rows).unsqueeze(0), mixed.rows])
-    if mixed.mixing is None:
-        return Mixed(rows, mixed.unit)
-    m, n = mixed.mixing.shape
-    mixing = torch.zeros(m + 1, n + 1, dtype=mixed.mixing.dtype)
-    mixing[0, 0], mixing[1:, 1:] = 1, mixed.mixing
-    return Mixed(rows, mixed.unit).then(mixing, affine=False)
-
-
-def _first(m: int) -> Tensor:
-    return torch.zeros(m, dtype=torch.float64).index_fill(0, torch.tensor([0]), 1.0)

@@ -47,6 +47,10 @@ class Chain(Aggregator):
         self.fail_closed = rule.fail_closed  # type: ignore[misc]  # the last stage speaks for the chain
         self.notices = all(stage.notices for stage in (*stages, rule))  # type: ignore[misc]
 
+    @property
+    def last(self) -> Aggregator:
+        return self.rule
+
     def __repr__(self) -> str:
         return " >> ".join(map(repr, (*self.stages, self.rule)))
 

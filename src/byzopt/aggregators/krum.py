@@ -9,24 +9,26 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.base import RULES, GeometricRule
-from byzopt.aggregators.geometry import Geometry
+from byzopt.aggregators.geometry import Geometry, even
 from byzopt.aggregators.mixed import Mixed
 from byzopt.errors import require
 from byzopt.theory import robustness
 
 
-def krum_scores(sq_dists: Tensor, neighbours: int, power: int = 2) -> Tensor:
-    """For each row the sum of distance^power to its nearest others. `[m, m] -> [m]`."""
-    m = sq_dists.shape[-1]
-    others = sq_dists[~torch.eye(m, dtype=torch.bool)].view(m, m - 1)
-    nearest = others.sort(dim=-1).values[:, :neighbours]
-    return (nearest if power == 2 else nearest ** (power / 2)).sum(dim=-1)
+def krum_scores(ranked: Tensor, neighbours: int, power: int = 2) -> Tensor:
+    """For each row the sum of distance^power to its nearest others: `[..., m, m] -> [..., m]`.
+
+    `ranked` holds each row's squared distances in order, that to itself first.
+    """
+    nearest = ranked.numpy()[..., 1 : 1 + neighbours]
+    return torch.from_numpy((nearest if power == 2 else nearest ** (power / 2)).sum(axis=-1))
 
 
 @dataclass(frozen=True)
 class _KrumLike(GeometricRule):
     """The score, its switches and the original precondition, shared by Krum and Multi-Krum."""
 
+    batched: ClassVar[bool] = True
     measure: ClassVar[str] = "Krum score"
 
     f: int
@@ -41,12 +43,11 @@ class _KrumLike(GeometricRule):
         )
 
     def _mean_of_best(self, geometry: Geometry, count: int, extra: int, power: int) -> Tensor:
-        scores = krum_scores(geometry.sq_dists, geometry.m - self.f - 2 + extra, power)
-        best = scores.argsort(stable=True)[:count]
-        return torch.zeros_like(scores).index_fill(0, best, 1 / count)
+        scores = krum_scores(geometry.ranked, geometry.m - self.f - 2 + extra, power)
+        return even(scores.numpy().argsort(axis=-1, kind="stable")[..., :count], geometry.m)
 
     def _reported(self, mixed: Mixed, extra: int, power: int) -> Tensor:
-        scores = krum_scores(mixed.geometry.sq_dists, mixed.m - self.f - 2 + extra, power)
+        scores = krum_scores(mixed.geometry.ranked, mixed.m - self.f - 2 + extra, power)
         for _ in range(power):
             scores = scores * mixed.unit
         return scores

@@ -120,7 +120,7 @@ def _medoid(mixed: Mixed, mass: Tensor) -> Tensor:
 def _rfa(rule: RFA, mixed: Mixed, mass: Tensor) -> Tensor:
     start = bulk(mixed.geometry, mass)
     spread = float(_upper_middle(mixed.geometry.sq_dists_to(start), mass).sqrt())
-    return rule.descend(mixed.geometry, mass, start, spread)
+    return rule.descend(mixed.geometry, mass.numpy(), start.numpy(), spread)
 
 
 def _norm_clipping(rule: NormClipping, mixed: Mixed, mass: Tensor) -> Tensor:

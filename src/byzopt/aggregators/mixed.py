@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from byzopt import kernels, linalg
-from byzopt.aggregators.geometry import Geometry, Unusual, geometry_of
+from byzopt.aggregators.geometry import Geometry, Unusual, geometry_about, geometry_of
 from byzopt.aggregators.selection import answer
 
 _WIDE = 1 << 22  # bytes of a block for coordinate rules: their cost is one torch call for each pair of rows
@@ -88,3 +88,21 @@ class Mixed:
     def materialise(self) -> Tensor:
         """The mixed rows `[m, d]`."""
         return self.rows.clone() if self.mixing is None else linalg.mix(self.mixing, self.rows)
+
+
+def geometry_beside(centre: Tensor, mixed: Mixed) -> Geometry:
+    """The geometry of `centre` `[d]` and, behind it, the mixed rows, without a copy of the rows.
+
+    Products are about `centre`. Where the bulk is so far from it that float32 would blur the bulk itself, the
+    rows are copied beside it after all. Raises `Unusual` as `mixed.geometry` does.
+    """
+    rows, n = mixed.rows, len(mixed.rows)
+    about = geometry_about(centre, rows, mixed.unit, mixed.admitted)
+    if about is None:
+        _ = mixed.geometry.centred
+        about = geometry_of(torch.cat([centre.unsqueeze(0), rows]), mixed.unit)
+    if mixed.mixing is None:
+        return about
+    mixing = torch.zeros(mixed.m + 1, n + 1, dtype=torch.float64)
+    mixing[0, 0], mixing[1:, 1:] = 1, mixed.mixing
+    return about.mixed(mixing, affine=bool(torch.allclose(mixing.sum(dim=1), torch.ones(()).double())))

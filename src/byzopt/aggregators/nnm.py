@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from byzopt.aggregators.base import PRE_AGGREGATORS, PreAggregator
-from byzopt.aggregators.geometry import Geometry
+from byzopt.aggregators.geometry import Geometry, even
 from byzopt.theory import robustness
 
 
@@ -21,13 +22,15 @@ class NNM(PreAggregator):
     Cost: one Gram product, shared with the rule behind it. Source: Allouah et al., arXiv:2302.01772.
     """
 
+    batched: ClassVar[bool] = True
+
     f: int
 
     def mixing(self, geometry: Geometry) -> Tensor:
         # A row is its own nearest neighbour even when others coincide with it.
-        dists = geometry.sq_dists.clone().fill_diagonal_(-1)
-        nearest = dists.argsort(dim=-1, stable=True)[:, : geometry.m - self.f]
-        return torch.zeros_like(dists).scatter_(-1, nearest, 1 / (geometry.m - self.f))
+        dists = geometry.sq_dists.numpy().copy()
+        np.einsum("...ii->...i", dists)[...] = -1
+        return even(dists.argsort(axis=-1, kind="stable")[..., : geometry.m - self.f], geometry.m)
 
     def compose_linear(self, kappa: float, n: int) -> float:
         """κ of NNM then a rule with κ (arXiv:2603.12512, tightened; see `theory.robustness`)."""

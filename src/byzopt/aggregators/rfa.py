@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from byzopt.aggregators.base import RULES, GeometricRule
-from byzopt.aggregators.geometry import Geometry
+from byzopt.aggregators.geometry import Array, Geometry, even
 from byzopt.errors import require
 
 
@@ -29,6 +30,8 @@ class RFA(GeometricRule):
     iterations from zero with `nu_absolute=0.1`.
     """
 
+    batched: ClassVar[bool] = True
+
     f: int | None = None
     iterations: int = 8
     nu: float = 1e-6
@@ -43,22 +46,23 @@ class RFA(GeometricRule):
         require(nu is None or nu > 0, "Parameter `nu_absolute` of RFA", "be positive", nu)
 
     def weights(self, geometry: Geometry) -> Tensor:
-        bulk = geometry.bulk()
-        spread = float(geometry.sq_dists_to(bulk).sort().values[geometry.m // 2].sqrt())
-        return self.descend(geometry, torch.ones_like(bulk), bulk, spread)
+        bulk = geometry.bulk().numpy()
+        spread = np.sqrt(np.sort(geometry.sq_lengths_to(bulk), axis=-1)[..., geometry.m // 2])
+        return self.descend(geometry, np.ones_like(bulk), bulk, spread)
 
-    def descend(self, geometry: Geometry, mass: Tensor, bulk: Tensor, spread: float) -> Tensor:
-        """The iteration for rows with masses `[m]`; `spread` is their median distance to the bulk."""
-        floor = self.nu * spread if self.nu_absolute is None else self.nu_absolute / geometry.unit
-        if floor == 0:
-            # A majority of equal rows is its own geometric median.
-            return torch.zeros_like(bulk).index_fill(0, bulk.argmax(), 1.0)
+    def descend(self, geometry: Geometry, mass: Array, bulk: Array, spread: Any) -> Tensor:
+        """The iteration for rows with masses `[..., m]`; `spread`: their median distances to the bulk."""
+        width = self.nu * spread if self.nu_absolute is None else self.nu_absolute / geometry.unit
+        floor = np.broadcast_to(np.asarray(width)[..., None], (*bulk.shape[:-1], 1))
         if self.start == "zero":
-            dists = geometry.sq_norms.sqrt()
+            dists = np.sqrt(geometry.sq_norms.numpy())
         else:
-            dists = geometry.sq_dists_to(bulk if self.start == "bulk" else mass / mass.sum()).sqrt()
+            dists = np.sqrt(geometry.sq_lengths_to(bulk if self.start == "bulk" else mass / mass.sum()))
+        shortest = np.where(floor > 0, floor, 1)  # any: see below
         for _ in range(self.iterations):
-            beta = mass / dists.clamp_min(floor)
-            beta = beta / beta.sum()
-            dists = geometry.sq_dists_to(beta).sqrt()
-        return beta
+            beta = mass / np.maximum(dists, shortest)
+            beta /= np.add.reduce(beta, axis=-1, keepdims=True)
+            dists = np.sqrt(geometry.sq_lengths_to(beta))
+        # A majority of equal rows is its own geometric median.
+        one = even(bulk.argmax(axis=-1, keepdims=True), geometry.m).numpy()
+        return torch.from_numpy(np.where(floor == 0, one, beta))

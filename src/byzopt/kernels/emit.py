@@ -95,6 +95,11 @@ class Body:
         place = self.b.bitcast(self.at(pointer, index, self.scalar), self.vector.as_pointer())
         self.b.store(value, place, align=self.size)
 
+    def increase(self, pointer: Any, index: Any, value: Any) -> None:
+        """Add a double to element `index` of an array of doubles."""
+        place = self.at(pointer, index, self.double)
+        self.b.store(self.b.fadd(self.b.load(place), value), place)
+
     def spread(self, pointer: Any, index: Any) -> Any:
         """Element `index` in every lane."""
         value = self.b.load(self.at(pointer, index, self.scalar))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,23 +26,23 @@ def gram(rows: Tensor, pivot: Tensor) -> Tensor:
     whole = d - d % width
     block = max(width, min(_BLOCK_BYTES // (tall * rows.element_size()), 4096) // width * width)
     run, pivot = _kernel(rows.dtype), pivot.contiguous()
-    sums: dict[int, np.ndarray[Any, np.dtype[np.float64]]] = {}
+    sums: dict[int, Tensor] = {}
 
     def piece(start: int, stop: int) -> None:
-        sums[start] = np.zeros((tall, tall))
-        scratch = torch.zeros(tall, block, dtype=rows.dtype)
+        sums[start] = torch.zeros(tall, tall, dtype=torch.float64)
+        scratch = torch.empty(tall, block, dtype=rows.dtype)
+        scratch[n:] = 0
         where = (rows.data_ptr(), rows.stride(0), pivot.data_ptr(), scratch.data_ptr())
-        run(*where, sums[start].ctypes.data, n, tall, block, start, stop)
+        run(*where, sums[start].data_ptr(), n, tall, block, start, stop)
 
     split(whole, rows.numel(), width, piece)
-    total = np.zeros((n, n))
+    total = torch.zeros(n, n, dtype=torch.float64)
     for start in sorted(sums):  # in the same order however threads are scheduled
         total += sums[start][:n, :n]
-    total = np.triu(total) + np.triu(total, 1).T
     if whole < d:
         tail = rows[:, whole:].double() - pivot[whole:].double()
-        total += (tail.unsqueeze(1) * tail).sum(dim=-1).numpy()
-    return torch.from_numpy(total)
+        total += (tail.unsqueeze(1) * tail).sum(dim=-1)
+    return total
 
 
 @cache
@@ -72,7 +71,10 @@ def _tile(k: Body, scratch: Any, sums: Any, i: Any, j: Any, tall: Any, block: An
         for a in range(TILE):
             for b in range(TILE):
                 k.b.store(k.fma(left[a], right[b], k.b.load(held[a][b])), held[a][b])
+    off = k.b.icmp_signed("!=", i, j)
     for a in range(TILE):
         for b in range(TILE):
-            place = k.at(sums, k.add(k.times(k.add(i, a), tall), j, b), k.double)
-            k.b.store(k.b.fadd(k.b.load(place), k.total(k.b.load(held[a][b]))), place)
+            value, row, column = k.total(k.b.load(held[a][b])), k.add(i, a), k.add(j, b)
+            k.increase(sums, k.add(k.times(row, tall), column), value)
+            with k.b.if_then(off):
+                k.increase(sums, k.add(k.times(column, tall), row), value)

@@ -1,0 +1,175 @@
+"""Kernels against plain torch and float64, at the edges of blocks, for odd sizes, layouts and dtypes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from byzopt import aggregators as ag
+from byzopt import kernels
+from byzopt.kernels import Plan
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="needs llvmlite (extra `fast`)")
+SIZES = [(1, 64), (2, 65), (3, 8), (5, 1000), (7, 4097), (20, 127), (33, 1639), (64, 100), (300, 130)]
+CHAINS = {
+    "mean": lambda f: ag.Mean(),
+    "median": lambda f: ag.Median(),
+    "trimmed_mean": lambda f: ag.TrimmedMean(f=f),
+    "meamed": lambda f: ag.MeaMed(f=f),
+    "phocas": lambda f: ag.Phocas(f=f),
+    "krum": lambda f: ag.Krum(f=f),
+    "multi_krum": lambda f: ag.MultiKrum(f=f),
+    "rfa": lambda f: ag.RFA(),
+    "geometric_median": lambda f: ag.GeometricMedian(),
+    "centered_clipping": lambda f: ag.CenteredClipping(iterations=3),
+    "mda": lambda f: ag.MDA(f=f),
+    "nnm >> median": lambda f: ag.NNM(f=f) >> ag.Median(),
+    "nnm >> rfa": lambda f: ag.NNM(f=f) >> ag.RFA(),
+    "bucketing >> trimmed_mean": lambda f: ag.Bucketing(s=2) >> ag.TrimmedMean(f=f // 2),
+    "bulyan": lambda f: ag.Bulyan(f=f),
+}
+
+
+def drawn(n, d, dtype=torch.float32, seed=0, offset=0.0):
+    return (torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) + offset).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n,d", SIZES)
+def test_gram_is_that_of_float64(n, d, dtype):
+    rows = drawn(n, d, dtype, offset=3.0)
+    pivot = rows[n // 2]
+    centred = rows.double() - pivot.double()
+    exact = centred @ centred.T
+    found = kernels.gram(rows, pivot)
+    assert torch.equal(found, found.T)
+    assert (found - exact).abs().max() <= 1e4 * torch.finfo(dtype).eps * exact.abs().max().clamp_min(1)
+
+
+@pytest.mark.parametrize("n,d", SIZES)
+def test_gram_of_equal_rows_is_equal_to_the_last_bit(n, d):
+    rows = drawn(n, d)
+    rows[-1] = rows[0]
+    found = kernels.gram(rows, rows[n // 2])
+    assert torch.equal(found[0], found[-1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n,d", SIZES)
+def test_columns_are_those_of_torch_to_the_last_bit(n, d, dtype):
+    rows = drawn(n, d, dtype)
+    if not kernels.reduces(rows):
+        pytest.skip("few columns, or rows too tall to compile for so few numbers")
+    f = (n - 1) // 2
+    plans = [Plan((n - 1) // 2, n // 2 + 1), Plan(f, n - f), Plan(0, n), Plan(f, n - f, n - f)]
+    for plan in plans:
+        out = torch.empty(d, dtype=dtype)
+        assert kernels.columns(rows, plan, None, out)
+        assert torch.equal(out, ag.selection.answer(rows, plan)), plan
+
+
+@pytest.mark.parametrize("n,d", [size for size in SIZES if size[1] >= 64 and size[0] <= 64])
+def test_mixing_on_the_way_is_mixing_before(n, d):
+    rows, plan = drawn(n, d, torch.float64), Plan((n - 1) // 2, n // 2 + 1)
+    mixing = torch.rand(max(1, n // 2), n, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    plan = Plan((len(mixing) - 1) // 2, len(mixing) // 2 + 1)
+    out = torch.empty(d, dtype=torch.float64)
+    assert kernels.columns(rows, plan, mixing, out)
+    assert torch.allclose(out, ag.selection.answer(mixing @ rows, plan), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("place", [0, 15, 16, 63, 64, 99, 126])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_bad_number_anywhere_is_seen(place, value):
+    rows = drawn(9, 127)
+    rows[4, place] = value
+    out = torch.empty(127)
+    assert not kernels.columns(rows, Plan(4, 5), None, out)
+    assert not kernels.columns(rows, Plan(4, 5), torch.eye(9), out)
+    assert not torch.isfinite(kernels.gram(rows, rows[0])[4, 4])
+    kept = ag.Median(f=1)(torch.cat([rows[:4], rows[5:]]))
+    assert torch.equal(ag.Median(f=1)(rows), kept)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize(
+    "n,d,f", [(11, 5000, 2), (20, 1031, 4), (50, 700, 10), (23, 70001, 5), (300, 300, 60)]
+)
+def test_rules_are_the_same_without_kernels(name, n, d, f):
+    rule, rows = CHAINS[name](f), drawn(n, d, offset=100.0)
+    rows[: n // 10 + 1] += 5
+    with kernels.disabled():
+        plain = rule(rows)
+    assert torch.allclose(rule(rows), plain, rtol=2e-6, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_layout_and_half_precision_change_nothing_but_rounding(name):
+    rule, rows = CHAINS[name](2), drawn(11, 3000)
+    exact = rule(rows.double()).float()
+    wide = torch.zeros(22, 6000)
+    wide[::2, ::2] = rows
+    for same in (wide[::2, ::2], rows.T.contiguous().T, rows.clone()[:, :], wide[::2, ::2].contiguous()):
+        before = same.clone()
+        assert torch.allclose(rule(same), exact, rtol=1e-5, atol=1e-5)
+        assert torch.equal(same, before)
+    half = rows.bfloat16()
+    assert torch.allclose(rule(half).float(), rule(half.double()).float(), rtol=2**-7, atol=2**-7)
+
+
+@pytest.mark.parametrize("name", [name for name in CHAINS if name != "bulyan"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_batch_of_sets_is_one_set_after_the_other(name, dtype):
+    rule = CHAINS[name](3)
+    sets = drawn(6 * 12, 40, dtype).view(6, 12, 40).clone()
+    sets[:, 9:] = sets[:, 9:10]  # liars agree
+    sets[2, 0] *= 1e6
+    alone = torch.stack([rule(rows) for rows in sets])
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    assert torch.allclose(rule.batch(sets), alone, rtol=tolerance, atol=tolerance)
+    if name == "mean":
+        return
+    sets[4, 11, 3] = np.nan
+    assert torch.allclose(rule.batch(sets)[:4], alone[:4], rtol=tolerance, atol=tolerance)
+
+
+def test_threads_do_not_change_results():
+    rows = drawn(20, 300_001)
+    before = torch.get_num_threads()
+    try:
+        answers = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            answers.append([CHAINS[name](4)(rows) for name in ("median", "nnm >> median", "meamed")])
+    finally:
+        torch.set_num_threads(before)
+    for one, three in zip(*answers, strict=True):
+        assert torch.allclose(one, three, rtol=1e-6, atol=1e-6)
+
+
+def test_kernels_can_be_switched_off_from_outside():
+    code = "import torch; from byzopt import kernels; print(kernels.usable(torch.zeros(2, 2)))"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"BYZOPT_KERNELS": "off"},
+    )
+    assert found.stdout.strip() == "False"
+
+
+def test_a_forked_process_computes_too():
+    rows = drawn(20, 200_000)
+    expected = ag.Median()(rows)
+    context = torch.multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=lambda: queue.put(bool(torch.equal(ag.Median()(rows), expected))))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    assert queue.get()
