@@ -23,6 +23,11 @@ class At(NamedTuple):
 class Filter(ABC):
     """A rule with memory: rows `[n, d]` to the aggregate `[d]`, round after round."""
 
+    @property
+    def batched(self) -> bool:
+        """Whether it is written over leading dimensions, so that one call serves many runs."""
+        return False
+
     @abstractmethod
     def init(self, x0: Tensor, n: int) -> State:
         """State before round 1 for n workers."""
@@ -41,13 +46,15 @@ class Pure(Filter):
     """A pure rule as a filter without memory."""
 
     rule: Aggregator
+    batched = True
 
     def init(self, x0: Tensor, n: int) -> tuple[()]:
         self.rule.check(n)
         return ()
 
     def step(self, state: tuple[()], rows: Tensor, at: At) -> tuple[Tensor, tuple[()]]:
-        return self.rule.at(at.t)(rows), ()
+        return self.preview(state, rows, at), ()
 
     def preview(self, state: tuple[()], rows: Tensor, at: At) -> Tensor:
-        return self.rule.at(at.t)(rows)
+        rule = self.rule.at(at.t)
+        return rule(rows) if rows.ndim == 2 else rule.batch(rows)

@@ -25,12 +25,13 @@ class AntiCGE(Attack):
 
     margin: float = 0.99
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest"})
+    batched = True
 
     def __post_init__(self) -> None:
         require(0 <= self.margin <= 1, "Parameter `margin` of anti_cge", "lie in [0, 1]", self.margin)
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         honest = view.honest
-        place = min(max(view.f, 1), len(honest))
-        lengths = torch.linalg.vector_norm(honest, dim=1).sort(descending=True).values
-        return view.alike(-self.margin * lengths[place - 1] * direction(honest.mean(dim=0)))
+        place = min(max(view.f, 1), honest.shape[-2])
+        lengths = torch.linalg.vector_norm(honest, dim=-1).sort(dim=-1, descending=True).values
+        return view.alike(-self.margin * lengths[..., place - 1, None] * direction(honest.mean(dim=-2)))

@@ -36,6 +36,7 @@ class Backdoor(Attack):
     scale: float | None = None
     seed: int = 0
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"own"})
+    batched = True
 
     def __post_init__(self) -> None:
         require(self.target >= 0, "Parameter `target` of backdoor", "be at least 0", self.target)

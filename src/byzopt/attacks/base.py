@@ -33,7 +33,8 @@ class View:
     this round, a pure function to be searched against.
 
     Rows are handed out as copies in the dtype in which sums are taken (float32 for half precisions); what
-    the attack answers is rounded to the messages' dtype once, when it is sent.
+    the attack answers is rounded to the messages' dtype once, when it is sent. For an attack that is
+    `batched` there may be a leading dimension of R runs: `x` `[R, d]`, rows `[R, ., d]`.
     """
 
     __slots__ = ("_defence", "_knows", "_rows", "cohort", "f", "t", "x")
@@ -77,11 +78,12 @@ class View:
     @property
     def like(self) -> Tensor:
         """An unfilled tensor `[b, d]`, compute dtype, on the messages' device: the shape of the answer."""
-        return self._rows.new_empty(self.b, self._rows.shape[1], dtype=compute_dtype(self._rows.dtype))
+        *lead, _, d = self._rows.shape
+        return self._rows.new_empty(*lead, self.b, d, dtype=compute_dtype(self._rows.dtype))
 
     def alike(self, row: Tensor) -> Tensor:
         """`row` `[d]` from every Byzantine worker, `[b, d]`."""
-        return row.expand(self.b, -1)
+        return row.unsqueeze(-2).expand(*row.shape[:-1], self.b, row.shape[-1])
 
     def with_forged(self, forged: Tensor) -> Tensor:
         """All rows `[n, d]` as the server would see them with `forged` `[b, d]` in place."""
@@ -94,7 +96,7 @@ class View:
         return View(self.t - start, self.x, self._rows, self.cohort, self.f, known, self._defence)
 
     def _wide(self, workers: tuple[int, ...]) -> Tensor:
-        rows = self._rows.index_select(0, _index(workers, self._rows.device))
+        rows = self._rows.index_select(-2, _index(workers, self._rows.device))
         return rows.to(compute_dtype(rows.dtype))
 
     def _declared(self, what: Knowledge) -> None:
@@ -110,10 +112,17 @@ class Attack(ABC):
 
     Stateless attacks write `forge`; attacks with memory extend `Remembering`. `knows` declares what they
     read of the View. The generator passed in, one for each round, is their only source of randomness.
+    Those that are written over the last two dimensions and draw nothing may say that they are `batched`:
+    then many runs' rows `[R, ., d]` are forged in one call.
     """
 
     name: ClassVar[str]
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest"})
+
+    @property
+    def batched(self) -> bool:
+        """Whether it is written over leading dimensions, so that one call serves many runs."""
+        return False
 
     def poison(self, task: Any, workers: tuple[int, ...]) -> Any:
         """The task as the Byzantine workers' data make it. Default: unchanged."""
@@ -183,7 +192,7 @@ class Adversary:
             return rows, state
         view = View(t, x, rows, self.cohort, self.f, self.attack.knows, defence)
         forged, state = self.attack.step(state, view, generator)
-        wanted = (view.b, rows.shape[1])
+        wanted = (*rows.shape[:-2], view.b, rows.shape[-1])
         if forged.shape != wanted or not forged.is_floating_point():
             require(
                 False,
@@ -200,4 +209,4 @@ def _index(workers: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def _put(rows: Tensor, workers: tuple[int, ...], forged: Tensor) -> Tensor:
-    return rows.index_copy(0, _index(workers, rows.device), forged.to(rows.dtype))
+    return rows.index_copy(-2, _index(workers, rows.device), forged.to(rows.dtype))

@@ -18,6 +18,7 @@ class Zero(Attack):
     """0 in every entry: a free rider, who shortens the mean."""
 
     knows: ClassVar[frozenset[Knowledge]] = frozenset()
+    batched = True
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         return view.like.zero_()
@@ -30,9 +31,10 @@ class Shift(Attack):
 
     by: float = 1.0
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest"})
+    batched = True
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
-        return view.alike(view.honest.mean(dim=0) + self.by)
+        return view.alike(view.honest.mean(dim=-2) + self.by)
 
 
 @ATTACKS.register("nan")
@@ -41,6 +43,7 @@ class NotANumber(Attack):
     """NaN in every entry."""
 
     knows: ClassVar[frozenset[Knowledge]] = frozenset()
+    batched = True
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         return view.like.fill_(nan)
@@ -53,6 +56,7 @@ class Infinite(Attack):
 
     sign: Literal[1, -1] = 1
     knows: ClassVar[frozenset[Knowledge]] = frozenset()
+    batched = True
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         return view.like.fill_(self.sign * inf)
@@ -65,6 +69,7 @@ class Huge(Attack):
 
     value: float = 1e30
     knows: ClassVar[frozenset[Knowledge]] = frozenset()
+    batched = True
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         return view.like.fill_(self.value)

@@ -25,6 +25,7 @@ class Crash(Attack):
 
     after: int = 0
     knows: ClassVar[frozenset[Knowledge]] = OWN
+    batched = True
 
     def __post_init__(self) -> None:
         require(self.after >= 0, "Parameter `after` of crash", "be at least 0", self.after)
@@ -40,6 +41,7 @@ class Straggle(Remembering):
 
     period: int = 5
     knows: ClassVar[frozenset[Knowledge]] = OWN
+    batched = True
 
     def __post_init__(self) -> None:
         require(self.period >= 1, "Parameter `period` of straggle", "be at least 1", self.period)
@@ -59,6 +61,7 @@ class Stale(Remembering):
 
     delay: int = 5
     knows: ClassVar[frozenset[Knowledge]] = OWN
+    batched = True
 
     def __post_init__(self) -> None:
         require(self.delay >= 1, "Parameter `delay` of stale", "be at least 1", self.delay)
@@ -77,6 +80,7 @@ class Replay(Remembering):
 
     after: int = 1
     knows: ClassVar[frozenset[Knowledge]] = OWN
+    batched = True
 
     def __post_init__(self) -> None:
         require(self.after >= 1, "Parameter `after` of replay", "be at least 1", self.after)
@@ -101,9 +105,10 @@ class Equivocate(Attack):
 
     scale: float = 1.0
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest"})
+    batched = True
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         honest = view.honest
         sign = torch.ones(view.b, 1, dtype=honest.dtype, device=honest.device)
         sign[1::2] = -1
-        return honest.mean(dim=0) + sign * self.scale * deviation(honest)
+        return honest.mean(dim=-2, keepdim=True) + sign * self.scale * deviation(honest).unsqueeze(-2)

@@ -17,6 +17,7 @@ class NoAttack(Attack):
     """v_j: the Byzantine workers behave. With f > 0 declared this shows what the defence costs."""
 
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"own"})
+    batched = True
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         return view.own
@@ -28,6 +29,7 @@ class BitFlip(Attack):
     """-v_j: minus the worker's own message (BF of arXiv:2603.12512)."""
 
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"own"})
+    batched = True
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         return -view.own
@@ -47,9 +49,13 @@ class SignFlip(Attack):
     of: Literal["mean", "drawn"] = "mean"
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest"})
 
+    @property
+    def batched(self) -> bool:
+        return self.of == "mean"
+
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         honest = view.honest
         if self.of == "mean":
-            return view.alike(-self.scale * honest.mean(dim=0))
+            return view.alike(-self.scale * honest.mean(dim=-2))
         drawn = torch.randint(len(honest), (view.b,), generator=generator, device=honest.device)
         return -self.scale * honest[drawn]

@@ -22,6 +22,7 @@ class IPM(Attack):
 
     scale: float = 0.1
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest"})
+    batched = True
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
-        return view.alike(-self.scale * view.honest.mean(dim=0))
+        return view.alike(-self.scale * view.honest.mean(dim=-2))

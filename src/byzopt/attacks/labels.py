@@ -31,6 +31,7 @@ class LabelFlip(Attack):
     shift: int = 5
     seed: int = 0
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"own"})
+    batched = True
 
     def poison(self, task: Any, workers: tuple[int, ...]) -> Any:
         return task.relabelled(workers, self.relabel)

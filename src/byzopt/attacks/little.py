@@ -29,6 +29,7 @@ class ALIE(Attack):
     sign: Literal[1, -1] = 1
     ddof: Literal[0, 1] = 1
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest"})
+    batched = True
 
     def __post_init__(self) -> None:
         require(
@@ -41,4 +42,4 @@ class ALIE(Attack):
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         honest = view.honest
         z = quantile_z(view.cohort.n, view.b) if isinstance(self.z, str) else self.z
-        return view.alike(honest.mean(dim=0) + self.sign * z * deviation(honest, self.ddof))
+        return view.alike(honest.mean(dim=-2) + self.sign * z * deviation(honest, self.ddof))

@@ -28,13 +28,15 @@ class Mimic(Attack):
     rounds: int = 50
     scale: float = 2.0
 
+    batched = True
+
     def __post_init__(self) -> None:
         require(self.rounds >= 0, "Parameter `rounds` of mimic", "be at least 0", self.rounds)
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         if view.t <= self.rounds:
             return view.own
-        return view.alike(-self.scale * view.honest.mean(dim=0))
+        return view.alike(-self.scale * view.honest.mean(dim=-2))
 
 
 class MimicState(NamedTuple):
@@ -73,7 +75,7 @@ class MimicVariance(Remembering):
     def step(self, state: MimicState, view: View, generator: torch.Generator) -> tuple[Tensor, MimicState]:
         honest, t = view.honest, view.t
         if t <= self.warmup:
-            mu = state.mu + (honest.mean(dim=0) - state.mu) / t
+            mu = state.mu + (honest.mean(dim=-2) - state.mu) / t
             first = torch.randn(mu.shape, generator=generator, dtype=mu.dtype, device=mu.device)
             offsets = honest - mu
             pull = (offsets @ (first if t == 1 else state.z)) @ offsets
@@ -93,6 +95,7 @@ class MimicIndex(Attack):
 
     index: int = 0
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest"})
+    batched = True
 
     def __post_init__(self) -> None:
         require(self.index >= 0, "Parameter `index` of mimic_index", "be at least 0", self.index)
@@ -100,4 +103,4 @@ class MimicIndex(Attack):
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         h = len(view.cohort.honest)
         require(self.index < h, "Parameter `index` of mimic_index", f"lie in 0..{h - 1}", self.index)
-        return view.alike(view.honest[self.index])
+        return view.alike(view.honest[..., self.index, :])

@@ -11,9 +11,10 @@ from byzopt.errors import require
 
 
 def deviation(rows: Tensor, ddof: int = 1) -> Tensor:
-    """Coordinate-wise standard deviation, `[h, d] -> [d]`, divisor max(h - ddof, 1): one row gives zeros."""
-    offsets = rows - rows.mean(dim=0)
-    return (offsets.square().sum(dim=0) / max(rows.shape[0] - ddof, 1)).sqrt()
+    """Coordinate-wise standard deviation of `[..., h, d]`, divisor max(h - ddof, 1): one row gives zeros."""
+    offsets = rows - rows.mean(dim=-2, keepdim=True)
+    squares: Tensor = offsets.mul_(offsets).sum(dim=-2)
+    return squares.div_(max(rows.shape[-2] - ddof, 1)).sqrt_()
 
 
 def direction(row: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from byzopt.errors import TooManyFaults, require
 
 
 def line_search(damage: Callable[[Tensor], Tensor], start: Tensor, evaluations: int, step: float) -> Tensor:
-    """A strength t >= `start` of large damage, both scalars `[]`, found in so many evaluations.
+    """A strength t >= `start` of large damage, `[]` or one a run `[R]`, found in so many evaluations.
 
     From `start`, t + step is taken where it does more damage. The step doubles until the first failure and
     shrinks by 0.8 at that and every later evaluation; t never falls. No value travels to the host.
@@ -40,6 +40,7 @@ class _Optimal(Attack):
     evaluations: int = 20
     first_step: float = 10.0
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest", "defence"})
+    batched = True
 
     def __post_init__(self) -> None:
         require(self.evaluations >= 1, "Parameter `evaluations`", "be at least 1", self.evaluations)
@@ -51,18 +52,21 @@ class _Optimal(Attack):
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         honest = view.honest
-        mean = honest.mean(dim=0)
+        mean = honest.mean(dim=-2)
         start, way = self.ray(honest, mean)
 
         def damage(t: Tensor) -> Tensor:
             try:
-                aggregate = view.defence(view.with_forged(view.alike(start + t * way)))
+                aggregate = view.defence(view.with_forged(row(t)))
             except TooManyFaults:  # rows that overflow end the run, but they are not this attack
                 return torch.full_like(t, -torch.inf)
-            return linalg.norm(aggregate - mean)
+            return linalg.norm(aggregate - mean).nan_to_num(nan=-torch.inf, posinf=torch.inf)
 
-        zero = torch.zeros((), dtype=torch.float64, device=honest.device)
-        return view.alike(start + line_search(damage, zero, self.evaluations, self.first_step) * way)
+        def row(t: Tensor) -> Tensor:
+            return view.alike(start + t.to(way.dtype).unsqueeze(-1) * way)
+
+        zero = torch.zeros(honest.shape[:-2], dtype=torch.float64, device=honest.device)
+        return row(line_search(damage, zero, self.evaluations, self.first_step))
 
 
 @ATTACKS.register("optimal_alie")

@@ -26,10 +26,11 @@ class Variance(Attack):
 
     shift: float = 0.3
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest"})
+    batched = True
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         honest = view.honest
-        return view.alike(honest.mean(dim=0) - self.shift * deviation(honest))
+        return view.alike(honest.mean(dim=-2) - self.shift * deviation(honest))
 
 
 @ATTACKS.register("delayed_gradient")
@@ -42,6 +43,7 @@ class DelayedGradient(Remembering):
 
     delay: int = 1000
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"own"})
+    batched = True
 
     def __post_init__(self) -> None:
         require(self.delay >= 1, "Parameter `delay` of delayed_gradient", "be at least 1", self.delay)
@@ -63,6 +65,7 @@ class UnderThreshold(Attack):
 
     scale: float = 0.5
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"own"})
+    batched = True
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         return -self.scale * view.own

@@ -61,10 +61,10 @@ def prepare(task: Task, method: Method, attack: Attack, f: int, seed: int, plan:
 
 
 @contextmanager
-def threads_for(task: Task) -> Iterator[None]:
-    """One thread while the rows are small: where cores are shared, threads mostly wait for one another."""
+def threads_for(task: Task, runs: int = 1) -> Iterator[None]:
+    """One thread while the rows of all runs are small: threads would mostly wait for one another."""
     before = torch.get_num_threads()
-    if task.n * task.layout.d < SMALL:
+    if runs * task.n * task.layout.d < SMALL:
         torch.set_num_threads(1)
     try:
         yield

@@ -62,13 +62,20 @@ class Place(NamedTuple):
 class Trial:
     """A run on its way from `progress` to its outcome."""
 
-    def __init__(self, ready: Ready, progress: Progress, on_record: Callable[[Record], None]) -> None:
+    def __init__(
+        self,
+        ready: Ready,
+        progress: Progress,
+        on_record: Callable[[Record], None],
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self.ready, self.state, self.on_record = ready, progress.state, on_record
         self.records, self.earlier = list(progress.records), progress.seconds
+        began = perf_counter()
+        self.clock = clock or (lambda: perf_counter() - began)
         self.here = Place(self.state.t, ready.method.step.answer(self.state.step), lambda: progress.report)
         self.shown = self.here.x  # the iterate of the last record
         self.bound = FAR * (1 + float(linalg.norm(ready.task.start())))
-        self.began = perf_counter()
 
     @property
     def progress(self) -> Progress:
@@ -78,7 +85,7 @@ class Trial:
     @property
     def seconds(self) -> float:
         """Time spent, here and before the run was last continued."""
-        return self.earlier + perf_counter() - self.began
+        return self.earlier + self.clock()
 
     def run(self, on_round: Callable[[int], bool]) -> Outcome:
         """Go on to the end, or until `on_round(t)`, called after every round, returns True."""
@@ -86,19 +93,29 @@ class Trial:
             return self._run(on_round)
 
     def _run(self, on_round: Callable[[int], bool]) -> Outcome:
-        status = None if self.records else self._measure(self.here)
-        message = ""
+        status = self.begin()
         try:
             for snapshot in self._snapshots() if status is None else ():
-                status = self._after(snapshot)
+                status = self.take(snapshot)
                 if status is None and on_round(self.state.t) and self.state.t < self.ready.plan.rounds:
                     status = Status.INTERRUPTED
                 if status is not None:
                     break
         except TooManyFaults as error:
-            status, message = Status.NO_MAJORITY, str(error)
-            self._salvage(self.here)
-        status = status or Status.COMPLETED
+            return self.lost(error)
+        return self.outcome(status or Status.COMPLETED)
+
+    def begin(self) -> Status | None:
+        """Measure the starting point, unless that was done before. Its status, if the run ends with it."""
+        return None if self.records else self._measure(self.here)
+
+    def lost(self, error: TooManyFaults) -> Outcome:
+        """The outcome of a run whose next round has no majority."""
+        self._salvage(self.here)
+        return self.outcome(Status.NO_MAJORITY, str(error))
+
+    def outcome(self, status: Status, message: str = "") -> Outcome:
+        """How the run ends, with this status."""
         message = message or (status.sentence if status.failed else "")
         return Outcome(status, self.state.t, self.seconds, tuple(self.records), message, self.shown)
 
@@ -111,8 +128,8 @@ class Trial:
             state = first.state
         yield from rounds(self.ready.method, self.ready.engine, state, self.ready.plan.rounds)
 
-    def _after(self, snapshot: Snapshot) -> Status | None:
-        """Take in a finished round. Its status, if the run ends with it."""
+    def take(self, snapshot: Snapshot, figures: Mapping[str, float] | None = None) -> Status | None:
+        """Take in a finished round. Its status, if the run ends with it. `figures` if measured already."""
         self.state, plan = snapshot.state, self.ready.plan
         there = Place(self.state.t, snapshot.x, snapshot.report)
         if not float(linalg.norm(there.x)) <= self.bound:
@@ -120,15 +137,15 @@ class Trial:
             return Status.DIVERGED if there.x.isfinite().all() else Status.NONFINITE
         status = None
         if there.t % plan.interval == 0 or there.t == plan.rounds:
-            status = self._measure(there)
+            status = self._measure(there, figures)
         if status is Status.NONFINITE:
             self._salvage(self.here)
         self.here = there
         return status
 
-    def _measure(self, place: Place) -> Status | None:
+    def _measure(self, place: Place, figures: Mapping[str, float] | None = None) -> Status | None:
         """Record the figures of an iterate: converged or not, or not finite and then not recorded."""
-        figures = self.ready.task.measure(place.x)
+        figures = figures or self.ready.task.measure(place.x)
         if not (place.x.isfinite().all() and isfinite(figures["loss"])):
             return Status.NONFINITE
         record = {"t": place.t, **figures, **place.report()}

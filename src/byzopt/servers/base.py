@@ -26,6 +26,11 @@ class Step(ABC):
 
     name: ClassVar[str]
 
+    @property
+    def batched(self) -> bool:
+        """Whether it is written over leading dimensions, so that one call serves many runs."""
+        return False
+
     @abstractmethod
     def init(self, x0: Tensor, site: Site) -> State:
         """State before round 1 at `x0` `[d]`. Errors: `InvalidInput` for a site that lacks what it needs."""

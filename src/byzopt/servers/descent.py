@@ -49,6 +49,7 @@ class Descent(Step):
 
     lr: float
     schedule: Schedule = Constant()
+    batched = True
 
     def __post_init__(self) -> None:
         check_rate(self.lr)
@@ -85,6 +86,7 @@ class LMOStep(Step):
     cutoff: float = 0.0
     eta: float | None = None
     form: Form = "average"
+    batched = True
 
     def __post_init__(self) -> None:
         check_rate(self.lr)
@@ -101,8 +103,8 @@ class LMOStep(Step):
     def tell(self, state: LMOState, g: Tensor) -> LMOState:
         k = state.k + 1
         # `any` and not a norm: squares of a float64 g may vanish where g does not.
-        dead = linalg.norm(g) <= self.cutoff if self.cutoff else ~g.any()
-        u = torch.where(dead, 0.0, self.norm.direction(g, state.layout))
+        dead = linalg.norm(g) <= self.cutoff if self.cutoff else ~g.any(dim=-1)
+        u = torch.where(dead.unsqueeze(-1), 0.0, self.norm.direction(g, state.layout))
         if self.eta is not None:
             old = torch.zeros_like(u) if self.schedule.fresh(k) else state.u
             u = blend(old, u, self.schedule.eta(k, self.eta), self.form)

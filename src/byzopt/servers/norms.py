@@ -19,7 +19,10 @@ from byzopt.registry import Registry
 
 
 class Norm(ABC):
-    """A norm on parameter space. `direction(v, layout)` `[d] -> [d]` has norm one, or is 0 where v is."""
+    """A norm on parameter space. `direction(v, layout)` has norm one, or is 0 where v is.
+
+    `[d] -> [d]`, and the same over any leading dimensions: one direction for each of several runs.
+    """
 
     name: ClassVar[str]
 
@@ -32,16 +35,17 @@ NORMS: Registry[Norm] = Registry("norm", Norm)
 
 
 def rescaled(v: Tensor) -> Tensor:
-    """v over its largest magnitude, in the compute dtype: no square of it overflows. 0 for v = 0."""
+    """v `[..., k]` over its largest magnitude, in the compute dtype: no square of it overflows. 0 for 0."""
     wide = v.to(linalg.compute_dtype(v.dtype))
-    largest = wide.abs().amax()
+    low, high = torch.aminmax(wide, dim=-1, keepdim=True)
+    largest = torch.maximum(-low, high)
     return wide / torch.where(largest == 0, 1.0, largest)
 
 
 def unit(v: Tensor) -> Tensor:
-    """v / ‖v‖, ‖v‖ the root of all squares, reduced in float64; any shape, any scale, no epsilon; 0 for 0."""
+    """v / ‖v‖ over the last dimension, ‖v‖ reduced in float64; any scale, no epsilon; 0 for 0."""
     scaled = rescaled(v)
-    length = linalg.norm(scaled.flatten())
+    length = linalg.norm(scaled).unsqueeze(-1)
     return (scaled / torch.where(length == 0, 1.0, length).to(scaled.dtype)).to(v.dtype)
 
 
@@ -90,12 +94,14 @@ class Spectral(Norm):
         require(self.vectors in vectors, "Parameter `vectors` of spectral", f"be in {vectors}", self.vectors)
 
     def direction(self, v: Tensor, layout: Layout) -> Tensor:
-        parts = layout.views(v)
-        return layout.flatten({name: self._block(name, part) for name, part in parts.items()})
+        lead, parts = v.ndim - 1, layout.views(v)
+        return layout.flatten({name: self._block(name, part, lead) for name, part in parts.items()}, lead)
 
-    def _block(self, name: str, part: Tensor) -> Tensor:
-        if part.ndim < 2 or any(word in name for word in self.keep):
-            return self.vector_radius * (torch.sign(part) if self.vectors == "sign" else unit(part))
-        matrix = rescaled(part.flatten(start_dim=1))
+    def _block(self, name: str, part: Tensor, lead: int) -> Tensor:
+        flat = part.flatten(start_dim=lead) if part.ndim > lead else part.unsqueeze(-1)
+        if part.ndim < lead + 2 or any(word in name for word in self.keep):
+            way = torch.sign(flat) if self.vectors == "sign" else unit(flat)
+            return self.vector_radius * way.reshape(part.shape)
+        matrix = rescaled(flat).reshape(*part.shape[: lead + 1], -1)
         factor = linalg.polar(matrix) if self.exact else linalg.newton_schulz(matrix, self.steps)
         return self.radius * factor.reshape(part.shape).to(part.dtype)

@@ -63,6 +63,11 @@ class Task(ABC):
             f"A backdoor needs a task with images. Found {type(self).__name__}. Use another attack."
         )
 
+    def crowd(self, tasks: Sequence[Task]) -> Any:
+        """The tasks of several runs, all of this one's type, as one `Crowd` faster than asking each in turn;
+        None where there is no such way."""
+        return None
+
     def full(self) -> Batch:
         """All of every worker's data as one batch, for methods that need full gradients."""
         raise InvalidInput(f"{type(self).__name__} has no full gradient. Use a method that needs none.")
@@ -76,6 +81,11 @@ class TaskRecipe(ABC):
     """A task as plain data; `build` makes the task for a cohort and a seed."""
 
     name: ClassVar[str]
+
+    @property
+    def dimension(self) -> int | None:
+        """d, where it is known before anything is built; None: only the built task knows."""
+        return None
 
     @abstractmethod
     def build(self, cohort: Cohort, seed: int) -> Task:

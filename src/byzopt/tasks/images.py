@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from math import prod
-from typing import Literal
+from itertools import pairwise
+from math import isqrt
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from byzopt.errors import require
 from byzopt.rng import stream
 from byzopt.tasks import data, models
 from byzopt.tasks.base import TASKS, TaskRecipe
+from byzopt.tasks.data import shared
 from byzopt.tasks.modules import ModuleTask
 from byzopt.tasks.partitions import Dirichlet, Partition, SortedByLabel
 from byzopt.tasks.pool import Pool
@@ -37,6 +39,7 @@ class Images(TaskRecipe):
     `validation_accuracy`.
     """
 
+    pixels: ClassVar[int]
     model: str
     hidden: tuple[int, ...]
     batch: int
@@ -51,12 +54,21 @@ class Images(TaskRecipe):
         require(self.validation >= 0, "Parameter `validation`", "be at least 0", self.validation)
         require(min(self.hidden, default=1) >= 1, "Parameter `hidden`", "hold positive widths", self.hidden)
 
+    @property
+    def dimension(self) -> int | None:
+        if self.model == "cnn":
+            return None
+        sizes = (self.pixels, *(self.hidden if self.model == "mlp" else ()), CLASSES)
+        return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
+
+    @staticmethod
     @abstractmethod
-    def images(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def images() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Train and test `(images [m, side, side], labels [m])`, scaled as the model wants them."""
 
     def build(self, cohort: Cohort, seed: int) -> ModuleTask:
-        (images, labels), test = self.images()
+        dtype, shape = DTYPES[self.dtype], self.sample
+        images, labels, *test = _prepared(type(self), shape, dtype, torch.device(self.device))
         m, held = len(images), self.validation
         require(held < m, "Parameter `validation`", f"leave some of the {m} training samples", held)
         order = torch.randperm(m, generator=stream(seed, "images", "validation"))
@@ -65,28 +77,30 @@ class Images(TaskRecipe):
         liars = set(cohort.byzantine) if self.byzantine_data == "all" else set()
         dealt = iter(self.partition.split(labels[kept], len(kept), cohort.n - len(liars), generator))
         shards = [kept if i in liars else kept[next(dealt)] for i in range(cohort.n)]
-        module = self._module(images[0].shape, seed)
         return ModuleTask(
-            module,
+            self._module(seed),
             functional.cross_entropy,
-            Pool.dealt(self._shaped(images), labels, shards),
+            Pool.dealt(images, labels, shards),
             batch=self.batch,
-            test=(self._shaped(test[0]), test[1]),
-            validation=(self._shaped(images[out]), labels[out]) if held else None,
+            test=(test[0], test[1]),
+            validation=(images[out], labels[out]) if held else None,
             seed=seed,
             byzantine=cohort.byzantine,
             device=self.device,
-            dtype=DTYPES[self.dtype],
+            dtype=dtype,
         )
 
-    def _module(self, shape: torch.Size, seed: int) -> nn.Module:
+    @property
+    def sample(self) -> tuple[int, ...]:
+        """The shape of a sample as the model takes it."""
+        side = isqrt(self.pixels)
+        return (1, side, side) if self.model == "cnn" else (self.pixels,)
+
+    def _module(self, seed: int) -> nn.Module:
         if self.model == "cnn":
             return models.mnist_cnn(seed)
         hidden = self.hidden if self.model == "mlp" else ()
-        return models.mlp((prod(shape), *hidden, CLASSES), seed)
-
-    def _shaped(self, images: Tensor) -> Tensor:
-        return images.unsqueeze(1) if self.model == "cnn" else images.flatten(start_dim=1)
+        return models.mlp((self.pixels, *hidden, CLASSES), seed)
 
 
 @TASKS.register("digits")
@@ -97,6 +111,7 @@ class Digits(Images):
     See `Images` for the fields.
     """
 
+    pixels: ClassVar[int] = 64
     model: Literal["mlp", "linear"] = "mlp"
     hidden: tuple[int, ...] = (64,)
     batch: int = 32
@@ -106,7 +121,8 @@ class Digits(Images):
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
 
-    def images(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    @staticmethod
+    def images() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         return data.digits()
 
 
@@ -119,6 +135,7 @@ class Mnist(Images):
     by label. `model="cnn"` is the network of its released code. See `Images` for the fields.
     """
 
+    pixels: ClassVar[int] = 784
     model: Literal["mlp", "cnn", "linear"] = "mlp"
     hidden: tuple[int, ...] = (128, 64)
     batch: int = 64
@@ -128,9 +145,20 @@ class Mnist(Images):
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
 
-    def images(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    @staticmethod
+    def images() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         (train, labels), (test, test_labels) = data.mnist()
         return (_normalised(train), labels), (_normalised(test), test_labels)
+
+
+@shared
+def _prepared(
+    kind: type[Images], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, ...]:
+    """Training images `[m, *shape]` and labels, test images and labels: the same tensors for every task."""
+    (images, labels), (others, their) = kind.images()
+    placed = [part.reshape(-1, *shape).to(device, dtype) for part in (images, others)]
+    return placed[0], labels.to(device), placed[1], their.to(device)
 
 
 def _normalised(pixels: Tensor) -> Tensor:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import pairwise
 from math import inf
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +18,8 @@ from byzopt.errors import require
 from byzopt.layout import Layout
 from byzopt.rng import stream
 from byzopt.tasks.base import TASKS, Relabel, Task, TaskRecipe
-from byzopt.tasks.data import libsvm
+from byzopt.tasks.crowd import Crowd
+from byzopt.tasks.data import FEATURES, libsvm, shared
 from byzopt.tasks.partitions import IID, Partition
 from byzopt.tasks.sampling import Sampler
 
@@ -30,34 +30,40 @@ EVERYTHING = None  # the batch that holds all of every worker's data
 class LogisticTask(Task):
     """f_i(x) = mean over worker i's samples of log(1 + exp(z)) - y z, z = <a, x>, plus l2/2 ‖x‖².
 
-    `shards[i]` are worker i's rows of `features` `[m, d]` and labels `[m]` in {0, 1}. Rows are stored in the
-    order of their owners, so that a worker's data are one slice: `bounds[i]` to `bounds[i + 1]`.
+    `shards[i]` are worker i's rows of `store` `[m, d]` and of the labels `[m]` in {0, 1}. Tasks on the same
+    data share the store. Places are the samples in the order of their owners, so that a worker's are one
+    slice, `bounds[i]` to `bounds[i + 1]`; place p is row `order[p]` of the store, with label `labels[p]`.
     """
 
     def __init__(
         self,
         cohort: Cohort,
-        features: Tensor,
+        store: Tensor,
         labels: Tensor,
         shards: Sequence[Tensor],
         l2: float,
         batch: int,
         seed: int,
     ) -> None:
-        self.cohort, self.layout, self.l2 = cohort, Layout.flat(features.shape[1]), l2
-        order = torch.cat(list(shards))
-        self.features, self.truth = features[order], labels[order]
-        self.labels = self.truth  # what workers train on; `truth` is what is measured
+        self.cohort, self.layout, self.l2 = cohort, Layout.flat(store.shape[1]), l2
+        self.store, self.order, self.truth = store, torch.cat(list(shards)), labels
+        self.labels = labels[self.order]  # what workers train on; `truth` is what is measured
         sizes = torch.tensor([len(shard) for shard in shards])
         self.bounds = [0, *sizes.cumsum(0).tolist()]
-        owned = torch.split(torch.arange(len(order)), sizes.tolist())
+        owned = torch.split(torch.arange(len(self.order)), sizes.tolist())
         self.sampler = Sampler(owned, batch, seed) if batch else None
-        # Weights per sample of each worker's own mean, and of the mean over honest workers.
-        owner = torch.arange(cohort.n).repeat_interleave(sizes)
-        self.share = 1 / sizes.double()[owner]
+        # Weights of each place in its worker's own mean, and of each sample in the mean over honest workers.
+        self.owner = torch.arange(cohort.n).repeat_interleave(sizes)
+        self.share = 1 / sizes.double()[self.owner]
         honest = torch.zeros(cohort.n, dtype=torch.float64)
         honest[list(cohort.honest)] = 1 / len(cohort.honest)
-        self.weights = self.share * honest[owner]
+        parts = self.share * honest[self.owner]
+        self.weights = torch.zeros(len(store), dtype=torch.float64).index_add_(0, self.order, parts)
+
+    @property
+    def features(self) -> Tensor:
+        """The features of all places, a copy `[places, d]`."""
+        return self.store[self.order]
 
     def start(self) -> Tensor:
         return torch.zeros(self.layout.d, dtype=torch.float64)
@@ -70,23 +76,24 @@ class LogisticTask(Task):
 
     def grads(self, x: Tensor, batch: Tensor | None) -> Tensor:
         if batch is None:
-            pull = self.share * self._residual(self.features @ x, self.labels)
-            rows = [pull[a:b] @ self.features[a:b] for a, b in pairwise(self.bounds)]
-            return torch.stack(rows) + self.l2 * x
-        seen = self.features[batch]
-        pull = self._residual(seen @ x, self.labels[batch]) / batch.shape[1]
-        return torch.bmm(pull.unsqueeze(1), seen).squeeze(1) + self.l2 * x
+            return self._full(x)
+        n, b = batch.shape
+        seen = self.store.index_select(0, self.order[batch].flatten())
+        pull = residual((seen @ x).view(n, b), self.labels[batch]).div_(b)
+        return torch.bmm(pull.unsqueeze(1), seen.view(n, b, -1)).squeeze(1).add_(x, alpha=self.l2)
+
+    def _full(self, x: Tensor) -> Tensor:
+        """Gradients over all places: one product of the workers' pulls on all samples with the store."""
+        pull = self.share * residual((self.store @ x)[self.order], self.labels)
+        m = len(self.store)
+        pulls = torch.zeros(self.n * m, dtype=torch.float64).index_add_(0, self.owner * m + self.order, pull)
+        return (pulls.view(self.n, m) @ self.store).add_(x, alpha=self.l2)
 
     def measure(self, x: Tensor) -> dict[str, float]:
-        scores, weights = self.features @ x, self.weights
-        losses = -logsigmoid((2 * self.truth - 1) * scores)
-        slope = (weights * self._residual(scores, self.truth)) @ self.features + self.l2 * x
-        right = ((scores > 0) == (self.truth == 1)).double()
-        return {
-            "loss": float(weights @ losses + self.l2 / 2 * (x @ x)),
-            "grad_norm": float(linalg.norm(slope)),
-            "accuracy": float(weights @ right),
-        }
+        return measured([self], x.unsqueeze(0))[0]
+
+    def crowd(self, tasks: Sequence[Any]) -> LogisticCrowd | None:
+        return LogisticCrowd(tasks) if all(task.store is self.store for task in tasks) else None
 
     def relabelled(self, workers: Sequence[int], relabel: Relabel) -> LogisticTask:
         changed = copy(self)
@@ -96,10 +103,32 @@ class LogisticTask(Task):
             changed.labels[mine] = relabel(self.labels[mine], 2)
         return changed
 
-    @staticmethod
-    def _residual(scores: Tensor, labels: Tensor) -> Tensor:
-        """The derivative of log(1 + exp(z)) - y z by the score z."""
-        return torch.sigmoid(scores) - labels
+
+class LogisticCrowd(Crowd):
+    """Logistic regressions on one store: points are measured together, since the data are read once."""
+
+    tasks: tuple[LogisticTask, ...]
+
+    def measure(self, x: Tensor, who: Sequence[int]) -> list[dict[str, float]]:
+        return measured([self.tasks[r] for r in who], x)
+
+
+def measured(tasks: Sequence[LogisticTask], x: Tensor) -> list[dict[str, float]]:
+    """What tasks on one store measure at their points `x` `[R, d]`."""
+    first, weights = tasks[0], torch.stack([task.weights for task in tasks])
+    scores = x @ first.store.T
+    losses = (weights * -logsigmoid((2 * first.truth - 1) * scores)).sum(dim=1)
+    l2 = torch.tensor([[task.l2] for task in tasks], dtype=x.dtype)
+    slopes = (weights * residual(scores, first.truth)) @ first.store + l2 * x
+    rights = (weights * ((scores > 0) == (first.truth == 1))).sum(dim=1)
+    losses = losses + l2[:, 0] / 2 * x.square().sum(dim=1)
+    figures = zip(losses.tolist(), linalg.norm(slopes).tolist(), rights.tolist(), strict=True)
+    return [dict(zip(("loss", "grad_norm", "accuracy"), values, strict=True)) for values in figures]
+
+
+def residual(scores: Tensor, labels: Tensor) -> Tensor:
+    """The derivative of log(1 + exp(z)) - y z by the score z."""
+    return torch.sigmoid(scores).sub_(labels)
 
 
 @TASKS.register("logistic_regression")
@@ -128,14 +157,25 @@ class LogisticRegression(TaskRecipe):
         require(valid, "Parameter `l2` of logistic_regression", "be finite and at least 0", self.l2)
         require(self.batch >= 0, "Parameter `batch`", "be at least 1, or 0 for all data", self.batch)
 
+    @property
+    def dimension(self) -> int:
+        return SYNTHETIC[1] if self.data == "synthetic" else FEATURES[self.data]
+
     def build(self, cohort: Cohort, seed: int) -> LogisticTask:
-        features, labels = _synthetic(seed) if self.data == "synthetic" else libsvm(self.data)
-        if self.unit_norm:
-            lengths = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-            features = features / torch.where(lengths > 0, lengths, 1.0)
+        features, labels = _samples(self.data, seed if self.data == "synthetic" else 0, self.unit_norm)
         generator = stream(seed, "partition")
         shards = self.partition.split(labels, len(labels), cohort.n, generator)
         return LogisticTask(cohort, features, labels, shards, self.l2, self.batch, seed)
+
+
+@shared
+def _samples(name: str, seed: int, unit_norm: bool) -> tuple[Tensor, Tensor]:
+    """Features and labels, read or made once; `seed` matters for synthetic data only."""
+    features, labels = _synthetic(seed) if name == "synthetic" else libsvm(name)
+    if unit_norm:
+        lengths = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+        features = features / torch.where(lengths > 0, lengths, 1.0)
+    return features, labels
 
 
 def _synthetic(seed: int) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,8 @@ class Pool:
     def at(self, places: Tensor) -> Pair:
         """Inputs and targets at `places` `[...]`."""
         device = self.inputs.device
-        return self.inputs[self.source[places].to(device)], self.targets[places.to(device)]
+        rows = self.inputs.index_select(0, self.source[places].flatten().to(device))
+        return rows.view(*places.shape, *self.inputs.shape[1:]), self.targets[places.to(device)]
 
     def relabelled(self, workers: Sequence[int], relabel: Relabel, classes: int) -> Pool:
         """The same samples, these workers' with targets `relabel(targets, classes)`, taken once."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from math import inf, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +17,7 @@ from byzopt.errors import require
 from byzopt.layout import Layout
 from byzopt.rng import stream
 from byzopt.tasks.base import TASKS, Task, TaskRecipe
+from byzopt.tasks.crowd import Crowd, Stacked
 
 
 class QuadraticTask(Task):
@@ -33,7 +37,13 @@ class QuadraticTask(Task):
         return self.noise / sqrt(self.layout.d) * drawn
 
     def grads(self, x: Tensor, batch: Tensor) -> Tensor:
-        return self.spectrum * (x - self.centres) + batch
+        return self.spectrum * (x.unsqueeze(-2) - self.centres) + batch
+
+    def crowd(self, tasks: Sequence[Any]) -> Crowd:
+        joint = copy(self)
+        joint.spectrum = torch.stack([task.spectrum for task in tasks]).unsqueeze(1)
+        joint.centres = torch.stack([task.centres for task in tasks])
+        return Stacked(tasks, joint)
 
     def full(self) -> Tensor:
         return torch.zeros(self.n, self.layout.d, dtype=torch.float64)
@@ -69,6 +79,10 @@ class Quadratic(TaskRecipe):
         spreads = (self.noise, self.heterogeneity)
         valid = all(0 <= spread < inf for spread in spreads)
         require(valid, "`noise` and `heterogeneity` of quadratic", "be finite and at least 0", spreads)
+
+    @property
+    def dimension(self) -> int:
+        return self.d
 
     def build(self, cohort: Cohort, seed: int) -> QuadraticTask:
         share = torch.linspace(0, 1, self.d, dtype=torch.float64) if self.d > 1 else torch.ones(1).double()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from math import inf, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +17,7 @@ from byzopt.errors import require
 from byzopt.layout import Layout
 from byzopt.rng import stream
 from byzopt.tasks.base import TASKS, Task, TaskRecipe
+from byzopt.tasks.crowd import Crowd, Stacked
 
 
 class QuarticTask(Task):
@@ -31,7 +35,13 @@ class QuarticTask(Task):
         return self.noise * torch.randn(self.n, self.layout.d, dtype=torch.float64, generator=generator)
 
     def grads(self, x: Tensor, batch: Tensor) -> Tensor:
-        return 4 * (x @ x) * x + self.shifts + batch
+        slope = 4 * x.square().sum(dim=-1, keepdim=True) * x
+        return slope.unsqueeze(-2) + self.shifts + batch
+
+    def crowd(self, tasks: Sequence[Any]) -> Crowd:
+        joint = copy(self)
+        joint.shifts = torch.stack([task.shifts for task in tasks])
+        return Stacked(tasks, joint)
 
     def full(self) -> Tensor:
         return torch.zeros(self.n, self.layout.d, dtype=torch.float64)
@@ -60,6 +70,10 @@ class Quartic(TaskRecipe):
         variances = (self.noise_variance, self.shift_variance)
         valid = all(0 <= variance < inf for variance in variances)
         require(valid, "The variances of quartic", "be finite and at least 0", variances)
+
+    @property
+    def dimension(self) -> int:
+        return self.d
 
     def build(self, cohort: Cohort, seed: int) -> QuarticTask:
         honest = list(cohort.honest)

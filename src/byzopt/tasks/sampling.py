@@ -10,6 +10,9 @@ from torch import Tensor
 from byzopt.errors import require
 from byzopt.rng import stream
 
+AHEAD = 1 << 15  # places drawn at a time, and at most so many rounds
+ROUNDS = 32
+
 
 class Sampler:
     """Every worker walks through fresh permutations of its own shard, one after the other without end.
@@ -32,13 +35,22 @@ class Sampler:
         self._size = torch.tensor(self._sizes).unsqueeze(1)
         self._pool, self._first = torch.cat(self.shards), self._size.cumsum(0) - self._size
         self._recent: list[dict[int, Tensor]] = [{} for _ in shards]
+        self._span = max(1, min(ROUNDS, AHEAD // (len(shards) * batch)))
+        self._drawn: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def draw(self, t: int) -> Tensor:
         """Sample indices `[n, batch]` of round t >= 1; row i holds samples of worker i's shard."""
         require(t >= 1, "The round", "be at least 1", t)
         if self.replacement:
             return self._independent(t)
-        return torch.stack([self._walk(i, t) for i in range(len(self.shards))])
+        # Rounds are drawn several at a time, for speed only.
+        block, place = divmod(t - 1, self._span)
+        if self._drawn[0] != block:
+            first, last = block * self._span * self.batch, (block + 1) * self._span * self.batch
+            walks = torch.stack([self._walk(i, first, last) for i in range(len(self.shards))])
+            rounds = walks.view(len(self.shards), self._span, self.batch).transpose(0, 1)
+            self._drawn = block, rounds.contiguous()
+        return self._drawn[1][place]
 
     def _independent(self, t: int) -> Tensor:
         generator = stream(self.seed, "sample", "replacement", t)
@@ -46,14 +58,12 @@ class Sampler:
         place = torch.rand(shape, dtype=torch.float64, generator=generator) * self._size
         return self._pool[self._first + place.long()]
 
-    def _walk(self, i: int, t: int) -> Tensor:
+    def _walk(self, i: int, first: int, last: int) -> Tensor:
+        """Places `first` .. `last` - 1 of worker i's walk."""
         size = self._sizes[i]
-        epoch, offset = divmod((t - 1) * self.batch, size)
-        if offset + self.batch <= size:
-            return self._epoch(i, epoch)[offset : offset + self.batch]
-        last = (t * self.batch - 1) // size
-        walk = torch.cat([self._epoch(i, e) for e in range(epoch, last + 1)])
-        return walk[offset : offset + self.batch]
+        start = first // size
+        walk = torch.cat([self._epoch(i, e) for e in range(start, (last - 1) // size + 1)])
+        return walk[first - start * size : last - start * size]
 
     def _epoch(self, i: int, epoch: int) -> Tensor:
         """Worker i's permuted shard; the two latest epochs asked for are kept, for speed only."""

@@ -18,6 +18,11 @@ class Channel(ABC):
 
     name: ClassVar[str]
 
+    @property
+    def batched(self) -> bool:
+        """Whether it is written over leading dimensions, so that one call serves many runs."""
+        return False
+
     @abstractmethod
     def init(self, rows: Tensor) -> tuple[Tensor, State, float]:
         """Round 1: messages `[n, d]` to (rows as received, state, bits per worker)."""
@@ -35,8 +40,10 @@ CHANNELS: Registry[Channel] = Registry("channel", Channel)
 class Direct(Channel):
     """Every coordinate is sent as it is: d floats of the rows' own width."""
 
+    batched = True
+
     def init(self, rows: Tensor) -> tuple[Tensor, State, float]:
         return self.send((), rows)
 
     def send(self, state: State, rows: Tensor) -> tuple[Tensor, State, float]:
-        return rows, state, float(rows.shape[1] * rows.element_size() * 8)
+        return rows, state, float(rows.shape[-1] * rows.element_size() * 8)

@@ -37,6 +37,11 @@ class Estimator(ABC):
 
     name: ClassVar[str]
 
+    @property
+    def batched(self) -> bool:
+        """Whether it is written over leading dimensions, so that one call serves many runs."""
+        return False
+
     @abstractmethod
     def init(self, x: Tensor, oracle: Oracle) -> tuple[Tensor, State]:
         """The first messages `[n, d]` and the state after them."""

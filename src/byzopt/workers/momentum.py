@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
-import torch
 from torch import Tensor
 
 from byzopt.errors import require
@@ -18,7 +17,7 @@ Start: TypeAlias = Literal["zero", "first_gradient"]
 
 def blend(v: Tensor, g: Tensor, eta: float, form: Form) -> Tensor:
     """(1 - η) v + η g, or (1 - η) v + g as a heavy ball: the one place where both conventions are written."""
-    return torch.add(v * (1 - eta), g, alpha=eta if form == "average" else 1.0)
+    return (v * (1 - eta)).add_(g, alpha=eta if form == "average" else 1.0)
 
 
 class MomentumState(NamedTuple):
@@ -42,6 +41,7 @@ class WorkerMomentum(Estimator):
     form: Form = "average"
     start: Start = "zero"
     schedule: Schedule = Constant()
+    batched = True
 
     def __post_init__(self) -> None:
         require(0 < self.eta <= 1, "Parameter `eta`", "lie in (0, 1]", self.eta)
@@ -65,6 +65,8 @@ class WorkerMomentum(Estimator):
 @dataclass(frozen=True)
 class Plain(Estimator):
     """g: the stochastic gradient of this round, without memory."""
+
+    batched = True
 
     def init(self, x: Tensor, oracle: Oracle) -> tuple[Tensor, tuple[()]]:
         return oracle(x), ()

@@ -14,7 +14,7 @@ from byzopt.errors import require, unknown
 from byzopt.tasks.data.store import DATASETS
 
 Labelled = tuple[Tensor, Tensor]
-_FEATURES = {"a9a": 123, "a9a.t": 123, "w8a": 300}
+FEATURES = {"a9a": 123, "a9a.t": 123, "w8a": 300}
 _TEST_EVERY = 5
 
 
@@ -54,12 +54,12 @@ def libsvm(name: str) -> Labelled:
     `name`: "a9a" (32561 x 123), "a9a.t" (16281 x 123) or "w8a" (49749 x 300). y is 1 where the file says +1
     and 0 where it says -1. Errors: an unknown name.
     """
-    if name not in _FEATURES:
-        raise unknown("LIBSVM data set", name, list(_FEATURES))
+    if name not in FEATURES:
+        raise unknown("LIBSVM data set", name, list(FEATURES))
     from sklearn.datasets import load_svmlight_file
 
     content = BytesIO(DATASETS[name][0].read())
-    sparse, signs = load_svmlight_file(content, n_features=_FEATURES[name], zero_based=False)
+    sparse, signs = load_svmlight_file(content, n_features=FEATURES[name], zero_based=False)
     return torch.from_numpy(sparse.toarray()), torch.from_numpy(signs > 0).long()
 
 

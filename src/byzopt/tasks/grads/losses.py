@@ -52,6 +52,23 @@ def sum_of_means(loss: Loss, output: Tensor, targets: Tensor, whole: Tensor) -> 
     return (terms.sum(dim=1) / counted).sum()
 
 
+def slope(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
+    """The gradient by `output` `[n b, ...]` of Σ_i loss(output_i, targets_i), `targets` `[n, b, ...]`."""
+    n, b = targets.shape[:2]
+    if loss is functional.cross_entropy and targets.ndim == 2 and not targets.is_floating_point():
+        # softmax minus one at the label; a target that does not count has no slope.
+        counted = targets != IGNORED
+        ones = counted.to(output.dtype)
+        share = (ones / ones.sum(dim=1, keepdim=True)).reshape(n * b, 1)
+        labels = torch.where(counted, targets, 0).reshape(n * b, 1)
+        # torch.softmax is several times slower over a short last dimension.
+        chances = (output - output.amax(dim=1, keepdim=True)).exp_()
+        return chances.mul_(share / chances.sum(dim=1, keepdim=True)).scatter_add_(1, labels, -share)
+    with torch.enable_grad():
+        leaf = output.detach().requires_grad_()
+        return torch.autograd.grad(sum_of_means(loss, leaf, targets, targets), leaf)[0]
+
+
 def _is_default(loss: nn.CrossEntropyLoss) -> bool:
     options = (loss.weight, loss.ignore_index, loss.reduction, loss.label_smoothing)
     return options == (None, IGNORED, "mean", 0.0)

@@ -1,0 +1,221 @@
+"""Many runs in step as one batch: which may go together, and how they end, each as if it ran alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from byzopt import linalg
+from byzopt.engines.bunches import LostError
+from byzopt.engines.many import Lane, Many
+from byzopt.engines.simulated import Simulated
+from byzopt.errors import Status, TooManyFaults
+from byzopt.experiments.ready import Ready, threads_for
+from byzopt.experiments.spec import Spec
+from byzopt.experiments.trial import Outcome, Place, Progress, Record, Trial
+
+MOST_NUMBERS = 1 << 17  # in a batch's rows: beyond it calls cost nothing beside the work, and caches overflow
+MOST_RUNS = 256
+
+
+def groups(specs: Sequence[Spec]) -> list[tuple[int, ...]]:
+    """Which of these specs may advance together: places in `specs`, each in exactly one group, in order.
+
+    Runs go together when their task, their n and their workers' side of the method are equal; seed,
+    rates, attack, rule, attackers, rounds and figures may differ. A group's rows hold at most `MOST_NUMBERS`,
+    so that runs of a large model, which gain nothing, stay alone. Variants (`compare`) are not looked at.
+    """
+    keys: list[Any] = []
+    members: list[list[int]] = []
+    for i, spec in enumerate(specs):
+        key, most = _company(spec)
+        for known, group in zip(keys, members, strict=True):
+            if len(group) < most and known == key:
+                group.append(i)
+                break
+        else:
+            keys.append(key)
+            members.append([i])
+    return [tuple(group) for group in members]
+
+
+def _company(spec: Spec) -> tuple[Any, int]:
+    """What must be equal in a group of this spec, and how many may be in it."""
+    method = spec.method.build(spec.rule, spec.lr, spec.rounds)
+    d = spec.task.dimension
+    most = 1 if d is None else max(1, min(MOST_RUNS, MOST_NUMBERS // (spec.n * d)))
+    return (spec.task, spec.n, method.worker, method.wire), most
+
+
+class Together:
+    """Runs on their way from `progress` (default: their start) to their outcomes, round by round in step.
+
+    Each run's records, status and state are those of `Trial` on it alone, up to the rounding of sums that
+    are taken for several runs in one call; the same runs together give the same numbers again, and continued
+    from `progress` too. A run that ends leaves, the others go on. `on_record(i, record)` hears of run i.
+
+    Runs of any kind may be given. Those whose workers' side, n, d, dtype or device differ are stepped beside
+    one another; what gains is those that agree.
+    """
+
+    def __init__(
+        self,
+        ready: Sequence[Ready],
+        progress: Sequence[Progress] | None,
+        on_record: Callable[[int, Record], None],
+    ) -> None:
+        self.ready, self.clock = tuple(ready), _Shared(len(ready))
+        begun = progress or [Progress(one.start) for one in ready]
+        self.trials = [
+            Trial(one, where, partial(on_record, i), self.clock)
+            for i, (one, where) in enumerate(zip(ready, begun, strict=True))
+        ]
+        self.outcomes: list[Outcome | None] = [None] * len(ready)
+        self.batches: list[_Batch] = []
+
+    @property
+    def progress(self) -> list[Progress]:
+        """Where each run stands, for a checkpoint: `freeze` and `thaw` work on each `state`."""
+        self._settle()
+        return [trial.progress for trial in self.trials]
+
+    def run(self, on_round: Callable[[int], bool]) -> list[Outcome]:
+        """Go on to all ends, or until `on_round(t)`, called after every round t, returns True."""
+        if self.ready:
+            with threads_for(self.ready[0].task, len(self.ready)):
+                self._run(on_round)
+        return [outcome for outcome in self.outcomes if outcome is not None]
+
+    def _run(self, on_round: Callable[[int], bool]) -> None:
+        stop = self._begin() and on_round(1)
+        self._form()
+        while self.batches and not stop:
+            t = min(batch.many.t for batch in self.batches)
+            for batch in [batch for batch in self.batches if batch.many.t == t]:
+                self.batches.remove(batch)
+                self._advance(batch)
+            stop = on_round(t + 1) if self.batches else False
+        self._settle()
+        for i, outcome in enumerate(self.outcomes):
+            if outcome is None:
+                self._end(i, Status.INTERRUPTED)
+
+    def _begin(self) -> bool:
+        """Measure starting points and take in first rounds, where not yet done. Whether there was a round."""
+        played = False
+        for i, trial in enumerate(self.trials):
+            status, first = trial.begin(), trial.ready.first
+            if status is None and trial.state.t == 0:
+                if isinstance(first, TooManyFaults):
+                    self._leave(i, trial.lost(first))
+                    continue
+                played, status = True, trial.take(first)
+            self._end(i, status or self._over(i))
+        return played
+
+    def _form(self) -> None:
+        kinds: list[tuple[Any, list[int]]] = []
+        for i, outcome in enumerate(self.outcomes):
+            if outcome is None:
+                key = _kind(self.trials[i])
+                known = [members for kind, members in kinds if kind == key]
+                known[0].append(i) if known else kinds.append((key, [i]))
+        self.batches = [_Batch(who, Many([_lane(self.trials[i]) for i in who])) for _, who in kinds]
+
+    def _advance(self, batch: _Batch) -> None:
+        try:
+            after = batch._replace(many=batch.many.round())
+        except LostError as error:
+            self._settle(batch)
+            for k, reason in error.reasons.items():
+                self._leave(batch.who[k], self.trials[batch.who[k]].lost(reason))
+            if left := self._left(batch):
+                self._advance(left)
+            return
+        self._judge(batch, after)
+        if left := self._left(after):
+            self.batches.append(left)
+
+    def _judge(self, before: _Batch, after: _Batch) -> None:
+        """Hand the round to those runs that it concerns: to be measured, or far away."""
+        t, trials = after.many.t, [self.trials[i] for i in after.who]
+        lengths = linalg.norm(after.many.x).tolist()
+        near = [length <= trial.bound for length, trial in zip(lengths, trials, strict=True)]
+        due = [
+            k
+            for k, trial in enumerate(trials)
+            if near[k] and (t % trial.ready.plan.interval == 0 or t == trial.ready.plan.rounds)
+        ]
+        figures = dict(zip(due, after.many.crowd.measure(after.many.x[due], due), strict=True)) if due else {}
+        for k, i in enumerate(after.who):
+            if near[k] and k not in figures:
+                continue
+            self._place(before, k)
+            snapshot = after.many.snapshot(k)
+            if snapshot is not None:
+                self._end(i, trials[k].take(snapshot, figures.get(k)) or self._over(i))
+
+    def _left(self, batch: _Batch) -> _Batch | None:
+        """The batch of those that have not ended."""
+        left = [k for k, i in enumerate(batch.who) if self.outcomes[i] is None]
+        if len(left) == len(batch.who):
+            return batch
+        return _Batch([batch.who[k] for k in left], batch.many.only(left)) if left else None
+
+    def _over(self, i: int) -> Status | None:
+        trial = self.trials[i]
+        return Status.COMPLETED if trial.state.t >= trial.ready.plan.rounds else None
+
+    def _end(self, i: int, status: Status | None) -> None:
+        if status is not None:
+            self._leave(i, self.trials[i].outcome(status))
+
+    def _leave(self, i: int, outcome: Outcome) -> None:
+        self.outcomes[i] = outcome
+        self.clock.leave()
+
+    def _settle(self, *batches: _Batch) -> None:
+        """Let trials know where their runs stand."""
+        for batch in batches or self.batches:
+            for k in range(len(batch.who)):
+                self._place(batch, k)
+
+    def _place(self, batch: _Batch, k: int) -> None:
+        snapshot, trial = batch.many.snapshot(k), self.trials[batch.who[k]]
+        if snapshot is not None:
+            trial.state = snapshot.state
+            trial.here = Place(snapshot.state.t, snapshot.x, snapshot.report)
+
+
+class _Batch(NamedTuple):
+    """Runs by their places in `Together`, and where they stand."""
+
+    who: list[int]
+    many: Many
+
+
+class _Shared:
+    """Seconds that one of the runs still under way has cost: those that pass are shared among them."""
+
+    def __init__(self, runs: int) -> None:
+        self.spent, self.since, self.runs = 0.0, perf_counter(), runs
+
+    def __call__(self) -> float:
+        return self.spent + (perf_counter() - self.since) / max(1, self.runs)
+
+    def leave(self) -> None:
+        """One run less from now on."""
+        self.spent, self.since, self.runs = self(), perf_counter(), self.runs - 1
+
+
+def _kind(trial: Trial) -> Any:
+    method, task, x = trial.ready.method, trial.ready.task, trial.here.x
+    return method.worker, method.wire, task.n, x.shape, x.dtype, x.device, trial.state.t
+
+
+def _lane(trial: Trial) -> Lane:
+    engine = trial.ready.engine
+    assert isinstance(engine, Simulated)  # what `prepare` makes
+    return Lane(trial.ready.method, engine, trial.state)

@@ -1,0 +1,86 @@
+"""Gradients of a chain of linear layers with ReLU between them, written out: no graph, one product a layer.
+
+The products go straight into the workers' rows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from byzopt.layout import Layout
+from byzopt.tasks.grads.grouped import CannotGroupError
+from byzopt.tasks.grads.losses import ELEMENTWISE, Loss, plain, slope
+
+
+class Affine(NamedTuple):
+    """One layer: the names of its weight `[out, in]` and bias, and whether ReLU follows."""
+
+    weight: str
+    bias: str | None
+    relu: bool
+
+
+class Dense:
+    """An `nn.Sequential` of `nn.Linear` (all trained) and `nn.ReLU`, perhaps with `nn.Flatten` before them,
+    under a loss that is a mean of elementwise terms. Errors: `CannotGroupError` for anything else."""
+
+    def __init__(self, module: nn.Module, loss: Loss, layout: Layout) -> None:
+        self.module, self.loss, self.layout = module, plain(loss), layout
+        self.layers = _layers(module, layout)
+        if self.loss not in ELEMENTWISE:
+            raise CannotGroupError("its loss is not a mean of known terms")
+
+    @torch.no_grad()
+    def fill(self, rows: Tensor, x: Tensor, inputs: Tensor, targets: Tensor, most: int) -> None:
+        """Write into `rows` `[n, d]` the gradients at `x` `[d]` on `inputs`, `targets` `[n, b, ...]`.
+
+        All samples go through at once, whatever `most` says.
+        """
+        parameters = self.layout.views(x)
+        seen = self._forward(parameters, inputs.reshape(targets.shape[:2].numel(), -1))
+        delta = slope(self.loss, seen.pop(), targets)
+        places = self.layout.views(rows)
+        for k in range(len(self.layers) - 1, -1, -1):
+            layer, h = self.layers[k], seen[k]
+            mine = delta.view(len(rows), -1, delta.shape[-1])
+            places[layer.weight].baddbmm_(mine.mT, h.view(len(rows), -1, h.shape[-1]), beta=0)
+            if layer.bias:
+                torch.sum(mine, dim=1, out=places[layer.bias])
+            if k:
+                delta = delta @ parameters[layer.weight]
+                if self.layers[k - 1].relu:
+                    delta = torch.ops.aten.threshold_backward(delta, h, 0)
+
+    def _forward(self, parameters: dict[str, Tensor], h: Tensor) -> list[Tensor]:
+        """What each layer is fed, and the last output: `[n b, .]`."""
+        seen = [h]
+        for layer in self.layers:
+            weight = parameters[layer.weight]
+            if weight.shape[1] != h.shape[1]:
+                raise CannotGroupError("its samples are not the vectors that its first layer takes")
+            h = functional.linear(h, weight, parameters[layer.bias] if layer.bias else None)
+            seen.append(h.relu_() if layer.relu else h)
+        return seen
+
+
+def _layers(module: nn.Module, layout: Layout) -> list[Affine]:
+    if type(module) is not nn.Sequential:
+        raise CannotGroupError(f"{type(module).__name__} is not a chain of linear layers")
+    names = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
+    layers: list[Affine] = []
+    for place, layer in enumerate(module):
+        if type(layer) is nn.Linear and all(id(p) in names for p in layer.parameters()):
+            bias = None if layer.bias is None else names[id(layer.bias)]
+            layers.append(Affine(names[id(layer.weight)], bias, False))
+        elif type(layer) is nn.ReLU and layers and not layers[-1].relu:
+            layers[-1] = layers[-1]._replace(relu=True)
+        elif not (type(layer) is nn.Flatten and place == 0 and (layer.start_dim, layer.end_dim) == (1, -1)):
+            raise CannotGroupError(f"{type(layer).__name__} is not part of a chain of linear layers")
+    used = [name for layer in layers for name in (layer.weight, layer.bias) if name]
+    if sorted(used) != sorted(layout.names):
+        raise CannotGroupError("its parameters are not those of its layers, once each")
+    return layers
