@@ -15,7 +15,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import venv
 from itertools import combinations
 from pathlib import Path
 from statistics import NormalDist
@@ -24,15 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from _peers_env import DEFAULT, PEERS, RESULTS, peers_python
 from byzopt import aggregators as ag
 from byzopt import attacks as at
 from byzopt.cohort import Cohort
 from byzopt.rng import stream
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "results" / "peers_agree"
-PEERS = ("byzfl==0.0.11", "byzpy==0.1.4")
-NEEDED = ("torch", "numpy", "scipy", "cloudpickle")  # what the peers' rules import
 LIMIT = 1e-5
 SHAPES = ((11, 3, 50), (20, 3, 1000), (12, 2, 7), (13, 4, 200))
 SAME = {
@@ -128,20 +124,6 @@ def inputs() -> dict[str, np.ndarray[Any, Any]]:
     return given
 
 
-def install(env: Path) -> Path:
-    """The interpreter of the environment, which is made and filled unless it says that it is complete."""
-    python = env / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    complete = env / "peers.txt"
-    if not complete.exists() or complete.read_text() != " ".join(PEERS):
-        if not python.exists():
-            venv.create(env, with_pip=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--constraint", str(ROOT / "constraints.txt"), *NEEDED], check=True)
-        subprocess.run([*pip, "--no-deps", *PEERS], check=True)
-        complete.write_text(" ".join(PEERS))
-    return python
-
-
 def peers(python: Path, given: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         sent, back = Path(folder, "inputs.npz"), Path(folder, "answers.npz")
@@ -232,13 +214,11 @@ def page(lines: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--env", type=Path, default=ROOT / ".venv-peers", help="where the peers are installed"
-    )
+    parser.add_argument("--env", type=Path, default=DEFAULT, help="where the peers are installed")
     given = inputs()
-    lines = compare(given, peers(install(parser.parse_args().env), given))
-    RESULTS.with_suffix(".md").write_text(page(lines))
-    RESULTS.with_suffix(".json").write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n")
+    lines = compare(given, peers(peers_python(parser.parse_args().env), given))
+    (RESULTS / "peers_agree.md").write_text(page(lines))
+    (RESULTS / "peers_agree.json").write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n")
     print(page(lines))
     return int(any(line["status"] == "unexplained" for line in lines))
 

@@ -38,7 +38,8 @@ def column_blocks(
 
 def pieces(rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """`rows` `[n, d]` as kernels can read them: in one piece as they lie, else in converted column blocks."""
-    if kernels.usable(rows) or rows.device.type != "cpu":
+    plain = rows.stride(1) == 1 and rows.dtype == compute_dtype(rows.dtype)
+    if plain or rows.device.type != "cpu":
         yield slice(0, rows.shape[1]), rows
         return
     for piece, block in column_blocks(rows, size=PIECE_BYTES):
@@ -60,9 +61,13 @@ def gram(rows: Tensor, pivot: Tensor | None = None, dtype: torch.dtype | None = 
 
 
 def _gram(rows: Tensor, pivot: Tensor) -> Tensor:
-    total = torch.zeros(rows.shape[0], rows.shape[0], dtype=torch.float64, device=rows.device)
-    for piece, block in column_blocks(rows, rows.dtype):
-        centred = block - pivot[piece]
+    n, d = rows.shape
+    total = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
+    width = min(d, max(64, (PIECE_BYTES if not rows.is_cuda else 1 << 26) // (n * rows.element_size())))
+    scratch = torch.empty(n, width, dtype=rows.dtype, device=rows.device)
+    for start in range(0, d, width):
+        piece = slice(start, min(start + width, d))
+        centred = torch.sub(rows[:, piece], pivot[piece], out=scratch[:, : piece.stop - start])
         total += centred @ centred.T
     return (total + total.T) / 2
 

@@ -12,7 +12,7 @@ from byzopt import kernels, linalg
 from byzopt.aggregators.geometry import Geometry, Unusual, geometry_about, geometry_of
 from byzopt.aggregators.selection import answer
 
-_WIDE = 1 << 22  # bytes of a block for coordinate rules: their cost is one torch call for each pair of rows
+_WIDE = 1 << 23  # bytes of a block for coordinate rules: their cost is torch calls for each pair of rows
 
 
 class Mixed:
@@ -52,6 +52,8 @@ class Mixed:
 
     def columns(self, plan: kernels.Plan) -> Tensor:
         """What `plan` makes of every column of the mixed rows, `[d]`: one pass over the unmixed ones."""
+        if self.mixing is None and plan == (0, self.m, None) and not kernels.usable(self.rows):
+            return self._seen(self.rows.mean(dim=0))
         out = torch.empty(self.rows.shape[1], dtype=self.rows.dtype, device=self.rows.device)
         for piece, rows in linalg.pieces(self.rows):
             if kernels.usable(rows) and kernels.reduces(rows, self.mixing):
@@ -64,13 +66,22 @@ class Mixed:
                 raise Unusual
         return out
 
+    def _seen(self, out: Tensor) -> Tensor:
+        """`out`, an answer in which every row has a part, after a look at it."""
+        if not (self.admitted or isfinite(float(out.sum(dtype=torch.float64)))):
+            raise Unusual
+        return out
+
     def _by_blocks(self, rows: Tensor, plan: kernels.Plan, out: Tensor) -> bool:
         """Writes the plan's answer to `out`; False if rows or answers prove not to be finite."""
-        trace = out.new_zeros((), dtype=linalg.compute_dtype(out.dtype))
+        trace = out.new_zeros((), dtype=torch.float64)
+        room: Tensor | None = None
         for piece, block in Mixed(rows, 1.0, self.mixing, self.geometry).blocks():
-            out[piece] = answer(block, plan)
+            if room is None:
+                room = block.new_empty(len(block) + 1, block.shape[1])
+            out[piece] = answer(block, plan, room[:, : block.shape[1]])
             if not self.admitted:  # a sum is finite only where everything is
-                trace += rows[:, piece].sum() + out[piece].sum()
+                trace += block.sum() + out[piece].sum()
         return self.admitted or isfinite(float(trace))
 
     def through(self, weights: Tensor) -> Tensor:

@@ -19,27 +19,31 @@ NARROW = 1024  # columns below which a sort wins (measured on CPU)
 TALL = 512  # rows above which it does
 
 
-def answer(block: Tensor, plan: Plan) -> Tensor:
-    """What `plan` makes of every column of a finite block: `[n, b] -> [b]`."""
+def answer(block: Tensor, plan: Plan, room: Tensor | None = None) -> Tensor:
+    """What `plan` makes of every column of a finite block: `[n, b] -> [b]`.
+
+    `room` `[n + 1, b]` of the block's dtype may be given to work in, and is overwritten.
+    """
     n = len(block)
     if plan.around is not None:
-        ordered = order_statistics(block, 0, n)
+        ordered = order_statistics(block, 0, n, room)
         return mean_around(ordered, mean_of(ordered[plan.first : plan.last]), plan.around)
     if (plan.first, plan.last) == (0, n):
         return mean_of(block.unbind(0))
-    return mean_of(order_statistics(block, plan.first, plan.last))
+    return mean_of(order_statistics(block, plan.first, plan.last, room))
 
 
-def order_statistics(block: Tensor, first: int, last: int) -> Sequence[Tensor]:
+def order_statistics(block: Tensor, first: int, last: int, room: Tensor | None = None) -> Sequence[Tensor]:
     """The order statistics of ranks first .. last - 1 (from 0) of every column: `[n, b]` to tensors `[b]`.
 
-    Equal to sorting, for finite input.
+    Equal to sorting, for finite input. `room`: see `answer`; the result may lie in it.
     """
     n, width = block.shape
     if width < NARROW or n > TALL:
         return block.sort(dim=0).values[first:last].unbind(0)
-    wires = list(block.clone().unbind(0))
-    spare = torch.empty_like(wires[0])
+    room = block.new_empty(n + 1, width) if room is None else room
+    room[:n].copy_(block)
+    *wires, spare = room.unbind(0)
     for i, j, low, high in kernels.network(n, first, last):
         if low and high:
             torch.minimum(wires[i], wires[j], out=spare)
