@@ -6,8 +6,8 @@ They are loaded when first used, so that `import byzopt` alone costs nothing.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -25,8 +25,8 @@ _ROOMS = ("errors", "cohort", "aggregators", "attacks", "methods", "tasks", "exp
 
 
 def __getattr__(name: str) -> Any:
-    # A room that is just being loaded is asked for here too, and is no public name.
-    if not name.startswith("_") and f"byzopt.{name}" not in sys.modules:
+    # A room is asked for here too before it is loaded (`from byzopt import linalg`), and is no public name.
+    if not name.startswith("_") and find_spec(f"byzopt.{name}") is None:
         for room in _ROOMS:
             module = import_module(f"byzopt.{room}")
             if name in module.__all__:

@@ -14,7 +14,10 @@ EXTRAS = {"dev": ("pytest", "hypothesis", "ruff", "mypy", "importlinter")}
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Show versions, devices, threads, and which data sets are on disk."""
+    """Show versions, devices, threads, where independent runs go on the cores, which data sets are on disk.
+
+    How runs are placed is measured when it has never been (a few seconds), and then kept in the cache.
+    """
     found = examined()
     if as_json:
         print(json.dumps(found))
@@ -32,6 +35,7 @@ def command(
 def examined() -> dict[str, Any]:
     """Versions, devices, threads, data and where they are looked for, optional extras."""
     from byzopt.experiments.environment import environment
+    from byzopt.experiments.placement import placement
     from byzopt.tasks import data
     from byzopt.tasks.data import store
 
@@ -39,7 +43,10 @@ def examined() -> dict[str, Any]:
         name: str(path) if path else "not on disk; downloaded when needed"
         for name, path in data.available().items()
     }
+    (processes, threads), rates = placement()
     return environment() | {
+        "placement of independent runs": {"processes x threads": f"{processes} x {threads}"}
+        | {f"rounds/s with {layout}": str(found) for layout, found in rates.items()},
         "data": {"digits": "part of scikit-learn"} | where,
         "data directories": [str(root) for root in store.roots()],
         "extras": {name: _state(modules) for name, modules in EXTRAS.items()},

@@ -83,7 +83,9 @@ class Together:
 
     def run(self, on_round: Callable[[int], bool]) -> list[Outcome]:
         """Go on to all ends, or until `on_round(t)`, called after every round t, returns True."""
-        if self.ready:
+        if len(self.ready) == 1:  # nothing to stack
+            self.outcomes = [self.trials[0].run(on_round)]
+        elif self.ready:
             with threads_for(self.ready[0].task, len(self.ready)):
                 self._run(on_round)
         return [outcome for outcome in self.outcomes if outcome is not None]
@@ -96,7 +98,7 @@ class Together:
             for batch in [batch for batch in self.batches if batch.many.t == t]:
                 self.batches.remove(batch)
                 self._advance(batch)
-            stop = on_round(t + 1) if self.batches else False
+            stop = on_round(t + 1)
         self._settle()
         for i, outcome in enumerate(self.outcomes):
             if outcome is None:

@@ -93,7 +93,9 @@ def checked(pair: Any, what: str) -> Pair:
     require(targets.ndim >= 1 and len(targets) == len(inputs), what, "have one target a sample", found)
     for part in (inputs, targets):
         require(bool(torch.isfinite(part).all()), what, "be finite", "NaN or Inf", "Clean the data first.")
-    return inputs.detach(), targets.detach()
+    # What has no gradient stays the same object, so that tasks which share it are seen to.
+    inputs, targets = (part.detach() if part.requires_grad else part for part in (inputs, targets))
+    return inputs, targets
 
 
 def cast(values: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

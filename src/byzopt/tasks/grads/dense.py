@@ -80,6 +80,8 @@ def _layers(module: nn.Module, layout: Layout) -> list[Affine]:
             layers[-1] = layers[-1]._replace(relu=True)
         elif not (type(layer) is nn.Flatten and place == 0 and (layer.start_dim, layer.end_dim) == (1, -1)):
             raise CannotGroupError(f"{type(layer).__name__} is not part of a chain of linear layers")
+    if not layers or layers[-1].relu:
+        raise CannotGroupError("it does not end in a linear layer")
     used = [name for layer in layers for name in (layer.weight, layer.bias) if name]
     if sorted(used) != sorted(layout.names):
         raise CannotGroupError("its parameters are not those of its layers, once each")

@@ -1,0 +1,71 @@
+"""Where runs go on the cores: measured once, kept in the cache, measured anew for other cores."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from byzopt.experiments import placement as pl
+from byzopt.experiments.placement import Layout, Placement
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def measurements(monkeypatch):
+    """Measurements that take no time; how often one was taken."""
+    taken: list[int] = []
+
+    def measured(cores: int) -> Placement:
+        taken.append(cores)
+        return Placement(Layout(cores, 1), {f"{cores} x 1": 5.0})
+
+    monkeypatch.setattr(pl, "measured", measured)
+    return taken
+
+
+def test_the_layout_is_measured_once_and_kept(measurements):
+    assert pl.best_layout() == pl.best_layout() == Layout(pl.available(), 1)
+    assert len(measurements) == 1
+    pl.placement(fresh=True)
+    assert len(measurements) == 2
+
+
+def test_other_cores_or_a_damaged_file_are_measured_anew(measurements, monkeypatch):
+    pl.best_layout()
+    monkeypatch.setattr(pl, "available", lambda: 64)
+    assert pl.best_layout() == Layout(64, 1)
+    (pl.cache() / pl.NAME).write_text("no json")
+    assert pl.best_layout() == Layout(64, 1)
+    (pl.cache() / pl.NAME).write_text(json.dumps({"cores": 64}))
+    assert pl.best_layout() == Layout(64, 1)
+    assert len(measurements) == 4
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(measurements, monkeypatch, own_cache):
+    (own_cache / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(own_cache / "file"))
+    assert pl.best_layout() == Layout(pl.available(), 1)
+
+
+@pytest.mark.parametrize(
+    "rates, best",
+    [
+        ({(1, 4): 10.0, (2, 2): 15.0, (4, 1): 20.0}, (4, 1)),
+        ({(1, 4): 10.0, (2, 2): 9.0, (4, 1): 10.5}, (1, 4)),
+    ],
+)
+def test_the_fastest_wins_and_ties_go_to_fewer_processes(rates, best, monkeypatch):
+    monkeypatch.setattr(pl, "rate", lambda layout, seconds: rates[tuple(layout)])
+    found = pl.measured(4)
+    assert found.best == best
+    assert len(found.rates) == 3
+
+
+def test_one_process_really_works():
+    assert pl.rate(Layout(1, 1), 0.05) > 0
