@@ -24,7 +24,7 @@ _FAR = 64.0  # the pivot may be this many times further from the bulk than the b
 _TINY = 1e-30  # squared widths below this lose bits in float32 products
 _SKETCH = 1 << 9  # columns from which the first pivot is chosen
 _EXTREME = 1e-200  # squared lengths of float64 rows beyond this and its inverse ask for another unit
-_LARGE = 1 << 20  # numbers from which a second pass costs more than a sketch
+_LARGE = 1 << 20  # numbers from which a second pass costs more than a sketch (on a GPU, a sync costs more)
 SMALL = 1 << 16  # up to this many numbers float64 costs nothing worth saving
 
 
@@ -229,7 +229,7 @@ def _centred(rows: Tensor, admitted: bool) -> tuple[int, Tensor]:
     """
     n = rows.shape[0]
     small = rows.numel() <= SMALL
-    pivot = _sketched(rows) if rows.numel() > _LARGE else 0
+    pivot = _sketched(rows) if rows.numel() > _LARGE and rows.device.type == "cpu" else 0
     dtype = torch.float64 if small else linalg.compute_dtype(rows.dtype)
     product = linalg.gram(rows, rows[pivot], dtype).cpu()
     if not (admitted or ordinary(product.diagonal())):
@@ -252,7 +252,7 @@ def _sketched(rows: Tensor) -> int:
     """The medoid of some of the columns: likely a row of the bulk, whatever the others hold."""
     some = rows[:, :: max(1, rows.shape[1] // _SKETCH)].double()
     about = some - some[0]
-    product = (about @ about.mT).cpu()
+    product = about @ about.mT
     return medoid(torch.from_numpy(_sq_dists(product.numpy())))[0] if product.isfinite().all() else 0
 
 
