@@ -22,8 +22,8 @@ from byzopt.experiments.toml import dumps
 from byzopt.methods import METHODS
 from byzopt.registry import Registry, plain
 from byzopt.schedules import SCHEDULES
-from byzopt.servers import NORMS
-from byzopt.tasks import PARTITIONS, TASKS
+from byzopt.servers import INNERS, NORMS
+from byzopt.tasks import PARTITIONS, PROXIES, TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -59,6 +59,8 @@ OTHERS: dict[str, tuple[Registry[Any], str]] = {
     "tasks": (TASKS, "`task` of a spec: losses and data. Your own: [tasks](../tasks.md)."),
     "partitions": (PARTITIONS, "`task.partition` of tasks with samples: who owns which."),
     "schedules": (SCHEDULES, "`method.schedule`: step sizes by round, as factors of `lr`."),
+    "proxies": (PROXIES, "`task.proxy`: the loss that the server owns, for `pigs` and `aeg_prox`."),
+    "inner_solvers": (INNERS, "`method.inner` of `pigs` and `aeg_prox`: who solves their subproblem."),
     "norms": (NORMS, "`method.norm` of `byz_nsgdm`: the norm in which a step has length γ_k."),
 }
 

@@ -70,7 +70,7 @@ def test_every_state_continues_from_its_file_bit_for_bit(method, attack, dtype, 
     task = Bowl(dtype)
     built = METHODS.build(method).build(NNM(f=3) >> Krum(f=3), 0.1, 16)
     engine = Simulated(task, built.worker, built.wire, Adversary(ATTACKS.build(attack), task.cohort, 3), 0)
-    start = begin(built, task.start(), Site(task.layout), task.n)
+    start = begin(built, task.start(), Site(task.layout, lambda x: (x @ x) ** 2), task.n)
     whole: list[Snapshot] = list(rounds(built, engine, start, 16))
     save(tmp_path / "state.pt", {"state": freeze(whole[6].state)})
     found = thaw(load(tmp_path / "state.pt")["state"], whole[0].state)

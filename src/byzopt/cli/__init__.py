@@ -7,8 +7,10 @@ import sys
 
 import typer
 
+import byzopt.cli.audit as audit
 import byzopt.cli.breaking as breaking
 import byzopt.cli.doctor as doctor
+import byzopt.cli.explain as explain
 import byzopt.cli.listing as listing
 import byzopt.cli.run as run
 from byzopt.errors import ByzoptError
@@ -25,6 +27,8 @@ app.command(name="run")(run.command)
 app.command(name="list")(listing.command)
 app.command(name="doctor")(doctor.command)
 app.command(name="break")(breaking.command)
+app.command(name="audit")(audit.command)
+app.command(name="explain")(explain.command)
 
 WRONG, INTERRUPTED = 2, 130  # exit statuses: the input was refused; a signal ended the run
 

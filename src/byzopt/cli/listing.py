@@ -24,6 +24,8 @@ KINDS = (
     "partitions",
     "schedules",
     "norms",
+    "proxies",
+    "inner_solvers",
     "presets",
 )
 REQUIRED = "required"
@@ -51,11 +53,11 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     from byzopt.experiments.loading import presets
     from byzopt.methods import METHODS
     from byzopt.schedules import SCHEDULES
-    from byzopt.servers import NORMS
-    from byzopt.tasks import PARTITIONS, TASKS
+    from byzopt.servers import INNERS, NORMS
+    from byzopt.tasks import PARTITIONS, PROXIES, TASKS
 
     rooms: list[Registry[Any]] = [RULES, PRE_AGGREGATORS, WRAPPERS, ATTACKS, METHODS]
-    rooms += [TASKS, PARTITIONS, SCHEDULES, NORMS]
+    rooms += [TASKS, PARTITIONS, SCHEDULES, NORMS, PROXIES, INNERS]
     found = {
         kind: [_described(room[name]) for name in room] for kind, room in zip(KINDS[:-1], rooms, strict=True)
     }

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from byzopt.experiments import Result
+    from byzopt.experiments import Result, Spec
+    from byzopt.reports.curves import Bound
 
 DEFAULT_ROOT = "byzopt-runs"
+LABELS = {"gap": "Gap f(x) - f* of the honest loss"}
 WIDTH = 120  # of the table where stdout is no terminal
 
 
@@ -40,6 +42,7 @@ def command(
     ] = False,
     compare: Annotated[bool, typer.Option(help="Run the spec's variants beside it.")] = True,
     fresh: Annotated[bool, typer.Option(help="Start again where the directory holds this run.")] = False,
+    bound: Annotated[bool, typer.Option(help="Draw what theory promises beside the measurement.")] = False,
 ) -> int:
     """Run a spec: live progress, a table, curves and a stored record.
 
@@ -49,6 +52,7 @@ def command(
     from byzopt.experiments import load, run
 
     loaded = load(spec, [*(settings or ()), *(more or ())], compare)
+    proved = _bound(loaded) if bound else None  # refused before the run, not after
     place = out or Path(DEFAULT_ROOT) / f"{_stem(spec)}-{loaded.id[:8]}"
     with Display(loaded) as display, _stop_on_signals() as stopped:
 
@@ -57,7 +61,7 @@ def command(
             return stopped()
 
         result = run(loaded, display.on_record, place, on_round, fresh)
-    _report(result, place, as_json)
+    _report(result, place, as_json, proved)
     if not result.interrupted:
         return 0
     words = [word for word in sys.argv[1:] if word != "--fresh"]
@@ -65,13 +69,13 @@ def command(
     return 130
 
 
-def _report(result: Result, place: Path, as_json: bool) -> None:
+def _report(result: Result, place: Path, as_json: bool, bound: Bound | None) -> None:
     if as_json:
         print(json.dumps(flat(result, place), allow_nan=False))
     if not result.interrupted:
         from byzopt.reports import curves
 
-        plot = curves.draw(place)
+        plot = curves.draw(place, bound)
     if not as_json:
         from rich.console import Console
 
@@ -83,6 +87,19 @@ def _report(result: Result, place: Path, as_json: bool) -> None:
             console.print(note, highlight=False, soft_wrap=True)
         if not result.interrupted:
             print(f"Curves: {plot.resolve()}")
+
+
+def _bound(spec: Spec) -> Bound:
+    """The spec's method's bound, round by round. Errors: no theorem gives one, with the reason."""
+    from byzopt.errors import InvalidInput
+    from byzopt.experiments.promised import curve
+    from byzopt.reports.curves import Bound
+
+    key, values, promise = curve(spec)
+    if not values:
+        reason = "; ".join(promise.missing) if promise else "no theorem is known"
+        raise InvalidInput(f"Option --bound should have a theorem to draw. Found none: {reason}.")
+    return Bound(key, LABELS.get(key, key), tuple(values), tuple(values.values()))
 
 
 def flat(result: Result, place: Path) -> dict[str, Any]:

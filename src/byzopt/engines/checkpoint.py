@@ -24,8 +24,9 @@ _DIGEST = 32
 
 
 def freeze(state: Any) -> Any:
-    """`state` as plain tuples, tensors, numbers and None; a Layout is part of the template and left out."""
-    if isinstance(state, Layout):
+    """`state` as plain tuples, tensors, numbers and None; a Layout and a function are part of the template
+    and left out."""
+    if isinstance(state, Layout) or callable(state):
         return None
     if isinstance(state, tuple):
         return tuple(freeze(part) for part in state)
@@ -37,7 +38,7 @@ def thaw(frozen: Any, like: Any) -> Any:
 
     Errors: `InvalidInput` where a part has another kind, length, shape or dtype than in `like`.
     """
-    if isinstance(like, Layout):
+    if isinstance(like, Layout) or callable(like):
         return like
     if isinstance(like, tuple):
         if not isinstance(frozen, tuple) or len(frozen) != len(like):

@@ -27,6 +27,15 @@ class Panel(NamedTuple):
     scale: float = 1.0
 
 
+class Bound(NamedTuple):
+    """A proved bound by round, the records' key that it bounds, and that figure's label."""
+
+    key: str
+    label: str
+    rounds: tuple[float, ...]
+    values: tuple[float, ...]
+
+
 PANELS = (
     Panel("accuracy", "Test accuracy (%)", 100.0),
     Panel("perplexity", "Perplexity (symbols)"),
@@ -35,18 +44,25 @@ PANELS = (
 LOSS = Panel("loss", "Loss")
 
 
-def draw(out: Path) -> Path:
-    """Draw a finished run's `curves.png` from its stored records, and return its path."""
+def draw(out: Path, bound: Bound | None = None) -> Path:
+    """Draw a finished run's `curves.png` from its stored records, and return its path.
+
+    `bound` is what theory promises of the spec's own run, drawn beside the figure that it bounds.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     spec, found = stored(out)
     first = found[MAIN].records[0] if found[MAIN].records else {}
     panels = [LOSS, *[panel for panel in PANELS if panel.key in first][:1]]
+    if bound is not None and bound.key in first and bound.key != "loss":
+        panels[0] = Panel(bound.key, bound.label)
     figure = Figure(figsize=(5.6 * len(panels), 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _panel(axes, panel, found)
+        if bound is not None and panel.key == bound.key:
+            _bound(axes, bound)
     figure.suptitle(
         f"{title(spec)}, attack {attack_of(spec)!r}", x=0.01, ha="left", fontsize=12, weight="bold"
     )
@@ -79,6 +95,13 @@ def _panel(axes: Any, panel: Panel, found: Mapping[str, Outcome]) -> None:
         _note(axes, {name: max(values, default=0.0) for name, (_, values) in lines.items()}, top)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _bound(axes: Any, bound: Bound) -> None:
+    axes.plot(bound.rounds, bound.values, color="0.4", linestyle=":", linewidth=1.6)
+    axes.set_yscale("log")
+    axes.set_ylim(top=2 * max(bound.values))
+    axes.annotate("proved bound", (bound.rounds[-1], bound.values[-1]), ha="right", va="bottom", fontsize=9)
 
 
 def _line(panel: Panel, outcome: Outcome) -> tuple[list[float], list[float]]:

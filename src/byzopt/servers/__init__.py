@@ -2,6 +2,30 @@
 
 from byzopt.servers.base import STEPS, Site, Step
 from byzopt.servers.descent import Descent, LMOStep
+from byzopt.servers.inner import INNERS, LBFGS, Exact, GradientDescent, Inner
+from byzopt.servers.nesterov import Extragradient, NesterovMomentum, ThreeSequences
 from byzopt.servers.norms import NORMS, Euclidean, Norm, Sign, Spectral
+from byzopt.servers.similarity import ExtragradientProx, SimilarityProx
 
-__all__ = ["NORMS", "STEPS", "Descent", "Euclidean", "LMOStep", "Norm", "Sign", "Site", "Spectral", "Step"]
+__all__ = [
+    "INNERS",
+    "LBFGS",
+    "NORMS",
+    "STEPS",
+    "Descent",
+    "Euclidean",
+    "Exact",
+    "Extragradient",
+    "ExtragradientProx",
+    "GradientDescent",
+    "Inner",
+    "LMOStep",
+    "NesterovMomentum",
+    "Norm",
+    "Sign",
+    "SimilarityProx",
+    "Site",
+    "Spectral",
+    "Step",
+    "ThreeSequences",
+]

@@ -11,7 +11,7 @@ from torch import Tensor
 from byzopt.layout import Layout
 from byzopt.registry import Registry
 
-State = Any  # a typed tuple of tensors and numbers, fixed in structure for the whole run
+State = Any  # a typed tuple of tensors, numbers and what the site gave, fixed in structure for the whole run
 
 
 class Site(NamedTuple):

@@ -7,6 +7,7 @@ from byzopt.tasks.logistic import LogisticRegression
 from byzopt.tasks.modules import ModuleTask
 from byzopt.tasks.partitions import PARTITIONS, Partition
 from byzopt.tasks.pool import Pool
+from byzopt.tasks.proxies import PROXIES, Proxy, ServerProxy, WorkerProxy
 from byzopt.tasks.quadratic import Quadratic
 from byzopt.tasks.quartic import Quartic
 from byzopt.tasks.sampling import Sampler
@@ -14,6 +15,7 @@ from byzopt.tasks.text import Shakespeare
 
 __all__ = [
     "PARTITIONS",
+    "PROXIES",
     "TASKS",
     "Digits",
     "LogisticRegression",
@@ -21,12 +23,15 @@ __all__ = [
     "ModuleTask",
     "Partition",
     "Pool",
+    "Proxy",
     "Quadratic",
     "Quartic",
     "Sampler",
+    "ServerProxy",
     "Shakespeare",
     "Task",
     "TaskRecipe",
     "WorkerGradients",
+    "WorkerProxy",
     "sequence_cross_entropy",
 ]

@@ -73,8 +73,20 @@ class Task(ABC):
         raise InvalidInput(f"{type(self).__name__} has no full gradient. Use a method that needs none.")
 
     def proxy(self) -> Callable[[Tensor], Tensor] | None:
-        """A trusted loss that the server owns, or None."""
+        """A trusted loss that the server owns, a differentiable function of x `[d]`, or None."""
         return None
+
+    @property
+    def convexity(self) -> float:
+        """A μ with which the objective is μ-strongly convex for certain; 0 where none is known."""
+        return 0.0
+
+    def objective(self, x: Tensor) -> tuple[float, Tensor]:
+        """The mean over honest workers of their whole losses, regulariser included, and its gradient `[d]`.
+
+        Errors: `InvalidInput` for a task that cannot give it.
+        """
+        raise InvalidInput(f"{type(self).__name__} has no objective in closed form. Use another task.")
 
 
 class TaskRecipe(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import cycle, pairwise
 from math import isqrt
 from typing import ClassVar, Literal
 
@@ -21,8 +21,9 @@ from byzopt.tasks.data import shared
 from byzopt.tasks.modules import ModuleTask
 from byzopt.tasks.partitions import Dirichlet, Partition, SortedByLabel
 from byzopt.tasks.pool import Pool
+from byzopt.tasks.proxies import Proxy
 
-ByzantineData = Literal["share", "all"]
+ByzantineData = Literal["share", "all", "mirror"]
 CLASSES = 10
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -34,23 +35,39 @@ class Images(TaskRecipe):
     `model` with `hidden` widths of the MLP; `batch` samples a worker and round; `partition` by label.
     `byzantine_data="share"`: the partition deals to all n workers, and what falls to the Byzantine is lost to
     the others. `"all"`: the honest share everything, and each Byzantine worker draws from all of it (the
-    released code of arXiv:2603.12512). `validation` random training samples held out of all workers' data,
-    for choosing rates. `measure` gives `loss` and `accuracy` on the whole test set, and `validation_loss`,
-    `validation_accuracy`.
+    released code of arXiv:2603.12512). `"mirror"`: the honest share everything, and each Byzantine worker
+    holds the samples of an honest one, in turn. `validation` random training samples held out of all
+    workers' data, for choosing rates. `measure` gives `loss` and `accuracy` on the whole test set, and
+    `validation_loss`, `validation_accuracy`.
+
+    `batch = "full"` takes full gradients. `wd`/2 ‖x‖² is part of every loss, weights and biases alike.
+    `proxy` is the loss that the server owns: "worker" for an honest worker's, "server" for one more share of
+    the partition. `pool` averages squares of so many pixels. `initial` is the module's own start or "zero".
+    With `gap` (linear, wd > 0, float64) `measure` adds `train_loss`, its `grad_norm` and its `gap`.
     """
 
     pixels: ClassVar[int]
     model: str
     hidden: tuple[int, ...]
-    batch: int
+    batch: int | Literal["full"]
     partition: Partition
     byzantine_data: ByzantineData
     validation: int
     dtype: Literal["float32", "float64"]
     device: str
+    wd: float
+    proxy: Proxy | None
+    pool: int
+    initial: Literal["module", "zero"]
+    gap: bool
 
     def __post_init__(self) -> None:
-        require(self.batch >= 1, "Parameter `batch`", "be at least 1", self.batch)
+        enough = self.batch == "full" or self.batch >= 1
+        require(enough, "Parameter `batch`", "be at least 1, or 'full'", self.batch)
+        require(self.pool >= 1, "Parameter `pool`", "be at least 1", self.pool)
+        convex = not self.gap or (self.model == "linear" and self.wd > 0 and self.dtype == "float64")
+        found = f"{self.model} with wd = {self.wd} in {self.dtype}"
+        require(convex, "A task with `gap`", "have a linear model, wd > 0 and float64", found)
         require(self.validation >= 0, "Parameter `validation`", "be at least 0", self.validation)
         require(min(self.hidden, default=1) >= 1, "Parameter `hidden`", "hold positive widths", self.hidden)
 
@@ -58,7 +75,7 @@ class Images(TaskRecipe):
     def dimension(self) -> int | None:
         if self.model == "cnn":
             return None
-        sizes = (self.pixels, *(self.hidden if self.model == "mlp" else ()), CLASSES)
+        sizes = (*self.sample, *(self.hidden if self.model == "mlp" else ()), CLASSES)
         return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
 
     @staticmethod
@@ -68,15 +85,14 @@ class Images(TaskRecipe):
 
     def build(self, cohort: Cohort, seed: int) -> ModuleTask:
         dtype, shape = DTYPES[self.dtype], self.sample
-        images, labels, *test = _prepared(type(self), shape, dtype, torch.device(self.device))
+        images, labels, *test = _prepared(type(self), self.pool, shape, dtype, torch.device(self.device))
         m, held = len(images), self.validation
         require(held < m, "Parameter `validation`", f"leave some of the {m} training samples", held)
         order = torch.randperm(m, generator=stream(seed, "images", "validation"))
         kept, out = order[held:].sort().values, order[:held].sort().values
         generator = stream(seed, "images", "partition")
-        liars = set(cohort.byzantine) if self.byzantine_data == "all" else set()
-        dealt = iter(self.partition.split(labels[kept], len(kept), cohort.n - len(liars), generator))
-        shards = [kept if i in liars else kept[next(dealt)] for i in range(cohort.n)]
+        owner = self.proxy.owner(cohort) if self.proxy else None
+        shards, server = self._dealt(cohort, labels, kept, owner == cohort.n, generator)
         return ModuleTask(
             self._module(seed),
             functional.cross_entropy,
@@ -88,19 +104,41 @@ class Images(TaskRecipe):
             byzantine=cohort.byzantine,
             device=self.device,
             dtype=dtype,
+            wd=self.wd,
+            proxy=owner if server is None else (images[server], labels[server]),
+            gap=self.gap,
         )
 
     @property
     def sample(self) -> tuple[int, ...]:
         """The shape of a sample as the model takes it."""
-        side = isqrt(self.pixels)
-        return (1, side, side) if self.model == "cnn" else (self.pixels,)
+        side = isqrt(self.pixels) // self.pool
+        return (1, side, side) if self.model == "cnn" else (side * side,)
+
+    def _dealt(
+        self, cohort: Cohort, labels: Tensor, kept: Tensor, serves: bool, generator: torch.Generator
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Every worker's samples, and the server's own where it has some."""
+        liars = set(cohort.byzantine) if self.byzantine_data != "share" else set()
+        owners = cohort.n - len(liars)
+        dealt = [
+            kept[part] for part in self.partition.split(labels[kept], len(kept), owners + serves, generator)
+        ]
+        server = dealt.pop() if serves else None
+        theirs = [kept] if self.byzantine_data == "all" else dealt
+        own, copies = iter(dealt), cycle(theirs)
+        return [next(copies) if i in liars else next(own) for i in range(cohort.n)], server
 
     def _module(self, seed: int) -> nn.Module:
-        if self.model == "cnn":
-            return models.mnist_cnn(seed)
         hidden = self.hidden if self.model == "mlp" else ()
-        return models.mlp((self.pixels, *hidden, CLASSES), seed)
+        if self.model == "cnn":
+            module: nn.Module = models.mnist_cnn(seed)
+        else:
+            module = models.mlp((*self.sample, *hidden, CLASSES), seed)
+        if self.initial == "zero":
+            for parameter in module.parameters():
+                nn.init.zeros_(parameter)
+        return module
 
 
 @TASKS.register("digits")
@@ -114,12 +152,17 @@ class Digits(Images):
     pixels: ClassVar[int] = 64
     model: Literal["mlp", "linear"] = "mlp"
     hidden: tuple[int, ...] = (64,)
-    batch: int = 32
+    batch: int | Literal["full"] = 32
     partition: Partition = Dirichlet(alpha=1.0)
     byzantine_data: ByzantineData = "share"
     validation: int = 0
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
+    wd: float = 0.0
+    proxy: Proxy | None = None
+    pool: int = 1
+    initial: Literal["module", "zero"] = "module"
+    gap: bool = False
 
     @staticmethod
     def images() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -138,12 +181,17 @@ class Mnist(Images):
     pixels: ClassVar[int] = 784
     model: Literal["mlp", "cnn", "linear"] = "mlp"
     hidden: tuple[int, ...] = (128, 64)
-    batch: int = 64
+    batch: int | Literal["full"] = 64
     partition: Partition = SortedByLabel()
     byzantine_data: ByzantineData = "share"
     validation: int = 0
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
+    wd: float = 0.0
+    proxy: Proxy | None = None
+    pool: int = 1
+    initial: Literal["module", "zero"] = "module"
+    gap: bool = False
 
     @staticmethod
     def images() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -153,10 +201,12 @@ class Mnist(Images):
 
 @shared
 def _prepared(
-    kind: type[Images], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    kind: type[Images], pool: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, ...]:
     """Training images `[m, *shape]` and labels, test images and labels: the same tensors for every task."""
     (images, labels), (others, their) = kind.images()
+    if pool > 1:
+        images, others = (functional.avg_pool2d(part.unsqueeze(1), pool) for part in (images, others))
     placed = [part.reshape(-1, *shape).to(device, dtype) for part in (images, others)]
     return placed[0], labels.to(device), placed[1], their.to(device)
 

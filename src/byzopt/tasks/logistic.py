@@ -20,7 +20,9 @@ from byzopt.rng import stream
 from byzopt.tasks.base import TASKS, Relabel, Task, TaskRecipe
 from byzopt.tasks.crowd import Crowd
 from byzopt.tasks.data import FEATURES, libsvm, shared
+from byzopt.tasks.optimum import Lowest
 from byzopt.tasks.partitions import IID, Partition
+from byzopt.tasks.proxies import Proxy, ProxyLoss
 from byzopt.tasks.sampling import Sampler
 
 SYNTHETIC = (2000, 20)  # samples, features
@@ -32,7 +34,9 @@ class LogisticTask(Task):
 
     `shards[i]` are worker i's rows of `store` `[m, d]` and of the labels `[m]` in {0, 1}. Tasks on the same
     data share the store. Places are the samples in the order of their owners, so that a worker's are one
-    slice, `bounds[i]` to `bounds[i + 1]`; place p is row `order[p]` of the store, with label `labels[p]`.
+    slice, `bounds[i]` to `bounds[i + 1]`; place p is row `order[p]` of the store, with label `labels[p]`. One
+    shard more than workers is the server's, which only its `proxy` loss sees; `owner` of that loss: a worker,
+    or n. `gap` adds the figures of `Lowest`.
     """
 
     def __init__(
@@ -44,8 +48,12 @@ class LogisticTask(Task):
         l2: float,
         batch: int,
         seed: int,
+        owner: int | None = None,
+        gap: bool = False,
     ) -> None:
         self.cohort, self.layout, self.l2 = cohort, Layout.flat(store.shape[1]), l2
+        self.server = None if owner is None else (store[shards[owner]], labels[shards[owner]])
+        shards = shards[: cohort.n]
         self.store, self.order, self.truth = store, torch.cat(list(shards)), labels
         self.labels = labels[self.order]  # what workers train on; `truth` is what is measured
         sizes = torch.tensor([len(shard) for shard in shards])
@@ -59,6 +67,11 @@ class LogisticTask(Task):
         honest[list(cohort.honest)] = 1 / len(cohort.honest)
         parts = self.share * honest[self.owner]
         self.weights = torch.zeros(len(store), dtype=torch.float64).index_add_(0, self.order, parts)
+        self.lowest = Lowest(copy(self)) if gap else None
+
+    @property
+    def convexity(self) -> float:
+        return self.l2
 
     @property
     def features(self) -> Tensor:
@@ -95,6 +108,18 @@ class LogisticTask(Task):
     def crowd(self, tasks: Sequence[Any]) -> LogisticCrowd | None:
         return LogisticCrowd(tasks) if all(task.store is self.store for task in tasks) else None
 
+    def objective(self, x: Tensor) -> tuple[float, Tensor]:
+        scores, weights = self.store @ x, self.weights
+        losses = -logsigmoid((2 * self.truth - 1) * scores)
+        slope = (weights * residual(scores, self.truth)) @ self.store + self.l2 * x
+        return float(weights @ losses + self.l2 / 2 * (x @ x)), slope
+
+    def proxy(self) -> ProxyLoss | None:
+        if self.server is None:
+            return None
+        features, signs = self.server[0], 2 * self.server[1] - 1
+        return lambda x: -logsigmoid(signs * (features @ x)).mean() + self.l2 / 2 * (x @ x)
+
     def relabelled(self, workers: Sequence[int], relabel: Relabel) -> LogisticTask:
         changed = copy(self)
         changed.labels = self.labels.clone()
@@ -123,7 +148,11 @@ def measured(tasks: Sequence[LogisticTask], x: Tensor) -> list[dict[str, float]]
     rights = (weights * ((scores > 0) == (first.truth == 1))).sum(dim=1)
     losses = losses + l2[:, 0] / 2 * x.square().sum(dim=1)
     figures = zip(losses.tolist(), linalg.norm(slopes).tolist(), rights.tolist(), strict=True)
-    return [dict(zip(("loss", "grad_norm", "accuracy"), values, strict=True)) for values in figures]
+    each = [dict(zip(("loss", "grad_norm", "accuracy"), values, strict=True)) for values in figures]
+    for task, found in zip(tasks, each, strict=True):
+        if task.lowest:
+            found["gap"] = found["loss"] - task.lowest.value
+    return each
 
 
 def residual(scores: Tensor, labels: Tensor) -> Tensor:
@@ -139,10 +168,12 @@ class LogisticRegression(TaskRecipe):
     `data`: LIBSVM's "a9a" (32561 x 123) or "w8a" (49749 x 300), or "synthetic": 2000 x 20 standard normal
     features with labels drawn from a logistic model, made from the seed. `batch` samples a worker and round,
     0 for all of its data. `unit_norm` scales each row of features to length 1 (rows of zeros stay).
-    `partition` deals the samples to all n workers, Byzantine ones too.
+    `partition` deals the samples to all n workers, Byzantine ones too. `proxy` is the loss that the server
+    owns: an honest "worker"'s, or that of one more share of the partition ("server").
 
     Measured on the honest workers' true labels: `loss`, the mean over honest workers of their training
-    losses; `grad_norm` of it; `accuracy`, weighted alike. The setting of arXiv:2603.15144 is
+    losses; `grad_norm` of it; `accuracy`, weighted alike; with `gap` also `gap` to the least loss, solved for
+    once. The setting of arXiv:2603.15144 is
     `data = "a9a"`, `l2 = 0.00056`, `unit_norm = true`. There L = 0.113766 and f* = 0.3656807 over all data.
     """
 
@@ -151,6 +182,8 @@ class LogisticRegression(TaskRecipe):
     batch: int = 32
     unit_norm: bool = False
     partition: Partition = IID()
+    proxy: Proxy | None = None
+    gap: bool = False
 
     def __post_init__(self) -> None:
         valid = 0 <= self.l2 < inf
@@ -164,8 +197,10 @@ class LogisticRegression(TaskRecipe):
     def build(self, cohort: Cohort, seed: int) -> LogisticTask:
         features, labels = _samples(self.data, seed if self.data == "synthetic" else 0, self.unit_norm)
         generator = stream(seed, "partition")
-        shards = self.partition.split(labels, len(labels), cohort.n, generator)
-        return LogisticTask(cohort, features, labels, shards, self.l2, self.batch, seed)
+        owner = self.proxy.owner(cohort) if self.proxy else None
+        shares = cohort.n + (owner == cohort.n)
+        shards = self.partition.split(labels, len(labels), shares, generator)
+        return LogisticTask(cohort, features, labels, shards, self.l2, self.batch, seed, owner, self.gap)
 
 
 @shared

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy, deepcopy
-from math import exp
-from typing import NamedTuple
+from math import exp, inf
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,10 @@ from torch.func import functional_call
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, require
 from byzopt.tasks.base import Change, Relabel, Task
-from byzopt.tasks.grads import Loss, Strategy, WorkerGradients, sequence_cross_entropy
+from byzopt.tasks.grads import Loss, Softmax, Strategy, WorkerGradients, sequence_cross_entropy
+from byzopt.tasks.optimum import Lowest
 from byzopt.tasks.pool import Pair, Pool, cast, checked
+from byzopt.tasks.proxies import ProxyLoss, WorkerProxy
 from byzopt.tasks.sampling import Sampler
 
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -41,13 +43,19 @@ class ModuleTask(Task):
     `module` is copied and stays as it is; x^0 is its parameters that require gradients, in order.
     `loss(output, targets)` gives the scalar mean over a batch. `workers` is a pair `(inputs [m_i, ...],
     targets [m_i, ...])` for each worker, of any lengths, or a `Pool`. Each round every worker draws `batch`
-    samples, walking through permutations of its own. `byzantine` is a count (the last workers) or indices.
+    samples, walking through permutations of its own, or with `batch="full"` takes all it has.
+    `byzantine` is a count (the last workers) or indices.
     `strategy` of gradients: see `WorkerGradients`; "auto" warns when it has to loop over workers.
 
     `measure` gives `loss` and `metrics` on `test` (without it: on the honest workers' samples) in evaluation
     mode, and the same with prefix `validation_` on `validation`. `metrics` are means over a batch by name,
     `metric(output, targets)`; by default `accuracy` where logits are `[b, classes]` and targets integers.
     `perplexity` = exp(loss) is added for `sequence_cross_entropy`. `full` gradients are in evaluation mode.
+
+    `wd`/2 ‖x‖² is part of every worker's loss, of `objective` and of the proxy loss, not of what is measured
+    on sets. `proxy` is the loss that the server owns: a worker's, by its number, or that on a pair of the
+    server's own samples. With `gap`, `measure` adds the mean honest training loss `train_loss` (`objective`),
+    its `grad_norm`, and its `gap` to the least value, solved for once: the objective has to have one minimum.
 
     Floating values are held in `dtype` (float32 or float64) on `device`. Errors: `InvalidInput` for data that
     are no tensors, empty, not finite or of unequal lengths, and for modules as `WorkerGradients` says.
@@ -59,7 +67,7 @@ class ModuleTask(Task):
         loss: Loss,
         workers: Sequence[Pair] | Pool,
         *,
-        batch: int = 64,
+        batch: int | Literal["full"] = 64,
         test: Pair | None = None,
         validation: Pair | None = None,
         seed: int = 0,
@@ -68,7 +76,11 @@ class ModuleTask(Task):
         strategy: Strategy = "auto",
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        wd: float = 0.0,
+        proxy: int | Pair | None = None,
+        gap: bool = False,
     ) -> None:
+        require(0 <= wd < inf, "Parameter `wd`", "be finite and at least 0", wd)
         require(dtype in (torch.float32, torch.float64), "Parameter `dtype`", "be float32 or float64", dtype)
         self.device, self.dtype = torch.device(device), dtype
         cuda = self.device.type != "cuda" or torch.cuda.is_available()
@@ -76,8 +88,8 @@ class ModuleTask(Task):
         pool = workers if isinstance(workers, Pool) else Pool.of(workers)
         self.pool = pool.to(self.device, dtype)
         self.cohort = Cohort.of(len(pool.shards), byzantine)
-        self.seed, self.batch, self.loss = seed, batch, loss
-        self._sampler = Sampler(self.pool.shards, batch, seed)
+        self.seed, self.batch, self.loss, self.wd = seed, batch, loss, wd
+        self._sampler = Sampler(self.pool.shards, 1 if batch == "full" else batch, seed)
         self._sets = {
             prefix: self._placed(checked(pair, f"The {name} set"))
             for prefix, name, pair in (("", "test", test), ("validation_", "validation", validation))
@@ -88,25 +100,60 @@ class ModuleTask(Task):
         self._metrics = self._default_metrics() if metrics is None else dict(metrics)
         self._goals: dict[str, Pair] = {}
         self.layout = self._gradients.layout
+        self._owned = self._proxy_data(proxy)
+        self._softmax: Softmax | None = None
+        self.lowest = Lowest(copy(self)) if gap else None
 
     @property
     def strategy(self) -> str:
         """How gradients are taken: "grouped", "vmap" or "loop"."""
         return self._gradients.strategy
 
+    @property
+    def convexity(self) -> float:
+        """`wd` for softmax regression, whose own Hessian is singular."""
+        return self.wd if self._linear() else 0.0
+
     def start(self) -> Tensor:
         return self._gradients.start
 
-    def draw(self, t: int) -> Batch:
-        return Batch(*self._sample(t), t)
+    def draw(self, t: int) -> Batch | Everything:
+        return self.full() if self.batch == "full" else Batch(*self._sample(t), t)
 
     def full(self) -> Everything:
         return Everything(self.pool.shards)
 
     def grads(self, x: Tensor, batch: Batch | Everything) -> Tensor:
         if isinstance(batch, Batch):
-            return self._gradients(x, *batch)
-        return torch.cat([self._full_gradient(x, shard) for shard in batch.shards])
+            rows = self._gradients(x, *batch)
+        elif batch.shards is self.pool.shards and (softmax := self._linear()):
+            rows = softmax.grads(x)
+        else:
+            rows = torch.cat([self._full_gradient(x, shard) for shard in batch.shards])
+        return rows.add_(x, alpha=self.wd) if self.wd else rows
+
+    def objective(self, x: Tensor) -> tuple[float, Tensor]:
+        honest = self.cohort.honest
+        if softmax := self._linear():
+            loss, slope = softmax.objective(x, honest)
+        else:
+            shards = [self.pool.shards[i] for i in honest]
+            with torch.no_grad():
+                values = [self._means(x, {"": self.loss}, *self.pool.at(shard))[""] for shard in shards]
+            loss = sum(values) / len(honest)
+            slope = torch.cat([self._full_gradient(x, shard) for shard in shards]).mean(dim=0)
+        return loss + self.wd / 2 * float(x @ x), slope + self.wd * x
+
+    def proxy(self) -> ProxyLoss | None:
+        if self._owned is None:
+            return None
+        inputs, targets = self._owned
+
+        def loss(x: Tensor) -> Tensor:
+            output = functional_call(self._module, self.layout.views(x), (inputs,))
+            return self.loss(output, targets) + self.wd / 2 * (x @ x)
+
+        return loss
 
     @torch.no_grad()
     def measure(self, x: Tensor) -> dict[str, float]:
@@ -118,7 +165,7 @@ class ModuleTask(Task):
             figures |= {prefix + name: value for name, value in means.items()}
         for name, pair in self._goals.items():
             figures |= self._means(x, {name: accuracy}, *pair)
-        return figures
+        return figures | self.lowest.figures(self, x) if self.lowest else figures
 
     def relabelled(self, workers: Sequence[int], relabel: Relabel) -> ModuleTask:
         return self._with(self.pool.relabelled(workers, relabel, self._classes("Label flipping")))
@@ -131,8 +178,24 @@ class ModuleTask(Task):
 
     def _with(self, pool: Pool) -> ModuleTask:
         task = copy(self)
-        task.pool, task._sampler = pool, Sampler(pool.shards, self.batch, self.seed)
+        task.pool, task._sampler = pool, self._sampler.over(pool.shards)
+        task._softmax = None
         return task
+
+    def _linear(self) -> Softmax | None:
+        """The fast way of full gradients, where the module is one linear layer; samples are laid out once."""
+        pool = self.pool
+        if self._softmax is None and Softmax.fits(
+            self._module, self.loss, self.layout, pool.inputs, pool.targets
+        ):
+            self._softmax = Softmax(pool.inputs, pool.targets, pool.source, pool.shards, self.layout)
+        return self._softmax
+
+    def _proxy_data(self, proxy: int | Pair | None) -> Pair | None:
+        """The samples of the server's loss. Errors: a worker that does not exist or lies."""
+        if isinstance(proxy, int):
+            return self.pool.at(self.pool.shards[WorkerProxy(proxy).owner(self.cohort)])
+        return None if proxy is None else self._placed(checked(proxy, "The server's set"))
 
     def _classes(self, need: str) -> int:
         """How many classes the labels have. Errors: a task without labels, which `need` cannot do with."""

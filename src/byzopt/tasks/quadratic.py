@@ -18,15 +18,38 @@ from byzopt.layout import Layout
 from byzopt.rng import stream
 from byzopt.tasks.base import TASKS, Task, TaskRecipe
 from byzopt.tasks.crowd import Crowd, Stacked
+from byzopt.tasks.proxies import Proxy, ProxyLoss
 
 
 class QuadraticTask(Task):
-    """f_i(x) = 1/2 (x - b_i)' A (x - b_i) with A = diag(`spectrum` `[d]`) and b_i = `centres[i]`."""
+    """f_i(x) = 1/2 (x - b_i)' A_i (x - b_i) with A_i = diag(`curvatures[i]` `[d]`) and b_i = `centres[i]`.
 
-    def __init__(self, cohort: Cohort, spectrum: Tensor, centres: Tensor, noise: float, seed: int) -> None:
-        self.cohort, self.layout = cohort, Layout.flat(len(spectrum))
-        self.spectrum, self.centres, self.noise, self.seed = spectrum, centres, noise, seed
-        self.optimum = centres[list(cohort.honest)].mean(dim=0)
+    `curvatures` `[d]` are all workers', `[n, d]` each one's own. `server` is the curvature and centre of the
+    loss that the server owns. `gap` adds the figure of that name, which is `loss`.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        curvatures: Tensor,
+        centres: Tensor,
+        noise: float,
+        seed: int,
+        server: tuple[Tensor, Tensor] | None = None,
+        gap: bool = False,
+    ) -> None:
+        self.cohort, self.layout = cohort, Layout.flat(curvatures.shape[-1])
+        self.curvatures, self.centres, self.noise, self.seed = curvatures, centres, noise, seed
+        self.server, self.gap = server, gap
+        honest = list(cohort.honest)
+        self.spectrum, self.optimum = curvatures, centres[honest].mean(dim=0)
+        if curvatures.ndim == 2:
+            self.spectrum = curvatures[honest].mean(dim=0)
+            self.optimum = (curvatures * centres)[honest].mean(dim=0) / self.spectrum
+
+    @property
+    def convexity(self) -> float:
+        return float(self.spectrum.min())
 
     def start(self) -> Tensor:
         return torch.ones(self.layout.d, dtype=torch.float64)
@@ -37,11 +60,11 @@ class QuadraticTask(Task):
         return self.noise / sqrt(self.layout.d) * drawn
 
     def grads(self, x: Tensor, batch: Tensor) -> Tensor:
-        return self.spectrum * (x.unsqueeze(-2) - self.centres) + batch
+        return self.curvatures * (x.unsqueeze(-2) - self.centres) + batch
 
     def crowd(self, tasks: Sequence[Any]) -> Crowd:
         joint = copy(self)
-        joint.spectrum = torch.stack([task.spectrum for task in tasks]).unsqueeze(1)
+        joint.curvatures = torch.stack([task.curvatures.expand_as(task.centres) for task in tasks])
         joint.centres = torch.stack([task.centres for task in tasks])
         return Stacked(tasks, joint)
 
@@ -52,7 +75,19 @@ class QuadraticTask(Task):
         away = x - self.optimum
         slope = self.spectrum * away
         gap, length, distance = away @ slope / 2, linalg.norm(slope), linalg.norm(away)
-        return {"loss": float(gap), "grad_norm": float(length), "distance": float(distance)}
+        figures = {"loss": float(gap), "grad_norm": float(length), "distance": float(distance)}
+        return figures | {"gap": float(gap)} if self.gap else figures
+
+    def objective(self, x: Tensor) -> tuple[float, Tensor]:
+        away = x - self.optimum
+        slope = self.spectrum * away
+        return float(away @ slope) / 2, slope
+
+    def proxy(self) -> ProxyLoss | None:
+        if self.server is None:
+            return None
+        curvature, centre = self.server
+        return lambda x: ((x - centre).square() * curvature).sum() / 2
 
 
 @TASKS.register("quadratic")
@@ -63,7 +98,12 @@ class Quadratic(TaskRecipe):
     A is diagonal with `d` eigenvalues geometric from `mu` to `L` (d = 1: `L`). ξ ~ N(0, noise²/d I) anew for
     each worker and round: E ‖ξ‖² = `noise`², the σ² of the theorems. b_i ~ N(0, heterogeneity²/d I) once for
     each worker, Byzantine ones too: E ‖b_i‖² = `heterogeneity`². The honest objective's optimum is the mean
-    of the honest b_i, in closed form. Measured: `loss` f(x) - f*, `grad_norm` ‖∇f(x)‖, `distance` ‖x - x*‖.
+    of the honest b_i, in closed form. Measured: `loss` f(x) - f*, `grad_norm` ‖∇f(x)‖, `distance` ‖x - x*‖,
+    and with `gap` also `gap`, which is `loss`.
+
+    `spread` s > 0 gives workers Hessians of their own, A_i = A (1 + s (u_i - ū)) with u_i uniform in [-1, 1]
+    by coordinate and ū its mean over the honest, whose mean Hessian stays A: then B > 0, the optimum is
+    (Σ A_i)⁻¹ Σ A_i b_i, and the `proxy` loss ("worker", or "server" for one more draw) has Δ > 0.
     """
 
     d: int = 20
@@ -71,6 +111,9 @@ class Quadratic(TaskRecipe):
     L: float = 1.0
     noise: float = 0.1
     heterogeneity: float = 0.1
+    spread: float = 0.0
+    proxy: Proxy | None = None
+    gap: bool = False
 
     def __post_init__(self) -> None:
         require(self.d >= 1, "Parameter `d` of quadratic", "be at least 1", self.d)
@@ -79,6 +122,7 @@ class Quadratic(TaskRecipe):
         spreads = (self.noise, self.heterogeneity)
         valid = all(0 <= spread < inf for spread in spreads)
         require(valid, "`noise` and `heterogeneity` of quadratic", "be finite and at least 0", spreads)
+        require(0 <= self.spread < 0.5, "Parameter `spread` of quadratic", "lie in [0, 0.5)", self.spread)
 
     @property
     def dimension(self) -> int:
@@ -90,4 +134,19 @@ class Quadratic(TaskRecipe):
         generator = stream(seed, "quadratic", "centres")
         drawn = torch.randn(cohort.n, self.d, dtype=torch.float64, generator=generator)
         centres = self.heterogeneity / sqrt(self.d) * drawn
-        return QuadraticTask(cohort, spectrum, centres, self.noise, seed)
+        if self.spread == 0 and self.proxy is None:
+            return QuadraticTask(cohort, spectrum, centres, self.noise, seed, gap=self.gap)
+        # One more draw, the last, is the server's.
+        own = torch.randn(1, self.d, dtype=torch.float64, generator=stream(seed, "quadratic", "server"))
+        centres = torch.cat([centres, self.heterogeneity / sqrt(self.d) * own])
+        curvatures = spectrum.expand(cohort.n + 1, -1)
+        if self.spread:
+            drawn = torch.rand(
+                cohort.n + 1, self.d, dtype=torch.float64, generator=stream(seed, "quadratic", "spread")
+            )
+            tilt = 2 * drawn - 1
+            curvatures = spectrum * (1 + self.spread * (tilt - tilt[list(cohort.honest)].mean(dim=0)))
+        owner = self.proxy.owner(cohort) if self.proxy else None
+        server = (curvatures[owner], centres[owner]) if owner is not None else None
+        workers = curvatures[:-1] if self.spread else spectrum
+        return QuadraticTask(cohort, workers, centres[:-1], self.noise, seed, server, self.gap)

@@ -46,6 +46,9 @@ class QuarticTask(Task):
     def full(self) -> Tensor:
         return torch.zeros(self.n, self.layout.d, dtype=torch.float64)
 
+    def objective(self, x: Tensor) -> tuple[float, Tensor]:
+        return float((x @ x) ** 2), 4 * (x @ x) * x
+
     def measure(self, x: Tensor) -> dict[str, float]:
         radius = float(linalg.norm(x))
         return {"loss": radius**4, "grad_norm": 4 * radius**3}

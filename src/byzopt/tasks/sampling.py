@@ -38,6 +38,10 @@ class Sampler:
         self._span = max(1, min(ROUNDS, AHEAD // (len(shards) * batch)))
         self._drawn: tuple[int, Tensor] = (-1, torch.empty(0))
 
+    def over(self, shards: Sequence[Tensor]) -> Sampler:
+        """The same sampler for other shards."""
+        return Sampler(shards, self.batch, self.seed, self.replacement)
+
     def draw(self, t: int) -> Tensor:
         """Sample indices `[n, batch]` of round t >= 1; row i holds samples of worker i's shard."""
         require(t >= 1, "The round", "be at least 1", t)

@@ -17,7 +17,8 @@ class Constants:
     (L0, L1)-smoothness, `mu` of strong convexity (or of the PŁ inequality). `sigma` noise of one message
     (root mean square of its length), `bound` V its largest length, `zeta` heterogeneity; `g`, `b` of
     mean‖∇f_i - ∇f‖² <= G² + B² ‖∇f‖²; `delta` Δ, similarity of the server's proxy loss. `diameter` D of
-    a ball around x^0 that holds x*, `gradient` M >= ‖∇f‖ on it, `gap` f(x^0) - f*. `kappa_linear` and
+    a ball around x^0 that holds x*, `gradient` M >= ‖∇f‖ on it, `gap` f(x^0) - f*, `star_gap`
+    mean of f* - f_i* over the honest. `kappa_linear` and
     `kappa_squared` are the rule's.
 
     Errors: `InvalidInput` for a constant that is negative or not finite.
@@ -42,6 +43,7 @@ class Constants:
     diameter: float | None = None
     gradient: float | None = None
     gap: float | None = None
+    star_gap: float | None = None
     kappa_linear: float | None = None
     kappa_squared: float | None = None
 

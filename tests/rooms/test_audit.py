@@ -1,0 +1,280 @@
+"""Estimated constants, audits of runs, explained methods, drawn bounds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from math import sqrt
+
+import pytest
+import torch
+
+from byzopt import cli
+from byzopt.aggregators import rule_from
+from byzopt.cohort import Cohort
+from byzopt.errors import Status
+from byzopt.experiments import Spec, simulate
+from byzopt.experiments.audit import audit, noted
+from byzopt.experiments.curvature import DENSE, extremes, hessian
+from byzopt.experiments.estimates import best_pair, estimate, pairs
+from byzopt.experiments.promised import curve
+from byzopt.methods import METHODS
+from byzopt.tasks import Digits, LogisticRegression, Quadratic, Quartic, WorkerProxy
+from byzopt.tasks.partitions import IID
+
+COHORT = Cohort.of(10, 2)
+RULE = rule_from("nnm >> trimmed_mean", f=2)
+DATA = {
+    "n": 10,
+    "f": 2,
+    "rounds": 150,
+    "lr": 1.0,
+    "rule": "nnm >> trimmed_mean",
+    "attack": "optimal_alie",
+    "method": "robust_gd",
+    "task": {
+        "name": "quadratic",
+        "d": 6,
+        "noise": 0.0,
+        "heterogeneity": 0.5,
+        "spread": 0.3,
+        "proxy": "worker",
+        "gap": True,
+    },
+}
+
+
+def matrix(d: int, seed: int = 0) -> torch.Tensor:
+    raw = torch.randn(d, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return raw + raw.T
+
+
+@pytest.mark.parametrize("d", [5, DENSE, 300])
+def test_extremes_of_a_hessian(d):
+    whole = matrix(d)
+    found = extremes(lambda x: whole @ x, torch.zeros(d, dtype=torch.float64))
+    exact = torch.linalg.eigvalsh(whole)
+    slack = 1e-8 if d <= DENSE else 0.03
+    assert found.high == pytest.approx(float(exact[-1]), rel=slack)
+    assert found.norm == pytest.approx(float(exact.abs().max()), rel=slack)
+    assert found.sure is (d <= DENSE)
+
+
+def test_a_hessian_by_columns_follows_the_point():
+    x = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
+    found = hessian(lambda y: y**3, x)
+    torch.testing.assert_close(found, torch.diag(3 * x**2), rtol=1e-7, atol=1e-7)
+
+
+def test_constants_of_a_quadratic_are_exact():
+    recipe = Quadratic(d=6, mu=0.1, L=2.0, noise=0.7, heterogeneity=1.0, spread=0.4, proxy=WorkerProxy(1))
+    task = recipe.build(COHORT, 3)
+    known = estimate(task, RULE, 2, 100)
+    assert (known.n, known.f, known.d, known.rounds) == (10, 2, 6, 100)
+    assert known.lipschitz == pytest.approx(2.0, rel=1e-6)
+    assert known.mu == pytest.approx(0.1, rel=1e-6)
+    assert known.delta == pytest.approx(float((task.spectrum - task.curvatures[1]).abs().max()), rel=1e-6)
+    honest = task.curvatures[list(COHORT.honest)]
+    assert known.local == pytest.approx(float(honest.amax(dim=1).square().mean().sqrt()), rel=1e-6)
+    away = task.start() - task.optimum
+    assert known.gap == pytest.approx(float(away @ (task.spectrum * away)) / 2, rel=1e-9)
+    assert known.diameter == pytest.approx(float(away.norm()), rel=1e-6)
+    assert known.gradient == pytest.approx(float((task.spectrum * away).norm()), rel=1e-9)
+    assert known.sigma == pytest.approx(0.7, rel=0.3)
+    assert known.bound > known.sigma
+    assert known.kappa_squared == RULE.kappa_squared(10)
+    rows = task.grads(task.start(), task.full())[list(COHORT.honest)]
+    spread = float((rows - rows.mean(dim=0)).square().sum(dim=1).mean())
+    assert known.zeta >= sqrt(spread) * (1 - 1e-9)
+    assert known.g**2 + known.b**2 * known.gradient**2 >= spread * (1 - 1e-9)
+    gaps = [
+        float((task.curvatures[i] * (task.optimum - task.centres[i]) ** 2).sum() / 2) for i in COHORT.honest
+    ]
+    assert known.star_gap >= sum(gaps) / len(gaps)
+
+
+def test_stated_regularisation_is_the_convexity():
+    task = LogisticRegression(batch=0, l2=0.03).build(COHORT, 0)
+    known = estimate(task, RULE, 2, 100)
+    assert known.mu == 0.03
+    assert known.sigma == 0.0
+    assert known.delta is None
+
+
+def test_the_quartic_has_l1_and_no_convexity():
+    known = estimate(Quartic().build(COHORT, 0), RULE, 2, 100)
+    assert known.mu is None
+    assert known.l1 > 0
+    # ‖∇²f‖ = 12 r² <= L0 + L1 · 4 r³ at the start, where r² = 10.
+    assert known.l0 + known.l1 * 4 * 10**1.5 >= 120 * (1 - 1e-2)
+
+
+def test_pairs_fit_every_point_and_the_best_has_the_least_floor():
+    variances, squares = [1.0, 4.0, 2.0], [0.1, 9.0, 1.0]
+    found = pairs(variances, squares)
+    for g, b in found:
+        assert all(v <= g**2 + b**2 * s + 1e-12 for v, s in zip(variances, squares, strict=True))
+    assert found[0] == pytest.approx((2.0, 0.0))
+    best = best_pair(found, 0.1)
+    floors = [g**2 / (1 - 0.1 * b**2) for g, b in found if 0.1 * b**2 < 1]
+    assert best.g**2 / (1 - 0.1 * best.b**2) == min(floors)
+    assert best_pair(found, None) == found[0]
+
+
+def test_a_round_is_noted_by_its_formula():
+    rows = matrix(5)[:4]
+    g = rows.mean(dim=0) + 0.5
+    seen = noted(3, rows, g)
+    variance = float(rows.var(dim=0, unbiased=False).sum())
+    assert seen.variance == pytest.approx(variance)
+    assert seen.error == pytest.approx(sqrt(5 * 0.25))
+    assert seen.kappa_hat == pytest.approx(5 * 0.25 / variance)
+    assert noted(1, rows, rows.mean(dim=0)).kappa_hat == 0.0
+
+
+@pytest.mark.parametrize("rule", ["nnm >> trimmed_mean", "trimmed_mean", "median", "krum", "nnm >> median"])
+@pytest.mark.parametrize("attack", ["optimal_alie", "optimal_ipm", "bit_flip"])
+def test_measured_kappa_stays_below_the_proved_one(rule, attack):
+    found = audit(Spec.of(DATA | {"rule": rule, "attack": attack, "rounds": 20}))
+    assert len(found.rounds) == 20
+    assert [r.t for r in found.rounds] == list(range(1, 21))
+    assert 0 < found.kappa_hat <= found.kappa
+    assert found.kappa_hat == max(r.kappa_hat for r in found.rounds)
+    assert found.zeta_squared == pytest.approx(found.kappa_hat * found.pair.g**2)
+    assert found.alpha == pytest.approx(found.kappa_hat * found.pair.b**2)
+    for r in found.rounds:
+        assert r.variance <= found.pair.g**2 + found.pair.b**2 * r.grad_norm**2 + 1e-12
+        assert r.error**2 <= found.zeta_squared + found.alpha * r.grad_norm**2 + 1e-12
+
+
+@pytest.mark.parametrize("name", ["robust_gd", "nag", "accelerated_extragradient", "pigs", "aeg_prox"])
+@pytest.mark.parametrize("attack", ["optimal_alie"])
+def test_a_run_with_the_promised_steps_stays_below_the_promised_bound(name, attack):
+    """κ measured on the run itself: the theorem's own premise, and nothing looser."""
+    spec = Spec.of(DATA | {"attack": attack, "rounds": 80})
+    task = spec.task.build(spec.cohort, spec.seed)
+    known = estimate(task, spec.rule, 2, 80)
+    changes = {"mu": known.mu} if name in ("nag", "accelerated_extragradient") else {}
+    if name in ("pigs", "aeg_prox"):
+        changes = {"mu": known.mu, "delta": known.delta}
+    recipe = METHODS.build({"name": name} | changes)
+    lr = 1.0 if name in ("pigs", "aeg_prox") else recipe.promise(known).steps["lr"]
+    spec = replace(spec, method=recipe, lr=lr)
+    promise = audit(spec).measured[name]
+    assert promise.bound is not None
+    outcome = simulate(task, spec.rule, lr, 80, 2, recipe, spec.attack, eval_every=80)
+    assert outcome.metrics["gap"] <= promise.bound
+    assert outcome.metrics["gap"] > 0
+
+
+def test_an_audit_says_where_a_run_broke_off():
+    crash = {"name": "crash", "after": 4}
+    found = audit(Spec.of(DATA | {"rule": "trimmed_mean", "attack": crash, "attackers": 4}))
+    assert "NaN" in found.message
+    assert [r.t for r in found.rounds] == [1, 2, 3, 4]
+
+
+def test_momentum_and_minibatches_can_be_audited_too():
+    data = DATA | {"method": "byz_nsgdm", "task": {"name": "logistic_regression"}, "lr": 0.1, "rounds": 15}
+    found = audit(Spec.of(data), 10)
+    assert len(found.rounds) == 10
+    assert found.known.sigma > 0
+    assert found.proved["byz_nsgdm"].missing
+
+
+def test_bounds_by_round_fall_to_the_floor():
+    key, values, promise = curve(Spec.of(DATA))
+    assert key == "gap"
+    assert list(values)[-1] == 150
+    bounds = list(values.values())
+    assert bounds == sorted(bounds, reverse=True)
+    assert bounds[-1] >= promise.floor
+    assert curve(Spec.of(DATA | {"method": "nesterov"}))[1] == {}
+
+
+# The commands
+
+
+def run(monkeypatch, *words: str) -> int:
+    monkeypatch.setattr("sys.argv", ["byzopt", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def spec_file(tmp_path):
+    from byzopt.experiments.toml import dumps
+
+    path = tmp_path / "spec.toml"
+    path.write_text(dumps(Spec.of(DATA | {"rounds": 12}).data), encoding="utf-8")
+    return str(path)
+
+
+def test_audit_command_prints_and_speaks_json(monkeypatch, capsys, spec_file):
+    assert run(monkeypatch, "audit", spec_file, "--rounds", "7") == 0
+    text = capsys.readouterr().out
+    assert "kappa-hat" in text
+    assert "Delta" in text
+    assert run(monkeypatch, "audit", spec_file, "--json", "rounds=9") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["rounds"]) == 9
+    assert found["kappa_hat"] <= found["kappa"]
+    assert set(found["proved"]) == set(METHODS)
+    assert found["constants"]["lipschitz"] == pytest.approx(1.0, rel=1e-6)
+    assert run(monkeypatch, "audit", spec_file, "--rounds", "0") == 2
+
+
+def test_explain_command_prints_cards_and_numbers(monkeypatch, capsys, spec_file):
+    for name in METHODS:
+        assert run(monkeypatch, "explain", name) == 0
+        assert name in capsys.readouterr().out
+    assert run(monkeypatch, "explain", spec_file, "method=pigs", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["method"] == "pigs"
+    assert found["promise"]["steps"]["lr"] == pytest.approx(0.25 / max(0.1, found["constants"]["delta"]))
+    assert run(monkeypatch, "explain", spec_file) == 0
+    assert "Theorem A" in capsys.readouterr().out
+    assert run(monkeypatch, "explain", "pigz") == 2
+    assert "pigs" in capsys.readouterr().err
+    assert run(monkeypatch, "explain", "pigs", "lr=1") == 2
+
+
+def test_a_bound_is_drawn_or_refused_before_the_run(monkeypatch, capsys, spec_file, tmp_path):
+    out = tmp_path / "out"
+    assert run(monkeypatch, "run", spec_file, "--bound", "--out", str(out)) == 0
+    assert (out / "curves.png").stat().st_size > 0
+    capsys.readouterr()
+    other = tmp_path / "other"
+    assert run(monkeypatch, "run", spec_file, "method=nesterov", "--bound", "--out", str(other)) == 2
+    assert "no theorem" in capsys.readouterr().err
+    assert not other.exists()
+
+
+# The protocol in small
+
+
+def reached(task, method, lr, level, rounds, rule="nnm >> trimmed_mean") -> float:
+    outcome = simulate(task, rule, lr, rounds, 1, method, "alie", eval_every=1, stop={"gap": level})
+    return outcome.rounds if outcome.status is Status.CONVERGED else float("inf")
+
+
+def test_on_digits_similarity_beats_momentum_beats_descent():
+    recipe = Digits(
+        model="linear",
+        batch="full",
+        wd=1e-2,
+        dtype="float64",
+        partition=IID(),
+        byzantine_data="mirror",
+        proxy=WorkerProxy(0),
+        gap=True,
+        initial="zero",
+    )
+    task = recipe.build(Cohort.of(11, 1), 0)
+    start = task.measure(task.start())["gap"]
+    levels = 0.2 * start
+    pigs = reached(task, "pigs", 4.0, levels, 30)
+    nag = reached(task, "nesterov", 0.1, levels, 100)
+    gd = reached(task, "robust_gd", 0.1, levels, 150)
+    assert pigs * 2 < nag < gd / 2
