@@ -54,6 +54,7 @@ class Status(StrEnum):
     NONFINITE = "nonfinite"
     NO_MAJORITY = "no_majority"
     INTERRUPTED = "interrupted"
+    ERROR = "error"
 
     @property
     def sentence(self) -> str:
@@ -63,7 +64,7 @@ class Status(StrEnum):
     @property
     def failed(self) -> bool:
         """True for the codes under which the final iterate is worthless."""
-        return self in (Status.DIVERGED, Status.NONFINITE, Status.NO_MAJORITY)
+        return self in (Status.DIVERGED, Status.NONFINITE, Status.NO_MAJORITY, Status.ERROR)
 
 
 _SENTENCES = {
@@ -73,6 +74,7 @@ _SENTENCES = {
     Status.NONFINITE: "The iterate or its loss is NaN or infinite. Lower the step size or use a robust rule.",
     Status.NO_MAJORITY: "More workers were faulty than the rule tolerates. Raise f or use another rule.",
     Status.INTERRUPTED: "The run was interrupted; run it again with the same --out to continue.",
+    Status.ERROR: "The run could not be made, or an error ended it.",
 }
 
 

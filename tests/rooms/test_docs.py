@@ -14,6 +14,7 @@ from byzopt.attacks import ATTACKS
 from byzopt.experiments import Spec
 from byzopt.experiments.loading import read
 from byzopt.experiments.overrides import merge
+from byzopt.experiments.sweeps import Sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -107,6 +108,9 @@ def test_examples_of_the_page_on_tasks_run():
 def test_toml_blocks_are_specs_or_valid_changes_of_one(page):
     for text in blocks(page, "toml"):
         data = tomllib.loads(text)
+        if page.name == "sweeps.md":
+            assert Sweep.of(data).expand().runs
+            continue
         whole = data.keys() >= {"task", "rule", "rounds", "lr"}
         assert Spec.of(data if whole else merge(read(BASE), data)).id
 

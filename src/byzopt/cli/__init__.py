@@ -12,7 +12,10 @@ import byzopt.cli.breaking as breaking
 import byzopt.cli.doctor as doctor
 import byzopt.cli.explain as explain
 import byzopt.cli.listing as listing
+import byzopt.cli.query as query
+import byzopt.cli.report as report
 import byzopt.cli.run as run
+import byzopt.cli.sweep as sweep
 from byzopt.errors import ByzoptError
 
 app = typer.Typer(
@@ -24,6 +27,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command(name="run")(run.command)
+app.command(name="sweep")(sweep.command)
+app.command(name="query")(query.command)
+app.command(name="report")(report.command)
 app.command(name="list")(listing.command)
 app.command(name="doctor")(doctor.command)
 app.command(name="break")(breaking.command)

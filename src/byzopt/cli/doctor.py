@@ -8,7 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-EXTRAS = {"dev": ("pytest", "hypothesis", "ruff", "mypy", "importlinter")}
+EXTRAS = {
+    "dev": ("pytest", "hypothesis", "ruff", "mypy", "importlinter"),
+    "fast": ("llvmlite",),
+    "ray": ("ray",),
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow",),
+}
 
 
 def command(

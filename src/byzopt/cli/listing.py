@@ -27,6 +27,7 @@ KINDS = (
     "proxies",
     "inner_solvers",
     "presets",
+    "sweeps",
 )
 REQUIRED = "required"
 
@@ -50,7 +51,7 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     """Kind to components, each with `name`, `summary` and `parameters` (their defaults, or "required")."""
     from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS
     from byzopt.attacks import ATTACKS
-    from byzopt.experiments.loading import presets
+    from byzopt.experiments.loading import presets, sweeps
     from byzopt.methods import METHODS
     from byzopt.schedules import SCHEDULES
     from byzopt.servers import INNERS, NORMS
@@ -59,10 +60,11 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     rooms: list[Registry[Any]] = [RULES, PRE_AGGREGATORS, WRAPPERS, ATTACKS, METHODS]
     rooms += [TASKS, PARTITIONS, SCHEDULES, NORMS, PROXIES, INNERS]
     found = {
-        kind: [_described(room[name]) for name in room] for kind, room in zip(KINDS[:-1], rooms, strict=True)
+        kind: [_described(room[name]) for name in room] for kind, room in zip(KINDS[:-2], rooms, strict=True)
     }
-    listed = [{"name": name, "summary": text, "parameters": {}} for name, text in presets().items()]
-    return found | {"presets": listed}
+    for kind, told in (("presets", presets()), ("sweeps", sweeps())):
+        found[kind] = [{"name": name, "summary": text, "parameters": {}} for name, text in told.items()]
+    return found
 
 
 def _described(recipe: type) -> dict[str, Any]:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -49,12 +45,13 @@ def command(
     The same command continues a run that was interrupted, and shows one that is finished.
     """
     from byzopt.cli.progress import Display
+    from byzopt.cli.stopping import stop_on_signals
     from byzopt.experiments import load, run
 
     loaded = load(spec, [*(settings or ()), *(more or ())], compare)
     proved = _bound(loaded) if bound else None  # refused before the run, not after
     place = out or Path(DEFAULT_ROOT) / f"{_stem(spec)}-{loaded.id[:8]}"
-    with Display(loaded) as display, _stop_on_signals() as stopped:
+    with Display(loaded) as display, stop_on_signals() as stopped:
 
         def on_round(name: str, t: int) -> bool:
             display.on_round(name, t)
@@ -112,21 +109,3 @@ def flat(result: Result, place: Path) -> dict[str, Any]:
 
 def _stem(spec: str) -> str:
     return spec.removesuffix(".toml").replace("/", "-") if not Path(spec).exists() else Path(spec).stem
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGINT or SIGTERM came; a second one ends the command at once."""
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

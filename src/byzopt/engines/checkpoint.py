@@ -82,6 +82,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # a file that a power cut left half written would have the right name
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:

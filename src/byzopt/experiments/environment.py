@@ -8,7 +8,18 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("byzopt", "torch", "numpy", "scikit-learn", "msgspec", "typer", "rich", "matplotlib", "pyarrow")
+PACKAGES = (
+    "byzopt",
+    "torch",
+    "numpy",
+    "scikit-learn",
+    "msgspec",
+    "typer",
+    "rich",
+    "matplotlib",
+    "pyarrow",
+    "llvmlite",
+)
 
 
 def environment() -> dict[str, Any]:
@@ -16,7 +27,7 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version_of(name) for name in PACKAGES},
         "devices": devices(),
         "threads": torch.get_num_threads(),
     }
@@ -28,7 +39,8 @@ def devices() -> list[str]:
     return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """The version of an installed package; "not installed" where it is not."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -13,6 +13,8 @@ from byzopt.errors import InvalidInput, UnknownName, unknown
 from byzopt.experiments.overrides import apply
 from byzopt.experiments.spec import Spec
 
+SWEEP = ".sweep.toml"  # how the file of a sweep's preset ends
+
 
 def load(source: str | Path, settings: Iterable[str] = (), compare: bool = True) -> Spec:
     """The spec in a TOML file or of a preset, with `key=value` settings; `compare=False` drops its variants.
@@ -29,31 +31,48 @@ def presets() -> dict[str, str]:
     return {name: _text(place).partition("\n")[0].lstrip("# ") for name, place in sorted(_places().items())}
 
 
+def sweeps() -> dict[str, str]:
+    """Every preset of a sweep, and the first comment line of its file."""
+    places = sorted(_places(SWEEP).items())
+    return {name: _text(place).partition("\n")[0].lstrip("# ") for name, place in places}
+
+
 def read(source: str | Path) -> dict[str, Any]:
-    """The plain data of a file or preset."""
-    place = _places().get(str(source))
+    """The plain data of a spec's file or preset."""
+    return _read(source, _places(), "spec")
+
+
+def read_sweep(source: str | Path) -> dict[str, Any]:
+    """The plain data of a sweep's file or preset."""
+    return _read(source, _places(SWEEP), "sweep")
+
+
+def _read(source: str | Path, places: dict[str, Traversable], kind: str) -> dict[str, Any]:
+    place = places.get(str(source))
     if place is None and not Path(source).exists():
         if str(source).endswith(".toml"):
-            raise InvalidInput(f"A spec should be a TOML file or a preset. Found no file {str(source)!r}.")
-        raise UnknownName(f"{unknown('preset', str(source), list(_places()))} There is no such file either.")
+            raise InvalidInput(f"A {kind} should be a TOML file or a preset. Found no file {str(source)!r}.")
+        raise UnknownName(f"{unknown('preset', str(source), list(places))} There is no such file either.")
+    what = f"{kind.capitalize()} {source}"
     try:
         return tomllib.loads(_text(place or Path(source)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"Spec {source} should be valid TOML. Found: {error}.") from None
+        raise InvalidInput(f"{what} should be valid TOML. Found: {error}.") from None
     except OSError as error:
-        raise InvalidInput(f"Spec {source} should be a readable file. Found: {error.strerror}.") from None
+        raise InvalidInput(f"{what} should be a readable file. Found: {error.strerror}.") from None
 
 
 def _text(place: Traversable) -> str:
     return place.read_text(encoding="utf-8")
 
 
-def _places() -> dict[str, Traversable]:
+def _places(ending: str = ".toml") -> dict[str, Traversable]:
+    """Presets whose files end so; a sweep's is none of a spec's."""
     root = files("byzopt.experiments") / "presets"
     return {
-        f"{paper.name}/{file.name.removesuffix('.toml')}": file
+        f"{paper.name}/{file.name.removesuffix(ending)}": file
         for paper in root.iterdir()
         if paper.is_dir()
         for file in paper.iterdir()
-        if file.name.endswith(".toml")
+        if file.name.endswith(ending) and (ending == SWEEP or not file.name.endswith(SWEEP))
     }

@@ -7,7 +7,7 @@ belong to another component. Values are read as TOML, else taken as text.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from byzopt.errors import InvalidInput
@@ -30,9 +30,13 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 def apply(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """`data` with `key=value` settings; what names a component goes before what sets its keys."""
-    parsed = [_parse(text) for text in settings]
+    return assign(data, [_parse(text) for text in settings])
+
+
+def assign(data: Mapping[str, Any], pairs: Iterable[tuple[Sequence[str], Any]]) -> dict[str, Any]:
+    """`data` with the values of `pairs` at their paths, in the order that `apply` says."""
     changed = USUAL | dict(data)
-    for path, value in sorted(parsed, key=lambda pair: len(pair[0]) - (pair[0][-1] == "name")):
+    for path, value in sorted(pairs, key=lambda pair: len(pair[0]) - (pair[0][-1] == "name")):
         changed = _set(changed, path, value)
     return changed
 
@@ -64,7 +68,7 @@ def _value(text: str, names_a_component: bool) -> Any:
     return parsed["value"] if is_value else text
 
 
-def _set(data: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+def _set(data: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
     first, *rest = path
     if rest in ([], ["name"]):
         return dict(data) | {first: _renamed(data.get(first), value)}

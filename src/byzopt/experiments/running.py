@@ -75,7 +75,8 @@ def run(
         store.check()
         if store.finished and not fresh:
             return Result(spec, store.outcomes(), store.path)
-    ready = _prepared(spec)
+    tasks: dict[Any, Task] = {}
+    ready = {name: prepared(variant, tasks) for name, variant in spec.variants().items()}
     on_record, on_round = on_record or (lambda name, record: None), on_round or (lambda name, t: False)
     session = Session(ready, store, on_record, on_round)
     if store:
@@ -115,15 +116,11 @@ def simulate(
     return Trial(ready, Progress(ready.start), on_record).run(lambda t: False)
 
 
-def _prepared(spec: Spec) -> dict[str, Ready]:
-    """Every variant, ready to run. Variants that differ in nothing a task depends on share it."""
-    tasks: dict[Any, Task] = {}
-    ready = {}
-    for name, variant in spec.variants().items():
-        key = (variant.task, variant.cohort, variant.seed)
-        if key not in tasks:
-            tasks[key] = variant.task.build(variant.cohort, variant.seed)
-        method = variant.method.build(variant.rule, variant.lr, variant.rounds)
-        plan = Plan(variant.rounds, variant.interval, dict(variant.stop))
-        ready[name] = prepare(tasks[key], method, variant.attack, variant.f, variant.seed, plan)
-    return ready
+def prepared(spec: Spec, tasks: dict[Any, Task]) -> Ready:
+    """A spec ready to run. Specs that differ in nothing a task depends on share it, by way of `tasks`."""
+    key = (spec.task, spec.cohort, spec.seed)
+    if key not in tasks:
+        tasks[key] = spec.task.build(spec.cohort, spec.seed)
+    method = spec.method.build(spec.rule, spec.lr, spec.rounds)
+    plan = Plan(spec.rounds, spec.interval, dict(spec.stop))
+    return prepare(tasks[key], method, spec.attack, spec.f, spec.seed, plan)

@@ -28,6 +28,13 @@ from byzopt.experiments.toml import dumps
 from byzopt.experiments.trial import Outcome, Record
 
 SPEC, CHECKPOINT, RECORDS, RESULT = "spec.toml", "checkpoint.pt", "records.parquet", "result.json"
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    pa.ArrowException,
+)  # what reading a damaged file may raise
 
 
 @dataclass(frozen=True)
@@ -90,28 +97,16 @@ class Store:
 
     def finish(self, outcomes: Mapping[str, Outcome]) -> None:
         """Store the records and the result; the checkpoint has served."""
-        table = _table(outcomes)
-        result = {
-            "id": self.spec.id,
-            "environment": environment(),
-            "records": sha256(table).hexdigest(),
-            "variants": {name: summary(o) for name, o in outcomes.items()},
-        }
         with _writing(self.path):
-            write_atomically(self.path / RECORDS, table)
-            write_atomically(self.path / RESULT, json.dumps(result, indent=1, allow_nan=False).encode())
+            for name, content in contents(self.spec, outcomes).items():
+                write_atomically(self.path / name, content)
             (self.path / CHECKPOINT).unlink(missing_ok=True)
 
     def outcomes(self) -> dict[str, Outcome]:
         """What `finish` stored."""
         try:
-            result = json.loads((self.path / RESULT).read_bytes())
-            raw = (self.path / RECORDS).read_bytes()
-            if sha256(raw).hexdigest() != result["records"]:
-                raise ValueError("the checksum of its records is wrong")
-            records = _records(raw)
-            return {name: _outcome(found, records[name]) for name, found in result["variants"].items()}
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            return found(self.path, read_result(self.path))
+        except DAMAGE as error:
             raise InvalidInput(
                 f"Directory {self.path} should hold a result as byzopt wrote it. Found damage: {error}. "
                 "Use --fresh to run again."
@@ -122,6 +117,42 @@ def stored(path: Path) -> tuple[Spec, dict[str, Outcome]]:
     """The spec and the outcomes in a finished run's directory."""
     spec = load_spec(path / SPEC)
     return spec, Store(path, spec).outcomes()
+
+
+def contents(
+    spec: Spec, outcomes: Mapping[str, Outcome], more: Mapping[str, Any] | None = None
+) -> dict[str, bytes]:
+    """The files of a finished run but its spec; the result comes last, because it says that all is there."""
+    table = _table(outcomes)
+    result = {
+        "id": spec.id,
+        "environment": environment(),
+        "records": sha256(table).hexdigest(),
+        "variants": {name: summary(o) for name, o in outcomes.items()},
+    } | dict(more or {})
+    text = json.dumps(result | {"digest": _digest(result)}, indent=1, allow_nan=False)
+    return {RECORDS: table, RESULT: text.encode()}
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What a run's `result.json` says, once its records and itself have proved whole. Errors: `DAMAGE`."""
+    result: dict[str, Any] = json.loads((path / RESULT).read_bytes())
+    if result.get("digest") != _digest(result):
+        raise ValueError("the checksum of its result is wrong")
+    if sha256((path / RECORDS).read_bytes()).hexdigest() != result["records"]:
+        raise ValueError("the checksum of its records is wrong")
+    return result
+
+
+def found(path: Path, result: Mapping[str, Any]) -> dict[str, Outcome]:
+    """The outcomes in a run's directory, by variant. Errors: `DAMAGE`."""
+    records = _records((path / RECORDS).read_bytes())
+    return {name: _outcome(told, records.get(name, ())) for name, told in result["variants"].items()}
+
+
+def _digest(result: Mapping[str, Any]) -> str:
+    told = {key: value for key, value in result.items() if key != "digest"}
+    return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:

@@ -90,9 +90,14 @@ class Task(ABC):
 
 
 class TaskRecipe(ABC):
-    """A task as plain data; `build` makes the task for a cohort and a seed."""
+    """A task as plain data; `build` makes the task for a cohort and a seed.
+
+    `tested`: its figures, other than those called `validation_...`, are taken on samples held out for the
+    end, so that nothing may be chosen by them.
+    """
 
     name: ClassVar[str]
+    tested: ClassVar[bool] = False
 
     @property
     def dimension(self) -> int | None:

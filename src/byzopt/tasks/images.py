@@ -46,6 +46,7 @@ class Images(TaskRecipe):
     With `gap` (linear, wd > 0, float64) `measure` adds `train_loss`, its `grad_norm` and its `gap`.
     """
 
+    tested: ClassVar[bool] = True
     pixels: ClassVar[int]
     model: str
     hidden: tuple[int, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class Text(TaskRecipe):
     `eval_samples` validation blocks in order, 0 for all of them. `batch` blocks a worker and round.
     """
 
+    tested: ClassVar[bool] = True
     context: int = 128
     batch: int = 64
     layers: int = 4

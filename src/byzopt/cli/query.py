@@ -1,0 +1,91 @@
+"""`byzopt query`: all runs of a store as one table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+FIGURES = ("loss", "accuracy", "perplexity", "grad_norm")
+USUAL = ("run", "task", "rule", "method", "attack", "n", "f", "lr", "seed", "status")
+
+
+def command(
+    store: Annotated[Path, typer.Argument(help="A store, or the directory of what `byzopt run` made.")],
+    where: Annotated[
+        list[str] | None, typer.Option(help="A condition, as attack=alie or lr>=0.1. Repeatable: all hold.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(help="Names with commas between. Default: all.")] = None,
+    records: Annotated[
+        bool, typer.Option("--records", help="A row for every record, not every run.")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list of rows on stdout.")] = False,
+) -> int:
+    """Show runs and their final figures, or all their records, as one table."""
+    from byzopt.experiments.table import chosen, rows
+
+    found = rows(store, records)
+    wanted = [name.strip() for name in columns.split(",")] if columns else []
+    shown = chosen(found.rows, where or (), wanted)
+    for name, reason in found.damaged.items():
+        print(f"byzopt: damaged and left out: {name}: {reason}", file=sys.stderr)
+    if found.unfinished:
+        print(f"byzopt: {found.unfinished} unfinished left out", file=sys.stderr)
+    if as_json:
+        print(json.dumps([{key: _finite(value) for key, value in row.items()} for row in shown]))
+    elif as_csv:
+        _csv(shown)
+    else:
+        _table(shown, wanted)
+    return 1 if found.damaged else 0
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity and no NaN."""
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _csv(shown: list[dict[str, Any]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    if shown:
+        writer.writerow(shown[0])
+    for row in shown:
+        writer.writerow(
+            "" if v is None else json.dumps(v) if isinstance(v, list) else v for v in row.values()
+        )
+
+
+def _table(shown: list[dict[str, Any]], wanted: list[str]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    names = wanted or _telling(shown)
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(escape(name), overflow="fold")
+    for row in shown:
+        table.add_row(*(escape(_spelled(row[name])) for name in names))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    print(f"{len(shown)} rows")
+
+
+def _telling(shown: list[dict[str, Any]]) -> list[str]:
+    """The usual columns, figures, and whatever differs between rows."""
+    names = list(shown[0]) if shown else []
+    hidden = {"seconds", "message", "gradients", "bits", "aggregate_norm", "stalls", "rounds_run"}
+    differ = [n for n in names if len({json.dumps(row[n]) for row in shown}) > 1 and n not in hidden]
+    first = [n for n in USUAL if n in names]
+    return first + [n for n in names if n not in first and (n in FIGURES or n in differ)]
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)

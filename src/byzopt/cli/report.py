@@ -1,0 +1,64 @@
+"""`byzopt report`: what a store's runs say together."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    store: Annotated[Path, typer.Argument(help="A store, or the directory of what `byzopt run` made.")],
+    html: Annotated[bool, typer.Option("--html", help="One self-contained page besides.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Where to write. Default: STORE/report.")] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="FIGURE=VALUE", help="For costs to a target, as accuracy=0.9.")
+    ] = None,
+) -> int:
+    """Draw curves, heat maps and tables of a store's runs, each as PNG, SVG and CSV."""
+    from byzopt.reports.study import make
+
+    report = make(store, _target(target))
+    place = out or store / "report"
+    made = report.save(place, html)
+    _print(report.sheets)
+    for name, reason in report.study.damaged.items():
+        print(f"byzopt: damaged and left out: {name}: {reason}", file=sys.stderr)
+    told = f"{len(report.study.cases)} runs; {len(made)} files in {place}"
+    print(f"{told}\nPage: {(place / 'index.html').resolve()}" if html else told)
+    return 0
+
+
+def _target(text: str | None) -> tuple[str, float] | None:
+    from byzopt.errors import InvalidInput
+
+    if text is None:
+        return None
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise InvalidInput(f"A target should read `accuracy=0.9`. Found {text!r}.") from None
+
+
+def _print(sheets: object) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from byzopt.reports.study.sheets import Sheet
+
+    assert isinstance(sheets, tuple)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for sheet in sheets:
+        assert isinstance(sheet, Sheet)
+        table = Table(title=escape(sheet.title), title_justify="left", title_style="bold", box=None)
+        for cell in sheet.head:
+            table.add_column(escape(cell), overflow="fold")
+        for row in sheet.rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
+        console.print(sheet.caption, style="dim", highlight=False, markup=False)
+        console.print()

@@ -1,0 +1,135 @@
+"""`byzopt sweep`: a grid of runs, those of them that are not stored yet."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from byzopt.experiments.sweeps import Plan, Swept
+    from byzopt.experiments.sweeps.sinks import Sink
+
+DEFAULT_STORE = "byzopt-store"
+SHOWN = 20  # rows of a table for people; --json has all
+
+
+def command(
+    sweep: Annotated[str, typer.Argument(help="A TOML file, or a preset such as byz-nsgdm/digits-grid.")],
+    store: Annotated[Path, typer.Option(help="Directory of all runs.")] = Path(DEFAULT_STORE),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(help="Worker processes. Default: as `byzopt doctor` measured.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: the cores of a Ray cluster.")] = "local",
+    retry: Annotated[bool, typer.Option("--retry", help="Run again what failed.")] = False,
+    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 10.0,
+    tensorboard: Annotated[Path | None, typer.Option(help="Write runs to this TensorBoard folder.")] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(help="Write runs to the MLflow server at this address.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> int:
+    """Run every run of a sweep that is not stored yet, on all cores.
+
+    The same command goes on after an interruption of any kind. Runs that fail are stored with their reason
+    and do not stop the others; then the exit status is 1.
+    """
+    from byzopt.experiments.sweeps import survey
+
+    plan = survey(sweep, store, retry)
+    if dry_run:
+        _preview(plan, as_json)
+        return 0
+    swept = _played(plan, jobs, engine, retry, checkpoint_every, _sinks(plan, tensorboard, mlflow))
+    _told(swept, as_json)
+    for line in swept.unsent[:SHOWN]:
+        print(f"byzopt: not handed on, the same command does it again: {line}", file=sys.stderr)
+    if not swept.finished:
+        print(f"byzopt: interrupted; go on with: {shlex.join(['byzopt', *sys.argv[1:]])}", file=sys.stderr)
+        return 130
+    return 1 if any(one.kind == "failed" for one in swept.stored.values()) else 0
+
+
+def _played(plan: Plan, jobs: int | None, engine: Any, retry: bool, every: float, sinks: list[Sink]) -> Swept:
+    from byzopt.cli.stopping import stop_on_signals
+    from byzopt.cli.sweep_progress import SweepDisplay
+    from byzopt.experiments.placement import best_layout
+    from byzopt.experiments.sweeps import run_sweep
+
+    layout = best_layout() if jobs is None and plan.to_play else None
+    with SweepDisplay(plan) as display, stop_on_signals() as stopped:
+        return run_sweep(
+            plan,
+            jobs=layout.processes if layout else jobs or 0,
+            threads=layout.threads if layout else 1,
+            engine=engine,
+            retry=retry,
+            every=every,
+            tell=display.hear,
+            stopped=stopped,
+            sinks=sinks,
+        )
+
+
+def _sinks(plan: Plan, tensorboard: Path | None, mlflow: str | None) -> list[Sink]:
+    from byzopt.experiments.sweeps.sinks import MLflow, TensorBoard
+
+    chosen: list[Sink] = [TensorBoard(tensorboard)] if tensorboard else []
+    return chosen + ([MLflow(mlflow, plan.sweep.name or "byzopt")] if mlflow else [])
+
+
+def _preview(plan: Plan, as_json: bool) -> None:
+    from byzopt.experiments.sweeps.sweep import told
+
+    refused = [{"point": one.point, "reason": one.reason} for one in plan.expansion.refused]
+    if as_json:
+        runs = [
+            {"id": i.run.id, "point": i.run.point, "run": i.play, "why": i.why, "state": i.stored.kind}
+            for i in plan.intents
+        ]
+        batches = [list(batch.ids) for batch in plan.batches]
+        print(json.dumps({"sweep": plan.sweep.id, "runs": runs, "batches": batches, "refused": refused}))
+        return
+    for intent in plan.intents:
+        print(
+            f"{'run ' if intent.play else 'keep'}  {intent.run.id}  {told(intent.run.point)}  [{intent.why}]"
+        )
+    for one in plan.expansion.refused:
+        print(f"skip  {'':16}  {told(one.point)}  [{one.reason}]")
+    print(f"{plan.to_play} of {len(plan.intents)} runs would run, in {len(plan.batches)} batches")
+
+
+def _told(swept: Swept, as_json: bool) -> None:
+    failed = {run: one.message for run, one in swept.stored.items() if one.kind == "failed"}
+    if as_json:
+        told = {
+            "sweep": swept.plan.sweep.id,
+            "store": str(swept.plan.shelf.root),
+            "folder": str(swept.folder),
+        }
+        counts = {"runs": len(swept.stored), "counts": dict(swept.counts), "failed": failed}
+        print(json.dumps(told | counts | {"tuned": swept.tuned}, allow_nan=False))
+        return
+    line = ", ".join(f"{count} {name}" for name, count in sorted(swept.counts.items()))
+    print(f"{len(swept.stored)} runs in {swept.plan.shelf.root}: {line}")
+    for run, message in list(failed.items())[:SHOWN]:
+        print(f"failed  {run}  {message}")
+    if len(failed) > SHOWN:
+        print(
+            f"... and {len(failed) - SHOWN} more; byzopt query {swept.plan.shelf.root} --where status=error"
+        )
+    for cell in (swept.tuned or {}).get("cells", [])[:SHOWN]:
+        from byzopt.experiments.sweeps.sweep import told as spelled
+
+        where = f"at {spelled(cell['cell'])}"
+        if cell["chosen"] is None:
+            print(f"chosen  nothing: every setting has a run that failed, {where}")
+        else:
+            print(f"chosen  {spelled(cell['chosen'])}  ({cell['score']:.4g})  {where}")
+    if swept.tuned:
+        print(f"Tuned by {swept.tuned['by']} of {swept.tuned['figure']}: {swept.folder / 'tuned.json'}")

@@ -1,0 +1,75 @@
+"""Live progress of a sweep on stderr: runs, rounds, failures, time left; lines where there is no terminal."""
+
+from __future__ import annotations
+
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from byzopt.experiments.sweeps import Plan
+
+EVERY = 5.0  # seconds between two lines where stderr is no terminal
+
+
+class SweepDisplay:
+    """One bar for the whole sweep. It counts rounds, so that time left is right if lengths differ."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.console = Console(stderr=True)
+        self.left = {intent.run.id: intent.run.spec.rounds for intent in plan.intents if intent.play}
+        self.total, self.runs = sum(self.left.values()), len(plan.intents)
+        self.stored = self.runs - len(self.left)
+        self.batches: dict[str, int] = {}  # rounds of batches under way
+        self.of = {run: batch.id for batch in plan.batches for run in batch.ids}
+        self.done = self.failed = 0
+        self.begun = self.said = monotonic()
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.bar = self.progress.add_task(self._counts(), total=max(1, self.total))
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def hear(self, kind: str, content: Any) -> None:
+        """Take in what a sweep tells: rounds of a batch, or a run that ended."""
+        if kind == "rounds":
+            batch, done = content
+            self.batches[batch] = done
+        elif kind == "ended":
+            run, status, message = content
+            if run in self.left:
+                rounds = self.left.pop(run)
+                self.done += rounds
+                batch = self.of.get(run, run)
+                self.batches[batch] = max(0, self.batches.get(batch, 0) - rounds)
+                self.stored += 1
+            if status == "error":
+                self.failed += 1
+                self.console.print(f"failed  {run}  {message}", highlight=False, soft_wrap=True, markup=False)
+        now = min(self.total, self.done + sum(self.batches.values()))
+        self.progress.update(self.bar, completed=now, description=self._counts())
+        if not self.console.is_terminal and (monotonic() - self.said > EVERY or not self.left):
+            self.said = monotonic()
+            left = (monotonic() - self.begun) / max(1, now) * (self.total - now)
+            line = f"{self._counts()}  {now}/{self.total} rounds  {left:.0f} s left"
+            self.console.print(line, highlight=False, soft_wrap=True)
+
+    def _counts(self) -> str:
+        bad = f", {self.failed} failed" if self.failed else ""
+        return f"{self.stored}/{self.runs} runs{bad}"

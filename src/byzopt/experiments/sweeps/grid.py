@@ -1,0 +1,66 @@
+"""The points of a grid: a product of axes, each a list of values or several lists that walk together."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from byzopt.errors import InvalidInput
+
+Point = dict[str, Any]  # a setting's path, as `attack.scale`, to its value
+
+
+def points(grid: Mapping[str, Any], zips: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """Every point: the axes in the order given, the last one fastest.
+
+    `grid` maps settings to lists (one axis each); every table of `zips` is one axis whose lists have equal
+    lengths. Tables nest: `task = {batch = [8, 32]}` is `task.batch`. Errors: `InvalidInput`.
+    """
+    axes = [[{path: value} for value in values] for path, values in flat(grid, "grid").items()]
+    axes += [_walked(flat(table, "zip")) for table in zips]
+    found: list[Point] = []
+    for choice in product(*axes):
+        paths = [path for part in choice for path in part]
+        twice = sorted({path for path in paths if paths.count(path) > 1})
+        if twice:
+            raise InvalidInput(f"A setting should be on one axis of a sweep. Found `{twice[0]}` on two.")
+        found.append({path: value for part in choice for path, value in part.items()})
+    return found
+
+
+def flat(table: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
+    """A table's lists by path. Errors: what is no list, or an empty one."""
+    found: dict[str, list[Any]] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            found |= {f"{key}.{rest}": values for rest, values in flat(value, f"{where}.{key}").items()}
+        elif isinstance(value, (list, tuple)) and value:
+            found[key] = list(value)
+        else:
+            raise InvalidInput(
+                f"`{where}.{key}` should be a list of one or more values. Found {value!r}. "
+                "Put what does not vary under `spec`."
+            )
+    return found
+
+
+def steps(path: str) -> tuple[str, ...]:
+    """`task.partition.alpha` as its steps; a step in quotes may hold dots, as in TOML."""
+    try:
+        table: Any = tomllib.loads(f"{path} = 0")
+    except tomllib.TOMLDecodeError:
+        raise InvalidInput(f"A setting should read as `attack.scale` does. Found {path!r}.") from None
+    found = []
+    while isinstance(table, dict):
+        ((step, table),) = table.items()
+        found.append(step)
+    return tuple(found)
+
+
+def _walked(lists: Mapping[str, list[Any]]) -> list[Point]:
+    lengths = {path: len(values) for path, values in lists.items()}
+    if not lists or len(set(lengths.values())) > 1:
+        raise InvalidInput(f"A `zip` should hold lists of one length. Found {lengths or 'none'}.")
+    return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]

@@ -1,0 +1,212 @@
+"""A batch on its way, from whatever is stored of it to its end: checkpoints, records, failures."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from time import monotonic
+from typing import Any
+
+from byzopt.engines import Snapshot
+from byzopt.engines.checkpoint import freeze, thaw
+from byzopt.errors import ByzoptError, InvalidInput, Status
+from byzopt.experiments.ready import Ready
+from byzopt.experiments.running import prepared
+from byzopt.experiments.sweeps.batches import Batch
+from byzopt.experiments.sweeps.shelf import Shelf, Unwritable
+from byzopt.experiments.sweeps.sweep import Run
+from byzopt.experiments.together import Together
+from byzopt.experiments.trial import Outcome, Progress
+from byzopt.tasks import Task
+
+TELL = 0.2  # seconds between two messages on how far the batch has come
+Tell = Callable[[str, Any], None]  # ("rounds", (batch, done)) or ("ended", (run, status, message))
+
+
+class Played(StrEnum):
+    """What became of a batch."""
+
+    DONE = "done"
+    BUSY = "busy"  # somebody else works on a run of it
+    STOPPED = "stopped"
+
+
+class _Stop(Exception):
+    """Somebody asked to stop while a run was played alone."""
+
+
+class Player:
+    """A batch on its way, with claims on all runs that it will store."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        shelf: Shelf,
+        wanted: list[str],
+        tell: Tell,
+        stop: Callable[[], bool],
+        every: float,
+    ) -> None:
+        self.batch, self.shelf, self.wanted = batch, shelf, set(wanted)
+        self.tell, self.stop, self.every = tell, stop, every
+        self.outcomes: dict[str, Outcome] = {}
+        self.log: dict[str, list[str]] = {run: [] for run in batch.ids}
+        self.kept = self.told = monotonic()
+
+    def play(self) -> Played:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ready, progress = self._ready()
+            try:
+                stopped = not self._together(ready, progress)
+            except _Stop:
+                stopped = True
+            for text in dict.fromkeys(str(warning.message) for warning in caught):
+                self._note(f"warning: {text}", *self.wanted)
+        if stopped:
+            return Played.STOPPED
+        self._put()
+        self.shelf.forget(self.batch.id)
+        return Played.DONE
+
+    def _ready(self) -> tuple[dict[str, Ready], dict[str, Progress]]:
+        """Runs that have not ended, built, and where they stand; those that cannot be built have ended."""
+        checkpoint = self.shelf.checkpoint(self.batch.id) or {}
+        ready = self._built()
+        try:
+            kept = checkpoint.get("running", {})
+            ended = checkpoint.get("ended", {})
+            left = {run: one for run, one in ready.items() if run not in ended}
+            progress = {run: _place(one, kept.get(run)) for run, one in left.items()}
+            self.outcomes |= {run: Outcome(Status(told[0]), *told[1:]) for run, told in ended.items()}
+            self.log |= checkpoint.get("log", {})
+        except InvalidInput as error:
+            left, progress = ready, {run: Progress(one.start) for run, one in ready.items()}
+            self._note(f"starts again: {_said(error)}", *ready)
+        rounds = {where.state.t for where in progress.values()} or {0}
+        self._note(f"goes on after round {max(rounds)}, {len(left)} runs together", *left)
+        return left, progress
+
+    def _built(self) -> dict[str, Ready]:
+        ready: dict[str, Ready] = {}
+        tasks: dict[Any, Task] = {}
+        for run in self.batch.runs:
+            try:
+                ready[run.id] = prepared(run.spec, tasks)
+            except Exception as error:
+                self._fail(run, error)
+        return ready
+
+    def _together(self, ready: dict[str, Ready], progress: dict[str, Progress]) -> bool:
+        """Play to all ends. False if somebody asked to stop before."""
+        names = list(ready)
+        together = Together([ready[n] for n in names], [progress[n] for n in names], lambda i, record: None)
+
+        def on_round(t: int) -> bool:
+            ended = {
+                n: o for n, o in zip(names, together.outcomes, strict=True) if o and n not in self.outcomes
+            }
+            stop = self.stop()
+            if ended or stop or monotonic() - self.kept > self.every:
+                for name, outcome in ended.items():
+                    self._end(name, outcome)
+                self._keep(dict(zip(names, together.progress, strict=True)))
+                self._put()
+            self._tell(t * sum(name not in self.outcomes for name in names))
+            return stop
+
+        try:
+            outcomes = together.run(on_round)
+        except Unwritable:
+            raise
+        except Exception as error:
+            self._alone(ready, error)
+            return True
+        for name, outcome in zip(names, outcomes, strict=True):
+            if outcome.status is not Status.INTERRUPTED and name not in self.outcomes:
+                self._end(name, outcome)
+        if len(self.outcomes) < len(self.batch.runs):
+            return False
+        if len(self.batch.runs) > 1:
+            self._keep({})
+        return True
+
+    def _alone(self, ready: dict[str, Ready], error: Exception) -> None:
+        """One of the runs raised an error: find out which, by playing each from its start on its own."""
+        runs = {run.id: run for run in self.batch.runs}
+        left = [name for name in ready if name not in self.outcomes and name in self.wanted]
+        if len(ready) == 1:
+            for name in left:
+                self._fail(runs[name], error)
+            return
+        self._note(f"an error ended the batch, each run goes on alone: {_said(error)}", *left)
+        for name in left:
+            try:
+                alone = Together([ready[name]], None, lambda i, record: None)
+                (outcome,) = alone.run(lambda t: self.stop())
+            except Exception as own:
+                self._fail(runs[name], own)
+                continue
+            if outcome.status is Status.INTERRUPTED:
+                raise _Stop
+            self._end(name, outcome)
+            self._put(whole=False)
+
+    def _fail(self, run: Run, error: Exception) -> None:
+        self._note("".join(traceback.format_exception(error)).rstrip(), run.id)
+        self._end(run.id, Outcome(Status.ERROR, 0, 0.0, (), _said(error)))
+
+    def _end(self, run: str, outcome: Outcome) -> None:
+        self.outcomes[run] = outcome
+        self._note(f"{outcome.status} after round {outcome.rounds}. {outcome.message}".rstrip(), run)
+
+    def _keep(self, progress: dict[str, Progress]) -> None:
+        """Keep a checkpoint. It comes before any run of the batch is stored, and says who is in the batch."""
+        running = {
+            run: (freeze(where.state), where.records, dict(where.report), where.seconds)
+            for run, where in progress.items()
+            if run not in self.outcomes
+        }
+        ended = {
+            run: (str(o.status), o.rounds, o.seconds, o.records, o.message)
+            for run, o in self.outcomes.items()
+        }
+        self.shelf.keep(self.batch.id, {"running": running, "ended": ended, "log": self.log})
+        self.kept = monotonic()
+
+    def _put(self, whole: bool = True) -> None:
+        """Store what has ended. `whole`: it was computed in the whole batch."""
+        for run in self.batch.runs:
+            if run.id in self.outcomes and run.id in self.wanted:
+                outcome = self.outcomes[run.id]
+                batch = self.batch.ids if whole else (run.id,)
+                self.shelf.put(run.id, run.spec, outcome, self.log[run.id], batch)
+                self.wanted.remove(run.id)
+                self.tell("ended", (run.id, str(outcome.status), outcome.message))
+
+    def _tell(self, done: int) -> None:
+        if monotonic() - self.told > TELL:
+            self.told = monotonic()
+            self.tell("rounds", (self.batch.id, done))
+
+    def _note(self, text: str, *runs: str) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        for run in runs:
+            self.log[run].append(f"{now} {text}")
+
+
+def _said(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ByzoptError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _place(ready: Ready, kept: Any) -> Progress:
+    """Where a run stands, after its part of a checkpoint."""
+    if kept is None:
+        return Progress(ready.start)
+    if not isinstance(ready.first, Snapshot):
+        raise InvalidInput("A checkpoint should be of a run whose first round works. Found none.")
+    return Progress(thaw(kept[0], ready.first.state), *kept[1:])

@@ -1,0 +1,171 @@
+"""Worker processes on this machine. One that dies takes nothing with it but its own batch's last rounds."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import connection, get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+from byzopt.errors import ByzoptError
+from byzopt.experiments.sweeps.batches import Batch
+from byzopt.experiments.sweeps.play import play
+from byzopt.experiments.sweeps.player import Played, Tell
+from byzopt.experiments.sweeps.shelf import Shelf, Unwritable
+from byzopt.experiments.sweeps.work import Work
+
+WAIT = 0.2  # seconds until signals are looked at again
+
+
+def run_local(
+    batches: Sequence[Batch],
+    shelf: Shelf,
+    tell: Tell,
+    stopped: Callable[[], bool],
+    every: float,
+    jobs: int,
+    threads: int,
+) -> None:
+    """Play all batches in `jobs` processes of `threads` threads each, or in this one if `jobs` is 0.
+
+    Returns when all is done, or soon after `stopped()`. Errors: `Unwritable`.
+    """
+    work = Work(batches, shelf, tell)
+    if jobs == 0:
+        _here(work, shelf, tell, stopped, every, threads)
+        return
+    with _quiet(threads):
+        workers = [_Worker(shelf, every, threads) for _ in range(max(1, min(jobs, len(batches))))]
+    try:
+        _drive(work, workers, tell, stopped)
+    finally:
+        for worker in workers:
+            worker.close(tell)
+
+
+def _here(
+    work: Work, shelf: Shelf, tell: Tell, stopped: Callable[[], bool], every: float, threads: int
+) -> None:
+    while work.left and not stopped():
+        batch = work.next()
+        if batch is None:
+            sleep(WAIT)
+        else:
+            work.ended(batch, play(batch, shelf, tell, stopped, every, threads))
+
+
+def _drive(work: Work, workers: list[_Worker], tell: Tell, stopped: Callable[[], bool]) -> None:
+    while work.left:
+        if stopped():
+            return
+        for worker in workers:
+            if worker.batch is None and (batch := work.next()) is not None:
+                worker.give(batch)
+        ready = connection.wait([worker.pipe for worker in workers], WAIT)
+        for worker in [worker for worker in workers if worker.pipe in ready]:
+            worker.hear(work, tell)
+
+
+class _Worker:
+    """A process, what it is doing, and the pipe to it."""
+
+    def __init__(self, shelf: Shelf, every: float, threads: int) -> None:
+        self.shelf, self.every, self.threads = shelf, every, threads
+        self.batch: Batch | None = None
+        self._start()
+
+    def _start(self) -> None:
+        context = get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_work, args=(theirs, self.shelf.root, self.every, self.threads), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def give(self, batch: Batch) -> None:
+        self.batch = batch
+        with suppress(OSError):  # it has died: its pipe will say so
+            self.pipe.send(batch)
+
+    def hear(self, work: Work, tell: Tell) -> None:
+        """Take in one message, or the process's death."""
+        try:
+            kind, content = self.pipe.recv()
+        except (EOFError, OSError):
+            self._died(work)
+            return
+        if kind == "refused":
+            raise Unwritable(content)
+        if kind != "played":
+            tell(kind, content)
+        elif self.batch is not None:
+            batch, self.batch = self.batch, None
+            work.ended(batch, Played(content))
+
+    def close(self, tell: Tell) -> None:
+        """Let it keep its checkpoint and go; what it still says is heard."""
+        with suppress(OSError, EOFError):
+            self.pipe.send(None)
+            while True:
+                kind, content = self.pipe.recv()
+                if kind == "ended":
+                    tell(kind, content)
+        self.process.join()
+        self.pipe.close()
+
+    def _died(self, work: Work) -> None:
+        self.process.join()
+        reason = _reason(self.process.exitcode)
+        batch, self.batch = self.batch, None
+        if batch is None:
+            raise ByzoptError(f"A worker process should start. Found that it died: {reason}.")
+        work.crashed(batch, reason)
+        self.pipe.close()
+        with _quiet(self.threads):
+            self._start()
+
+
+def _work(pipe: Connection, root: Path, every: float, threads: int) -> None:
+    """What a worker process does: batches, until it hears None or its parent is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent, who gets them too, says when to stop
+    shelf = Shelf(root)
+
+    def tell(kind: str, content: Any) -> None:
+        with suppress(OSError):  # the parent is gone: poll() will say so
+            pipe.send((kind, content))
+
+    try:
+        while (batch := pipe.recv()) is not None:
+            try:
+                tell("played", str(play(batch, shelf, tell, pipe.poll, every, threads)))
+            except Unwritable as error:
+                tell("refused", str(error))
+    except (EOFError, OSError):
+        return
+
+
+def _reason(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit status {code}"
+
+
+@contextmanager
+def _quiet(threads: int) -> Iterator[None]:
+    """The environment of a worker: threads that neither multiply nor spin."""
+    wanted = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    wanted |= {"OMP_WAIT_POLICY": "PASSIVE"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)

@@ -1,0 +1,193 @@
+"""Running a sweep: what is not stored yet, on the local cores or a cluster, then what its tuning chooses."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from byzopt.errors import require
+from byzopt.experiments.sweeps.batches import Batch, batches
+from byzopt.experiments.sweeps.claims import owner
+from byzopt.experiments.sweeps.cluster import run_ray
+from byzopt.experiments.sweeps.play import EVERY
+from byzopt.experiments.sweeps.player import Tell
+from byzopt.experiments.sweeps.pool import run_local
+from byzopt.experiments.sweeps.shelf import Shelf, Stored
+from byzopt.experiments.sweeps.sinks import Sink
+from byzopt.experiments.sweeps.sweep import Expansion, Run, Sweep, load_sweep
+from byzopt.experiments.toml import dumps
+
+EngineName = Literal["local", "ray"]
+ENGINES = ("local", "ray")
+
+
+class Intent(NamedTuple):
+    """What a sweep would do about one run, and why."""
+
+    run: Run
+    stored: Stored
+    why: str
+    play: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is stored of a sweep and what is to be done."""
+
+    sweep: Sweep
+    shelf: Shelf
+    expansion: Expansion
+    intents: tuple[Intent, ...]
+    batches: tuple[Batch, ...]
+
+    @property
+    def to_play(self) -> int:
+        """How many runs are to be played."""
+        return sum(intent.play for intent in self.intents)
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What became of a sweep: what is stored of each run, by id, and what its tuning chose."""
+
+    plan: Plan
+    stored: Mapping[str, Stored]
+    folder: Path
+    tuned: Mapping[str, Any] | None
+    unsent: tuple[str, ...] = ()  # why a sink did not take a run; the next call hands it on again
+
+    @property
+    def finished(self) -> bool:
+        """Whether every run ended, be it in failure."""
+        return all(one.kind in ("whole", "failed") for one in self.stored.values())
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many runs ended how; "missing" are those that are left."""
+        return Counter(str(one.status or "missing") for one in self.stored.values())
+
+
+def survey(sweep: Sweep | str | Path, store: str | Path, retry: bool = False) -> Plan:
+    """What a sweep would do, and why; nothing is written. `retry`: run again what failed."""
+    sweep = sweep if isinstance(sweep, Sweep) else load_sweep(sweep)
+    shelf, expansion = Shelf(Path(store)), sweep.expand()
+    stored = {run.id: shelf.look(run.id) for run in expansion.runs}
+    missing = {run for run, one in stored.items() if one.kind != "whole" and (retry or one.kind != "failed")}
+    known = {run: one.batch for run, one in stored.items() if one.batch and run not in missing}
+    to_play = batches(expansion.runs, missing, known, sweep.together)
+    begun = {run for batch in to_play if shelf.has_checkpoint(batch.id) for run in batch.ids}
+    intents = tuple(
+        Intent(
+            run,
+            stored[run.id],
+            _why(run.id, stored[run.id], run.id in begun, retry, shelf),
+            run.id in missing,
+        )
+        for run in expansion.runs
+    )
+    return Plan(sweep, shelf, expansion, intents, tuple(to_play))
+
+
+def run_sweep(
+    sweep: Sweep | str | Path | Plan,
+    store: str | Path = "byzopt-store",
+    *,
+    jobs: int = 1,
+    threads: int = 1,
+    engine: EngineName = "local",
+    retry: bool = False,
+    every: float = EVERY,
+    tell: Tell = lambda kind, content: None,
+    stopped: Callable[[], bool] = lambda: False,
+    sinks: Sequence[Sink] = (),
+) -> Swept:
+    """Run what is not stored yet of a sweep (or its file or preset), and choose what it says to choose.
+
+    `jobs` worker processes (0: in this one) of `threads` threads each, or `engine="ray"`: the cores of a Ray
+    cluster. A sweep keeps to the threads with which it began, so that it ends on the same bits. `every` seconds
+    between checkpoints. `tell(kind, content)` hears of progress; after `stopped()` checkpoints are kept and
+    the call returns. `sinks` are told of every run of the sweep that is stored, once each.
+
+    Errors: `InvalidInput` before any work; `Unwritable` when the store's disk is full. What goes wrong in a
+    run is its outcome and does not stop the others.
+    """
+    require(engine in ENGINES, "The engine", f"be one of {', '.join(ENGINES)}", repr(engine))
+    require(jobs >= 0, "The number of processes `jobs`", "be at least 0", jobs)
+    require(threads >= 1, "The number of `threads` of a process", "be at least 1", threads)
+    require(every > 0, "The time between checkpoints", "be above 0", every)
+    plan = sweep if isinstance(sweep, Plan) else survey(sweep, store, retry)
+    shelf, folder = plan.shelf, f"{plan.sweep.name or 'sweep'}-{plan.sweep.id[:8]}"
+    place = shelf.note(folder, _about(plan))
+    threads = _kept(shelf, folder, threads)
+    for intent in plan.intents:
+        if intent.play and intent.stored.kind == "failed":
+            shelf.remove(intent.run.id)
+    told = _Sinks(sinks, plan, tell)
+    if engine == "ray":
+        run_ray(plan.batches, shelf, told, stopped, every)
+    else:
+        run_local(plan.batches, shelf, told, stopped, every, jobs, threads)
+    stored = {run.id: shelf.look(run.id) for run in plan.expansion.runs}
+    swept = Swept(plan, stored, place, None, tuple(told.unsent))
+    if not swept.finished or plan.sweep.tune is None:
+        return swept
+    ended = {run.id: shelf.outcome(run.id) for run in plan.expansion.runs}
+    tuned = plan.sweep.tune.pick(ended, plan.expansion.runs)
+    shelf.note(folder, {"tuned.json": json.dumps(tuned, indent=1, allow_nan=False)})
+    return replace(swept, tuned=tuned)
+
+
+class _Sinks:
+    """Hands stored runs on to sinks, those first that were stored before; then tells whoever listens."""
+
+    def __init__(self, sinks: Sequence[Sink], plan: Plan, tell: Tell) -> None:
+        self.sinks, self.shelf, self.listener = sinks, plan.shelf, tell
+        self.runs = {run.id: run for run in plan.expansion.runs}
+        self.unsent: list[str] = []
+        for intent in plan.intents if sinks else ():
+            if intent.stored.kind == "whole":
+                self._hand(intent.run)
+
+    def __call__(self, kind: str, content: Any) -> None:
+        if kind == "ended" and self.sinks:
+            self._hand(self.runs[content[0]])
+        self.listener(kind, content)
+
+    def _hand(self, run: Run) -> None:
+        outcome = self.shelf.outcome(run.id)
+        for sink in self.sinks:
+            try:
+                sink.write(run, outcome)
+            except Exception as error:  # a server that is down costs no run: the next call hands it on again
+                self.unsent.append(f"{type(sink).__name__}: run {run.id}: {' '.join(str(error).split())}")
+
+
+def _kept(shelf: Shelf, folder: str, threads: int) -> int:
+    """The number of threads with which the sweep in this folder began."""
+    note = shelf.root / "sweeps" / folder / "threads.txt"
+    if not note.exists():
+        shelf.note(folder, {note.name: f"{threads}\n"})
+    return int(note.read_text())
+
+
+def _about(plan: Plan) -> dict[str, str]:
+    runs = [{"id": run.id, "point": run.point} for run in plan.expansion.runs]
+    refused = [one._asdict() for one in plan.expansion.refused]
+    listed = json.dumps({"sweep": plan.sweep.id, "runs": runs, "refused": refused}, indent=1)
+    return {"sweep.toml": dumps(plan.sweep.data), "runs.json": listed}
+
+
+def _why(run: str, stored: Stored, begun: bool, retry: bool, shelf: Shelf) -> str:
+    if stored.kind == "whole":
+        return f"stored: {stored.status}"
+    if stored.kind == "failed":
+        return f"failed: {stored.message}" + ("" if retry else " (--retry runs it again)")
+    if (who := owner(shelf.claims, run)) is not None:
+        return f"under way: process {who.get('pid', '?')} on {who.get('host', '?')}"
+    if stored.kind == "damaged":
+        return f"damaged: {stored.message}"
+    return "unfinished: goes on from its checkpoint" if begun else "new: nothing is stored"

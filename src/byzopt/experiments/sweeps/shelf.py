@@ -1,0 +1,170 @@
+"""The store of many runs: a directory for each, which appears whole or not at all.
+
+    STORE/<run id>/         spec.toml, records.parquet, result.json (figures, environment, checksums), log.txt
+    STORE/batches/<id>.pt   the checkpoint of runs that advance together
+    STORE/claims/<run id>   who works on a run now
+    STORE/sweeps/<name>/    sweep.toml, runs.json, tuned.json
+
+Several processes may write to one store, on one machine or on a file system that they share.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from byzopt.engines.checkpoint import load, save, write_atomically
+from byzopt.errors import InvalidInput, Status
+from byzopt.experiments.loading import load as load_spec
+from byzopt.experiments.spec import MAIN, Spec
+from byzopt.experiments.store import DAMAGE, RESULT, SPEC, contents, found, read_result
+from byzopt.experiments.toml import dumps
+from byzopt.experiments.trial import Outcome
+
+LOG = "log.txt"
+
+
+class Unwritable(InvalidInput):
+    """The store cannot be written: the disk is full, or the directory is not ours."""
+
+
+class Stored(NamedTuple):
+    """What lies on the shelf under a run's id.
+
+    `kind`: "missing"; "whole", a run that ended; "failed", one that an error ended; "damaged". `message` is
+    the reason of the last two. `batch` are the runs that were computed together with it.
+    """
+
+    kind: Literal["missing", "whole", "failed", "damaged"]
+    message: str = ""
+    status: Status | None = None
+    batch: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A directory of runs. Errors: `Unwritable`."""
+
+    root: Path
+
+    @property
+    def claims(self) -> Path:
+        """Where claims on runs lie."""
+        return self.root / "claims"
+
+    def look(self, run: str) -> Stored:
+        """What is stored of a run; every checksum is verified."""
+        path = self.root / run
+        if not path.exists():
+            return Stored("missing")
+        try:
+            result = read_result(path)
+            if load_spec(path / SPEC).id != result["id"] or result["run"] != run:
+                raise ValueError("it is of another spec")
+            told = result["variants"][MAIN]
+            status = Status(told["status"])
+            kind: Literal["failed", "whole"] = "failed" if status is Status.ERROR else "whole"
+            return Stored(kind, told["message"], status, tuple(result["batch"]))
+        except DAMAGE as error:
+            return Stored("damaged", " ".join(str(error).split()))
+
+    def outcome(self, run: str) -> Outcome:
+        """How a stored run ended."""
+        path = self.root / run
+        return found(path, read_result(path))[MAIN]
+
+    def put(self, run: str, spec: Spec, outcome: Outcome, log: Sequence[str], batch: Sequence[str]) -> None:
+        """Store a run that ended; its claim is the caller's. What lay there, damaged, gives way."""
+        told = {"run": run, "batch": list(batch)}
+        files = {SPEC: dumps(spec.data).encode(), LOG: "".join(f"{line}\n" for line in log).encode()}
+        files |= contents(spec, {MAIN: outcome}, told)
+        with writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            for old in self.root.glob(f".{run}.*"):
+                shutil.rmtree(old)  # of an owner that died, because we hold the claim
+            staged = Path(tempfile.mkdtemp(dir=self.root, prefix=f".{run}."))
+            try:
+                for name, content in files.items():
+                    write_atomically(staged / name, content)
+                staged.chmod(0o755)
+                self._remove(run)
+                os.replace(staged, self.root / run)
+            except BaseException:
+                shutil.rmtree(staged, ignore_errors=True)
+                raise
+
+    def remove(self, run: str) -> None:
+        """Take a run off the shelf, at once."""
+        with writing(self.root):
+            self._remove(run)
+
+    def _remove(self, run: str) -> None:
+        if (self.root / run).exists():
+            gone = Path(tempfile.mkdtemp(dir=self.root, prefix=f".{run}."))
+            os.replace(self.root / run, gone / "gone")
+            shutil.rmtree(gone)
+
+    def keep(self, batch: str, checkpoint: dict[str, Any]) -> None:
+        """Store the checkpoint of a batch."""
+        with writing(self.root):
+            path = self._checkpoint(batch)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for old in path.parent.glob(f".{path.name}.*"):
+                old.unlink()
+            save(path, checkpoint)
+
+    def checkpoint(self, batch: str) -> dict[str, Any] | None:
+        """A batch's checkpoint, if there is a whole one."""
+        try:
+            return load(self._checkpoint(batch))
+        except (InvalidInput, OSError):
+            return None
+
+    def forget(self, batch: str) -> None:
+        """Remove a batch's checkpoint, which has served."""
+        with writing(self.root):
+            self._checkpoint(batch).unlink(missing_ok=True)
+
+    def has_checkpoint(self, batch: str) -> bool:
+        """Whether a batch is under way."""
+        return self._checkpoint(batch).exists()
+
+    def note(self, folder: str, files: Mapping[str, str]) -> Path:
+        """Write a sweep's own files."""
+        path = self.root / "sweeps" / folder
+        with writing(self.root):
+            path.mkdir(parents=True, exist_ok=True)
+            for name, text in files.items():
+                write_atomically(path / name, text.encode())
+        return path
+
+    def _checkpoint(self, batch: str) -> Path:
+        return self.root / "batches" / f"{batch}.pt"
+
+
+def run_directories(root: Path) -> list[Path]:
+    """The directories of runs in a store, or among those that `byzopt run` made."""
+    if not root.is_dir():
+        raise InvalidInput(f"A store should be a directory of runs. Found no directory {str(root)!r}.")
+    places = [path for path in sorted(root.iterdir()) if not path.name.startswith(".") and path.is_dir()]
+    return [path for path in places if (path / RESULT).exists() or (path / SPEC).exists()]
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Turns the system's refusals into `Unwritable`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "Free some space and run the same command again" if full else "Choose another --store"
+        raise Unwritable(
+            f"Store {root} should be writable. Found: {error.strerror or error}. {remedy}; no run is lost."
+        ) from None

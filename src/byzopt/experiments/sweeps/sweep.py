@@ -1,0 +1,171 @@
+"""A sweep: a spec whose settings span a grid. Its runs are a pure function of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from byzopt.errors import InvalidInput, UnknownName, require
+from byzopt.experiments.environment import version_of
+from byzopt.experiments.loading import read, read_sweep
+from byzopt.experiments.overrides import assign, merge
+from byzopt.experiments.spec import Spec
+from byzopt.experiments.sweeps.grid import Point, points, steps
+from byzopt.experiments.sweeps.tuning import Tune
+from byzopt.registry import decode, plain
+
+# Packages whose versions decide a run's result. Without llvmlite sums are taken in another order.
+DECIDING = ("byzopt", "torch", "numpy", "scikit-learn", "llvmlite")
+
+
+class Run(NamedTuple):
+    """One run of a sweep: its id, its spec, and its point, the settings in which it differs."""
+
+    id: str
+    spec: Spec
+    point: Point
+
+
+class Refused(NamedTuple):
+    """A point at which there is no valid spec, and why."""
+
+    point: Point
+    reason: str
+
+
+class Expansion(NamedTuple):
+    """A sweep's runs, each once, and the points that were skipped as incompatible."""
+
+    runs: tuple[Run, ...]
+    refused: tuple[Refused, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A grid over anything in a spec, seeds included.
+
+    `base` is a preset or a spec's file whose keys are the start (its variants are left out); `spec` holds
+    keys on top of it. `grid` maps settings (`rule`, `attack.scale`, `seed`) to lists, of which every
+    combination is run; each table of `zip` holds lists of one length that walk together, and counts as one
+    axis of the product. `leave_out` are tables of settings: points that agree with one of them are not run.
+    `incompatible` says what becomes of points that are no valid spec: "refuse" the sweep, or "skip" them.
+    `together` is how many runs at most advance in one batch. `tune`: see `Tune`.
+
+    Errors: `InvalidInput`, before any run; unknown keys and names always refuse the sweep.
+    """
+
+    name: str = ""
+    base: str | None = None
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    grid: Mapping[str, Any] = field(default_factory=dict)
+    zip: tuple[Mapping[str, Any], ...] = ()
+    leave_out: tuple[Mapping[str, Any], ...] = ()
+    incompatible: Literal["refuse", "skip"] = "refuse"
+    together: int = 16
+    tune: Tune | None = None
+
+    def __post_init__(self) -> None:
+        require(self.together >= 1, "Parameter `together`", "be at least 1", self.together)
+        require("compare" not in self.spec, "A sweep's spec", "have no variants", "`compare`", "Use `grid`.")
+        fits = self.name == "" or (self.name.replace("-", "").replace("_", "").isalnum())
+        require(fits, "A sweep's `name`", "hold letters, digits, - and _", repr(self.name))
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Sweep:
+        """The sweep that plain data describe."""
+        tune = data.get("tune")
+        require(tune is None or isinstance(tune, Mapping), "`tune`", "be a table", repr(tune))
+        sweep = decode(cls, {key: value for key, value in data.items() if key != "tune"}, "the sweep")
+        return replace(sweep, tune=decode(Tune, tune, "`tune`")) if tune is not None else sweep
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Plain data with everything spelled out but what is left at its default."""
+        usual = {f.name: getattr(Sweep(), f.name) for f in fields(self)}
+        return {f.name: plain(v) for f in fields(self) if (v := getattr(self, f.name)) != usual[f.name]}
+
+    @property
+    def id(self) -> str:
+        """A hash of the sweep's data."""
+        return _hash(self.data)
+
+    def expand(self) -> Expansion:
+        """All runs: a pure function of the sweep and of the file or preset that `base` names."""
+        base = {k: v for k, v in (read(self.base) if self.base else {}).items() if k != "compare"}
+        start = merge(base, self.spec)
+        runs: dict[str, Run] = {}
+        refused = []
+        for point in points(self.grid, self.zip):
+            if any(_agrees(point, table) for table in self.leave_out):
+                continue
+            try:
+                spec = Spec.of(assign(start, [(steps(path), value) for path, value in point.items()]))
+            except UnknownName:
+                raise
+            except InvalidInput as error:
+                if self.incompatible == "refuse":
+                    raise InvalidInput(
+                        f'At {told(point)}: {error} Leave it out, or set incompatible = "skip".'
+                    ) from None
+                refused.append(Refused(point, str(error)))
+            else:
+                run = Run(run_id(spec), spec, point)
+                runs.setdefault(run.id, run)
+        require(bool(runs), "A sweep", "have a run", "none", refused[0].reason if refused else "")
+        if self.tune:
+            self.tune.check(list(runs.values()))
+        return Expansion(tuple(runs.values()), tuple(refused))
+
+
+def load_sweep(source: str | Path) -> Sweep:
+    """The sweep in a TOML file or of a preset; a `base` that is a file lies relative to it."""
+    data = read_sweep(source)
+    base = data.get("base")
+    if isinstance(base, str) and (beside := Path(source).parent / base).is_file():
+        data = data | {"base": str(beside)}
+    try:
+        return Sweep.of(data)
+    except InvalidInput as error:
+        raise type(error)(f"Sweep {source}: {error}") from None
+
+
+def run_id(spec: Spec) -> str:
+    """A hash of a canonical spec and of the versions of the packages that decide its result."""
+    return _hash({"spec": spec.data, "versions": _versions()})
+
+
+def told(point: Mapping[str, Any]) -> str:
+    """A point in a line: `rule = krum, seed = 3`."""
+    return ", ".join(f"{path} = {plainly(value)}" for path, value in point.items()) or "the only point"
+
+
+def plainly(value: Any) -> str:
+    """A setting's value as people write it."""
+    if isinstance(value, Mapping) and "name" in value:
+        rest = ", ".join(f"{key}={plainly(v)}" for key, v in value.items() if key != "name")
+        return f"{value['name']}({rest})" if rest else str(value["name"])
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}={plainly(v)}" for key, v in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{', '.join(map(plainly, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _agrees(point: Point, table: Mapping[str, Any]) -> bool:
+    unknown = [path for path in table if path not in point]
+    require(not unknown, "`leave_out`", "name settings of the grid", unknown, f"Known: {', '.join(point)}.")
+    return all(point[path] == value for path, value in table.items())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version_of(name) for name in DECIDING}
+
+
+def _hash(data: Any) -> str:
+    return sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]

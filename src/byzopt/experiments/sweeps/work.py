@@ -1,0 +1,71 @@
+"""What is left to do in a sweep, whoever does it: batches that wait, are busy elsewhere, crashed."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from time import monotonic
+
+from byzopt.errors import Status
+from byzopt.experiments.sweeps.batches import Batch
+from byzopt.experiments.sweeps.claims import Claims
+from byzopt.experiments.sweeps.player import Played, Tell
+from byzopt.experiments.sweeps.shelf import Shelf
+from byzopt.experiments.trial import Outcome
+
+AGAIN = 0.3  # seconds until a batch that somebody else works on is looked at again
+
+
+class Work:
+    """A queue of batches.
+
+    A batch whose process died is tried once more as it is; then its runs one by one, each twice; a run whose
+    process died both times has failed.
+    """
+
+    def __init__(self, batches: Sequence[Batch], shelf: Shelf, tell: Tell) -> None:
+        self.waiting, self.shelf, self.tell = deque(batches), shelf, tell
+        self.later: deque[tuple[float, Batch]] = deque()
+        self.under_way = 0
+        self.crashes: Counter[str] = Counter()
+
+    @property
+    def left(self) -> bool:
+        """Whether anything is waiting or under way."""
+        return bool(self.waiting or self.later or self.under_way)
+
+    def next(self) -> Batch | None:
+        """A batch to play now, if there is one."""
+        while self.later and self.later[0][0] <= monotonic():
+            self.waiting.append(self.later.popleft()[1])
+        if not self.waiting:
+            return None
+        self.under_way += 1
+        return self.waiting.popleft()
+
+    def ended(self, batch: Batch, played: Played) -> None:
+        """Take note of what became of a batch."""
+        self.under_way -= 1
+        if played is Played.BUSY:
+            self.later.append((monotonic() + AGAIN, batch))
+
+    def crashed(self, batch: Batch, reason: str) -> None:
+        """The process that played a batch is gone."""
+        self.under_way -= 1
+        self.crashes[batch.id] += 1
+        if self.crashes[batch.id] == 1:
+            self.waiting.appendleft(batch)
+        elif len(batch.runs) > 1:
+            self.waiting.extendleft(Batch((run,)) for run in reversed(batch.runs))
+        else:
+            self._fail(batch, reason)
+
+    def _fail(self, batch: Batch, reason: str) -> None:
+        (run,) = batch.runs
+        message = f"Its process ended twice: {reason}."
+        with Claims(self.shelf.claims) as claims:
+            if claims.take(batch.ids) and self.shelf.look(run.id).kind != "whole":
+                outcome = Outcome(Status.ERROR, 0, 0.0, (), message)
+                self.shelf.put(run.id, run.spec, outcome, [message], batch.ids)
+                self.tell("ended", (run.id, str(Status.ERROR), message))
+        self.shelf.forget(batch.id)

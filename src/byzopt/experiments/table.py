@@ -1,0 +1,204 @@
+"""All runs of a store as one table: settings and final figures, or every record."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from byzopt.aggregators import rule_from
+from byzopt.errors import InvalidInput, unknown
+from byzopt.experiments.loading import read
+from byzopt.experiments.spec import Spec
+from byzopt.experiments.store import DAMAGE, RESULT, SPEC, found, read_result
+from byzopt.experiments.sweeps.shelf import run_directories
+from byzopt.experiments.trial import Outcome
+
+Row = dict[str, Any]
+_CONDITION = re.compile(r"\s*([\w.-]+)\s*(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
+_TESTS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+class Rows(NamedTuple):
+    """The rows of a store; damaged directories, with the reason; how many runs have not ended."""
+
+    rows: list[Row]
+    damaged: dict[str, str]
+    unfinished: int
+
+
+def rows(store: str | Path, records: bool = False) -> Rows:
+    """A row for each run, or for each of its records: `run`, settings by path, `status`, `message`,
+    `rounds_run`, `seconds`, and figures (the final ones, or those at round `t`). A spec's variants
+    are rows of their own.
+
+    Components are under their key by name (`attack`), their parameters by path (`attack.scale`). A rule is
+    spelled with the parameters in which it differs from its defaults at the spec's f.
+    """
+    found_rows: list[Row] = []
+    damaged: dict[str, str] = {}
+    unfinished = 0
+    for path in run_directories(Path(store)):
+        if unended(path):
+            unfinished += 1
+            continue
+        try:
+            found_rows += list(_of(path, records))
+        except DAMAGE as error:
+            damaged[path.name] = " ".join(str(error).split())
+    return Rows(found_rows, damaged, unfinished)
+
+
+def unended(path: Path) -> bool:
+    """Whether a directory is that of a run on its way, as `byzopt run` leaves it when interrupted."""
+    return not (path / RESULT).exists() and {one.name for one in path.iterdir()} <= {SPEC, "checkpoint.pt"}
+
+
+def table(
+    store: str | Path,
+    where: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    records: bool = False,
+) -> pa.Table:
+    """The rows of a store that meet all conditions, as an Arrow table (`.to_pandas()` where pandas is there).
+
+    `where`: `attack=alie`, `lr>=0.1`, `status!=completed`. `columns`: by default all. Damaged runs are left
+    out; `rows` names them. Errors: `InvalidInput` for a column that no run has.
+    """
+    return as_table(chosen(rows(store, records).rows, where, columns))
+
+
+def chosen(found_rows: Sequence[Row], where: Sequence[str], columns: Sequence[str]) -> list[Row]:
+    """The rows that meet all conditions, with these columns (by default all that any row has)."""
+    known = list(dict.fromkeys(key for row in found_rows for key in row))
+    tests = [_condition(text, known) for text in where]
+    for name in columns:
+        if name not in known:
+            raise unknown("column", name, known)
+    kept = [row for row in found_rows if all(test(row) for test in tests)]
+    return [{name: row.get(name) for name in columns or known} for row in kept]
+
+
+def as_table(found_rows: Sequence[Row]) -> pa.Table:
+    """Rows as an Arrow table. Lists are JSON text; a column of numbers and texts is text."""
+    names = list(dict.fromkeys(key for row in found_rows for key in row))
+    return pa.table({name: _column([row.get(name) for row in found_rows]) for name in names})
+
+
+def settings(spec: Spec) -> Row:
+    """A spec's settings by path, components by name."""
+    told: Row = {}
+    for key, value in spec.data.items():
+        if key == "rule":
+            told[key] = rule_text(spec.data[key], spec.f)
+        elif key != "compare":
+            told |= _flat(key, value)
+    return told
+
+
+def rule_text(stages: Sequence[Mapping[str, Any]], f: int) -> str:
+    """A rule as people write it: `nnm >> krum(extra=1)`, without what is its default at tolerance f."""
+    return " >> ".join(map(_stage, stages, [f] * len(stages)))
+
+
+def _stage(stage: Mapping[str, Any], f: int) -> str:
+    usual = _usual(stage["name"], f)
+    told = {key: value for key, value in stage.items() if key != "name" and value != usual.get(key, ...)}
+    if "rule" in told:
+        inner = told["rule"] if isinstance(told["rule"], list) else [told["rule"]]
+        told["rule"] = rule_text(inner, f)
+    rest = ", ".join(f"{key}={value!r}" for key, value in told.items())
+    return f"{stage['name']}({rest})" if rest else str(stage["name"])
+
+
+def _usual(name: str, f: int) -> Mapping[str, Any]:
+    from byzopt.aggregators import rule_data
+
+    for spelling in (name, f"{name} >> mean"):
+        try:
+            return rule_data(rule_from(spelling, f=f))[0]
+        except InvalidInput:
+            continue
+    return {}
+
+
+def _of(path: Path, records: bool) -> Iterator[Row]:
+    for own, outcome in runs_in(path):
+        if records:
+            del own["seconds"]  # of the whole run, and of no record
+            yield from (own | {"t": int(record["t"])} | _figures(record) for record in outcome.records)
+        else:
+            yield own | _figures(outcome.metrics)
+
+
+def runs_in(path: Path) -> Iterator[tuple[Row, Outcome]]:
+    """A run's directory: settings and outcome of the run, and of its variants. Errors: `DAMAGE`."""
+    result = read_result(path)
+    spec = Spec.of(read(path / SPEC))
+    if spec.id != result["id"]:
+        raise ValueError("its spec is not the one that was run")
+    outcomes = found(path, result)
+    for name, variant in spec.variants().items():
+        outcome = outcomes[name]
+        own: Row = {"run": path.name} | ({"variant": name} if spec.compare else {}) | settings(variant)
+        own |= {"status": str(outcome.status), "message": outcome.message, "rounds_run": outcome.rounds}
+        yield own | {"seconds": outcome.seconds}, outcome
+
+
+def _figures(record: Mapping[str, float]) -> Row:
+    return {key: value for key, value in record.items() if key != "t"}
+
+
+def _flat(key: str, value: Any) -> Row:
+    if not isinstance(value, Mapping):
+        return {key: value}
+    told: Row = {key: value["name"]} if "name" in value else {}
+    for inner, content in value.items():
+        if inner != "name":
+            told |= _flat(f"{key}.{inner}", content)
+    return told
+
+
+def _condition(text: str, known: Sequence[str]) -> Callable[[Row], bool]:
+    match = _CONDITION.fullmatch(text)
+    if match is None:
+        raise InvalidInput(f"A condition should read `attack=alie` or `lr>=0.1`. Found {text!r}.")
+    name, sign, wanted = match[1], match[2], match[3].strip()
+    if name not in known:
+        raise unknown("column", name, known)
+    return lambda row: _holds(row.get(name), sign, wanted)
+
+
+def _holds(value: Any, sign: str, wanted: str) -> bool:
+    if value is None:
+        return False
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            return _TESTS[sign](float(value), float(wanted))
+        except ValueError:
+            return sign == "!="
+    plain = value if isinstance(value, str) else json.dumps(value)
+    return _TESTS[sign](plain, wanted.strip("\"'"))
+
+
+def _column(values: list[Any]) -> pa.Array:
+    plain = [json.dumps(value) if isinstance(value, (list, dict)) else value for value in values]
+    kinds = {type(value) for value in plain if value is not None}
+    if kinds <= {int, float} and float in kinds:
+        return pa.array([None if value is None else float(value) for value in plain], pa.float64())
+    if len(kinds) > 1:
+        plain = [value if value is None or isinstance(value, str) else json.dumps(value) for value in plain]
+    return pa.array(plain)

@@ -1,0 +1,5 @@
+"""Reports on a store: what its runs say together, as figures, tables and one page."""
+
+from byzopt.reports.study.report import Report, make
+
+__all__ = ["Report", "make"]

@@ -1,0 +1,151 @@
+"""A store's runs as cases: what was tried, in words, and how it went. Cases that differ in the seed alone
+repeat one another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from byzopt.errors import require
+from byzopt.experiments import Outcome
+from byzopt.experiments.store import DAMAGE
+from byzopt.experiments.sweeps.shelf import run_directories
+from byzopt.experiments.table import runs_in, unended
+
+COMPONENTS = ("task.partition", "task", "method", "attack")  # the first that fits a setting's path takes it
+AXES = ("task", "split", "n", "f", "attackers", "attack", "method", "rule", "variant", "lr", "rounds")
+OWN = frozenset({"run", "seed", "eval_every", "status", "message", "rounds_run", "seconds"})
+SERIES = ("rule", "method", "variant")  # what tells lines and columns apart
+Labels = Mapping[str, str]
+
+
+class Case(NamedTuple):
+    """One run: its label on every axis, its seed, how it ended."""
+
+    labels: Labels
+    seed: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Study:
+    """All cases of a store, and what is wrong with the rest of it."""
+
+    cases: tuple[Case, ...]
+    damaged: Mapping[str, str]
+    unfinished: int
+
+    @cached_property
+    def varied(self) -> list[str]:
+        """The axes on which cases differ."""
+        return [axis for axis in self.axes if len(self.values(axis)) > 1]
+
+    @cached_property
+    def axes(self) -> list[str]:
+        """All axes, the usual ones first."""
+        found = dict.fromkeys(axis for case in self.cases for axis in case.labels)
+        return sorted(found, key=lambda axis: AXES.index(axis) if axis in AXES else len(AXES))
+
+    @cached_property
+    def fixed(self) -> dict[str, str]:
+        """The label of every axis on which all cases agree."""
+        return {axis: self.values(axis)[0] for axis in self.axes if axis not in self.varied}
+
+    def values(self, axis: str) -> list[str]:
+        """The labels on an axis, numbers by size, others by name."""
+        return ordered(case.labels.get(axis, "-") for case in self.cases)
+
+
+def load(store: Path) -> Study:
+    """A store's finished runs. Errors: `InvalidInput` where there is none."""
+    found: list[tuple[dict[str, Any], Outcome]] = []
+    damaged, unfinished = {}, 0
+    for path in run_directories(store):
+        if unended(path):
+            unfinished += 1
+            continue
+        try:
+            found += list(runs_in(path))
+        except DAMAGE as error:
+            damaged[path.name] = " ".join(str(error).split())
+    require(bool(found), f"Store {store}", "hold a finished run", "none", "Run `byzopt sweep` first.")
+    told = _labelled([row for row, _ in found])
+    cases = [
+        Case(labels, int(row["seed"]), outcome) for labels, (row, outcome) in zip(told, found, strict=True)
+    ]
+    return Study(tuple(cases), damaged, unfinished)
+
+
+def split(cases: Iterable[Case], axes: Sequence[str]) -> dict[tuple[str, ...], list[Case]]:
+    """Cases by their labels on these axes, in the axes' order."""
+    found: dict[tuple[str, ...], list[Case]] = {}
+    cases = list(cases)
+    for case in cases:
+        found.setdefault(tuple(case.labels.get(axis, "-") for axis in axes), []).append(case)
+    ranks = [
+        {label: i for i, label in enumerate(ordered(case.labels.get(axis, "-") for case in cases))}
+        for axis in axes
+    ]
+
+    def place(labels: tuple[str, ...]) -> list[int]:
+        return [rank[label] for rank, label in zip(ranks, labels, strict=True)]
+
+    return {labels: found[labels] for labels in sorted(found, key=place)}
+
+
+def ordered(labels: Iterable[str]) -> list[str]:
+    """Each once: numbers by size, then "none", then the rest by name."""
+    return sorted(set(labels), key=lambda x: (_number(x) is None, _number(x) or 0.0, x != "none", x))
+
+
+def _number(label: str) -> float | None:
+    """What a label such as `0.1` or `dirichlet(alpha=0.1)` should be ordered by."""
+    text = label.rpartition("=")[2].rstrip(")")
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _labelled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """A row's settings as labels: a component with those of its parameters that vary under its name."""
+    owner = {path: _component(path) for row in rows for path in row if path not in OWN}
+    seen: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        for path, value in row.items():
+            if (home := owner.get(path)) is not None:
+                seen.setdefault((path, str(row.get(home))), set()).add(json.dumps(value))
+    usual = all(row.get("attackers") == row.get("f") for row in rows)
+    told = []
+    for row in rows:
+        labels = {}
+        for path, value in row.items():
+            if path in OWN or (path == "attackers" and usual):
+                continue
+            home = owner[path]
+            if home is None:
+                labels[path] = _said(value)
+            elif path == home:
+                parts = [
+                    f"{other.removeprefix(home + '.')}={_said(row[other])}"
+                    for other in row
+                    if other != home and owner.get(other) == home and len(seen[other, str(row.get(home))]) > 1
+                ]
+                name = "split" if home == "task.partition" else home
+                labels[name] = f"{value}({', '.join(parts)})" if parts else str(value)
+        told.append(labels)
+    return told
+
+
+def _component(path: str) -> str | None:
+    return next((home for home in COMPONENTS if path == home or path.startswith(home + ".")), None)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,84 @@
+"""A chart: a drawing with the numbers behind it, as PNG, SVG and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from byzopt.engines.checkpoint import write_atomically
+
+INK: Any = {"font.size": 10, "svg.fonttype": "path", "svg.hashsalt": "byzopt", "axes.titlesize": 10}
+
+
+class Chart(NamedTuple):
+    """A drawing, what it shows in words, and the rows of its CSV file."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Any
+    rows: Sequence[Mapping[str, Any]]
+
+    @property
+    def svg(self) -> str:
+        """The drawing as an element of an HTML page, its ids its own."""
+        text = self._bytes("svg").decode()
+        text = text[text.index("<svg") :]
+        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+        mark = re.sub(r"\W", "-", self.name)
+        text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{mark}-", text)
+        label = self.title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+        return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+    @property
+    def csv(self) -> str:
+        """The numbers behind the drawing."""
+        return as_csv(self.rows)
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write the three files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        made = {"png": self._bytes("png"), "svg": self._bytes("svg"), "csv": self.csv.encode()}
+        for kind, content in made.items():
+            write_atomically(folder / f"{self.name}.{kind}", content)
+        return [folder / f"{self.name}.{kind}" for kind in made]
+
+    def _bytes(self, kind: str) -> bytes:
+        import matplotlib as mpl
+
+        buffer = io.BytesIO()
+        with mpl.rc_context(INK):
+            more = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 150}
+            self.figure.savefig(buffer, format=kind, **more)
+        return buffer.getvalue()
+
+
+def canvas(width: float, height: float) -> tuple[Any, Any]:
+    """A new drawing in inches, and its axes."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(INK):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        return figure, figure.subplots()
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV text, numbers at full precision."""
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(["" if row.get(name) is None else row[name] for name in names] for row in rows)
+    return buffer.getvalue()
+
+
+def slug(text: str) -> str:
+    """A text as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9.=]+", "-", text).strip("-") or "all"

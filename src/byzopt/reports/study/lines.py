@@ -1,0 +1,149 @@
+"""Curves: a figure against rounds, a line for each method and rule, a band over its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from byzopt.reports.curves import COLOURS, STYLES
+from byzopt.reports.study.cases import Case
+from byzopt.reports.study.chart import Chart, canvas
+from byzopt.reports.study.figures_of import BOUND, Figure
+
+WIDE = 50.0  # values that span this factor are drawn on a log axis
+ROOM = 1.1
+MOST = 8  # lines in a chart
+
+
+class Line(NamedTuple):
+    """A series: at every round that all its seeds reached, the mean, the least and the largest value."""
+
+    rounds: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+    seeds: int
+    failed: int
+
+
+def curves(name: str, title: str, figure: Figure, series: Mapping[str, Sequence[Case]]) -> Chart | None:
+    """A chart of these series; None where no run has the figure."""
+    lines = {label: line for label, cases in series.items() if (line := _line(figure, cases)) is not None}
+    if not lines:
+        return None
+    columns = 1 if _long(lines) else 2
+    extra = len(_bounds(figure, series))
+    drawing, axes = canvas(4.3, 3.0 + 0.2 * -(-(len(lines) + extra) // columns))
+    top, log = _scale(figure, lines)
+    for i, (label, line) in enumerate(lines.items()):
+        style = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
+        axes.plot(line.rounds, line.mean, label=_named(label, line), linewidth=1.8, zorder=20 - i, **style)
+        if line.seeds > 1:
+            axes.fill_between(line.rounds, line.low, line.high, color=style["color"], alpha=0.18, linewidth=0)
+    for label, (rounds, values) in _bounds(figure, series).items():
+        axes.plot(rounds, values, color="0.35", linewidth=1.2, linestyle=(0, (1, 1)), label=label)
+    axes.set_xlabel("Communication rounds")
+    axes.set_ylabel(figure.label + (", log scale" if log else ""))
+    _limits(axes, figure, lines, top, log)
+    _crosses(axes, lines)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    drawing.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9.5)
+    gone = {label: max(line.mean) for label, line in lines.items() if max(line.mean) > top * (1 + 1e-9)}
+    return Chart(name, title, _caption(lines, gone), drawing, _rows(figure, series))
+
+
+def _line(figure: Figure, cases: Sequence[Case]) -> Line | None:
+    found = [
+        {
+            int(record["t"]): figure.scale * record[figure.key]
+            for record in case.outcome.records
+            if figure.key in record
+        }
+        for case in cases
+    ]
+    common = set.intersection(*map(set, found)) if found else set()
+    rounds = sorted(common)
+    if not rounds:
+        return None
+    values = [[one[t] for one in found] for t in rounds]
+    failed = sum(case.outcome.status.failed for case in cases)
+    ends = [fmean(at) for at in values], [min(at) for at in values], [max(at) for at in values]
+    return Line([float(t) for t in rounds], *ends, len(cases), failed)
+
+
+def _bounds(
+    figure: Figure, series: Mapping[str, Sequence[Case]]
+) -> dict[str, tuple[list[float], list[float]]]:
+    """What theory promises, where records say it."""
+    key, found = figure.key + BOUND, {}
+    for label, cases in series.items():
+        told = [record for record in cases[0].outcome.records if key in record]
+        if told:
+            values = [figure.scale * record[key] for record in told]
+            found[f"bound: {label}"] = [float(record["t"]) for record in told], values
+    return found
+
+
+def _scale(figure: Figure, lines: Mapping[str, Line]) -> tuple[float, bool]:
+    """The largest value to show and whether on a log axis: runs that failed do not set the scale."""
+    if figure.scale == 100:
+        return 100.0, False
+    well = [line for line in lines.values() if not line.failed] or list(lines.values())
+    shown = [value for line in well for value in line.mean] + [line.mean[0] for line in lines.values()]
+    log = min(shown) > 0 and max(shown) > WIDE * min(shown)
+    return max(shown) * (10.0 if log else ROOM), log
+
+
+def _limits(axes: Any, figure: Figure, lines: Mapping[str, Line], top: float, log: bool) -> None:
+    if figure.scale == 100:
+        axes.set_ylim(0, 101)
+    elif log:
+        axes.set_yscale("log")
+        least = min(value for line in lines.values() for value in line.low if value > 0)
+        high = max(value for line in lines.values() for value in line.high)
+        axes.set_ylim(least / 2, min(top, high * 2))
+    else:
+        least = min(value for line in lines.values() for value in line.low)
+        high = max(value for line in lines.values() for value in line.high)
+        axes.set_ylim(min(0.0, least), min(top, high * ROOM))
+
+
+def _crosses(axes: Any, lines: Mapping[str, Line]) -> None:
+    """A mark where each failed series ends; at the edge if that is beyond it."""
+    low, high = axes.get_ylim()
+    for i, line in enumerate(lines.values()):
+        if line.failed:
+            height = max(low, min(line.mean[-1], high))
+            colour = COLOURS[i % len(COLOURS)]
+            axes.plot(line.rounds[-1:], [height], "x", color=colour, markersize=8, zorder=30, clip_on=False)
+
+
+def _named(label: str, line: Line) -> str:
+    return f"{label} ({line.failed} of {line.seeds} failed)" if line.failed else label
+
+
+def _long(lines: Mapping[str, Line]) -> bool:
+    return max(len(_named(label, line)) for label, line in lines.items()) > 24
+
+
+def _caption(lines: Mapping[str, Line], gone: Mapping[str, float]) -> str:
+    seeds = sorted({line.seeds for line in lines.values()})
+    told = " or ".join(map(str, seeds))
+    text = f"Mean of {told} seeds; bands from the least to the largest." if seeds != [1] else "One seed."
+    if any(line.failed for line in lines.values()):
+        text += " A cross marks where the first run of a failed series ended."
+    for label, value in gone.items():
+        text += f" {label} leaves the axis, up to {value:,.3g}."
+    return text
+
+
+def _rows(figure: Figure, series: Mapping[str, Sequence[Case]]) -> list[dict[str, Any]]:
+    return [
+        {"series": label, "seed": case.seed, "t": int(record["t"]), figure.key: record[figure.key]}
+        for label, cases in series.items()
+        for case in cases
+        for record in case.outcome.records
+        if figure.key in record
+    ]

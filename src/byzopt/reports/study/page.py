@@ -1,0 +1,47 @@
+"""One HTML page that needs nothing else: readable on a phone, printed or offline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from byzopt.reports.study.report import Report
+
+TABLES = 8  # tables that are shown at once
+OPEN = 12  # charts of a kind that are shown at once; the rest unfold
+
+
+def render(report: Report) -> str:
+    """The page's text."""
+    from jinja2 import Environment, PackageLoader
+
+    from byzopt import __version__
+    from byzopt.reports.study.report import numbers
+
+    environment = Environment(
+        loader=PackageLoader("byzopt.reports.study", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    study = report.study
+    reasons = [
+        (case.labels, case.seed, str(case.outcome.status), case.outcome.message)
+        for case in study.cases
+        if case.outcome.status.failed
+    ]
+    main_curves = [chart for chart in report.curves if not chart.name.startswith("loss")]
+    losses = [chart for chart in report.curves if chart.name.startswith("loss")]
+    return environment.get_template("page.html.j2").render(
+        study=study,
+        counts=numbers(report),
+        maps=report.maps,
+        curves=main_curves or losses,
+        losses=losses if main_curves else [],
+        sheets=report.sheets,
+        reasons=reasons,
+        varied=study.varied,
+        open=OPEN,
+        tables=TABLES,
+        version=__version__,
+    )

@@ -1,0 +1,143 @@
+"""A report: the charts and tables that a study's own axes call for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from byzopt.engines.checkpoint import write_atomically
+from byzopt.errors import UnknownName
+from byzopt.reports.study import page
+from byzopt.reports.study.cases import SERIES, Case, Study, load, split
+from byzopt.reports.study.chart import Chart, slug
+from byzopt.reports.study.figures_of import KNOWN, LOSS, Figure, main
+from byzopt.reports.study.heat import heat
+from byzopt.reports.study.lines import MOST, curves
+from byzopt.reports.study.sheets import Sheet, bounds, to_target, worst_case
+
+Target = tuple[str, float]  # a figure's key, and the value to reach in records' own unit
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a store's runs say: charts and tables in the order of reading."""
+
+    study: Study
+    maps: tuple[Chart, ...]
+    curves: tuple[Chart, ...]
+    sheets: tuple[Sheet, ...]
+
+    def save(self, out: Path, html: bool) -> list[Path]:
+        """Write every chart as PNG, SVG and CSV and every table as CSV; with `html` one page of all."""
+        made = [path for chart in (*self.maps, *self.curves) for path in chart.save(out)]
+        for sheet in self.sheets:
+            out.mkdir(parents=True, exist_ok=True)
+            write_atomically(out / f"{sheet.name}.csv", sheet.csv.encode())
+            made.append(out / f"{sheet.name}.csv")
+        if html:
+            write_atomically(out / "index.html", page.render(self).encode())
+            made.append(out / "index.html")
+        return made
+
+
+def make(store: Path, target: Target | None = None) -> Report:
+    """The report on a store. `target`: see `to_target`; by default nine tenths of the way to the best value.
+
+    Runs are told apart by every setting that varies. Charts are drawn for each task; lines and columns are
+    methods and rules; what else varies makes a chart of its own. Errors: `InvalidInput` for a store without
+    runs; `UnknownName` for a figure that no record has.
+    """
+    study = load(store)
+    if target is not None:
+        known = {key for case in study.cases for record in case.outcome.records for key in record}
+        if target[0] not in known:
+            raise UnknownName(f"Unknown figure {target[0]!r}. Known: {', '.join(sorted(known - {'t'}))}.")
+    series = [axis for axis in SERIES if axis in study.varied] or ["rule"]
+    maps: list[Chart | None] = []
+    lines: list[Chart | None] = []
+    sheets: list[Sheet | None] = []
+    for (task,), cases in split(study.cases, ["task"]).items():
+        part = _Part(study, cases, task, series)
+        maps += part.maps()
+        lines += part.curves()
+        sheets += part.sheets(target)
+    return Report(study, *(tuple(filter(None, found)) for found in (maps, lines, sheets)))  # type: ignore[arg-type]
+
+
+class _Part:
+    """The runs on one task."""
+
+    def __init__(self, study: Study, cases: Sequence[Case], task: str, series: list[str]) -> None:
+        self.cases, self.task, self.series = cases, task, series
+        self.figure = main(cases)
+        self.varied = [a for a in study.varied if a != "task" and len({c.labels.get(a) for c in cases}) > 1]
+        self.tag = slug(task) if "task" in study.varied else ""
+
+    def maps(self) -> Iterator[Chart | None]:
+        """Attack by rule, and tolerance by heterogeneity, wherever both vary."""
+        if "attack" in self.varied:
+            for title, tag, cases in self._facets(["attack", *self.series]):
+                cells = split(cases, ["attack", *self.series]).items()
+                named = {(key[0], " · ".join(key[1:])): own for key, own in cells}
+                names = ("attack", " · ".join(self.series))
+                yield heat(f"attack-by-rule{tag}", f"Attack by rule{title}", self.figure, named, names)
+        tolerance = next((axis for axis in ("f", "attackers") if axis in self.varied), None)
+        if tolerance and "split" in self.varied:
+            for title, tag, cases in self._facets([tolerance, "split", "attack"]):
+                found = split(cases, [tolerance, "split"]).items()
+                squares = {(key[0], key[1]): own for key, own in found}
+                name, said = f"f-by-heterogeneity{tag}", f"{tolerance} by heterogeneity{title}"
+                yield heat(name, said, self.figure, squares, (tolerance, "split of the data"), worst=True)
+
+    def curves(self) -> Iterator[Chart | None]:
+        """The main figure and the loss, against rounds."""
+        for figure in dict.fromkeys((self.figure, LOSS)):
+            for title, tag, cases in self._facets(self.series):
+                lines = list(split(cases, self.series).items())
+                for at in range(0, len(lines), MOST):
+                    part = f"-{at // MOST + 1}" if len(lines) > MOST else ""
+                    named = {" · ".join(key): own for key, own in lines[at : at + MOST]}
+                    yield curves(f"{figure.key}{tag}{part}", f"{self._said(figure)}{title}", figure, named)
+
+    def sheets(self, target: Target | None) -> Iterator[Sheet | None]:
+        """Worst attacks, costs to a target, bounds."""
+        facets = list(self._facets(["attack", *self.series]))
+        for title, tag, cases in facets:
+            yield worst_case(f"worst-case{tag}", f"Worst case{title}", self.figure, cases, self.series)
+        figure, goal = self._aim(target)
+        for title, tag, cases in facets:
+            name, said = f"to-target{tag}", f"Cost to a target{title}"
+            yield to_target(name, said, figure, cases, self.series, goal)
+        axes = [axis for axis in self.varied if axis not in self.series]
+        yield bounds(
+            f"bounds{self.tag}", f"Bound beside measurement, {self.task}", self.cases, [*self.series, *axes]
+        )
+
+    def _facets(self, shown: Sequence[str]) -> Iterator[tuple[str, str, list[Case]]]:
+        """The runs for each setting of what varies and is not shown: words for titles and for file names."""
+        axes = [axis for axis in self.varied if axis not in shown]
+        for labels, cases in split(self.cases, axes).items():
+            told = [f"{axis} {label}" for axis, label in zip(axes, labels, strict=True)]
+            parts = [slug(f"{axis}-{label}") for axis, label in zip(axes, labels, strict=True)]
+            tag = "-".join([self.tag, *parts]) if self.tag else "-".join(parts)
+            yield ", ".join(["", self.task, *told]), f"-{tag}" if tag else "", cases
+
+    def _aim(self, target: Target | None) -> tuple[Figure, float | None]:
+        if target is None:
+            return self.figure, None
+        figure = next((f for f in KNOWN if f.key == target[0]), Figure(target[0], target[0]))
+        return figure, figure.scale * target[1]
+
+    def _said(self, figure: Figure) -> str:
+        return figure.label.partition(" (")[0]
+
+
+def numbers(report: Report) -> dict[str, Any]:
+    """How many runs ended how."""
+    counts: dict[str, int] = {}
+    for case in report.study.cases:
+        status = str(case.outcome.status)
+        counts[status] = counts.get(status, 0) + 1
+    return counts
