@@ -28,6 +28,7 @@ SMALL: dict[str, Any] = {
     "full": {"name": "logistic_regression", "batch": 0},
     "digits": {"name": "digits", "batch": 8, "hidden": [16]},
 }
+NEED_A_PROXY = ("pigs", "aeg_prox")
 POISONS = {"label_flip": "minibatch", "backdoor": "digits"}
 
 
@@ -87,7 +88,12 @@ def test_every_rule(name: str) -> None:
 @pytest.mark.parametrize("task", SMALL)
 @pytest.mark.parametrize("method", list(METHODS))
 def test_every_method_on_every_small_task(method: str, task: str) -> None:
-    check([spec(method=method, task=SMALL[task], seed=seed, lr=lr) for seed in (0, 1) for lr in (0.02, 0.05)])
+    of: Any = SMALL[task]
+    if method in NEED_A_PROXY:
+        if task == "quartic":
+            pytest.skip("a quartic has no proxy loss")
+        of = ({"name": of} if isinstance(of, str) else of) | {"proxy": "worker"}
+    check([spec(method=method, task=of, seed=seed, lr=lr) for seed in (0, 1) for lr in (0.02, 0.05)])
 
 
 def test_every_norm_and_the_servers_own_momentum() -> None:

@@ -25,8 +25,9 @@ def play(
 ) -> Played:
     """Compute and store those runs of a batch that are not stored, from its checkpoint if there is one.
 
-    Sums in another number of `threads` end on other bits. `stop` is asked after every round; then a checkpoint is kept. Errors: `Unwritable`; what is wrong with a
-    run is stored as its outcome, and the others go on.
+    Sums in another number of `threads` end on other bits. `stop` is asked after every round; then a
+    checkpoint is kept. Errors: `Unwritable`; what is wrong with a run is stored as its outcome, and the
+    others go on.
     """
     with Claims(shelf.claims) as claims:
         with writing(shelf.root):

@@ -108,9 +108,9 @@ def run_sweep(
     """Run what is not stored yet of a sweep (or its file or preset), and choose what it says to choose.
 
     `jobs` worker processes (0: in this one) of `threads` threads each, or `engine="ray"`: the cores of a Ray
-    cluster. A sweep keeps to the threads with which it began, so that it ends on the same bits. `every` seconds
-    between checkpoints. `tell(kind, content)` hears of progress; after `stopped()` checkpoints are kept and
-    the call returns. `sinks` are told of every run of the sweep that is stored, once each.
+    cluster. A sweep keeps to the threads with which it began, so that it ends on the same bits. `every`
+    seconds between checkpoints. `tell(kind, content)` hears of progress; after `stopped()` checkpoints are
+    kept and the call returns. `sinks` are told of every run of the sweep that is stored, once each.
 
     Errors: `InvalidInput` before any work; `Unwritable` when the store's disk is full. What goes wrong in a
     run is its outcome and does not stop the others.
