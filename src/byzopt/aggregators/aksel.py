@@ -24,10 +24,14 @@ class Aksel(Aggregator):
 
     f: int | None = None
 
+    def splits(self) -> bool:
+        return True
+
     def reduce(self, mixed: Mixed) -> Tensor:
         centre = Median().reduce(mixed)
         dists = torch.zeros(mixed.m, dtype=torch.float64, device=mixed.rows.device)
         for piece, block in mixed.blocks():
             dists += (block.double() - centre[piece].double()).square().sum(dim=1)
+        dists = mixed.total(dists)
         near = dists <= dists.sort().values[(mixed.m - 1) // 2]
         return mixed.blend((near.double() / near.sum()).cpu())

@@ -91,6 +91,11 @@ class Stage(ABC):
         spare = getattr(type(self), "f", 0) is None
         return (replace(cast(Any, self), f=None) if spare else self).tolerance(n)
 
+    def splits(self) -> bool:
+        """Whether it may be given some columns of the rows at a time: what it needs of whole rows it takes
+        from the geometry, or sums by `Mixed.total`, and so gives these columns of its answer."""
+        return False
+
     def at(self, t: int) -> Self:
         """The recipe for round t. Only stages that draw lots differ between rounds."""
         return self
@@ -185,6 +190,9 @@ class GeometricRule(Aggregator):
     def weights(self, geometry: Geometry) -> Tensor:
         """Weights `[m]` of the rows in the aggregate."""
 
+    def splits(self) -> bool:
+        return True
+
     def reduce(self, mixed: Mixed) -> Tensor:
         _ = mixed.geometry.centred  # some weights need no look at the rows; the policy does
         return mixed.blend(self.weights(mixed.geometry))
@@ -196,6 +204,9 @@ class CoordinateRule(Aggregator):
     @abstractmethod
     def columns(self, block: Tensor) -> Tensor:
         """The aggregate of each column of a finite block in the compute dtype; must not write to it."""
+
+    def splits(self) -> bool:
+        return True
 
     def reduce(self, mixed: Mixed) -> Tensor:
         out = torch.empty(mixed.rows.shape[1], dtype=mixed.rows.dtype, device=mixed.rows.device)
@@ -233,6 +244,9 @@ class PreAggregator(Stage):
     @abstractmethod
     def mixing(self, geometry: Geometry) -> Tensor:
         """The mixing matrix `[m, n]`, float64."""
+
+    def splits(self) -> bool:
+        return True
 
     def apply(self, mixed: Mixed) -> Mixed:
         """The rows behind this stage."""

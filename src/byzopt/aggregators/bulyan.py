@@ -43,6 +43,9 @@ class Bulyan(Aggregator):
             "Lower f or add workers.",
         )
 
+    def splits(self) -> bool:
+        return True
+
     def reduce(self, mixed: Mixed) -> Tensor:
         picked = self._picked(mixed)
         return picked.columns(self._plan(picked.m))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from byzopt.aggregators.base import RULES, Aggregator, GeometricRule
 from byzopt.aggregators.chain import Chain
-from byzopt.aggregators.filters import At, Filter
+from byzopt.aggregators.filters import At, Filter, RoundRule
 from byzopt.aggregators.geometry import Geometry, even
 from byzopt.aggregators.mixed import Mixed, geometry_beside
 from byzopt.errors import require
@@ -62,7 +62,7 @@ class CenteredClipping(GeometricRule):
 
     def reduce(self, mixed: Mixed) -> Tensor:
         if self.start == "zero":
-            return _Continued(self, torch.zeros_like(mixed.rows[0])).reduce(mixed)
+            return _Continued(self, mixed.rows.new_zeros(mixed.d)).reduce(mixed)
         return super().reduce(mixed)
 
     def weights(self, geometry: Geometry) -> Tensor:
@@ -88,7 +88,7 @@ class Last(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Following(Filter):
+class Following(RoundRule):
     """Centred clipping, or a chain that ends in it, from the last aggregate: no iteration moves z beyond τ.
 
     Round 1 has none and starts where the rule says. A round that raises leaves the state as it was.
@@ -100,13 +100,12 @@ class Following(Filter):
         self.rule.check(n)
         return Last(torch.zeros_like(x0), 0)
 
-    def step(self, state: Last, rows: Tensor, at: At) -> tuple[Tensor, Last]:
-        out = self.preview(state, rows, at)
-        return out, Last(out, state.rounds + 1)
-
-    def preview(self, state: Last, rows: Tensor, at: At) -> Tensor:
+    def now(self, state: Last, at: At) -> Aggregator:
         rule = self.rule.at(at.t)
-        return (_from(state.centre, rule) if state.rounds else rule)(rows)
+        return _from(state.centre, rule) if state.rounds else rule
+
+    def after(self, state: Last, out: Tensor) -> Last:
+        return Last(out, state.rounds + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +122,7 @@ class _Continued(GeometricRule):
         return _Continued(self.rule.lowered(k), self.centre)
 
     def reduce(self, mixed: Mixed) -> Tensor:
-        centre = self.centre.to(mixed.rows) / mixed.unit
+        centre = mixed.held(self.centre).to(mixed.rows) / mixed.unit
         weights = self.weights(geometry_beside(centre, mixed))
         wide = torch.promote_types(centre.dtype, torch.float32)
         out = mixed.blend(weights[1:]).to(wide).add(centre.to(wide), alpha=float(weights[0]))

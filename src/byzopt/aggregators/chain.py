@@ -81,6 +81,9 @@ class Chain(Aggregator):
         stages = (*self.stages, self.rule)
         return min(stage.breakdown(m) for stage, m in zip(stages, self._sizes(n), strict=True))
 
+    def splits(self) -> bool:
+        return all(stage.splits() for stage in (*self.stages, self.rule))
+
     def at(self, t: int) -> Chain:
         return Chain([stage.at(t) for stage in self.stages], self.rule.at(t))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.base import RULES, GeometricRule
-from byzopt.aggregators.geometry import Geometry, geometry_of, medoid
+from byzopt.aggregators.geometry import Geometry, medoid
 from byzopt.aggregators.mixed import Mixed
 from byzopt.errors import require
 from byzopt.rng import stream
@@ -67,15 +67,17 @@ class DnC(GeometricRule):
         return _even(self._kept(geometry))
 
     def reduce(self, mixed: Mixed) -> Tensor:
-        if self.coordinates is None or self.coordinates >= mixed.rows.shape[1]:
+        if self.coordinates is None or self.coordinates >= mixed.d:
             return super().reduce(mixed)
         times = torch.stack([self._kept(self._drawn(mixed, i)) for i in range(self.iterations)]).sum(dim=0)
         return mixed.blend(_even(times == times.max()))
 
     def _drawn(self, mixed: Mixed, i: int) -> Geometry:
-        order = torch.randperm(mixed.rows.shape[1], generator=stream(self.seed, "dnc", self.t, i))
-        columns = order[: self.coordinates].sort().values.to(mixed.rows.device)
-        return geometry_of(Mixed(mixed.rows[:, columns].double(), mixed.unit, mixed.mixing).materialise())
+        order = torch.randperm(mixed.d, generator=stream(self.seed, "dnc", self.t, i))
+        drawn = torch.zeros(mixed.d, dtype=torch.bool).index_fill(0, order[: self.coordinates], True)
+        columns = mixed.held(drawn).nonzero().flatten().to(mixed.rows.device)
+        few = Mixed(mixed.rows[:, columns].double(), mixed.unit, mixed.mixing).materialise()
+        return mixed.again(few).geometry
 
     def _kept(self, geometry: Geometry) -> Tensor:
         best, radius = medoid(geometry.sq_dists)

@@ -41,8 +41,31 @@ class Filter(ABC):
         """What `step` would answer, leaving the state alone: the clone that an attack may search against."""
 
 
+class RoundRule(Filter):
+    """A filter that is, in each round, a pure rule, and remembers at most its answers.
+
+    Such a filter need not see whole rows: it works wherever its rule does.
+    """
+
+    @abstractmethod
+    def now(self, state: State, at: At) -> Aggregator:
+        """The rule of this round."""
+
+    @abstractmethod
+    def after(self, state: State, out: Tensor) -> State:
+        """The state after the rule has answered `out` `[d]`."""
+
+    def step(self, state: State, rows: Tensor, at: At) -> tuple[Tensor, State]:
+        out = self.preview(state, rows, at)
+        return out, self.after(state, out)
+
+    def preview(self, state: State, rows: Tensor, at: At) -> Tensor:
+        rule = self.now(state, at)
+        return rule(rows) if rows.ndim == 2 else rule.batch(rows)
+
+
 @dataclass(frozen=True)
-class Pure(Filter):
+class Pure(RoundRule):
     """A pure rule as a filter without memory."""
 
     rule: Aggregator
@@ -52,9 +75,8 @@ class Pure(Filter):
         self.rule.check(n)
         return ()
 
-    def step(self, state: tuple[()], rows: Tensor, at: At) -> tuple[Tensor, tuple[()]]:
-        return self.preview(state, rows, at), ()
+    def now(self, state: tuple[()], at: At) -> Aggregator:
+        return self.rule.at(at.t)
 
-    def preview(self, state: tuple[()], rows: Tensor, at: At) -> Tensor:
-        rule = self.rule.at(at.t)
-        return rule(rows) if rows.ndim == 2 else rule.batch(rows)
+    def after(self, state: tuple[()], out: Tensor) -> tuple[()]:
+        return ()

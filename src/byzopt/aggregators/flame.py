@@ -60,6 +60,6 @@ class FLAME(WeighingRule):
         out = super().reduce(mixed)
         if self.noise == 0:
             return out
-        draw = torch.randn(len(out), generator=stream(self.seed, "flame", self.t), dtype=torch.float64)
-        noise = self.noise * middle(lengths(mixed)) * draw
+        draw = torch.randn(mixed.d, generator=stream(self.seed, "flame", self.t), dtype=torch.float64)
+        noise = self.noise * middle(lengths(mixed)) * mixed.held(draw)
         return saturated(out.double() + noise.to(out.device), out.dtype)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from byzopt.aggregators.geometry import Geometry
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.selection import NARROW
 
@@ -20,10 +21,17 @@ class _Watched(Mixed):
 
     def __init__(self, mixed: Mixed, seen: list[Tensor]) -> None:
         super().__init__(mixed.rows, mixed.unit, mixed.mixing, mixed.geometry)
-        self.seen = seen
+        self.inner, self.seen, self.first = mixed, seen, mixed.first
 
-    def then(self, mixing: Tensor, affine: bool) -> Mixed:
-        return _Watched(super().then(mixing, affine), self.seen)
+    @property
+    def d(self) -> int:
+        return self.inner.d
+
+    def total(self, partial: Tensor) -> Tensor:
+        return self.inner.total(partial)
+
+    def again(self, rows: Tensor, mixing: Tensor | None = None, geometry: Geometry | None = None) -> Mixed:
+        return _Watched(self.inner.again(rows, mixing, geometry), self.seen)
 
     def blend(self, weights: Tensor) -> Tensor:
         self.seen.append(self.through(weights))
@@ -53,4 +61,4 @@ def by_columns(columns: Callable[[Tensor], Tensor], mixed: Mixed) -> Tensor:
                 piece = block[:, start : start + width].clone().requires_grad_()
                 (slope,) = torch.autograd.grad(columns(piece).sum(), piece)
             total += slope.double().sum(dim=1).cpu()
-    return total / mixed.rows.shape[1]
+    return mixed.total(total) / mixed.d

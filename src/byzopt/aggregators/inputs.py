@@ -82,16 +82,17 @@ def surviving(stage: Any, finite: Tensor) -> Any:
     return left
 
 
-def ranged(rows: Tensor, largest: float) -> tuple[Tensor, float]:
+def ranged(rows: Tensor, largest: float, sizes: Tensor | None = None) -> tuple[Tensor, float]:
     """Rows whose sums (and, in float64, squares) neither overflow nor vanish, and the unit they are in.
 
-    `largest` is the greatest magnitude in `rows`. Rows near float32's end go to float64, where they are
-    harmless. Float64 rows are divided by a power of two near the bulk's size when that is extreme.
+    `largest` is the greatest magnitude in `rows`, `sizes` `[n]` that of each. Rows near float32's end go to
+    float64, where they are harmless. Float64 rows are divided by a power of two near the bulk's size when
+    that is extreme.
     """
     if rows.dtype != torch.float64:
         end = torch.finfo(linalg.compute_dtype(rows.dtype)).max
         return (rows.double() if largest * 4 * rows.shape[0] > end else rows), 1.0
-    sizes = rows.abs().amax(dim=1)
+    sizes = rows.abs().amax(dim=1) if sizes is None else sizes
     bulk = float(sizes.sort().values[rows.shape[0] // 2]) or largest
     if bulk == 0 or (bulk > 1 / _SAFE and largest < _SAFE * min(1.0, bulk * _SAFE)):
         return rows, 1.0

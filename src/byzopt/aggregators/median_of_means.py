@@ -44,6 +44,9 @@ class MedianOfMeans(Aggregator):
         k, rule = self.count(n), f"satisfy 2 f < groups <= n with f = {self.f} and n = {n}"
         require(2 * self.f < k <= n, "Parameter `groups` of MedianOfMeans", rule, k)
 
+    def splits(self) -> bool:
+        return True
+
     def at(self, t: int) -> MedianOfMeans:
         return replace(self, t=t)
 

@@ -1,4 +1,8 @@
-"""Rows seen through a mixing matrix that is applied as late as possible."""
+"""Rows seen through a mixing matrix that is applied as late as possible.
+
+Where rows are dealt to processes by columns, each holds a `Mixed` of its own ones. A rule that sums over
+columns says so by `total`, and then need not know.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,8 @@ class Mixed:
     `Unusual` where rows turn out not to be so; nothing else looks.
     """
 
+    first = 0  # the place, in whole rows, of the first column held here
+
     def __init__(
         self,
         rows: Tensor,
@@ -41,10 +47,39 @@ class Mixed:
         """Number of rows after mixing."""
         return self.rows.shape[0] if self.mixing is None else self.mixing.shape[0]
 
+    @property
+    def d(self) -> int:
+        """Number of columns of whole rows."""
+        return self.rows.shape[1]
+
+    def total(self, partial: Tensor) -> Tensor:
+        """A sum over all columns, from the one over those held here."""
+        return partial
+
+    def held(self, vec: Tensor) -> Tensor:
+        """What `vec` `[d]` has in the columns held here."""
+        return vec[self.first : self.first + self.rows.shape[1]]
+
+    def again(self, rows: Tensor, mixing: Tensor | None = None, geometry: Geometry | None = None) -> Mixed:
+        """Other rows whose columns are held in the same way as these."""
+        return Mixed(rows, self.unit, mixing, geometry, self.admitted)
+
     def then(self, mixing: Tensor, affine: bool) -> Mixed:
         """These rows, mixed once more by `mixing` `[m', m]`."""
         total = mixing if self.mixing is None else mixing @ self.mixing
-        return Mixed(self.rows, self.unit, total, self.geometry.mixed(mixing, affine), self.admitted)
+        return self.again(self.rows, total, self.geometry.mixed(mixing, affine))
+
+    def widened(self, centre: Tensor) -> Geometry:
+        """The geometry of the unmixed rows behind one more, `centre`, of which the held columns are given.
+
+        Products are about `centre`. Where the bulk is so far from it that float32 would blur the bulk itself,
+        the rows are copied beside it after all.
+        """
+        about = geometry_about(centre, self.rows, self.unit, self.admitted)
+        if about is None:
+            _ = self.geometry.centred
+            about = geometry_of(torch.cat([centre.unsqueeze(0), self.rows]), self.unit)
+        return about
 
     def blend(self, weights: Tensor) -> Tensor:
         """The weighted sum of the mixed rows: one pass over the unmixed ones. `[m] -> [d]`."""
@@ -104,14 +139,9 @@ class Mixed:
 def geometry_beside(centre: Tensor, mixed: Mixed) -> Geometry:
     """The geometry of `centre` `[d]` and, behind it, the mixed rows, without a copy of the rows.
 
-    Products are about `centre`. Where the bulk is so far from it that float32 would blur the bulk itself, the
-    rows are copied beside it after all. Raises `Unusual` as `mixed.geometry` does.
+    `centre` has the columns that `mixed` holds. Raises `Unusual` as `mixed.geometry` does.
     """
-    rows, n = mixed.rows, len(mixed.rows)
-    about = geometry_about(centre, rows, mixed.unit, mixed.admitted)
-    if about is None:
-        _ = mixed.geometry.centred
-        about = geometry_of(torch.cat([centre.unsqueeze(0), rows]), mixed.unit)
+    about, n = mixed.widened(centre), len(mixed.rows)
     if mixed.mixing is None:
         return about
     mixing = torch.zeros(mixed.m + 1, n + 1, dtype=torch.float64)

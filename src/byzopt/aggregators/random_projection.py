@@ -46,25 +46,30 @@ class RandomProjection(PreAggregator):
         return torch.eye(geometry.m, dtype=torch.float64)
 
     def apply(self, mixed: Mixed) -> Mixed:
-        if mixed.rows.shape[1] <= self.k:
+        if mixed.d <= self.k:
             return mixed
-        short = Mixed(self.projected(mixed.rows), mixed.unit)
+        sums = mixed.total(self.projected(mixed.rows, mixed.first, mixed.d))
+        short = Mixed(sums, mixed.unit)
         if mixed.mixing is not None:
             short = short.then(mixed.mixing, affine=False)  # clipping may stand before
-        return Mixed(mixed.rows, mixed.unit, mixed.mixing, short.geometry)
+        return mixed.again(mixed.rows, mixed.mixing, short.geometry)
 
-    def projected(self, rows: Tensor) -> Tensor:
-        """P v_i for all rows: `[n, d] -> [n, k]`, float64.
+    def projected(self, rows: Tensor, first: int = 0, d: int | None = None) -> Tensor:
+        """P v_i for all rows, `[n, d] -> [n, k]`, float64; or what the columns from `first` on, of d, add.
 
         Coordinates are taken k at a time, turned by a random shift and given random signs: sums without
         scattered additions, whose order would vary on a GPU.
         """
-        total = torch.zeros(rows.shape[0], self.k, dtype=torch.float64, device=rows.device)
-        for block, start in enumerate(range(0, rows.shape[1], self.k)):
-            draw = stream(self.seed, "random_projection", self.t, block)
-            part = rows[:, start : start + self.k].double()
-            signs = torch.randint(0, 2, (part.shape[1],), generator=draw) * 2.0 - 1
-            shift = int(torch.randint(self.k, (), generator=draw))
-            wide = torch.nn.functional.pad(part * signs.to(part), (0, self.k - part.shape[1]))
+        k, end = self.k, first + rows.shape[1]
+        d = end if d is None else d
+        total = torch.zeros(rows.shape[0], k, dtype=torch.float64, device=rows.device)
+        for start in range(first // k * k, end, k):
+            draw = stream(self.seed, "random_projection", self.t, start // k)
+            signs = torch.randint(0, 2, (min(k, d - start),), generator=draw) * 2.0 - 1
+            shift = int(torch.randint(k, (), generator=draw))
+            here = slice(max(start, first), min(start + k, end))
+            part = rows[:, here.start - first : here.stop - first].double()
+            part = part * signs[here.start - start : here.stop - start].to(part)
+            wide = torch.nn.functional.pad(part, (here.start - start, start + k - here.stop))
             total += wide.roll(shift, dims=1)
         return total

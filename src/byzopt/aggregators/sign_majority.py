@@ -42,4 +42,4 @@ class SignMajority(CoordinateRule):
             voices = self.voices(block).double()
             won = voices.abs().where(voices.sign() == voices.sum(dim=0).sign(), 0)
             total += (won / won.sum(dim=0).where(won.any(dim=0), 1)).sum(dim=1).cpu()
-        return mixed.through(total / mixed.rows.shape[1])
+        return mixed.through(mixed.total(total) / mixed.d)

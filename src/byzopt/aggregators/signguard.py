@@ -57,4 +57,4 @@ def sign_shares(mixed: Mixed) -> Tensor:
     counts = torch.zeros(mixed.m, 3, dtype=torch.float64, device=mixed.rows.device)
     for block in wide_blocks(mixed):
         counts += torch.stack([(block > 0).sum(1), (block == 0).sum(1), (block < 0).sum(1)], dim=1)
-    return (counts / mixed.rows.shape[1]).cpu()
+    return (mixed.total(counts) / mixed.d).cpu()

@@ -44,7 +44,7 @@ def limit(n: int, d: float) -> float:
 
 def remoteness(mixed: Mixed, dtype: torch.dtype) -> Tensor:
     """Distances `[n]` of finite, unmixed rows from the centre, as shares of the limit: above 1 is suspect."""
-    geometry, d = mixed.geometry, mixed.rows.shape[1]
+    geometry, d = mixed.geometry, mixed.d
     centre, sq_radius = medoid(geometry.sq_dists)
     rounding = _ROUNDINGS * torch.finfo(dtype).eps * float(geometry.sq_norms[centre]) ** 0.5
     reach = limit(geometry.m, dimensions(geometry, centre, d)) * sq_radius**0.5 + rounding

@@ -26,6 +26,9 @@ class WeighingRule(Aggregator):
     def weigh(self, mixed: Mixed) -> Tensor:
         """Weights `[m]` of the mixed rows in the aggregate."""
 
+    def splits(self) -> bool:
+        return True
+
     def influence(self, mixed: Mixed) -> Tensor:
         return mixed.through(self.weigh(mixed))
 
@@ -54,7 +57,7 @@ def squares(mixed: Mixed) -> Tensor:
     total = torch.zeros(mixed.m, dtype=torch.float64, device=mixed.rows.device)
     for block in wide_blocks(mixed):
         total += block.square().sum(dim=1)
-    return total.cpu()
+    return mixed.total(total).cpu()
 
 
 def lengths(mixed: Mixed) -> Tensor:
@@ -67,7 +70,7 @@ def products(mixed: Mixed, i: int) -> Tensor:
     inner = torch.zeros(mixed.m, dtype=torch.float64, device=mixed.rows.device)
     for block in wide_blocks(mixed):
         inner += block @ block[i]
-    return inner.cpu()
+    return mixed.total(inner).cpu()
 
 
 def cosines(mixed: Mixed, norms: Tensor) -> Tensor:
@@ -77,7 +80,7 @@ def cosines(mixed: Mixed, norms: Tensor) -> Tensor:
     for block in wide_blocks(mixed):
         units = block * scale
         total += units @ units.T
-    return total.cpu().clamp_(-1, 1)
+    return mixed.total(total).cpu().clamp(-1, 1)
 
 
 def shrink(norms: Tensor, bound: float) -> Tensor:

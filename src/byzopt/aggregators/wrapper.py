@@ -33,6 +33,9 @@ class Wrapper(Aggregator):
     def tolerating(self, f: int) -> Self:
         return self._around(self.rule.tolerating(f))
 
+    def splits(self) -> bool:
+        return self.rule.splits()
+
     def at(self, t: int) -> Self:
         return self._around(self.rule.at(t))
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from byzopt.errors import require
 
 if TYPE_CHECKING:
     from byzopt.experiments import Result, Spec
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = "byzopt-runs"
 LABELS = {"gap": "Gap f(x) - f* of the honest loss"}
+ENGINES = ("simulated", "torchrun")
 WIDTH = 120  # of the table where stdout is no terminal
 
 
@@ -37,6 +41,13 @@ def command(
         bool, typer.Option("--json", help="Final metrics as one JSON object on stdout.")
     ] = False,
     compare: Annotated[bool, typer.Option(help="Run the spec's variants beside it.")] = True,
+    engine: Annotated[
+        str,
+        typer.Option(help="simulated: in this process; torchrun: over gloo processes, with equal iterates."),
+    ] = "simulated",
+    count: Annotated[
+        int | None, typer.Option("--processes", help="With torchrun: how many. Default: one a worker.")
+    ] = None,
     fresh: Annotated[bool, typer.Option(help="Start again where the directory holds this run.")] = False,
     bound: Annotated[bool, typer.Option(help="Draw what theory promises beside the measurement.")] = False,
 ) -> int:
@@ -50,14 +61,23 @@ def command(
 
     loaded = load(spec, [*(settings or ()), *(more or ())], compare)
     proved = _bound(loaded) if bound else None  # refused before the run, not after
+    require(engine in ENGINES, "The engine", f"be one of {', '.join(ENGINES)}", repr(engine))
     place = out or Path(DEFAULT_ROOT) / f"{_stem(spec)}-{loaded.id[:8]}"
-    with Display(loaded) as display, stop_on_signals() as stopped:
+    with ExitStack() as stack:
+        link = None
+        if engine == "torchrun":
+            from byzopt.experiments.processes import processes
+
+            link = stack.enter_context(processes(loaded, count))
+            if link is None:
+                return 0  # a rank other than 0, which has served
+        display, stopped = stack.enter_context(Display(loaded)), stack.enter_context(stop_on_signals())
 
         def on_round(name: str, t: int) -> bool:
             display.on_round(name, t)
             return stopped()
 
-        result = run(loaded, display.on_record, place, on_round, fresh)
+        result = run(loaded, display.on_record, place, on_round, fresh, link)
     _report(result, place, as_json, proved)
     if not result.interrupted:
         return 0

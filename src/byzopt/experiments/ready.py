@@ -9,7 +9,9 @@ from typing import NamedTuple
 import torch
 
 from byzopt.attacks import Adversary, Attack
+from byzopt.distributed.link import Link
 from byzopt.engines import Engine, LoopState, Simulated, Snapshot, begin, rounds
+from byzopt.engines.process_group import ProcessGroup
 from byzopt.errors import TooManyFaults, UnknownName, unknown
 from byzopt.methods import Method
 from byzopt.servers import Site
@@ -26,6 +28,13 @@ class Plan(NamedTuple):
     stop: dict[str, float]
 
 
+class Over(NamedTuple):
+    """The processes that play a run's workers, and the run's number among those that they play."""
+
+    link: Link
+    run: int
+
+
 class Ready(NamedTuple):
     """A run of which everything is known to work: round 1 has been computed, and nothing else."""
 
@@ -37,14 +46,19 @@ class Ready(NamedTuple):
     first: Snapshot | TooManyFaults
 
 
-def prepare(task: Task, method: Method, attack: Attack, f: int, seed: int, plan: Plan) -> Ready:
+def prepare(
+    task: Task, method: Method, attack: Attack, f: int, seed: int, plan: Plan, over: Over | None = None
+) -> Ready:
     """Build the run and compute its first round, so that whatever does not fit is refused before it starts.
 
-    `task` is not poisoned yet; `f` is the server's tolerance. Errors: `InvalidInput`.
+    `task` is not poisoned yet; `f` is the server's tolerance; `over` says which processes play the workers
+    (None: this one, all of them at once). Errors: `InvalidInput`.
     """
     adversary = Adversary(attack, task.cohort, f)
     task = adversary.poison(task)
-    engine = Simulated(task, method.worker, method.wire, adversary, seed)
+    engine: Engine = Simulated(task, method.worker, method.wire, adversary, seed)
+    if over:
+        engine = ProcessGroup(task, method.worker, method.wire, adversary, seed, *over)
     start = begin(method, task.start(), Site(task.layout, task.proxy()), task.n)
     if plan.stop:
         known = list(task.measure(task.start()))

@@ -9,9 +9,10 @@ from typing import Any
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.attacks import ATTACKS, Attack
+from byzopt.distributed.link import Link
 from byzopt.errors import Status
 from byzopt.experiments.loading import load
-from byzopt.experiments.ready import Plan, Ready, prepare
+from byzopt.experiments.ready import Over, Plan, Ready, prepare
 from byzopt.experiments.session import OnRecord, OnRound, Session
 from byzopt.experiments.spec import MAIN, Spec
 from byzopt.experiments.store import Store
@@ -60,12 +61,13 @@ def run(
     out: str | Path | None = None,
     on_round: OnRound | None = None,
     fresh: bool = False,
+    link: Link | None = None,
 ) -> Result:
     """Run a spec (or the file or preset of that name) and the variants beside it.
 
     With `out` the run is stored there; an unfinished run of the same spec is continued, bit for bit, and a
     finished one is read back, unless `fresh`. Everything is validated, and each variant's first round
-    computed, before the directory is made.
+    computed, before the directory is made. `link` leads to processes that serve the spec (`processes`).
 
     Errors: `InvalidInput`, `MissingData` before any work. What goes wrong later is a status of the outcome.
     """
@@ -76,7 +78,11 @@ def run(
         if store.finished and not fresh:
             return Result(spec, store.outcomes(), store.path)
     tasks: dict[Any, Task] = {}
-    ready = {name: prepared(variant, tasks) for name, variant in spec.variants().items()}
+    variants = spec.variants().items()
+    ready = {
+        name: prepared(variant, tasks, Over(link, number) if link else None)
+        for number, (name, variant) in enumerate(variants)
+    }
     on_record, on_round = on_record or (lambda name, record: None), on_round or (lambda name, t: False)
     session = Session(ready, store, on_record, on_round)
     if store:
@@ -116,11 +122,11 @@ def simulate(
     return Trial(ready, Progress(ready.start), on_record).run(lambda t: False)
 
 
-def prepared(spec: Spec, tasks: dict[Any, Task]) -> Ready:
+def prepared(spec: Spec, tasks: dict[Any, Task], over: Over | None = None) -> Ready:
     """A spec ready to run. Specs that differ in nothing a task depends on share it, by way of `tasks`."""
     key = (spec.task, spec.cohort, spec.seed)
     if key not in tasks:
         tasks[key] = spec.task.build(spec.cohort, spec.seed)
     method = spec.method.build(spec.rule, spec.lr, spec.rounds)
     plan = Plan(spec.rounds, spec.interval, dict(spec.stop))
-    return prepare(tasks[key], method, spec.attack, spec.f, spec.seed, plan)
+    return prepare(tasks[key], method, spec.attack, spec.f, spec.seed, plan, over)

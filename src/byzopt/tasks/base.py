@@ -45,6 +45,10 @@ class Task(ABC):
     def grads(self, x: Tensor, batch: Batch) -> Tensor:
         """Gradients `[n, d]` at `x` `[d]` on `batch`; row i is worker i. The same batch may be used again."""
 
+    def grads_of(self, x: Tensor, batch: Batch, workers: slice) -> Tensor:
+        """Some workers' gradients, `grads(x, batch)[workers]` to rounding. Default: taken from all."""
+        return self.grads(x, batch)[workers]
+
     @abstractmethod
     def measure(self, x: Tensor) -> dict[str, float]:
         """Figures of merit at `x` by name: always `loss`; `grad_norm` of the honest objective, `accuracy`

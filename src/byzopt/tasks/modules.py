@@ -155,6 +155,13 @@ class ModuleTask(Task):
 
         return loss
 
+    def grads_of(self, x: Tensor, batch: Batch | Everything, workers: slice) -> Tensor:
+        if isinstance(batch, Everything):
+            return self.grads(x, Everything(batch.shards[workers]))
+        if any(isinstance(layer, nn.modules.dropout._DropoutNd) for layer in self._module.modules()):
+            return self.grads(x, batch)[workers]  # masks are drawn for all workers at once
+        return self._gradients(x, batch.inputs[workers], batch.targets[workers], batch.t)
+
     @torch.no_grad()
     def measure(self, x: Tensor) -> dict[str, float]:
         figures: dict[str, float] = {}

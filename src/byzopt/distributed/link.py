@@ -1,0 +1,105 @@
+"""A process group as robust rules use it: a few collectives on typed buffers of a fixed layout.
+
+Bytes that arrive are read as numbers of the dtype and shape that both ends know beforehand. Nothing is
+pickled, and so nothing that another rank sends can run code here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from byzopt.errors import require
+
+# Newer releases of torch call it by another name.
+_all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+class Link:
+    """The collectives of `group` (None: all ranks). `sent` counts the payload bytes this rank has sent.
+
+    Buffers live where the backend wants them: on the current GPU for NCCL, else in main memory. Every method
+    is a collective, to be called by all ranks in one order. A rank that is gone, or that hangs beyond the
+    group's timeout, makes the others raise torch's own error.
+
+    Errors: `InvalidInput` without an initialised process group, or outside of `group`.
+    """
+
+    def __init__(self, group: Any = None) -> None:
+        ready = dist.is_available() and dist.is_initialized()
+        remedy = 'Call torch.distributed.init_process_group("gloo") first, and start the script by torchrun.'
+        require(ready, "The process group", "be initialised", "none", remedy)
+        self.group = group
+        self.rank, self.n = dist.get_rank(group), dist.get_world_size(group)
+        require(self.rank >= 0, "This rank", "be in the group", f"rank {dist.get_rank()} outside")
+        nccl = dist.get_backend(group) == "nccl"
+        self.device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+        self.sent = 0
+        self._zero = 0 if group is None else dist.get_global_rank(group, 0)
+
+    def total(self, partial: Tensor) -> Tensor:
+        """The sum over ranks of equal tensors, the same on every rank to the last bit."""
+        whole = partial.to(self.device, copy=True).contiguous()
+        dist.all_reduce(whole, group=self.group)
+        self.sent += 2 * _size(whole) * (self.n - 1) // self.n
+        return whole.to(partial.device)
+
+    def everyone(self, own: Tensor) -> Tensor:
+        """Every rank's tensor of one shape and dtype, `[n, *shape]`."""
+        own = own.to(self.device).contiguous()
+        whole = own.new_empty(self.n, *own.shape)
+        _all_gather(_bytes(whole), _bytes(own), group=self.group)
+        self.sent += _size(own) * (self.n - 1)
+        return whole
+
+    def dealt(self, vec: Tensor) -> Tensor:
+        """Every rank's piece of this rank's columns, `[n, own width]`, from all ranks' vectors `[d]`."""
+        widths = [stop - start for start, stop in map(self.columns(len(vec)).__getitem__, range(self.n))]
+        own, item = widths[self.rank], vec.element_size()
+        block = vec.new_empty(self.n, own)
+        dist.all_to_all_single(
+            _bytes(block), _bytes(vec), [own * item] * self.n, [w * item for w in widths], group=self.group
+        )
+        self.sent += (len(vec) - own) * item
+        return block
+
+    def joined(self, piece: Tensor, d: int) -> Tensor:
+        """The vector `[d]` of which every rank holds the piece over its own columns."""
+        spans = self.columns(d)
+        width = spans[0][1] - spans[0][0]
+        if len(piece) < width:
+            piece = torch.cat([piece, piece.new_zeros(width - len(piece))])
+        return self.everyone(piece).reshape(-1)[:d]
+
+    def columns(self, d: int) -> list[tuple[int, int]]:
+        """Start and stop of every rank's columns: ⌈d/n⌉ each, less or none for the last ones."""
+        width = -(-d // self.n)
+        return [(min(r * width, d), min((r + 1) * width, d)) for r in range(self.n)]
+
+    def at_first(self, own: Tensor) -> Tensor | None:
+        """Every rank's tensor, `[n, *shape]`, on rank 0; None on the others."""
+        own = own.to(self.device).contiguous()
+        whole = own.new_empty(self.n, *own.shape) if self.rank == 0 else None
+        parts = None if whole is None else list(_bytes(whole).view(self.n, -1).unbind(0))
+        dist.gather(_bytes(own), parts, dst=self._zero, group=self.group)
+        self.sent += _size(own) if self.rank else 0
+        return whole
+
+    def from_first(self, vec: Tensor) -> Tensor:
+        """Rank 0's `vec`; the others give a tensor of the same shape and dtype, which is left alone."""
+        copy = vec.to(self.device, copy=True).contiguous()
+        dist.broadcast(_bytes(copy), src=self._zero, group=self.group)
+        self.sent += _size(copy) if self.rank == 0 else 0
+        return copy
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """The memory of a contiguous tensor as bytes: not every backend knows every dtype."""
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

@@ -1,0 +1,183 @@
+"""An optimizer in the manner of `torch.optim` whose workers are the ranks of a process group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from byzopt.aggregators.filters import At
+from byzopt.distributed.flat import Flat
+from byzopt.distributed.header import recipe_text
+from byzopt.distributed.link import Link
+from byzopt.distributed.reduce import exchanged
+from byzopt.distributed.topologies import OnVerdict, Topology, Turn, check
+from byzopt.errors import InvalidInput, require
+from byzopt.methods import Method
+from byzopt.servers import Site
+from byzopt.states import freeze, thaw
+from byzopt.workers import Oracle
+
+Params = Iterable[Tensor] | Iterable[dict[str, Any]] | DistributedDataParallel
+Closure = Callable[[], Any]
+
+
+class Progress(NamedTuple):
+    """What a rank carries from step to step: finished rounds, then the states of the method's four parts."""
+
+    t: int
+    step: Any
+    filter: Any
+    worker: Any | None
+    wire: Any | None
+    bits: float
+
+
+class RobustOptimizer(torch.optim.Optimizer):
+    """Any `Method` over the ranks of `group`: each rank is one worker, and all take the same step.
+
+    `params` are a model's parameters, or a `DistributedDataParallel` model, which then leaves gradients
+    local: averaging them before the rule would undo it. On construction all ranks take rank 0's parameters.
+    `step` takes the gradients that the last `backward` left (none count as zeros), updates this rank's
+    estimator (worker momentum), sends the message, gets the robust aggregate and makes the server's step,
+    whose iterate it writes into the parameters. It owns the iterate: other changes to the parameters between
+    steps are overwritten. `lr` of the one parameter group is the scale of the server's step, for schedulers
+    to change.
+
+    `topology`: see `byzopt.distributed.topologies`. `watch` is called with the `Verdict` of each step, or of
+    every `watch.every`-th where it has such a number; all ranks give one or none.
+
+    Errors: `InvalidInput` for more than one parameter group, parameters of several dtypes or devices, a
+    filter that the topology cannot serve, a rule that cannot work on so many ranks; in `step` as
+    `robust_all_reduce`.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        method: Method,
+        lr: float,
+        *,
+        group: Any = None,
+        topology: Topology = "sharded",
+        watch: OnVerdict = None,
+    ) -> None:
+        if isinstance(params, DistributedDataParallel):
+            from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
+
+            params.register_comm_hook(None, noop_hook)
+            params = params.parameters()
+        super().__init__(cast(Any, params), {"lr": lr})
+        require(len(self.param_groups) == 1, "The parameters", "be one group", len(self.param_groups))
+        check(topology, method.filter)
+        self.method, self.topology, self.watch = method, topology, watch
+        self.link = Link(group)
+        self.flat = Flat([p for p in self.param_groups[0]["params"] if p.requires_grad])
+        self.flat.write(self.link.from_first(self.flat.read()).to(self.flat.device))
+        self.progress = self._begun()
+        self._paced = hasattr(method.step, "lr")
+        step = replace(cast(Any, method.step), lr=1.0) if self._paced else method.step
+        self._plan = recipe_text((method.worker, method.wire, method.filter, step))
+
+    @property
+    def rounds(self) -> int:
+        """Finished rounds."""
+        return self.progress.t
+
+    @property
+    def bits(self) -> float:
+        """Bits of messages this rank has sent, as its channel counts them."""
+        return self.progress.bits
+
+    def answer(self) -> Tensor:
+        """The iterate `[d]` that the method would return now: the parameters, for most methods."""
+        return self.method.step.answer(self.progress.step)
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Any:
+        """One round. A `closure` (zero the gradients, take the loss, `backward`, return the loss) is called
+        first, and once more for each further point at which the method wants this sample's gradient."""
+        loss = None if closure is None else self._called(closure)
+        said, worker, x = self._message(closure)
+        state, t = self.progress, self.progress.t + 1
+        heard, wire, bits = self.method.wire.init(said) if t == 1 else self.method.wire.send(state.wire, said)
+        turn = Turn(self.method.filter, state.filter, At(t, x), self._listener(t))
+        g, memory = exchanged(self.link, heard[0], self.topology, turn, self._plan)
+        step = self._stepper().tell(state.step, g)
+        self.progress = Progress(t, step, memory, worker, wire, state.bits + bits)
+        self.flat.write(self.method.step.ask(step))
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """This rank's own state: plain data and tensors, for `torch.save` and `weights_only=True`.
+
+        Every rank keeps its own, for its momentum is its own; see `byzopt.distributed.keep`.
+        """
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.param_groups]
+        who = {"rank": self.link.rank, "ranks": self.link.n, "recipe": self._plan}
+        return {**who, "state": freeze(self.progress), "param_groups": groups}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on, bit for bit, from what `state_dict` gave on this rank; the parameters are set, too.
+
+        Errors: `InvalidInput` for another rank's state, another number of ranks, another method or model.
+        """
+        found = {key: state_dict.get(key) for key in ("rank", "ranks", "recipe")}
+        own = {"rank": self.link.rank, "ranks": self.link.n, "recipe": self._plan}
+        remedy = "Load on every rank its own state, into the same optimizer."
+        require(found == own, "A state", f"be of {own}", found, remedy)
+        frozen = state_dict["state"]
+        self.progress = thaw(frozen, self._begun() if frozen[0] == 0 else self._rehearsed())
+        for group, kept in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            group.update(kept)
+        self.flat.write(self.method.step.ask(self.progress.step))
+
+    def _stepper(self) -> Any:
+        """The server's step at the group's present `lr`."""
+        step, lr = self.method.step, float(self.param_groups[0]["lr"])
+        return replace(cast(Any, step), lr=lr) if self._paced else step
+
+    def _begun(self) -> Progress:
+        x = self.flat.read()
+        step = self.method.step.init(x, Site(self.flat.layout))
+        return Progress(0, step, self.method.filter.init(x, self.link.n), None, None, 0.0)
+
+    def _rehearsed(self) -> Progress:
+        """The structure of the state after round 1, from a round of zeros that is not sent."""
+        begun, x = self._begun(), self.flat.read()
+        zeros = Oracle(1, lambda point: torch.zeros_like(point).unsqueeze(0), lambda point: _no_full())
+        said, worker = self.method.worker.init(x, zeros)
+        return begun._replace(worker=worker, wire=self.method.wire.init(said)[1])
+
+    def _message(self, closure: Closure | None) -> tuple[Tensor, Any, Tensor]:
+        """This rank's message as rows `[1, d]`, its estimator's next state, and the point it is about."""
+        x = self.method.step.ask(self.progress.step)
+        first = self.flat.gradient()
+
+        def gradient(point: Tensor) -> Tensor:
+            if point is x or torch.equal(point, x):
+                return first.unsqueeze(0)
+            require(closure is not None, "This method's `step`", "be given a closure: it asks twice", "none")
+            self.flat.write(point)
+            self._called(cast(Closure, closure))
+            return self.flat.gradient().unsqueeze(0)
+
+        oracle = Oracle(self.progress.t + 1, gradient, lambda point: _no_full())
+        if self.progress.t == 0:
+            return *self.method.worker.init(x, oracle), x
+        return *self.method.worker.step(self.progress.worker, x, oracle), x
+
+    def _called(self, closure: Closure) -> Any:
+        with torch.enable_grad():
+            return closure()
+
+    def _listener(self, t: int) -> OnVerdict:
+        return self.watch if self.watch and t % int(getattr(self.watch, "every", 1)) == 0 else None
+
+
+def _no_full() -> Tensor:
+    raise InvalidInput("An optimizer has no full gradient. Use a method that needs none.")

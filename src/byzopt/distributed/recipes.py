@@ -1,0 +1,78 @@
+"""Optimizers by name: `ByzNSGDM` and `RobustSGD`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from byzopt.aggregators import Aggregator, rule_from
+from byzopt.distributed.optimizer import Params, RobustOptimizer
+from byzopt.distributed.topologies import OnVerdict, Topology
+from byzopt.errors import require
+from byzopt.methods import METHODS, Method
+from byzopt.servers import Descent, Step
+from byzopt.wire import Channel, Direct
+from byzopt.workers import Plain, WorkerMomentum
+
+
+class ByzNSGDM(RobustOptimizer):
+    """Normalised SGD with worker momentum behind a robust rule (arXiv:2603.12512, Algorithm 1).
+
+    `rule` by name or as a recipe, with tolerance `f`; further settings are those of
+    `byzopt.methods.ByzNSGDM` (`eta`, `schedule`, `norm`, `momentum`, `start`, `order`, `cutoff`), as recipes
+    or plain data. `rounds` is the length of the run, for schedules with a horizon. The rest as in
+    `RobustOptimizer`.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 0.1,
+        *,
+        rule: Aggregator | str = "nnm >> rfa",
+        f: int | None = None,
+        rounds: int | None = None,
+        group: Any = None,
+        topology: Topology = "sharded",
+        watch: OnVerdict = None,
+        **settings: Any,
+    ) -> None:
+        recipe = METHODS.build({"name": "byz_nsgdm", **settings})
+        method = recipe.build(tolerant(rule, f), lr, rounds)
+        super().__init__(params, method, lr, group=group, topology=topology, watch=watch)
+
+
+class RobustSGD(RobustOptimizer):
+    """SGD whose average of gradients is a robust rule, with momentum on the workers' side.
+
+    `lr` and `momentum` μ mean what they mean in `torch.optim.SGD`: v <- μ v + g from v = g, on every rank for
+    itself, and x <- x - lr Agg(v_1 .. v_n); with the mean as rule it is that optimizer. In the convention of
+    this library that is a heavy ball of η = 1 - μ. `step` puts another server step in the place of descent
+    (then `lr` is the step's own unless given), `wire` a channel in the place of the plain one. The rest as in
+    `ByzNSGDM`.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | None = None,
+        momentum: float = 0.0,
+        *,
+        rule: Aggregator | str = "nnm >> rfa",
+        f: int | None = None,
+        step: Step | None = None,
+        wire: Channel | None = None,
+        group: Any = None,
+        topology: Topology = "sharded",
+        watch: OnVerdict = None,
+    ) -> None:
+        require(0 <= momentum < 1, "Parameter `momentum`", "lie in [0, 1)", momentum)
+        lr = float(getattr(step, "lr", 1e-3)) if lr is None else lr
+        worker = WorkerMomentum(1 - momentum, "heavy_ball", "first_gradient") if momentum else Plain()
+        filter = tolerant(rule, f).as_filter()
+        method = Method(worker, wire or Direct(), filter, step or Descent(lr))
+        super().__init__(params, method, lr, group=group, topology=topology, watch=watch)
+
+
+def tolerant(rule: Aggregator | str, f: int | None) -> Aggregator:
+    """The rule of that name or recipe; `f`, where given, fills what a name leaves out."""
+    return rule_from(rule, **({} if f is None else {"f": f}))

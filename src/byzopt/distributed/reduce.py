@@ -1,0 +1,68 @@
+"""`robust_all_reduce`: an all-reduce in which a robust rule stands in the place of the sum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from byzopt.aggregators import Aggregator, rule_from
+from byzopt.aggregators.filters import At, RoundRule
+from byzopt.distributed.header import meet, recipe_text
+from byzopt.distributed.link import Link
+from byzopt.distributed.topologies import WAYS, OnVerdict, Topology, Turn, check
+
+
+def robust_all_reduce(
+    vector: Tensor,
+    rule: Aggregator | str,
+    group: Any = None,
+    topology: Topology = "sharded",
+    *,
+    f: int | None = None,
+    t: int = 0,
+    watch: OnVerdict = None,
+) -> Tensor:
+    """`rule` of all ranks' vectors, on every rank: `[d] -> [d]`, in the vector's dtype and on its device.
+
+    `group` is a process group (None: all ranks), one row each; `topology` as in `topologies`. `f` fills what
+    a rule given by name leaves out. `t` is the round for `watch`, which is called with this round's
+    `Verdict`; all ranks watch or none. Rules that draw lots take their round as `rule.at(t)`. Equal to
+    `rule(rows)` on all rows to rounding; the same bits on every rank ("replicated": on equal machines).
+
+    With NCCL the vector should be on the GPU, with gloo in main memory; elsewhere it is copied there and
+    back. Cost: see `topologies`; one more exchange of six numbers, in which ranks agree on what they bring.
+
+    Errors, on all ranks alike and before any row is sent: `InvalidInput` for vectors that differ in shape,
+    dtype or round, for rules that differ, for a rule that does not suit n or the topology; `TooManyFaults`,
+    which names the ranks, when more vectors than the rule tolerates are not finite.
+    """
+    link, rule = Link(group), rule_from(rule, **({} if f is None else {"f": f}))
+    still = Still(rule)
+    return exchanged(link, vector, topology, Turn(still, (), At(t, vector), watch), recipe_text(rule))[0]
+
+
+def exchanged(link: Link, vector: Tensor, topology: Topology, turn: Turn, plan: str) -> tuple[Tensor, Any]:
+    """The aggregate of all ranks' vectors and the filter's next state; all ranks must share the `plan`."""
+    vec = vector.detach().to(link.device)
+    sizes = meet(link, vec, turn.at.t, f"{topology} {plan} {turn.tell is not None}")
+    check(topology, turn.filter)
+    out, state = WAYS[topology](link, vec.contiguous(), sizes, turn)
+    return out.to(vector.device), state
+
+
+@dataclass(frozen=True)
+class Still(RoundRule):
+    """A rule as it is in every round."""
+
+    rule: Aggregator
+
+    def init(self, x0: Tensor, n: int) -> tuple[()]:
+        return ()
+
+    def now(self, state: tuple[()], at: At) -> Aggregator:
+        return self.rule
+
+    def after(self, state: tuple[()], out: Tensor) -> tuple[()]:
+        return ()

@@ -1,0 +1,106 @@
+"""All rows, some columns: what a rank holds after the exchange, with the geometry of whole rows.
+
+This is the one place that knows how rules look at rows. Sums over columns are all-reduced; what is decided on
+them is decided on every rank, from the same bits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from byzopt import linalg
+from byzopt.aggregators.geometry import Geometry, Origin, medoid
+from byzopt.aggregators.mixed import Mixed
+from byzopt.distributed.link import Link
+
+_FAR = 64.0  # as in aggregators.geometry: how far (squared) the pivot may be from the bulk
+_TINY = 1e-30
+_SMALL = 1 << 16
+
+
+class Shard(Mixed):
+    """Columns `first ..` of n finite rows of length d, in units of `unit`, one of `link.n` such pieces."""
+
+    def __init__(
+        self,
+        rows: Tensor,
+        unit: float,
+        link: Link,
+        d: int,
+        mixing: Tensor | None = None,
+        geometry: Geometry | None = None,
+    ) -> None:
+        self.link, self.first, self._d = link, link.columns(d)[link.rank][0], d
+        super().__init__(rows, unit, mixing, geometry or summed(rows, unit, link, d))
+
+    @property
+    def d(self) -> int:
+        return self._d
+
+    def total(self, partial: Tensor) -> Tensor:
+        return self.link.total(partial)
+
+    def again(self, rows: Tensor, mixing: Tensor | None = None, geometry: Geometry | None = None) -> Shard:
+        return Shard(rows, self.unit, self.link, self._d, mixing, geometry)
+
+    def widened(self, centre: Tensor) -> Geometry:
+        rows = torch.cat([centre.unsqueeze(0), self.rows])
+        return summed(rows, self.unit, self.link, self._d)
+
+
+def summed(rows: Tensor, unit: float, link: Link, d: int) -> Geometry:
+    """The geometry of rows `[n, d]` of which every rank holds some columns: partial products are summed.
+
+    The pivot is chosen as for whole rows. All that is read is on all ranks the same, so all make the same
+    passes.
+    """
+    pivot = 0
+
+    def product(dtype: torch.dtype) -> Tensor:
+        return link.total(linalg.gram(rows, rows[pivot], dtype)).cpu()
+
+    def centred() -> Tensor:
+        nonlocal pivot
+        dtype = torch.float64 if len(rows) * d <= _SMALL else linalg.compute_dtype(rows.dtype)
+        gram = product(dtype)
+        for _ in range(len(rows)):
+            fits = bool(torch.isfinite(gram).all())
+            best, width = medoid(linalg.sq_dists_of(gram)) if fits else (pivot, 0.0)
+            near = fits and float(gram[best, best]) <= _FAR * width
+            if dtype != torch.float64 and (not fits or (near and width < _TINY)):
+                dtype = torch.float64
+            elif near or best == pivot:
+                break
+            else:
+                pivot = best
+            gram = product(dtype)
+        return _equated(rows, gram, link)
+
+    def origin() -> Origin:
+        n = len(rows)
+        sums = torch.zeros(2 * n + 1, dtype=torch.float64, device=rows.device)
+        for piece, block in linalg.column_blocks(rows, torch.float64):
+            p = rows[pivot, piece].to(torch.float64)
+            sums[:n] += (block - p) @ p
+            sums[n:-1] += block.square().sum(dim=1)
+            sums[-1] += p @ p
+        whole = link.total(sums).cpu()
+        return Origin(whole[:n], whole[-1], whole[n:-1])
+
+    return Geometry(len(rows), centred, origin, unit)
+
+
+def _equated(rows: Tensor, gram: Tensor, link: Link) -> Tensor:
+    """`gram` with equal rows made equal to the last bit, as for whole rows."""
+    sizes = gram.diagonal()
+    close = linalg.sq_dists_of(gram) <= 1e-5 * (sizes.unsqueeze(-1) + sizes)
+    pairs = close.tril(-1).nonzero().tolist()
+    if not pairs:
+        return gram
+    differ = torch.tensor([not torch.equal(rows[i], rows[j]) for j, i in pairs], dtype=torch.float64)
+    kind = list(range(len(sizes)))
+    for (j, i), apart in zip(pairs, link.total(differ).tolist(), strict=True):
+        if not apart and kind[j] == j and kind[i] == i:
+            kind[j] = i
+    return gram[kind][:, kind]

@@ -1,0 +1,52 @@
+"""What a round made of every rank's row: its weight in the answer, its remoteness, whether it was dropped."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from byzopt.aggregators import Aggregator
+from byzopt.aggregators.inputs import admit
+from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.suspicion import remoteness
+
+
+class Verdict(NamedTuple):
+    """Round `t` as a watch sees it, about n ranks.
+
+    `weights` `[n]` (float64) are the rows' weights in the answer, as in `rule.explain`; `remote` `[n]` their
+    distances from the tightest majority as shares of what is still unsuspicious (above 1 is suspect: see
+    `aggregators.suspicion`), ∞ for rows that are not finite. `dropped` are those ranks. Where the filter is
+    no pure rule, weights are even among the finite.
+    """
+
+    t: int
+    weights: Tensor
+    remote: Tensor
+    dropped: tuple[int, ...]
+
+
+def judged(t: int, rule: Aggregator | None, mixed: Mixed, finite: Tensor, dtype: torch.dtype) -> Verdict:
+    """The verdict on `mixed`, the finite ones of n rows in `dtype`, for which `rule` has been made ready."""
+    n = int(finite.sum())
+    weights = torch.full((n,), 1 / n, dtype=torch.float64) if rule is None else rule.influence(mixed)
+    dropped = tuple((~finite).nonzero().flatten().tolist())
+    return Verdict(
+        t, _placed(weights, finite, 0.0), _placed(remoteness(mixed, dtype), finite, torch.inf), dropped
+    )
+
+
+def judged_whole(t: int, rule: Aggregator | None, rows: Tensor) -> Verdict:
+    """The verdict on all rows `[n, d]`, of which `rule` can lose those that are not finite."""
+    finite = torch.isfinite(rows).all(dim=1)
+    if rule is None:
+        return judged(t, None, Mixed(rows[finite]), finite.cpu(), rows.dtype)
+    ready, kept, unit = admit(rule, rows)
+    return judged(t, ready, Mixed(kept, unit), finite.cpu(), rows.dtype)
+
+
+def _placed(values: Tensor, finite: Tensor, other: float) -> Tensor:
+    whole = torch.full(finite.shape, other, dtype=torch.float64)
+    return whole.masked_scatter(finite, values.detach().to("cpu", torch.float64))

@@ -1,0 +1,100 @@
+"""Whole jobs: torchrun on the examples, a rank killed on the way, a spec over processes."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from byzopt.experiments import load, run
+from byzopt.experiments.processes import processes
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "harden_torchrun"
+
+
+def torchrun(ranks, script, *arguments):
+    launch = ["--standalone", f"--nproc-per-node={ranks}", "--max-restarts=2"]
+    command = [sys.executable, "-m", "torch.distributed.run", *launch, str(EXAMPLES / script), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_scripts_differ_in_two_lines():
+    before, after = ((EXAMPLES / f"{name}.py").read_text() for name in ("before", "after"))
+    code = [text.split('"""', 2)[2].splitlines() for text in (before, after)]
+    changed = [line for line in difflib.ndiff(*code) if line[0] in "+-" and line[2:].strip()]
+    assert [line[0] for line in changed] == ["+", "-", "+"]
+    assert changed[0] == "+ from byzopt.distributed import RobustSGD"
+
+
+def test_the_hardened_script_learns_although_one_of_four_ranks_is_faulty():
+    out = torchrun(4, "after.py", "--faulty", "1")
+    assert float(re.search(r"accuracy ([0-9.]+)", out)[1]) > 0.93
+
+
+def test_a_killed_rank_is_restarted_and_the_result_is_the_same(tmp_path):
+    found = {}
+    for name, die_at in (("whole", "0"), ("killed", "27")):
+        out = tmp_path / f"{name}.pt"
+        given = ["--keep", str(tmp_path / name), "--out", str(out), "--steps", "40", "--die-at", die_at]
+        torchrun(3, "elastic.py", *given)
+        found[name] = torch.load(out, weights_only=True)
+    assert found["whole"]["start"] == 0
+    assert found["killed"]["start"] == 20
+    assert torch.equal(found["whole"]["x"], found["killed"]["x"])
+
+
+SPEC = """
+task = {task}
+rule = "nnm >> rfa"
+method = "robust_sgdm"
+attack = {attack}
+n = 7
+f = 2
+rounds = 12
+lr = 0.1
+eval_every = 4
+"""
+
+
+@pytest.mark.parametrize(
+    "task, attack, count",
+    [
+        ('"quartic"', '"alie"', 3),
+        ('{name = "digits", dtype = "float64", hidden = [8]}', '"label_flip"', 3),
+        ('{name = "digits", dtype = "float64", hidden = [8]}', '{name = "stale", delay = 2}', 7),
+    ],
+)
+def test_over_processes_a_spec_runs_as_in_one(tmp_path, task, attack, count):
+    path = tmp_path / "spec.toml"
+    path.write_text(SPEC.format(task=task, attack=attack))
+    spec = load(path)
+    alone = run(spec, out=tmp_path / "alone")
+    with processes(spec, count) as link:
+        stopped = run(spec, out=tmp_path / "many", link=link, on_round=lambda name, t: t == 5)
+        assert stopped.interrupted
+        many = run(spec, out=tmp_path / "many", link=link)  # all states are sent out again
+    assert len(alone.main.records) == len(many.main.records) == 4
+    for one, other in zip(alone.main.records, many.main.records, strict=True):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            assert other[key] == pytest.approx(value, rel=1e-12, abs=1e-14), key
+    assert torch.allclose(alone.main.x, many.main.x, rtol=1e-12, atol=1e-13)
+
+
+def test_the_command_runs_over_processes(tmp_path):
+    given = ["byz-nsgdm/quartic", "rounds=3", "--no-compare", "--json", "--out", str(tmp_path / "out")]
+    engine = ["--engine", "torchrun", "--processes", "2"]
+    command = [sys.executable, "-m", "byzopt", "run", *given, *engine]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rounds"] == 3
