@@ -79,6 +79,12 @@ def command(
 
         result = run(loaded, display.on_record, place, on_round, fresh, link)
     _report(result, place, as_json, proved)
+    if proved is not None and proved.key not in result.metrics:
+        remedy = "set task.gap=true" if proved.key == "gap" else "take another task"
+        print(
+            f"byzopt: no bound drawn: it is on {proved.key!r}, which this task does not measure; {remedy}",
+            file=sys.stderr,
+        )
     if not result.interrupted:
         return 0
     words = [word for word in sys.argv[1:] if word != "--fresh"]

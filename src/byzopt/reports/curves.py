@@ -101,7 +101,10 @@ def _bound(axes: Any, bound: Bound) -> None:
     axes.plot(bound.rounds, bound.values, color="0.4", linestyle=":", linewidth=1.6)
     axes.set_yscale("log")
     axes.set_ylim(top=2 * max(bound.values))
-    axes.annotate("proved bound", (bound.rounds[-1], bound.values[-1]), ha="right", va="bottom", fontsize=9)
+    end = (bound.rounds[-1], bound.values[-1])
+    axes.annotate(
+        "proved bound", end, (0, 5), textcoords="offset points", ha="right", va="bottom", fontsize=9
+    )
 
 
 def _line(panel: Panel, outcome: Outcome) -> tuple[list[float], list[float]]:

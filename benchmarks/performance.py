@@ -1,0 +1,127 @@
+"""Writes docs/performance.md from the stored results of the other benchmarks.
+
+    python benchmarks/performance.py
+
+Run benchmarks/rules.py, simulation.py, allreduce.py and startup.py first; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from _peers_env import RESULTS, ROOT, described, table
+
+HEAD = """# Performance
+
+Written by `python benchmarks/performance.py` from the results that the other benchmarks stored; nothing is
+typed in. Every figure comes with its command, and every ratio was taken side by side in one run, answers
+compared first. Times move with the machine; ratios are what counts.
+
+| what | command | all figures |
+| --- | --- | --- |
+| rules and chains | `python benchmarks/rules.py` | [rules](results/rules.md) |
+| rounds of simulated training, one run and 27 | `python benchmarks/simulation.py` | [simulation](results/simulation.md) |
+| robust all-reduce | `python benchmarks/allreduce.py` | [allreduce](results/allreduce.md) |
+| imports and the command line | `python benchmarks/startup.py` | [startup](results/startup.md) |
+
+How it is done: [architecture](architecture.md#two-kinds-of-rule).
+"""
+# (rule, n, d, best peer over torch alone, best peer over compiled, compiled over floor): what we aim at.
+AIMS: tuple[tuple[str, int, int, float, float, float], ...] = (
+    ("median", 20, 1_000_000, 12, 100, 2),
+    ("trimmed_mean", 20, 1_000_000, 12, 100, 2),
+    ("meamed", 20, 1_000_000, 12, 100, 2),
+    ("median", 100, 100_000, 4, 20, 0),
+    ("trimmed_mean", 100, 100_000, 4, 20, 0),
+    ("krum", 20, 1_000_000, 5, 12, 2),
+    ("multi_krum", 20, 1_000_000, 5, 12, 2),
+    ("geometric_median", 20, 1_000_000, 40, 100, 2),
+    ("centered_clipping", 20, 1_000_000, 1.8, 4, 2),
+    ("mda", 20, 1_000_000, 15, 40, 2),
+    ("nnm >> krum", 20, 1_000_000, 12, 25, 2),
+    ("nnm >> rfa", 20, 1_000_000, 40, 80, 2),
+    ("nnm >> median", 20, 1_000_000, 5, 15, 0),
+    ("nnm >> trimmed_mean", 20, 1_000_000, 5, 15, 0),
+)
+
+
+def stored(name: str) -> Any:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def rules(found: Any) -> Iterator[str]:
+    lines = {(line["rule"], line["n"], line["d"]): line for line in found["lines"]}
+    yield f"## Rules\n\n{described(found['machine'])}. Aims are in brackets.\n"
+    rows = []
+    for rule, n, d, torch, compiled, over in AIMS:
+        line = lines.get((rule, n, d))
+        if line is None or not line["peers"]:
+            continue
+        peer, best = min(line["peers"].items(), key=lambda pair: pair[1])
+        rows.append(
+            [
+                f"`{rule}`",
+                f"{n} x {d:,}",
+                f"{best:.3g} ms ({peer})",
+                f"{line['torch']:.3g} ms",
+                f"{line['compiled']:.3g} ms",
+                f"{best / line['torch']:.3g}x [{torch:g}x]",
+                f"{best / line['compiled']:.3g}x [{compiled:g}x]",
+                f"{line['compiled'] / line['floor']:.2f}x [{over:g}x]" if line["floor"] and over else None,
+            ]
+        )
+    head = ["rule", "n x d", "best peer", "torch alone", "compiled", "peer / torch", "peer / compiled"]
+    yield table([*head, "compiled / floor"], rows)
+    mean = [line for line in found["lines"] if line["rule"] == "mean"]
+    rows = [[f"{m['n']} x {m['d']:,}", m["rows.mean(0)"], m["torch"], m["compiled"]] for m in mean]
+    yield "The mean beside `rows.mean(0)`, in ms:\n"
+    yield table(["n x d", "`rows.mean(0)`", "torch alone", "compiled"], rows)
+    yield "How cost grows, compiled, in ms:\n"
+    names = list(dict.fromkeys(line["rule"] for line in found["growth"]))
+    at = {(line["n"], line["d"], line["rule"]): line["compiled"] for line in found["growth"]}
+    sizes = list(dict.fromkeys((line["n"], line["d"]) for line in found["growth"]))
+    grown = [[f"n = {n}, d = {d:,}", *(at[n, d, name] for name in names)] for n, d in sizes]
+    yield table(["size", *(f"`{name}`" for name in names)], grown)
+    yield (
+        "Coordinate rules are linear in d and grow with n as a selection network, about n log² n; geometric\n"
+        "rules cost n² d multiply-adds, once. Memory beside the rows is O(n² + block).\n"
+    )
+
+
+def simulation(found: Any) -> Iterator[str]:
+    yield f"## Rounds of simulated training\n\n{described(found['machine'])}. Milliseconds a round.\n"
+    lines = found["rounds"]
+    yield table(list(lines[0]), [list(line.values()) for line in lines])
+
+
+def startup(found: Any) -> Iterator[str]:
+    seconds = found["seconds"]
+    base = seconds["import torch"]
+    rows = [
+        [f"`{name}`", value, value - base if name.startswith("import torch, ") else None]
+        for name, value in seconds.items()
+    ]
+    yield f"## Starting\n\n{described(found['machine'])}. Seconds; aims: 0.3 beyond torch, 0.5 for `--help`.\n"
+    yield table(["what", "seconds", "beyond torch"], rows)
+
+
+PARTS: dict[str, Callable[[Any], Iterator[str]]] = {
+    "rules": rules,
+    "simulation": simulation,
+    "startup": startup,
+}
+
+
+def main() -> None:
+    text = [HEAD]
+    for name, part in PARTS.items():
+        found = stored(name)
+        text += [f"## {name}\n\nNot measured yet.\n"] if found is None else part(found)
+    (ROOT / "docs" / "performance.md").write_text("\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
