@@ -22,7 +22,7 @@ compared first. Times move with the machine; ratios are what counts.
 | what | command | all figures |
 | --- | --- | --- |
 | rules and chains | `python benchmarks/rules.py` | [rules](results/rules.md) |
-| rounds of simulated training, one run and 27 | `python benchmarks/simulation.py` | [simulation](results/simulation.md) |
+| rounds of training | `python benchmarks/simulation.py` | [simulation](results/simulation.md) |
 | robust all-reduce | `python benchmarks/allreduce.py` | [allreduce](results/allreduce.md) |
 | imports and the command line | `python benchmarks/startup.py` | [startup](results/startup.md) |
 
@@ -104,7 +104,7 @@ def startup(found: Any) -> Iterator[str]:
         [f"`{name}`", value, value - base if name.startswith("import torch, ") else None]
         for name, value in seconds.items()
     ]
-    yield f"## Starting\n\n{described(found['machine'])}. Seconds; aims: 0.3 beyond torch, 0.5 for `--help`.\n"
+    yield f"## Starting\n\n{described(found['machine'])}. Seconds [0.3 beyond torch; 0.5 for help].\n"
     yield table(["what", "seconds", "beyond torch"], rows)
 
 
