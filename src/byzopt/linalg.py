@@ -14,7 +14,7 @@ from torch import Tensor
 from byzopt import kernels
 
 BLOCK_BYTES = 1 << 19
-PIECE_BYTES = 1 << 22  # of rows that have to be converted before a kernel reads them
+PIECE_BYTES = 1 << 24  # of rows that have to be converted before a kernel reads them
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -63,7 +63,7 @@ def gram(rows: Tensor, pivot: Tensor | None = None, dtype: torch.dtype | None = 
 def _gram(rows: Tensor, pivot: Tensor) -> Tensor:
     n, d = rows.shape
     total = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
-    width = min(d, max(64, (PIECE_BYTES if not rows.is_cuda else 1 << 26) // (n * rows.element_size())))
+    width = min(d, max(64, (PIECE_BYTES // 4 if not rows.is_cuda else 1 << 26) // (n * rows.element_size())))
     scratch = torch.empty(n, width, dtype=rows.dtype, device=rows.device)
     for start in range(0, d, width):
         piece = slice(start, min(start + width, d))
