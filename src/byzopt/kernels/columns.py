@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ _DEEP = 4  # vectors at a time while mixing
 _QUICK = 64  # rows up to which compiling takes less than a tenth of a second
 _TALL = 512  # rows above which it takes too long
 _WORTH = 1 << 21  # numbers from which the time between is soon won back
+_asked: Counter[tuple[int, int]] = Counter()
 
 
 class Plan(NamedTuple):
@@ -33,10 +35,18 @@ class Plan(NamedTuple):
 
 
 def reduces(rows: Tensor, mixing: Tensor | None = None) -> bool:
-    """Whether `columns` fits usable `rows`: wide enough for a step, and worth the compiling."""
+    """Whether `columns` fits usable `rows`: wide enough for a step, and worth the compiling.
+
+    Many rows take seconds to compile for, so that is left to the second time that they are asked for.
+    """
     n, d = rows.shape
     m = n if mixing is None else len(mixing)
-    return d >= _step(rows, mixing) and max(n, m) <= _TALL and (m <= _QUICK or d * m >= _WORTH)
+    if d < _step(rows, mixing) or max(n, m) > _TALL:
+        return False
+    if m <= _QUICK:
+        return True
+    _asked[n, m] += d * m >= _WORTH
+    return _asked[n, m] > 1
 
 
 def columns(rows: Tensor, plan: Plan, mixing: Tensor | None, out: Tensor) -> bool:
