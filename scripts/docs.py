@@ -24,6 +24,8 @@ from byzopt.registry import Registry, plain
 from byzopt.schedules import SCHEDULES
 from byzopt.servers import INNERS, NORMS
 from byzopt.tasks import PARTITIONS, PROXIES, TASKS
+from byzopt.wire import CHANNELS, COMPRESSORS, DOWNLINKS
+from byzopt.workers import ESTIMATORS
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -61,6 +63,13 @@ OTHERS: dict[str, tuple[Registry[Any], str]] = {
     "schedules": (SCHEDULES, "`method.schedule`: step sizes by round, as factors of `lr`."),
     "proxies": (PROXIES, "`task.proxy`: the loss that the server owns, for `pigs` and `aeg_prox`."),
     "inner_solvers": (INNERS, "`method.inner` of `pigs` and `aeg_prox`: who solves their subproblem."),
+    "compressors": (
+        COMPRESSORS,
+        "`method.compressor` of compressed methods, and `method.down` of byz_ef21_bc.",
+    ),
+    "channels": (CHANNELS, "How messages cross the wire; a method chooses its own."),
+    "downlinks": (DOWNLINKS, "How the server's point reaches the workers; a method chooses its own."),
+    "estimators": (ESTIMATORS, "What honest workers compute and want to say; a method chooses its own."),
     "norms": (NORMS, "`method.norm` of `byz_nsgdm`: the norm in which a step has length γ_k."),
 }
 

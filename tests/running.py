@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from byzopt.aggregators import Aggregator
-from byzopt.attacks import ATTACKS, Adversary, Attack
+from byzopt.attacks import ATTACKS, Adversary, Attack, Base, Placement
 from byzopt.cohort import Cohort
 from byzopt.engines import Simulated, Snapshot, begin, rounds
 from byzopt.methods import MethodRecipe
@@ -23,6 +23,8 @@ def play(
     lr: float = 0.1,
     last: int = 100,
     seed: int = 0,
+    placement: Placement = "free",
+    base: Base = "own",
 ) -> Iterator[Snapshot]:
     """Rounds 1 .. last, on the quartic unless told otherwise."""
     cohort = Cohort.of(n, byzantine)
@@ -30,7 +32,8 @@ def play(
     built = task if isinstance(task, Task) else task.build(cohort, seed)
     method = recipe.build(rule, lr, rounds=last)
     attack = ATTACKS.build(attack) if isinstance(attack, str) else attack
-    engine = Simulated(built, method.worker, method.wire, Adversary(attack, built.cohort, byzantine), seed)
+    adversary = Adversary(attack, built.cohort, byzantine, placement, base)
+    engine = Simulated(built, method.worker, method.wire, adversary, seed, method.down)
     return rounds(
         method, engine, begin(method, built.start(), Site(built.layout, built.proxy()), built.n), last
     )

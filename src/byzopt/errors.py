@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 
 __all__ = [
+    "BadMessage",
     "ByzoptError",
     "InvalidInput",
     "MissingData",
@@ -35,6 +36,10 @@ class TooManyFaults(ByzoptError):
     def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
         super().__init__(message)
         self.rows = tuple(rows)
+
+
+class BadMessage(ByzoptError, ValueError):
+    """Bytes that do not decode as a message of the wire's compressor: their sender's fault."""
 
 
 class MissingData(ByzoptError, FileNotFoundError):

@@ -21,3 +21,8 @@ def seed_of(seed: int, *names: Name) -> int:
 def stream(seed: int, *names: Name, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator for `(seed, *names)`; equal arguments give equal streams in any order of calls."""
     return torch.Generator(device).manual_seed(seed_of(seed, *names))
+
+
+def coin(seed: int, t: int, p: float) -> bool:
+    """Round t's common coin of a run: True with probability p, the same for all who ask."""
+    return float(torch.rand((), dtype=torch.float64, generator=stream(seed, "coin", t))) < p

@@ -40,7 +40,8 @@ def spec(**changes: Any) -> Spec:
 def ready(one: Spec) -> Ready:
     task = one.task.build(one.cohort, one.seed)
     method = one.method.build(one.rule, one.lr, one.rounds)
-    return prepare(task, method, one.attack, one.f, one.seed, Plan(one.rounds, one.interval, dict(one.stop)))
+    plan = Plan(one.rounds, one.interval, dict(one.stop))
+    return prepare(task, method, one.attack, one.f, one.seed, plan, one.placement, one.base)
 
 
 def alone(run: Ready) -> Outcome:
@@ -94,6 +95,17 @@ def test_every_method_on_every_small_task(method: str, task: str) -> None:
             pytest.skip("a quartic has no proxy loss")
         of = ({"name": of} if isinstance(of, str) else of) | {"proxy": "worker"}
     check([spec(method=method, task=of, seed=seed, lr=lr) for seed in (0, 1) for lr in (0.02, 0.05)])
+
+
+@pytest.mark.parametrize("method", ["byz_dm21", "br_diana", "byz_vr_marina", "byz_ef21_bc", "ef_sign"])
+def test_adversaries_at_every_place(method: str) -> None:
+    places = [("free", "own"), ("state", "own"), ("message", "own"), ("state", "last_honest")]
+    made = [
+        spec(method=method, task=SMALL["minibatch"], seed=seed, placement=place, base=base, attackers=liars)
+        for place, base in places
+        for seed, liars in ((0, 2), (1, 2), (0, [0, 4]), (2, 0))
+    ]
+    check(made)
 
 
 def test_every_norm_and_the_servers_own_momentum() -> None:

@@ -157,7 +157,7 @@ def test_an_attack_sees_only_what_it_declares():
 def test_gradients_and_bits_of_every_round_are_counted():
     end = finish(play(ByzNSGDM(), DEFENCE, last=25))
     assert end.report()["gradients"] == 25
-    assert end.report()["bits"] == 25 * 10 * 64
+    assert end.report()["bits"] == 25 * 10 * 32
     assert end.state.t == 25
 
 

@@ -2,7 +2,7 @@
 
 from byzopt.attacks.anti_cge import AntiCGE
 from byzopt.attacks.backdoor import Backdoor
-from byzopt.attacks.base import ATTACKS, Adversary, Attack, Knowledge, Remembering, View
+from byzopt.attacks.base import ATTACKS, Adversary, Attack, Base, Knowledge, Placement, Remembering, View
 from byzopt.attacks.constants import Huge, Infinite, NotANumber, Shift, Zero
 from byzopt.attacks.crowd import MinMax, MinSum
 from byzopt.attacks.fang import FangKrum, FangTrimmedMean
@@ -29,6 +29,7 @@ __all__ = [
     "AntiCGE",
     "Attack",
     "Backdoor",
+    "Base",
     "BitFlip",
     "Crash",
     "DelayedGradient",
@@ -50,6 +51,7 @@ __all__ = [
     "NotANumber",
     "OptimalALIE",
     "OptimalIPM",
+    "Placement",
     "Remembering",
     "Replay",
     "Shift",

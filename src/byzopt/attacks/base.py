@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from byzopt.linalg import compute_dtype
 from byzopt.registry import Registry
 
 Knowledge = Literal["own", "honest", "defence"]
+Placement: TypeAlias = Literal["free", "state", "message"]
+Base: TypeAlias = Literal["own", "last_honest"]
 State = Any  # a typed tuple of tensors and numbers, fixed in structure for the whole run
 
 
@@ -161,11 +163,31 @@ ATTACKS: Registry[Attack] = Registry("attack", Attack)
 
 @dataclass(frozen=True)
 class Adversary:
-    """An attack in the hands of a cohort's Byzantine workers. Their number need not be the server's f."""
+    """An attack in the hands of a cohort's Byzantine workers. Their number need not be the server's f.
+
+    `placement` says what the attack sees and forges. `"free"`: the rows as the server believes them, and the
+    server believes what is forged, whatever the wire could carry. `"state"`: the same rows, of which the wire
+    carries what its compressor leaves: c_j = C(τ_j - g_j). `"message"`: the messages themselves, compressed
+    differences for instance, and C(forged) is sent. `base="last_honest"` adds Byzantine messages to what the
+    server remembered of the last honest worker (released code of arXiv:2603.15144, for parity only).
+    """
 
     attack: Attack
     cohort: Cohort
     f: int
+    placement: Placement = "free"
+    base: Base = "own"
+
+    def __post_init__(self) -> None:
+        places, bases = get_args(Placement), get_args(Base)
+        require(self.placement in places, "The placement", f"be in {places}", repr(self.placement))
+        require(self.base in bases, "The base", f"be in {bases}", repr(self.base))
+        good = self.base == "own" or self.placement != "free"
+        require(good, "Base 'last_honest'", "have placement 'state' or 'message'", repr(self.placement))
+
+    def liars(self, device: torch.device) -> Tensor:
+        """A mask `[n, 1]` of the Byzantine workers."""
+        return _mask(self.cohort, device)
 
     def poison(self, task: Any) -> Any:
         """The task with the Byzantine workers' data as the attack wants them."""
@@ -201,6 +223,13 @@ class Adversary:
                 f"shape {list(forged.shape)} of {forged.dtype}",
             )
         return _put(rows, self.cohort.byzantine, forged), state
+
+
+@lru_cache(maxsize=64)
+def _mask(cohort: Cohort, device: torch.device) -> Tensor:
+    mask = torch.zeros(cohort.n, 1, dtype=torch.bool)
+    mask[list(cohort.byzantine)] = True
+    return mask.to(device)
 
 
 @lru_cache(maxsize=64)

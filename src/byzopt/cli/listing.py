@@ -26,6 +26,10 @@ KINDS = (
     "norms",
     "proxies",
     "inner_solvers",
+    "compressors",
+    "channels",
+    "downlinks",
+    "estimators",
     "presets",
     "sweeps",
 )
@@ -56,9 +60,12 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     from byzopt.schedules import SCHEDULES
     from byzopt.servers import INNERS, NORMS
     from byzopt.tasks import PARTITIONS, PROXIES, TASKS
+    from byzopt.wire import CHANNELS, COMPRESSORS, DOWNLINKS
+    from byzopt.workers import ESTIMATORS
 
     rooms: list[Registry[Any]] = [RULES, PRE_AGGREGATORS, WRAPPERS, ATTACKS, METHODS]
     rooms += [TASKS, PARTITIONS, SCHEDULES, NORMS, PROXIES, INNERS]
+    rooms += [COMPRESSORS, CHANNELS, DOWNLINKS, ESTIMATORS]
     found = {
         kind: [_described(room[name]) for name in room] for kind, room in zip(KINDS[:-2], rooms, strict=True)
     }

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from byzopt.errors import require
+from byzopt.errors import require, unknown
 
 if TYPE_CHECKING:
     from byzopt.experiments import Result, Spec
     from byzopt.reports.curves import Bound
 
+AXES = ("rounds", "gradients", "bits")  # those of `reports.curves`, which would load torch
 DEFAULT_ROOT = "byzopt-runs"
 LABELS = {"gap": "Gap f(x) - f* of the honest loss"}
 ENGINES = ("simulated", "torchrun")
@@ -50,6 +51,7 @@ def command(
     ] = None,
     fresh: Annotated[bool, typer.Option(help="Start again where the directory holds this run.")] = False,
     bound: Annotated[bool, typer.Option(help="Draw what theory promises beside the measurement.")] = False,
+    axis: Annotated[str, typer.Option(help="Curves against rounds, gradients or bits.")] = "rounds",
 ) -> int:
     """Run a spec: live progress, a table, curves and a stored record.
 
@@ -59,6 +61,8 @@ def command(
     from byzopt.cli.stopping import stop_on_signals
     from byzopt.experiments import load, run
 
+    if axis not in AXES:
+        raise unknown("axis", axis, AXES)
     loaded = load(spec, [*(settings or ()), *(more or ())], compare)
     proved = _bound(loaded) if bound else None  # refused before the run, not after
     require(engine in ENGINES, "The engine", f"be one of {', '.join(ENGINES)}", repr(engine))
@@ -78,7 +82,7 @@ def command(
             return stopped()
 
         result = run(loaded, display.on_record, place, on_round, fresh, link)
-    _report(result, place, as_json, proved)
+    _report(result, place, as_json, proved, axis)
     if proved is not None and proved.key not in result.metrics:
         remedy = "set task.gap=true" if proved.key == "gap" else "take another task"
         print(
@@ -92,13 +96,13 @@ def command(
     return 130
 
 
-def _report(result: Result, place: Path, as_json: bool, bound: Bound | None) -> None:
+def _report(result: Result, place: Path, as_json: bool, bound: Bound | None, axis: Any) -> None:
     if as_json:
         print(json.dumps(flat(result, place), allow_nan=False))
     if not result.interrupted:
         from byzopt.reports import curves
 
-        plot = curves.draw(place, bound)
+        plot = curves.draw(place, bound, axis)
     if not as_json:
         from rich.console import Console
 

@@ -20,6 +20,7 @@ from byzopt.errors import InvalidInput, require
 from byzopt.methods import Method
 from byzopt.servers import Site
 from byzopt.states import freeze, thaw
+from byzopt.wire import Link as WireLink
 from byzopt.workers import Oracle
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | DistributedDataParallel
@@ -27,7 +28,8 @@ Closure = Callable[[], Any]
 
 
 class Progress(NamedTuple):
-    """What a rank carries from step to step: finished rounds, then the states of the method's four parts."""
+    """What a rank carries from step to step: finished rounds, the states of the method's four parts, bits
+    sent, the last aggregate."""
 
     t: int
     step: Any
@@ -35,6 +37,7 @@ class Progress(NamedTuple):
     worker: Any | None
     wire: Any | None
     bits: float
+    last: Tensor | None = None
 
 
 class RobustOptimizer(torch.optim.Optimizer):
@@ -104,11 +107,12 @@ class RobustOptimizer(torch.optim.Optimizer):
         loss = None if closure is None else self._called(closure)
         said, worker, x = self._message(closure)
         state, t = self.progress, self.progress.t + 1
-        heard, wire, bits = self.method.wire.init(said) if t == 1 else self.method.wire.send(state.wire, said)
+        channel, lane = self.method.wire, WireLink(t, 0, self.flat.layout, state.last)
+        _, heard, wire = channel.send(channel.start(said) if t == 1 else state.wire, said, lane)
         turn = Turn(self.method.filter, state.filter, At(t, x), self._listener(t))
         g, memory = exchanged(self.link, heard[0], self.topology, turn, self._plan)
         step = self._stepper().tell(state.step, g)
-        self.progress = Progress(t, step, memory, worker, wire, state.bits + bits)
+        self.progress = Progress(t, step, memory, worker, wire, state.bits + channel.cost(lane).bits, g)
         self.flat.write(self.method.step.ask(step))
         return loss
 
@@ -151,7 +155,7 @@ class RobustOptimizer(torch.optim.Optimizer):
         begun, x = self._begun(), self.flat.read()
         zeros = Oracle(1, lambda point: torch.zeros_like(point).unsqueeze(0), lambda point: _no_full())
         said, worker = self.method.worker.init(x, zeros)
-        return begun._replace(worker=worker, wire=self.method.wire.init(said)[1])
+        return begun._replace(worker=worker, wire=self.method.wire.start(said), last=x)
 
     def _message(self, closure: Closure | None) -> tuple[Tensor, Any, Tensor]:
         """This rank's message as rows `[1, d]`, its estimator's next state, and the point it is about."""

@@ -10,11 +10,18 @@ from torch import Tensor
 
 
 class Exchange(NamedTuple):
-    """One round's rows `[n, d]`, gradients taken per worker, and bits sent up per worker."""
+    """One round's rows `[n, d]`, and what it cost one worker.
+
+    `gradients` of a minibatch; a full pass counts as many as it holds minibatches (`Task.passes`). `bits` and
+    `coordinates` sent up, `bits_down` and `coordinates_down` received.
+    """
 
     rows: Tensor
-    gradients: int
+    gradients: float
     bits: float
+    coordinates: float = 0.0
+    bits_down: float = 0.0
+    coordinates_down: float = 0.0
 
 
 class Engine(ABC):
@@ -27,9 +34,16 @@ class Engine(ABC):
 
     @abstractmethod
     def exchange(
-        self, state: Any | None, x: Tensor, t: int, defence: Callable[[Tensor], Tensor]
+        self,
+        state: Any | None,
+        x: Tensor,
+        t: int,
+        defence: Callable[[Tensor], Tensor],
+        last: Tensor | None = None,
     ) -> tuple[Exchange, Any]:
         """Ask all workers at `x` `[d]` in round t >= 1; `state` is None before the first round.
+
+        `last` is the aggregate of the round before, which some channels build on.
 
         `defence` is the server's rule as a pure function, for simulated attackers that may know it.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,16 +14,30 @@ from byzopt.engines.base import Engine
 from byzopt.methods import Method
 from byzopt.servers import Site
 
+LEDGER = ("gradients", "bits", "coordinates", "bits_down", "coordinates_down")
+
 
 class LoopState(NamedTuple):
-    """Everything that a run carries from round to round; a checkpoint is this tuple."""
+    """Everything that a run carries from round to round; a checkpoint is this tuple.
+
+    The ledger, per worker since the start: gradients, bits and coordinates up, the same down.
+    """
 
     t: int
     step: Any
     filter: Any
     engine: Any | None
-    gradients: int
+    gradients: float
     bits: float
+    coordinates: float = 0.0
+    bits_down: float = 0.0
+    coordinates_down: float = 0.0
+    aggregate: Tensor | None = None
+
+    @property
+    def ledger(self) -> tuple[float, ...]:
+        """The figures of `LEDGER`."""
+        return self[4:9]
 
 
 class Snapshot(NamedTuple):
@@ -36,18 +50,17 @@ class Snapshot(NamedTuple):
     method: Method
 
     def report(self) -> dict[str, float]:
-        """Figures that need no task: norm of the aggregate, gradients and bits per worker so far, and what
-        the server's step reports (for instance how often a zero aggregate gave no step)."""
+        """Figures that need no task: norm of the aggregate, the ledger (`LEDGER`, per worker so far), and
+        what the server's step reports (for instance how often a zero aggregate gave no step)."""
         return self.method.step.report(self.state.step) | {
             "aggregate_norm": float(linalg.norm(self.aggregate)),
-            "gradients": float(self.state.gradients),
-            "bits": self.state.bits,
+            **dict(zip(LEDGER, self.state.ledger, strict=True)),
         }
 
 
 def begin(method: Method, x0: Tensor, site: Site, n: int) -> LoopState:
     """The state before round 1. Errors: a rule that cannot work on n rows."""
-    return LoopState(0, method.step.init(x0, site), method.filter.init(x0, n), None, 0, 0.0)
+    return LoopState(0, method.step.init(x0, site), method.filter.init(x0, n), None, 0.0, 0.0)
 
 
 def rounds(method: Method, engine: Engine, state: LoopState, last: int) -> Iterator[Snapshot]:
@@ -59,11 +72,17 @@ def rounds(method: Method, engine: Engine, state: LoopState, last: int) -> Itera
         x = method.step.ask(state.step)
         at = At(t, x)
         defence = partial(_preview, method.filter, state.filter, at)
-        seen, workers = engine.exchange(state.engine, x, t, defence)
+        seen, workers = engine.exchange(state.engine, x, t, defence, state.aggregate)
         g, memory = method.filter.step(state.filter, seen.rows, at)
         step = method.step.tell(state.step, g)
-        state = LoopState(t, step, memory, workers, state.gradients + seen.gradients, state.bits + seen.bits)
+        cost = added(state.ledger, seen[1:])
+        state = LoopState(t, step, memory, workers, cost[0], cost[1], cost[2], cost[3], cost[4], g)
         yield Snapshot(state, x, g, method.step.answer(step), method)
+
+
+def added(before: Sequence[float], cost: Sequence[float]) -> tuple[float, ...]:
+    """A ledger after one more round."""
+    return tuple(a + b for a, b in zip(before, cost, strict=True))
 
 
 def _preview(memory_of: Filter, memory: Any, at: At, rows: Tensor) -> Tensor:

@@ -12,12 +12,14 @@ from torch import Tensor
 from byzopt.aggregators.filters import At, Filter, Pure
 from byzopt.engines import bunches
 from byzopt.engines.bunches import Slot, slot
-from byzopt.engines.loop import LoopState, Snapshot
+from byzopt.engines.crossing import crossed
+from byzopt.engines.loop import LoopState, Snapshot, added
 from byzopt.engines.simulated import Simulated, SimulatedState
 from byzopt.errors import TooManyFaults
 from byzopt.methods import Method
 from byzopt.rng import stream
 from byzopt.tasks.crowd import Crowd, together
+from byzopt.wire import Link
 from byzopt.workers import Oracle
 
 
@@ -37,10 +39,12 @@ class Slots(NamedTuple):
     attack: Slot
     filter: Slot
     step: Slot
+    down: Slot
 
 
 class Many:
-    """R runs after the same round t, equal in workers' side, n, d, dtype and device; `round` is the next.
+    """R runs after the same round t, equal in workers' side, n, d, dtype, device and the place where their
+    adversary acts; `round` is the next.
 
     It is never changed. `x` `[R, d]` are the iterates that the methods would answer with.
     """
@@ -49,8 +53,12 @@ class Many:
         self.lanes, self.t = tuple(lanes), lanes[0].state.t
         self.slots = _slots(self.lanes)
         self.crowd = together([lane.engine.task for lane in lanes])
-        self.gradients = tuple(lane.state.gradients for lane in lanes)
-        self.bits = tuple(lane.state.bits for lane in lanes)
+        self.ledger = tuple(lane.state.ledger for lane in lanes)
+        self.seeds = tuple(lane.engine.seed for lane in lanes)
+        self.last = torch.stack([_last(lane.state) for lane in lanes])
+        liars = [lane.engine.adversary.liars(self.last.device) for lane in lanes]
+        lying = any(lane.engine.adversary.cohort.byzantine for lane in lanes)
+        self.liars = torch.stack(liars) if lying else None
         self.asked: Tensor | None = None
         self.aggregate: Tensor | None = None
 
@@ -61,9 +69,10 @@ class Many:
 
     def state(self, r: int) -> LoopState:
         """Run r's state, as the run alone would have it."""
-        worker, wire, attack, memory, step = (bunches.of(one, r) for one in self.slots)
-        engine = SimulatedState(worker, wire, attack)
-        return LoopState(self.t, step, memory, engine, self.gradients[r], self.bits[r])
+        worker, wire, attack, memory, step, down = (bunches.of(one, r) for one in self.slots)
+        engine = SimulatedState(worker, wire, attack, down)
+        cost, last = self.ledger[r], self.last[r].clone()
+        return LoopState(self.t, step, memory, engine, cost[0], cost[1], cost[2], cost[3], cost[4], last)
 
     def snapshot(self, r: int) -> Snapshot | None:
         """Run r's finished round; None where no round has been played here yet."""
@@ -85,27 +94,39 @@ class Many:
         Errors: `LostError` names the runs whose rows hold more faulty ones than their rule tolerates; then
         nothing has happened, and the round can be taken without them.
         """
-        t, (worker, wire, attack, memory, step) = self.t + 1, self.slots
+        t, (worker, wire, attack, memory, step, down) = self.t + 1, self.slots
         x = _read(step, lambda part, state: part.ask(state))
+        (w, *below), down = bunches.call(down, partial(self._broadcast, t), x)
         oracles = _Oracles(t, self)
-        said, worker = bunches.call(worker, lambda p, s, who, at: p.step(s, at, oracles.of(who)), x)
-        (heard, bits), wire = bunches.call(wire, _send, said)
-        rows, attack = bunches.call(attack, partial(self._forged, t), x, heard)
+        said, worker = bunches.call(worker, lambda p, s, who, at: p.step(s, at, oracles.of(who)), w)
+        crossing = _Wires(self, wire, attack, w)
+        rows = crossed(crossing, said, self.lanes[0].engine.adversary, self.liars, crossing.speak)
         g, memory = bunches.call(memory, lambda p, s, who, r, at: p.step(s, r, At(t, at)), rows, x)
         _, step = bunches.call(step, lambda p, s, who, v: (0, p.tell(s, v)), g)
-        return self._after(Slots(worker, wire, attack, memory, step), x, g, oracles.calls, bits)
+        slots = Slots(worker, crossing.wire, crossing.attack, memory, step, down)
+        return self._after(slots, x, g, (oracles.calls, *crossing.costs, *below))
 
-    def _after(
-        self, slots: Slots, asked: Tensor, g: Tensor, calls: Sequence[int], bits: Sequence[float]
-    ) -> Many:
+    def link(self, t: int, who: int | tuple[int, ...], last: Tensor, way: str = "up") -> Link:
+        """What both ends of the wire know of round t, for the runs `who`."""
+        seed = self.seeds[who] if isinstance(who, int) else tuple(self.seeds[r] for r in who)
+        return Link(t, seed, self.lanes[0].engine.task.layout, last, way)
+
+    def _broadcast(self, t: int, part: Any, state: Any, who: Any, x: Tensor) -> tuple[list[Any], Any]:
+        link = self.link(t, who, x, "down")
+        w, state = part.send(state, x, link)
+        cost = part.cost(link)
+        return [w, cost.bits + self.lanes[0].method.worker.coined, cost.coordinates], state
+
+    def _after(self, slots: Slots, asked: Tensor, g: Tensor, costs: Sequence[Sequence[float]]) -> Many:
         after: Many = object.__new__(Many)
         after.lanes, after.crowd, after.t = self.lanes, self.crowd, self.t + 1
-        after.slots, after.asked, after.aggregate = slots, asked, g
-        after.gradients = tuple(a + b for a, b in zip(self.gradients, calls, strict=True))
-        after.bits = tuple(a + b for a, b in zip(self.bits, bits, strict=True))
+        after.seeds, after.liars = self.seeds, self.liars
+        after.slots, after.asked, after.aggregate, after.last = slots, asked, g, g
+        each = zip(self.ledger, zip(*costs, strict=True), strict=True)
+        after.ledger = tuple(added(old, new) for old, new in each)
         return after
 
-    def _forged(self, t: int, part: Any, state: Any, who: Any, x: Tensor, rows: Tensor) -> tuple[Any, Any]:
+    def forged(self, t: int, part: Any, state: Any, who: Any, x: Tensor, rows: Tensor) -> tuple[Any, Any]:
         first = who if isinstance(who, int) else who[0]
         # Attacks that draw are called for one run at a time: the stream is that run's own.
         generator = stream(self.lanes[first].engine.seed, "attack", t, device=x.device)
@@ -123,23 +144,82 @@ class Many:
             return torch.stack([_or_nan(rule, At(t, at), each) for at, each in zip(x, rows, strict=True)])
 
 
+class _Wires:
+    """All runs' channels in one round, and their attacks."""
+
+    def __init__(self, many: Many, wire: Slot, attack: Slot, x: Tensor) -> None:
+        self.many, self.t, self.wire, self.attack, self.x = many, many.t + 1, wire, attack, x
+        self.costs: tuple[Sequence[float], ...] = ()
+
+    def send(self, said: Tensor) -> tuple[Tensor, Tensor]:
+        (sent, meant, *costs), self.wire = bunches.call(self.wire, self._send, said, self.many.last)
+        self.costs = tuple(costs)
+        return sent, meant
+
+    def receive(self, sent: Tensor) -> Tensor:
+        rows: Tensor
+        rows, self.wire = bunches.call(self.wire, self._receive, sent, self.many.last)
+        return rows
+
+    def squeeze(self, rows: Tensor) -> Tensor:
+        sent: Tensor = bunches.call(self.wire, self._squeeze, rows, self.many.last)[0]
+        return sent
+
+    def base(self, like: Tensor) -> Tensor:
+        base: Tensor = bunches.call(self.wire, self._base, like, self.many.last)[0]
+        return base
+
+    def adopt(self, rows: Tensor) -> None:
+        _, self.wire = bunches.call(self.wire, self._adopt, rows, self.many.last)
+
+    def speak(self, rows: Tensor) -> Tensor:
+        """Rows with the attacks' in their places."""
+        spoken: Tensor
+        spoken, self.attack = bunches.call(self.attack, partial(self.many.forged, self.t), self.x, rows)
+        return spoken
+
+    def _send(self, part: Any, state: Any, who: Any, said: Tensor, last: Tensor) -> tuple[list[Any], Any]:
+        link = self.many.link(self.t, who, last)
+        sent, meant, state = part.send(state, said, link)
+        return [sent, meant, *part.cost(link)], state
+
+    def _receive(self, part: Any, state: Any, who: Any, sent: Tensor, last: Tensor) -> Any:
+        return part.receive(state, sent, self.many.link(self.t, who, last))
+
+    def _squeeze(self, part: Any, state: Any, who: Any, rows: Tensor, last: Tensor) -> Any:
+        return part.squeeze(rows, self.many.link(self.t, who, last)), state
+
+    def _base(self, part: Any, state: Any, who: Any, like: Tensor, last: Tensor) -> Any:
+        return part.base(state, like, self.many.link(self.t, who, last)), state
+
+    def _adopt(self, part: Any, state: Any, who: Any, rows: Tensor, last: Tensor) -> Any:
+        return 0, part.adopt(state, rows, self.many.link(self.t, who, last))
+
+
 class _Oracles:
     """Round t's gradients for all runs at once, or for one of them; counts the calls of each run."""
 
     def __init__(self, t: int, many: Many) -> None:
         self.t, self.crowd = t, many.crowd
-        self.calls = [0] * len(many.lanes)
+        self.calls, self.seeds = [0.0] * len(many.lanes), many.seeds
 
     def of(self, who: int | tuple[int, ...]) -> Oracle:
         crowd: Crowd | _Single = _Single(self.crowd, who) if isinstance(who, int) else self.crowd
+        runs = (who,) if isinstance(who, int) else who
         sample = crowd.draw(self.t)
 
         def grads(x: Tensor) -> Tensor:
-            for r in (who,) if isinstance(who, int) else who:
+            for r in runs:
                 self.calls[r] += 1
             return crowd.grads(x, sample)
 
-        return Oracle(self.t, grads, lambda x: crowd.grads(x, crowd.full()))
+        def full(x: Tensor) -> Tensor:
+            for r in runs:
+                self.calls[r] += self.crowd.tasks[r].passes
+            return crowd.grads(x, crowd.full())
+
+        # Parts that toss coins are called for one run at a time: the coin is that run's own.
+        return Oracle(self.t, grads, full, self.seeds[runs[0]])
 
 
 class _Single:
@@ -160,6 +240,7 @@ def _slots(lanes: Sequence[Lane]) -> Slots:
         slot(liars, [e.attack for e in engines], _can_forge_for_many),
         slot([m.filter for m in methods], [s.filter for s in states], lambda part: part.batched),
         slot([m.step for m in methods], [s.step for s in states], lambda part: part.batched),
+        slot([m.down for m in methods], [e.down for e in engines], lambda part: part.batched),
     )
 
 
@@ -174,9 +255,9 @@ def _can_forge_for_many(part: Any) -> bool:
     return able
 
 
-def _send(part: Any, state: Any, who: Any, rows: Tensor) -> tuple[list[Any], Any]:
-    heard, state, bits = part.send(state, rows)
-    return [heard, bits], state
+def _last(state: LoopState) -> Tensor:
+    assert state.aggregate is not None  # there has been a round
+    return state.aggregate
 
 
 def _read(slot: Slot, look: Callable[[Any, Any], Tensor]) -> Tensor:

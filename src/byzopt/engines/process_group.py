@@ -1,28 +1,26 @@
 """The engine over processes: rank 0 is the server and plays some workers, the other ranks play the rest.
 
-A simulated adversary must see the honest rows before it forges its own, so rows are gathered at rank 0, which
-is trusted. Each process draws what all workers draw and takes its own rows, so that the iterates are those of
-the simulated engine: to the last bit where a task takes all gradients at once anyway, to rounding where a
-process takes those of its own workers alone (modules: 1e-12 in float64).
+A simulated adversary must see the honest rows before it forges its own, so what workers want to say is
+gathered at rank 0, which is trusted; both ends of the channel are there. Each process draws what all workers
+draw and takes its own rows, so that the iterates are those of the simulated engine: to the last bit where a
+task takes all gradients at once anyway, to rounding where a process takes those of its own workers alone
+(modules: 1e-12 in float64).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from byzopt.attacks import Adversary
 from byzopt.distributed.link import Link
-from byzopt.engines.base import Engine, Exchange
-from byzopt.engines.simulated import SimulatedState
+from byzopt.engines.simulated import Count, Simulated, SimulatedState
 from byzopt.errors import ByzoptError, require
-from byzopt.rng import stream
 from byzopt.tasks import Task
-from byzopt.wire import Channel
-from byzopt.workers import Estimator, Oracle
+from byzopt.workers import Estimator
 
 _STOP, _BEGIN, _GO_ON, _RESTORE = range(4)  # what rank 0 announces
 
@@ -38,35 +36,24 @@ class Announcement(NamedTuple):
 class Share:
     """The workers that one process plays, and what they remember."""
 
-    def __init__(self, task: Task, worker: Estimator, wire: Channel, link: Link) -> None:
+    def __init__(self, task: Task, worker: Estimator, seed: int, link: Link) -> None:
         require(link.n <= task.n, "The number of processes", f"be at most n = {task.n}", link.n)
-        self.task, self.worker, self.wire, self.link = task, worker, wire, link
+        self.task, self.worker, self.seed, self.link = task, worker, seed, link
         self.width = -(-task.n // link.n)
         start = min(link.rank * self.width, task.n)
         self.mine = slice(start, min(start + self.width, task.n))
         self.state: Any = None
+        self.whole: Any = None  # on rank 0: the state of all workers that all processes hold at present
 
-    def play(self, what: int, x: Tensor, t: int) -> tuple[Tensor, int, float]:
-        """These workers' rows as received `[k, d]`, how often gradients were asked for, bits per worker."""
-        sample, calls = self.task.draw(t), 0
-
-        def grads(point: Tensor) -> Tensor:
-            nonlocal calls
-            calls += 1
-            return self.task.grads_of(point, sample, self.mine)
-
-        def full(point: Tensor) -> Tensor:
-            return self.task.grads_of(point, self.task.full(), self.mine)
-
-        oracle = Oracle(t, grads, full)
+    def play(self, what: int, w: Tensor, t: int) -> tuple[Tensor, float]:
+        """What these workers want to say `[k, d]`, and gradients taken per worker."""
+        count = Count()
+        oracle = count.oracle(self.task, t, self.seed, self.mine)
         if what == _BEGIN:
-            said, worker = self.worker.init(x, oracle)
-            heard, wire, bits = self.wire.init(said)
+            said, self.state = self.worker.init(w, oracle)
         else:
-            said, worker = self.worker.step(self.state[0], x, oracle)
-            heard, wire, bits = self.wire.send(self.state[1], said)
-        self.state = (worker, wire)
-        return heard, calls, bits
+            said, self.state = self.worker.step(self.state, w, oracle)
+        return said, count.gradients
 
     def gathered(self, rows: Tensor) -> Tensor | None:
         """All workers' rows on rank 0, from those of every process."""
@@ -94,44 +81,25 @@ class Share:
         return own.ndim > 0 and len(own) == self.mine.stop - self.mine.start
 
 
-class ProcessGroup(Engine):
+@dataclass(frozen=True)
+class ProcessGroup(Simulated):
     """Rank 0's side, one of several runs; the other ranks are in `serve`. Use each round's state once."""
 
-    def __init__(
-        self,
-        task: Task,
-        worker: Estimator,
-        wire: Channel,
-        adversary: Adversary,
-        seed: int,
-        link: Link,
-        run: int,
-    ) -> None:
-        self.share = Share(task, worker, wire, link)
-        self.adversary, self.seed, self.link, self.run = adversary, seed, link, run
-        self.last: Any = None  # the state that all processes hold at present
+    share: Share | None = None
+    run: int = 0
 
-    @property
-    def n(self) -> int:
-        return self.share.task.n
-
-    def exchange(
-        self, state: SimulatedState | None, x: Tensor, t: int, defence: Callable[[Tensor], Tensor]
-    ) -> tuple[Exchange, SimulatedState]:
-        known = state is not None and state is self.last
+    def play(self, state: SimulatedState | None, w: Tensor, t: int) -> tuple[Tensor, Any, float]:
+        share = self.share
+        assert share is not None  # a default is needed only because those before it have some
+        known = state is not None and state.worker is share.whole
         what = _BEGIN if state is None else _GO_ON if known else _RESTORE
         try:
-            announce(self.link, Announcement(what, self.run, t))
-            heard, calls, bits, memory = _round(self.share, what, x, t, state)
+            announce(share.link, Announcement(what, self.run, t))
+            said, gradients, share.whole = _round(share, what, w, t, None if state is None else state.worker)
         except RuntimeError as error:
             raise ByzoptError(f"All worker processes should answer. Found: {error}. Run it again.") from error
-        attack = self.adversary.start(x) if state is None else state.attack
-        generator = stream(self.seed, "attack", t, device=x.device)
-        assert heard is not None  # this is rank 0
-        rows, attack = self.adversary.speak(attack, t, x, heard, generator, defence)
-        worker, wire = memory
-        self.last = SimulatedState(worker, wire, attack)
-        return Exchange(rows, calls, bits), self.last
+        assert said is not None  # this is rank 0
+        return said, share.whole, gradients
 
 
 def serve(link: Link, shares: Sequence[Share]) -> None:
@@ -151,14 +119,14 @@ def announce(link: Link, own: Announcement | None = None) -> Announcement:
 
 
 def _round(
-    share: Share, what: int, x: Tensor, t: int, state: SimulatedState | None
-) -> tuple[Tensor | None, int, float, Any]:
+    share: Share, what: int, w: Tensor, t: int, memory: Any | None
+) -> tuple[Tensor | None, float, Any]:
     """A round as all processes make it: take the point, play, give rows and memories to rank 0."""
-    x = share.link.from_first(x).to(x.device)
+    w = share.link.from_first(w).to(w.device)
     if what == _RESTORE:
-        share.restore(None if state is None else (state.worker, state.wire))
-    rows, calls, bits = share.play(what, x, t)
-    return share.gathered(rows), calls, bits, share.remembered()
+        share.restore(memory)
+    said, gradients = share.play(what, w, t)
+    return share.gathered(said), gradients, share.remembered()
 
 
 def _leaves(state: Any) -> list[Tensor]:

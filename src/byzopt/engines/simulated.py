@@ -10,54 +10,140 @@ from torch import Tensor
 
 from byzopt.attacks import Adversary
 from byzopt.engines.base import Engine, Exchange
+from byzopt.engines.crossing import crossed
+from byzopt.errors import require
 from byzopt.rng import stream
 from byzopt.tasks import Task
-from byzopt.wire import Channel
+from byzopt.wire import Broadcast, Channel, Downlink, Link
 from byzopt.workers import Estimator, Oracle
 
 
 class SimulatedState(NamedTuple):
-    """The workers' memories, the channel's, the attack's."""
+    """The workers' memories, the channel's, the attack's, the downlink's."""
 
     worker: Any
     wire: Any
     attack: Any
+    down: Any = ()
 
 
 @dataclass(frozen=True)
 class Simulated(Engine):
-    """Workers' side of a method over a task, under an adversary."""
+    """Workers' side of a method over a task, under an adversary.
+
+    Errors: `InvalidInput` for parts that do not fit one another or the task.
+    """
 
     task: Task
     worker: Estimator
     wire: Channel
     adversary: Adversary
     seed: int
+    down: Downlink = Broadcast()
+
+    def __post_init__(self) -> None:
+        self.wire.check(self.task.layout, bool(self.adversary.cohort.byzantine))
+        self.down.check(self.task.layout)
+        check_needs(self.worker, self.task)
 
     @property
     def n(self) -> int:
         return self.task.n
 
     def exchange(
-        self, state: SimulatedState | None, x: Tensor, t: int, defence: Callable[[Tensor], Tensor]
+        self,
+        state: SimulatedState | None,
+        x: Tensor,
+        t: int,
+        defence: Callable[[Tensor], Tensor],
+        last: Tensor | None = None,
     ) -> tuple[Exchange, SimulatedState]:
-        sample = self.task.draw(t)
-        calls = 0
+        link = Link(t, self.seed, self.task.layout, last)
+        asked = state.down if state is not None else self.down.start(x)
+        w, asked = self.down.send(asked, x, link._replace(way="down"))
+        said, worker, gradients = self.play(state, w, t)
+        if state is None:
+            wire, attack = _Wire(self.wire, self.wire.start(said), link), self.adversary.start(w)
+        else:
+            wire, attack = _Wire(self.wire, state.wire, link), state.attack
+        generator = stream(self.seed, "attack", t, device=x.device)
+
+        def speak(rows: Tensor) -> Tensor:
+            nonlocal attack
+            rows, attack = self.adversary.speak(attack, t, w, rows, generator, defence)
+            return rows
+
+        liars = self.adversary.liars(x.device) if self.adversary.cohort.byzantine else None
+        rows = crossed(wire, said, self.adversary, liars, speak)
+        up, below = self.wire.cost(link), self.down.cost(link)
+        bits_down = below.bits + self.worker.coined
+        seen = Exchange(rows, gradients, *up, bits_down, below.coordinates)
+        return seen, SimulatedState(worker, wire.state, attack, asked)
+
+    def play(self, state: SimulatedState | None, w: Tensor, t: int) -> tuple[Tensor, Any, float]:
+        """What all workers want to say at `w`, `[n, d]`, their memory after it, gradients per worker."""
+        count = Count()
+        oracle = count.oracle(self.task, t, self.seed)
+        if state is None:
+            said, worker = self.worker.init(w, oracle)
+        else:
+            said, worker = self.worker.step(state.worker, w, oracle)
+        return said, worker, count.gradients
+
+
+def check_needs(worker: Estimator, task: Task) -> None:
+    """Raise `InvalidInput` where the task cannot give what the estimator needs."""
+    who, what = f"Estimator {worker.name!r}", type(task).__name__
+    replays = "replay" not in worker.needs or task.replays
+    remedy = "Use a method without variance reduction."
+    require(replays, f"{who} on {what}", "have gradients at two points on one sample", "none", remedy)
+    if "full" in worker.needs:
+        task.full()
+
+
+class Count:
+    """Counts the gradients that each worker takes in a round."""
+
+    def __init__(self) -> None:
+        self.gradients = 0.0
+
+    def oracle(self, task: Task, t: int, seed: int, workers: slice | None = None) -> Oracle:
+        """The task's gradients of round t on its one sample, counted; of all workers or of some."""
+        sample = task.draw(t)
+
+        def taken(point: Tensor, batch: Any) -> Tensor:
+            return task.grads(point, batch) if workers is None else task.grads_of(point, batch, workers)
 
         def grads(point: Tensor) -> Tensor:
-            nonlocal calls
-            calls += 1
-            return self.task.grads(point, sample)
+            self.gradients += 1
+            return taken(point, sample)
 
-        oracle = Oracle(t, grads, lambda point: self.task.grads(point, self.task.full()))
-        if state is None:
-            said, worker = self.worker.init(x, oracle)
-            heard, wire, bits = self.wire.init(said)
-            attack = self.adversary.start(x)
-        else:
-            said, worker = self.worker.step(state.worker, x, oracle)
-            heard, wire, bits = self.wire.send(state.wire, said)
-            attack = state.attack
-        generator = stream(self.seed, "attack", t, device=x.device)
-        rows, attack = self.adversary.speak(attack, t, x, heard, generator, defence)
-        return Exchange(rows, calls, bits), SimulatedState(worker, wire, attack)
+        def full(point: Tensor) -> Tensor:
+            self.gradients += task.passes
+            return taken(point, task.full())
+
+        return Oracle(t, grads, full, seed)
+
+
+class _Wire:
+    """One run's channel in one round."""
+
+    def __init__(self, channel: Channel, state: Any, link: Link) -> None:
+        self.channel, self.state, self.link = channel, state, link
+
+    def send(self, said: Tensor) -> tuple[Tensor, Tensor]:
+        sent, meant, self.state = self.channel.send(self.state, said, self.link)
+        return sent, meant
+
+    def receive(self, sent: Tensor) -> Tensor:
+        rows, self.state = self.channel.receive(self.state, sent, self.link)
+        return rows
+
+    def squeeze(self, rows: Tensor) -> Tensor:
+        return self.channel.squeeze(rows, self.link)
+
+    def base(self, like: Tensor) -> Tensor:
+        return self.channel.base(self.state, like, self.link)
+
+    def adopt(self, rows: Tensor) -> None:
+        self.state = self.channel.adopt(self.state, rows, self.link)

@@ -64,7 +64,7 @@ def shares(spec: Spec, link: Link) -> list[Share]:
         adversary = Adversary(variant.attack, variant.cohort, variant.f)
         task = adversary.poison(variant.task.build(variant.cohort, variant.seed))
         method = variant.method.build(variant.rule, variant.lr, variant.rounds)
-        found.append(Share(task, method.worker, method.wire, link))
+        found.append(Share(task, method.worker, variant.seed, link))
     return found
 
 

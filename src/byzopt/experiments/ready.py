@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import torch
 
-from byzopt.attacks import Adversary, Attack
+from byzopt.attacks import Adversary, Attack, Base, Placement
 from byzopt.distributed.link import Link
 from byzopt.engines import Engine, LoopState, Simulated, Snapshot, begin, rounds
-from byzopt.engines.process_group import ProcessGroup
+from byzopt.engines.process_group import ProcessGroup, Share
 from byzopt.errors import TooManyFaults, UnknownName, unknown
 from byzopt.methods import Method
 from byzopt.servers import Site
@@ -47,18 +47,28 @@ class Ready(NamedTuple):
 
 
 def prepare(
-    task: Task, method: Method, attack: Attack, f: int, seed: int, plan: Plan, over: Over | None = None
+    task: Task,
+    method: Method,
+    attack: Attack,
+    f: int,
+    seed: int,
+    plan: Plan,
+    over: Over | None = None,
+    placement: Placement = "free",
+    base: Base = "own",
 ) -> Ready:
     """Build the run and compute its first round, so that whatever does not fit is refused before it starts.
 
     `task` is not poisoned yet; `f` is the server's tolerance; `over` says which processes play the workers
     (None: this one, all of them at once). Errors: `InvalidInput`.
     """
-    adversary = Adversary(attack, task.cohort, f)
+    adversary = Adversary(attack, task.cohort, f, placement, base)
     task = adversary.poison(task)
-    engine: Engine = Simulated(task, method.worker, method.wire, adversary, seed)
+    parts = (task, method.worker, method.wire, adversary, seed, method.down)
+    engine: Engine = Simulated(*parts)
     if over:
-        engine = ProcessGroup(task, method.worker, method.wire, adversary, seed, *over)
+        share = Share(task, method.worker, seed, over.link)
+        engine = ProcessGroup(*parts, share, over.run)
     start = begin(method, task.start(), Site(task.layout, task.proxy()), task.n)
     if plan.stop:
         known = list(task.measure(task.start()))

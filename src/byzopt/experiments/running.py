@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from byzopt.aggregators import Aggregator, rule_from
-from byzopt.attacks import ATTACKS, Attack
+from byzopt.attacks import ATTACKS, Attack, Base, Placement
 from byzopt.distributed.link import Link
 from byzopt.errors import Status
 from byzopt.experiments.loading import load
@@ -109,6 +109,8 @@ def simulate(
     eval_every: int | None = None,
     stop: Mapping[str, float] | None = None,
     on_record: Callable[[Record], None] = lambda record: None,
+    placement: Placement = "free",
+    base: Base = "own",
 ) -> Outcome:
     """Run a method on a task that is already built; its cohort says who lies. Recipes or their names.
 
@@ -118,7 +120,7 @@ def simulate(
     attack = ATTACKS.build(attack) if isinstance(attack, str) else attack
     built = recipe.build(rule_from(rule, f=f), lr, rounds)
     plan = Plan(rounds, eval_every or max(1, rounds // 50), dict(stop or {}))
-    ready = prepare(task, built, attack, f, seed, plan)
+    ready = prepare(task, built, attack, f, seed, plan, None, placement, base)
     return Trial(ready, Progress(ready.start), on_record).run(lambda t: False)
 
 
@@ -129,4 +131,5 @@ def prepared(spec: Spec, tasks: dict[Any, Task], over: Over | None = None) -> Re
         tasks[key] = spec.task.build(spec.cohort, spec.seed)
     method = spec.method.build(spec.rule, spec.lr, spec.rounds)
     plan = Plan(spec.rounds, spec.interval, dict(spec.stop))
-    return prepare(tasks[key], method, spec.attack, spec.f, spec.seed, plan, over)
+    where = (spec.placement, spec.base)
+    return prepare(tasks[key], method, spec.attack, spec.f, spec.seed, plan, over, *where)

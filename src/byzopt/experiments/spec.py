@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Any
 
 from byzopt.aggregators import Aggregator, rule_data, rule_from
-from byzopt.attacks import ATTACKS, Attack
+from byzopt.attacks import ATTACKS, Adversary, Attack, Base, Placement
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, UnknownName, require, unknown
 from byzopt.experiments.overrides import USUAL, merge
@@ -30,6 +30,8 @@ class Spec:
     count (the last workers) or their ids, by default `f` of them. `rounds` at step scale `lr`. Figures are
     taken every `eval_every` rounds (default: rounds/50, at least 1), before the first and after the last.
     `stop` maps figures to the values at which the run has converged, for instance `{"grad_norm": 1e-3}`.
+    `placement` says where the adversary acts: on the server's rows (`"free"`), on rows that the wire then
+    compresses (`"state"`), or on messages (`"message"`); `base` is for parity: see `Adversary`.
     `compare` names specs that are run beside this one; in plain data these are tables of what differs.
 
     Errors: `InvalidInput` (`UnknownName` for keys and names) for anything out of range.
@@ -47,6 +49,8 @@ class Spec:
     seed: int = 0
     eval_every: int | None = None
     stop: Mapping[str, float] = field(default_factory=dict)
+    placement: Placement = "free"
+    base: Base = "own"
     compare: Mapping[str, Spec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -61,7 +65,7 @@ class Spec:
         nested = [name for name, variant in self.compare.items() if variant.compare]
         require(not nested, "A variant", "have no variants of its own", nested)
         self.rule.check(self.n)
-        _ = self.cohort
+        Adversary(self.attack, self.cohort, self.f, self.placement, self.base)
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Spec:
@@ -111,6 +115,7 @@ class Spec:
         attackers = self.f if self.attackers is None else self.attackers
         own = {"n": self.n, "f": self.f, "attackers": plain(attackers), "seed": self.seed}
         own |= {"rounds": self.rounds, "lr": float(self.lr), "eval_every": self.interval}
+        own |= {"placement": self.placement, "base": self.base}
         own |= {"rule": rule_data(self.rule), "stop": dict(self.stop)}
         return own | {key: plain(getattr(self, key)) for key in ("task", "method", "attack")}
 

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from byzopt import linalg
+from byzopt.attacks import Adversary
 from byzopt.engines.bunches import LostError
 from byzopt.engines.many import Lane, Many
 from byzopt.engines.simulated import Simulated
@@ -23,9 +24,10 @@ MOST_RUNS = 256
 def groups(specs: Sequence[Spec]) -> list[tuple[int, ...]]:
     """Which of these specs may advance together: places in `specs`, each in exactly one group, in order.
 
-    Runs go together when their task, their n and their workers' side of the method are equal; seed,
-    rates, attack, rule, attackers, rounds and figures may differ. A group's rows hold at most `MOST_NUMBERS`,
-    so that runs of a large model, which gain nothing, stay alone. Variants (`compare`) are not looked at.
+    Runs go together when their task, their n, their workers' side of the method and the placement of their
+    adversary are equal; seed, rates, attack, rule, attackers, rounds and figures may differ. A group's rows
+    hold at most `MOST_NUMBERS`, so that runs of a large model, which gain nothing, stay alone. Variants
+    (`compare`) are not looked at.
     """
     keys: list[Any] = []
     members: list[list[int]] = []
@@ -46,7 +48,12 @@ def _company(spec: Spec) -> tuple[Any, int]:
     method = spec.method.build(spec.rule, spec.lr, spec.rounds)
     d = spec.task.dimension
     most = 1 if d is None else max(1, min(MOST_RUNS, MOST_NUMBERS // (spec.n * d)))
-    return (spec.task, spec.n, method.worker, method.wire), most
+    return (spec.task, spec.n, method.worker, method.wire, _place(spec)), most
+
+
+def _place(one: Spec | Adversary) -> tuple[Any, ...]:
+    """Where an adversary acts; parity with released code also hangs on who is honest."""
+    return one.placement, one.base, one.cohort if one.base != "own" else None
 
 
 class Together:
@@ -214,7 +221,10 @@ class _Shared:
 
 def _kind(trial: Trial) -> Any:
     method, task, x = trial.ready.method, trial.ready.task, trial.here.x
-    return method.worker, method.wire, task.n, x.shape, x.dtype, x.device, trial.state.t
+    engine = trial.ready.engine
+    assert isinstance(engine, Simulated)  # what `prepare` makes
+    place = _place(engine.adversary)
+    return method.worker, method.wire, task.n, x.shape, x.dtype, x.device, trial.state.t, place
 
 
 def _lane(trial: Trial) -> Lane:

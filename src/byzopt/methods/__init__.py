@@ -2,16 +2,40 @@
 
 from byzopt.methods.accelerated import NAG, AcceleratedExtragradient, Nesterov
 from byzopt.methods.base import METHODS, Method, MethodRecipe
+from byzopt.methods.byz_dm21 import ByzDM21, ByzVRDM21
 from byzopt.methods.byz_nsgdm import ByzNSGDM, RobustGD, RobustSGDM
+from byzopt.methods.feedback import ByzEF21, ByzEF21BC, ByzEF21SGDM, EFSign
 from byzopt.methods.similarity import PIGS, AEGProx
+from byzopt.methods.unbiased import (
+    BRCSGD,
+    BRLSVRG,
+    BRMVR,
+    BRDiana,
+    ByzDashaPage,
+    ByzVRMarina,
+    ByzVRMarina2,
+)
 
 __all__ = [
+    "BRCSGD",
+    "BRLSVRG",
+    "BRMVR",
     "METHODS",
     "NAG",
     "PIGS",
     "AEGProx",
     "AcceleratedExtragradient",
+    "BRDiana",
+    "ByzDM21",
+    "ByzDashaPage",
+    "ByzEF21",
+    "ByzEF21BC",
+    "ByzEF21SGDM",
     "ByzNSGDM",
+    "ByzVRDM21",
+    "ByzVRMarina",
+    "ByzVRMarina2",
+    "EFSign",
     "Method",
     "MethodRecipe",
     "Nesterov",

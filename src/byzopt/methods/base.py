@@ -11,18 +11,19 @@ from byzopt.aggregators.filters import Filter
 from byzopt.registry import Registry
 from byzopt.servers import Step
 from byzopt.theory.promise import Constants, Promise
-from byzopt.wire import Channel
+from byzopt.wire import Broadcast, Channel, Downlink
 from byzopt.workers import Estimator
 
 
 @dataclass(frozen=True)
 class Method:
-    """Four orthogonal slots; any method of the field is a choice for each."""
+    """Orthogonal slots; any method of the field is a choice for each."""
 
     worker: Estimator
     wire: Channel
     filter: Filter
     step: Step
+    down: Downlink = Broadcast()
 
 
 class MethodRecipe(ABC):

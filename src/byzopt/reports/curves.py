@@ -1,10 +1,10 @@
-"""Figures of stored runs: loss, and accuracy or gradient norm, against rounds."""
+"""Figures of stored runs: loss, and accuracy or gradient norm, against rounds, gradients or bits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from byzopt.engines.checkpoint import write_atomically
 from byzopt.experiments import MAIN, Outcome, Spec
@@ -17,6 +17,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLES = ("-", "--", "-.", ":")
 WIDE = 50.0  # figures that span this factor are drawn on a log axis
 ROOM = 1.15  # how far above the robust run's largest figure the axis goes
+
+
+Axis: TypeAlias = Literal["rounds", "gradients", "bits"]
 
 
 class Panel(NamedTuple):
@@ -42,12 +45,18 @@ PANELS = (
     Panel("grad_norm", "Gradient norm ‖∇f(x)‖ of the honest loss"),
 )
 LOSS = Panel("loss", "Loss")
+# What may lie along the horizontal axis: the records' key, and the label.
+AXES: dict[Axis, tuple[str, str]] = {
+    "rounds": ("t", "Communication rounds"),
+    "gradients": ("gradients", "Minibatch gradients per worker"),
+    "bits": ("bits", "Bits sent per worker"),
+}
 
 
-def draw(out: Path, bound: Bound | None = None) -> Path:
+def draw(out: Path, bound: Bound | None = None, axis: Axis = "rounds") -> Path:
     """Draw a finished run's `curves.png` from its stored records, and return its path.
 
-    `bound` is what theory promises of the spec's own run, drawn beside the figure that it bounds.
+    `bound` is what theory promises of the spec's own run, drawn beside the figure that it bounds, by round.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -60,8 +69,8 @@ def draw(out: Path, bound: Bound | None = None) -> Path:
     figure = Figure(figsize=(5.6 * len(panels), 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _panel(axes, panel, found)
-        if bound is not None and panel.key == bound.key:
+        _panel(axes, panel, found, axis)
+        if bound is not None and panel.key == bound.key and axis == "rounds":
             _bound(axes, bound)
     figure.suptitle(
         f"{title(spec)}, attack {attack_of(spec)!r}", x=0.01, ha="left", fontsize=12, weight="bold"
@@ -72,9 +81,9 @@ def draw(out: Path, bound: Bound | None = None) -> Path:
     return _saved(figure, out / NAME)
 
 
-def _panel(axes: Any, panel: Panel, found: Mapping[str, Outcome]) -> None:
+def _panel(axes: Any, panel: Panel, found: Mapping[str, Outcome], axis: Axis) -> None:
     """One quantity of all runs. The robust run sets the scale; what leaves it is clipped and named."""
-    lines = {name: _line(panel, outcome) for name, outcome in found.items()}
+    lines = {name: _line(panel, outcome, AXES[axis][0]) for name, outcome in found.items()}
     top, log = _scale(panel, lines)
     for i, (name, (rounds, values)) in enumerate(lines.items()):
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
@@ -82,7 +91,7 @@ def _panel(axes: Any, panel: Panel, found: Mapping[str, Outcome]) -> None:
         axes.plot(rounds, values, label=name, linewidth=2.2 if name == MAIN else 1.6, zorder=9 - i, **style)
         if found[name].status.failed and rounds:
             axes.plot(rounds[-1:], [min(values[-1], top)], "x", color=style["color"], markersize=9, zorder=10)
-    axes.set_xlabel("Communication rounds")
+    axes.set_xlabel(AXES[axis][1])
     axes.set_ylabel(panel.label)
     if log:
         # Not left to matplotlib, whose margin is a share of decades that are clipped.
@@ -107,9 +116,10 @@ def _bound(axes: Any, bound: Bound) -> None:
     )
 
 
-def _line(panel: Panel, outcome: Outcome) -> tuple[list[float], list[float]]:
+def _line(panel: Panel, outcome: Outcome, along: str) -> tuple[list[float], list[float]]:
     seen = [record for record in outcome.records if panel.key in record]
-    return [record["t"] for record in seen], [panel.scale * record[panel.key] for record in seen]
+    # The start has no ledger yet: nothing was computed and nothing sent.
+    return [record.get(along, 0.0) for record in seen], [panel.scale * record[panel.key] for record in seen]
 
 
 def _scale(panel: Panel, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> tuple[float, bool]:

@@ -23,10 +23,14 @@ Change = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]  # (inputs, labe
 
 
 class Task(ABC):
-    """n workers' losses over one flat parameter vector `[d]`."""
+    """n workers' losses over one flat parameter vector `[d]`.
+
+    `replays`: whether the same batch gives gradients at several points, which variance reduction needs.
+    """
 
     cohort: Cohort
     layout: Layout
+    replays: ClassVar[bool] = True
 
     @property
     def n(self) -> int:
@@ -75,6 +79,12 @@ class Task(ABC):
     def full(self) -> Batch:
         """All of every worker's data as one batch, for methods that need full gradients."""
         raise InvalidInput(f"{type(self).__name__} has no full gradient. Use a method that needs none.")
+
+    @property
+    def passes(self) -> float:
+        """What a full gradient counts in the ledger: its samples over those of a minibatch, on average over
+        honest workers. Default: 1, for losses in closed form."""
+        return 1.0
 
     def proxy(self) -> Callable[[Tensor], Tensor] | None:
         """A trusted loss that the server owns, a differentiable function of x `[d]`, or None."""

@@ -87,6 +87,10 @@ class LogisticTask(Task):
     def full(self) -> None:
         return EVERYTHING
 
+    @property
+    def passes(self) -> float:
+        return self.sampler.passes(self.cohort.honest) if self.sampler else 1.0
+
     def grads(self, x: Tensor, batch: Tensor | None) -> Tensor:
         if batch is None:
             return self._full(x)
@@ -168,13 +172,15 @@ class LogisticRegression(TaskRecipe):
     `data`: LIBSVM's "a9a" (32561 x 123) or "w8a" (49749 x 300), or "synthetic": 2000 x 20 standard normal
     features with labels drawn from a logistic model, made from the seed. `batch` samples a worker and round,
     0 for all of its data. `unit_norm` scales each row of features to length 1 (rows of zeros stay).
-    `partition` deals the samples to all n workers, Byzantine ones too. `proxy` is the loss that the server
-    owns: an honest "worker"'s, or that of one more share of the partition ("server").
+    `partition` deals the samples to all n workers, Byzantine ones too; with `byzantine_data = "honest"` to
+    the G honest ones, and the j-th Byzantine worker uses the shard of the (j mod G)-th honest one again.
+    `proxy` is the loss that the server owns: an honest "worker"'s, or that of one more share of the partition
+    ("server").
 
     Measured on the honest workers' true labels: `loss`, the mean over honest workers of their training
     losses; `grad_norm` of it; `accuracy`, weighted alike; with `gap` also `gap` to the least loss, solved for
-    once. The setting of arXiv:2603.15144 is
-    `data = "a9a"`, `l2 = 0.00056`, `unit_norm = true`. There L = 0.113766 and f* = 0.3656807 over all data.
+    once. The setting of arXiv:2603.15144 is `data = "a9a"`, `l2 = 0.00056`, `unit_norm = true`, `batch = 1`,
+    `partition = "strided"`, `byzantine_data = "honest"`. There L = 0.113766 and f* = 0.3656807 over all data.
     """
 
     data: Literal["a9a", "w8a", "synthetic"] = "synthetic"
@@ -184,6 +190,7 @@ class LogisticRegression(TaskRecipe):
     partition: Partition = IID()
     proxy: Proxy | None = None
     gap: bool = False
+    byzantine_data: Literal["share", "honest"] = "share"
 
     def __post_init__(self) -> None:
         valid = 0 <= self.l2 < inf
@@ -198,9 +205,20 @@ class LogisticRegression(TaskRecipe):
         features, labels = _samples(self.data, seed if self.data == "synthetic" else 0, self.unit_norm)
         generator = stream(seed, "partition")
         owner = self.proxy.owner(cohort) if self.proxy else None
-        shares = cohort.n + (owner == cohort.n)
-        shards = self.partition.split(labels, len(labels), shares, generator)
+        serves = owner == cohort.n
+        dealt_to = cohort.n if self.byzantine_data == "share" else len(cohort.honest)
+        dealt = self.partition.split(labels, len(labels), dealt_to + serves, generator)
+        server = dealt[dealt_to:]
+        shards = dealt[:dealt_to] if self.byzantine_data == "share" else _reused(dealt[:dealt_to], cohort)
+        shards = [*shards, *server]
         return LogisticTask(cohort, features, labels, shards, self.l2, self.batch, seed, owner, self.gap)
+
+
+def _reused(dealt: list[Tensor], cohort: Cohort) -> list[Tensor]:
+    """Honest workers' shards, used again by the Byzantine ones in turn; in the order of all workers."""
+    owner = dict(zip(cohort.honest, dealt, strict=True))
+    owner |= {i: dealt[j % len(dealt)] for j, i in enumerate(cohort.byzantine)}
+    return [owner[i] for i in range(cohort.n)]
 
 
 @shared

@@ -123,6 +123,10 @@ class ModuleTask(Task):
     def full(self) -> Everything:
         return Everything(self.pool.shards)
 
+    @property
+    def passes(self) -> float:
+        return self._sampler.passes(self.cohort.honest)
+
     def grads(self, x: Tensor, batch: Batch | Everything) -> Tensor:
         if isinstance(batch, Batch):
             rows = self._gradients(x, *batch)

@@ -56,6 +56,16 @@ class IID(Partition):
         return list(torch.randperm(m, generator=generator).tensor_split(n))
 
 
+@PARTITIONS.register("strided")
+@dataclass(frozen=True)
+class Strided(Partition):
+    """A random permutation dealt in turn: worker i owns places i, i + n, i + 2 n, ... (arXiv:2603.15144)."""
+
+    def _shards(self, labels: Tensor | None, m: int, n: int, generator: torch.Generator) -> list[Tensor]:
+        permuted = torch.randperm(m, generator=generator)
+        return [permuted[i::n] for i in range(n)]
+
+
 @PARTITIONS.register("contiguous")
 @dataclass(frozen=True)
 class Contiguous(Partition):

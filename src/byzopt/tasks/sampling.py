@@ -56,6 +56,10 @@ class Sampler:
             self._drawn = block, rounds.contiguous()
         return self._drawn[1][place]
 
+    def passes(self, workers: Sequence[int]) -> float:
+        """Minibatches that hold as many samples as a shard, on average over `workers`."""
+        return sum(self._sizes[i] for i in workers) / len(workers) / self.batch
+
     def _independent(self, t: int) -> Tensor:
         generator = stream(self.seed, "sample", "replacement", t)
         shape = (len(self.shards), self.batch)

@@ -1,5 +1,40 @@
-"""Channels: how messages cross the wire."""
+"""Channels: how messages cross the wire, and the compressors that make them short."""
 
-from byzopt.wire.base import CHANNELS, Channel, Direct
+from byzopt.wire.base import CHANNELS, Channel, Cost, Direct
+from byzopt.wire.compressors import COMPRESSORS, Compressor, Identity, Scope
+from byzopt.wire.dense import QSGD, Natural, ScaledSign
+from byzopt.wire.down import DOWNLINKS, EF21P, Broadcast, Downlink
+from byzopt.wire.feedback import EF21, Dasha, Diana, ErrorFeedback, Opening
+from byzopt.wire.link import Link
+from byzopt.wire.marina import Marina, Marina2
+from byzopt.wire.shrunk import Shrunk
+from byzopt.wire.sparse import RandK, TopK
 
-__all__ = ["CHANNELS", "Channel", "Direct"]
+__all__ = [
+    "CHANNELS",
+    "COMPRESSORS",
+    "DOWNLINKS",
+    "EF21",
+    "EF21P",
+    "QSGD",
+    "Broadcast",
+    "Channel",
+    "Compressor",
+    "Cost",
+    "Dasha",
+    "Diana",
+    "Direct",
+    "Downlink",
+    "ErrorFeedback",
+    "Identity",
+    "Link",
+    "Marina",
+    "Marina2",
+    "Natural",
+    "Opening",
+    "RandK",
+    "ScaledSign",
+    "Scope",
+    "Shrunk",
+    "TopK",
+]

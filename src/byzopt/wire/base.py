@@ -4,17 +4,35 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
+from byzopt.errors import require
+from byzopt.layout import Layout
 from byzopt.registry import Registry
+from byzopt.wire.compressors import FLOAT, Compressor, Identity
+from byzopt.wire.link import Link
 
-State = Any  # what both ends remember of each worker, rows [n, d]; fixed in structure for the whole run
+State = Any  # what each end remembers of each worker, rows [n, d]; fixed in structure for the whole run
+
+
+class Cost(NamedTuple):
+    """One worker's message: bits (32-bit floats), and coordinates with indices free."""
+
+    bits: float
+    coordinates: float
 
 
 class Channel(ABC):
-    """The wire between n workers and the server. `bits` counts one worker's uplink in a round."""
+    """The wire between n workers and the server, both ends of it; row i belongs to worker i.
+
+    A round is `send` at the workers, then `receive` at the server. An adversary puts messages of its own
+    between the two: `base` says what the server adds a message to, `squeeze` makes rows into messages that
+    can cross, and `adopt` makes the server believe rows that never crossed. Each worker's own memory, also a
+    Byzantine one's, follows the protocol; what the server remembers follows what it received.
+    """
 
     name: ClassVar[str]
 
@@ -23,27 +41,91 @@ class Channel(ABC):
         """Whether it is written over leading dimensions, so that one call serves many runs."""
         return False
 
-    @abstractmethod
-    def init(self, rows: Tensor) -> tuple[Tensor, State, float]:
-        """Round 1: messages `[n, d]` to (rows as received, state, bits per worker)."""
+    def check(self, layout: Layout, liars: bool) -> None:
+        """Raise `InvalidInput` for a layout or (`liars`) a Byzantine worker that it cannot have."""
+        return
+
+    def start(self, rows: Tensor) -> State:
+        """The state before round 1; `rows` `[n, d]` shows shape, dtype and device. Default: none."""
+        return ()
 
     @abstractmethod
-    def send(self, state: State, rows: Tensor) -> tuple[Tensor, State, float]:
-        """A later round: messages `[n, d]` to (rows as received, state, bits per worker)."""
+    def send(self, state: State, said: Tensor, link: Link) -> tuple[Tensor, Tensor, State]:
+        """What workers want to say, `[n, d]`, to (messages, rows that they stand for, the state after).
+
+        The rows are those that the server will believe of an honest worker, bit for bit.
+        """
+
+    @abstractmethod
+    def receive(self, state: State, sent: Tensor, link: Link) -> tuple[Tensor, State]:
+        """Messages `[n, d]`, decoded, to (rows as the server believes them, the state after)."""
+
+    @abstractmethod
+    def squeeze(self, rows: Tensor, link: Link) -> Tensor:
+        """Any rows `[n, d]` as messages of this round: what its compressor leaves of them."""
+
+    def base(self, state: State, like: Tensor, link: Link) -> Tensor:
+        """What the server adds this round's messages to, `[n, d]`. Default: 0."""
+        return torch.zeros_like(like)
+
+    def adopt(self, state: State, rows: Tensor, link: Link) -> State:
+        """The state after the server was made to believe `rows` `[n, d]`. Default: it remembers none."""
+        return state
+
+    @abstractmethod
+    def cost(self, link: Link) -> Cost:
+        """What one worker's message of this round costs."""
 
 
 CHANNELS: Registry[Channel] = Registry("channel", Channel)
 
 
+def need_unbiased(compressor: Compressor, what: str) -> None:
+    """Raise `InvalidInput` unless the compressor is unbiased."""
+    remedy = "Use identity, rand_k(scaled=True), natural or qsgd."
+    require(compressor.unbiased, f"The compressor of {what}", "be unbiased", compressor, remedy)
+
+
+def need_contractive(compressor: Compressor, what: str, layout: Layout | None = None) -> None:
+    """Raise `InvalidInput` unless the compressor is contractive (on this layout)."""
+    good = compressor.contracts and (layout is None or compressor.least_alpha(layout) is not None)
+    remedy = "Use top_k, rand_k(scaled=False), scaled_sign, or shrunk(inner), Q / (1 + ω)."
+    require(good, f"The compressor of {what}", "be contractive", compressor, remedy)
+
+
+def cost_of(compressor: Compressor, layout: Layout) -> Cost:
+    """The cost of a compressed message."""
+    return Cost(float(compressor.bits(layout)), float(compressor.coordinates(layout)))
+
+
+def raw(layout: Layout) -> Cost:
+    """The cost of d floats."""
+    return Cost(float(FLOAT * layout.d), float(layout.d))
+
+
 @CHANNELS.register("direct")
 @dataclass(frozen=True)
 class Direct(Channel):
-    """Every coordinate is sent as it is: d floats of the rows' own width."""
+    """m_i = Q(s_i), and the server's row is m_i: no memory. By default every coordinate is sent as it is.
 
+    Errors: a biased compressor, whose error nothing would make up for.
+    """
+
+    compressor: Compressor = Identity()
     batched = True
 
-    def init(self, rows: Tensor) -> tuple[Tensor, State, float]:
-        return self.send((), rows)
+    def __post_init__(self) -> None:
+        need_unbiased(self.compressor, "a direct channel")
 
-    def send(self, state: State, rows: Tensor) -> tuple[Tensor, State, float]:
-        return rows, state, float(rows.shape[-1] * rows.element_size() * 8)
+    def send(self, state: State, said: Tensor, link: Link) -> tuple[Tensor, Tensor, State]:
+        sent = self.compressor(said, link)
+        return sent, sent, state
+
+    def receive(self, state: State, sent: Tensor, link: Link) -> tuple[Tensor, State]:
+        return sent, state
+
+    def squeeze(self, rows: Tensor, link: Link) -> Tensor:
+        return self.compressor(rows, link)
+
+    def cost(self, link: Link) -> Cost:
+        return cost_of(self.compressor, link.layout)

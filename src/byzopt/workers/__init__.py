@@ -1,6 +1,23 @@
 """Estimators: what honest workers compute and send."""
 
-from byzopt.workers.base import ESTIMATORS, Estimator, Oracle
+from byzopt.workers.base import ESTIMATORS, Estimator, Need, Oracle
+from byzopt.workers.double import DoubleMomentum, Storm
 from byzopt.workers.momentum import Form, Plain, Start, WorkerMomentum
+from byzopt.workers.reduced import LSVRG, Differences, Full, Page
 
-__all__ = ["ESTIMATORS", "Estimator", "Form", "Oracle", "Plain", "Start", "WorkerMomentum"]
+__all__ = [
+    "ESTIMATORS",
+    "LSVRG",
+    "Differences",
+    "DoubleMomentum",
+    "Estimator",
+    "Form",
+    "Full",
+    "Need",
+    "Oracle",
+    "Page",
+    "Plain",
+    "Start",
+    "Storm",
+    "WorkerMomentum",
+]

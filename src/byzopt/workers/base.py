@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from byzopt.registry import Registry
+from byzopt.rng import coin
 
+Need = Literal["replay", "full"]
 State = Any  # a typed tuple of tensors [n, d], fixed in structure for the whole run
 
 
@@ -18,24 +20,33 @@ State = Any  # a typed tuple of tensors [n, d], fixed in structure for the whole
 class Oracle:
     """Round t's gradients: `oracle(x)` gives `[n, d]` at `x` `[d]`, always on this round's one sample.
 
-    `full(x)` gives full gradients where the task has them.
+    `full(x)` gives full gradients where the task has them. `seed` is the run's, for coins.
     """
 
     t: int
     grads: Callable[[Tensor], Tensor]
     full: Callable[[Tensor], Tensor]
+    seed: int = 0
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.grads(x)
+
+    def coin(self, p: float) -> bool:
+        """The round's common coin, 1 with probability p: the one that the wire sees too."""
+        return coin(self.seed, self.t, p)
 
 
 class Estimator(ABC):
     """All workers' side of a method, vectorised: worker i's state is row i and touches no other row.
 
-    `init` is round 1 and already emits rows, so that no gradient and no message goes uncounted.
+    `init` is round 1 and already emits rows, so that no gradient and no message goes uncounted. `needs` says
+    what it asks of a task: `"replay"` gradients at two points on one sample, `"full"` full gradients.
+    `coined`: the server tosses a coin for all each round, one bit of the broadcast.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    coined: ClassVar[bool] = False
 
     @property
     def batched(self) -> bool:

@@ -1,0 +1,159 @@
+"""Baselines with an unbiased compressor Q, and two without compression but with variance reduction.
+
+    br_csgd          m_i = Q(s_i)
+    br_diana         m_i = Q(s_i - h_i),  row h_i + m_i,  h_i <- h_i + m_i/(1 + ω)
+    byz_vr_marina    coin 1: ∇f_i(x);  coin 0: row ĝ + Q(Δ_i), ĝ the last aggregate       (arXiv:2206.00529)
+    byz_vr_marina2   the same with each worker's own g_i as base                          (arXiv:2310.09804)
+    byz_dasha_page   m_i = Q(h_new - h - a (g_i - h)),  row g_i <- g_i + m_i,  h by PAGE    (arXiv:2310.09804)
+    br_lsvrg         row ∇ℓ_i(x) - ∇ℓ_i(w) + ∇f_i(w)                                      (arXiv:2303.04560)
+    br_mvr           row v_i <- s_i + (1 - η)(v_i - s'_i), STORM                          (arXiv:1905.10018)
+
+Assumptions: as in `byzopt.methods.byz_dm21`, with ω in place of α, and smooth sample losses for those that
+reduce variance. Steps from theory: `byzopt.theory.compressed`, which `promise` fills in. Where we differ from
+releases: ω is the compressor's own; differences are taken on one sample; no restart at epochs; one coin is
+tossed for all workers.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from byzopt.aggregators import Aggregator
+from byzopt.errors import require
+from byzopt.methods.base import METHODS, Method, MethodRecipe
+from byzopt.methods.promises import step_promise
+from byzopt.schedules import Constant, Schedule
+from byzopt.servers import Descent
+from byzopt.theory import compressed
+from byzopt.theory.promise import Constants, Promise
+from byzopt.wire import Channel, Compressor, Dasha, Diana, Direct, Marina, Marina2, RandK
+from byzopt.workers import LSVRG, Differences, Estimator, Page, Plain, Storm
+
+
+class _Descending(MethodRecipe):
+    """An estimator and a channel in front of x <- x - γ_k Agg."""
+
+    schedule: Schedule
+
+    def build(self, rule: Aggregator, lr: float, rounds: int | None = None) -> Method:
+        worker, wire = self.parts()
+        return Method(worker, wire, rule.as_filter(), Descent(lr, self.schedule.over(rounds)))
+
+    @abstractmethod
+    def parts(self) -> tuple[Estimator, Channel]:
+        """What workers compute, and how it crosses."""
+
+
+@METHODS.register("br_csgd")
+@dataclass(frozen=True)
+class BRCSGD(_Descending):
+    """Compressed SGD behind a robust rule: m_i = Q(s_i), no memory. `compressor` unbiased."""
+
+    compressor: Compressor = RandK(ratio=0.1)
+    schedule: Schedule = Constant()
+
+    def parts(self) -> tuple[Estimator, Channel]:
+        return Plain(), Direct(self.compressor)
+
+
+@METHODS.register("br_diana")
+@dataclass(frozen=True)
+class BRDiana(_Descending):
+    """DIANA behind a robust rule: compressed differences to a slow memory h_i. `beta` None: 1/(1 + ω)."""
+
+    compressor: Compressor = RandK(ratio=0.1)
+    beta: float | None = None
+    schedule: Schedule = Constant()
+
+    def parts(self) -> tuple[Estimator, Channel]:
+        return Plain(), Diana(self.compressor, self.beta)
+
+
+@METHODS.register("byz_vr_marina")
+@dataclass(frozen=True)
+class ByzVRMarina(_Descending):
+    """Byz-VR-MARINA: full gradients when a common coin falls, else compressed differences from ĝ.
+
+    `p` chance of a full round. `differences`: `"sample"` on one minibatch (two gradients), `"full"` of full
+    gradients. `compressor` unbiased. The base of differences is the last aggregate.
+    """
+
+    p: float = 0.1
+    compressor: Compressor = RandK(ratio=0.1)
+    differences: Literal["sample", "full"] = "sample"
+    schedule: Schedule = Constant()
+
+    def parts(self) -> tuple[Estimator, Channel]:
+        return Differences(self.p, self.differences), Marina(self.compressor, self.p)
+
+
+@METHODS.register("byz_vr_marina2")
+@dataclass(frozen=True)
+class ByzVRMarina2(_Descending):
+    """Byz-VR-MARINA 2.0: as `byz_vr_marina`, each worker's own g_i being the base of its differences.
+
+    The release takes full differences with p = 1/(ω + 1), which for rand_k is K/d: the defaults.
+    """
+
+    p: float = 0.1
+    compressor: Compressor = RandK(ratio=0.1)
+    differences: Literal["sample", "full"] = "full"
+    schedule: Schedule = Constant()
+
+    def parts(self) -> tuple[Estimator, Channel]:
+        return Differences(self.p, self.differences), Marina2(self.compressor, self.p)
+
+    def promise(self, known: Constants) -> Promise | None:
+        """γ = 1/(L + ω Lt (1/√G + √(8 c δ))), for full differences with p = 1/(ω + 1)."""
+        omega = self.compressor.omega(known.d) or 0.0
+
+        def step(cdelta: float, G: int) -> float:
+            return compressed.marina2_step(known.lipschitz or 0.0, known.local or 0.0, omega, cdelta, G)
+
+        return step_promise("Byz-VR-MARINA 2.0", known, ("lipschitz", "local"), step)
+
+
+@METHODS.register("byz_dasha_page")
+@dataclass(frozen=True)
+class ByzDashaPage(_Descending):
+    """Byz-DASHA-PAGE: PAGE's gradients, sent as compressed differences that also pull g_i towards h.
+
+    `p` chance of a full gradient (the release: batch/samples); `a` None: 1/(2 ω + 1). `compressor` unbiased.
+    """
+
+    p: float = 0.1
+    compressor: Compressor = RandK(ratio=0.1)
+    a: float | None = None
+    schedule: Schedule = Constant()
+
+    def parts(self) -> tuple[Estimator, Channel]:
+        return Page(self.p), Dasha(self.compressor, self.a)
+
+
+@METHODS.register("br_lsvrg")
+@dataclass(frozen=True)
+class BRLSVRG(_Descending):
+    """L-SVRG behind a robust rule, uncompressed. `p` chance that the reference point moves."""
+
+    p: float = 0.01
+    schedule: Schedule = Constant()
+
+    def parts(self) -> tuple[Estimator, Channel]:
+        return LSVRG(self.p), Direct()
+
+
+@METHODS.register("br_mvr")
+@dataclass(frozen=True)
+class BRMVR(_Descending):
+    """STORM (momentum variance reduction) behind a robust rule, uncompressed. `eta` weight of the new."""
+
+    eta: float = 0.1
+    schedule: Schedule = Constant()
+
+    def __post_init__(self) -> None:
+        require(0 < self.eta <= 1, "Parameter `eta`", "lie in (0, 1]", self.eta)
+
+    def parts(self) -> tuple[Estimator, Channel]:
+        return Storm(self.eta), Direct()

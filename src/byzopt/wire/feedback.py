@@ -1,0 +1,227 @@
+"""Channels that send differences: EF21, DIANA, DASHA; and classic error feedback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from byzopt.errors import require
+from byzopt.layout import Layout
+from byzopt.wire.base import (
+    CHANNELS,
+    Channel,
+    Cost,
+    cost_of,
+    need_contractive,
+    need_unbiased,
+    raw,
+)
+from byzopt.wire.compressors import Compressor
+from byzopt.wire.dense import ScaledSign
+from byzopt.wire.link import Link
+from byzopt.wire.sparse import RandK, TopK
+
+Opening: TypeAlias = Literal["compressed", "raw", "silent"]
+
+
+class Ends(NamedTuple):
+    """g `[n, d]` at the workers and at the server: equal bit for bit for a worker that keeps the protocol."""
+
+    worker: Tensor
+    server: Tensor
+
+
+@CHANNELS.register("ef21")
+@dataclass(frozen=True)
+class EF21(Channel):
+    """c_i = C(u_i - g_i), g_i <- g_i + c_i at both ends, and the server's row is g_i.
+
+    `opening` is round 1: `"compressed"` C(u) from g = 0; `"raw"` u itself, d floats; `"silent"` the worker
+    sets g = u and the message is 0 (released code of arXiv:2603.15144; the two ends then differ by that u for
+    ever). `shortcut=True`: the server keeps the mean of the g_i only, g <- g + mean(c_i). That is right for
+    the mean and nothing else, and leaves no rows to lie in.
+
+    Errors: a compressor that is not contractive, above all a scaled rand_k. Source: arXiv:2106.05203.
+    """
+
+    compressor: Compressor = TopK(k=1)
+    opening: Opening = "compressed"
+    shortcut: bool = False
+    batched = True
+
+    def __post_init__(self) -> None:
+        need_contractive(self.compressor, "an EF21 wire")
+
+    def check(self, layout: Layout, liars: bool) -> None:
+        need_contractive(self.compressor, "an EF21 wire", layout)
+        what, rule = "A server that keeps the mean of the g_i only", "have no Byzantine worker"
+        require(not (self.shortcut and liars), what, rule, "one", "Use shortcut = false.")
+
+    def start(self, rows: Tensor) -> Ends:
+        zeros = torch.zeros_like(rows)
+        return Ends(zeros, zeros[..., :1, :] if self.shortcut else zeros)
+
+    def send(self, state: Ends, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Ends]:
+        if link.first and self.opening == "silent":
+            return torch.zeros_like(said), torch.zeros_like(said), state._replace(worker=said)
+        sent = self.squeeze(said - state.worker, link)
+        g = state.worker + sent
+        return sent, g, state._replace(worker=g)
+
+    def receive(self, state: Ends, sent: Tensor, link: Link) -> tuple[Tensor, Ends]:
+        news = sent.mean(dim=-2, keepdim=True) if self.shortcut else sent
+        g = state.server + news
+        return g.expand_as(sent), state._replace(server=g)
+
+    def squeeze(self, rows: Tensor, link: Link) -> Tensor:
+        return rows if link.first and self.opening == "raw" else self.compressor(rows, link)
+
+    def base(self, state: Ends, like: Tensor, link: Link) -> Tensor:
+        return state.server.expand_as(like)
+
+    def adopt(self, state: Ends, rows: Tensor, link: Link) -> Ends:
+        return state._replace(server=rows)
+
+    def cost(self, link: Link) -> Cost:
+        if link.first and self.opening != "compressed":
+            return raw(link.layout) if self.opening == "raw" else Cost(0.0, 0.0)
+        return cost_of(self.compressor, link.layout)
+
+
+@CHANNELS.register("diana")
+@dataclass(frozen=True)
+class Diana(Channel):
+    """m_i = Q(s_i - h_i), the server's row is h_i + m_i, and h_i <- h_i + β m_i at both ends; h_i = 0 first.
+
+    `beta` in (0, 1]; None: 1/(1 + ω). Source: Mishchenko et al., arXiv:1901.09269.
+    """
+
+    compressor: Compressor = RandK()
+    beta: float | None = None
+    batched = True
+
+    def __post_init__(self) -> None:
+        need_unbiased(self.compressor, "DIANA")
+        good = self.beta is None or 0 < self.beta <= 1
+        require(good, "Parameter `beta` of diana", "lie in (0, 1]", self.beta)
+
+    def start(self, rows: Tensor) -> Ends:
+        return Ends(torch.zeros_like(rows), torch.zeros_like(rows))
+
+    def send(self, state: Ends, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Ends]:
+        sent = self.compressor(said - state.worker, link)
+        h = torch.add(state.worker, sent, alpha=self._beta(link))
+        return sent, state.worker + sent, state._replace(worker=h)
+
+    def receive(self, state: Ends, sent: Tensor, link: Link) -> tuple[Tensor, Ends]:
+        h = torch.add(state.server, sent, alpha=self._beta(link))
+        return state.server + sent, state._replace(server=h)
+
+    def squeeze(self, rows: Tensor, link: Link) -> Tensor:
+        return self.compressor(rows, link)
+
+    def base(self, state: Ends, like: Tensor, link: Link) -> Tensor:
+        return state.server
+
+    def cost(self, link: Link) -> Cost:
+        return cost_of(self.compressor, link.layout)
+
+    def _beta(self, link: Link) -> float:
+        omega = self.compressor.largest_omega(link.layout)
+        return self.beta if self.beta is not None else 1 / (1 + (omega or 0.0))
+
+
+class DashaState(NamedTuple):
+    """h `[n, d]`, what each worker wanted to say last, and g at both ends."""
+
+    h: Tensor
+    worker: Tensor
+    server: Tensor
+
+
+@CHANNELS.register("dasha")
+@dataclass(frozen=True)
+class Dasha(Channel):
+    """m_i = Q(h_new - h - a (g_i - h)), g_i <- g_i + m_i at both ends, and the server's row is g_i.
+
+    h is what the worker wanted to say the round before. Round 1 is raw: g_i = h_i. `a` in (0, 1]; None:
+    1/(2 ω + 1). Source: Tyurin, Richtárik, arXiv:2202.01268; Byzantine form arXiv:2310.09804.
+    """
+
+    compressor: Compressor = RandK()
+    a: float | None = None
+    batched = True
+
+    def __post_init__(self) -> None:
+        need_unbiased(self.compressor, "DASHA")
+        good = self.a is None or 0 < self.a <= 1
+        require(good, "Parameter `a` of dasha", "lie in (0, 1]", self.a)
+
+    def start(self, rows: Tensor) -> DashaState:
+        zeros = torch.zeros_like(rows)
+        return DashaState(zeros, zeros, zeros)
+
+    def send(self, state: DashaState, said: Tensor, link: Link) -> tuple[Tensor, Tensor, DashaState]:
+        news = said if link.first else said - state.h - self._a(link) * (state.worker - state.h)
+        sent = self.squeeze(news, link)
+        g = state.worker + sent
+        return sent, g, DashaState(said, g, state.server)
+
+    def receive(self, state: DashaState, sent: Tensor, link: Link) -> tuple[Tensor, DashaState]:
+        g = state.server + sent
+        return g, state._replace(server=g)
+
+    def squeeze(self, rows: Tensor, link: Link) -> Tensor:
+        return rows if link.first else self.compressor(rows, link)
+
+    def base(self, state: DashaState, like: Tensor, link: Link) -> Tensor:
+        return state.server
+
+    def adopt(self, state: DashaState, rows: Tensor, link: Link) -> DashaState:
+        return state._replace(server=rows)
+
+    def cost(self, link: Link) -> Cost:
+        return raw(link.layout) if link.first else cost_of(self.compressor, link.layout)
+
+    def _a(self, link: Link) -> float:
+        omega = self.compressor.largest_omega(link.layout)
+        return self.a if self.a is not None else 1 / (1 + 2 * (omega or 0.0))
+
+
+@CHANNELS.register("error_feedback")
+@dataclass(frozen=True)
+class ErrorFeedback(Channel):
+    """q_i = s_i + e_i, c_i = C(q_i), e_i <- q_i - c_i at the worker, and the server's row is c_i; e_i = 0
+    first.
+
+    Source: Karimireddy et al., arXiv:1901.09847; with scaled sign EF-Sto-SignSGD.
+    """
+
+    compressor: Compressor = ScaledSign()
+    batched = True
+
+    def __post_init__(self) -> None:
+        need_contractive(self.compressor, "error feedback")
+
+    def check(self, layout: Layout, liars: bool) -> None:
+        need_contractive(self.compressor, "error feedback", layout)
+
+    def start(self, rows: Tensor) -> Tensor:
+        return torch.zeros_like(rows)
+
+    def send(self, state: Tensor, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Tensor]:
+        q = said + state
+        sent = self.compressor(q, link)
+        return sent, sent, q - sent
+
+    def receive(self, state: Tensor, sent: Tensor, link: Link) -> tuple[Tensor, Tensor]:
+        return sent, state
+
+    def squeeze(self, rows: Tensor, link: Link) -> Tensor:
+        return self.compressor(rows, link)
+
+    def cost(self, link: Link) -> Cost:
+        return cost_of(self.compressor, link.layout)

@@ -1,0 +1,47 @@
+"""What both ends of the wire know of a round."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from byzopt.layout import Layout
+from byzopt.rng import coin, stream
+
+
+class Link(NamedTuple):
+    """Round `t` from 1, the run's seed (one for each of several runs), names of coordinates, last aggregate.
+
+    `last` `[d]` is None in round 1. `way` is "up" or "down", which draw from different streams. Randomness is
+    drawn for all workers at once from one stream per round: a process that plays one worker draws the same
+    numbers and takes its row.
+    """
+
+    t: int
+    seed: int | tuple[int, ...]
+    layout: Layout
+    last: Tensor | None = None
+    way: str = "up"
+
+    @property
+    def first(self) -> bool:
+        """Whether nothing has crossed the wire before."""
+        return self.t == 1
+
+    def uniform(self, rows: Tensor) -> Tensor:
+        """Uniform numbers in [0, 1) in the shape, dtype and device of `rows` `[..., n, d]`."""
+        if isinstance(self.seed, int):
+            return self._drawn(self.seed, rows)
+        return torch.stack([self._drawn(seed, rows[r]) for r, seed in enumerate(self.seed)])
+
+    def coin(self, p: float) -> bool:
+        """The round's common coin: 1 with probability p. All workers and the server see the same one."""
+        assert isinstance(self.seed, int)  # parts that toss it are called for one run at a time
+        return coin(self.seed, self.t, p)
+
+    def _drawn(self, seed: int, rows: Tensor) -> Tensor:
+        generator = stream(seed, "wire", self.way, self.t, device=rows.device)
+        wide = torch.float64 if rows.dtype == torch.float64 else torch.float32
+        return torch.rand(rows.shape, dtype=wide, generator=generator, device=rows.device)

@@ -1,0 +1,88 @@
+"""MARINA's channels: whole gradients in rounds that a common coin picks, compressed differences between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from byzopt.errors import require
+from byzopt.wire.base import CHANNELS, Channel, Cost, cost_of, need_unbiased, raw
+from byzopt.wire.compressors import Compressor
+from byzopt.wire.feedback import Ends
+from byzopt.wire.link import Link
+from byzopt.wire.sparse import RandK
+
+
+@dataclass(frozen=True)
+class _Coined(Channel):
+    """`p` in (0, 1], the chance of a synchronising round; round 1 is one."""
+
+    compressor: Compressor = RandK()
+    p: float = 0.1
+
+    def __post_init__(self) -> None:
+        need_unbiased(self.compressor, "MARINA")
+        require(0 < self.p <= 1, "Parameter `p`", "lie in (0, 1]", self.p)
+
+    def whole(self, link: Link) -> bool:
+        """Whether this round's messages are whole gradients."""
+        return link.first or link.coin(self.p)
+
+    def squeeze(self, rows: Tensor, link: Link) -> Tensor:
+        return rows if self.whole(link) else self.compressor(rows, link)
+
+    def cost(self, link: Link) -> Cost:
+        return raw(link.layout) if self.whole(link) else cost_of(self.compressor, link.layout)
+
+
+@CHANNELS.register("marina")
+@dataclass(frozen=True)
+class Marina(_Coined):
+    """Coin 1: the row is what the worker says, sent raw. Coin 0: it is ĝ + Q(Δ_i), ĝ the last aggregate.
+
+    Pairs with the estimator `marina` at the same `p`. Source: arXiv:2206.00529, Algorithm 1, restated in
+    arXiv:2311.14127.
+    """
+
+    def send(self, state: Any, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Any]:
+        sent = self.squeeze(said, link)
+        return sent, self.base(state, sent, link) + sent, state
+
+    def receive(self, state: Any, sent: Tensor, link: Link) -> tuple[Tensor, Any]:
+        return self.base(state, sent, link) + sent, state
+
+    def base(self, state: Any, like: Tensor, link: Link) -> Tensor:
+        if self.whole(link):
+            return torch.zeros_like(like)
+        assert link.last is not None
+        return link.last.unsqueeze(-2).expand_as(like)
+
+
+@CHANNELS.register("marina2")
+@dataclass(frozen=True)
+class Marina2(_Coined):
+    """As `marina`, with each worker's own g_i as base: g_i <- g_i + Q(Δ_i), and the row is g_i.
+
+    Source: released code of arXiv:2310.09804 ("Byz-VR-MARINA 2.0").
+    """
+
+    def start(self, rows: Tensor) -> Ends:
+        return Ends(torch.zeros_like(rows), torch.zeros_like(rows))
+
+    def send(self, state: Ends, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Ends]:
+        sent = self.squeeze(said, link)
+        g = sent if self.whole(link) else state.worker + sent
+        return sent, g, state._replace(worker=g)
+
+    def receive(self, state: Ends, sent: Tensor, link: Link) -> tuple[Tensor, Ends]:
+        g = self.base(state, sent, link) + sent
+        return g, state._replace(server=g)
+
+    def base(self, state: Ends, like: Tensor, link: Link) -> Tensor:
+        return torch.zeros_like(like) if self.whole(link) else state.server
+
+    def adopt(self, state: Ends, rows: Tensor, link: Link) -> Ends:
+        return state._replace(server=rows)

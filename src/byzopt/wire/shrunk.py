@@ -1,0 +1,50 @@
+"""An unbiased compressor made contractive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from byzopt.errors import require
+from byzopt.wire.compressors import COMPRESSORS, FLOAT, Compressor, Scope
+from byzopt.wire.sparse import RandK
+
+
+@COMPRESSORS.register("shrunk")
+@dataclass(frozen=True)
+class Shrunk(Compressor):
+    """Q / (1 + ω): an unbiased compressor scaled down until it contracts, α = 1/(1 + ω); the bits of Q.
+
+    ω is that of each block in the inner compressor's scope. Errors: an inner compressor that is biased.
+    """
+
+    inner: Compressor = RandK()
+
+    def __post_init__(self) -> None:
+        require(self.inner.unbiased, "The compressor inside shrunk", "be unbiased", self.inner)
+
+    @property
+    def scope(self) -> Scope:  # type: ignore[override]
+        return self.inner.scope
+
+    @property
+    def random(self) -> bool:
+        return self.inner.random
+
+    def compress(self, rows: Tensor, noise: Tensor | None) -> Tensor:
+        return self.inner.compress(rows, noise) / (1 + self._omega(rows.shape[-1]))
+
+    def alpha(self, d: int) -> float:
+        return 1 / (1 + self._omega(d))
+
+    def size(self, d: int, width: int = FLOAT) -> int:
+        return self.inner.size(d, width)
+
+    def kept(self, d: int) -> int:
+        return self.inner.kept(d)
+
+    def _omega(self, d: int) -> float:
+        omega = self.inner.omega(d)
+        assert omega is not None
+        return omega

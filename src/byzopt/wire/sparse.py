@@ -1,0 +1,134 @@
+"""Compressors that send K of d coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, floor, inf
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from byzopt.errors import require
+from byzopt.wire.compressors import COMPRESSORS, FLOAT, Compressor, Scope
+
+
+def address(d: int) -> int:
+    """Bits of one index among d: ⌈log₂ d⌉."""
+    return (d - 1).bit_length()
+
+
+def check_count(what: str, k: int | None, ratio: float) -> None:
+    """Raise `InvalidInput` unless a count and a ratio are in their ranges."""
+    require(k is None or k >= 1, f"Parameter `k` of {what}", "be at least 1", k)
+    require(0 < ratio <= 1, f"Parameter `ratio` of {what}", "lie in (0, 1]", ratio)
+
+
+def largest(rows: Tensor, k: int) -> Tensor:
+    """Mask of each row's k largest magnitudes; of equal ones the lowest index. NaN counts as infinite."""
+    size = rows.abs().nan_to_num_(nan=inf, posinf=inf)
+    if k == 1:
+        return torch.zeros_like(size, dtype=torch.bool).scatter_(-1, size.argmax(-1, keepdim=True), True)
+    least = _largest_but(size, k - 1)
+    found = size >= least
+    if bool((found.sum(dim=-1) == k).all()):
+        return found
+    above, equal = size > least, size == least
+    room = k - above.sum(dim=-1, keepdim=True)
+    return above | (equal & (equal.cumsum(dim=-1) <= room))
+
+
+def _largest_but(size: Tensor, k: int) -> Tensor:
+    """Each row's largest number but k, `[..., 1]`."""
+    place = size.shape[-1] - 1 - k
+    if size.is_cuda or size.dtype not in (torch.float32, torch.float64):
+        return size.kthvalue(place + 1, dim=-1, keepdim=True).values
+    # Partial sorting in NumPy takes half as long.
+    return torch.from_numpy(np.partition(size.numpy(), place, axis=-1)[..., place : place + 1].copy())
+
+
+@COMPRESSORS.register("top_k")
+@dataclass(frozen=True)
+class TopK(Compressor):
+    """The K coordinates of largest magnitude, the rest 0. α = K/d; K (32 + ⌈log₂ d⌉) bits.
+
+    `k` coordinates (at most all), or where it is not given `ratio` of them rounded down, at least 1. Ties:
+    the lowest index. With `scope="tensor"` K is taken for each tensor on its own.
+    """
+
+    k: int | None = None
+    ratio: float = 0.1
+    scope: Scope = "global"
+
+    def __post_init__(self) -> None:
+        check_count("top_k", self.k, self.ratio)
+
+    def kept(self, d: int) -> int:
+        return min(self.k, d) if self.k is not None else max(1, floor(self.ratio * d + 1e-9))
+
+    def compress(self, rows: Tensor, noise: Tensor | None) -> Tensor:
+        d = rows.shape[-1]
+        k = self.kept(d)
+        return rows if k == d else torch.where(largest(rows, k), rows, 0.0)
+
+    def alpha(self, d: int) -> float:
+        return self.kept(d) / d
+
+    def size(self, d: int, width: int = FLOAT) -> int:
+        return self.kept(d) * (width + address(d))
+
+
+@COMPRESSORS.register("rand_k")
+@dataclass(frozen=True)
+class RandK(Compressor):
+    """K coordinates drawn uniformly without replacement, the rest 0.
+
+    `scaled=True`: times d/K, unbiased with ω = d/K - 1, and not contractive: no wire with feedback takes it.
+    `scaled=False`: as they are, contractive with α = K/d. `k` coordinates, or where it is not given `ratio`
+    of them rounded up. Bits: K (32 + ⌈log₂ d⌉) as for top_k; `seeded=True`: 32 K + 32, a seed in place of
+    the indices, which the receiver draws again.
+    """
+
+    k: int | None = None
+    ratio: float = 0.1
+    scaled: bool = True
+    seeded: bool = False
+    scope: Scope = "global"
+
+    def __post_init__(self) -> None:
+        check_count("rand_k", self.k, self.ratio)
+
+    @property
+    def unbiased(self) -> bool:
+        return self.scaled
+
+    @property
+    def contracts(self) -> bool:
+        return not self.scaled
+
+    @property
+    def random(self) -> bool:
+        return True
+
+    def kept(self, d: int) -> int:
+        return min(self.k, d) if self.k is not None else max(1, ceil(self.ratio * d - 1e-9))
+
+    def compress(self, rows: Tensor, noise: Tensor | None) -> Tensor:
+        assert noise is not None
+        d = rows.shape[-1]
+        k = self.kept(d)
+        if k == d:
+            return rows
+        # `where` and not a product: what is not sent must not spoil a row, whatever it is.
+        return torch.where(largest(noise, k), rows * (d / k) if self.scaled else rows, 0.0)
+
+    def alpha(self, d: int) -> float | None:
+        k = self.kept(d)
+        return None if self.scaled and k < d else k / d
+
+    def omega(self, d: int) -> float | None:
+        return d / self.kept(d) - 1 if self.scaled else None
+
+    def size(self, d: int, width: int = FLOAT) -> int:
+        k = self.kept(d)
+        return k * width + FLOAT if self.seeded else k * (width + address(d))
