@@ -53,9 +53,9 @@ def prepare(
     f: int,
     seed: int,
     plan: Plan,
-    over: Over | None = None,
     placement: Placement = "free",
     base: Base = "own",
+    over: Over | None = None,
 ) -> Ready:
     """Build the run and compute its first round, so that whatever does not fit is refused before it starts.
 

@@ -120,7 +120,7 @@ def simulate(
     attack = ATTACKS.build(attack) if isinstance(attack, str) else attack
     built = recipe.build(rule_from(rule, f=f), lr, rounds)
     plan = Plan(rounds, eval_every or max(1, rounds // 50), dict(stop or {}))
-    ready = prepare(task, built, attack, f, seed, plan, None, placement, base)
+    ready = prepare(task, built, attack, f, seed, plan, placement, base)
     return Trial(ready, Progress(ready.start), on_record).run(lambda t: False)
 
 
@@ -132,4 +132,4 @@ def prepared(spec: Spec, tasks: dict[Any, Task], over: Over | None = None) -> Re
     method = spec.method.build(spec.rule, spec.lr, spec.rounds)
     plan = Plan(spec.rounds, spec.interval, dict(spec.stop))
     where = (spec.placement, spec.base)
-    return prepare(tasks[key], method, spec.attack, spec.f, spec.seed, plan, over, *where)
+    return prepare(tasks[key], method, spec.attack, spec.f, spec.seed, plan, *where, over)
