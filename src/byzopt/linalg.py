@@ -115,9 +115,10 @@ def norm(vec: Tensor) -> Tensor:
 
 
 def project_ball(x: Tensor, centre: Tensor, radius: float) -> Tensor:
-    """The point of the ball of `radius` around `centre` nearest to `x`; `x` itself when inside."""
+    """The point of the ball of `radius` around `centre` nearest to `x` `[..., d]`; `x` itself when inside."""
     offset = x - centre
-    scale = (radius / norm(offset).clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
+    length = norm(offset).unsqueeze(-1)
+    scale = (radius / length.clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
     return torch.where(scale < 1, centre + offset * scale.to(x.dtype), x)
 
 

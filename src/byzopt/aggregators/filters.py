@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from byzopt.aggregators.base import Aggregator
+from byzopt.aggregators.expulsion import Expulsion
 
 State = Any  # a typed tuple of tensors and numbers, fixed in structure for the whole run
 
@@ -18,6 +19,15 @@ class At(NamedTuple):
 
     t: int
     x: Tensor
+
+
+class Limits(NamedTuple):
+    """What a guard bears: V, the threshold τ_B of the sums, and the round k of T since these began."""
+
+    noise: float
+    sums: float
+    k: int
+    rounds: int
 
 
 class Filter(ABC):
@@ -39,6 +49,34 @@ class Filter(ABC):
     @abstractmethod
     def preview(self, state: State, rows: Tensor, at: At) -> Tensor:
         """What `step` would answer, leaving the state alone: the clone that an attack may search against."""
+
+    def limits(self, state: State, at: At) -> Limits | None:
+        """What workers may do this round unseen, for attackers that know the defence. None: nothing is."""
+        return None
+
+    def report(self, state: State) -> dict[str, float]:
+        """Figures of the memory itself, for records. Default: none."""
+        return {}
+
+    def expelled(self, state: State) -> tuple[Expulsion, ...]:
+        """Who was expelled for good, when and why. Default: nobody."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Defence:
+    """The server's rule as it stands in a round, for attackers that may know it: `defence(rows)` `[d]`."""
+
+    filter: Filter
+    state: State
+    at: At
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return self.filter.preview(self.state, rows, self.at)
+
+    def limits(self) -> Limits | None:
+        """What workers may do this round unseen; None where the rule has no such limits."""
+        return self.filter.limits(self.state, self.at)
 
 
 class RoundRule(Filter):

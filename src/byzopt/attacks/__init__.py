@@ -9,6 +9,7 @@ from byzopt.attacks.fang import FangKrum, FangTrimmedMean
 from byzopt.attacks.faults import Crash, Equivocate, Replay, Stale, Straggle
 from byzopt.attacks.flips import BitFlip, NoAttack, SignFlip
 from byzopt.attacks.guard import AOnly, Hug, Straddle
+from byzopt.attacks.indistinguishable import Indistinguishable
 from byzopt.attacks.ipm import IPM
 from byzopt.attacks.labels import LabelFlip
 from byzopt.attacks.little import ALIE
@@ -39,6 +40,7 @@ __all__ = [
     "Gaussian",
     "Hug",
     "Huge",
+    "Indistinguishable",
     "Infinite",
     "Knowledge",
     "LabelFlip",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import log, sqrt
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,31 +23,63 @@ from byzopt.linalg import compute_dtype
 REACH, NEAR, SPEED = 0.95, 0.999, 0.9  # shares of τ that hug and straddle use up, and of V in one round
 
 
+class Measure(NamedTuple):
+    """What an adversary goes by: V, τ of the sums, and the round k of T since the guard's sums began."""
+
+    noise: float
+    threshold: float
+    k: int
+    rounds: int
+
+
 @dataclass(frozen=True)
 class _Guarded(Remembering):
-    """`noise` V bounds honest noise (length of a gradient's); `rounds` T; `threshold` τ in units of B."""
+    """`noise` V bounds honest noise (length of a gradient's); `rounds` T; `threshold` τ in units of B.
 
-    noise: float = 1.0
-    rounds: int = 1000
+    What is None is the server's own, where it has a guard (with its epochs); else V = 1, T = 1000, and the
+    threshold of `tau`. Where a guard starts its sums afresh, with an epoch, they do too.
+    """
+
+    noise: float | None = None
+    rounds: int | None = None
     threshold: float | None = None
-    knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest"})
+    knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest", "defence"})
 
     def __post_init__(self) -> None:
-        require(self.noise > 0, "Parameter `noise`", "be positive", self.noise)
-        require(self.rounds >= 1, "Parameter `rounds`", "be at least 1", self.rounds)
+        require(self.noise is None or self.noise > 0, "Parameter `noise`", "be positive", self.noise)
+        require(self.rounds is None or self.rounds >= 1, "Parameter `rounds`", "be at least 1", self.rounds)
         require((self.threshold or 0) >= 0, "Parameter `threshold`", "be at least 0", self.threshold)
 
     def tau(self, n: int) -> float:
-        """τ as given, or 4 V sqrt(T log(16 n T/0.05)), the printed threshold of both B tests."""
+        """τ as given, or 4 V sqrt(T log(16 n T/0.05)), the threshold of the B test."""
         if self.threshold is not None:
             return self.threshold
-        return 4 * self.noise * sqrt(self.rounds * log(16 * n * self.rounds / 0.05))
+        noise, rounds = self.noise or 1.0, self.rounds or 1000
+        return 4 * noise * sqrt(rounds * log(16 * n * rounds / 0.05))
 
-    def towards(self, way: Tensor) -> Tensor:
-        """`way` `[d]`, cut to a length that one round allows."""
-        length = torch.linalg.vector_norm(way)
-        share: Tensor = (SPEED * self.noise / length).clamp_max(1)
-        return way * share
+    def measure(self, view: View) -> Measure:
+        """The server's limits this round, but for what is given here."""
+        told: Limits | None = getattr(view.defence, "limits", lambda: None)()
+        if told is None:
+            return Measure(self.noise or 1.0, self.tau(view.cohort.n), view.t, self.rounds or 1000)
+        tau = told.sums if self.threshold is None else self.threshold
+        return Measure(self.noise or told.noise, tau, told.k, self.rounds or told.rounds)
+
+
+class Limits(Protocol):
+    """What a guard tells of itself: V, τ_B, and the round k of T since its sums began."""
+
+    noise: float
+    sums: float
+    k: int
+    rounds: int
+
+
+def towards(way: Tensor, noise: float) -> Tensor:
+    """`way` `[d]`, cut to a length that one round allows: 0.9 V."""
+    length = torch.linalg.vector_norm(way)
+    share: Tensor = (SPEED * noise / torch.where(length > 0, length, 1)).clamp_max(1)
+    return way * share
 
 
 class Drift(NamedTuple):
@@ -63,8 +95,8 @@ class Hug(_Guarded):
     """m + the move that keeps the sum of moves at -0.95 τ (t/T) u, cut to 0.9 V: a steady, unseen pull.
 
     u, the direction of the sum of all m so far, stands for that of ascent: the server is held back along it.
-    The bias is 0.95 b τ/(n T) a round, and none once T is over. Default τ: see `tau`; pass the server's own
-    as `threshold`. Source: our reading of the lower bound of arXiv:1803.08917 as an adversary.
+    The bias is 0.95 b τ/(n T) a round, and none once T is over. τ, V and T are the server's own where it has
+    a guard. Source: our reading of the lower bound of arXiv:1803.08917 as an adversary.
     """
 
     def start(self, cohort: Cohort, x: Tensor) -> Drift:
@@ -72,10 +104,12 @@ class Hug(_Guarded):
         return Drift(zeros, zeros)
 
     def step(self, state: Drift, view: View, generator: torch.Generator) -> tuple[Tensor, Drift]:
+        noise, tau, k, rounds = self.measure(view)
+        state = self.start(view.cohort, view.x) if k == 1 else state
         mean = view.honest.mean(dim=0)
         ascent = state.ascent + mean
-        due = REACH * self.tau(view.cohort.n) * min(view.t / self.rounds, 1)
-        move = self.towards(-due * direction(ascent) - state.moved)
+        due = REACH * tau * min(k / rounds, 1)
+        move = towards(-due * direction(ascent) - state.moved, noise)
         return view.alike(mean + move), Drift(ascent, state.moved + move)
 
 
@@ -104,12 +138,14 @@ class Straddle(_Guarded):
         return Sums(zeros.expand(len(cohort.honest), -1), zeros, zeros)
 
     def step(self, state: Sums, view: View, generator: torch.Generator) -> tuple[Tensor, Sums]:
+        noise, tau, k, _ = self.measure(view)
+        state = self.start(view.cohort, view.x) if k == 1 else state
         honest, n = view.honest, view.cohort.n
         mean, sums = honest.mean(dim=0), state.honest + honest
-        way = _remote(honest - mean) if view.t == 1 else state.way
+        way = _remote(honest - mean) if k == 1 else state.way
         kept = sums[(sums @ way).argsort(descending=True, stable=True)[: max(n // 2 + 1 - view.b, 1)]]
-        goal = _beyond(kept, way, NEAR * self.tau(n))
-        row = mean + self.towards(goal - state.own - mean)
+        goal = _beyond(kept, way, NEAR * tau)
+        row = mean + towards(goal - state.own - mean, noise)
         return view.alike(row), Sums(sums, state.own + row, way)
 
 
@@ -149,9 +185,11 @@ class AOnly(_Guarded):
         return Swing(home, home.new_zeros(()), torch.zeros_like(home))
 
     def step(self, state: Swing, view: View, generator: torch.Generator) -> tuple[Tensor, Swing]:
+        noise, tau, k, _ = self.measure(view)
+        state = self.start(view.cohort, view.x) if k == 1 else state
         offset = view.x.to(state.home.dtype) - state.home
         distance = torch.linalg.vector_norm(offset)
-        usual = state.distance + (distance - state.distance) / view.t
-        goal = -REACH * self.tau(view.cohort.n) * direction(offset)
-        move = self.towards(torch.where(distance > usual, goal, 0) - state.moved)
+        usual = state.distance + (distance - state.distance) / k
+        goal = -REACH * tau * direction(offset)
+        move = towards(torch.where(distance > usual, goal, 0) - state.moved, noise)
         return view.alike(view.honest.mean(dim=0) + move), Swing(state.home, usual, state.moved + move)

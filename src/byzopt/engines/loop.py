@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.filters import At, Filter
+from byzopt.aggregators.expulsion import Expulsion
+from byzopt.aggregators.filters import At, Defence
 from byzopt.engines.base import Engine
 from byzopt.methods import Method
 from byzopt.servers import Site
@@ -51,11 +51,17 @@ class Snapshot(NamedTuple):
 
     def report(self) -> dict[str, float]:
         """Figures that need no task: norm of the aggregate, the ledger (`LEDGER`, per worker so far), and
-        what the server's step reports (for instance how often a zero aggregate gave no step)."""
-        return self.method.step.report(self.state.step) | {
+        what the server's step and its rule report (for instance how often a zero aggregate gave no step)."""
+        own = self.method.step.report(self.state.step) | self.method.filter.report(self.state.filter)
+        return own | {
             "aggregate_norm": float(linalg.norm(self.aggregate)),
             **dict(zip(LEDGER, self.state.ledger, strict=True)),
         }
+
+    @property
+    def expelled(self) -> tuple[Expulsion, ...]:
+        """Workers that the server has expelled for good, with round and reason."""
+        return self.method.filter.expelled(self.state.filter)
 
 
 def begin(method: Method, x0: Tensor, site: Site, n: int) -> LoopState:
@@ -71,7 +77,7 @@ def rounds(method: Method, engine: Engine, state: LoopState, last: int) -> Itera
     for t in range(state.t + 1, last + 1):
         x = method.step.ask(state.step)
         at = At(t, x)
-        defence = partial(_preview, method.filter, state.filter, at)
+        defence = Defence(method.filter, state.filter, at)
         seen, workers = engine.exchange(state.engine, x, t, defence, state.aggregate)
         g, memory = method.filter.step(state.filter, seen.rows, at)
         step = method.step.tell(state.step, g)
@@ -83,7 +89,3 @@ def rounds(method: Method, engine: Engine, state: LoopState, last: int) -> Itera
 def added(before: Sequence[float], cost: Sequence[float]) -> tuple[float, ...]:
     """A ledger after one more round."""
     return tuple(a + b for a, b in zip(before, cost, strict=True))
-
-
-def _preview(memory_of: Filter, memory: Any, at: At, rows: Tensor) -> Tensor:
-    return memory_of.preview(memory, rows, at)

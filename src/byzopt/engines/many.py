@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.filters import At, Filter, Pure
+from byzopt.aggregators.filters import At, Filter, Limits, Pure
 from byzopt.engines import bunches
 from byzopt.engines.bunches import Slot, slot
 from byzopt.engines.crossing import crossed
@@ -130,18 +130,34 @@ class Many:
         first = who if isinstance(who, int) else who[0]
         # Attacks that draw are called for one run at a time: the stream is that run's own.
         generator = stream(self.lanes[first].engine.seed, "attack", t, device=x.device)
-        out: tuple[Any, Any] = part[0].speak(state, t, x, rows, generator, partial(self._defend, first, t, x))
+        defence = _Defence(self, first, At(t, x))
+        out: tuple[Any, Any] = part[0].speak(state, t, x, rows, generator, defence)
         return out
 
-    def _defend(self, r: int, t: int, x: Tensor, rows: Tensor) -> Tensor:
-        """Run r's rule as it stands, on its rows; or one without memory on those of several runs."""
-        rule = self.lanes[r].method.filter
+
+class _Defence(NamedTuple):
+    """Run r's rule as it stands, on its rows; or one without memory on those of several runs."""
+
+    many: Many
+    r: int
+    at: At
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        rule, (t, x) = self.many.lanes[self.r].method.filter, self.at
         if rows.ndim == 2:
-            return rule.preview(bunches.of(self.slots.filter, r), rows, At(t, x))
+            return rule.preview(self._memory, rows, self.at)
         try:
-            return rule.preview((), rows, At(t, x))
+            return rule.preview((), rows, self.at)
         except TooManyFaults:
             return torch.stack([_or_nan(rule, At(t, at), each) for at, each in zip(x, rows, strict=True)])
+
+    def limits(self) -> Limits | None:
+        """What workers may do this round unseen."""
+        return self.many.lanes[self.r].method.filter.limits(self._memory, self.at)
+
+    @property
+    def _memory(self) -> Any:
+        return bunches.of(self.many.slots.filter, self.r)
 
 
 class _Wires:

@@ -116,7 +116,7 @@ def simulate(
 
     `f` is the server's tolerance, which fills the rule's missing `f`; the rest is as in `Spec`.
     """
-    recipe = METHODS.build(method) if isinstance(method, str) else method
+    recipe = METHODS.build(method, n=task.n, f=f) if isinstance(method, str) else method
     attack = ATTACKS.build(attack) if isinstance(attack, str) else attack
     built = recipe.build(rule_from(rule, f=f), lr, rounds)
     plan = Plan(rounds, eval_every or max(1, rounds // 50), dict(stop or {}))

@@ -77,4 +77,5 @@ class Session:
 
 def _plain(outcome: Outcome) -> dict[str, Any]:
     rest = {"rounds": outcome.rounds, "seconds": outcome.seconds, "message": outcome.message}
+    rest |= {"expelled": outcome.expelled}
     return {"status": str(outcome.status), "rest": rest | {"records": outcome.records, "x": outcome.x}}

@@ -127,7 +127,12 @@ def _decoded(data: Mapping[str, Any], what: str) -> Spec:
             raise UnknownName(f"In {what}: {unknown('key', key, known)}")
     values = dict(data)
     rooms: dict[str, Registry[Any]] = {"task": TASKS, "method": METHODS, "attack": ATTACKS}
-    values |= {key: room.build(values[key]) for key, room in rooms.items() if key in values}
+    counts = {
+        "n": values.get("n", Spec.n),
+        "f": values.get("f", Spec.f),
+    }  # for methods whose theory needs them
+    filled = {"method": counts}
+    values |= {k: room.build(values[k], **filled.get(k, {})) for k, room in rooms.items() if k in values}
     if "rule" in values:
         values["rule"] = rule_from(values["rule"], f=values.get("f", Spec.f))
     return decode(Spec, values, what)

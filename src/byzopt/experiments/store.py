@@ -159,12 +159,15 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     """An outcome as JSON: flat, and null in place of what is not finite."""
     known = {"status": str(outcome.status), "message": outcome.message, "rounds": outcome.rounds}
     figures = {k: v if isfinite(v) else None for k, v in outcome.metrics.items()}
+    gone = [{"worker": i, "round": t, "reason": why} for i, t, why in outcome.expelled]
+    known |= {"expulsions": gone} if gone else {}
     return known | {"seconds": round(outcome.seconds, 3)} | figures
 
 
 def _outcome(found: dict[str, Any], records: tuple[Record, ...]) -> Outcome:
     status = Status(found["status"])
-    return Outcome(status, found["rounds"], found["seconds"], records, found["message"])
+    gone = tuple((one["worker"], one["round"], one["reason"]) for one in found.get("expulsions", ()))
+    return Outcome(status, found["rounds"], found["seconds"], records, found["message"], expelled=gone)
 
 
 def _table(outcomes: Mapping[str, Outcome]) -> bytes:

@@ -35,7 +35,8 @@ class Outcome:
     """How a run ended. `metrics` are the last record's: those of the last finite iterate.
 
     `rounds` finished ones; `seconds` of training and measuring; `x` `[d]` the iterate that `metrics`
-    describe, where it is still in memory; `message` says what went wrong.
+    describe, where it is still in memory; `message` says what went wrong; `expelled` are the workers that
+    the server expelled for good: (worker, round, reason).
     """
 
     status: Status
@@ -44,6 +45,7 @@ class Outcome:
     records: tuple[Record, ...]
     message: str = ""
     x: Tensor | None = None
+    expelled: tuple[tuple[int, int, str], ...] = ()
 
     @property
     def metrics(self) -> Record:
@@ -117,7 +119,9 @@ class Trial:
     def outcome(self, status: Status, message: str = "") -> Outcome:
         """How the run ends, with this status."""
         message = message or (status.sentence if status.failed else "")
-        return Outcome(status, self.state.t, self.seconds, tuple(self.records), message, self.shown)
+        told = self.ready.method.filter.expelled(self.state.filter)
+        gone = tuple((one.worker, one.round, one.reason) for one in told)
+        return Outcome(status, self.state.t, self.seconds, tuple(self.records), message, self.shown, gone)
 
     def _snapshots(self) -> Iterator[Snapshot]:
         state, first = self.state, self.ready.first

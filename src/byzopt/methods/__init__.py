@@ -4,7 +4,9 @@ from byzopt.methods.accelerated import NAG, AcceleratedExtragradient, Nesterov
 from byzopt.methods.base import METHODS, Method, MethodRecipe
 from byzopt.methods.byz_dm21 import ByzDM21, ByzVRDM21
 from byzopt.methods.byz_nsgdm import ByzNSGDM, RobustGD, RobustSGDM
+from byzopt.methods.byzantine_sgd import ByzantineSGD
 from byzopt.methods.feedback import ByzEF21, ByzEF21BC, ByzEF21SGDM, EFSign
+from byzopt.methods.safeguard import SafeguardSGD
 from byzopt.methods.similarity import PIGS, AEGProx
 from byzopt.methods.unbiased import (
     BRCSGD,
@@ -35,10 +37,12 @@ __all__ = [
     "ByzVRDM21",
     "ByzVRMarina",
     "ByzVRMarina2",
+    "ByzantineSGD",
     "EFSign",
     "Method",
     "MethodRecipe",
     "Nesterov",
     "RobustGD",
     "RobustSGDM",
+    "SafeguardSGD",
 ]

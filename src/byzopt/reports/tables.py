@@ -31,10 +31,13 @@ def outcomes(spec: Spec, found: Mapping[str, Outcome]) -> Table:
 
 
 def notes(found: Mapping[str, Outcome]) -> Iterator[str]:
-    """A line for each variant whose end needs explaining."""
+    """A line for each variant whose end needs explaining, or whose server expelled workers."""
     for name, outcome in found.items():
         if outcome.message:
             yield f"{name}: {outcome.message}"
+        if outcome.expelled:
+            told = ", ".join(f"{worker} (round {t}, {why})" for worker, t, why in outcome.expelled)
+            yield f"{name}: expelled workers {told}"
 
 
 def title(spec: Spec) -> str:

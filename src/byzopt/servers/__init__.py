@@ -5,6 +5,8 @@ from byzopt.servers.descent import Descent, LMOStep
 from byzopt.servers.inner import INNERS, LBFGS, Exact, GradientDescent, Inner
 from byzopt.servers.nesterov import Extragradient, NesterovMomentum, ThreeSequences
 from byzopt.servers.norms import NORMS, Euclidean, Norm, Sign, Spectral
+from byzopt.servers.projected import ProjectedStep
+from byzopt.servers.shaken import Shaken
 from byzopt.servers.similarity import ExtragradientProx, SimilarityProx
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "LMOStep",
     "NesterovMomentum",
     "Norm",
+    "ProjectedStep",
+    "Shaken",
     "Sign",
     "SimilarityProx",
     "Site",

@@ -2,6 +2,7 @@
 
 from byzopt.tasks.base import TASKS, Task, TaskRecipe
 from byzopt.tasks.grads import WorkerGradients, sequence_cross_entropy
+from byzopt.tasks.hard import HardLin, HardQuad
 from byzopt.tasks.images import Digits, Mnist
 from byzopt.tasks.logistic import LogisticRegression
 from byzopt.tasks.modules import ModuleTask
@@ -18,6 +19,8 @@ __all__ = [
     "PROXIES",
     "TASKS",
     "Digits",
+    "HardLin",
+    "HardQuad",
     "LogisticRegression",
     "Mnist",
     "ModuleTask",

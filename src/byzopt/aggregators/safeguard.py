@@ -1,0 +1,158 @@
+"""The safeguard of SafeguardSGD: sums of gradients over windows, against a median of those still trusted.
+
+arXiv:2012.14368, Algorithm 1. There sums are divided by |good| while thresholds are not, so that honest sums
+stay n times below them; here one convention is kept (`sums`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from byzopt import linalg
+from byzopt.aggregators import majority
+from byzopt.aggregators.base import Aggregator
+from byzopt.aggregators.behind import combined
+from byzopt.aggregators.expulsion import Expulsion, Roll
+from byzopt.aggregators.filters import At, Filter
+from byzopt.aggregators.majority import Middle
+from byzopt.aggregators.mean import Mean
+from byzopt.errors import require
+from byzopt.rng import stream
+from byzopt.theory.safeguard import threshold
+
+Scale = Literal["raw", "normalised", "printed"]
+SETTLE = 10  # rounds of a window before thresholds measured in it are tested
+WIDE, NEAR, FAR = 100, 2.0, 3.0  # parameters from which c = 2 is wide enough, and c below it
+
+
+class Window(NamedTuple):
+    """Sums `[n, d]` of the window under way, and of the squared weights that they were taken with."""
+
+    sums: Tensor
+    weight: Tensor
+
+
+class SafeguardState(NamedTuple):
+    """The roll, the windows' sums, and how often no row had a majority."""
+
+    roll: Roll
+    windows: tuple[Window, ...]
+    misses: Tensor
+
+
+@dataclass(frozen=True)
+class Safeguard(Filter):
+    """good <- {i in good: ‖S_i - S_med‖ <= 2 Th for every window}; the answer is the mean over good before.
+
+    S_i sums worker i's gradients over windows of `lengths` rounds that start afresh; S_med is a row of good
+    with more than n/2 others within Th. Th is given (`limits_of`), or 8 V sqrt(T_w log(16 n T/p)) from
+    `noise` V; without either it is measured: max(floor, c s), s the majority radius of the medoid, in place
+    of 2 Th, from a window's tenth round on. `sums`: `raw`; `normalised`, divided by |good_k|, thresholds in
+    proportion; `printed`, with thresholds as they are. `reset` trusts all again when the longest window
+    starts afresh.
+
+    A row that is not finite expels its worker at once. `rule`: see `behind.combined`.
+    """
+
+    lengths: tuple[int, ...]
+    rounds: int
+    noise: float | None = None
+    limits_of: tuple[float, ...] | None = None
+    sums: Scale = "raw"
+    c: float | None = None
+    floor: float = 0.0
+    reset: bool = False
+    finder: Literal["medoid", "random"] = "medoid"
+    p_fail: float = 0.05
+    seed: int = 0
+    rule: Aggregator = Mean()
+    batched = True
+
+    def __post_init__(self) -> None:
+        good = 1 <= len(self.lengths) <= 2 and all(length >= 1 for length in self.lengths)
+        require(good, "The windows of a safeguard", "be one or two, of at least 1 round", self.lengths)
+        match = self.limits_of is None or len(self.limits_of) == len(self.lengths)
+        require(match, "The thresholds of a safeguard", "be one for each window", self.limits_of)
+        require(self.c is None or self.c >= 1, "Parameter `c`", "be at least 1", self.c)
+        ok = self.noise is None or (isfinite(self.noise) and self.noise >= 0)
+        require(ok, "The noise bound V (`noise`)", "be finite and at least 0", self.noise)
+
+    def init(self, x0: Tensor, n: int) -> SafeguardState:
+        self.rule.check(n)
+        dtype = linalg.compute_dtype(x0.dtype)
+        blank = torch.zeros(n, x0.numel(), dtype=dtype, device=x0.device)
+        zero = torch.zeros((), dtype=torch.float64, device=x0.device)
+        windows = tuple(Window(blank, zero) for _ in self.lengths)
+        return SafeguardState(Roll.all(n, x0.device), windows, zero.long())
+
+    def preview(self, state: SafeguardState, rows: Tensor, at: At) -> Tensor:
+        return self.step(state, rows, at)[0]
+
+    def step(self, state: SafeguardState, rows: Tensor, at: At) -> tuple[Tensor, SafeguardState]:
+        fit, roll = majority.fit(rows), state.roll
+        if self.reset and at.t > 1 and self._age(max(self.lengths), at.t) == 1:
+            roll = roll._replace(good=torch.ones_like(roll.good))
+        present = roll.good & fit
+        share = 1 / roll.good.sum(dim=-1).clamp_min(1).double()
+        windows, kept, misses = [], present, state.misses
+        for place, window in enumerate(state.windows):
+            age = self._age(self.lengths[place], at.t)
+            after = self._added(window, rows, present, share, age)
+            passed, found = self._passed(after, present, place, age, at.t)
+            windows.append(after)
+            kept, misses = kept & passed, misses + (~found).long()
+        aggregate = combined(self.rule, rows, present, fit, True, at.t)
+        roll = roll.keep(kept, at.t, (~fit, torch.zeros_like(fit), ~kept))
+        return aggregate, SafeguardState(roll, tuple(windows), misses)
+
+    def report(self, state: SafeguardState) -> dict[str, float]:
+        return {"expelled": float((~state.roll.good).sum()), "no_median": float(state.misses)}
+
+    def expelled(self, state: SafeguardState) -> tuple[Expulsion, ...]:
+        gone = ~state.roll.good
+        return tuple(one for one in state.roll.told() if gone[one.worker])
+
+    def _age(self, length: int, t: int) -> int:
+        """The round's number in its window, from 1."""
+        return (t - 1) % length + 1
+
+    def _added(self, window: Window, rows: Tensor, present: Tensor, share: Tensor, age: int) -> Window:
+        weight = torch.ones_like(share) if self.sums == "raw" else share
+        sound = torch.where(present.unsqueeze(-1), rows, 0).to(window.sums.dtype)
+        added = sound * weight[..., None, None].to(sound.dtype)
+        if age == 1:
+            return Window(added, weight.square())
+        return Window(window.sums + added, window.weight + weight.square())
+
+    def _passed(self, window: Window, present: Tensor, place: int, age: int, t: int) -> tuple[Tensor, Tensor]:
+        """Who passes this window's test, and whether there was a median to test against."""
+        fit = present & majority.fit(window.sums)
+        # Weights are 1 or near 1/n: their root mean square turns thresholds of raw sums into those of these.
+        scale = (window.weight / age).sqrt() if self.sums == "normalised" else torch.ones_like(window.weight)
+        if self.limits_of is None and self.noise is None:
+            middle = majority.medoid(window.sums, fit, torch.full_like(scale, inf))
+            c = self.c or (NEAR if window.sums.shape[-1] >= WIDE else FAR)
+            limit = torch.maximum(self.floor * scale, c * middle.radius)
+            settled = age > min(SETTLE, self.lengths[place] - 1)
+        else:
+            limit = 2 * self._limit(place, fit.shape[-1]) * scale
+            middle = self._find(window.sums, fit, limit / 2, place, t)
+            settled = True
+        found = middle.radius.isfinite()
+        passed = (middle.dists <= limit.unsqueeze(-1)) | ~found.unsqueeze(-1)
+        return (passed if settled else torch.ones_like(passed)), middle.found & found
+
+    def _limit(self, place: int, n: int) -> float:
+        if self.limits_of is not None:
+            return self.limits_of[place]
+        return threshold(self.lengths[place], self.rounds, n, self.noise or 0.0, self.p_fail)
+
+    def _find(self, rows: Tensor, fit: Tensor, radius: Tensor, place: int, t: int) -> Middle:
+        if self.finder == "medoid":
+            return majority.medoid(rows, fit, radius)
+        return majority.drawn(rows, fit, radius, stream(self.seed, "vmed", place, t))

@@ -1,0 +1,98 @@
+"""SafeguardSGD (arXiv:2012.14368, Algorithm 1), single and double, for non-convex problems.
+
+    honest i : send g_i(x)
+    server   : x <- x - γ (ξ + mean of g over good); expel for good who strays in a window's sum
+
+Assumptions: honest workers sample one distribution, noise bounded by V, a fixed set of fewer than n/2 liars;
+smooth with a Lipschitz Hessian. No tests of single gradients, no projection, no average of iterates.
+Theory: `byzopt.theory.safeguard`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from byzopt.aggregators import Aggregator
+from byzopt.aggregators.guard import Finder
+from byzopt.aggregators.safeguard import Safeguard, Scale
+from byzopt.errors import InvalidInput, require
+from byzopt.methods.base import METHODS, Method, MethodRecipe
+from byzopt.schedules import Constant, Schedule
+from byzopt.servers.shaken import Shaken
+from byzopt.theory import safeguard as theory
+from byzopt.theory.promise import Constants, Promise
+from byzopt.wire import Direct
+from byzopt.workers import Plain
+
+
+@METHODS.register("safeguard")
+@dataclass(frozen=True)
+class SafeguardSGD(MethodRecipe):
+    """SGD over the workers whose gradients, summed over windows, stay near a median of the trusted ones.
+
+    `windows` in rounds: one (single safeguard) or two (double; short, then long). Thresholds: `limits` Th of
+    raw sums, one for each window (the paper calibrates them in a run before); else those of the theory from
+    `noise` V; else measured in each round: `c` times the majority radius of the medoid (default 2 from 100
+    parameters on, below 3), at least `floor`. `sums`: `raw`, `normalised`, or `printed`, whose thresholds
+    hardly ever trigger. `reset` trusts all again at each start of the longest window. `nu` deviation of the
+    noise that the server adds (0: first-order points), drawn with `seed`, as is a `random` `vmed`.
+
+    A spec's `rule` is `mean`. Another one combines the rows of the trusted in place of their mean (not in the
+    paper): for it the others are missing, which counts against its f.
+    """
+
+    windows: tuple[int, ...] = (100, 600)
+    noise: float | None = None
+    limits: tuple[float, ...] | None = None
+    sums: Scale = "raw"
+    c: float | None = None
+    floor: float = 0.0
+    reset: bool = False
+    vmed: Finder = "medoid"
+    p_fail: float = 0.05
+    nu: float = 0.0
+    schedule: Schedule = Constant()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.nu >= 0, "Parameter `nu` of safeguard", "be at least 0", self.nu)
+        require(self.floor >= 0, "Parameter `floor` of safeguard", "be at least 0", self.floor)
+        require(0 < self.p_fail < 1, "Parameter `p_fail`", "lie in (0, 1)", self.p_fail)
+        require(list(self.windows) == sorted(self.windows), "The `windows`", "be ascending", self.windows)
+        Safeguard(self.windows, 1, self.noise, self.limits, c=self.c)
+
+    def build(self, rule: Aggregator, lr: float, rounds: int | None = None) -> Method:
+        if rounds is None:
+            raise InvalidInput("The number of rounds of safeguard should be given. Found none.")
+        guard = Safeguard(
+            self.windows,
+            rounds,
+            self.noise,
+            self.limits,
+            self.sums,
+            self.c,
+            self.floor,
+            self.reset,
+            self.vmed,
+            self.p_fail,
+            self.seed,
+            rule,
+        )
+        return Method(Plain(), Direct(), guard, Shaken(lr, self.nu, self.schedule.over(rounds), self.seed))
+
+    def promise(self, known: Constants) -> Promise | None:
+        """The theorem gives orders only: a point with ‖∇f‖ <= ε and Hessian >= -sqrt(ε) after
+        T = Õ((f_0 - f*) d (δ² + 1/n)/ε⁴) rounds. No bound with constants is known."""
+        steps = {}
+        noise = known.bound if known.bound is not None else self.noise
+        if noise is not None:
+            for place, length in enumerate(self.windows):
+                found = theory.threshold(length, known.rounds, known.n, noise, self.p_fail)
+                steps[f"threshold_{place}"] = found
+        missing = ("constants and logarithms of the theorem",)
+        remarks = (
+            f"C3 = {theory.crowd_factor(known.n, known.f):.4g}; orders: byzopt.theory.safeguard.scales",
+        )
+        return Promise(
+            "arXiv:2012.14368, main theorem", "gradient norm", steps, missing=missing, remarks=remarks
+        )

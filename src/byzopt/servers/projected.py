@@ -1,0 +1,69 @@
+"""Projected steps whose answer is an average, in one epoch or several: the server's step of ByzantineSGD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from byzopt import linalg
+from byzopt.errors import require
+from byzopt.servers.base import Site, Step
+from byzopt.theory.byzantine_epochs import Epoch
+
+
+class ProjectedState(NamedTuple):
+    """Iterate `x`, centre `home` of the epoch's ball, `mean` of the epoch's iterates so far, `[d]` each; the
+    epoch's place in the list, and its finished rounds `k`."""
+
+    x: Tensor
+    home: Tensor
+    mean: Tensor
+    epoch: int
+    k: int
+
+
+@dataclass(frozen=True)
+class ProjectedStep(Step):
+    """x <- the point of the ball nearest to x - γ_s g, in epoch s of `epochs`; an infinite radius is no ball.
+
+    The answer is the mean of the epoch's points: `smooth` x_2 .. x_{T+1}, after each step; else x_1 .. x_T,
+    those asked at. An epoch ends by starting the next one at its answer. The last one has no end.
+    Source: arXiv:1803.08917, Algorithm 1 (one epoch).
+    """
+
+    name: ClassVar[str] = "projected"  # not in the registry: its epochs are made, not written down
+    epochs: tuple[Epoch, ...]
+    smooth: bool = True
+    batched = True
+
+    def __post_init__(self) -> None:
+        require(len(self.epochs) > 0, "A projected step", "have at least one epoch", self.epochs)
+        for epoch in self.epochs:
+            good = epoch.rounds >= 1 and epoch.radius > 0 and isfinite(epoch.step) and epoch.step > 0
+            require(good, "An epoch", "have rounds, a positive radius and a positive step", epoch)
+
+    def init(self, x0: Tensor, site: Site) -> ProjectedState:
+        return ProjectedState(x0, x0, x0, 0, 0)
+
+    def ask(self, state: ProjectedState) -> Tensor:
+        return state.x
+
+    def tell(self, state: ProjectedState, g: Tensor) -> ProjectedState:
+        epoch, k = self.epochs[state.epoch], state.k + 1
+        x = torch.add(state.x, g, alpha=-epoch.step)
+        if isfinite(epoch.radius):
+            x = linalg.project_ball(x, state.home, epoch.radius)
+        mean = state.mean + ((x if self.smooth else state.x) - state.mean) / k
+        if k == epoch.rounds and state.epoch + 1 < len(self.epochs):
+            return ProjectedState(mean, mean, mean, state.epoch + 1, 0)
+        return ProjectedState(x, state.home, mean, state.epoch, k)
+
+    def answer(self, state: ProjectedState) -> Tensor:
+        return state.mean
+
+    def report(self, state: ProjectedState) -> dict[str, float]:
+        return {"epoch": float(state.epoch + 1)} if len(self.epochs) > 1 else {}

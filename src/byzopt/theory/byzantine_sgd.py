@@ -1,0 +1,151 @@
+"""ByzantineSGD (arXiv:1803.08917): thresholds, step sizes and bounds, as numbers in and numbers out.
+
+Notation: n workers, δ = f/n, T rounds, V the largest length of an honest message's noise, D radius of the
+ball around x_1 that holds x*, L smoothness, M >= ‖∇f‖, γ step, Λ = log(16 n T/p_fail) >= 1 in all thresholds.
+
+Where we differ from the print: the B median is selected with a radius that is half the one of its test
+(`RADII`), the last term of Theorem 3.2 follows from the proof (`WEIGHTS`), and Theorem 3.3 has 2 γ M².
+"""
+
+from __future__ import annotations
+
+from math import isfinite, log, sqrt
+from typing import Literal, NamedTuple, TypeAlias
+
+from byzopt.errors import require
+
+Rule: TypeAlias = Literal["default", "proved", "printed"]
+Error2: TypeAlias = Literal["lemma", "triangle", "printed"]
+
+# Selection radius and test radius of the sums B, in units of V sqrt(T Λ).
+RADII: dict[str, tuple[float, float]] = {
+    "default": (2.0, 4.0),
+    "proved": (2 * sqrt(2), 4 * sqrt(2)),
+    "printed": (4.0, 4.0),
+}
+SELECT, TEST = 2.0, 4.0  # the same radii for the gradients of one round, in units of V
+# w in W = 8 V² Λ/n + w δ² V²: from Lemma 3.1 as stated, from the triangle inequality (7 V), as printed.
+WEIGHTS: dict[str, float] = {"lemma": 64.0, "triangle": 196.0, "printed": 32.0}
+
+
+class Thresholds(NamedTuple):
+    """τ_A of the scalar sums, τ_B of the vector sums, and the radius r_B that selects the median of these."""
+
+    a: float
+    b: float
+    select: float
+
+
+class Bound(NamedTuple):
+    """The four terms of Theorems 3.2 and 3.3: distance D²/(γT), honest noise, Byzantine drift, step size."""
+
+    distance: float
+    honest: float
+    byzantine: float
+    step: float
+
+    @property
+    def total(self) -> float:
+        """The bound of f(x̄) - f*."""
+        return sum(self)
+
+
+class Setting(NamedTuple):
+    """What the theorems are about: n workers of which f lie, T `rounds`, V `noise`, D `diameter`, p_fail."""
+
+    n: int
+    f: int
+    rounds: int
+    noise: float
+    diameter: float
+    p_fail: float = 0.05
+
+    @property
+    def delta(self) -> float:
+        """The Byzantine fraction δ = f/n."""
+        return self.f / self.n
+
+    @property
+    def log(self) -> float:
+        """Λ."""
+        return log_factor(self.n, self.rounds, self.p_fail)
+
+
+def log_factor(n: int, rounds: int, p_fail: float = 0.05) -> float:
+    """Λ = log(16 n T/p_fail). Errors: `InvalidInput` outside n, T >= 1 and 0 < p_fail < 1."""
+    require(n >= 1, "The number of workers `n`", "be at least 1", n)
+    require(rounds >= 1, "The number of rounds", "be at least 1", rounds)
+    require(0 < p_fail < 1, "The failure probability `p_fail`", "lie in (0, 1)", p_fail)
+    return log(16 * n * rounds / p_fail)
+
+
+def thresholds(at: Setting, rule: Rule = "default") -> Thresholds:
+    """τ_A = 4 D V sqrt(TΛ) and, by `rule`, τ_B and r_B in units of V sqrt(TΛ): see `RADII`.
+
+    `printed` selects and tests B with one radius, 4: a median chosen among the attackers then expels honest
+    workers. `default` keeps all honest workers while they deviate by V sqrt(TΛ), `proved` by V sqrt(2TΛ).
+    """
+    unit = at.noise * sqrt(at.rounds * at.log)
+    select, test = RADII[rule]
+    return Thresholds(4 * at.diameter * unit, test * unit, select * unit)
+
+
+def variance_term(at: Setting, error2: Error2 = "triangle") -> float:
+    """W = 8 V² Λ/n + w δ² V², the factor of γ in the bounds."""
+    return at.noise**2 * (8 * at.log / at.n + WEIGHTS[error2] * at.delta**2)
+
+
+def smooth_step(at: Setting, smoothness: float, error2: Error2 = "triangle") -> float:
+    """γ* = min{1/(2L), D/sqrt(TW)}, which minimises `smooth_bound`."""
+    _positive("The smoothness L", smoothness)
+    w = variance_term(at, error2)
+    free = at.diameter / sqrt(at.rounds * w) if w else float("inf")
+    return min(1 / (2 * smoothness), free)
+
+
+def nonsmooth_step(at: Setting, gradient: float, error2: Error2 = "triangle") -> float:
+    """γ* = D/sqrt(T(2M² + W)), which minimises `nonsmooth_bound`."""
+    _positive("The gradient bound M", gradient)
+    return at.diameter / sqrt(at.rounds * (2 * gradient**2 + variance_term(at, error2)))
+
+
+def smooth_bound(at: Setting, smoothness: float, step: float, error2: Error2 = "triangle") -> Bound:
+    """Theorem 3.2: D²/(γT) + 8DV sqrt(Λ/(Tn)) + 32 δDV sqrt(Λ/T) + γW for γ <= 1/(2L)."""
+    _positive("The step γ", step)
+    fits = step * 2 * smoothness <= 1 + 1e-12
+    require(fits, "The step γ of Theorem 3.2", "be at most 1/(2L)", f"γ = {step}, L = {smoothness}")
+    return _bound(at, step, variance_term(at, error2))
+
+
+def nonsmooth_bound(at: Setting, gradient: float, step: float, error2: Error2 = "triangle") -> Bound:
+    """Theorem 3.3: as Theorem 3.2 with 2γM² more, for every γ > 0. (Printed: 2γM²/T, a slip.)"""
+    _positive("The step γ", step)
+    return _bound(at, step, variance_term(at, error2) + 2 * gradient**2)
+
+
+def error1(at: Setting) -> float:
+    """Lemma 3.1: |Error₁| <= 4DV sqrt(TnΛ) + 16 δnDV sqrt(TΛ), with probability 1 - p_fail."""
+    unit = at.diameter * at.noise * sqrt(at.rounds * at.log)
+    return unit * (4 * sqrt(at.n) + 16 * at.f)
+
+
+def error2(at: Setting, rule: Error2 = "triangle") -> float:
+    """Lemma 3.1: Error₂ <= 4V²Λ/n + (w/2) δ²V²: what W is twice of."""
+    return variance_term(at, rule) / 2
+
+
+def caught_by(bias: float, noise: float, log: float) -> float:
+    """16 Λ V²/b²: by about this round anytime thresholds expel a worker with constant bias b."""
+    _positive("The bias", bias)
+    return 16 * log * (noise / bias) ** 2
+
+
+def _bound(at: Setting, step: float, factor: float) -> Bound:
+    unit = at.diameter * at.noise * sqrt(at.log / at.rounds)
+    return Bound(
+        at.diameter**2 / (step * at.rounds), 8 * unit / sqrt(at.n), 32 * at.delta * unit, step * factor
+    )
+
+
+def _positive(what: str, value: float) -> None:
+    require(isfinite(value) and value > 0, what, "be finite and positive", value)

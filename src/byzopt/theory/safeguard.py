@@ -1,0 +1,46 @@
+"""SafeguardSGD (arXiv:2012.14368): thresholds, and the orders of its theorem's parameters.
+
+Logarithms and constants of the orders are not stated in the text that we know; they are taken as 1. Constants
+of the problem (L, the Hessian's, V) are 1 there too; V is written out in the thresholds.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import NamedTuple
+
+from byzopt.errors import require
+from byzopt.theory.byzantine_sgd import log_factor
+
+
+class Scales(NamedTuple):
+    """ν² of the added noise, step γ, windows T0 <= T1, and rounds T, up to logarithms."""
+
+    variance: float
+    step: float
+    short: float
+    long: float
+    rounds: float
+
+
+def threshold(window: int, rounds: int, n: int, noise: float, p_fail: float = 0.05) -> float:
+    """Th = 8 V sqrt(T_w log(16 n T/p)) for sums of raw gradients over windows of T_w; the test is 2 Th."""
+    require(window >= 1, "A window", "be at least 1 round", window)
+    return 8 * noise * sqrt(window * log_factor(n, rounds, p_fail))
+
+
+def crowd_factor(n: int, f: int) -> float:
+    """C₃ = δ² + 1/n."""
+    return (f / n) ** 2 + 1 / n
+
+
+def scales(n: int, f: int, d: int, eps: float, gap: float, second_order: bool = True) -> Scales:
+    """ν² = C₃, γ = ε²/(d C₃), T0 = 1/γ, T1 = 1/(γ sqrt ε), T = (f_0 - f*) d C₃/ε⁴.
+
+    For first-order points alone d is dropped, and ν is 0."""
+    require(0 < eps < 1, "The accuracy ε", "lie in (0, 1)", eps)
+    size, c3 = (d if second_order else 1), crowd_factor(n, f)
+    step = eps**2 / (size * c3)
+    return Scales(
+        c3 if second_order else 0.0, step, 1 / step, 1 / (step * sqrt(eps)), gap * size * c3 / eps**4
+    )
