@@ -204,6 +204,17 @@ def test_lists_hold_what_the_registries_hold(byzopt):
     assert byzopt("list", "rulez").status == 2
 
 
+def test_curves_against_rounds_gradients_or_bits(byzopt):
+    seen = set()
+    for axis in ("rounds", "gradients", "bits"):
+        assert byzopt("run", "spec.toml", "--out", "here", "--axis", axis).status == 0
+        seen.add(Path("here/curves.png").read_bytes())
+    assert len(seen) == 3
+    failed = byzopt("run", "spec.toml", "--axis", "bit")
+    assert failed.status == 2
+    assert "Did you mean 'bits'" in failed.err
+
+
 def test_doctor_shows_versions_devices_and_data(byzopt):
     found = json.loads(byzopt("doctor", "--json").out)
     assert {"python", "packages", "devices", "threads", "data", "extras"} <= set(found)

@@ -20,11 +20,13 @@ from byzopt.tasks.partitions import (
     GammaSimilarity,
     Partition,
     SortedByLabel,
+    Strided,
 )
 
 RECIPES: list[Partition] = [
     IID(),
     Contiguous(),
+    Strided(),
     SortedByLabel(),
     GammaSimilarity(0.0),
     GammaSimilarity(0.5),

@@ -77,6 +77,14 @@ def test_bound_falls_to_noise_and_floor():
         byz_dm21.bound(ATTACKED, 2 * gamma, 10, 5.0, 0.5, 0.3)
 
 
+def test_heterogeneity_that_grows_with_the_gradient():
+    gamma, args = byz_dm21.step(ATTACKED), (100, 5.0, 0.5, 0.3)
+    plain = byz_dm21.bound(ATTACKED, gamma, *args)
+    assert byz_dm21.bound(ATTACKED, gamma, *args, growth=1 / 32) == pytest.approx(2 * plain)
+    with pytest.raises(InvalidInput, match="below 1"):
+        byz_dm21.bound(ATTACKED, gamma, *args, growth=1 / 16)
+
+
 def test_suggested_weight_and_pl_step():
     assert byz_dm21.weight(ATTACKED, 1.0, 0.0, 100) == 1.0
     long, short = (byz_dm21.weight(ATTACKED, 1.0, 1.0, T) for T in (10**10, 10**8))

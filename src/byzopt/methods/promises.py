@@ -36,8 +36,11 @@ def double_promise(weights: tuple[float, float], compressor: Compressor, known: 
     steps = {"lr": gamma, "eta_v": weights[0], "eta_u": weights[1]}
     if missing := absent(known, "gap"):
         return Promise(theorem, WHAT, steps, None, floor, missing, remarks)
-    gap = known.gap or 0.0
-    bound = byz_dm21.bound(s, gamma, known.rounds, gap, sigma, zeta)
+    gap, growth = known.gap or 0.0, (known.b or 0.0) ** 2
+    if 8 * s.kappa * growth >= 1:
+        return Promise(theorem, WHAT, steps, missing=("8 κ₂ B² >= 1: heterogeneity grows too fast",))
+    bound = byz_dm21.bound(s, gamma, known.rounds, gap, sigma, zeta, growth)
+    floor /= 1 - 8 * s.kappa * growth
     best = byz_dm21.weight(s, gap, sigma, known.rounds)
     return Promise(theorem, WHAT, steps | {"eta_suggested": best}, bound, floor, (), remarks)
 

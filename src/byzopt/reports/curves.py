@@ -81,7 +81,7 @@ def draw(out: Path, bound: Bound | None = None, axis: Axis = "rounds") -> Path:
     return _saved(figure, out / NAME)
 
 
-def _panel(axes: Any, panel: Panel, found: Mapping[str, Outcome], axis: Axis) -> None:
+def _panel(axes: Any, panel: Panel, found: Mapping[str, Outcome], axis: Axis = "rounds") -> None:
     """One quantity of all runs. The robust run sets the scale; what leaves it is clipped and named."""
     lines = {name: _line(panel, outcome, AXES[axis][0]) for name, outcome in found.items()}
     top, log = _scale(panel, lines)

@@ -78,15 +78,20 @@ def potential(s: Setting, gamma: float, gap: float, sigma: float, zeta: float) -
     return gap + gamma * (A / s.alpha * left + c * sigma**2 + mean * sigma**2 / s.G)
 
 
-def bound(s: Setting, gamma: float, T: int, gap: float, sigma: float, zeta: float) -> float:
+def bound(
+    s: Setting, gamma: float, T: int, gap: float, sigma: float, zeta: float, growth: float = 0.0
+) -> float:
     """E‖∇f(x̂)‖² <= 2 Ψ/(γ T) + 2 σ² N + 8 κ₂ ζ², x̂ uniform over the T points asked at.
 
-    Errors: a γ above `step`.
+    `growth` B of mean‖∇f_i - ∇f‖² <= B‖∇f‖² + ζ²: the bound is divided by 1 - 8 κ₂ B. Errors: a γ above
+    `step`, and 8 κ₂ B >= 1.
     """
+    share = 1 - 8 * s.kappa * growth
+    require(share > 0, "8 κ₂ B", "be below 1", 8 * s.kappa * growth, "Use a rule with a smaller κ₂.")
     most = step(s)
     require(0 < gamma <= most * (1 + 1e-12), "The step γ", f"lie in (0, {most:.6g}]", gamma)
     opened = 2 * potential(s, gamma, gap, sigma, zeta) / (gamma * T)
-    return opened + 2 * sigma**2 * noise(s) + floor(s.kappa, zeta)
+    return (opened + 2 * sigma**2 * noise(s) + floor(s.kappa, zeta)) / share
 
 
 def weight(s: Setting, gap: float, sigma: float, T: int) -> float:
