@@ -2,7 +2,7 @@
 
 A recipe class carries its registered `name`. Plain data is a name (`"krum"`) or a table
 (`{"name": "krum", "f": 3}`). A field whose type is the base class of another room is decoded by
-that room's registry, so recipes nest.
+that room's registry, so recipes nest. Names that no room knows are looked for in plugins.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar, get_type_hints
 import msgspec
 
 from byzopt.errors import InvalidInput, UnknownName, unknown
+from byzopt.plugins import load_plugins
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
@@ -47,10 +48,12 @@ class Registry(Generic[T]):
         return iter(sorted(self._classes))
 
     def __contains__(self, name: object) -> bool:
+        if not any(name in room._classes for room in _ROOMS.values()):
+            load_plugins()
         return name in self._classes
 
     def __getitem__(self, name: str) -> type[T]:
-        if name not in self._classes:
+        if name not in self:
             raise unknown(self.kind, name, list(self._classes))
         return self._classes[name]
 

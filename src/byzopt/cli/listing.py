@@ -57,12 +57,14 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     from byzopt.attacks import ATTACKS
     from byzopt.experiments.loading import presets, sweeps
     from byzopt.methods import METHODS
+    from byzopt.plugins import load_plugins
     from byzopt.schedules import SCHEDULES
     from byzopt.servers import INNERS, NORMS
     from byzopt.tasks import PARTITIONS, PROXIES, TASKS
     from byzopt.wire import CHANNELS, COMPRESSORS, DOWNLINKS
     from byzopt.workers import ESTIMATORS
 
+    load_plugins()
     rooms: list[Registry[Any]] = [RULES, PRE_AGGREGATORS, WRAPPERS, ATTACKS, METHODS]
     rooms += [TASKS, PARTITIONS, SCHEDULES, NORMS, PROXIES, INNERS]
     rooms += [COMPRESSORS, CHANNELS, DOWNLINKS, ESTIMATORS]

@@ -19,13 +19,15 @@ class Verdict(NamedTuple):
     `weights` `[n]` (float64) are the rows' weights in the answer, as in `rule.explain`; `remote` `[n]` their
     distances from the tightest majority as shares of what is still unsuspicious (above 1 is suspect: see
     `aggregators.suspicion`), ∞ for rows that are not finite. `dropped` are those ranks. Where the filter is
-    no pure rule, weights are even among the finite.
+    no pure rule, weights are even among the finite. `absent` are those that had no part in the round, of whom
+    it says nothing.
     """
 
     t: int
     weights: Tensor
     remote: Tensor
     dropped: tuple[int, ...]
+    absent: tuple[int, ...] = ()
 
 
 def judged(t: int, rule: Aggregator | None, mixed: Mixed, finite: Tensor, dtype: torch.dtype) -> Verdict:

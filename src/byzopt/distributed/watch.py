@@ -67,7 +67,8 @@ class Suspicion:
         self.ranks = self.ranks if len(self.ranks) == n else [Rank() for _ in range(n)]
         pairs = zip(verdict.weights.tolist(), verdict.remote.tolist(), strict=True)
         for i, (weight, remote) in enumerate(pairs):
-            self._take(i, n * weight, remote, i in verdict.dropped)
+            if i not in verdict.absent:
+                self._take(i, (n - len(verdict.absent)) * weight, remote, i in verdict.dropped)
         record = {"t": self.t, "weights": verdict.weights.tolist(), "dropped": list(verdict.dropped)}
         record |= {name: [getattr(rank, name) for rank in self.ranks] for name in FIGURES}
         self.records = [*self.records, record][-self.keep :] if self.keep else []
