@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {
     "digits": {"name": "digits", "batch": 8, "hidden": [16]},
 }
 NEED_A_PROXY = ("pigs", "aeg_prox")
-POISONS = {"label_flip": "minibatch", "backdoor": "digits"}
+POISONS = {"label_flip": "minibatch", "backdoor": "digits", "indistinguishable": "hard_lin"}
 
 
 def spec(**changes: Any) -> Spec:
@@ -74,7 +74,8 @@ def check(specs: Sequence[Spec]) -> list[Outcome]:
 
 @pytest.mark.parametrize("name", list(ATTACKS))
 def test_every_attack(name: str) -> None:
-    task = SMALL[POISONS.get(name, "quartic")]
+    place = POISONS.get(name, "quartic")
+    task = SMALL.get(place, place)
     same = [spec(task=task, attack=name, seed=seed, lr=lr) for seed in (0, 1) for lr in (0.1, 0.2)]
     check([*same, spec(task=task, attack=name, rule="median"), spec(task=task, attack="ipm")])
 

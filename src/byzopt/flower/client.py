@@ -16,7 +16,7 @@ from byzopt.flower.local import Local
 from byzopt.flower.memory import keep, recall
 from byzopt.flower.records import ARRAYS, METRICS, ORDERS, Point, read, written
 from byzopt.layout import Layout
-from byzopt.wire import CHANNELS, Channel
+from byzopt.wire import CHANNELS, Channel, Link
 from byzopt.workers import ESTIMATORS, Estimator, Oracle
 
 Make = Callable[[Context], "Local | Callable[[Tensor, int], Tensor]"]
@@ -88,12 +88,14 @@ def _said(
     with torch.no_grad():
         if state is None:
             said, memory = estimator.init(x, oracle)
-            heard, wire, bits = channel.init(said)
+            wire = channel.start(said)
         else:
             said, memory = estimator.step(state[0], x, oracle)
-            heard, wire, bits = channel.send(state[1], said)
+            wire = state[1]
+        link = Link(t, 0, local.layout or Layout.flat(len(x)))
+        _, heard, wire = channel.send(wire, said, link)
     keep(records, (memory, wire))
-    return heard[0], {"gradients": calls, "bits": float(bits)}
+    return heard[0], {"gradients": calls, "bits": channel.cost(link).bits}
 
 
 def _rehearsed(parts: tuple[Estimator, Channel], x: Tensor) -> tuple[Any, Any]:
@@ -101,4 +103,4 @@ def _rehearsed(parts: tuple[Estimator, Channel], x: Tensor) -> tuple[Any, Any]:
     nothing = torch.zeros_like(x).unsqueeze(0)
     zeros = Oracle(1, lambda point: nothing, lambda point: nothing)
     said, memory = parts[0].init(x, zeros)
-    return memory, parts[1].init(said)[1]
+    return memory, parts[1].start(said)
