@@ -24,6 +24,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "digits": {"batch": 8, "hidden": [16]},
     "mnist": {"batch": 8, "hidden": [16]},
     "shakespeare": {"context": 32, "batch": 4, "layers": 1, "heads": 2, "width": 8, "eval_samples": 64},
+    "mnist_released": {"batch": 2, "eval_samples": 16},
+    "shakespeare_released": {"batch": 1, "eval_samples": 2}
+    | {"context": 32, "layers": 1, "heads": 2, "width": 8},
 }
 
 

@@ -14,6 +14,7 @@ from byzopt.attacks import ATTACKS
 from byzopt.experiments import Spec
 from byzopt.experiments.loading import read
 from byzopt.experiments.overrides import merge
+from byzopt.experiments.reproduction import load_reproduction
 from byzopt.experiments.sweeps import Sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,11 +106,15 @@ def test_examples_of_the_page_on_tasks_run():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_toml_blocks_are_specs_or_valid_changes_of_one(page):
+def test_toml_blocks_are_specs_or_valid_changes_of_one(page, tmp_path):
     for text in blocks(page, "toml"):
         data = tomllib.loads(text)
         if page.name == "sweeps.md":
             assert Sweep.of(data).expand().runs
+            continue
+        if "part" in data:
+            (tmp_path / "it.toml").write_text(text)
+            assert load_reproduction(tmp_path / "it.toml").parts[0].sweep.expand().runs
             continue
         whole = data.keys() >= {"task", "rule", "rounds", "lr"}
         assert Spec.of(data if whole else merge(read(BASE), data)).id

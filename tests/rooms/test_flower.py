@@ -13,7 +13,7 @@ from byzopt.errors import ByzoptError, InvalidInput, TooManyFaults
 from byzopt.layout import Layout
 from byzopt.methods import METHODS, ByzNSGDM, RobustSGDM
 from byzopt.tasks import TASKS, Quadratic
-from byzopt.wire import Channel
+from byzopt.wire import Channel, Cost, Direct
 from tests.running import finish, play
 
 flwr = pytest.importorskip("flwr.app", reason="needs the extra `flower`")
@@ -43,6 +43,9 @@ def run(task, strategy, rounds, ways=None, seed=0, **parts):
 )
 def test_without_faults_iterates_are_those_of_the_simulated_engine(method):
     recipe = METHODS.build(method)
+    built = recipe.build(rule_from("nnm >> rfa", f=3), 0.05, 12)
+    if built.wire != Direct():
+        pytest.skip("its channel draws lots, or is tested below")
     task = TASKS.build({"name": "quadratic", "proxy": "worker"}).build(Cohort.of(N), 3)
     wanted = finish(
         play(recipe, rule_from("nnm >> rfa", f=3), task=task, lr=0.05, last=12, byzantine=0, seed=3)
@@ -52,7 +55,7 @@ def test_without_faults_iterates_are_those_of_the_simulated_engine(method):
     got = read(result.arrays).x
     assert float((got - wanted.x).norm()) <= 1e-12 * float(wanted.x.norm())
     assert result.faults == {t: {} for t in range(1, 13)}
-    assert result.train_metrics_clientapp[12]["bits"] == 64 * task.layout.d
+    assert result.train_metrics_clientapp[12]["bits"] == 32 * task.layout.d
 
 
 def test_float32_modules_agree_with_the_simulated_engine_to_rounding():
@@ -211,11 +214,20 @@ def test_clients_evaluate_and_medians_are_kept():
 class Halves(Channel):
     """A channel with memory: the mean of the last two messages."""
 
-    def init(self, rows):
-        return rows, (rows,), 8.0
+    def start(self, rows):
+        return (rows,)
 
-    def send(self, state, rows):
-        return (state[0] + rows) / 2, (rows,), 8.0
+    def send(self, state, said, link):
+        return said, (state[0] + said) / 2, (said,)
+
+    def receive(self, state, sent, link):
+        return sent, state
+
+    def squeeze(self, rows, link):
+        return rows
+
+    def cost(self, link):
+        return Cost(8.0, 1.0)
 
 
 def test_a_whole_method_brings_its_rule_and_a_strategy_may_start_again():
@@ -241,6 +253,21 @@ def test_a_channels_memory_and_a_server_step_of_ones_own():
         x, before = x - 0.5 * (rows if before is None else (rows + before) / 2).mean(dim=0), rows
     assert torch.allclose(read(result.arrays).x, x, rtol=1e-12)
     assert result.train_metrics_clientapp[3]["bits"] == 8
+
+
+def test_double_momentum_over_compressed_messages_is_that_of_the_simulated_engine():
+    task = TASKS.build("quadratic").build(Cohort.of(N), 3)
+    rule, recipe = rule_from("nnm >> rfa", f=3), METHODS.build("byz_dm21")
+    wanted = finish(play(recipe, rule, task=task, lr=0.05, last=12, byzantine=0, seed=3))
+    result, _ = run(task, RobustStrategy("nnm >> rfa", method=recipe, lr=0.05, f=3, n=N), 12)
+    assert float((read(result.arrays).x - wanted.x).norm()) <= 1e-12 * float(wanted.x.norm())
+
+
+@pytest.mark.parametrize("method", ["byz_vr_marina", "byz_ef21_bc"])
+def test_methods_that_share_more_than_the_model_are_refused(method):
+    task = TASKS.build("quadratic").build(Cohort.of(N), 3)
+    with pytest.raises(InvalidInput, match="A method over Flower"):
+        run(task, RobustStrategy("nnm >> rfa", method=method, f=3, n=N), 1)
 
 
 def test_a_client_that_comes_late_begins_its_own_momentum():

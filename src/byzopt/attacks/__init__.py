@@ -16,6 +16,7 @@ from byzopt.attacks.little import ALIE
 from byzopt.attacks.mimic import Mimic, MimicIndex, MimicVariance
 from byzopt.attacks.noise import Gaussian, Uniform
 from byzopt.attacks.optimal import OptimalALIE, OptimalIPM
+from byzopt.attacks.raw import RawGradient
 from byzopt.attacks.rop import ROP
 from byzopt.attacks.safeguard import DelayedGradient, UnderThreshold, Variance
 from byzopt.attacks.sleeper import Sleeper
@@ -54,6 +55,7 @@ __all__ = [
     "OptimalALIE",
     "OptimalIPM",
     "Placement",
+    "RawGradient",
     "Remembering",
     "Replay",
     "Shift",

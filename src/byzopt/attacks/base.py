@@ -97,6 +97,12 @@ class View:
         known = knows & self._knows
         return View(self.t - start, self.x, self._rows, self.cohort, self.f, known, self._defence)
 
+    def owning(self, own: Tensor, knows: frozenset[Knowledge]) -> View:
+        """The same round for an attack inside another one, with other own messages `[b, d]`."""
+        rows = _put(self._rows, self.cohort.byzantine, own)
+        known = knows & self._knows
+        return View(self.t, self.x, rows, self.cohort, self.f, known, self._defence)
+
     def _wide(self, workers: tuple[int, ...]) -> Tensor:
         rows = self._rows.index_select(-2, _index(workers, self._rows.device))
         return rows.to(compute_dtype(rows.dtype))

@@ -14,6 +14,7 @@ import byzopt.cli.explain as explain
 import byzopt.cli.listing as listing
 import byzopt.cli.query as query
 import byzopt.cli.report as report
+import byzopt.cli.reproduce as reproduce
 import byzopt.cli.run as run
 import byzopt.cli.sweep as sweep
 from byzopt.errors import ByzoptError
@@ -30,6 +31,7 @@ app.command(name="run")(run.command)
 app.command(name="sweep")(sweep.command)
 app.command(name="query")(query.command)
 app.command(name="report")(report.command)
+app.command(name="reproduce")(reproduce.command)
 app.command(name="list")(listing.command)
 app.command(name="doctor")(doctor.command)
 app.command(name="break")(breaking.command)

@@ -32,6 +32,7 @@ KINDS = (
     "estimators",
     "presets",
     "sweeps",
+    "reproductions",
 )
 REQUIRED = "required"
 
@@ -56,6 +57,7 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS
     from byzopt.attacks import ATTACKS
     from byzopt.experiments.loading import presets, sweeps
+    from byzopt.experiments.reproduction import reproductions
     from byzopt.methods import METHODS
     from byzopt.plugins import load_plugins
     from byzopt.schedules import SCHEDULES
@@ -69,9 +71,10 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     rooms += [TASKS, PARTITIONS, SCHEDULES, NORMS, PROXIES, INNERS]
     rooms += [COMPRESSORS, CHANNELS, DOWNLINKS, ESTIMATORS]
     found = {
-        kind: [_described(room[name]) for name in room] for kind, room in zip(KINDS[:-2], rooms, strict=True)
+        kind: [_described(room[name]) for name in room] for kind, room in zip(KINDS[:-3], rooms, strict=True)
     }
-    for kind, told in (("presets", presets()), ("sweeps", sweeps())):
+    files = {"presets": presets(), "sweeps": sweeps(), "reproductions": reproductions()}
+    for kind, told in files.items():
         found[kind] = [{"name": name, "summary": text, "parameters": {}} for name, text in told.items()]
     return found
 

@@ -45,7 +45,7 @@ def command(
     if dry_run:
         _preview(plan, as_json)
         return 0
-    swept = _played(plan, jobs, engine, retry, checkpoint_every, _sinks(plan, tensorboard, mlflow))
+    swept = played(plan, jobs, engine, retry, checkpoint_every, _sinks(plan, tensorboard, mlflow))
     _told(swept, as_json)
     for line in swept.unsent[:SHOWN]:
         print(f"byzopt: not handed on, the same command does it again: {line}", file=sys.stderr)
@@ -55,7 +55,8 @@ def command(
     return 1 if any(one.kind == "failed" for one in swept.stored.values()) else 0
 
 
-def _played(plan: Plan, jobs: int | None, engine: Any, retry: bool, every: float, sinks: list[Sink]) -> Swept:
+def played(plan: Plan, jobs: int | None, engine: Any, retry: bool, every: float, sinks: list[Sink]) -> Swept:
+    """Run a plan with progress on stderr; a signal stops it and keeps checkpoints."""
     from byzopt.cli.stopping import stop_on_signals
     from byzopt.cli.sweep_progress import SweepDisplay
     from byzopt.experiments.placement import best_layout

@@ -23,7 +23,7 @@ from byzopt.flower.result import RobustResult
 from byzopt.flower.server import Faults, Server, medians
 from byzopt.methods import METHODS, Method, MethodRecipe
 from byzopt.servers import Step
-from byzopt.wire import Channel
+from byzopt.wire import Broadcast, Channel, Marina
 from byzopt.workers import Estimator
 
 LOG = getLogger("flwr")
@@ -169,6 +169,9 @@ class RobustStrategy(Strategy):
     def _begun(self, arrays: ArrayRecord, grid: Any) -> Server:
         recipe = self.recipe
         built = recipe.build(self.rule, self.lr, self.horizon) if self.rule else recipe
+        shares = not isinstance(built.wire, Marina) and isinstance(built.down, Broadcast)
+        what = "A method over Flower"
+        require(shares, what, "need no last aggregate and no compressed broadcast at clients", built)
         nodes = gathered(grid, self.n, 2 * (self.f or 0) + 1, self.patience)
         method = replace(built, **self.own)
         return Server(method, read(arrays), nodes, self._size(len(nodes)), self.f, self.proxy)

@@ -7,6 +7,7 @@ from byzopt.methods.byz_nsgdm import ByzNSGDM, RobustGD, RobustSGDM
 from byzopt.methods.byzantine_sgd import ByzantineSGD
 from byzopt.methods.feedback import ByzEF21, ByzEF21BC, ByzEF21SGDM, EFSign
 from byzopt.methods.safeguard import SafeguardSGD
+from byzopt.methods.server_momentum import ServerSGDM
 from byzopt.methods.similarity import PIGS, AEGProx
 from byzopt.methods.unbiased import (
     BRCSGD,
@@ -45,4 +46,5 @@ __all__ = [
     "RobustGD",
     "RobustSGDM",
     "SafeguardSGD",
+    "ServerSGDM",
 ]

@@ -3,6 +3,7 @@
 from byzopt.servers.base import STEPS, Site, Step
 from byzopt.servers.descent import Descent, LMOStep
 from byzopt.servers.inner import INNERS, LBFGS, Exact, GradientDescent, Inner
+from byzopt.servers.momentum import ServerMomentum
 from byzopt.servers.nesterov import Extragradient, NesterovMomentum, ThreeSequences
 from byzopt.servers.norms import NORMS, Euclidean, Norm, Sign, Spectral
 from byzopt.servers.projected import ProjectedStep
@@ -25,6 +26,7 @@ __all__ = [
     "NesterovMomentum",
     "Norm",
     "ProjectedStep",
+    "ServerMomentum",
     "Shaken",
     "Sign",
     "SimilarityProx",

@@ -11,6 +11,8 @@ from byzopt.tasks.pool import Pool
 from byzopt.tasks.proxies import PROXIES, Proxy, ServerProxy, WorkerProxy
 from byzopt.tasks.quadratic import Quadratic
 from byzopt.tasks.quartic import Quartic
+from byzopt.tasks.quartic_released import ReleasedQuartic
+from byzopt.tasks.released import ReleasedMnist, ReleasedShakespeare
 from byzopt.tasks.sampling import Sampler
 from byzopt.tasks.text import Shakespeare
 
@@ -29,6 +31,9 @@ __all__ = [
     "Proxy",
     "Quadratic",
     "Quartic",
+    "ReleasedMnist",
+    "ReleasedQuartic",
+    "ReleasedShakespeare",
     "Sampler",
     "ServerProxy",
     "Shakespeare",

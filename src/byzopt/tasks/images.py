@@ -86,7 +86,7 @@ class Images(TaskRecipe):
 
     def build(self, cohort: Cohort, seed: int) -> ModuleTask:
         dtype, shape = DTYPES[self.dtype], self.sample
-        images, labels, *test = _prepared(type(self), self.pool, shape, dtype, torch.device(self.device))
+        images, labels, *test = prepared(type(self), self.pool, shape, dtype, torch.device(self.device))
         m, held = len(images), self.validation
         require(held < m, "Parameter `validation`", f"leave some of the {m} training samples", held)
         order = torch.randperm(m, generator=stream(seed, "images", "validation"))
@@ -201,7 +201,7 @@ class Mnist(Images):
 
 
 @shared
-def _prepared(
+def prepared(
     kind: type[Images], pool: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, ...]:
     """Training images `[m, *shape]` and labels, test images and labels: the same tensors for every task."""

@@ -57,6 +57,8 @@ class ModuleTask(Task):
     server's own samples. With `gap`, `measure` adds the mean honest training loss `train_loss` (`objective`),
     its `grad_norm`, and its `gap` to the least value, solved for once: the objective has to have one minimum.
 
+    `sampler` replaces that walk through permutations; its shards are the workers' places in the pool.
+
     Floating values are held in `dtype` (float32 or float64) on `device`. Errors: `InvalidInput` for data that
     are no tensors, empty, not finite or of unequal lengths, and for modules as `WorkerGradients` says.
     """
@@ -79,6 +81,7 @@ class ModuleTask(Task):
         wd: float = 0.0,
         proxy: int | Pair | None = None,
         gap: bool = False,
+        sampler: Sampler | None = None,
     ) -> None:
         require(0 <= wd < inf, "Parameter `wd`", "be finite and at least 0", wd)
         require(dtype in (torch.float32, torch.float64), "Parameter `dtype`", "be float32 or float64", dtype)
@@ -89,7 +92,7 @@ class ModuleTask(Task):
         self.pool = pool.to(self.device, dtype)
         self.cohort = Cohort.of(len(pool.shards), byzantine)
         self.seed, self.batch, self.loss, self.wd = seed, batch, loss, wd
-        self._sampler = Sampler(self.pool.shards, 1 if batch == "full" else batch, seed)
+        self._sampler = sampler or Sampler(self.pool.shards, 1 if batch == "full" else batch, seed)
         self._sets = {
             prefix: self._placed(checked(pair, f"The {name} set"))
             for prefix, name, pair in (("", "test", test), ("validation_", "validation", validation))

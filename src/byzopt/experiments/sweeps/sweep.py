@@ -96,15 +96,14 @@ class Sweep:
 
     def expand(self) -> Expansion:
         """All runs: a pure function of the sweep and of the file or preset that `base` names."""
-        base = {k: v for k, v in (read(self.base) if self.base else {}).items() if k != "compare"}
-        start = merge(base, self.spec)
+        start = self._start()
         runs: dict[str, Run] = {}
         refused = []
         for point in points(self.grid, self.zip):
             if any(_agrees(point, table) for table in self.leave_out):
                 continue
             try:
-                spec = Spec.of(assign(start, [(steps(path), value) for path, value in point.items()]))
+                spec = _spec(start, point)
             except UnknownName:
                 raise
             except InvalidInput as error:
@@ -120,6 +119,15 @@ class Sweep:
         if self.tune:
             self.tune.check(list(runs.values()))
         return Expansion(tuple(runs.values()), tuple(refused))
+
+    def specs(self) -> list[Spec]:
+        """The spec at every point, in the order of the grid, equal ones too."""
+        start = self._start()
+        return [_spec(start, point) for point in points(self.grid, self.zip)]
+
+    def _start(self) -> dict[str, Any]:
+        base = {k: v for k, v in (read(self.base) if self.base else {}).items() if k != "compare"}
+        return merge(base, self.spec)
 
 
 def load_sweep(source: str | Path) -> Sweep:
@@ -154,6 +162,10 @@ def plainly(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{', '.join(map(plainly, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _spec(start: Mapping[str, Any], point: Point) -> Spec:
+    return Spec.of(assign(start, [(steps(path), value) for path, value in point.items()]))
 
 
 def _agrees(point: Point, table: Mapping[str, Any]) -> bool:

@@ -1,0 +1,149 @@
+"""`byzopt reproduce`: a paper's table and figures, ours beside the printed ones."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from byzopt.experiments.reproduce import Account
+    from byzopt.experiments.reproduction import Reproduction
+    from byzopt.experiments.sweeps import Plan
+
+DEFAULT_STORE = "byzopt-store"
+
+
+def command(
+    name: Annotated[
+        str | None, typer.Argument(help="As byz-nsgdm/table1, or a TOML file. Default: list all.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Minutes: fewer cells, seeds and rounds.")] = False,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, separated by commas.")] = None,
+    cells: Annotated[
+        list[str] | None,
+        typer.Option(help="Labels that a cell must all have, as quartic,BF,as-released. May be repeated."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and how long.")] = False,
+    store: Annotated[Path, typer.Option(help="Directory of all runs.")] = Path(DEFAULT_STORE),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the page and figures go. Default: in the store."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Worker processes. Default: as `byzopt doctor` measured.")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Run again what failed.")] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where models train. Default: a GPU if there is one."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> int:
+    """Run a paper's experiment and print its table beside ours, with the verdict of every cell.
+
+    What is stored is not run again: the same command goes on after an interruption. With --quick it says
+    what is left out.
+    """
+    from byzopt.experiments.placed import on_device
+    from byzopt.experiments.reproduce import account, plans
+    from byzopt.experiments.reproduction import load_reproduction, reproductions
+
+    if name is None:
+        for known, told in reproductions().items():
+            print(f"{known:32}{told}")
+        return 0
+    whole = load_reproduction(name)
+    it = on_device(whole.chosen(cells or (), _numbers(seeds), quick), device)
+    whole = whole.chosen(cells or (), _numbers(seeds))
+    todo = plans(it, store, retry)
+    if quick:
+        _left_out(whole, it)
+    _estimate(todo)
+    if dry_run:
+        return 0
+    if not _played(todo, jobs, retry):
+        print(f"byzopt: interrupted; go on with: {shlex.join(['byzopt', *sys.argv[1:]])}", file=sys.stderr)
+        return 130
+    return _told(account(it, store), out or store / "reproductions" / it.name.replace("/", "-"), as_json)
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    from byzopt.errors import InvalidInput
+
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise InvalidInput(f"`--seeds` should be whole numbers as 0,1,2. Found {text!r}.") from None
+
+
+def _left_out(whole: Reproduction, it: Reproduction) -> None:
+    """What --quick does not do."""
+    kept = {(part.name, part.protocol): part for part in it.parts}
+    for part in whole.parts:
+        short = kept.get((part.name, part.protocol))
+        where = f"{part.name} {part.protocol}"
+        if short is None:
+            _say(f"--quick leaves out {where} ({len(part.cells)} cells)")
+            continue
+        told = [
+            f"{len(short.cells)} of {len(part.cells)} cells",
+            f"{len(short.seeds)} of {len(part.seeds)} seeds",
+        ]
+        if short.shortened:
+            told.append("other settings, so that nothing is compared: " + json.dumps(dict(part.quick.spec)))
+        _say(f"--quick runs {where} with {', '.join(told)}")
+
+
+def _estimate(todo: list[Plan]) -> None:
+    from byzopt.experiments.reproduce import seconds_left
+
+    total = 0.0
+    for plan in todo:
+        seconds = seconds_left(plan)
+        total += seconds
+        left = f"{plan.to_play} of {len(plan.intents)} runs to come"
+        _say(f"{plan.sweep.name}: {left}, {_time(seconds)} on one core")
+    if total:
+        _say(f"in all at most about {_time(total)} of one core; runs that advance together take less")
+
+
+def _played(todo: list[Plan], jobs: int | None, retry: bool) -> bool:
+    from byzopt.cli.sweep import played
+
+    return all(played(plan, jobs, "local", retry, 10.0, []).finished for plan in todo if plan.to_play)
+
+
+def _told(account: Account, out: Path, as_json: bool) -> int:
+    from byzopt.reports.reproduction import results, save
+    from byzopt.reports.reproduction_page import columns, row, summary, titled
+
+    made = save(account, out)
+    if as_json:
+        print(json.dumps(results(account) | {"files": [str(path) for path in made]}, allow_nan=False))
+    else:
+        for part in account.reproduction.parts:
+            lines = [line for line in account.lines if line.part is part]
+            body = [columns(part), *map(row, lines)]
+            widths = [max(map(len, column)) for column in zip(*body, strict=True)]
+            print(f"\n{titled(part)}")
+            for texts in body:
+                padded = [text.ljust(width) for text, width in zip(texts, widths, strict=True)]
+                print("  ".join(padded).rstrip())
+            print(summary(lines))
+        print(f"\n{len(made)} files in {out}")
+    return 1 if any(one.outcome.status == "error" for found in account.found.values() for one in found) else 0
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

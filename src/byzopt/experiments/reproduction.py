@@ -1,0 +1,250 @@
+"""A reproduction: a paper's experiment as declared sweeps, its printed numbers, and when ours agree."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+from byzopt.errors import InvalidInput, require, unknown
+from byzopt.experiments.overrides import merge
+from byzopt.experiments.sweeps.grid import Point
+from byzopt.experiments.sweeps.sweep import Sweep
+from byzopt.registry import decode
+
+Kind = Literal["printed", "chaotic", "bimodal", "unprinted"]
+How = Literal["final", "least", "at", "first_below"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is read off a run's records: `figure` times `scale`, called `name`.
+
+    `how`: its "final" value, the "least" one, the one "at" round `at`, or the first round at which it is
+    "first_below" `at` (unscaled).
+    """
+
+    name: str
+    figure: str
+    how: How = "final"
+    at: float = 0.0
+    scale: float = 1.0
+    digits: int = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a paper's table: its label on every axis, settings of its own, what is printed there.
+
+    `printed`: measure to mean and deviation over the paper's runs, where it gives one. `kind`: a "chaotic"
+    cell is decided by the last bits of sums; a "bimodal" one is told by the share of runs above `mode`.
+    """
+
+    at: tuple[str, ...]
+    set: Mapping[str, Any] = field(default_factory=dict)
+    printed: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
+    kind: Kind = "printed"
+
+
+@dataclass(frozen=True)
+class Quick:
+    """What `--quick` runs of a part: fewer seeds, other settings, some cells; `skip` leaves it all out."""
+
+    skip: bool = False
+    seeds: tuple[int, ...] = ()
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    cells: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One table of a reproduction: cells over labelled axes, each run with every seed.
+
+    `choices` maps an axis to its labels, and each label to the settings that it stands for, as
+    `{attack = "bit_flip"}`; `by_seed` maps a label to settings by seed, on top. `spec` (on `base`) is what
+    all runs share. The paper's deviations have divisor k - `ddof` for `runs` runs. `tolerance`, in the
+    measure's unit, and `relative`, a share of the printed value, are room that the verdict gives beyond the
+    spread over seeds. `beside` names whose numbers stand beside ours. `show`: the figures whose
+    curves are drawn, a chart for each combination of all axes but the last; with `map`, a heat map of the
+    first measure over the last two axes. `shortened`: not the paper's protocol, so that no verdict is due.
+    """
+
+    name: str
+    protocol: str
+    axes: tuple[str, ...]
+    choices: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    cells: tuple[Cell, ...]
+    measures: tuple[Measure, ...]
+    seeds: tuple[int, ...] = (0,)
+    base: str | None = None
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    by_seed: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    source: str = ""
+    runs: int = 3
+    ddof: int = 0
+    tolerance: float = 0.0
+    relative: float = 0.0
+    beside: str = "paper"
+    mode: float = 0.0
+    show: tuple[str, ...] = ()
+    map: bool = False
+    together: int = 16
+    quick: Quick = Quick()
+    shortened: bool = False
+    remarks: str = ""
+
+    def __post_init__(self) -> None:
+        for cell in self.cells:
+            fits = len(cell.at) == len(self.axes)
+            require(fits, f"A cell of part {self.name!r}", f"have labels for {self.axes}", cell.at)
+            for axis, label in zip(self.axes, cell.at, strict=True):
+                if label not in self.choices[axis]:
+                    raise unknown(axis, label, list(self.choices[axis]))
+
+    def point(self, cell: Cell, seed: int) -> Point:
+        """The settings of one run of a cell."""
+        found: Point = {}
+        for axis, label in zip(self.axes, cell.at, strict=True):
+            found |= self.choices[axis][label]
+            found |= self.by_seed.get(label, {}).get(str(seed), {})
+        return found | dict(cell.set) | {"seed": seed}
+
+    @property
+    def sweep(self) -> Sweep:
+        """All cells with all seeds, as one axis of points."""
+        points = [self.point(cell, seed) for cell in self.cells for seed in self.seeds]
+        paths = dict.fromkeys(path for point in points for path in point)
+        for point in points:
+            missing = [path for path in paths if path not in point]
+            require(not missing, f"Part {self.name!r}", "set the same settings in every cell", missing)
+        walked = {path: [point[path] for point in points] for path in paths}
+        name = f"{self.name}-{self.protocol}"
+        return Sweep(name=name, base=self.base, spec=self.spec, zip=(walked,), together=self.together)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A paper's table or figure: its parts, and a page's worth of words about them."""
+
+    name: str
+    title: str
+    paper: str
+    parts: tuple[Part, ...]
+    remarks: str = ""
+
+    def chosen(
+        self, cells: Sequence[str] = (), seeds: Sequence[int] = (), quick: bool = False
+    ) -> Reproduction:
+        """The same with fewer cells, other seeds, or shortened.
+
+        Each of `cells` is words separated by commas, which must all be among a cell's labels, its part's name
+        and its part's protocol; a cell is kept that one of them keeps. Errors: words that keep nothing.
+        """
+        parts = [_quick(part) for part in self.parts if not part.quick.skip] if quick else list(self.parts)
+        kept = [replace(part, cells=_kept(part, cells)) for part in parts]
+        kept = [replace(part, seeds=tuple(seeds)) if seeds else part for part in kept if part.cells]
+        if not kept:
+            known = sorted({word for part in parts for cell in part.cells for word in _words(part, cell)})
+            found = " or ".join(cells) or "--quick"
+            raise InvalidInput(
+                f"The cells of {self.name} should be some. Found none for {found}. "
+                f"Known words: {', '.join(known)}."
+            )
+        return replace(self, parts=tuple(kept))
+
+
+def reproductions() -> dict[str, str]:
+    """Every reproduction, `paper/table`, and the first comment line of its file."""
+    places = sorted(_places().items())
+    return {name: _text(place).partition("\n")[0].lstrip("# ") for name, place in places}
+
+
+def load_reproduction(source: str | Path) -> Reproduction:
+    """The reproduction of that name, or in a TOML file. Errors: `UnknownName`, `InvalidInput`."""
+    places = _places()
+    if str(source) not in places and not Path(source).is_file():
+        raise unknown("reproduction", str(source), list(places))
+    place = places.get(str(source)) or Path(source)
+    try:
+        data = tomllib.loads(_text(place))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"Reproduction {source} should be valid TOML. Found: {error}.") from None
+    name = str(source) if str(source) in places else Path(source).stem
+    return _decoded(name, data)
+
+
+def _decoded(name: str, data: Mapping[str, Any]) -> Reproduction:
+    shared = {key: value for key, value in data.items() if key not in ("title", "paper", "remarks", "part")}
+    parts = [_part(_borrowed(merge(shared.get("all", {}), part))) for part in data.get("part", [])]
+    require(bool(parts), f"Reproduction {name}", "have a part", "none")
+    told = {key: data.get(key, "") for key in ("title", "paper", "remarks")}
+    return Reproduction(name=name, parts=tuple(parts), **told)
+
+
+def _borrowed(data: dict[str, Any]) -> dict[str, Any]:
+    """With `from`: the part of that name and protocol in another reproduction, changed by ours."""
+    if "from" not in data:
+        return data
+    source = _places().get(data["from"])
+    if source is None:
+        raise unknown("reproduction", data["from"], list(_places()))
+    told = tomllib.loads(_text(source))
+    own = {key: value for key, value in data.items() if key != "from"}
+    for part in told["part"]:
+        if (part["name"], part["protocol"]) == (data["name"], data["protocol"]):
+            return merge(merge(told.get("all", {}), part), own)
+    raise unknown("part", f"{data['name']} {data['protocol']}", [one["name"] for one in told["part"]])
+
+
+def _part(data: Mapping[str, Any]) -> Part:
+    where = f"part {data.get('name', '?')}"
+    measures = tuple(decode(Measure, one, where) for one in data.get("measures", ()))
+    cells = tuple(_cell(one, measures, where) for one in data.get("cells", ()))
+    quick = decode(Quick, data.get("quick", {}), where)
+    plain = {key: value for key, value in data.items() if key not in ("measures", "cells", "quick")}
+    return decode(Part, plain | {"measures": measures, "cells": cells, "quick": quick}, where)
+
+
+def _cell(data: Mapping[str, Any], measures: Sequence[Measure], where: str) -> Cell:
+    """A cell; `printed = [mean, deviation]` is the first measure's, and settings may be keys of its own."""
+    own = {key: value for key, value in data.items() if key not in ("at", "printed", "kind")}
+    printed = data.get("printed", {})
+    printed = printed if isinstance(printed, Mapping) else {measures[0].name: printed}
+    kind = data.get("kind", "printed" if printed else "unprinted")
+    pairs = {name: (float(m), float(rest[0]) if rest else None) for name, (m, *rest) in printed.items()}
+    return decode(Cell, {"at": data["at"], "set": own, "printed": pairs, "kind": kind}, where)
+
+
+def _quick(part: Part) -> Part:
+    quick = part.quick
+    short = replace(part, spec=merge(part.spec, quick.spec), seeds=quick.seeds or part.seeds)
+    short = replace(short, shortened=part.shortened or bool(quick.spec))
+    return replace(short, cells=_kept(part, quick.cells)) if quick.cells else short
+
+
+def _kept(part: Part, wanted: Sequence[str]) -> tuple[Cell, ...]:
+    asked = [{word.strip().lower() for word in one.split(",")} for one in wanted]
+    return tuple(cell for cell in part.cells if not asked or any(a <= _words(part, cell) for a in asked))
+
+
+def _words(part: Part, cell: Cell) -> set[str]:
+    return {word.lower() for word in (*cell.at, part.name, part.protocol)}
+
+
+def _text(place: Traversable | Path) -> str:
+    return place.read_text(encoding="utf-8")
+
+
+def _places() -> dict[str, Traversable]:
+    root = files("byzopt.experiments") / "reproductions"
+    return {
+        f"{paper.name}/{file.name.removesuffix('.toml')}": file
+        for paper in root.iterdir()
+        if paper.is_dir()
+        for file in paper.iterdir()
+        if file.name.endswith(".toml")
+    }

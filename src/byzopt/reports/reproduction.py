@@ -1,0 +1,87 @@
+"""What came of a reproduction: its charts and its numbers; all from stored runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from byzopt.engines.checkpoint import write_atomically
+from byzopt.experiments.environment import environment
+from byzopt.experiments.reproduce import Account
+from byzopt.experiments.reproduction import Cell, Part
+from byzopt.experiments.verdict import Line
+from byzopt.reports.reproduction_page import markdown, tag, titled
+from byzopt.reports.study.cases import Case
+from byzopt.reports.study.chart import Chart, slug
+from byzopt.reports.study.figures_of import KNOWN, Figure
+from byzopt.reports.study.heat import heat
+from byzopt.reports.study.lines import curves
+
+RESULTS = "results.json"
+
+
+def charts(account: Account) -> list[Chart]:
+    """Each part's curves, a chart for each setting of all axes but the last; or its heat map."""
+    found: list[Chart | None] = []
+    for part in account.reproduction.parts:
+        found += [_map(account, part)] if part.map else []
+        for key in part.show:
+            found += _curves(account, part, key)
+    return [chart for chart in found if chart is not None]
+
+
+def results(account: Account) -> dict[str, Any]:
+    """Every number of the page, with the spec of a run of each cell and what all were computed with."""
+    it = account.reproduction
+    cells = [_told(account, line) for line in account.lines if line.values]
+    return {"reproduction": it.name, "paper": it.paper, "environment": environment(), "cells": cells}
+
+
+def save(account: Account, out: Path) -> list[Path]:
+    """Write the page, its numbers, and every chart as PNG, SVG and CSV."""
+    out.mkdir(parents=True, exist_ok=True)
+    drawn = charts(account)
+    made = [path for chart in drawn for path in chart.save(out)]
+    told = json.dumps(results(account), indent=1, allow_nan=False)
+    for name, content in ((RESULTS, told), ("README.md", markdown(account, drawn))):
+        write_atomically(out / name, content.encode())
+        made.append(out / name)
+    return made
+
+
+def _curves(account: Account, part: Part, key: str) -> list[Chart | None]:
+    plain = Figure(key, key.replace("_", " ").capitalize())
+    figure = next((one for one in KNOWN if one.key == key), plain)
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in part.cells:
+        groups.setdefault(cell.at[:-1], []).append(cell)
+    found = []
+    for labels, cells in groups.items():
+        series = {cell.at[-1]: cases for cell in cells if (cases := _cases(account, part, cell))}
+        title = ", ".join((titled(part), *labels))
+        found.append(curves(slug("-".join((tag(part), key, *labels))), title, figure, series))
+    return found
+
+
+def _map(account: Account, part: Part) -> Chart | None:
+    measure, (down, across) = part.measures[0], part.axes[-2:]
+    cells = {(c.at[-2], c.at[-1]): cases for c in part.cells if (cases := _cases(account, part, c))}
+    figure = Figure(measure.figure, measure.name, measure.scale)
+    return heat(f"{tag(part)}-map", titled(part), figure, cells, (down, across))
+
+
+def _cases(account: Account, part: Part, cell: Cell) -> list[Case]:
+    labels = dict(zip(part.axes, cell.at, strict=True))
+    return [Case(labels, one.seed, one.outcome) for one in account.of(part, cell)]
+
+
+def _told(account: Account, line: Line) -> dict[str, Any]:
+    part, found = line.part, account.of(line.part, line.cell)
+    told: dict[str, Any] = {"part": part.name, "protocol": part.protocol, "at": list(line.cell.at)}
+    told |= {"measure": line.measure.name, "paper": line.printed, "mean": line.mean}
+    told |= {"deviation": line.deviation, "ddof": part.ddof, "verdict": line.verdict}
+    told |= {"values": {str(seed): value for seed, value in line.values.items()}}
+    told |= {"runs": {str(one.seed): one.run for one in found}}
+    first = line.measure is part.measures[0]
+    return told | ({"spec": found[0].spec.data} if first else {})

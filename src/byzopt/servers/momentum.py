@@ -1,0 +1,56 @@
+"""Momentum at the server: an average of aggregates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from byzopt.errors import require
+from byzopt.schedules import Constant, Schedule
+from byzopt.servers.base import STEPS, Site, Step
+from byzopt.servers.descent import check_rate
+from byzopt.workers.momentum import Form, blend
+
+
+class MomentumState(NamedTuple):
+    """Iterate `x`, start `x0` and average `u` `[d]`, and the number `k` of finished rounds."""
+
+    x: Tensor
+    x0: Tensor
+    u: Tensor
+    k: int
+
+
+@STEPS.register("server_momentum")
+@dataclass(frozen=True)
+class ServerMomentum(Step):
+    """u <- (1 - η) u + η g from u = 0, x <- x - γ_k u; `form="heavy_ball"` is u <- (1 - η) u + g."""
+
+    lr: float
+    schedule: Schedule = Constant()
+    eta: float = 0.1
+    form: Form = "average"
+    batched = True
+
+    def __post_init__(self) -> None:
+        check_rate(self.lr)
+        require(0 < self.eta <= 1, "Parameter `eta` of server_momentum", "lie in (0, 1]", self.eta)
+
+    def init(self, x0: Tensor, site: Site) -> MomentumState:
+        return MomentumState(x0, x0, torch.zeros_like(x0), 0)
+
+    def ask(self, state: MomentumState) -> Tensor:
+        return state.x0 if self.schedule.returns(state.k + 1) else state.x
+
+    def tell(self, state: MomentumState, g: Tensor) -> MomentumState:
+        k = state.k + 1
+        old = torch.zeros_like(g) if self.schedule.fresh(k) else state.u
+        u = blend(old, g, self.schedule.eta(k, self.eta), self.form)
+        x = torch.add(self.ask(state), u, alpha=-self.lr * self.schedule.gamma(k))
+        return MomentumState(x, state.x0, u, k)
+
+    def answer(self, state: MomentumState) -> Tensor:
+        return state.x

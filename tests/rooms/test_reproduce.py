@@ -1,0 +1,216 @@
+"""Papers as commands: declarations, verdicts, tables and pages from stored runs, the command itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from byzopt.errors import InvalidInput, Status, UnknownName
+from byzopt.experiments.placed import on_device
+from byzopt.experiments.reproduce import account, measured, plans, play, seconds_left
+from byzopt.experiments.reproduction import Cell, Measure, Part, load_reproduction, reproductions
+from byzopt.experiments.trial import Outcome
+from byzopt.experiments.verdict import judged
+from byzopt.reports.reproduction import save
+
+TINY = """
+title = "Tiny"
+paper = "a paper"
+
+[[part]]
+name = "quartic"
+protocol = "as-written"
+axes = ["attack", "method"]
+seeds = [0, 1]
+source = "a table"
+measures = [
+  {name = "norm", figure = "grad_norm"},
+  {name = "rounds", figure = "grad_norm", how = "first_below", at = 60.0, digits = 0},
+]
+show = ["grad_norm"]
+cells = [
+  {at = ["BF", "Ours"], lr = 0.1, printed = [1.0, 0.5]},
+  {at = ["BF", "Base"], lr = 0.01},
+]
+quick = {seeds = [1], spec = {rounds = 5}}
+
+[part.spec]
+task = "quartic"
+rounds = 20
+n = 10
+f = 2
+rule = "nnm >> median"
+
+[part.choices]
+attack.BF = {attack = "bit_flip"}
+method.Ours = {method = "byz_nsgdm"}
+method.Base = {method = "robust_sgdm"}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+def part(**changes):
+    usual = {"name": "p", "protocol": "q", "axes": ("a",), "choices": {"a": {"x": {}}}}
+    usual |= {"cells": (), "measures": (Measure("m", "loss"),), "seeds": (0, 1, 2)}
+    return Part(**(usual | changes))
+
+
+def verdict(values, printed=(10.0, 0.8), missing=0, kind="printed", **changes):
+    cell = Cell(("x",), printed={} if printed is None else {"m": printed}, kind=kind)
+    own = part(**changes)
+    return judged(own, cell, own.measures[0], dict(enumerate(values)), missing).verdict
+
+
+@pytest.mark.parametrize("name", reproductions())
+def test_every_declaration_loads_and_all_its_runs_are_valid(name):
+    it = load_reproduction(name)
+    assert it.title
+    assert it.paper
+    assert it.remarks
+    for one in it.parts:
+        runs = one.sweep.expand().runs
+        assert len(runs) == len(one.cells) * len(one.seeds), "cells that are one run"
+        assert all(cell.kind != "unprinted" for cell in one.cells) or one.runs != 3 or one.map
+    short = it.chosen(quick=True)
+    assert sum(len(p.cells) * len(p.seeds) for p in short.parts) < sum(
+        len(p.cells) * len(p.seeds) for p in it.parts
+    )
+
+
+def test_tables_are_whole():
+    it = load_reproduction("byz-nsgdm/table1")
+    assert {(one.name, one.protocol, len(one.cells)) for one in it.parts} == {
+        (name, protocol, 27)
+        for name in ("quartic", "mnist", "shakespeare")
+        for protocol in ("as-released", "as-written")
+    }
+    assert len(it.chosen(["quartic,as-released"]).parts) == 1
+    kinds = [cell.kind for cell in it.chosen(["quartic,as-released"]).parts[0].cells]
+    assert kinds.count("chaotic") == 4
+    assert load_reproduction("byz-nsgdm/figure3").parts[0].cells == it.parts[0].cells
+
+
+def test_attackers_copy_whom_the_authors_runs_copied():
+    it = load_reproduction("byz-nsgdm/table1").chosen(["mnist,as-released,Mimic,RFA,Ours"])
+    specs = it.parts[0].sweep.specs()
+    assert [(spec.seed, spec.attack.index) for spec in specs] == [(0, 6), (42, 2), (123, 14)]
+
+
+def test_verdicts():
+    # Mean 10, deviation with divisor 3 of 0.8165: both print as the paper's.
+    assert verdict((9.0, 10.0, 11.0)) == "to the digit"
+    assert verdict((9.0, 10.0, 11.1)) == "agrees"
+    assert verdict((12.0, 13.0, 14.0)) == "differs"
+    assert verdict((12.0, 13.0, 14.0), tolerance=2.0) == "agrees"
+    assert verdict((12.0, 13.0, 14.0), relative=0.2) == "agrees"
+    # Two standard errors of the difference: 2 sqrt(2 * 0.96 / 3) = 1.6, and half a printed digit.
+    assert verdict((11.6, 11.6, 11.6), (10.0, 0.0)) == "differs"
+    assert verdict((11.5,), (10.0, 0.8)) == "agrees"
+    assert verdict((12.6,), (10.0, 0.8)) == "differs"
+    assert verdict((9.0, None, 11.0)) == "no value in 1 of 3 runs"
+    assert verdict((9.0, 10.0), missing=1) == "1 of 3 runs to come"
+    assert verdict((9.0, 10.0, 11.0), None) == "nothing printed"
+    assert verdict((99.0,), kind="chaotic") == "chaotic, not compared"
+    assert verdict((89.0, 98.0, 98.1), kind="bimodal", mode=95.0) == "bimodal: 2 of 3 above 95"
+    assert verdict((9.0, 10.0, 11.0), shortened=True) == "shortened, not compared"
+
+
+def test_what_is_read_off_records():
+    records = tuple({"t": t, "gap": gap} for t, gap in ((0, 1.0), (2, 0.3), (4, 0.2), (6, 0.25)))
+    ended = Outcome(Status.COMPLETED, 6, 0.0, records)
+    assert measured(Measure("a", "gap"), ended) == 0.25
+    assert measured(Measure("a", "gap", "least", scale=10.0), ended) == 2.0
+    assert measured(Measure("a", "gap", "at", 2), ended) == 0.3
+    assert measured(Measure("a", "gap", "first_below", 0.3), ended) == 2
+    assert measured(Measure("a", "gap", "first_below", 0.1), ended) is None
+    assert measured(Measure("a", "gap", "at", 3), ended) is None
+    assert measured(Measure("a", "other"), ended) is None
+    assert measured(Measure("a", "gap"), Outcome(Status.DIVERGED, 6, 0.0, records)) is None
+
+
+def test_a_reproduction_from_runs_to_its_page(tiny, tmp_path):
+    it, store = load_reproduction(tiny), tmp_path / "store"
+    before = account(it, store)
+    assert {line.verdict for line in before.lines} == {"2 of 2 runs to come"}
+    (plan,) = plans(it, store)
+    assert plan.to_play == 4
+    assert seconds_left(plan) > 0
+    assert play(plan, jobs=0).finished
+    assert plans(it, store)[0].to_play == 0  # stored runs are not run again
+    told = account(it, store)
+    assert [line.verdict for line in told.lines] == ["differs", *["nothing printed"] * 3]
+    made = {path.name for path in save(told, tmp_path / "out")}
+    assert {"README.md", "results.json", "quartic-as-written-grad_norm-BF.png"} <= {
+        name.replace("grad-norm", "grad_norm") for name in made
+    }
+    numbers = json.loads((tmp_path / "out" / "results.json").read_text())
+    first = numbers["cells"][0]
+    outcome = plan.shelf.outcome(first["runs"]["1"])
+    assert first["values"]["1"] == outcome.metrics["grad_norm"]
+    assert first["paper"] == [1.0, 0.5]
+    assert first["spec"]["lr"] == 0.1
+    assert numbers["environment"]
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "| BF | Ours | norm | 1.0 ± 0.5 |" in page
+    assert "seed 1" in page
+
+
+def test_choices(tiny):
+    it = load_reproduction(tiny)
+    assert [cell.at for cell in it.chosen(["base"]).parts[0].cells] == [("BF", "Base")]
+    assert it.chosen(seeds=(7,)).parts[0].seeds == (7,)
+    short = it.chosen(quick=True).parts[0]
+    assert short.shortened
+    assert short.seeds == (1,)
+    assert short.spec["rounds"] == 5
+    assert it.parts[0].spec["rounds"] == 20
+    with pytest.raises(InvalidInput, match="Known words"):
+        it.chosen(["nothing"])
+    with pytest.raises(UnknownName, match="reproduction"):
+        load_reproduction("byz-nsgdm/tabel1")
+
+
+def test_only_what_has_a_device_goes_to_it():
+    it = load_reproduction("byz-nsgdm/table1").chosen(["RFA,BF,Ours"])
+    placed = on_device(it, "meta")
+    devices = {
+        (one.name, one.protocol): getattr(one.sweep.specs()[0].task, "device", None) for one in placed.parts
+    }
+    assert devices["quartic", "as-released"] is None
+    assert devices["mnist", "as-released"] == devices["mnist", "as-written"] == "meta"
+    assert on_device(it, "cpu") is it
+
+
+def test_the_command(tiny, tmp_path, capsys, monkeypatch):
+    from byzopt.cli import _status
+
+    def call(*words):
+        monkeypatch.setattr("sys.argv", ["byzopt", "reproduce", *words])
+        status = _status()
+        return status, *capsys.readouterr()
+
+    store = str(tmp_path / "store")
+    status, out, _ = call()
+    assert status == 0
+    assert "byz-nsgdm/table1" in out
+    status, out, err = call(str(tiny), "--store", store, "--dry-run", "--quick")
+    assert status == 0
+    assert not out
+    assert "2 of 2 runs to come" in err
+    assert "nothing is compared" in err
+    status, out, err = call(str(tiny), "--store", store, "--jobs", "0")
+    assert status == 0
+    assert "differs" in out
+    assert "4 of 4 runs to come" in err
+    status, out, err = call(str(tiny), "--store", store, "--jobs", "0", "--json", "--cells", "Ours")
+    assert status == 0
+    assert len(json.loads(out)["cells"]) == 2
+    assert "0 of 2 runs to come" in err
+    assert call(str(tiny), "--seeds", "a")[0] == 2
