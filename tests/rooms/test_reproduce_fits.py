@@ -1,4 +1,4 @@
-"""Numbers made of several cells, the course of a figure against bits, and what the declarations of fits say."""
+"""Numbers made of several cells, curves against bits, and what the declarations of fits say."""
 
 from __future__ import annotations
 

@@ -246,14 +246,18 @@ def _part(data: Mapping[str, Any]) -> Part:
     where = f"part {data.get('name', '?')}"
     measures = tuple(decode(Measure, one, where) for one in data.get("measures", ()))
     cells = tuple(_cell(one, measures, where) for one in data.get("cells", ()))
-    quick = decode(Quick, data.get("quick", {}), where)
+    short = data.get("quick", {})
+    quick = decode(Quick, short | ({"seeds": _seeds(short["seeds"])} if "seeds" in short else {}), where)
     fits = tuple(_fit(one, where) for one in data.get("fits", ()))
-    read = {"measures": measures, "cells": cells, "quick": quick, "fits": fits}
-    seeds = data.get("seeds", (0,))
+    seeds = _seeds(data.get("seeds", (0,)))
+    read = {"measures": measures, "cells": cells, "quick": quick, "fits": fits, "seeds": seeds}
     plain = {key: value for key, value in data.items() if key not in read}
-    return decode(
-        Part, plain | read | {"seeds": tuple(range(seeds)) if isinstance(seeds, int) else seeds}, where
-    )
+    return decode(Part, plain | read, where)
+
+
+def _seeds(told: Any) -> Any:
+    """Seeds as a declaration names them: one by one, or how many from 0."""
+    return tuple(range(told)) if isinstance(told, int) else told
 
 
 def _fit(data: Mapping[str, Any], where: str) -> Fit:

@@ -55,7 +55,7 @@ def curves(
         axes.plot(rounds, values, color="0.35", linewidth=1.2, linestyle=(0, (1, 1)), label=label)
     far = [line.rounds[-1] for line in lines.values()]
     if against != "rounds" and max(far) > WIDE * min(far) > 0:
-        axes.set_xscale("log")
+        axes.set_xscale("log", nonpositive="mask")  # no place for what nothing had cost yet
     axes.set_xlabel(AXES[against][1] + (", log scale" if axes.get_xscale() == "log" else ""))
     axes.set_ylabel(figure.label + (", log scale" if log else ""))
     _limits(axes, figure, lines, top, log)
