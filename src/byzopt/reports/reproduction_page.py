@@ -44,8 +44,10 @@ def row(line: Line) -> list[str]:
     paper = "-" if line.printed is None else _pair(*line.printed, digits)
     ours = "-" if line.mean is None else _pair(line.mean, line.deviation, digits)
     apart = "-" if line.difference is None else f"{line.difference:+.{digits}f}"
-    beside, differs = ([paper], [apart]) if _compared(line.part) else ([], [])
-    return [*line.cell.at, line.measure.name, *beside, ours, str(len(line.values)), *differs, line.verdict]
+    texts = [*line.cell.at, line.measure.name]
+    if _compared(line.part):
+        return [*texts, paper, ours, str(len(line.values)), apart, line.verdict]
+    return [*texts, ours, str(len(line.values)), line.verdict.replace("nothing printed", "")]
 
 
 def _compared(part: Part) -> bool:
@@ -55,6 +57,8 @@ def _compared(part: Part) -> bool:
 def summary(lines: Sequence[Line | Fitted]) -> str:
     """How many lines have which verdict."""
     counts = Counter(line.verdict.partition(":")[0] for line in lines)
+    if set(counts) <= {"nothing printed"}:
+        return "Nothing printed to compare with."
     return "Verdicts: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from byzopt.reports.curves import COLOURS, STYLES
 from byzopt.reports.study.chart import Chart, canvas
 
 Values = Mapping[float, Sequence[float]]  # size -> the values of all seeds
 MARKS = "osD^vPX"
+FEW = 5
 
 
 def sizes(
@@ -41,13 +43,15 @@ def sizes(
     if level is not None:
         axes.axhline(level, color="0.35", linewidth=1.0, linestyle=(0, (1, 1)))
     axes.set_xscale("log")
+    _ticks(axes.xaxis, sorted({size for values in series.values() for size in values}))
     if least is None:
         axes.set_yscale("log")
+        _ticks(axes.yaxis)
     else:
         axes.set_ylim(least, 1.02)
     axes.set_xlabel(f"{names[0]}, log scale")
     axes.set_ylabel(names[1] + (", log scale" if least is None else ""))
-    axes.grid(alpha=0.25, which="both")
+    axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if any(series):
         drawing.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9.5)
@@ -60,6 +64,16 @@ def sizes(
         if found
     ]
     return Chart(name, title, text, drawing, rows)
+
+
+def _ticks(axis: Any, places: Sequence[float] = ()) -> None:
+    """Plain numbers on a log axis: at `places` where they are few, else at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+    few = 0 < len(places) <= FEW
+    axis.set_major_locator(FixedLocator(list(places)) if few else LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _error(values: Sequence[float]) -> float:
