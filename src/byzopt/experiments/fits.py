@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from math import exp, isfinite, log, nan, sqrt
-from statistics import fmean
+from statistics import fmean, linear_regression
 from typing import NamedTuple
 
 from byzopt.experiments.reproduction import Expected, Fit, Part
@@ -71,9 +71,8 @@ def slope(pairs: Points) -> float | None:
     """The log-log slope by least squares; None for fewer than two points, or one that has no logarithm."""
     if len(pairs) < 2 or not all(number > 0 for pair in pairs for number in pair):
         return None
-    xs, ys = zip(*((log(x), log(y)) for x, y in pairs), strict=True)
-    mx, my = fmean(xs), fmean(ys)
-    return sum((x - mx) * (y - my) for x, y in zip(xs, ys, strict=True)) / sum((x - mx) ** 2 for x in xs)
+    xs, ys = [log(x) for x, _ in pairs], [log(y) for _, y in pairs]
+    return linear_regression(xs, ys).slope
 
 
 def crossing(pairs: Points, level: float) -> float | None:

@@ -74,8 +74,8 @@ def account(reproduction: Reproduction, store: str | Path) -> Account:
             for measure in part.measures:
                 values = {one.seed: measured(measure, one.outcome) for one in here}
                 lines.append(judged(part, cell, measure, values, len(part.seeds) - len(here)))
-        own = [line for line in lines if line.part is part]
-        fits += [one for fit in part.fits for one in fitted(part, fit, own)]
+        told = [line for line in lines if line.part is part]
+        fits += [one for fit in part.fits for one in fitted(part, fit, told)]
     return Account(reproduction, found, tuple(lines), tuple(fits))
 
 

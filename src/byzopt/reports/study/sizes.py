@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from math import sqrt
+from statistics import fmean, stdev
 from typing import Any
 
 from byzopt.reports.curves import COLOURS, STYLES
@@ -77,7 +78,4 @@ def _ticks(axis: Any, places: Sequence[float] = ()) -> None:
 
 
 def _error(values: Sequence[float]) -> float:
-    if len(values) < 2:
-        return 0.0
-    mean = fmean(values)
-    return float(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)) ** 0.5
+    return stdev(values) / sqrt(len(values)) if len(values) > 1 else 0.0
