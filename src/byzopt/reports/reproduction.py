@@ -77,7 +77,7 @@ def _curves(account: Account, part: Part, key: str, against: str) -> list[Chart 
 
 
 def _sizes(account: Account, part: Part, fit: Fit) -> list[Chart | None]:
-    """The means that a fit is made of, by size; if they are many, a chart for each label of the first axis."""
+    """The means that a fit is made of, by size; of many series, a chart for each label of the first axis."""
     name = fit.measure or part.measures[0].name
     lines = [line for line in account.lines if line.part is part and line.measure.name == name]
     axes = [axis for axis in part.axes if axis != fit.over]
