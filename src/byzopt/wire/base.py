@@ -73,8 +73,8 @@ class Channel(ABC):
         return torch.zeros_like(like)
 
     def adopt(self, state: State, rows: Tensor, link: Link) -> State:
-        """The state after the server was made to believe `rows` `[n, d]`, of which it remembers those that are
-        finite. Default: it remembers none."""
+        """The state after the server was made to believe `rows` `[n, d]`, of which it remembers the finite ones.
+        Default: it remembers none."""
         return state
 
     def report(self, state: State) -> dict[str, float]:
