@@ -73,7 +73,7 @@ class Channel(ABC):
         return torch.zeros_like(like)
 
     def adopt(self, state: State, rows: Tensor, link: Link) -> State:
-        """The state after the server was made to believe `rows` `[n, d]`, of which it remembers the finite ones.
+        """The state after the server was made to believe `rows` `[n, d]`, and remembered the finite ones.
         Default: it remembers none."""
         return state
 

@@ -29,8 +29,8 @@ Opening: TypeAlias = Literal["compressed", "raw", "silent"]
 
 
 class Ends(NamedTuple):
-    """g `[n, d]` at the workers and at the server, equal bit for bit for a worker that keeps the protocol; how
-    many malformed messages of each worker the server has seen, `[n]`."""
+    """g `[n, d]` at the workers and at the server, equal bit for bit for a worker that keeps the protocol;
+    how many malformed messages of each worker the server has seen, `[n]`."""
 
     worker: Tensor
     server: Tensor
