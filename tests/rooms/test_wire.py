@@ -159,6 +159,8 @@ def test_a_full_pass_counts_its_minibatches():
     sizes = [built.bounds[i + 1] - built.bounds[i] for i in range(N - B)]
     assert built.passes == sum(sizes) / len(sizes) / 4
     assert task(batch=0).passes == 1
+    digits = {"name": "digits", "model": "linear", "batch": "full"}
+    assert TASKS.build(digits).build(Cohort.of(N, B), 3).passes == 1
 
 
 @pytest.mark.parametrize("method", ["byz_vr_marina", "byz_vr_marina2", "byz_dasha_page", "br_lsvrg"])

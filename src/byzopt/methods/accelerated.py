@@ -76,6 +76,10 @@ class NAG(MethodRecipe):
     lr = 1/L in theory; `mu` should be at most the true μ. τ = 0.22 √(μ lr), for α <= min(1/8, 0.99 s). Where
     the relative error is larger (up to 1/8), give it as `alpha`: τ = min(0.22 s, μ lr/(5α)), the small-τ
     variant, whose rate falls from s to descent's μ/L. `tau` sets τ by hand.
+
+    That α of order s is the limit is no slack of the proof: errors that turn the gradient by a right angle,
+    e = √α ∇f rotated, make the plain scheme unstable from an α proportional to s on; the small-τ variant and
+    PIGS bear them.
     """
 
     mu: float = 0.01
