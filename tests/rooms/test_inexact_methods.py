@@ -120,7 +120,7 @@ def test_the_floor_grows_with_the_liars_by_a_power_between_one_and_two(rule):
     found = []
     for f in (1, 2, 3, 4):
         task = TASK.build(Cohort.of(20 + f, f), 0)
-        outcome = simulate(task, rule, 2.0, 200, f, PIGS(), "optimal_ipm", eval_every=200)
+        outcome = simulate(task, rule, 2.0, 60, f, PIGS(), "optimal_ipm", eval_every=60)
         found.append(outcome.metrics["gap"])
     assert 0.9 < steepness([1, 2, 3, 4], found) < 2.1
 

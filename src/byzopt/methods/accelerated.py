@@ -6,8 +6,9 @@
 Symbols: L smoothness, μ strong convexity, s = √(μ/L); ζ² = κ G², α = κ B². Assumptions of the theorems: full
 gradients, (f, κ)-robust rule, (G, B)-heterogeneity; α of order s for acceleration. All memory is the
 server's. Under attacks that shift all liars alike (ALIE, IPM) measured floors grow with f by a power between
-1 and 2, the bound's κ by 1: it is for the worst attack. Theory: `byzopt.theory.inexact`; the exact recursion of the paper's theorem is not known to us, and
-the schemes and constants here are those of Theorems B and B2 there.
+1 and 2, the bound's κ by 1: it is for the worst attack. Theory: `byzopt.theory.inexact`; the exact recursion
+of the paper's theorem is not known to us, and the schemes and constants here are those of Theorems B and B2
+there.
 """
 
 from __future__ import annotations
