@@ -21,7 +21,7 @@ from byzopt.errors import InvalidInput, require
 from byzopt.methods.base import METHODS, Method, MethodRecipe
 from byzopt.servers import ProjectedStep
 from byzopt.theory import byzantine_sgd as theory
-from byzopt.theory.byzantine_epochs import Curved, Epoch, Lengths, within
+from byzopt.theory.byzantine_epochs import Curved, Epoch, Lengths, doubling, within
 from byzopt.theory.byzantine_sgd import Error2, Rule, Setting
 from byzopt.theory.promise import Constants, Promise
 from byzopt.wire import Direct
@@ -42,9 +42,19 @@ class ByzantineSGD(MethodRecipe):
     `random` as in the paper (and by default with `printed`), drawn with `seed`. `mean_over_good` divides by
     |good|, not n. `average`: `smooth` answers with the mean of x_2 .. x_{T+1}, `nonsmooth` of x_1 .. x_T.
 
+    `sketch` keeps the sums B as a secret random projection to so many numbers a worker, for their test alone:
+    256 to 1024 in place of d where memory is short. `seed` draws it.
+
     `lr` is the step γ. With `epochs` (`theory` or `practical` lengths, the latter with `c`) it multiplies the
     schedule's γ_s, and `mu`, V, D, `L` (smooth) or `M` (non-smooth), n and f must be known; a spec fills in
-    the last two. `error2` is the constant of the last term in the theorems.
+    the last two.
+
+    Where T is not known, `epochs = "doubling"` restarts at the answer so far after `first` rounds, then after
+    2 `first` more, and so on, with steps `lr`, `lr`/√2, `lr`/2 ...: nothing hangs on the number of rounds.
+    Where D is not known either, `grow` takes `diameter` as a guess: at each restart the ball's radius becomes
+    twice the largest distance seen from the centre if that is more, and the A test adapts to the path.
+
+    `error2` is the constant of the last term in the theorems.
 
     The guard is the defence, and a spec's `rule` is `mean`. Another rule combines the rows of those who pass
     in place of their mean (not in the paper): for it the expelled are missing, which counts against its f.
@@ -61,12 +71,15 @@ class ByzantineSGD(MethodRecipe):
     vmed: Finder | None = None
     mean_over_good: bool = False
     average: Literal["smooth", "nonsmooth"] = "smooth"
-    epochs: Literal["none", "theory", "practical"] = "none"
+    epochs: Literal["none", "theory", "practical", "doubling"] = "none"
+    first: int = 100
+    grow: bool = False
     c: float = 128.0
     mu: float | None = None
     L: float | None = None
     M: float | None = None
     error2: Error2 = "triangle"
+    sketch: int | None = None
     seed: int = 0
     n: int | None = None
     f: int | None = None
@@ -76,6 +89,13 @@ class ByzantineSGD(MethodRecipe):
         require(ball, "Parameter `diameter` of byzantine_sgd", "be finite and positive", self.diameter)
         noise = self.noise is None or (isfinite(self.noise) and self.noise >= 0)
         require(noise, "Parameter `noise` of byzantine_sgd", "be finite and at least 0", self.noise)
+        counts = {"sketch": self.sketch, "first": self.first}
+        for name, count in counts.items():
+            good = count is None or count >= 1
+            require(good, f"Parameter `{name}` of byzantine_sgd", "be at least 1", count)
+        needs = not self.grow or (self.epochs == "doubling" and self.diameter is not None)
+        rule = 'have epochs = "doubling" and a first `diameter`'
+        require(needs, "A ball that grows (`grow`)", rule, f"{self.epochs}, {self.diameter}")
         require(0 < self.p_fail < 1, "Parameter `p_fail`", "lie in (0, 1)", self.p_fail)
         require(isfinite(self.c) and self.c > 0, "Parameter `c`", "be finite and positive", self.c)
 
@@ -84,7 +104,7 @@ class ByzantineSGD(MethodRecipe):
             raise InvalidInput("The number of rounds of byzantine_sgd should be given. Found none.")
         plan = self.plan(lr, rounds)
         guard = Guard(
-            plan,
+            tuple(epoch._replace(radius=inf) for epoch in plan) if self.grow else plan,
             self.noise,
             self.thresholds,
             self.p_fail,
@@ -95,13 +115,17 @@ class ByzantineSGD(MethodRecipe):
             self.seed,
             self.n,
             rule,
+            self.sketch,
         )
-        return Method(Plain(), Direct(), guard, ProjectedStep(plan, self.average == "smooth"))
+        return Method(Plain(), Direct(), guard, ProjectedStep(plan, self.average == "smooth", self.grow))
 
     def plan(self, lr: float, rounds: int) -> tuple[Epoch, ...]:
-        """The run's epochs: one of all rounds with step `lr`, or as many as they hold."""
+        """The epochs: one of all rounds with step `lr`, as many as they hold, or ever longer ones."""
+        radius = inf if self.diameter is None else self.diameter
         if self.epochs == "none":
-            return (Epoch(rounds, inf if self.diameter is None else self.diameter, lr),)
+            return (Epoch(rounds, radius, lr),)
+        if self.epochs == "doubling":
+            return doubling(self.first, radius, lr)
         lengths: Lengths = self.epochs
         found = within(self._curved(), rounds, lengths, self.error2, self.c)
         return tuple(epoch._replace(step=lr * epoch.step) for epoch in found)
@@ -126,7 +150,7 @@ class ByzantineSGD(MethodRecipe):
         """
         smooth = self.average == "smooth"
         theorem = f"arXiv:1803.08917, Theorem {'3.2' if smooth else '3.3'}"
-        if self.epochs != "none":
+        if self._shrinks:
             theorem = f"arXiv:1803.08917, Theorem {'3.4' if smooth else '3.5'}, schedule derived"
         own = replace(self, n=known.n, f=known.f, noise=_first(self.noise, known.bound))
         own = replace(own, diameter=_first(self.diameter, known.diameter or None))
@@ -135,7 +159,7 @@ class ByzantineSGD(MethodRecipe):
         if missing or own.noise is None or own.diameter is None or steep is None:
             return Promise(theorem, "gap", missing=missing)
         remarks = (f"with probability {1 - self.p_fail:g}", f"f(x̄) - f* of the mean iterate; {self.error2}")
-        if self.epochs != "none":
+        if self._shrinks:
             return own._last(known, Promise(theorem, "gap", remarks=remarks))
         at = Setting(known.n, known.f, known.rounds, own.noise, own.diameter, self.p_fail)
         step = own._best(at, steep)
@@ -149,7 +173,9 @@ class ByzantineSGD(MethodRecipe):
         needed = {"bound (V)": self.noise, "diameter (D)": self.diameter}
         needed |= {"lipschitz (L)" if smooth else "gradient (M)": steep}
         lacks = [name for name, value in needed.items() if value is None]
-        lacks += ["mu"] if self.epochs != "none" and not _first(self.mu, known.mu) else []
+        if self.epochs == "doubling":
+            lacks.append("a fixed T: no theorem covers restarts of doubling length")
+        lacks += ["mu"] if self._shrinks and not _first(self.mu, known.mu) else []
         lacks += ["a linear objective without noise: no step is too long"] if steep == self.noise == 0 else []
         lacks += ["2 f < n"] if 2 * known.f >= known.n else []
         if (known.bound or 0) > (self.noise or 0) * ROUNDING and self.noise is not None:
@@ -159,6 +185,10 @@ class ByzantineSGD(MethodRecipe):
         if (known.zeta or 0) > (ROUNDING - 1) * (known.gradient or 1):
             lacks.append("zeta = 0: all honest workers sample one distribution")
         return tuple(lacks)
+
+    @property
+    def _shrinks(self) -> bool:
+        return self.epochs in ("theory", "practical")
 
     def _best(self, at: Setting, steep: float) -> float:
         if self.average == "smooth":
