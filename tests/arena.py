@@ -21,11 +21,12 @@ RUNS = 10
 
 
 class Ended(NamedTuple):
-    """The answers `[RUNS, d]`, honest expulsions and all rounds."""
+    """The answers `[RUNS, d]`, honest expulsions and all rounds; rounds and answers at each epoch's end."""
 
     x: Tensor
     expelled: int
     rounds: int
+    epochs: tuple[tuple[int, Tensor], ...]
 
 
 def contest(
@@ -37,7 +38,7 @@ def contest(
     memory, state = guard.init(x, n), step.init(x, Site(Layout.flat(d)))
     memory = torch.utils._pytree.tree_map(lambda part: part.expand(RUNS, *part.shape).clone(), memory)
     state = state._replace(**{k: x.expand(RUNS, d) for k in ("x", "home", "mean")})
-    generator, t = stream(9, "arena"), 0
+    generator, t, ends = stream(9, "arena"), 0, []
     for epoch in plan:
         at = Setting(n, f, epoch.rounds, noise, epoch.radius, 0.05 / len(plan))
         tau, ascent, moved = thresholds(at).b, torch.zeros(RUNS, d).double(), torch.zeros(RUNS, d).double()
@@ -52,7 +53,8 @@ def contest(
             moved, rows[:, n - f :] = moved + way, (mean + way).unsqueeze(1)
             g, memory = guard.step(memory, rows, At(t, asked))
             state = step.tell(state, g)
-    return Ended(step.answer(state), int((~memory.roll.good[:, : n - f]).sum()), t)
+        ends.append((t, step.answer(state)))
+    return Ended(step.answer(state), int((~memory.roll.good[:, : n - f]).sum()), t, tuple(ends))
 
 
 def steepness(sizes: Sequence[float], values: Sequence[float]) -> float:

@@ -139,8 +139,10 @@ def norm(vec: Tensor) -> Tensor:
     return length
 
 
-def project_ball(x: Tensor, centre: Tensor, radius: float) -> Tensor:
-    """The point of the ball of `radius` around `centre` nearest to `x` `[..., d]`; `x` itself when inside."""
+def project_ball(x: Tensor, centre: Tensor, radius: float | Tensor) -> Tensor:
+    """The point of the ball of `radius` (one, or `[...]`) around `centre` nearest to `x` `[..., d]`: `x`
+    itself when inside."""
+    radius = radius.unsqueeze(-1) if isinstance(radius, Tensor) else radius
     offset = x - centre
     length = norm(offset).unsqueeze(-1)
     scale = (radius / length.clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
