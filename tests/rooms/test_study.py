@@ -12,7 +12,7 @@ import pytest
 
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments import Outcome, Spec
-from byzopt.experiments.sweeps import Shelf
+from byzopt.experiments.sweeps import Shelf, Sweep, Tune, run_sweep
 from byzopt.reports.study import make
 from byzopt.reports.study.cases import load, ordered
 
@@ -231,3 +231,17 @@ def test_the_numbers_behind_a_chart_are_at_full_precision(tmp_path):
     assert (
         json.loads((store / f"{0:016x}" / "result.json").read_text())["variants"]["main"]["accuracy"] == 2 / 3
     )
+
+
+def test_what_a_sweep_chose_is_a_table(tmp_path):
+    spec = {"task": "quartic", "rounds": 6, "eval_every": 3}
+    grid = {"rule": ["mean", "nnm >> krum"], "lr": [0.01, 0.2], "seed": [0, 1]}
+    swept = run_sweep(Sweep(spec=spec, grid=grid, tune=Tune(("lr",), "loss")), tmp_path / "st", jobs=0)
+    make(tmp_path / "st").save(tmp_path / "out", html=True)
+    (path,) = (tmp_path / "out").glob("tuned-*.csv")
+    rows = {row["rule"]: row for row in read(path)}
+    for cell in swept.tuned["cells"]:
+        row = rows[cell["cell"]["rule"]]
+        assert float(row["lr"]) == cell["chosen"]["lr"]
+        assert float(row["loss"]) == pytest.approx(cell["score"], rel=1e-3)
+    assert "Tuned settings" in (tmp_path / "out" / "index.html").read_text()

@@ -128,10 +128,10 @@ def _labelled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 continue
             home = owner[path]
             if home is None:
-                labels[path] = _said(value)
+                labels[path] = spelt(value)
             elif path == home:
                 parts = [
-                    f"{other.removeprefix(home + '.')}={_said(row[other])}"
+                    f"{other.removeprefix(home + '.')}={spelt(row[other])}"
                     for other in row
                     if other != home and owner.get(other) == home and len(seen[other, str(row.get(home))]) > 1
                 ]
@@ -145,7 +145,8 @@ def _component(path: str) -> str | None:
     return next((home for home in COMPONENTS if path == home or path.startswith(home + ".")), None)
 
 
-def _said(value: Any) -> str:
+def spelt(value: Any) -> str:
+    """A setting as a label."""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return value if isinstance(value, str) else json.dumps(value)

@@ -15,7 +15,7 @@ from byzopt.reports.study.chart import Chart, slug
 from byzopt.reports.study.figures_of import KNOWN, LOSS, Figure, main
 from byzopt.reports.study.heat import heat
 from byzopt.reports.study.lines import MOST, curves
-from byzopt.reports.study.sheets import Sheet, bounds, to_target, worst_case
+from byzopt.reports.study.sheets import Sheet, bounds, to_target, tuned, worst_case
 
 Target = tuple[str, float]  # a figure's key, and the value to reach in records' own unit
 
@@ -63,6 +63,7 @@ def make(store: Path, target: Target | None = None) -> Report:
         maps += part.maps()
         lines += part.curves()
         sheets += part.sheets(target)
+    sheets += tuned(store)
     return Report(study, *(tuple(filter(None, found)) for found in (maps, lines, sheets)))  # type: ignore[arg-type]
 
 
