@@ -80,7 +80,8 @@ def line(n: int, f: int, rounds: int, d: int = 1, theta: float | None = None, ru
 
 def decided(n: int, f: int, theta: float, near: float, runs: int = RUNS, within: float = 1.08) -> float:
     """The rounds T at which the gap under hug is θD, that is the answer in the middle: by bisection from a
-    factor 1.5 about `near`, which grows where it has to."""
+    factor 1.5 about `near`, which grows where it has to. Hug's speed 0.9 V limits θ to below 0.9 δ V."""
+    assert theta < 0.9 * f / n
     low, high = near / 1.5, near * 1.5
 
     def lost(rounds: float) -> bool:
