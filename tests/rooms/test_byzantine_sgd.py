@@ -203,8 +203,9 @@ def test_straddling_breaks_the_printed_thresholds():
     [{}, {"thresholds": "proved"}, {"thresholds": "printed", "vmed": "medoid"}, {"vmed": "random"}],
 )
 def test_straddling_does_not_break_the_others(changes):
+    """Over 300 rounds, in which `printed` loses 4 or 5; benchmarks/byzantine_slopes.py takes 2000."""
     for seed in range(5):
-        *_, end = Setup(last=1000, lr=1e-3).play(replace(KNOWN, **changes), Straddle(), seed)
+        *_, end = Setup(last=300, lr=1e-3).play(replace(KNOWN, **changes), Straddle(), seed)
         assert honest_gone([end], 6) == 0, seed
 
 
