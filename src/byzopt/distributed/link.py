@@ -6,7 +6,10 @@ pickled, and so nothing that another rank sends can run code here.
 
 from __future__ import annotations
 
+import atexit
+from time import monotonic, sleep
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 import torch.distributed as dist
@@ -43,7 +46,7 @@ class Link:
     def total(self, partial: Tensor) -> Tensor:
         """The sum over ranks of equal tensors, the same on every rank to the last bit."""
         whole = partial.to(self.device, copy=True).contiguous()
-        dist.all_reduce(whole, group=self.group)
+        dist.all_reduce(_lent(whole), group=self.group)
         self.sent += 2 * _size(whole) * (self.n - 1) // self.n
         return whole.to(partial.device)
 
@@ -98,7 +101,31 @@ class Link:
 
 def _bytes(tensor: Tensor) -> Tensor:
     """The memory of a contiguous tensor as bytes: not every backend knows every dtype."""
-    return tensor.reshape(-1).view(torch.uint8)
+    return _lent(tensor.reshape(-1).view(torch.uint8))
+
+
+_out: WeakValueDictionary[int, Tensor] = WeakValueDictionary()  # what the backend's threads may still hold
+
+
+def _lent(tensor: Tensor) -> Tensor:
+    """The same memory as a tensor of its own, which nobody but the backend is left with afterwards."""
+    loan = tensor.detach()
+    _out[id(loan)] = loan
+    return loan
+
+
+@atexit.register
+def _take_back(patience: float = 5.0) -> None:
+    """Wait until the backend's threads hold none of our tensors, for at most so many seconds.
+
+    A collective returns before gloo's thread has dropped its tensors, and dropping one takes the lock of the
+    interpreter. A thread that waits for it when the interpreter ends kills the process: "terminate called
+    without an active exception" (pytorch/pytorch#190489). `destroy_process_group` joins these threads only
+    when nothing else holds the group, as a `DistributedDataParallel` model does.
+    """
+    end = monotonic() + patience
+    while _out and monotonic() < end:
+        sleep(0.001)
 
 
 def _size(tensor: Tensor) -> int:
