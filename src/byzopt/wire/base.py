@@ -72,9 +72,15 @@ class Channel(ABC):
         """The state after the server was made to believe `rows` `[n, d]`. Default: it remembers none."""
         return state
 
-    @abstractmethod
+    def coder(self, link: Link) -> Compressor | None:
+        """The compressor whose layout of bytes this round's messages have (`messages.encode`); None: nothing
+        is sent, and the server receives zeros. Default: that of d floats."""
+        return Identity()
+
     def cost(self, link: Link) -> Cost:
         """What one worker's message of this round costs."""
+        coder = self.coder(link)
+        return Cost(0.0, 0.0) if coder is None else cost_of(coder, link.layout)
 
 
 CHANNELS: Registry[Channel] = Registry("channel", Channel)
@@ -127,5 +133,5 @@ class Direct(Channel):
     def squeeze(self, rows: Tensor, link: Link) -> Tensor:
         return self.compressor(rows, link)
 
-    def cost(self, link: Link) -> Cost:
-        return cost_of(self.compressor, link.layout)
+    def coder(self, link: Link) -> Compressor:
+        return self.compressor

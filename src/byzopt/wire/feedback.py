@@ -13,13 +13,10 @@ from byzopt.layout import Layout
 from byzopt.wire.base import (
     CHANNELS,
     Channel,
-    Cost,
-    cost_of,
     need_contractive,
     need_unbiased,
-    raw,
 )
-from byzopt.wire.compressors import Compressor
+from byzopt.wire.compressors import Compressor, Identity
 from byzopt.wire.dense import ScaledSign
 from byzopt.wire.link import Link
 from byzopt.wire.sparse import RandK, TopK
@@ -85,10 +82,10 @@ class EF21(Channel):
     def adopt(self, state: Ends, rows: Tensor, link: Link) -> Ends:
         return state._replace(server=rows)
 
-    def cost(self, link: Link) -> Cost:
+    def coder(self, link: Link) -> Compressor | None:
         if link.first and self.opening != "compressed":
-            return raw(link.layout) if self.opening == "raw" else Cost(0.0, 0.0)
-        return cost_of(self.compressor, link.layout)
+            return Identity() if self.opening == "raw" else None
+        return self.compressor
 
 
 @CHANNELS.register("diana")
@@ -126,8 +123,8 @@ class Diana(Channel):
     def base(self, state: Ends, like: Tensor, link: Link) -> Tensor:
         return state.server
 
-    def cost(self, link: Link) -> Cost:
-        return cost_of(self.compressor, link.layout)
+    def coder(self, link: Link) -> Compressor:
+        return self.compressor
 
     def _beta(self, link: Link) -> float:
         omega = self.compressor.largest_omega(link.layout)
@@ -183,8 +180,8 @@ class Dasha(Channel):
     def adopt(self, state: DashaState, rows: Tensor, link: Link) -> DashaState:
         return state._replace(server=rows)
 
-    def cost(self, link: Link) -> Cost:
-        return raw(link.layout) if link.first else cost_of(self.compressor, link.layout)
+    def coder(self, link: Link) -> Compressor:
+        return Identity() if link.first else self.compressor
 
     def _a(self, link: Link) -> float:
         omega = self.compressor.largest_omega(link.layout)
@@ -223,5 +220,5 @@ class ErrorFeedback(Channel):
     def squeeze(self, rows: Tensor, link: Link) -> Tensor:
         return self.compressor(rows, link)
 
-    def cost(self, link: Link) -> Cost:
-        return cost_of(self.compressor, link.layout)
+    def coder(self, link: Link) -> Compressor:
+        return self.compressor
