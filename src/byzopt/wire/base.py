@@ -81,9 +81,15 @@ class Channel(ABC):
         """Figures of the server's memory, for records. Default: none."""
         return {}
 
-    @abstractmethod
+    def coder(self, link: Link) -> Compressor | None:
+        """The compressor whose layout of bytes this round's messages have (`messages.encode`); None: nothing
+        is sent, and the server receives zeros. Default: that of d floats."""
+        return Identity()
+
     def cost(self, link: Link) -> Cost:
         """What one worker's message of this round costs."""
+        coder = self.coder(link)
+        return Cost(0.0, 0.0) if coder is None else cost_of(coder, link.layout)
 
 
 CHANNELS: Registry[Channel] = Registry("channel", Channel)
@@ -143,5 +149,5 @@ class Direct(Channel):
     def squeeze(self, rows: Tensor, link: Link) -> Tensor:
         return self.compressor(rows, link)
 
-    def cost(self, link: Link) -> Cost:
-        return cost_of(self.compressor, link.layout)
+    def coder(self, link: Link) -> Compressor:
+        return self.compressor

@@ -13,14 +13,11 @@ from byzopt.layout import Layout
 from byzopt.wire.base import (
     CHANNELS,
     Channel,
-    Cost,
-    cost_of,
     need_contractive,
     need_unbiased,
-    raw,
     remembered,
 )
-from byzopt.wire.compressors import Compressor
+from byzopt.wire.compressors import Compressor, Identity
 from byzopt.wire.dense import ScaledSign
 from byzopt.wire.link import Link
 from byzopt.wire.sparse import RandK, TopK
@@ -105,10 +102,10 @@ class EF21(Channel):
     def report(self, state: Ends) -> dict[str, float]:
         return malformed(state)
 
-    def cost(self, link: Link) -> Cost:
+    def coder(self, link: Link) -> Compressor | None:
         if link.first and self.opening != "compressed":
-            return raw(link.layout) if self.opening == "raw" else Cost(0.0, 0.0)
-        return cost_of(self.compressor, link.layout)
+            return Identity() if self.opening == "raw" else None
+        return self.compressor
 
 
 @CHANNELS.register("diana")
@@ -150,8 +147,8 @@ class Diana(Channel):
     def report(self, state: Ends) -> dict[str, float]:
         return malformed(state)
 
-    def cost(self, link: Link) -> Cost:
-        return cost_of(self.compressor, link.layout)
+    def coder(self, link: Link) -> Compressor:
+        return self.compressor
 
     def _beta(self, link: Link) -> float:
         omega = self.compressor.largest_omega(link.layout)
@@ -211,8 +208,8 @@ class Dasha(Channel):
     def report(self, state: DashaState) -> dict[str, float]:
         return malformed(state)
 
-    def cost(self, link: Link) -> Cost:
-        return raw(link.layout) if link.first else cost_of(self.compressor, link.layout)
+    def coder(self, link: Link) -> Compressor:
+        return Identity() if link.first else self.compressor
 
     def _a(self, link: Link) -> float:
         omega = self.compressor.largest_omega(link.layout)
@@ -251,5 +248,5 @@ class ErrorFeedback(Channel):
     def squeeze(self, rows: Tensor, link: Link) -> Tensor:
         return self.compressor(rows, link)
 
-    def cost(self, link: Link) -> Cost:
-        return cost_of(self.compressor, link.layout)
+    def coder(self, link: Link) -> Compressor:
+        return self.compressor

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from byzopt.errors import require
-from byzopt.wire.base import CHANNELS, Channel, Cost, cost_of, need_unbiased, raw, remembered
-from byzopt.wire.compressors import Compressor
+from byzopt.wire.base import CHANNELS, Channel, need_unbiased, remembered
+from byzopt.wire.compressors import Compressor, Identity
 from byzopt.wire.feedback import Ends, blank, malformed
 from byzopt.wire.link import Link
 from byzopt.wire.sparse import RandK
@@ -34,8 +34,8 @@ class _Coined(Channel):
     def squeeze(self, rows: Tensor, link: Link) -> Tensor:
         return rows if self.whole(link) else self.compressor(rows, link)
 
-    def cost(self, link: Link) -> Cost:
-        return raw(link.layout) if self.whole(link) else cost_of(self.compressor, link.layout)
+    def coder(self, link: Link) -> Compressor:
+        return Identity() if self.whole(link) else self.compressor
 
 
 @CHANNELS.register("marina")
