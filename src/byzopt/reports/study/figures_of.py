@@ -47,6 +47,7 @@ KNOWN = (
     Figure("perplexity", "Perplexity (symbols)"),
     Figure("grad_norm", "Gradient norm ‖∇f(x)‖"),
 )
+GAP = Figure("gap", "Gap f(x) - f*")
 LOSS = Figure("loss", "Loss")
 
 
