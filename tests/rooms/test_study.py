@@ -245,3 +245,24 @@ def test_what_a_sweep_chose_is_a_table(tmp_path):
         assert float(row["lr"]) == cell["chosen"]["lr"]
         assert float(row["loss"]) == pytest.approx(cell["score"], rel=1e-3)
     assert "Tuned settings" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_bounds_of_theorems_are_put_beside_stored_runs(tmp_path):
+    task = {"name": "quadratic", "d": 5, "noise": 0.0, "gap": True}
+    spec = {
+        "task": task,
+        "method": "robust_gd",
+        "rule": "nnm >> krum",
+        "rounds": 12,
+        "eval_every": 4,
+        "lr": 0.1,
+    }
+    run_sweep(
+        Sweep(spec=spec, grid={"attack": ["alie", "bit_flip"], "seed": [0, 1]}), tmp_path / "st", jobs=0
+    )
+    (sheet,) = (sheet for sheet in make(tmp_path / "st", bounds=True).sheets if sheet.name == "bounds")
+    assert len(sheet.rows) == 4
+    for row in sheet.rows:
+        assert row[-5] == "gap"
+        assert float(row[-4]) <= float(row[-3])
+    assert not [sheet for sheet in make(tmp_path / "st").sheets if sheet.name == "bounds"]

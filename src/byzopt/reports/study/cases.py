@@ -15,6 +15,7 @@ from byzopt.experiments import Outcome
 from byzopt.experiments.store import DAMAGE
 from byzopt.experiments.sweeps.shelf import run_directories
 from byzopt.experiments.table import runs_in, unended
+from byzopt.reports.study.bounded import bounding
 
 COMPONENTS = ("task.partition", "task", "method", "attack")  # the first that fits a setting's path takes it
 AXES = ("task", "split", "n", "f", "attackers", "attack", "method", "rule", "variant", "lr", "rounds")
@@ -60,8 +61,9 @@ class Study:
         return ordered(case.labels.get(axis, "-") for case in self.cases)
 
 
-def load(store: Path) -> Study:
-    """A store's finished runs. Errors: `InvalidInput` where there is none."""
+def load(store: Path, bounds: bool = False) -> Study:
+    """A store's finished runs, with `bounds` of theory in records. Errors: `InvalidInput` for none."""
+    added = bounding() if bounds else lambda _, outcome: outcome
     found: list[tuple[dict[str, Any], Outcome]] = []
     damaged, unfinished = {}, 0
     for path in run_directories(store):
@@ -69,7 +71,7 @@ def load(store: Path) -> Study:
             unfinished += 1
             continue
         try:
-            found += list(runs_in(path))
+            found += [(row, added(spec, outcome)) for spec, row, outcome in runs_in(path)]
         except DAMAGE as error:
             damaged[path.name] = " ".join(str(error).split())
     require(bool(found), f"Store {store}", "hold a finished run", "none", "Run `byzopt sweep` first.")

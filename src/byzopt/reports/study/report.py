@@ -42,14 +42,15 @@ class Report:
         return made
 
 
-def make(store: Path, target: Target | None = None) -> Report:
+def make(store: Path, target: Target | None = None, bounds: bool = False) -> Report:
     """The report on a store. `target`: see `to_target`; by default nine tenths of the way to the best value.
+    `bounds` puts what theory promises beside it, see `bounding`.
 
     Runs are told apart by every setting that varies. Charts are drawn for each task; lines and columns are
     methods and rules; what else varies makes a chart of its own. Errors: `InvalidInput` for a store without
     runs; `UnknownName` for a figure that no record has.
     """
-    study = load(store)
+    study = load(store, bounds)
     if target is not None:
         known = {key for case in study.cases for record in case.outcome.records for key in record}
         if target[0] not in known:

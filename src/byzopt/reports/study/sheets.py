@@ -9,9 +9,10 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from byzopt.reports.study.bounded import BOUND
 from byzopt.reports.study.cases import Case, spelt, split
 from byzopt.reports.study.chart import as_csv
-from byzopt.reports.study.figures_of import BOUND, Figure, worst
+from byzopt.reports.study.figures_of import Figure, worst
 
 NEAR = 0.9  # the target lies this far on the way from the start to the best final value
 
@@ -110,7 +111,9 @@ def bounds(name: str, title: str, cases: Sequence[Case], axes: Sequence[str]) ->
                 told = (f"{seen:.4g}", f"{bound:.4g}", f"{seen / bound:.3g}" if bound else "-", held)
                 rows.append((*labels, str(case.seed), key, *told))
     head = (*axes, "seed", "figure", "measured", "bound", "measured / bound", "")
-    return Sheet(name, title, "Last records of each run.", head, rows) if rows else None
+    text = "Last records of each run. Bounds are those of the theorem's own step sizes, with constants "
+    text += "estimated on the task: a run with other steps may exceed them."
+    return Sheet(name, title, text, head, rows) if rows else None
 
 
 def _bounded(case: Case) -> list[str]:
