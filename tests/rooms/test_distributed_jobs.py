@@ -56,27 +56,34 @@ def test_a_killed_rank_is_restarted_and_the_result_is_the_same(tmp_path):
 SPEC = """
 task = {task}
 rule = "nnm >> rfa"
-method = "robust_sgdm"
+method = {method}
 attack = {attack}
 n = 7
 f = 2
 rounds = 12
-lr = 0.1
+lr = 0.001
 eval_every = 4
 """
 
 
 @pytest.mark.parametrize(
-    "task, attack, count",
+    "task, method, attack, count",
     [
-        ('"quartic"', '"alie"', 3),
-        ('{name = "digits", dtype = "float64", hidden = [8]}', '"label_flip"', 3),
-        ('{name = "digits", dtype = "float64", hidden = [8]}', '{name = "stale", delay = 2}', 7),
+        ('"quartic"', '"robust_sgdm"', '"alie"', 3),
+        ('"quartic"', '{name = "byz_dm21", compressor = {name = "top_k", k = 2}}', '"alie"', 3),
+        ('"quartic"', '{name = "byz_vr_dm21", compressor = "scaled_sign"}', '"sign_flip"', 7),
+        ('{name = "digits", dtype = "float64", hidden = [8]}', '"robust_sgdm"', '"label_flip"', 3),
+        (
+            '{name = "digits", dtype = "float64", hidden = [8]}',
+            '"robust_sgdm"',
+            '{name = "stale", delay = 2}',
+            7,
+        ),
     ],
 )
-def test_over_processes_a_spec_runs_as_in_one(tmp_path, task, attack, count):
+def test_over_processes_a_spec_runs_as_in_one(tmp_path, task, method, attack, count):
     path = tmp_path / "spec.toml"
-    path.write_text(SPEC.format(task=task, attack=attack))
+    path.write_text(SPEC.format(task=task, method=method, attack=attack))
     spec = load(path)
     alone = run(spec, out=tmp_path / "alone")
     with processes(spec, count) as link:

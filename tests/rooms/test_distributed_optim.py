@@ -18,7 +18,15 @@ from byzopt.aggregators import Krum, Mean, rule_from
 from byzopt.attacks import Adversary
 from byzopt.attacks.flips import BitFlip
 from byzopt.cohort import Cohort
-from byzopt.distributed import ByzNSGDM, Keep, RobustOptimizer, RobustSGD, Suspicion, robust_all_reduce
+from byzopt.distributed import (
+    ByzDM21,
+    ByzNSGDM,
+    Keep,
+    RobustOptimizer,
+    RobustSGD,
+    Suspicion,
+    robust_all_reduce,
+)
 from byzopt.engines import Simulated, begin, rounds
 from byzopt.errors import InvalidInput, TooManyFaults
 from byzopt.methods import METHODS, Method
@@ -272,6 +280,8 @@ def what_is_pickled(rank):
             for t in range(2):
                 backward(model, rank, t)
                 optimizer.step()
+        for topology in ("replicated", "server"):
+            ByzDM21(model.parameters(), 0.1, f=1, topology=topology).step()
         Keep(tempfile.mkdtemp()).restore()
         assert pickle.loads(b"") is None
     return seen

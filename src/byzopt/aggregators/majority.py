@@ -84,6 +84,33 @@ def _drawn(rows: Tensor, fit: Tensor, radius: Tensor, order: list[int]) -> Middl
     return medoid(rows, fit, radius)
 
 
+def fullest(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generator) -> Middle:
+    """The first row, in random order, with at least n/2 rows within `radius`, itself included; where there is
+    none, the one with most, and `found` is False. O(n² d)."""
+    dists = distances(rows, fit)
+    n = rows.shape[-2]
+    rank = torch.empty(n, dtype=torch.int64)
+    rank[torch.randperm(n, generator=generator)] = torch.arange(n)
+    near = (dists <= radius[..., None, None]).sum(dim=-1)
+    # Enough is enough: among those the order decides, as it does among equals.
+    score = near.clamp_max((n + 1) // 2) * n - rank.to(near.device)
+    index = torch.where(fit, score, -n).argmax(dim=-1)
+    found = near.gather(-1, index.unsqueeze(-1)).squeeze(-1) * 2 >= n
+    of = dists.gather(-2, _row(index, dists)).squeeze(-2)
+    return Middle(index, of, _majority(of), found)
+
+
+def central(rows: Tensor, fit: Tensor) -> Middle:
+    """The row whose median distance to all rows, itself included, is least, and that distance as `radius`; of
+    an even number the mean of the middle two."""
+    dists = distances(rows, fit)
+    middles = middle_value(dists)
+    index = middles.argmin(dim=-1)
+    radius = middles.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+    of = dists.gather(-2, _row(index, dists)).squeeze(-2)
+    return Middle(index, of, radius, radius.isfinite())
+
+
 def products(rows: Tensor, vec: Tensor) -> Tensor:
     """`<rows_i, vec>` in float64: `[..., n, d]` and `[..., d]` to `[..., n]`, some columns at a time."""
     total = torch.zeros(rows.shape[:-1], dtype=torch.float64, device=rows.device)

@@ -1,18 +1,28 @@
 """A process group as robust rules use it: a few collectives on typed buffers of a fixed layout.
 
+gloo's own all-gather and all-reduce pass data along a ring: n - 1 or 2 (n - 1) messages one after the other,
+each of which waits for another process. Here every rank writes to every other at once: one such wait, and the
+same traffic.
+
 Bytes that arrive are read as numbers of the dtype and shape that both ends know beforehand. Nothing is
 pickled, and so nothing that another rank sends can run code here.
 """
 
 from __future__ import annotations
 
+import atexit
+from time import monotonic, sleep
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from byzopt.errors import require
+
+_FEW = 1 << 20  # bytes of all ranks together that a rank may hold twice, and add up itself
+_TAG = 0x627A  # of messages between two ranks, so as not to meet a script's own
 
 # Newer releases of torch call it by another name.
 _all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -35,15 +45,19 @@ class Link:
         self.group = group
         self.rank, self.n = dist.get_rank(group), dist.get_world_size(group)
         require(self.rank >= 0, "This rank", "be in the group", f"rank {dist.get_rank()} outside")
-        nccl = dist.get_backend(group) == "nccl"
+        backend = dist.get_backend(group)
+        self._pairwise = backend == "gloo"
+        nccl = backend == "nccl"
         self.device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
         self.sent = 0
-        self._zero = 0 if group is None else dist.get_global_rank(group, 0)
+        self._names = list(range(self.n)) if group is None else dist.get_process_group_ranks(group)
 
     def total(self, partial: Tensor) -> Tensor:
         """The sum over ranks of equal tensors, the same on every rank to the last bit."""
+        if self._pairwise and self.n * _size(partial) <= _FEW:
+            return self.everyone(partial).sum(dim=0).to(partial.device)
         whole = partial.to(self.device, copy=True).contiguous()
-        dist.all_reduce(whole, group=self.group)
+        dist.all_reduce(_lent(whole), group=self.group)
         self.sent += 2 * _size(whole) * (self.n - 1) // self.n
         return whole.to(partial.device)
 
@@ -51,18 +65,24 @@ class Link:
         """Every rank's tensor of one shape and dtype, `[n, *shape]`."""
         own = own.to(self.device).contiguous()
         whole = own.new_empty(self.n, *own.shape)
-        _all_gather(_bytes(whole), _bytes(own), group=self.group)
+        if self._pairwise and _size(whole) <= _FEW:
+            copies = own.expand(self.n, *own.shape).contiguous()
+            dist.all_to_all_single(_bytes(whole), _bytes(copies), group=self.group)
+        elif self._pairwise:
+            self._swap([own] * self.n, list(whole.unbind(0)))
+        else:
+            _all_gather(_bytes(whole), _bytes(own), group=self.group)
         self.sent += _size(own) * (self.n - 1)
         return whole
 
     def dealt(self, vec: Tensor) -> Tensor:
         """Every rank's piece of this rank's columns, `[n, own width]`, from all ranks' vectors `[d]`."""
-        widths = [stop - start for start, stop in map(self.columns(len(vec)).__getitem__, range(self.n))]
-        own, item = widths[self.rank], vec.element_size()
+        spans = self.columns(len(vec))
+        widths, item = [stop - start for start, stop in spans], vec.element_size()
+        own = widths[self.rank]
         block = vec.new_empty(self.n, own)
-        dist.all_to_all_single(
-            _bytes(block), _bytes(vec), [own * item] * self.n, [w * item for w in widths], group=self.group
-        )
+        cut = [own * item] * self.n, [width * item for width in widths]
+        dist.all_to_all_single(_bytes(block), _bytes(vec), *cut, group=self.group)
         self.sent += (len(vec) - own) * item
         return block
 
@@ -70,6 +90,11 @@ class Link:
         """The vector `[d]` of which every rank holds the piece over its own columns."""
         spans = self.columns(d)
         width = spans[0][1] - spans[0][0]
+        if self._pairwise:
+            whole = piece.new_empty(d)
+            self._swap([piece] * self.n, [whole[start:stop] for start, stop in spans])
+            self.sent += _size(piece) * (self.n - 1)
+            return whole
         if len(piece) < width:
             piece = torch.cat([piece, piece.new_zeros(width - len(piece))])
         return self.everyone(piece).reshape(-1)[:d]
@@ -79,26 +104,63 @@ class Link:
         width = -(-d // self.n)
         return [(min(r * width, d), min((r + 1) * width, d)) for r in range(self.n)]
 
+    def _swap(self, out: list[Tensor], into: list[Tensor]) -> None:
+        """Send rank j `out[j]` and receive `into[j]` from it, for all j at once; empty ones do not travel."""
+        into[self.rank].copy_(out[self.rank])
+        others = [(self.rank + k) % self.n for k in range(1, self.n)]
+        ways = [(dist.irecv, into, j) for j in reversed(others)] + [(dist.isend, out, j) for j in others]
+        pending = [
+            way(_bytes(parts[j]), self._names[j], group=self.group, tag=_TAG)
+            for way, parts, j in ways
+            if parts[j].numel()
+        ]
+        for work in pending:
+            work.wait()  # type: ignore[union-attr]  # this rank is in the group
+
     def at_first(self, own: Tensor) -> Tensor | None:
         """Every rank's tensor, `[n, *shape]`, on rank 0; None on the others."""
         own = own.to(self.device).contiguous()
         whole = own.new_empty(self.n, *own.shape) if self.rank == 0 else None
         parts = None if whole is None else list(_bytes(whole).view(self.n, -1).unbind(0))
-        dist.gather(_bytes(own), parts, dst=self._zero, group=self.group)
+        dist.gather(_bytes(own), parts, dst=self._names[0], group=self.group)
         self.sent += _size(own) if self.rank else 0
         return whole
 
     def from_first(self, vec: Tensor) -> Tensor:
         """Rank 0's `vec`; the others give a tensor of the same shape and dtype, which is left alone."""
         copy = vec.to(self.device, copy=True).contiguous()
-        dist.broadcast(_bytes(copy), src=self._zero, group=self.group)
+        dist.broadcast(_bytes(copy), src=self._names[0], group=self.group)
         self.sent += _size(copy) if self.rank == 0 else 0
         return copy
 
 
 def _bytes(tensor: Tensor) -> Tensor:
     """The memory of a contiguous tensor as bytes: not every backend knows every dtype."""
-    return tensor.reshape(-1).view(torch.uint8)
+    return _lent(tensor.reshape(-1).view(torch.uint8))
+
+
+_out: WeakValueDictionary[int, Tensor] = WeakValueDictionary()  # what the backend's threads may still hold
+
+
+def _lent(tensor: Tensor) -> Tensor:
+    """The same memory as a tensor of its own, which nobody but the backend is left with afterwards."""
+    loan = tensor.detach()
+    _out[id(loan)] = loan
+    return loan
+
+
+@atexit.register
+def _take_back(patience: float = 5.0) -> None:
+    """Wait until the backend's threads hold none of our tensors, for at most so many seconds.
+
+    A collective returns before gloo's thread has dropped its tensors, and dropping one takes the lock of the
+    interpreter. A thread that waits for it when the interpreter ends kills the process: "terminate called
+    without an active exception" (pytorch/pytorch#190489). `destroy_process_group` joins these threads only
+    when nothing else holds the group, as a `DistributedDataParallel` model does.
+    """
+    end = monotonic() + patience
+    while _out and monotonic() < end:
+        sleep(0.001)
 
 
 def _size(tensor: Tensor) -> int:

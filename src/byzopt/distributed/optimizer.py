@@ -14,12 +14,14 @@ from byzopt.aggregators.filters import At
 from byzopt.distributed.flat import Flat
 from byzopt.distributed.header import recipe_text
 from byzopt.distributed.link import Link
+from byzopt.distributed.mail import Mail, is_plain
 from byzopt.distributed.reduce import exchanged
 from byzopt.distributed.topologies import OnVerdict, Topology, Turn, check
 from byzopt.errors import InvalidInput, require
 from byzopt.methods import Method
 from byzopt.servers import Site
 from byzopt.states import freeze, thaw
+from byzopt.wire import Broadcast
 from byzopt.wire import Link as WireLink
 from byzopt.workers import Oracle
 
@@ -29,7 +31,7 @@ Closure = Callable[[], Any]
 
 class Progress(NamedTuple):
     """What a rank carries from step to step: finished rounds, the states of the method's four parts, bits
-    sent, the last aggregate."""
+    sent, the last aggregate, and what it remembers of all ranks' messages, if it receives compressed ones."""
 
     t: int
     step: Any
@@ -38,6 +40,7 @@ class Progress(NamedTuple):
     wire: Any | None
     bits: float
     last: Tensor | None = None
+    heard: Any | None = None
 
 
 class RobustOptimizer(torch.optim.Optimizer):
@@ -51,12 +54,17 @@ class RobustOptimizer(torch.optim.Optimizer):
     steps are overwritten. `lr` of the one parameter group is the scale of the server's step, for schedulers
     to change.
 
+    A channel that compresses (`method.wire`) sends the bytes that its compressor emits, and nothing else, to
+    rank 0 ("server") or to all ("replicated"), which keep what the channel remembers of every rank: n d
+    numbers, or twice as many. A message that cannot be read counts as a vector that is not finite;
+    `malformed` says why, by rank, on those that read it. `seed` is that of compressors and coins that draw.
+
     `topology`: see `byzopt.distributed.topologies`. `watch` is called with the `Verdict` of each step, or of
     every `watch.every`-th where it has such a number; all ranks give one or none.
 
     Errors: `InvalidInput` for more than one parameter group, parameters of several dtypes or devices, a
-    filter that the topology cannot serve, a rule that cannot work on so many ranks; in `step` as
-    `robust_all_reduce`.
+    filter or compressed messages that the topology cannot serve, a compressed downlink, a rule that cannot
+    work on so many ranks; in `step` as `robust_all_reduce`.
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class RobustOptimizer(torch.optim.Optimizer):
         group: Any = None,
         topology: Topology = "sharded",
         watch: OnVerdict = None,
+        seed: int = 0,
     ) -> None:
         if isinstance(params, DistributedDataParallel):
             from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
@@ -76,15 +85,19 @@ class RobustOptimizer(torch.optim.Optimizer):
             params = params.parameters()
         super().__init__(cast(Any, params), {"lr": lr})
         require(len(self.param_groups) == 1, "The parameters", "be one group", len(self.param_groups))
-        check(topology, method.filter)
-        self.method, self.topology, self.watch = method, topology, watch
+        self.compressed = not is_plain(method.wire)
+        check(topology, method.filter, self.compressed)
+        require(method.down == Broadcast(), "The downlink of an optimizer", "be a broadcast", method.down)
+        self.method, self.topology, self.watch, self.seed = method, topology, watch, seed
+        self.malformed: dict[int, str] = {}
         self.link = Link(group)
         self.flat = Flat([p for p in self.param_groups[0]["params"] if p.requires_grad])
         self.flat.write(self.link.from_first(self.flat.read()).to(self.flat.device))
+        method.wire.check(self.flat.layout, liars=False)
         self.progress = self._begun()
         self._paced = hasattr(method.step, "lr")
         step = replace(cast(Any, method.step), lr=1.0) if self._paced else method.step
-        self._plan = recipe_text((method.worker, method.wire, method.filter, step))
+        self._plan = recipe_text((method.worker, method.wire, method.filter, step, seed))
 
     @property
     def rounds(self) -> int:
@@ -107,12 +120,17 @@ class RobustOptimizer(torch.optim.Optimizer):
         loss = None if closure is None else self._called(closure)
         said, worker, x = self._message(closure)
         state, t = self.progress, self.progress.t + 1
-        channel, lane = self.method.wire, WireLink(t, 0, self.flat.layout, state.last)
-        _, heard, wire = channel.send(channel.start(said) if t == 1 else state.wire, said, lane)
-        turn = Turn(self.method.filter, state.filter, At(t, x), self._listener(t))
-        g, memory = exchanged(self.link, heard[0], self.topology, turn, self._plan)
-        step = self._stepper().tell(state.step, g)
-        self.progress = Progress(t, step, memory, worker, wire, state.bits + channel.cost(lane).bits, g)
+        channel, who = self.method.wire, (self.link.rank, self.link.n)
+        lane = WireLink(t, self.seed, self.flat.layout, state.last, only=who)
+        sent, _, wire = channel.send(channel.start(said) if t == 1 else state.wire, said, lane)
+        heard = self._received(said) if t == 1 else state.heard
+        mail = Mail(channel, lane, sent, heard) if self.compressed else None
+        turn = Turn(self.method.filter, state.filter, At(t, x), self._listener(t), mail)
+        g, memory = exchanged(self.link, sent[0], self.topology, turn, self._plan)
+        if mail:
+            heard, self.malformed = mail.kept, mail.malformed
+        step, bits = self._stepper().tell(state.step, g), state.bits + channel.cost(lane).bits
+        self.progress = Progress(t, step, memory, worker, wire, bits, g, heard)
         self.flat.write(self.method.step.ask(step))
         return loss
 
@@ -155,7 +173,13 @@ class RobustOptimizer(torch.optim.Optimizer):
         begun, x = self._begun(), self.flat.read()
         zeros = Oracle(1, lambda point: torch.zeros_like(point).unsqueeze(0), lambda point: _no_full())
         said, worker = self.method.worker.init(x, zeros)
-        return begun._replace(worker=worker, wire=self.method.wire.start(said), last=x)
+        wire, heard = self.method.wire.start(said), self._received(said)
+        return begun._replace(worker=worker, wire=wire, last=x, heard=heard)
+
+    def _received(self, said: Tensor) -> Any:
+        """What a receiver of compressed messages remembers before round 1; None where this rank is none."""
+        receives = self.compressed and (self.topology == "replicated" or self.link.rank == 0)
+        return self.method.wire.start(said.expand(self.link.n, -1)) if receives else None
 
     def _message(self, closure: Closure | None) -> tuple[Tensor, Any, Tensor]:
         """This rank's message as rows `[1, d]`, its estimator's next state, and the point it is about."""
@@ -170,7 +194,7 @@ class RobustOptimizer(torch.optim.Optimizer):
             self._called(cast(Closure, closure))
             return self.flat.gradient().unsqueeze(0)
 
-        oracle = Oracle(self.progress.t + 1, gradient, lambda point: _no_full())
+        oracle = Oracle(self.progress.t + 1, gradient, lambda point: _no_full(), self.seed)
         if self.progress.t == 0:
             return *self.method.worker.init(x, oracle), x
         return *self.method.worker.step(self.progress.worker, x, oracle), x

@@ -1,4 +1,4 @@
-"""Optimizers by name: `ByzNSGDM` and `RobustSGD`."""
+"""Optimizers by name: `ByzNSGDM`, `ByzDM21`, `ByzVRDM21` and `RobustSGD`."""
 
 from __future__ import annotations
 
@@ -41,14 +41,48 @@ class ByzNSGDM(RobustOptimizer):
         super().__init__(params, method, lr, group=group, topology=topology, watch=watch)
 
 
+class ByzDM21(RobustOptimizer):
+    """Error feedback with double momentum: what a rank sends is compressed (arXiv:2603.15144).
+
+    Settings are those of `byzopt.methods.ByzDM21` (`eta`, `eta_v`, `eta_u`, `weights`, `compressor`, `init`,
+    `schedule`), as recipes or plain data. `topology`: "server" (rank 0 keeps every rank's g_i, sends the
+    aggregate to all) or "replicated" (every rank keeps them). The rest as in `ByzNSGDM`.
+    """
+
+    recipe = "byz_dm21"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 0.1,
+        *,
+        rule: Aggregator | str = "nnm >> rfa",
+        f: int | None = None,
+        rounds: int | None = None,
+        group: Any = None,
+        topology: Topology = "server",
+        watch: OnVerdict = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> None:
+        method = METHODS.build({"name": self.recipe, **settings}).build(tolerant(rule, f), lr, rounds)
+        super().__init__(params, method, lr, group=group, topology=topology, watch=watch, seed=seed)
+
+
+class ByzVRDM21(ByzDM21):
+    """As `ByzDM21` with STORM's correction. `step` needs a closure: it takes two gradients on one sample."""
+
+    recipe = "byz_vr_dm21"
+
+
 class RobustSGD(RobustOptimizer):
     """SGD whose average of gradients is a robust rule, with momentum on the workers' side.
 
     `lr` and `momentum` μ mean what they mean in `torch.optim.SGD`: v <- μ v + g from v = g, on every rank for
     itself, and x <- x - lr Agg(v_1 .. v_n); with the mean as rule it is that optimizer. In the convention of
     this library that is a heavy ball of η = 1 - μ. `step` puts another server step in the place of descent
-    (then `lr` is the step's own unless given), `wire` a channel in the place of the plain one. The rest as in
-    `ByzNSGDM`.
+    (then `lr` is the step's own unless given), `wire` a channel in the place of the plain one: compressed
+    messages need topology "server" or "replicated". The rest as in `ByzDM21`.
     """
 
     def __init__(
@@ -64,13 +98,14 @@ class RobustSGD(RobustOptimizer):
         group: Any = None,
         topology: Topology = "sharded",
         watch: OnVerdict = None,
+        seed: int = 0,
     ) -> None:
         require(0 <= momentum < 1, "Parameter `momentum`", "lie in [0, 1)", momentum)
         lr = float(getattr(step, "lr", 1e-3)) if lr is None else lr
         worker = WorkerMomentum(1 - momentum, "heavy_ball", "first_gradient") if momentum else Plain()
         filter = tolerant(rule, f).as_filter()
         method = Method(worker, wire or Direct(), filter, step or Descent(lr))
-        super().__init__(params, method, lr, group=group, topology=topology, watch=watch)
+        super().__init__(params, method, lr, group=group, topology=topology, watch=watch, seed=seed)
 
 
 def tolerant(rule: Aggregator | str, f: int | None) -> Aggregator:

@@ -47,7 +47,7 @@ def exchanged(link: Link, vector: Tensor, topology: Topology, turn: Turn, plan: 
     """The aggregate of all ranks' vectors and the filter's next state; all ranks must share the `plan`."""
     vec = vector.detach().to(link.device)
     sizes = meet(link, vec, turn.at.t, f"{topology} {plan} {turn.tell is not None}")
-    check(topology, turn.filter)
+    check(topology, turn.filter, turn.mail is not None)
     out, state = WAYS[topology](link, vec.contiguous(), sizes, turn)
     return out.to(vector.device), state
 

@@ -22,6 +22,7 @@ from byzopt.aggregators.filters import At, Filter, RoundRule
 from byzopt.aggregators.inputs import ranged, restored, surviving
 from byzopt.aggregators.suspicion import refuse, remoteness, suspects
 from byzopt.distributed.link import Link
+from byzopt.distributed.mail import Mail
 from byzopt.distributed.shard import Shard
 from byzopt.distributed.verdict import Verdict, judged, judged_whole
 from byzopt.errors import ByzoptError, InvalidInput, TooManyFaults, require
@@ -31,12 +32,14 @@ OnVerdict: TypeAlias = "Callable[[Verdict], None] | None"
 
 
 class Turn(NamedTuple):
-    """One round of a filter, and who wants to hear of its verdict."""
+    """One round of a filter, who wants to hear of its verdict, and the messages that rows have to be read
+    from, if they come compressed."""
 
     filter: Filter
     state: Any
     at: At
     tell: OnVerdict = None
+    mail: Mail | None = None
 
     @property
     def rule(self) -> Aggregator | None:
@@ -44,8 +47,8 @@ class Turn(NamedTuple):
         return self.filter.now(self.state, self.at) if isinstance(self.filter, RoundRule) else None
 
 
-def check(topology: Topology, filter: Filter) -> None:
-    """Raise `InvalidInput` for a topology that is not known, or that cannot serve the filter."""
+def check(topology: Topology, filter: Filter, compressed: bool = False) -> None:
+    """Raise `InvalidInput` for a topology that is not known, or that cannot serve the filter or messages."""
     require(topology in WAYS, "The topology", f"be one of {', '.join(WAYS)}", repr(topology))
     rule: Any = getattr(filter, "rule", None)
     parted = isinstance(filter, RoundRule) and isinstance(rule, Aggregator) and rule.splits()
@@ -56,6 +59,9 @@ def check(topology: Topology, filter: Filter) -> None:
         repr(rule or filter),
         'Use topology="replicated" or "server".',
     )
+    what, rule = "Messages in the sharded topology", "be whole vectors, which can be cut into columns"
+    good = topology != "sharded" or not compressed
+    require(good, what, rule, "compressed ones", 'Use topology="server" or "replicated".')
 
 
 def sharded(link: Link, vec: Tensor, sizes: Tensor, turn: Turn) -> tuple[Tensor, Any]:
@@ -83,7 +89,7 @@ def sharded(link: Link, vec: Tensor, sizes: Tensor, turn: Turn) -> tuple[Tensor,
 
 def replicated(link: Link, vec: Tensor, sizes: Tensor, turn: Turn) -> tuple[Tensor, Any]:
     """Every rank gets all rows and runs the filter itself."""
-    return _whole(link.everyone(vec), turn)
+    return _whole(link.everyone(_said(vec, turn)), turn)
 
 
 def server(link: Link, vec: Tensor, sizes: Tensor, turn: Turn) -> tuple[Tensor, Any]:
@@ -91,7 +97,7 @@ def server(link: Link, vec: Tensor, sizes: Tensor, turn: Turn) -> tuple[Tensor, 
 
     Only rank 0 keeps the filter's state; on the others it stays as it was.
     """
-    rows = link.at_first(vec)
+    rows = link.at_first(_said(vec, turn))
     out, state, trouble = vec, turn.state, None
     if rows is not None:
         try:
@@ -102,7 +108,14 @@ def server(link: Link, vec: Tensor, sizes: Tensor, turn: Turn) -> tuple[Tensor, 
     return link.from_first(out), state
 
 
+def _said(vec: Tensor, turn: Turn) -> Tensor:
+    """What crosses: the vector itself, or this rank's message."""
+    return vec if turn.mail is None else turn.mail.own
+
+
 def _whole(rows: Tensor, turn: Turn) -> tuple[Tensor, Any]:
+    if turn.mail:
+        rows = turn.mail.read(rows)
     out, state = turn.filter.step(turn.state, rows, turn.at)
     if turn.tell:
         turn.tell(judged_whole(turn.at.t, turn.rule, rows))

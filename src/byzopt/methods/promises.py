@@ -69,16 +69,22 @@ def reduced_promise(weights: tuple[float, float]) -> Promise:
 
 
 def step_promise(
-    what: str, known: Constants, names: tuple[str, ...], step: Callable[[float, int], float]
+    what: str,
+    known: Constants,
+    names: tuple[str, ...],
+    step: Callable[[float, int], float],
+    more: dict[str, float] | None = None,
+    remarks: tuple[str, ...] = (),
 ) -> Promise:
-    """A baseline's step from (c δ, G) where the constants `names` and κ₂ are known."""
+    """A baseline's step from (c δ, G) where κ₂ and the constants `names` are known; `more` parameters."""
     theorem = f"{what}, released code of arXiv:2310.09804"
     if missing := absent(known, "kappa_squared", *names):
         return Promise(theorem, WHAT, missing=missing)
     G = known.n - known.f
     gamma = step(compressed.pairwise(known.kappa_squared or 0.0, G), G)
-    remark = "there the step that was run is 2^i times this one, tuned"
-    return Promise(theorem, WHAT, {"lr": gamma}, missing=("no bound is worked out",), remarks=(remark,))
+    remarks = ("there the step that was run is 2^i times this one, tuned", *remarks)
+    steps = {"lr": gamma} | (more or {})
+    return Promise(theorem, WHAT, steps, missing=("no bound is worked out",), remarks=remarks)
 
 
 def _setting(

@@ -32,6 +32,10 @@ class Channel(ABC):
     between the two: `base` says what the server adds a message to, `squeeze` makes rows into messages that
     can cross, and `adopt` makes the server believe rows that never crossed. Each worker's own memory, also a
     Byzantine one's, follows the protocol; what the server remembers follows what it received.
+
+    A message that leaves a row with NaN or Inf is malformed, its sender's fault. That row stays as it is, so
+    that the rule drops it and counts it against f; the server goes on remembering what it did (`remembered`),
+    so that the worker's next good message counts again.
     """
 
     name: ClassVar[str]
@@ -69,12 +73,23 @@ class Channel(ABC):
         return torch.zeros_like(like)
 
     def adopt(self, state: State, rows: Tensor, link: Link) -> State:
-        """The state after the server was made to believe `rows` `[n, d]`. Default: it remembers none."""
+        """The state after the server was made to believe `rows` `[n, d]`, and remembered the finite ones.
+        Default: it remembers none."""
         return state
 
-    @abstractmethod
+    def report(self, state: State) -> dict[str, float]:
+        """Figures of the server's memory, for records. Default: none."""
+        return {}
+
+    def coder(self, link: Link) -> Compressor | None:
+        """The compressor whose layout of bytes this round's messages have (`messages.encode`); None: nothing
+        is sent, and the server receives zeros. Default: that of d floats."""
+        return Identity()
+
     def cost(self, link: Link) -> Cost:
         """What one worker's message of this round costs."""
+        coder = self.coder(link)
+        return Cost(0.0, 0.0) if coder is None else cost_of(coder, link.layout)
 
 
 CHANNELS: Registry[Channel] = Registry("channel", Channel)
@@ -91,6 +106,13 @@ def need_contractive(compressor: Compressor, what: str, layout: Layout | None = 
     good = compressor.contracts and (layout is None or compressor.least_alpha(layout) is not None)
     remedy = "Use top_k, rand_k(scaled=False), scaled_sign, or shrunk(inner), Q / (1 + ω)."
     require(good, f"The compressor of {what}", "be contractive", compressor, remedy)
+
+
+def remembered(rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """What the server remembers, `[n, d]`: `rows` where they are finite, else what it did `before`; and whose
+    are not, `[n]`."""
+    sound = rows.isfinite().all(dim=-1)
+    return torch.where(sound.unsqueeze(-1), rows, before), ~sound
 
 
 def cost_of(compressor: Compressor, layout: Layout) -> Cost:
@@ -127,5 +149,5 @@ class Direct(Channel):
     def squeeze(self, rows: Tensor, link: Link) -> Tensor:
         return self.compressor(rows, link)
 
-    def cost(self, link: Link) -> Cost:
-        return cost_of(self.compressor, link.layout)
+    def coder(self, link: Link) -> Compressor:
+        return self.compressor

@@ -11,7 +11,10 @@ from byzopt.errors import BadMessage
 
 Whole: TypeAlias = npt.NDArray[np.uint64]
 Real: TypeAlias = npt.NDArray[np.float64]
-KINDS: dict[int, tuple[Any, Any]] = {32: (np.float32, np.uint32), 64: (np.float64, np.uint64)}
+KINDS: dict[int, np.dtype[Any]] = {
+    32: np.dtype(">f4"),
+    64: np.dtype(">f8"),
+}  # floats by width, the highest bit first
 
 
 class Writer:
@@ -28,9 +31,9 @@ class Writer:
 
     def real(self, values: Any, width: int) -> None:
         """Floats of 32 or 64 bits."""
-        kind, bits = KINDS[width]
         with np.errstate(over="ignore"):
-            self.whole(np.atleast_1d(np.asarray(values)).astype(kind).view(bits), width)
+            floats = np.atleast_1d(np.asarray(values)).astype(KINDS[width])
+        self.parts.append(np.unpackbits(floats.view(np.uint8)))
 
     def bytes(self) -> bytes:
         """Everything so far."""
@@ -53,8 +56,9 @@ class Reader:
 
     def real(self, count: int, width: int) -> Real:
         """`count` finite floats of `width` bits."""
-        kind, bits = KINDS[width]
-        values = self.whole(count, width).astype(bits).view(kind)
+        part = self.bits[self.at : self.at + count * width]
+        self.at += count * width
+        values = np.packbits(part).view(KINDS[width])
         if not np.isfinite(values).all():
             raise BadMessage("A message should hold finite numbers. Found NaN or Inf.")
         wide: Real = values.astype(np.float64)

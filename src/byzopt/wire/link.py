@@ -16,7 +16,7 @@ class Link(NamedTuple):
 
     `last` `[d]` is None in round 1. `way` is "up" or "down", which draw from different streams. Randomness is
     drawn for all workers at once from one stream per round: a process that plays one worker draws the same
-    numbers and takes its row.
+    numbers and takes its row: `only=(i, n)` says that rows `[1, d]` are those of worker i of n alone.
     """
 
     t: int
@@ -24,6 +24,7 @@ class Link(NamedTuple):
     layout: Layout
     last: Tensor | None = None
     way: str = "up"
+    only: tuple[int, int] | None = None
 
     @property
     def first(self) -> bool:
@@ -44,4 +45,6 @@ class Link(NamedTuple):
     def _drawn(self, seed: int, rows: Tensor) -> Tensor:
         generator = stream(seed, "wire", self.way, self.t, device=rows.device)
         wide = torch.float64 if rows.dtype == torch.float64 else torch.float32
-        return torch.rand(rows.shape, dtype=wide, generator=generator, device=rows.device)
+        i, n = self.only or (0, len(rows))
+        drawn = torch.rand((n, *rows.shape[1:]), dtype=wide, generator=generator, device=rows.device)
+        return drawn if self.only is None else drawn[i : i + 1]

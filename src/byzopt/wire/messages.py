@@ -228,7 +228,7 @@ def _levels(row: Real, s: int, width: int) -> tuple[float, np.ndarray]:
 
     The row's longest coordinate is norm · m/s for an m in 1 .. s that the row does not tell.
     """
-    kind = KINDS[width][0]
+    kind = KINDS[width].newbyteorder("=").type
     size = np.abs(row)
     top = float(size.max(initial=0.0))
     best, least = (top, np.zeros(len(row), dtype=np.int64)), float("inf")
@@ -248,6 +248,6 @@ def _levels(row: Real, s: int, width: int) -> tuple[float, np.ndarray]:
 
 def _sizes(norm: float, level: np.ndarray, s: int, width: int) -> Real:
     """norm · level/s, in the arithmetic of rows of that width."""
-    kind = KINDS[width][0]
+    kind = KINDS[width].newbyteorder("=").type
     size: Real = (kind(norm) * (level / s).astype(kind)).astype(np.float64)
     return size

@@ -7,9 +7,10 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from byzopt.reports.curves import COLOURS, STYLES
+from byzopt.reports.study.bounded import BOUND
 from byzopt.reports.study.cases import Case
 from byzopt.reports.study.chart import Chart, canvas
-from byzopt.reports.study.figures_of import BOUND, Figure
+from byzopt.reports.study.figures_of import Figure
 
 AXES = {  # what curves go against: the records' key, the axis's label
     "rounds": ("t", "Communication rounds"),

@@ -1,0 +1,79 @@
+"""Compressed messages between ranks: bytes of a layout that both ends know, read without trust."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from byzopt.errors import BadMessage
+from byzopt.rng import seed_of
+from byzopt.wire import Channel, Compressor, Direct, Identity, RandK, Shrunk
+from byzopt.wire import Link as Lane
+from byzopt.wire.messages import Draw, decode, encode
+
+
+class Mail:
+    """One round over a channel: this rank's message as bytes, and everybody's bytes as rows.
+
+    `own` (uint8) is nothing but what the compressor emits, `messages.length` bytes; floats have 64 bits for
+    float64 rows, else 32, so that the receiver gets the sender's numbers to the last bit. `kept` is what a
+    receiver remembers of all n workers; `read` replaces it. `lane.only` tells this rank's place.
+    """
+
+    def __init__(self, channel: Channel, lane: Lane, sent: Tensor, kept: Any) -> None:
+        self.channel, self.lane, self.kept, self.like = channel, lane, kept, sent
+        self.coder, self.width = channel.coder(lane), 64 if sent.dtype == torch.float64 else 32
+        self.malformed: dict[int, str] = {}
+        data = (
+            b"" if self.coder is None else encode(self.coder, sent[0], lane.layout, self.width, self._draw())
+        )
+        self.own = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
+
+    def read(self, parcels: Tensor) -> Tensor:
+        """Rows `[n, d]` as the channel's receiver believes them, from all ranks' bytes `[n, length]`.
+
+        A message that is malformed is its sender's fault: what is remembered of it stays, and its row is NaN
+        this round, which rules drop and count against f. `malformed` says why, by rank.
+        """
+        sent = self.like.new_zeros(len(parcels), self.lane.layout.d)
+        for i, parcel in enumerate(parcels.cpu() if self.coder else ()):
+            try:
+                sent[i] = self._decoded(i, parcel)
+            except BadMessage as error:
+                self.malformed[i] = str(error)
+        rows, self.kept = self.channel.receive(self.kept, sent, self.lane)
+        if self.malformed:
+            rows = rows.clone()
+            rows[list(self.malformed)] = torch.nan
+        return rows
+
+    def _decoded(self, i: int, parcel: Tensor) -> Tensor:
+        assert self.coder is not None
+        data = parcel.numpy().tobytes()
+        row = decode(self.coder, data, self.lane.layout, self.width, self._draw(i)).to(self.like)
+        if not row.isfinite().all():
+            raise BadMessage(f"A message should fit {self.like.dtype}. Found an overflow.")
+        return row
+
+    def _draw(self, i: int | None = None) -> Draw | None:
+        """Worker i's seeded draw of this round (None: this rank's), where the compressor has one."""
+        if self.coder is None or not _seeded(self.coder):
+            return None
+        assert self.lane.only is not None
+        assert isinstance(self.lane.seed, int)
+        rank, n = self.lane.only
+        lane = self.lane._replace(only=(rank if i is None else i, n))
+        return Draw(seed_of(self.lane.seed, "wire", "up", self.lane.t), lane.uniform(self.like)[0])
+
+
+def is_plain(channel: Channel) -> bool:
+    """Whether messages are the vectors themselves, which go as they are."""
+    return isinstance(channel, Direct) and isinstance(channel.compressor, Identity)
+
+
+def _seeded(compressor: Compressor) -> bool:
+    inner = compressor.inner if isinstance(compressor, Shrunk) else compressor
+    return isinstance(inner, RandK) and inner.seeded
