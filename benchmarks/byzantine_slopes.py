@@ -140,9 +140,9 @@ def page(found: dict[str, Any], took: float) -> str:
         f"`{command}` makes this page ({took / 60:.0f} minutes), and says what is measured.\n",
         table(["what", "at", "found", "expected slope", "slope"], rows),
         "Hug cannot use its threshold up in fewer than about 16Λ rounds, where its own speed of 0.9 V holds "
-        "it: slopes are those of longer runs. Λ grows with T, which steepens rounds to decide. Without liars "
-        "epochs begin at the optimum: what an epoch leaves of its start's distance falls faster than what "
-        "noise leaves.\n",
+        "it: slopes are those of longer runs. Λ grows with T, which steepens rounds to decide; and liars "
+        "stand in the place of honest workers, so that these go as (δ/(1 - δ))². Without liars epochs begin "
+        "at the optimum: what an epoch leaves of its start's distance falls faster than what noise leaves.\n",
         "## T · gap/(1/n + δ²) at the ends of epochs under hug, n = 10\n",
         table(["δ", *(f"epoch {k + 1}" for k in range(width)), "largest/smallest"], scaled),
         "## Straddling: honest workers expelled of 6, and liars left of 4, in five runs\n",

@@ -14,6 +14,7 @@ from byzopt.aggregators.filters import At
 from byzopt.aggregators.safeguard import Safeguard
 from byzopt.attacks import Shift, Variance
 from byzopt.cohort import Cohort
+from byzopt.engines.checkpoint import freeze, thaw
 from byzopt.errors import InvalidInput
 from byzopt.methods import RobustGD, SafeguardSGD
 from byzopt.rng import stream
@@ -236,6 +237,7 @@ def test_released_thresholds_continue_bit_for_bit_and_run_together(thresholds):
         both, pair = guard.step(pair, torch.stack([each, each]), At(t, torch.stack([each[0], each[0]])))
         torch.testing.assert_close(both[1], alone, rtol=1e-12, atol=1e-14)
         assert torch.equal(pair.roll.good[0], state.roll.good)
+        state = thaw(freeze(state), guard.init(each[0], len(each)))
 
 
 def test_a_sketch_of_windows_tells_the_same_workers():

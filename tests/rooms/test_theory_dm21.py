@@ -254,6 +254,8 @@ def test_promises():
         "`sample` is unknown",
         "`passes` is unknown",
     )
+    for name in ("byz_vr_marina", "byz_vr_marina2", "byz_dasha_page"):
+        assert METHODS.build({"name": name}).promise(replace(fine, lipschitz=0.0)).missing
     for name in ("br_csgd", "br_diana", "br_lsvrg", "br_mvr", "ef_sign", "byz_ef21_bc"):
         assert METHODS.build(name).promise(fine) is None
     assert METHODS.build("byz_dm21").promise(ignorant).missing == ("`sigma` is unknown",)

@@ -181,7 +181,7 @@ class Guard(Filter):
 
     def _grown(self, sums: Sums, rows: Tensor, fit: Tensor, centre: Tensor, x: Tensor, noise: Tensor) -> Sums:
         """The sums with this round's rows, about its median `centre` `[..., d]`. Unfit rows count as zero."""
-        sound = torch.where(fit.unsqueeze(-1), rows, 0).to(sums.b.dtype)
+        sound = majority.sound(rows, fit).to(sums.b.dtype)
         pivot = torch.where(centre.isfinite().all(dim=-1, keepdim=True), centre, 0).to(sums.b.dtype)
         moves = sound - pivot.unsqueeze(-2)
         offset = x.double() - sums.home.double()

@@ -30,13 +30,30 @@ class Middle(NamedTuple):
 
 def fit(rows: Tensor) -> Tensor:
     """Which rows `[..., n, d]` are finite, and have a finite squared length: `[..., n]`."""
-    return linalg.norm(rows).isfinite()
+    return lengths(rows).isfinite()
+
+
+def lengths(rows: Tensor) -> Tensor:
+    """Euclidean lengths `[..., n]` in float64. On a CPU float32 rows are summed in float32, many times
+    faster, unless that overflows."""
+    if rows.dtype == torch.float32 and rows.device.type == "cpu":
+        quick: Tensor = torch.linalg.vector_norm(rows, dim=-1).double()
+        if quick.isfinite().all():
+            return quick
+    return linalg.norm(rows)
+
+
+def sound(rows: Tensor, fit: Tensor) -> Tensor:
+    """`rows` with zeros in place of those that are not fit; as they are where all are (asked on a CPU)."""
+    if rows.device.type == "cpu" and fit.all():
+        return rows
+    return torch.where(fit.unsqueeze(-1), rows, 0)
 
 
 def distances(rows: Tensor, fit: Tensor) -> Tensor:
     """Distances `[..., n, n]` in float64; infinite to and from rows that are not fit. Exact where n² d is
     small, so that equal rows are at distance 0; else from a centred Gram product."""
-    rows = torch.where(fit.unsqueeze(-1), rows, 0)
+    rows = sound(rows, fit)
     n, d = rows.shape[-2:]
     if n * n * d <= DIRECT:
         wide = rows.double()
@@ -77,7 +94,7 @@ def _drawn(rows: Tensor, fit: Tensor, radius: Tensor, order: list[int]) -> Middl
     for i in order:
         if not fit[i]:
             continue
-        dists = torch.where(fit, linalg.norm(rows - rows[i]).nan_to_num(nan=inf), inf)
+        dists = torch.where(fit, lengths(rows - rows[i]).nan_to_num(nan=inf), inf)
         middle = _middle(dists, torch.tensor(i, device=rows.device), radius)
         if middle.found:
             return middle

@@ -148,10 +148,11 @@ class Safeguard(Filter):
 
     def _added(self, window: Window, rows: Tensor, present: Tensor, share: Tensor, age: int) -> Window:
         weight = torch.ones_like(share) if self.sums == "raw" else share
-        sound = torch.where(present.unsqueeze(-1), rows, 0).to(window.sums.dtype)
-        added = sketched(sound * weight[..., None, None].to(sound.dtype), self.sketch, self.seed)
+        sound = majority.sound(rows, present).to(window.sums.dtype)
+        weighted = sound if self.sums == "raw" else sound * weight[..., None, None].to(sound.dtype)
+        added = sketched(weighted, self.sketch, self.seed)
         if age == 1:
-            return Window(added.to(window.sums.dtype), weight.square(), window.limit)
+            return Window(added.clone(), weight.square(), window.limit)
         return Window(window.sums + added, window.weight + weight.square(), window.limit)
 
     def _passed(

@@ -18,8 +18,9 @@ def sketched(rows: Tensor, k: int | None, seed: int) -> Tensor:
     """`[..., n, d]` to `[..., n, k]`: each coordinate is added, with a random sign, to one of k at random.
 
     E‖Sx‖² = ‖x‖², and distances of spread-out rows are kept to about sqrt(2/k). Linear; O(n d). The draw is
-    a function of (seed, d, k). `k` None, or at least d: the rows as they are. Source: count sketch (Charikar,
-    Chen, Farach-Colton 2002); as an embedding of lengths Weinberger et al., arXiv:0902.2206.
+    a function of (seed, d, k); a GPU adds in any order, so that last bits may differ there. `k` None, or at
+    least d: the rows as they are. Source: count sketch (Charikar, Chen, Farach-Colton 2002); as an embedding
+    of lengths Weinberger et al., arXiv:0902.2206.
     """
     d = rows.shape[-1]
     if k is None or k >= d:

@@ -24,7 +24,7 @@ from typing import Literal
 from byzopt.aggregators import Aggregator
 from byzopt.errors import require
 from byzopt.methods.base import METHODS, Method, MethodRecipe
-from byzopt.methods.promises import step_promise
+from byzopt.methods.promises import biased, step_promise
 from byzopt.schedules import Constant, Schedule
 from byzopt.servers import Descent
 from byzopt.theory import compressed
@@ -103,7 +103,9 @@ class ByzVRMarina(_Descending):
 
         names = ("lipschitz", "local", "sample", "passes")
         doubt = "the last term of R lacks a squared smoothness: doubtful"
-        return step_promise("Byz-VR-MARINA", known, names, step, {"p": p}, (doubt,))
+        return step_promise(
+            "Byz-VR-MARINA", known, names, step, {"p": p}, (doubt,), biased(self.compressor, known)
+        )
 
 
 @METHODS.register("byz_vr_marina2")
@@ -130,7 +132,14 @@ class ByzVRMarina2(_Descending):
             return compressed.marina2_step(known.lipschitz or 0.0, known.local or 0.0, omega, cdelta, G)
 
         more = {"p": 1 / (omega + 1)}
-        return step_promise("Byz-VR-MARINA 2.0", known, ("lipschitz", "local"), step, more)
+        return step_promise(
+            "Byz-VR-MARINA 2.0",
+            known,
+            ("lipschitz", "local"),
+            step,
+            more,
+            reasons=biased(self.compressor, known),
+        )
 
 
 @METHODS.register("byz_dasha_page")
@@ -159,7 +168,9 @@ class ByzDashaPage(_Descending):
 
         more = {"p": 1 / max(1.0, passes), "a": 1 / (2 * omega + 1)}
         names = ("lipschitz", "local", "sample", "passes")
-        return step_promise("Byz-DASHA-PAGE", known, names, step, more)
+        return step_promise(
+            "Byz-DASHA-PAGE", known, names, step, more, reasons=biased(self.compressor, known)
+        )
 
 
 @METHODS.register("br_lsvrg")
