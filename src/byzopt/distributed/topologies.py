@@ -84,7 +84,7 @@ def sharded(link: Link, vec: Tensor, sizes: Tensor, turn: Turn) -> tuple[Tensor,
     if turn.tell:
         turn.tell(judged(turn.at.t, ready, shard, finite, vec.dtype))
     piece = restored(ready.reduce(shard), unit, vec.dtype)
-    out = link.joined(piece, len(vec))
+    out = link.joined(piece, len(vec), block)
     return out, turn.filter.after(turn.state, out)  # type: ignore[attr-defined]
 
 
