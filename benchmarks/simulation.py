@@ -149,7 +149,8 @@ def products() -> dict[str, float]:
 def sides(threads: int, count: int, words: Sequence[str]) -> list[float]:
     """What `count` processes of this file with `words`, at the same time, print."""
     command = [sys.executable, __file__, "--side", str(threads), *words]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    waiting = {"OMP_WAIT_POLICY": "PASSIVE"}  # as our command line sets it
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | waiting
     begun = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(count)
     ]

@@ -12,7 +12,7 @@ from torch import Tensor
 Function = Callable[[Tensor], tuple[float, Tensor]]  # x -> (value, gradient)
 TRIALS = 40  # of one line search
 ARMIJO, CURVATURE = 1e-4, 0.9
-IDLE = 10  # steps without progress after which it stalls
+IDLE = 60  # steps without progress after which it stalls: fewer cut short what is badly conditioned
 ROUNDING = 1e-15  # of a value, relative: a rise below it is none
 
 

@@ -72,6 +72,31 @@ def _gram(rows: Tensor, pivot: Tensor) -> Tensor:
     return (total + total.T) / 2
 
 
+def lengths(rows: Tensor, pivot: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    """`<x_i - p, p>` and `<x_i, x_i>` as `[n]` float64; `pivot` `[d]`. Cost: one pass over the rows.
+
+    Blocks are multiplied in `dtype` (default: the compute dtype) and accumulated in float64.
+    """
+    dtype = dtype or compute_dtype(rows.dtype)
+    cross = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device)
+    squares = torch.zeros_like(cross)
+    for piece, block in pieces(rows) if rows.dtype == dtype else column_blocks(rows, dtype, PIECE_BYTES):
+        p = pivot[piece].to(dtype)
+        lean, square = kernels.lengths(block, p) if kernels.usable(block) else _lengths(block, p)
+        cross += lean
+        squares += square
+    return cross, squares
+
+
+def _lengths(rows: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
+    cross = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device)
+    squares = torch.zeros_like(cross)
+    for piece, block in column_blocks(rows):
+        cross += (block - pivot[piece]) @ pivot[piece]
+        squares += torch.linalg.vector_norm(block, dim=1).double().square()
+    return cross, squares
+
+
 def sq_dists_of(inner: Tensor) -> Tensor:
     """Squared distances `[..., n, n]` from inner products; symmetric, non-negative, zero diagonal."""
     norms = inner.diagonal(dim1=-2, dim2=-1)
@@ -114,8 +139,10 @@ def norm(vec: Tensor) -> Tensor:
     return length
 
 
-def project_ball(x: Tensor, centre: Tensor, radius: float) -> Tensor:
-    """The point of the ball of `radius` around `centre` nearest to `x` `[..., d]`; `x` itself when inside."""
+def project_ball(x: Tensor, centre: Tensor, radius: float | Tensor) -> Tensor:
+    """The point of the ball of `radius` (one, or `[...]`) around `centre` nearest to `x` `[..., d]`: `x`
+    itself when inside."""
+    radius = radius.unsqueeze(-1) if isinstance(radius, Tensor) else radius
     offset = x - centre
     length = norm(offset).unsqueeze(-1)
     scale = (radius / length.clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)

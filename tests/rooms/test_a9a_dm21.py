@@ -1,6 +1,6 @@
-"""Byz-DM21 against single momentum in the paper's setting on a9a, shortened; the whole is a benchmark.
+"""Byz-DM21 against single momentum in the paper's setting on a9a, shortened.
 
-`benchmarks/byz_dm21_a9a.py` runs 15,000 rounds and three seeds.
+The whole, 15,000 rounds and three seeds, is `byzopt reproduce byz-dm21/a9a`.
 """
 
 from __future__ import annotations

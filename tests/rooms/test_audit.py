@@ -21,6 +21,7 @@ from byzopt.experiments.promised import curve
 from byzopt.methods import METHODS
 from byzopt.tasks import Digits, LogisticRegression, Quadratic, Quartic, WorkerProxy
 from byzopt.tasks.partitions import IID
+from tests.running import play
 
 COHORT = Cohort.of(10, 2)
 RULE = rule_from("nnm >> trimmed_mean", f=2)
@@ -238,6 +239,68 @@ def test_explain_command_prints_cards_and_numbers(monkeypatch, capsys, spec_file
     assert run(monkeypatch, "explain", "pigz") == 2
     assert "pigs" in capsys.readouterr().err
     assert run(monkeypatch, "explain", "pigs", "lr=1") == 2
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_explained_and_audited_on_a_spec(monkeypatch, capsys, spec_file, name):
+    rule = "mean" if name in ("byzantine_sgd", "safeguard") else "nnm >> trimmed_mean"
+    spec = (spec_file, f"method={name}", f"rule={rule}", "attack=alie")
+    assert run(monkeypatch, "explain", *spec, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["method"] == name
+    assert run(monkeypatch, "audit", *spec, "--rounds", "3", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [r["t"] for r in found["rounds"]] == [1, 2, 3]
+    assert set(found["proved"]) == set(METHODS)
+
+
+@pytest.mark.parametrize(
+    "preset",
+    ["byz-nsgdm/quartic", "byzantine-sgd/hard_lin", "byzantine-sgd/quadratic"],
+)
+def test_presets_are_audited(monkeypatch, capsys, preset):
+    assert run(monkeypatch, "audit", preset, "--rounds", "3", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["rounds"]) == 3
+    assert found["message"] == ""
+
+
+def test_a_run_that_diverges_is_audited_up_to_there(monkeypatch, capsys, spec_file):
+    assert run(monkeypatch, "audit", spec_file, "lr=1e9", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "every reasonable range" in found["message"]
+    assert len(found["rounds"]) < 12
+
+
+def test_an_adversary_that_hugs_finds_the_guard_behind_the_audit():
+    method = {"name": "byzantine_sgd", "noise": 1.0, "diameter": 1.0}
+    spec = Spec.of(DATA | {"method": method, "attack": "hug", "rounds": 20, "lr": 0.1, "rule": "mean"})
+    task = spec.task.build(COHORT, 0)
+    *_, end = play(spec.method, spec.rule, spec.attack, task, 10, 2, 0.1, 20)
+    honest = task.grads(end.asked, task.draw(20))[:8].mean(dim=0)
+    assert audit(spec).rounds[-1].error == pytest.approx(float((end.aggregate - honest).norm()), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "words, what",
+    [
+        (("explain", "nope"), "Unknown method"),
+        (("explain", "SPEC", "method=nagg"), "nag"),
+        (("explain", "SPEC", "method.mu=1"), "Unknown key"),
+        (("explain", "none.toml"), "no file"),
+        (("audit", "none.toml"), "no file"),
+        (("audit", "SPEC", "f=6"), "2 f < n"),
+        (("audit", "SPEC", "rule=krumm"), "krum"),
+        (("audit", "SPEC", "task=hard_lin", "method=pigs"), "server owns"),
+        (("audit", "SPEC", "lr"), "key=value"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(monkeypatch, capsys, spec_file, words, what):
+    assert run(monkeypatch, *(spec_file if word == "SPEC" else word for word in words)) == 2
+    told = capsys.readouterr().err
+    assert what in told
+    assert told.startswith("byzopt: error: ")
+    assert "Traceback" not in told
 
 
 def test_a_bound_is_drawn_or_refused_before_the_run(monkeypatch, capsys, spec_file, tmp_path):

@@ -12,6 +12,7 @@ from torch import Tensor
 from byzopt.aggregators import Krum, Mean
 from byzopt.aggregators.filters import At
 from byzopt.aggregators.guard import Guard
+from byzopt.aggregators.sketch import sketched
 from byzopt.attacks import ALIE, AOnly, Attack, DelayedGradient, Hug, Shift, SignFlip, Sleeper, Straddle
 from byzopt.cohort import Cohort
 from byzopt.engines import Snapshot
@@ -202,8 +203,10 @@ def test_straddling_breaks_the_printed_thresholds():
     [{}, {"thresholds": "proved"}, {"thresholds": "printed", "vmed": "medoid"}, {"vmed": "random"}],
 )
 def test_straddling_does_not_break_the_others(changes):
-    run = Setup(last=1000, lr=1e-3).run(replace(KNOWN, **changes), Straddle())
-    assert honest_gone(run, 6) == 0
+    """Over 300 rounds, in which `printed` loses 4 or 5; benchmarks/byzantine_slopes.py takes 2000."""
+    for seed in range(5):
+        *_, end = Setup(last=300, lr=1e-3).play(replace(KNOWN, **changes), Straddle(), seed)
+        assert honest_gone([end], 6) == 0, seed
 
 
 def test_hugging_is_never_seen_and_pulls():
@@ -386,3 +389,75 @@ def test_a_run_continues_bit_for_bit():
 
 def test_registered_names():
     assert {"byzantine_sgd", "safeguard"} <= set(METHODS)
+
+
+# Unknown T and D, and sums that are too large to keep.
+
+ENDLESS = ByzantineSGD(noise=1.0, diameter=1.0, epochs="doubling", first=20)
+
+
+def test_doubling_restarts_do_not_know_how_long_the_run_is():
+    short, long = (Setup(last=last).run(ENDLESS, Hug()) for last in (90, 200))
+    assert all(torch.equal(a.asked, b.asked) for a, b in zip(short, long[:90], strict=True))
+    assert [s.report()["epoch"] for s in long[18:22]] == [1, 2, 2, 2]
+    assert torch.equal(long[20].asked, long[19].x)
+    steps = [epoch.step for epoch in ENDLESS.plan(0.1, 200)[:3]]
+    assert steps == pytest.approx([0.1, 0.1 / 2**0.5, 0.05])
+
+
+def test_restarts_forget_what_drifted_and_keep_who_was_expelled():
+    run = Setup(last=200).run(ENDLESS, Sleeper(attack=Shift(by=3.0), until=30))
+    assert set(expelled(run)) == {6, 7, 8, 9}
+    assert honest_gone(run, 6) == 0
+
+
+@pytest.mark.parametrize("attack", ["none", "sign_flip", Hug(), Straddle(), AOnly()], ids=str)
+def test_a_ball_that_was_guessed_too_small_grows_until_it_holds_the_optimum(attack):
+    guess = replace(ENDLESS, diameter=0.05, grow=True)
+    run = Setup(last=600, lr=0.2, f=2).run(guess, attack)
+    radii = [s.report()["radius"] for s in run]
+    assert radii[0] == 0.05
+    assert radii == sorted(radii)
+    assert radii[-1] >= 0.4
+    assert honest_gone(run, 8) == 0
+    stuck = Setup(last=600, lr=0.2, f=2).run(replace(ENDLESS, diameter=0.05), attack)
+    task = Bowl(Cohort.of(10, 2))
+    assert task.measure(run[-1].x)["loss"] < 0.02 < task.measure(stuck[0].x)["loss"]
+    home = torch.zeros(5).double()
+    for t, (snapshot, radius) in enumerate(zip(run[:20], radii, strict=False)):
+        assert float((snapshot.asked - home).norm()) <= radius * (1 + 1e-12), t
+
+
+def test_a_ball_grows_only_at_restarts():
+    for bad in ({"grow": True}, {"grow": True, "epochs": "doubling", "diameter": None}, {"first": 0}):
+        with pytest.raises(InvalidInput):
+            replace(KNOWN, **bad)
+
+
+@pytest.mark.parametrize("attack", ["none", Hug(), Straddle(), Shift(by=0.05)], ids=str)
+def test_a_sketch_of_the_sums_keeps_the_honest_and_finds_the_liars_in_the_same_rounds(attack):
+    setup = Setup(last=250, d=1000, lr=0.01)
+    whole = setup.run(replace(KNOWN, anytime=True), attack)
+    small = setup.run(replace(KNOWN, anytime=True, sketch=256, seed=1), attack)
+    assert small[-1].state.filter.sums.b.shape == (10, 256)
+    assert honest_gone(small, 6) == honest_gone(whole, 6) == 0
+    assert set(expelled(small)) == set(expelled(whole))
+    for worker, (t, why) in expelled(whole).items():
+        assert expelled(small)[worker][1] == why
+        assert expelled(small)[worker][0] == pytest.approx(t, rel=0.25)
+    if isinstance(attack, Shift):
+        assert set(expelled(small)) == {6, 7, 8, 9}
+
+
+def test_a_sketch_keeps_lengths_is_linear_and_secret():
+    rows = torch.randn(60, 5000, dtype=torch.float64, generator=stream(8))
+    short = sketched(rows, 400, 3)
+    ratio = short.norm(dim=1) / rows.norm(dim=1)
+    assert float((ratio - 1).abs().max()) < 4 / 400**0.5
+    assert float((ratio**2).mean()) == pytest.approx(1, abs=0.03)
+    torch.testing.assert_close(sketched(2 * rows[:1] - rows[1:2], 400, 3), 2 * short[:1] - short[1:2])
+    assert torch.equal(sketched(rows, 400, 3), short)
+    assert not torch.equal(sketched(rows, 400, 4), short)
+    assert sketched(rows, None, 3) is rows
+    assert sketched(rows, 5000, 3) is rows
+    assert torch.equal(sketched(torch.stack([rows, rows]), 400, 3)[1], short)

@@ -16,6 +16,7 @@ from byzopt.experiments import Spec, run, simulate
 from byzopt.methods import METHODS, NAG, PIGS, AcceleratedExtragradient, AEGProx, Nesterov, RobustGD
 from byzopt.tasks import Mnist, Quadratic, WorkerProxy
 from byzopt.tasks.partitions import IID
+from tests.arena import steepness
 from tests.reference import inexact as twins
 from tests.running import finish, play
 
@@ -45,7 +46,7 @@ def test_a_round_is_one_gradient_and_d_floats(recipe, lr):
     report = end.report()
     assert end.state.t == 7
     assert report["gradients"] == 7
-    assert report["bits"] == 7 * 6 * 64
+    assert report["bits"] == 7 * 6 * 32  # a float is counted as 32 bits, whatever the dtype here
     assert ("inner_steps" in report) is (recipe.name in ("pigs", "aeg_prox"))
 
 
@@ -110,6 +111,18 @@ def test_the_floor_grows_with_heterogeneity_squared_and_f():
     base, spread, more = (floors(some, f, heterogeneity=h)[0] for f, h in ((1, 1.0), (1, 2.0), (4, 1.0)))
     assert spread == pytest.approx(4 * base, rel=0.5)
     assert more > 2 * base
+
+
+@pytest.mark.parametrize("rule", ["nnm >> trimmed_mean", "trimmed_mean"])
+def test_the_floor_grows_with_the_liars_by_a_power_between_one_and_two(rule):
+    """κ = O(f/n) is what the worst of attacks can use. One that shifts all liars alike has an error of order
+    f/n times the honest deviation, whose square grows faster from a lower level."""
+    found = []
+    for f in (1, 2, 3, 4):
+        task = TASK.build(Cohort.of(20 + f, f), 0)
+        outcome = simulate(task, rule, 2.0, 60, f, PIGS(), "optimal_ipm", eval_every=60)
+        found.append(outcome.metrics["gap"])
+    assert 0.9 < steepness([1, 2, 3, 4], found) < 2.1
 
 
 @pytest.mark.parametrize("name", ["pigs", "aeg_prox", "nag", "accelerated_extragradient", "nesterov"])

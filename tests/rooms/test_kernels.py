@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
 from byzopt import aggregators as ag
-from byzopt import kernels
+from byzopt import kernels, linalg
 from byzopt.kernels import Plan
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="needs llvmlite (extra `fast`)")
@@ -48,6 +49,28 @@ def test_gram_is_that_of_float64(n, d, dtype):
     found = kernels.gram(rows, pivot)
     assert torch.equal(found, found.T)
     assert (found - exact).abs().max() <= 1e4 * torch.finfo(dtype).eps * exact.abs().max().clamp_min(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n,d", [*SIZES, (20, 120_001)])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_lengths_are_those_of_float64(n, d, dtype, compiled):
+    rows = drawn(n, d, dtype, offset=0.5)
+    pivot = rows[n // 2]
+    with nullcontext() if compiled else kernels.disabled():
+        cross, squares = linalg.lengths(rows, pivot)
+    x, p = rows.double(), pivot.double()
+    eps = 1e2 * torch.finfo(dtype).eps
+    assert ((squares - x.square().sum(dim=1)) / squares).abs().max() <= eps
+    assert (cross - (x - p) @ p).abs().max() <= eps * squares.max()
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_norms_of_rows_whose_squares_leave_float32(scale):
+    rows = scale * drawn(20, 5_000)
+    rows[3] = 0
+    found = ag.geometry.geometry_of(rows).sq_norms
+    assert torch.allclose(found, rows.double().square().sum(dim=1), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("n,d", SIZES)

@@ -14,6 +14,7 @@ from byzopt.aggregators.filters import At
 from byzopt.aggregators.safeguard import Safeguard
 from byzopt.attacks import Shift, Variance
 from byzopt.cohort import Cohort
+from byzopt.engines.checkpoint import freeze, thaw
 from byzopt.errors import InvalidInput
 from byzopt.methods import RobustGD, SafeguardSGD
 from byzopt.rng import stream
@@ -137,3 +138,111 @@ def test_noise_is_inside_the_step():
 def test_what_cannot_be_is_refused(bad):
     with pytest.raises(InvalidInput):
         SafeguardSGD(**bad)
+
+
+# Thresholds that others have released, as slow loops.
+
+
+def numbered(rows: list[Tensor]) -> list[np.ndarray]:
+    return [each.numpy() for each in rows]
+
+
+def window_end(rows: list[Tensor], length: int, seed: int) -> list[list[bool]]:
+    """E2, one window: Th is how far the (⌊n/2⌋+1)-th nearest was at the last window's end, + 0.001."""
+    n, seen, limit = len(rows[0]), [], np.inf
+    good, sums = set(range(n)), np.zeros_like(rows[0].numpy())
+    for t, each in enumerate(numbered(rows), start=1):
+        if (t - 1) % length == 0:
+            sums = np.zeros_like(sums)
+        for i in good:
+            sums[i] += each[i]
+        dists = {i: {j: np.linalg.norm(sums[i] - sums[j]) for j in good} for i in good}
+        order = torch.randperm(n, generator=stream(seed, "vmed", 0, t)).tolist()
+        counts = {i: sum(d <= limit for d in dists[i].values()) for i in order if i in good}
+        enough = [i for i, count in counts.items() if count >= n / 2]
+        median = enough[0] if enough else max(counts, key=lambda i: counts[i])
+        reached = sorted(dists[median].values())
+        good = {j for j in good if dists[median][j] <= limit}
+        if t % length == 0 and len(reached) > n // 2:
+            limit = reached[n // 2] + 0.001
+        seen.append([i in good for i in range(n)])
+    return seen
+
+
+def capped(rows: list[Tensor], length: int, cap: float, mult: float) -> list[list[bool]]:
+    """E3, one window: good is rebuilt in each round with 2 mult min(cap, s)."""
+    seen, sums = [], np.zeros_like(rows[0].numpy())
+    for t, each in enumerate(numbered(rows), start=1):
+        sums = each.copy() if (t - 1) % length == 0 else sums + each
+        dists = np.linalg.norm(sums[:, None] - sums[None], axis=-1)
+        middles = np.median(dists, axis=1)
+        median = int(middles.argmin())
+        limit = 2 * mult * min(cap, middles[median])
+        seen.append((dists[median] < limit).tolist())
+    return seen
+
+
+@pytest.mark.parametrize("n", [9, 10])
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_a_threshold_from_the_last_windows_end_is_its_slow_twin(n, bias):
+    rows = drifting(bias, last=90, n=n)
+    found = masks(Safeguard((20,), 90, measured="window_end", seed=4), rows)
+    assert found.tolist() == window_end(rows, 20, 4)
+    assert found[:20].all()
+
+
+@pytest.mark.parametrize("n", [9, 10])
+@pytest.mark.parametrize("cap, mult", [(np.inf, 1.0), (2.0, 1.0), (np.inf, 0.6)])
+def test_capped_thresholds_are_their_slow_twin(n, cap, mult):
+    rows = drifting(3.0, last=90, n=n)
+    limits = None if cap == np.inf else (cap,)
+    found = masks(Safeguard((20,), 90, limits_of=limits, measured="capped", c=mult), rows)
+    assert found.tolist() == capped(rows, 20, cap, mult)
+    assert not found.all()
+
+
+def test_what_released_thresholds_do_to_honest_workers():
+    """E2 wears honest workers down unless it resets; E3's cap expels them as soon as it is below their
+    spread, and takes them back. The default does neither."""
+    rows = drifting(0.0, last=400)
+    worn = masks(Safeguard((20,), 400, measured="window_end"), rows)
+    assert int(worn[-1].sum()) <= 6
+    again = masks(Safeguard((20,), 400, measured="window_end", reset=True), rows)
+    assert again[::20].all()
+    tight = masks(Safeguard((20,), 400, limits_of=(0.5,), measured="capped"), rows)
+    assert not tight[19].all()
+    assert tight[20].sum() > tight[19].sum()
+    assert masks(Safeguard((20,), 400), rows).all()
+
+
+@pytest.mark.parametrize("thresholds", ["window_end", "capped"])
+def test_they_find_liars_and_go_on_behind_a_run(thresholds):
+    recipe = SafeguardSGD(windows=(15, 45), thresholds=thresholds, reset=True)
+    run = Setup(last=100, d=150).run(recipe, Shift(by=1.0))
+    assert {one.worker for one in run[-1].expelled} >= {6, 7, 8, 9}
+    assert run[-1].x.isfinite().all()
+    for bad in ({"noise": 1.0}, {"c": 0.4}, {"thresholds": "capped", "c": 0.4}):
+        with pytest.raises(InvalidInput):
+            replace(recipe, **bad)
+
+
+@pytest.mark.parametrize("thresholds", ["medoid", "window_end", "capped"])
+def test_released_thresholds_continue_bit_for_bit_and_run_together(thresholds):
+    rows = drifting(2.0, last=60)
+    guard = Safeguard((7, 20), 60, measured=thresholds, seed=2)
+    state = guard.init(rows[0][0], len(rows[0]))
+    pair = torch.utils._pytree.tree_map(lambda part: torch.stack([part, part]), state)
+    for t, each in enumerate(rows, start=1):
+        alone, state = guard.step(state, each, At(t, each[0]))
+        both, pair = guard.step(pair, torch.stack([each, each]), At(t, torch.stack([each[0], each[0]])))
+        torch.testing.assert_close(both[1], alone, rtol=1e-12, atol=1e-14)
+        assert torch.equal(pair.roll.good[0], state.roll.good)
+        state = thaw(freeze(state), guard.init(each[0], len(each)))
+
+
+def test_a_sketch_of_windows_tells_the_same_workers():
+    setup = Setup(last=90, d=2000)
+    for attack, liars in (("none", set()), (Shift(by=0.02), {6, 7, 8, 9})):
+        runs = [setup.run(SafeguardSGD(windows=(30,), sketch=k), attack) for k in (None, 256)]
+        assert runs[1][-1].state.filter.windows[0].sums.shape == (10, 256)
+        assert [{one.worker for one in run[-1].expelled} for run in runs] == [liars, liars]

@@ -12,7 +12,7 @@ import pytest
 
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments import Outcome, Spec
-from byzopt.experiments.sweeps import Shelf
+from byzopt.experiments.sweeps import Shelf, Sweep, Tune, run_sweep
 from byzopt.reports.study import make
 from byzopt.reports.study.cases import load, ordered
 
@@ -231,3 +231,38 @@ def test_the_numbers_behind_a_chart_are_at_full_precision(tmp_path):
     assert (
         json.loads((store / f"{0:016x}" / "result.json").read_text())["variants"]["main"]["accuracy"] == 2 / 3
     )
+
+
+def test_what_a_sweep_chose_is_a_table(tmp_path):
+    spec = {"task": "quartic", "rounds": 6, "eval_every": 3}
+    grid = {"rule": ["mean", "nnm >> krum"], "lr": [0.01, 0.2], "seed": [0, 1]}
+    swept = run_sweep(Sweep(spec=spec, grid=grid, tune=Tune(("lr",), "loss")), tmp_path / "st", jobs=0)
+    make(tmp_path / "st").save(tmp_path / "out", html=True)
+    (path,) = (tmp_path / "out").glob("tuned-*.csv")
+    rows = {row["rule"]: row for row in read(path)}
+    for cell in swept.tuned["cells"]:
+        row = rows[cell["cell"]["rule"]]
+        assert float(row["lr"]) == cell["chosen"]["lr"]
+        assert float(row["loss"]) == pytest.approx(cell["score"], rel=1e-3)
+    assert "Tuned settings" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_bounds_of_theorems_are_put_beside_stored_runs(tmp_path):
+    task = {"name": "quadratic", "d": 5, "noise": 0.0, "gap": True}
+    spec = {
+        "task": task,
+        "method": "robust_gd",
+        "rule": "nnm >> krum",
+        "rounds": 12,
+        "eval_every": 4,
+        "lr": 0.1,
+    }
+    run_sweep(
+        Sweep(spec=spec, grid={"attack": ["alie", "bit_flip"], "seed": [0, 1]}), tmp_path / "st", jobs=0
+    )
+    (sheet,) = (sheet for sheet in make(tmp_path / "st", bounds=True).sheets if sheet.name == "bounds")
+    assert len(sheet.rows) == 4
+    for row in sheet.rows:
+        assert row[-5] == "gap"
+        assert float(row[-4]) <= float(row[-3])
+    assert not [sheet for sheet in make(tmp_path / "st").sheets if sheet.name == "bounds"]

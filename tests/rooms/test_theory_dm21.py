@@ -8,12 +8,19 @@ from math import sqrt
 import pytest
 import torch
 
+from byzopt.aggregators import Mean
+from byzopt.attacks import ATTACKS, Adversary
+from byzopt.cohort import Cohort
+from byzopt.engines import Simulated, begin, rounds
 from byzopt.errors import InvalidInput
-from byzopt.methods import METHODS
+from byzopt.methods import METHODS, ByzDM21, ByzEF21SGDM, MethodRecipe
 from byzopt.rng import stream
+from byzopt.servers import Site
+from byzopt.tasks.quadratic import QuadraticTask
 from byzopt.theory import averaging, byz_dm21, compressed
 from byzopt.theory.byz_dm21 import Setting
 from byzopt.theory.promise import Constants
+from byzopt.wire import Identity
 
 CLEAN = Setting(L=1.0, Lt=1.0, kappa=0.0, alpha=0.1, eta_v=0.1, eta_u=0.1, G=12)
 ATTACKED = replace(CLEAN, kappa=2.0)
@@ -157,6 +164,48 @@ def test_stability_limits(eta_v, eta_u):
     assert length_after(eta_v, eta_u, 1.02 * limit, 150_000) > 1e3
 
 
+def radius(recipe: MethodRecipe, gamma: float) -> float:
+    """The spectral radius of one round of the method on f = x²/2, without noise, as a linear map.
+
+    Coordinate j of the problem starts at the j-th unit vector of what the method remembers.
+    """
+    names = ("x", "v", "u")
+    cohort, d = Cohort.of(1, 0), len(names)
+    task = QuadraticTask(cohort, torch.ones(d).double(), torch.zeros(1, d).double(), 0.0, 0)
+    method = recipe.build(Mean(), gamma)
+    engine = Simulated(task, method.worker, method.wire, Adversary(ATTACKS.build("none"), cohort, 0), 0)
+    first = next(rounds(method, engine, begin(method, task.start(), Site(task.layout), 1), 1)).state
+    basis = torch.eye(d, dtype=torch.float64)
+    worker = first.engine.worker
+    own = [name for name in names if hasattr(worker, name)]
+    worker = worker._replace(**{name: basis[names.index(name)].unsqueeze(0) for name in own})
+    said = worker.u if "u" in own else worker.v
+    engine_state = first.engine._replace(
+        worker=worker, wire=first.engine.wire._replace(worker=said, server=said)
+    )
+    start = first._replace(step=first.step._replace(x=basis[0]), engine=engine_state)
+    state = next(rounds(method, engine, start, 2)).state
+    after = {"x": state.step.x, "v": state.engine.worker.v[0]}
+    if "u" in own:
+        after["u"] = state.engine.worker.u[0]
+    matrix = torch.stack([after[name][: len(after)] for name in names if name in after])
+    return float(torch.linalg.eigvals(matrix).abs().max())
+
+
+@pytest.mark.parametrize("eta_v, eta_u", [*PAIRS, (0.01, 0.01), (0.3, 0.3), (0.03, 0.03)])
+def test_the_method_itself_is_stable_up_to_the_limit_and_no_further(eta_v, eta_u):
+    recipe, limit = ByzDM21(eta_v=eta_v, eta_u=eta_u, compressor=Identity()), averaging.limit(eta_v, eta_u)
+    assert radius(recipe, 0.999 * limit) < 1 < radius(recipe, 1.001 * limit)
+
+
+def test_at_a_weight_of_one_hundredth_one_average_bears_steps_that_two_do_not():
+    assert averaging.limit(0.01, 0.01) == pytest.approx(0.020304, rel=1e-4)
+    single = ByzEF21SGDM(eta=0.01, compressor=Identity())
+    assert radius(ByzDM21(eta=0.01, compressor=Identity()), 0.0206) > 1
+    assert radius(single, 0.0206) < 1
+    assert radius(single, 0.999 * 398) < 1 < radius(single, 1.001 * 398)
+
+
 def test_steps_of_the_baselines():
     cdelta = compressed.pairwise(2.0, 12)
     assert cdelta == pytest.approx(2 * 11 / 24)
@@ -188,4 +237,25 @@ def test_promises():
     assert METHODS.build("byz_vr_marina2").promise(KNOWN).steps["lr"] < 1 / 9
     assert not METHODS.build("byz_vr_dm21").promise(KNOWN).steps  # no claim
     ignorant = replace(KNOWN, sigma=None)
+    fine = replace(KNOWN, sample=2.0, passes=50.0)
+    cdelta = compressed.pairwise(2.0, 12)
+    said = METHODS.build("byz_vr_marina").promise(fine)
+    assert said.steps["p"] == 1 / 100
+    assert said.steps["lr"] == pytest.approx(
+        1 / (1 + sqrt(12 * 50 * ((1 + 4) * 9 + 4) * (1 / 12 + 8 * cdelta * 100) + 24 * 50 * 4 * cdelta * 100))
+    )
+    assert said.bound is None
+    assert any("doubtful" in remark for remark in said.remarks)
+    said = METHODS.build("byz_dasha_page").promise(fine)
+    assert (said.steps["p"], said.steps["a"]) == (1 / 50, 1 / 19)
+    R = (12 * 9 * 19 * (1 + 4) + 2 * 50 * 4) * (1 / sqrt(12) + sqrt(8 * cdelta)) ** 2
+    assert said.steps["lr"] == pytest.approx(1 / (1 + sqrt(R)))
+    assert METHODS.build("byz_dasha_page").promise(KNOWN).missing == (
+        "`sample` is unknown",
+        "`passes` is unknown",
+    )
+    for name in ("byz_vr_marina", "byz_vr_marina2", "byz_dasha_page"):
+        assert METHODS.build({"name": name}).promise(replace(fine, lipschitz=0.0)).missing
+    for name in ("br_csgd", "br_diana", "br_lsvrg", "br_mvr", "ef_sign", "byz_ef21_bc"):
+        assert METHODS.build(name).promise(fine) is None
     assert METHODS.build("byz_dm21").promise(ignorant).missing == ("`sigma` is unknown",)

@@ -286,6 +286,52 @@ def test_small_tau_converges_where_the_relative_error_is_far_above_the_root_of_t
     assert float(small.max()) < 1e-2
 
 
+def turned(step: Step, alpha: float, mu: float) -> float:
+    """The largest spectral radius of a step where the error is √α ∇f turned by a right angle.
+
+    Over 400 eigenvalues in [μ, 1], each of them double: a plane is a complex number, the right angle is i.
+    """
+    curvature = torch.logspace(log(mu, 10), 0, 400, dtype=torch.float64) * complex(1, sqrt(alpha))
+    one = torch.ones(len(curvature), dtype=torch.complex128)
+    columns = []
+    for x, z in ((one, 0 * one), (0 * one, one)):
+        state: Any = step.init(x, Site(Layout.flat(len(curvature))))._replace(z=z)
+        state = step.tell(state, curvature * step.ask(state))
+        columns.append(torch.stack([state.x, state.z], dim=-1))
+    return float(torch.linalg.eigvals(torch.stack(columns, dim=-1)).abs().max())
+
+
+def test_the_plain_scheme_fails_from_a_relative_error_on_that_is_proportional_to_the_root():
+    """Theorem B asks α <= 0.99 s. What breaks the scheme is larger by a constant, not by a power of s."""
+    roots, limits = [1e-2, 10**-2.5, 1e-3], []
+    for s in roots:
+        plain, low, high = NAG(mu=s * s).build(Mean(), 1.0).step, s, 1.0
+        assert turned(plain, 0.99 * s, s * s) < 1
+        while high > low * 1.01:
+            alpha = sqrt(low * high)
+            low, high = (alpha, high) if turned(plain, alpha, s * s) < 1 else (low, alpha)
+        limits.append(low)
+        assert turned(NAG(mu=s * s, alpha=1 / 8).build(Mean(), 1.0).step, 1 / 8, s * s) < 1
+    assert slope(roots, limits) == pytest.approx(1, abs=0.05)
+    assert limits[-1] < 0.03  # four times below what the small-tau scheme has just borne
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e4])
+def test_pigs_bears_that_error_too(condition):
+    mu, big_l, alpha = 1 / condition, 1.0, 4 / 27
+    spectrum = World(mu, big_l, InexactOracle(0, 0)).spectrum.repeat_interleave(2)
+    turn = torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(D)
+    off = 5 * mu * (-1.0) ** torch.arange(2 * D, dtype=torch.float64)
+    inner, q = Diagonal(tuple((spectrum - off).tolist())), lambda x: ((spectrum - off) * x**2).sum() / 2
+    step = PIGS(5 * mu, mu, inner=inner).build(Mean(), 1.0).step
+    state = step.init(torch.ones(1, 2 * D, dtype=torch.float64), Site(Layout.flat(2 * D), q))
+    for _ in range(800):
+        grad = spectrum * step.ask(state)
+        error = turn * grad.view(1, D, 2).flip(-1).reshape(1, 2 * D)
+        state = step.tell(state, grad + sqrt(alpha) * error)
+    assert float((spectrum * step.answer(state) ** 2).sum()) < 1e-6 * float(spectrum.sum())
+
+
 def test_pigs_bears_a_relative_error_that_does_not_hang_on_the_condition():
     for condition in (1e2, 1e5):
         world = World(1 / condition, 1.0, InexactOracle(0.0, 4 / 27))
@@ -309,8 +355,9 @@ def test_aeg_prox_needs_delta_prime_under_a_relative_error():
     assert float(ends(true_delta, World(mu, big_l, InexactOracle(0.0, tiny)), 4000, q).max()) < 1e-6
 
 
-def test_the_common_floor_is_attained_along_the_flattest_direction():
-    mu, big_l, zeta_squared = 0.01, 1.0, 1e-4
+@pytest.mark.parametrize("mu", [0.04, 0.01])
+def test_the_common_floor_is_attained_along_the_flattest_direction(mu):
+    big_l, zeta_squared = 1.0, 1e-4
     spectrum = World(mu, big_l, InexactOracle(0, 0)).spectrum
     error = torch.zeros(D, dtype=torch.float64)
     error[0] = sqrt(zeta_squared)

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 
 from byzopt.aggregators import Mean, Median, TrimmedMean
-from byzopt.attacks import ATTACKS, Adversary
+from byzopt.attacks import ATTACKS, Adversary, Attack, View
 from byzopt.cohort import Cohort
 from byzopt.engines import Simulated
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec, run
+from byzopt.layout import Layout
 from byzopt.methods import METHODS
-from byzopt.rng import coin
+from byzopt.rng import coin, stream
 from byzopt.tasks import TASKS
 from byzopt.tasks.logistic import LogisticTask
-from byzopt.wire import EF21, EF21P, QSGD, Diana, Direct, ErrorFeedback, Marina, RandK, ScaledSign, TopK
+from byzopt.wire import (
+    EF21,
+    EF21P,
+    QSGD,
+    Diana,
+    Direct,
+    ErrorFeedback,
+    Link,
+    Marina,
+    RandK,
+    ScaledSign,
+    TopK,
+)
+from byzopt.wire.messages import decode_all, encode
 from tests.running import finish, play
 
 N, B, D = 7, 2, 20
@@ -49,8 +64,8 @@ def steps(method: str, parameters: dict[str, Any], attack: Any = "sign_flip", la
 @pytest.mark.parametrize("method", ENDS)
 def test_both_ends_agree_bit_for_bit_for_200_rounds(method, placement):
     for snapshot in steps(method, ENDS[method], last=200, placement=placement):
-        worker, server = snapshot.state.engine.wire[-2:]
-        assert server[: N - B].equal(worker[: N - B])
+        wire = snapshot.state.engine.wire
+        assert wire.server[: N - B].equal(wire.worker[: N - B])
 
 
 def test_free_rows_become_what_the_server_remembers():
@@ -144,6 +159,8 @@ def test_a_full_pass_counts_its_minibatches():
     sizes = [built.bounds[i + 1] - built.bounds[i] for i in range(N - B)]
     assert built.passes == sum(sizes) / len(sizes) / 4
     assert task(batch=0).passes == 1
+    digits = {"name": "digits", "model": "linear", "batch": "full"}
+    assert TASKS.build(digits).build(Cohort.of(N, B), 3).passes == 1
 
 
 @pytest.mark.parametrize("method", ["byz_vr_marina", "byz_vr_marina2", "byz_dasha_page", "br_lsvrg"])
@@ -244,3 +261,70 @@ def test_malformed_rows_never_stop_a_run(attack, placement):
         result = run(spec(method=method, attack=attack, placement=placement, attackers=1))
         assert result.status == "completed"
         assert result.metrics["loss"] < float("inf")
+
+
+@dataclass(frozen=True)
+class Hiccup(Attack):
+    """NaN in the rounds `at`, honest otherwise."""
+
+    at: tuple[int, ...] = (3,)
+
+    def forge(self, view: View, generator: torch.Generator) -> torch.Tensor:
+        return view.own * float("nan") if view.t in self.at else view.own
+
+
+@pytest.mark.parametrize("placement", ["state", "message"])
+@pytest.mark.parametrize("method", [*ENDS, "marina2, whole"])
+def test_a_malformed_message_is_a_missing_row_and_leaves_the_servers_memory(method, placement):
+    """Round 3 costs the liars their rows and nothing else; what they send later counts again."""
+    name, parameters = (
+        ("byz_vr_marina2", {"compressor": RAND, "p": 1.0}) if "whole" in method else (method, ENDS[method])
+    )
+    built, built_method = task(), METHODS.build({"name": name, **parameters}).build(TrimmedMean(f=B), 0.02)
+    worker, wire, down = built_method.worker, built_method.wire, built_method.down
+    engine = Simulated(built, worker, wire, Adversary(Hiccup(), built.cohort, B, placement), 3, down)
+    honest = Simulated(built, worker, wire, Adversary(ATTACKS.build("none"), built.cohort, B), 3, down)
+    x, state, clean = built.start(), None, None
+    for t in range(1, 7):
+        before = None if state is None else state.wire.server
+        x = x - 0.02 * t
+        seen, state = engine.exchange(state, x, t, lambda rows: rows[0], x)
+        whole, clean = honest.exchange(clean, x, t, lambda rows: rows[0], x)
+        assert seen.rows[: N - B].equal(whole.rows[: N - B])
+        assert state.wire.worker.equal(clean.wire.worker)
+        assert state.wire.server.isfinite().all()
+        if t == 3:
+            assert seen.rows[N - B :].isnan().any(dim=1).all()
+            assert state.wire.server[N - B :].equal(before[N - B :])
+        else:
+            assert seen.rows.isfinite().all()
+    assert state.wire.faults.tolist() == [0] * (N - B) + [1] * B
+    assert wire.report(state.wire) == {"malformed": B}
+    assert not state.wire.server[N - B :].equal(before[N - B :])
+
+
+def test_malformed_bytes_leave_the_servers_memory():
+    layout, wire, top = Layout.flat(D), EF21(TopK(k=2)), TopK(k=2)
+    rows = torch.randn(3, D, dtype=torch.float64, generator=stream(1))
+    state, link = wire.start(rows), Link(1, 0, layout)
+    sent, _, state = wire.send(state, rows, link)
+    good = [encode(top, row, layout, 64) for row in sent]
+    _, state = wire.receive(state, decode_all(top, good, layout, 64)[0], link)
+    broken, reasons = decode_all(top, [good[0][:-1], *good[1:]], layout, 64)
+    found, after = wire.receive(state, broken, link._replace(t=2))
+    assert list(reasons) == [0]
+    assert found[0].isnan().all()
+    assert found[1:].equal(2 * sent[1:])
+    assert after.server[0].equal(sent[0])
+    assert after.faults.tolist() == [1, 0, 0]
+
+
+def test_malformed_messages_are_counted_in_the_record():
+    found = run(spec(attack="nan", placement="message", attackers=2))
+    assert found.metrics["malformed"] == 6 * 2
+    assert run(spec(placement="message")).metrics["malformed"] == 0
+
+
+def test_more_malformed_messages_than_f_are_named():
+    found = run(spec(attack="nan", placement="state", attackers=3))
+    assert found.status == "no_majority"

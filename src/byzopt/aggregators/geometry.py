@@ -291,11 +291,15 @@ def close_pairs(product: Tensor) -> Tensor:
 
 def _origin(rows: Tensor, pivot: Tensor) -> Origin:
     """Norms are summed from the rows themselves: a short row far from the pivot keeps an exact norm."""
-    cross = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device)
-    norms, square = torch.zeros_like(cross), torch.zeros_like(cross[0])
-    for piece, block in linalg.column_blocks(rows, torch.float64):
-        p = pivot[piece].to(torch.float64)
-        cross += (block - p) @ p
-        norms += block.square().sum(dim=1)
-        square += p @ p
+    dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
+    cross, norms = linalg.lengths(rows, pivot, dtype)
+    if dtype != torch.float64 and not (norms.isfinite().all() and _kept(rows, norms)):
+        cross, norms = linalg.lengths(rows, pivot, torch.float64)
+    square = linalg.norm(pivot).square()
     return Origin(cross.cpu(), square.cpu(), norms.cpu())
+
+
+def _kept(rows: Tensor, norms: Tensor) -> bool:
+    """Whether no square of a row has vanished in float32."""
+    short = norms < _TINY
+    return not (short.any() and rows[short].any())

@@ -22,6 +22,7 @@ from byzopt.aggregators.expulsion import Expulsion, Roll
 from byzopt.aggregators.filters import At, Filter, Limits
 from byzopt.aggregators.majority import Middle
 from byzopt.aggregators.mean import Mean
+from byzopt.aggregators.sketch import sketched
 from byzopt.errors import require
 from byzopt.rng import stream
 from byzopt.theory.byzantine_epochs import Epoch
@@ -35,7 +36,8 @@ WIDE = 100  # parameters from which honest pairs lie sqrt(2) apart for one devia
 
 
 class Sums(NamedTuple):
-    """A `[n]` (float64) and B `[n, d]` about the medians' sums, x_1 `[d]`, Σ v² and Σ v²‖x - x_1‖²."""
+    """A `[n]` (float64) and B `[n, d]` (or its sketch `[n, k]`) about the medians' sums, x_1 `[d]`, Σ v²,
+    Σ v²‖x - x_1‖²."""
 
     a: Tensor
     b: Tensor
@@ -78,6 +80,9 @@ class Guard(Filter):
 
     A row that is not finite expels its worker at once and enters no sum. Nobody left: the aggregate is 0, the
     thresholds double, and the finite ones are tried again. `rule`: see `behind.combined`.
+
+    `sketch` keeps B as a secret random projection to so many numbers a worker (`sketch.sketched`), for its
+    test only: n x k numbers in place of n x d.
     """
 
     epochs: tuple[Epoch, ...]
@@ -91,9 +96,11 @@ class Guard(Filter):
     seed: int = 0
     n: int | None = None
     rule: Aggregator = Mean()
+    sketch: int | None = None
     batched = True
 
     def __post_init__(self) -> None:
+        require(self.sketch is None or self.sketch >= 1, "Parameter `sketch`", "be at least 1", self.sketch)
         ok = self.noise is None or (isfinite(self.noise) and self.noise >= 0)
         require(ok, "The noise bound V (`noise`)", "be finite and at least 0", self.noise)
         log_factor(1, 1, self.p_fail)
@@ -107,7 +114,9 @@ class Guard(Filter):
         device = x0.device
         number = torch.zeros((), dtype=torch.float64, device=device)
         count = torch.zeros((), dtype=torch.int64, device=device)
-        b = torch.zeros(n, x0.numel(), dtype=linalg.compute_dtype(x0.dtype), device=device)
+        b = torch.zeros(
+            n, min(self.sketch or x0.numel(), x0.numel()), dtype=linalg.compute_dtype(x0.dtype), device=device
+        )
         sums = Sums(number.expand(n).clone(), b, x0, number, number)
         return GuardState(Roll.all(n, device), sums, number, number + 1, count, count)
 
@@ -119,7 +128,7 @@ class Guard(Filter):
         state = _fresh(state, at.x) if k == 1 else state
         fit = majority.fit(rows)
         g, noise = self._gradients(state, rows, fit, at.t)
-        sums = _grown(state.sums, rows, fit, majority.take(rows, g.place), at.x, noise)
+        sums = self._grown(state.sums, rows, fit, majority.take(rows, g.place), at.x, noise)
         radii = self._radii(sums, noise, state.scale, epoch, k, rows.shape[-2])
         sound = majority.fit(sums.b)
         b = self._find(sums.b, sound, radii.b_select, at.t, "B")
@@ -170,6 +179,21 @@ class Guard(Filter):
         now = SAFE * wide * torch.where(middle.radius.isfinite(), middle.radius, 0)
         return middle, torch.maximum(now, state.noise * (1.0 if t <= SETTLE else FADE))
 
+    def _grown(self, sums: Sums, rows: Tensor, fit: Tensor, centre: Tensor, x: Tensor, noise: Tensor) -> Sums:
+        """The sums with this round's rows, about its median `centre` `[..., d]`. Unfit rows count as zero."""
+        sound = majority.sound(rows, fit).to(sums.b.dtype)
+        pivot = torch.where(centre.isfinite().all(dim=-1, keepdim=True), centre, 0).to(sums.b.dtype)
+        moves = sound - pivot.unsqueeze(-2)
+        offset = x.double() - sums.home.double()
+        energy = noise.square()
+        return Sums(
+            sums.a + majority.products(moves, offset),
+            sums.b + sketched(moves, self.sketch, self.seed),
+            sums.home,
+            sums.energy + energy,
+            sums.path + energy * offset.square().sum(dim=-1),
+        )
+
     def _find(self, rows: Tensor, fit: Tensor, radius: Tensor, t: int, what: str) -> Middle:
         finder = self.finder or ("random" if self.thresholds == "printed" else "medoid")
         if finder == "medoid":
@@ -209,19 +233,3 @@ def _fresh(state: GuardState, x: Tensor) -> GuardState:
     zeros = (torch.zeros_like(part) for part in (old.a, old.b, old.energy, old.path))
     a, b, energy, path = zeros
     return state._replace(sums=Sums(a, b, x, energy, path))
-
-
-def _grown(sums: Sums, rows: Tensor, fit: Tensor, centre: Tensor, x: Tensor, noise: Tensor) -> Sums:
-    """The sums with this round's rows, about its median `centre` `[..., d]`. Unfit rows count as zero."""
-    sound = torch.where(fit.unsqueeze(-1), rows, 0).to(sums.b.dtype)
-    pivot = torch.where(centre.isfinite().all(dim=-1, keepdim=True), centre, 0).to(sums.b.dtype)
-    moves = sound - pivot.unsqueeze(-2)
-    offset = x.double() - sums.home.double()
-    energy = noise.square()
-    return Sums(
-        sums.a + majority.products(moves, offset),
-        sums.b + moves,
-        sums.home,
-        sums.energy + energy,
-        sums.path + energy * offset.square().sum(dim=-1),
-    )

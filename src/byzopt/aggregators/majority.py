@@ -30,13 +30,30 @@ class Middle(NamedTuple):
 
 def fit(rows: Tensor) -> Tensor:
     """Which rows `[..., n, d]` are finite, and have a finite squared length: `[..., n]`."""
-    return linalg.norm(rows).isfinite()
+    return lengths(rows).isfinite()
+
+
+def lengths(rows: Tensor) -> Tensor:
+    """Euclidean lengths `[..., n]` in float64. On a CPU float32 rows are summed in float32, many times
+    faster, unless that overflows."""
+    if rows.dtype == torch.float32 and rows.device.type == "cpu":
+        quick: Tensor = torch.linalg.vector_norm(rows, dim=-1).double()
+        if quick.isfinite().all():
+            return quick
+    return linalg.norm(rows)
+
+
+def sound(rows: Tensor, fit: Tensor) -> Tensor:
+    """`rows` with zeros in place of those that are not fit; as they are where all are (asked on a CPU)."""
+    if rows.device.type == "cpu" and fit.all():
+        return rows
+    return torch.where(fit.unsqueeze(-1), rows, 0)
 
 
 def distances(rows: Tensor, fit: Tensor) -> Tensor:
     """Distances `[..., n, n]` in float64; infinite to and from rows that are not fit. Exact where n² d is
     small, so that equal rows are at distance 0; else from a centred Gram product."""
-    rows = torch.where(fit.unsqueeze(-1), rows, 0)
+    rows = sound(rows, fit)
     n, d = rows.shape[-2:]
     if n * n * d <= DIRECT:
         wide = rows.double()
@@ -77,11 +94,38 @@ def _drawn(rows: Tensor, fit: Tensor, radius: Tensor, order: list[int]) -> Middl
     for i in order:
         if not fit[i]:
             continue
-        dists = torch.where(fit, linalg.norm(rows - rows[i]).nan_to_num(nan=inf), inf)
+        dists = torch.where(fit, lengths(rows - rows[i]).nan_to_num(nan=inf), inf)
         middle = _middle(dists, torch.tensor(i, device=rows.device), radius)
         if middle.found:
             return middle
     return medoid(rows, fit, radius)
+
+
+def fullest(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generator) -> Middle:
+    """The first row, in random order, with at least n/2 rows within `radius`, itself included; where there is
+    none, the one with most, and `found` is False. O(n² d)."""
+    dists = distances(rows, fit)
+    n = rows.shape[-2]
+    rank = torch.empty(n, dtype=torch.int64)
+    rank[torch.randperm(n, generator=generator)] = torch.arange(n)
+    near = (dists <= radius[..., None, None]).sum(dim=-1)
+    # Enough is enough: among those the order decides, as it does among equals.
+    score = near.clamp_max((n + 1) // 2) * n - rank.to(near.device)
+    index = torch.where(fit, score, -n).argmax(dim=-1)
+    found = near.gather(-1, index.unsqueeze(-1)).squeeze(-1) * 2 >= n
+    of = dists.gather(-2, _row(index, dists)).squeeze(-2)
+    return Middle(index, of, _majority(of), found)
+
+
+def central(rows: Tensor, fit: Tensor) -> Middle:
+    """The row whose median distance to all rows, itself included, is least, and that distance as `radius`; of
+    an even number the mean of the middle two."""
+    dists = distances(rows, fit)
+    middles = middle_value(dists)
+    index = middles.argmin(dim=-1)
+    radius = middles.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+    of = dists.gather(-2, _row(index, dists)).squeeze(-2)
+    return Middle(index, of, radius, radius.isfinite())
 
 
 def products(rows: Tensor, vec: Tensor) -> Tensor:

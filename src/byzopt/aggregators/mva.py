@@ -20,10 +20,10 @@ class MVA(GeometricRule):
     """The mean of the n - f rows with the smallest variance Σ‖v_i - v̄‖². Exact.
 
     Branch and bound over which rows to drop, bounded from below by each row's distances to the rows kept and
-    half of those to its nearest free rows. It ends after at most `budget` bounds (0.1 ms each); n = 30, f =
-    10 takes about 1 000 on gaussian rows. Beyond the budget the best subset seen is used, whose variance is
-    at most twice the least (`subsets`). Ties, to nine digits: the subset found first, in an order fixed by
-    the distances and then the indices.
+    half of those to its nearest free rows. It ends after at most `budget` bounds (0.1 ms each), fewer where
+    n > 30; n = 30, f = 10 takes about 1 000 on gaussian rows. Beyond the budget the best subset seen is
+    used, whose variance is at most twice the least (`subsets`). Ties, to nine digits: the subset found
+    first, in an order fixed by the distances and then the indices.
 
     Needs 2 f < n; breakdown point f/n; κ unproved. Scale- and translation-equivariant. Cost: one Gram
     product and the search. Source: the minimum-variance rule compared with in Farhadkhani et al.,

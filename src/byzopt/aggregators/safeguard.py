@@ -21,20 +21,25 @@ from byzopt.aggregators.expulsion import Expulsion, Roll
 from byzopt.aggregators.filters import At, Filter
 from byzopt.aggregators.majority import Middle
 from byzopt.aggregators.mean import Mean
+from byzopt.aggregators.sketch import sketched
 from byzopt.errors import require
 from byzopt.rng import stream
 from byzopt.theory.safeguard import threshold
 
 Scale = Literal["raw", "normalised", "printed"]
+Measured = Literal["medoid", "window_end", "capped"]
 SETTLE = 10  # rounds of a window before thresholds measured in it are tested
 WIDE, NEAR, FAR = 100, 2.0, 3.0  # parameters from which c = 2 is wide enough, and c below it
+SPARE = 1e-3  # what `window_end` adds to a distance
 
 
 class Window(NamedTuple):
-    """Sums `[n, d]` of the window under way, and of the squared weights that they were taken with."""
+    """Sums `[n, d]` (or their sketch `[n, k]`) of the window under way, and of the squared weights that they
+    were taken with; the threshold that the windows before have left."""
 
     sums: Tensor
     weight: Tensor
+    limit: Tensor
 
 
 class SafeguardState(NamedTuple):
@@ -51,10 +56,19 @@ class Safeguard(Filter):
 
     S_i sums worker i's gradients over windows of `lengths` rounds that start afresh; S_med is a row of good
     with more than n/2 others within Th. Th is given (`limits_of`), or 8 V sqrt(T_w log(16 n T/p)) from
-    `noise` V; without either it is measured: max(floor, c s), s the majority radius of the medoid, in place
-    of 2 Th, from a window's tenth round on. `sums`: `raw`; `normalised`, divided by |good_k|, thresholds in
-    proportion; `printed`, with thresholds as they are. `reset` trusts all again when the longest window
-    starts afresh.
+    `noise` V. Without either it is `measured`:
+
+    - `medoid`: max(floor, c s) in place of 2 Th, s the majority radius of the medoid of this round's sums,
+      from a window's tenth round on.
+    - `window_end` (released by third parties): the distance of the (⌊n/2⌋+1)-th nearest sum to the median
+      when the window before ended, + 0.001, in place of 2 Th; before that `limits_of`, or no test. The median
+      is the first of good in random order with n/2 sums within it, or the one with most.
+    - `capped` (released by third parties): 2 c min(cap, s), s the least median distance of any sum to all,
+      with strict inequality; caps are `limits_of`. Good is rebuilt from all workers in every round.
+
+    `sums`: `raw`; `normalised`, divided by |good_k|, thresholds in proportion; `printed`, with thresholds as
+    they are. `reset` trusts all again when the longest window starts afresh. `sketch` keeps sums as a secret
+    random projection to so many numbers a worker (`sketch.sketched`).
 
     A row that is not finite expels its worker at once. `rule`: see `behind.combined`.
     """
@@ -71,6 +85,8 @@ class Safeguard(Filter):
     p_fail: float = 0.05
     seed: int = 0
     rule: Aggregator = Mean()
+    measured: Measured = "medoid"
+    sketch: int | None = None
     batched = True
 
     def __post_init__(self) -> None:
@@ -78,16 +94,22 @@ class Safeguard(Filter):
         require(good, "The windows of a safeguard", "be one or two, of at least 1 round", self.lengths)
         match = self.limits_of is None or len(self.limits_of) == len(self.lengths)
         require(match, "The thresholds of a safeguard", "be one for each window", self.limits_of)
-        require(self.c is None or self.c >= 1, "Parameter `c`", "be at least 1", self.c)
+        least = 0.5 if self.measured == "capped" else 1
+        require(self.c is None or self.c >= least, "Parameter `c`", f"be at least {least}", self.c)
+        require(self.sketch is None or self.sketch >= 1, "Parameter `sketch`", "be at least 1", self.sketch)
+        free = self.noise is None or self.measured == "medoid"
+        require(free, f"Thresholds {self.measured}", "be measured, without `noise`", self.noise)
         ok = self.noise is None or (isfinite(self.noise) and self.noise >= 0)
         require(ok, "The noise bound V (`noise`)", "be finite and at least 0", self.noise)
 
     def init(self, x0: Tensor, n: int) -> SafeguardState:
         self.rule.check(n)
         dtype = linalg.compute_dtype(x0.dtype)
-        blank = torch.zeros(n, x0.numel(), dtype=dtype, device=x0.device)
+        width = x0.numel() if self.sketch is None else min(self.sketch, x0.numel())
+        blank = torch.zeros(n, width, dtype=dtype, device=x0.device)
         zero = torch.zeros((), dtype=torch.float64, device=x0.device)
-        windows = tuple(Window(blank, zero) for _ in self.lengths)
+        first = self.limits_of or (inf,) * len(self.lengths)
+        windows = tuple(Window(blank, zero, zero + limit) for limit in first)
         return SafeguardState(Roll.all(n, x0.device), windows, zero.long())
 
     def preview(self, state: SafeguardState, rows: Tensor, at: At) -> Tensor:
@@ -97,16 +119,19 @@ class Safeguard(Filter):
         fit, roll = majority.fit(rows), state.roll
         if self.reset and at.t > 1 and self._age(max(self.lengths), at.t) == 1:
             roll = roll._replace(good=torch.ones_like(roll.good))
+        trusted = roll.good & fit
+        anew = self.measured == "capped"
+        roll = roll._replace(good=torch.ones_like(roll.good)) if anew else roll
         present = roll.good & fit
         share = 1 / roll.good.sum(dim=-1).clamp_min(1).double()
         windows, kept, misses = [], present, state.misses
         for place, window in enumerate(state.windows):
             age = self._age(self.lengths[place], at.t)
             after = self._added(window, rows, present, share, age)
-            passed, found = self._passed(after, present, place, age, at.t)
-            windows.append(after)
+            passed, found, limit = self._passed(after, present, place, age, at.t)
+            windows.append(after._replace(limit=limit))
             kept, misses = kept & passed, misses + (~found).long()
-        aggregate = combined(self.rule, rows, present, fit, True, at.t)
+        aggregate = combined(self.rule, rows, trusted, fit, True, at.t)
         roll = roll.keep(kept, at.t, (~fit, torch.zeros_like(fit), ~kept))
         return aggregate, SafeguardState(roll, tuple(windows), misses)
 
@@ -123,15 +148,29 @@ class Safeguard(Filter):
 
     def _added(self, window: Window, rows: Tensor, present: Tensor, share: Tensor, age: int) -> Window:
         weight = torch.ones_like(share) if self.sums == "raw" else share
-        sound = torch.where(present.unsqueeze(-1), rows, 0).to(window.sums.dtype)
-        added = sound * weight[..., None, None].to(sound.dtype)
+        sound = majority.sound(rows, present).to(window.sums.dtype)
+        weighted = sound if self.sums == "raw" else sound * weight[..., None, None].to(sound.dtype)
+        added = sketched(weighted, self.sketch, self.seed)
         if age == 1:
-            return Window(added, weight.square())
-        return Window(window.sums + added, window.weight + weight.square())
+            return Window(added.clone(), weight.square(), window.limit)
+        return Window(window.sums + added, window.weight + weight.square(), window.limit)
 
-    def _passed(self, window: Window, present: Tensor, place: int, age: int, t: int) -> tuple[Tensor, Tensor]:
-        """Who passes this window's test, and whether there was a median to test against."""
+    def _passed(
+        self, window: Window, present: Tensor, place: int, age: int, t: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Who passes this window's test, whether there was a median to test against, the limit it leaves."""
         fit = present & majority.fit(window.sums)
+        if self.measured == "window_end":
+            middle = majority.fullest(window.sums, fit, window.limit, stream(self.seed, "vmed", place, t))
+            ended = age == self.lengths[place]
+            after = torch.where(middle.radius.isfinite(), middle.radius + SPARE, window.limit)
+            passed = middle.dists <= window.limit.unsqueeze(-1)
+            return passed, middle.found, after if ended else window.limit
+        if self.measured == "capped":
+            middle = majority.central(window.sums, fit)
+            limit = 2 * (self.c or 1.0) * torch.minimum(window.limit, middle.radius)
+            near = middle.dists < limit.unsqueeze(-1)
+            return near | ~middle.found.unsqueeze(-1), middle.found, window.limit
         # Weights are 1 or near 1/n: their root mean square turns thresholds of raw sums into those of these.
         scale = (window.weight / age).sqrt() if self.sums == "normalised" else torch.ones_like(window.weight)
         if self.limits_of is None and self.noise is None:
@@ -145,7 +184,7 @@ class Safeguard(Filter):
             settled = True
         found = middle.radius.isfinite()
         passed = (middle.dists <= limit.unsqueeze(-1)) | ~found.unsqueeze(-1)
-        return (passed if settled else torch.ones_like(passed)), middle.found & found
+        return (passed if settled else torch.ones_like(passed)), middle.found & found, window.limit
 
     def _limit(self, place: int, n: int) -> float:
         if self.limits_of is not None:

@@ -20,12 +20,13 @@ class SMEA(GeometricRule):
     """The mean of the n - f rows whose covariance matrix has the smallest largest eigenvalue.
 
     Eigenvalues are those of n x n Gram matrices, solved exactly; nothing is drawn. Branch and bound over
-    which rows to drop ends after at most `budget` bounds (0.3 ms each at n = 30). That proves the optimum for
-    all n <= 12, for n = 20, f = 5, and at n = 30, f = 10 when the attack is visible in few directions. Beyond
-    the budget, as on 30 gaussian rows of a thousand coordinates, the best subset seen is used, because an
-    error would stop a training run for want of the last few per cent: its eigenvalue is at most
-    2 min(d, n - f - 1) times the least (`subsets`), and it depends on the rows alone, not on time. Ties, to
-    nine digits: the subset found first, in an order fixed by the distances and then the indices.
+    which rows to drop ends after at most `budget` bounds (0.3 ms each at n = 30), fewer where n > 30. That
+    proves the optimum for all n <= 12, for n = 20, f = 5, and at n = 30, f = 10 when the attack is visible
+    in few directions. Beyond the budget, as on 30 gaussian rows of a thousand coordinates, the best subset
+    seen is used, because an error would stop a training run for want of the last few per cent: its
+    eigenvalue is at most 2 min(d, n - f - 1) times the least (`subsets`), and it depends on the rows alone,
+    not on time. Ties, to nine digits: the subset found first, in an order fixed by the distances and then
+    the indices.
 
     Needs 2 f < n; breakdown point f/n. No κ is claimed here (the paper's is in terms of the largest
     eigenvalue of the honest covariance). Scale- and translation-equivariant. Cost: one Gram product and the

@@ -16,11 +16,12 @@ def command(
     target: Annotated[
         str | None, typer.Option(metavar="FIGURE=VALUE", help="For costs to a target, as accuracy=0.9.")
     ] = None,
+    bound: Annotated[bool, typer.Option("--bound", help="With what theory promises of each run.")] = False,
 ) -> int:
     """Draw curves, heat maps and tables of a store's runs, each as PNG, SVG and CSV."""
     from byzopt.reports.study import make
 
-    report = make(store, _target(target))
+    report = make(store, _target(target), bound)
     place = out or store / "report"
     made = report.save(place, html)
     _print(report.sheets)

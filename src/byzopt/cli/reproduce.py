@@ -29,6 +29,9 @@ def command(
         typer.Option(help="Labels that a cell must all have, as quartic,BF,as-released. May be repeated."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and how long.")] = False,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Run nothing: tables and page from what is stored.")
+    ] = False,
     store: Annotated[Path, typer.Option(help="Directory of all runs.")] = Path(DEFAULT_STORE),
     out: Annotated[
         Path | None,
@@ -60,10 +63,11 @@ def command(
     whole = load_reproduction(name)
     it = on_device(whole.chosen(cells or (), _numbers(seeds), quick), device)
     whole = whole.chosen(cells or (), _numbers(seeds))
-    todo = plans(it, store, retry)
+    todo = [] if stored else plans(it, store, retry)
     if quick:
         _left_out(whole, it)
-    _estimate(todo)
+    if not stored:
+        _estimate(todo)
     if dry_run:
         return 0
     if not _played(todo, jobs, retry):
@@ -120,7 +124,7 @@ def _played(todo: list[Plan], jobs: int | None, retry: bool) -> bool:
 
 def _told(account: Account, out: Path, as_json: bool) -> int:
     from byzopt.reports.reproduction import results, save
-    from byzopt.reports.reproduction_page import columns, row, summary, titled
+    from byzopt.reports.reproduction_page import columns, fit_columns, fit_row, row, summary, titled
 
     made = save(account, out)
     if as_json:
@@ -128,15 +132,22 @@ def _told(account: Account, out: Path, as_json: bool) -> int:
     else:
         for part in account.reproduction.parts:
             lines = [line for line in account.lines if line.part is part]
-            body = [columns(part), *map(row, lines)]
-            widths = [max(map(len, column)) for column in zip(*body, strict=True)]
+            fits = [one for one in account.fitted if one.part is part]
             print(f"\n{titled(part)}")
-            for texts in body:
-                padded = [text.ljust(width) for text, width in zip(texts, widths, strict=True)]
-                print("  ".join(padded).rstrip())
+            if fits:
+                _table([fit_columns(), *map(fit_row, fits)])
+                print(summary(fits) + "\n")
+            _table([columns(part), *map(row, lines)])
             print(summary(lines))
         print(f"\n{len(made)} files in {out}")
     return 1 if any(one.outcome.status == "error" for found in account.found.values() for one in found) else 0
+
+
+def _table(body: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
+    for texts in body:
+        padded = [text.ljust(width) for text, width in zip(texts, widths, strict=True)]
+        print("  ".join(padded).rstrip())
 
 
 def _time(seconds: float) -> str:

@@ -57,6 +57,7 @@ def crossed(
         sent = torch.where(liars, forged, sent)
     rows = wire.receive(sent)
     if adversary.placement == "free":
-        rows = torch.where(liars, speak(meant), rows)
+        spoken = speak(meant)
+        rows = spoken if rows is meant else torch.where(liars, spoken, rows)
         wire.adopt(rows)
     return rows

@@ -51,8 +51,10 @@ class Snapshot(NamedTuple):
 
     def report(self) -> dict[str, float]:
         """Figures that need no task: norm of the aggregate, the ledger (`LEDGER`, per worker so far), and
-        what the server's step and its rule report (for instance how often a zero aggregate gave no step)."""
+        what the server's step, rule and end of the wire report (for instance how often a zero aggregate gave
+        no step, or how many messages were malformed)."""
         own = self.method.step.report(self.state.step) | self.method.filter.report(self.state.filter)
+        own |= self.method.wire.report(self.state.engine.wire) if self.state.engine is not None else {}
         return own | {
             "aggregate_norm": float(linalg.norm(self.aggregate)),
             **dict(zip(LEDGER, self.state.ledger, strict=True)),

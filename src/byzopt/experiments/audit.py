@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.filters import At, Filter
+from byzopt import linalg
+from byzopt.aggregators.expulsion import Expulsion
+from byzopt.aggregators.filters import At, Filter, Limits
 from byzopt.engines import rounds
 from byzopt.errors import TooManyFaults
 from byzopt.experiments.estimates import Pair, best_pair, estimate, pairs
 from byzopt.experiments.ready import Plan, prepare, threads_for
 from byzopt.experiments.spec import Spec
+from byzopt.experiments.trial import FAR
 from byzopt.methods import METHODS, MethodRecipe
 from byzopt.tasks import Task
 from byzopt.theory.promise import Constants, Promise
@@ -82,6 +85,15 @@ class Watched(Filter):
     def preview(self, state: Any, rows: Tensor, at: At) -> Tensor:
         return self.inner.preview(state, rows, at)
 
+    def limits(self, state: Any, at: At) -> Limits | None:
+        return self.inner.limits(state, at)
+
+    def report(self, state: Any) -> dict[str, float]:
+        return self.inner.report(state)
+
+    def expelled(self, state: Any) -> tuple[Expulsion, ...]:
+        return self.inner.expelled(state)
+
 
 def noted(t: int, honest: Tensor, g: Tensor) -> Round:
     """The figures of a round from its honest rows `[h, d]` and the aggregate `[d]`."""
@@ -97,8 +109,8 @@ def noted(t: int, honest: Tensor, g: Tensor) -> Round:
 def audit(spec: Spec, last: int | None = None) -> Audit:
     """Run a spec (its variants left out) for `last` rounds (default: its own) and look at every round.
 
-    Errors: `InvalidInput` as for a run. A run without a majority, or one that leaves finite numbers, is
-    audited up to there, and `message` says so.
+    Errors: `InvalidInput` as for a run. A run without a majority, or one that diverges, is audited up to
+    there, and `message` says so.
     """
     task = spec.task.build(spec.cohort, spec.seed)
     method = spec.method.build(spec.rule, spec.lr, spec.rounds)
@@ -109,12 +121,13 @@ def audit(spec: Spec, last: int | None = None) -> Audit:
     )
     watched.seen.clear()  # round 1 is played again
     visited, message = [], ""
+    bound = FAR * (1 + float(linalg.norm(task.start())))
     with threads_for(task):
         try:
             for snapshot in rounds(ready.method, ready.engine, ready.start, last):
-                if not bool(snapshot.x.isfinite().all()):
+                if not float(linalg.norm(snapshot.x)) <= bound:
                     watched.seen.pop()
-                    message = f"the iterate is not finite after round {snapshot.state.t}"
+                    message = f"the iterate left every reasonable range in round {snapshot.state.t}"
                     break
                 if snapshot.state.t % max(1, last // POINTS) == 0:
                     visited.append(snapshot.asked)

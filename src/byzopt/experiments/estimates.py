@@ -71,7 +71,7 @@ def estimate(
     points = [*_between(task, lowest), *visited]
     found: dict[str, Any] = _heterogeneity(task, points, known.kappa_squared)
     found |= _curvature(task, points, lowest, seed)
-    found |= _noise(task, points)
+    found |= _noise(task, points) | {"passes": task.passes}
     if lowest is not None:
         start = task.start()
         found["gap"] = max(0.0, task.objective(start)[0] - lowest.value)
@@ -201,7 +201,7 @@ def _generalised(norms: Sequence[float], lengths: Sequence[float]) -> dict[str, 
 
 
 def _noise(task: Task, points: Sequence[Tensor]) -> dict[str, float]:
-    """σ, V and the mean-squared smoothness of sample gradients, over a few draws."""
+    """σ, V and the mean-squared smoothness of minibatch gradients, over a few draws."""
     honest = list(task.cohort.honest)
     squares, longest, smooth = [0.0], 0.0, 0.0
     for t in range(1, DRAWS + 1):

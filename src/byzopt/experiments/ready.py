@@ -17,7 +17,7 @@ from byzopt.methods import Method
 from byzopt.servers import Site
 from byzopt.tasks import Task
 
-SMALL = 1 << 22  # numbers in a round's rows below which one thread is taken
+SMALL = 1 << 21  # numbers in a round's rows below which one thread is taken
 
 
 class Plan(NamedTuple):

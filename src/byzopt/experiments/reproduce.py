@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from statistics import fmean
 from time import perf_counter
 from typing import Any
 
+from byzopt.experiments.fits import Fitted, fitted
 from byzopt.experiments.reproduction import Cell, Measure, Part, Reproduction
 from byzopt.experiments.running import prepared
 from byzopt.experiments.spec import Spec
@@ -33,11 +35,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Account:
-    """What a store holds of a reproduction: the runs of each cell by part, and every line of its tables."""
+    """What a store holds of a reproduction: each cell's runs by part, the lines of its tables, the fits."""
 
     reproduction: Reproduction
     found: dict[tuple[str, str, tuple[str, ...]], list[Found]]
     lines: tuple[Line, ...]
+    fitted: tuple[Fitted, ...] = ()
 
     def of(self, part: Part, cell: Cell) -> list[Found]:
         """The stored runs of a cell."""
@@ -57,7 +60,7 @@ def play(plan: Plan, **options: Any) -> Swept:
 def account(reproduction: Reproduction, store: str | Path) -> Account:
     """The tables of a reproduction, made from stored runs alone."""
     shelf = Shelf(Path(store))
-    found, lines = {}, []
+    found, lines, fits = {}, list[Line](), list[Fitted]()
     for part in reproduction.parts:
         specs = _specs(part)
         for cell in part.cells:
@@ -71,7 +74,9 @@ def account(reproduction: Reproduction, store: str | Path) -> Account:
             for measure in part.measures:
                 values = {one.seed: measured(measure, one.outcome) for one in here}
                 lines.append(judged(part, cell, measure, values, len(part.seeds) - len(here)))
-    return Account(reproduction, found, tuple(lines))
+        told = [line for line in lines if line.part is part]
+        fits += [one for fit in part.fits for one in fitted(part, fit, told)]
+    return Account(reproduction, found, tuple(lines), tuple(fits))
 
 
 def measured(measure: Measure, outcome: Outcome) -> float | None:
@@ -82,6 +87,8 @@ def measured(measure: Measure, outcome: Outcome) -> float | None:
     match measure.how:
         case "final":
             value: float | None = series[-1][1]
+        case "tail":
+            value = fmean(value for _, value in series[-int(measure.at) :])
         case "least":
             value = min(value for _, value in series)
         case "at":
@@ -106,6 +113,7 @@ def seconds_left(plan: Plan, clock: Callable[[], float] = perf_counter) -> float
 def _timed(spec: Spec, clock: Callable[[], float]) -> tuple[float, float]:
     """Seconds for a round and for a measurement."""
     ready = prepared(spec, {})
+    ready.task.measure(ready.task.start())  # may solve for an optimum, once
     began = clock()
     ready.task.measure(ready.task.start())
     a_look, began = clock() - began, clock()

@@ -17,15 +17,16 @@ from byzopt.experiments.sweeps.sweep import Sweep
 from byzopt.registry import decode
 
 Kind = Literal["printed", "chaotic", "bimodal", "unprinted"]
-How = Literal["final", "least", "at", "first_below"]
+How = Literal["final", "tail", "least", "at", "first_below"]
+FitHow = Literal["slope", "crossing", "least"]
 
 
 @dataclass(frozen=True)
 class Measure:
     """What is read off a run's records: `figure` times `scale`, called `name`.
 
-    `how`: its "final" value, the "least" one, the one "at" round `at`, or the first round at which it is
-    "first_below" `at` (unscaled).
+    `how`: its "final" value, the mean over the "tail" of the last `at` records, the "least" one, the one "at"
+    round `at`, or the first round at which it is "first_below" `at` (unscaled).
     """
 
     name: str
@@ -51,8 +52,42 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """What a fit should give for the cells with these labels on the axes that it leaves: `value`, or less."""
+
+    at: tuple[str, ...]
+    value: float
+    or_less: bool = False
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A number made of several cells, of all those that agree on every axis but `over`.
+
+    `how`, of the means over seeds of `measure` (default: the first): their log-log "slope" by size, the
+    labels of `over` being numbers; the size of the "crossing" of `level`, between two sizes on log axes; or
+    the "least" of them. With `then`, the log-log slope of those numbers by the sizes of that axis.
+    `tolerance` and `relative`, a share of the expected value, are the verdict's room.
+    """
+
+    name: str
+    over: str
+    how: FitHow = "slope"
+    measure: str = ""
+    level: float = 0.0
+    then: str = ""
+    printed: tuple[Expected, ...] = ()
+    tolerance: float = 0.25
+    relative: float = 0.0
+    digits: int = 2
+
+
+@dataclass(frozen=True)
 class Quick:
-    """What `--quick` runs of a part: fewer seeds, other settings, some cells; `skip` leaves it all out."""
+    """What `--quick` runs of a part: fewer seeds, other settings, some cells; `skip` leaves it all out.
+
+    Settings of `spec` that are no tables go before what labels and cells set.
+    """
 
     skip: bool = False
     seeds: tuple[int, ...] = ()
@@ -68,9 +103,10 @@ class Part:
     `{attack = "bit_flip"}`; `by_seed` maps a label to settings by seed, on top. `spec` (on `base`) is what
     all runs share. The paper's deviations have divisor k - `ddof` for `runs` runs. `tolerance`, in the
     measure's unit, and `relative`, a share of the printed value, are room that the verdict gives beyond the
-    spread over seeds. `beside` names whose numbers stand beside ours. `show`: the figures whose
-    curves are drawn, a chart for each combination of all axes but the last; with `map`, a heat map of the
-    first measure over the last two axes. `shortened`: not the paper's protocol, so that no verdict is due.
+    spread over seeds. `fits` are numbers made of several cells. `beside` names whose numbers stand beside
+    ours. `show`: the figures whose curves are drawn, a chart for each combination of all axes but the last,
+    and for each of `against`: rounds, or another figure of records; with `map`, a heat map of the first
+    measure over the last two axes. `shortened`: not the paper's protocol, so that no verdict is due.
     """
 
     name: str
@@ -88,9 +124,11 @@ class Part:
     ddof: int = 0
     tolerance: float = 0.0
     relative: float = 0.0
+    fits: tuple[Fit, ...] = ()
     beside: str = "paper"
     mode: float = 0.0
     show: tuple[str, ...] = ()
+    against: tuple[str, ...] = ("rounds",)
     map: bool = False
     together: int = 16
     quick: Quick = Quick()
@@ -104,6 +142,10 @@ class Part:
             for axis, label in zip(self.axes, cell.at, strict=True):
                 if label not in self.choices[axis]:
                     raise unknown(axis, label, list(self.choices[axis]))
+        for fit in self.fits:
+            for axis in filter(None, (fit.over, fit.then)):
+                if axis not in self.axes:
+                    raise unknown("axis", axis, list(self.axes))
 
     def point(self, cell: Cell, seed: int) -> Point:
         """The settings of one run of a cell."""
@@ -204,9 +246,23 @@ def _part(data: Mapping[str, Any]) -> Part:
     where = f"part {data.get('name', '?')}"
     measures = tuple(decode(Measure, one, where) for one in data.get("measures", ()))
     cells = tuple(_cell(one, measures, where) for one in data.get("cells", ()))
-    quick = decode(Quick, data.get("quick", {}), where)
-    plain = {key: value for key, value in data.items() if key not in ("measures", "cells", "quick")}
-    return decode(Part, plain | {"measures": measures, "cells": cells, "quick": quick}, where)
+    short = data.get("quick", {})
+    quick = decode(Quick, short | ({"seeds": _seeds(short["seeds"])} if "seeds" in short else {}), where)
+    fits = tuple(_fit(one, where) for one in data.get("fits", ()))
+    seeds = _seeds(data.get("seeds", (0,)))
+    read = {"measures": measures, "cells": cells, "quick": quick, "fits": fits, "seeds": seeds}
+    plain = {key: value for key, value in data.items() if key not in read}
+    return decode(Part, plain | read, where)
+
+
+def _seeds(told: Any) -> Any:
+    """Seeds as a declaration names them: one by one, or how many from 0."""
+    return tuple(range(told)) if isinstance(told, int) else told
+
+
+def _fit(data: Mapping[str, Any], where: str) -> Fit:
+    expected = tuple(decode(Expected, one, where) for one in data.get("printed", ()))
+    return decode(Fit, dict(data) | {"printed": expected}, where)
 
 
 def _cell(data: Mapping[str, Any], measures: Sequence[Measure], where: str) -> Cell:
@@ -223,7 +279,9 @@ def _quick(part: Part) -> Part:
     quick = part.quick
     short = replace(part, spec=merge(part.spec, quick.spec), seeds=quick.seeds or part.seeds)
     short = replace(short, shortened=part.shortened or bool(quick.spec))
-    return replace(short, cells=_kept(part, quick.cells)) if quick.cells else short
+    own = {key: value for key, value in quick.spec.items() if not isinstance(value, Mapping)}
+    cells = _kept(part, quick.cells) if quick.cells else part.cells
+    return replace(short, cells=tuple(replace(cell, set={**cell.set, **own}) for cell in cells))
 
 
 def _kept(part: Part, wanted: Sequence[str]) -> tuple[Cell, ...]:

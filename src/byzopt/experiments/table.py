@@ -136,7 +136,7 @@ def _usual(name: str, f: int) -> Mapping[str, Any]:
 
 
 def _of(path: Path, records: bool) -> Iterator[Row]:
-    for own, outcome in runs_in(path):
+    for _, own, outcome in runs_in(path):
         if records:
             del own["seconds"]  # of the whole run, and of no record
             yield from (own | {"t": int(record["t"])} | _figures(record) for record in outcome.records)
@@ -144,8 +144,8 @@ def _of(path: Path, records: bool) -> Iterator[Row]:
             yield own | _figures(outcome.metrics)
 
 
-def runs_in(path: Path) -> Iterator[tuple[Row, Outcome]]:
-    """A run's directory: settings and outcome of the run, and of its variants. Errors: `DAMAGE`."""
+def runs_in(path: Path) -> Iterator[tuple[Spec, Row, Outcome]]:
+    """A run's directory: spec, settings and outcome of the run, and of its variants. Errors: `DAMAGE`."""
     result = read_result(path)
     spec = Spec.of(read(path / SPEC))
     if spec.id != result["id"]:
@@ -155,7 +155,7 @@ def runs_in(path: Path) -> Iterator[tuple[Row, Outcome]]:
         outcome = outcomes[name]
         own: Row = {"run": path.name} | ({"variant": name} if spec.compare else {}) | settings(variant)
         own |= {"status": str(outcome.status), "message": outcome.message, "rounds_run": outcome.rounds}
-        yield own | {"seconds": outcome.seconds}, outcome
+        yield variant, own | {"seconds": outcome.seconds}, outcome
 
 
 def _figures(record: Mapping[str, float]) -> Row:

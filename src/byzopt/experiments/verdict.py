@@ -68,10 +68,10 @@ def _verdict(line: Line, missing: int) -> str:
     if cell.kind == "bimodal" and line.printed and not lost and not part.shortened:
         above = sum(value > part.mode for value in line.known)
         return f"bimodal: {above} of {len(line.known)} above {part.mode:g}"
-    if lost:
-        return f"no value in {lost} of {len(line.values)} runs"
     if part.shortened:
         return "shortened, not compared"
+    if lost:
+        return f"no value in {lost} of {len(line.values)} runs"
     if line.printed is None or line.mean is None:
         return "nothing printed"
     if cell.kind == "chaotic":

@@ -4,6 +4,7 @@ from byzopt.kernels.blend import blend, blends
 from byzopt.kernels.columns import Plan, columns, reduces
 from byzopt.kernels.gram import gram
 from byzopt.kernels.jit import available, disabled, usable
+from byzopt.kernels.lengths import lengths
 from byzopt.kernels.networks import network
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "columns",
     "disabled",
     "gram",
+    "lengths",
     "network",
     "reduces",
     "usable",

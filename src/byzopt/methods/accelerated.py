@@ -5,8 +5,10 @@
 
 Symbols: L smoothness, μ strong convexity, s = √(μ/L); ζ² = κ G², α = κ B². Assumptions of the theorems: full
 gradients, (f, κ)-robust rule, (G, B)-heterogeneity; α of order s for acceleration. All memory is the
-server's. Theory: `byzopt.theory.inexact`; the exact recursion of the paper's theorem is not known to us, and
-the schemes and constants here are those of Theorems B and B2 there.
+server's. Under attacks that shift all liars alike (ALIE, IPM) measured floors grow with f by a power between
+1 and 2, the bound's κ by 1: it is for the worst attack. Theory: `byzopt.theory.inexact`; the exact recursion
+of the paper's theorem is not known to us, and the schemes and constants here are those of Theorems B and B2
+there.
 """
 
 from __future__ import annotations
@@ -76,6 +78,10 @@ class NAG(MethodRecipe):
     lr = 1/L in theory; `mu` should be at most the true μ. τ = 0.22 √(μ lr), for α <= min(1/8, 0.99 s). Where
     the relative error is larger (up to 1/8), give it as `alpha`: τ = min(0.22 s, μ lr/(5α)), the small-τ
     variant, whose rate falls from s to descent's μ/L. `tau` sets τ by hand.
+
+    That α of order s is the limit is no slack of the proof: errors that turn the gradient by a right angle,
+    e = √α ∇f rotated, make the plain scheme unstable from an α proportional to s on; the small-τ variant and
+    PIGS bear them.
     """
 
     mu: float = 0.01

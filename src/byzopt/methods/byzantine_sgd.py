@@ -11,7 +11,7 @@ Theory: `byzopt.theory.byzantine_sgd`, `byzantine_epochs`, `byzantine_limits`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Literal
 
@@ -21,11 +21,13 @@ from byzopt.errors import InvalidInput, require
 from byzopt.methods.base import METHODS, Method, MethodRecipe
 from byzopt.servers import ProjectedStep
 from byzopt.theory import byzantine_sgd as theory
-from byzopt.theory.byzantine_epochs import Curved, Epoch, Lengths, within
+from byzopt.theory.byzantine_epochs import Curved, Epoch, Lengths, doubling, within
 from byzopt.theory.byzantine_sgd import Error2, Rule, Setting
 from byzopt.theory.promise import Constants, Promise
 from byzopt.wire import Direct
 from byzopt.workers import Plain
+
+ROUNDING = 1 + 1e-9
 
 
 @METHODS.register("byzantine_sgd")
@@ -40,9 +42,19 @@ class ByzantineSGD(MethodRecipe):
     `random` as in the paper (and by default with `printed`), drawn with `seed`. `mean_over_good` divides by
     |good|, not n. `average`: `smooth` answers with the mean of x_2 .. x_{T+1}, `nonsmooth` of x_1 .. x_T.
 
+    `sketch` keeps the sums B as a secret random projection to so many numbers a worker, for their test alone:
+    256 to 1024 in place of d where memory is short. `seed` draws it.
+
     `lr` is the step γ. With `epochs` (`theory` or `practical` lengths, the latter with `c`) it multiplies the
     schedule's γ_s, and `mu`, V, D, `L` (smooth) or `M` (non-smooth), n and f must be known; a spec fills in
-    the last two. `error2` is the constant of the last term in the theorems.
+    the last two.
+
+    Where T is not known, `epochs = "doubling"` restarts at the answer so far after `first` rounds, then after
+    2 `first` more, and so on, with steps `lr`, `lr`/√2, `lr`/2 ...: nothing hangs on the number of rounds.
+    Where D is not known either, `grow` takes `diameter` as a guess: at each restart the ball's radius becomes
+    twice the largest distance seen from the centre if that is more, and the A test adapts to the path.
+
+    `error2` is the constant of the last term in the theorems.
 
     The guard is the defence, and a spec's `rule` is `mean`. Another rule combines the rows of those who pass
     in place of their mean (not in the paper): for it the expelled are missing, which counts against its f.
@@ -59,12 +71,15 @@ class ByzantineSGD(MethodRecipe):
     vmed: Finder | None = None
     mean_over_good: bool = False
     average: Literal["smooth", "nonsmooth"] = "smooth"
-    epochs: Literal["none", "theory", "practical"] = "none"
+    epochs: Literal["none", "theory", "practical", "doubling"] = "none"
+    first: int = 100
+    grow: bool = False
     c: float = 128.0
     mu: float | None = None
     L: float | None = None
     M: float | None = None
     error2: Error2 = "triangle"
+    sketch: int | None = None
     seed: int = 0
     n: int | None = None
     f: int | None = None
@@ -74,6 +89,13 @@ class ByzantineSGD(MethodRecipe):
         require(ball, "Parameter `diameter` of byzantine_sgd", "be finite and positive", self.diameter)
         noise = self.noise is None or (isfinite(self.noise) and self.noise >= 0)
         require(noise, "Parameter `noise` of byzantine_sgd", "be finite and at least 0", self.noise)
+        counts = {"sketch": self.sketch, "first": self.first}
+        for name, count in counts.items():
+            good = count is None or count >= 1
+            require(good, f"Parameter `{name}` of byzantine_sgd", "be at least 1", count)
+        needs = not self.grow or (self.epochs == "doubling" and self.diameter is not None)
+        rule = 'have epochs = "doubling" and a first `diameter`'
+        require(needs, "A ball that grows (`grow`)", rule, f"{self.epochs}, {self.diameter}")
         require(0 < self.p_fail < 1, "Parameter `p_fail`", "lie in (0, 1)", self.p_fail)
         require(isfinite(self.c) and self.c > 0, "Parameter `c`", "be finite and positive", self.c)
 
@@ -82,7 +104,7 @@ class ByzantineSGD(MethodRecipe):
             raise InvalidInput("The number of rounds of byzantine_sgd should be given. Found none.")
         plan = self.plan(lr, rounds)
         guard = Guard(
-            plan,
+            tuple(epoch._replace(radius=inf) for epoch in plan) if self.grow else plan,
             self.noise,
             self.thresholds,
             self.p_fail,
@@ -93,13 +115,17 @@ class ByzantineSGD(MethodRecipe):
             self.seed,
             self.n,
             rule,
+            self.sketch,
         )
-        return Method(Plain(), Direct(), guard, ProjectedStep(plan, self.average == "smooth"))
+        return Method(Plain(), Direct(), guard, ProjectedStep(plan, self.average == "smooth", self.grow))
 
     def plan(self, lr: float, rounds: int) -> tuple[Epoch, ...]:
-        """The run's epochs: one of all rounds with step `lr`, or as many as they hold."""
+        """The epochs: one of all rounds with step `lr`, as many as they hold, or ever longer ones."""
+        radius = inf if self.diameter is None else self.diameter
         if self.epochs == "none":
-            return (Epoch(rounds, inf if self.diameter is None else self.diameter, lr),)
+            return (Epoch(rounds, radius, lr),)
+        if self.epochs == "doubling":
+            return doubling(self.first, radius, lr)
         lengths: Lengths = self.epochs
         found = within(self._curved(), rounds, lengths, self.error2, self.c)
         return tuple(epoch._replace(step=lr * epoch.step) for epoch in found)
@@ -116,32 +142,78 @@ class ByzantineSGD(MethodRecipe):
         )
 
     def promise(self, known: Constants) -> Promise | None:
-        """Theorem 3.2 (smooth) or 3.3 with the step that minimises its bound; the floor is 0 in T.
+        """Theorem 3.2 (smooth) or 3.3 with the step that minimises its bound; the floor is 0 in T. With
+        `epochs` the same of the last epoch, which holds for lengths of theory.
 
-        `bound` needs V, D and L (or M); lies on f(x̄) - f*, with probability 1 - p_fail.
+        `bound` needs V, D and L (or M), the method's own where it has them; it lies on f(x̄) - f*, with
+        probability 1 - p_fail.
         """
         smooth = self.average == "smooth"
         theorem = f"arXiv:1803.08917, Theorem {'3.2' if smooth else '3.3'}"
+        if self._shrinks:
+            theorem = f"arXiv:1803.08917, Theorem {'3.4' if smooth else '3.5'}, schedule derived"
+        own = replace(self, n=known.n, f=known.f, noise=_first(self.noise, known.bound))
+        own = replace(own, diameter=_first(self.diameter, known.diameter or None))
         steep = known.lipschitz if smooth else known.gradient
-        noise = known.bound if known.bound is not None else self.noise
-        radius = known.diameter if known.diameter is not None else self.diameter
-        needed = {"bound (V)": noise, "diameter (D)": radius}
-        needed |= {"lipschitz (L)" if smooth else "gradient (M)": steep}
-        missing = [name for name, value in needed.items() if not value and (name[0] != "b" or value is None)]
-        if 2 * known.f >= known.n:
-            missing.append("2 f < n")
-        if known.zeta:
-            missing.append("zeta = 0: all honest workers sample one distribution")
-        if missing or noise is None or radius is None or steep is None:
-            return Promise(theorem, "gap", missing=tuple(missing))
-        at = Setting(known.n, known.f, known.rounds, noise, radius, self.p_fail)
-        if smooth:
-            step = theory.smooth_step(at, steep, self.error2)
-            bound = theory.smooth_bound(at, steep, step, self.error2)
-        else:
-            step = theory.nonsmooth_step(at, steep, self.error2)
-            bound = theory.nonsmooth_bound(at, steep, step, self.error2)
+        missing = own._missing(known, steep)
+        if missing or own.noise is None or own.diameter is None or steep is None:
+            return Promise(theorem, "gap", missing=missing)
+        remarks = (f"with probability {1 - self.p_fail:g}", f"f(x̄) - f* of the mean iterate; {self.error2}")
+        if self._shrinks:
+            return own._last(known, Promise(theorem, "gap", remarks=remarks))
+        at = Setting(known.n, known.f, known.rounds, own.noise, own.diameter, self.p_fail)
+        step = own._best(at, steep)
         limits = theory.thresholds(at, self.thresholds)
         steps = {"lr": step, "tau_A": limits.a, "tau_B": limits.b, "r_B": limits.select}
-        remarks = (f"with probability {1 - self.p_fail:g}", f"f(x̄) - f* of the mean iterate; {self.error2}")
-        return Promise(theorem, "gap", steps, bound.total, 0.0, remarks=remarks)
+        return Promise(theorem, "gap", steps, own._bound(at, steep, step), 0.0, remarks=remarks)
+
+    def _missing(self, known: Constants, steep: float | None) -> tuple[str, ...]:
+        """What the theorems need and do not find, for a recipe that was given all that is known."""
+        smooth = self.average == "smooth"
+        needed = {"bound (V)": self.noise, "diameter (D)": self.diameter}
+        needed |= {"lipschitz (L)" if smooth else "gradient (M)": steep}
+        lacks = [name for name, value in needed.items() if value is None]
+        if self.epochs == "doubling":
+            lacks.append("a fixed T: no theorem covers restarts of doubling length")
+        lacks += ["mu"] if self._shrinks and not _first(self.mu, known.mu) else []
+        lacks += ["a linear objective without noise: no step is too long"] if steep == self.noise == 0 else []
+        lacks += ["2 f < n"] if 2 * known.f >= known.n else []
+        if (known.bound or 0) > (self.noise or 0) * ROUNDING and self.noise is not None:
+            lacks.append(f"V = {self.noise:.4g} >= the noise: {known.bound:.4g} was seen")
+        if (known.diameter or 0) > (self.diameter or 0) * ROUNDING and self.diameter is not None:
+            lacks.append(f"D = {self.diameter:.4g} >= ‖x^0 - x*‖ = {known.diameter:.4g}")
+        if (known.zeta or 0) > (ROUNDING - 1) * (known.gradient or 1):
+            lacks.append("zeta = 0: all honest workers sample one distribution")
+        return tuple(lacks)
+
+    @property
+    def _shrinks(self) -> bool:
+        return self.epochs in ("theory", "practical")
+
+    def _best(self, at: Setting, steep: float) -> float:
+        if self.average == "smooth":
+            return theory.smooth_step(at, steep, self.error2)
+        return theory.nonsmooth_step(at, steep, self.error2)
+
+    def _bound(self, at: Setting, steep: float, step: float) -> float:
+        made = theory.smooth_bound if self.average == "smooth" else theory.nonsmooth_bound
+        return made(at, steep, step, self.error2).total
+
+    def _last(self, known: Constants, promise: Promise) -> Promise:
+        """The promise for the last epoch of the run, whose start lies within its D_s of x*."""
+        smooth = self.average == "smooth"
+        L, M = _first(self.L, known.lipschitz), _first(self.M, known.gradient)
+        filled = replace(self, mu=_first(self.mu, known.mu), L=L, M=M)
+        plan = filled.plan(1.0, known.rounds)
+        last, p = plan[-1], self.p_fail / len(plan)
+        steps = {"lr": 1.0, "epochs": float(len(plan)), "last_radius": last.radius, "last_step": last.step}
+        if self.epochs == "practical":
+            reason = "practical lengths are shorter than those that the theorem covers"
+            return replace(promise, steps=steps, missing=(reason,))
+        at = Setting(known.n, known.f, last.rounds, self.noise or 0.0, last.radius, p)
+        bound = self._bound(at, (L if smooth else M) or 0.0, last.step)
+        return replace(promise, steps=steps, bound=bound, floor=0.0)
+
+
+def _first(own: float | None, measured: float | None) -> float | None:
+    return measured if own is None else own

@@ -7,7 +7,8 @@
 
 In the first three g_i <- g_i + c_i at both ends and the server steps along Agg(g_1 .. g_n); ef_sign's server
 aggregates the c_i. Steps from theory: `byzopt.theory.compressed`, `byzopt.theory.byz_dm21`. Where we differ:
-a released EF21-SGDM never updates g_i; here it does.
+a released EF21-SGDM never updates g_i; here it does. No theorem is claimed for byz_ef21_bc and ef_sign: none
+behind such a rule is known to us whose constants could be checked.
 """
 
 from __future__ import annotations

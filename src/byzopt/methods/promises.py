@@ -14,12 +14,19 @@ WHAT = "mean ‖∇f‖²"
 
 def absent(known: Constants, *names: str) -> tuple[str, ...]:
     """Which of these constants are not known, as reasons."""
-    return tuple(f"`{name}` is unknown" for name in names if getattr(known, name) is None)
+    lacks = [f"`{name}` is unknown" for name in names if getattr(known, name) is None]
+    lacks += ["L is 0: no step is too long"] if "lipschitz" in names and known.lipschitz == 0 else []
+    return tuple(lacks)
 
 
 def uncontracted(compressor: Compressor, known: Constants) -> tuple[str, ...]:
     """The reason, where a compressor has no α in this dimension."""
     return () if compressor.alpha(known.d) else ("the compressor does not contract in this dimension",)
+
+
+def biased(compressor: Compressor, known: Constants) -> tuple[str, ...]:
+    """The reason, where a compressor has no ω."""
+    return () if compressor.omega(known.d) is not None else ("the compressor is biased",)
 
 
 def double_promise(weights: tuple[float, float], compressor: Compressor, known: Constants) -> Promise:
@@ -69,16 +76,23 @@ def reduced_promise(weights: tuple[float, float]) -> Promise:
 
 
 def step_promise(
-    what: str, known: Constants, names: tuple[str, ...], step: Callable[[float, int], float]
+    what: str,
+    known: Constants,
+    names: tuple[str, ...],
+    step: Callable[[float, int], float],
+    more: dict[str, float] | None = None,
+    remarks: tuple[str, ...] = (),
+    reasons: tuple[str, ...] = (),
 ) -> Promise:
-    """A baseline's step from (c δ, G) where the constants `names` and κ₂ are known."""
+    """A baseline's step from (c δ, G) where κ₂ and the constants `names` are known; `more` parameters."""
     theorem = f"{what}, released code of arXiv:2310.09804"
-    if missing := absent(known, "kappa_squared", *names):
+    if missing := absent(known, "kappa_squared", *names) + reasons:
         return Promise(theorem, WHAT, missing=missing)
     G = known.n - known.f
     gamma = step(compressed.pairwise(known.kappa_squared or 0.0, G), G)
-    remark = "there the step that was run is 2^i times this one, tuned"
-    return Promise(theorem, WHAT, {"lr": gamma}, missing=("no bound is worked out",), remarks=(remark,))
+    remarks = ("there the step that was run is 2^i times this one, tuned", *remarks)
+    steps = {"lr": gamma} | (more or {})
+    return Promise(theorem, WHAT, steps, missing=("no bound is worked out",), remarks=remarks)
 
 
 def _setting(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from byzopt.aggregators import Aggregator
 from byzopt.aggregators.guard import Finder
-from byzopt.aggregators.safeguard import Safeguard, Scale
+from byzopt.aggregators.safeguard import Measured, Safeguard, Scale
 from byzopt.errors import InvalidInput, require
 from byzopt.methods.base import METHODS, Method, MethodRecipe
 from byzopt.schedules import Constant, Schedule
@@ -32,10 +32,20 @@ class SafeguardSGD(MethodRecipe):
 
     `windows` in rounds: one (single safeguard) or two (double; short, then long). Thresholds: `limits` Th of
     raw sums, one for each window (the paper calibrates them in a run before); else those of the theory from
-    `noise` V; else measured in each round: `c` times the majority radius of the medoid (default 2 from 100
-    parameters on, below 3), at least `floor`. `sums`: `raw`, `normalised`, or `printed`, whose thresholds
-    hardly ever trigger. `reset` trusts all again at each start of the longest window. `nu` deviation of the
-    noise that the server adds (0: first-order points), drawn with `seed`, as is a `random` `vmed`.
+    `noise` V; else measured on the way, by `thresholds`:
+
+    - `medoid`, in each round: `c` times the majority radius of the medoid (default 2 from 100 parameters on,
+      below 3), at least `floor`.
+    - `window_end`, as third parties release it: how far the (⌊n/2⌋+1)-th nearest sum was from the median when
+      the last window ended (`limits` until then). Half of the honest lie beyond such a radius: without
+      `reset` hardly anybody is left in the end.
+    - `capped`, as third parties release it: twice `c` (default 1) times the least median distance, at most
+      `limits`; nobody is expelled for good.
+
+    `sums`: `raw`, `normalised`, or `printed`, whose thresholds hardly ever trigger. `reset` trusts all again
+    at each start of the longest window. `sketch` keeps sums as a secret random projection to so many numbers
+    a worker. `nu` deviation of the noise that the server adds (0: first-order points), drawn with `seed`, as
+    are the sketch and a `random` `vmed`.
 
     A spec's `rule` is `mean`. Another one combines the rows of the trusted in place of their mean (not in the
     paper): for it the others are missing, which counts against its f.
@@ -44,11 +54,13 @@ class SafeguardSGD(MethodRecipe):
     windows: tuple[int, ...] = (100, 600)
     noise: float | None = None
     limits: tuple[float, ...] | None = None
+    thresholds: Measured = "medoid"
     sums: Scale = "raw"
     c: float | None = None
     floor: float = 0.0
     reset: bool = False
     vmed: Finder = "medoid"
+    sketch: int | None = None
     p_fail: float = 0.05
     nu: float = 0.0
     schedule: Schedule = Constant()
@@ -59,7 +71,15 @@ class SafeguardSGD(MethodRecipe):
         require(self.floor >= 0, "Parameter `floor` of safeguard", "be at least 0", self.floor)
         require(0 < self.p_fail < 1, "Parameter `p_fail`", "lie in (0, 1)", self.p_fail)
         require(list(self.windows) == sorted(self.windows), "The `windows`", "be ascending", self.windows)
-        Safeguard(self.windows, 1, self.noise, self.limits, c=self.c)
+        Safeguard(
+            self.windows,
+            1,
+            self.noise,
+            self.limits,
+            c=self.c,
+            measured=self.thresholds,
+            sketch=self.sketch,
+        )
 
     def build(self, rule: Aggregator, lr: float, rounds: int | None = None) -> Method:
         if rounds is None:
@@ -77,6 +97,8 @@ class SafeguardSGD(MethodRecipe):
             self.p_fail,
             self.seed,
             rule,
+            self.thresholds,
+            self.sketch,
         )
         return Method(Plain(), Direct(), guard, Shaken(lr, self.nu, self.schedule.over(rounds), self.seed))
 

@@ -9,9 +9,10 @@
     br_mvr           row v_i <- s_i + (1 - η)(v_i - s'_i), STORM                          (arXiv:1905.10018)
 
 Assumptions: as in `byzopt.methods.byz_dm21`, with ω in place of α, and smooth sample losses for those that
-reduce variance. Steps from theory: `byzopt.theory.compressed`, which `promise` fills in. Where we differ from
-releases: ω is the compressor's own; differences are taken on one sample; no restart at epochs; one coin is
-tossed for all workers.
+reduce variance. Steps from theory: `byzopt.theory.compressed`, which `promise` fills in for the three in the
+middle. For the others no theorem behind such a rule is known to us whose constants could be checked, and none
+is claimed. Where we differ from releases: ω is the compressor's own; differences are taken on one sample; no
+restart at epochs; one coin is tossed for all workers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Literal
 from byzopt.aggregators import Aggregator
 from byzopt.errors import require
 from byzopt.methods.base import METHODS, Method, MethodRecipe
-from byzopt.methods.promises import step_promise
+from byzopt.methods.promises import biased, step_promise
 from byzopt.schedules import Constant, Schedule
 from byzopt.servers import Descent
 from byzopt.theory import compressed
@@ -88,6 +89,24 @@ class ByzVRMarina(_Descending):
     def parts(self) -> tuple[Estimator, Channel]:
         return Differences(self.p, self.differences), Marina(self.compressor, self.p)
 
+    def promise(self, known: Constants) -> Promise | None:
+        """γ = 1/(L + √R) and p = min(1/passes, 1/d), for differences on a sample. R as released: doubtful.
+
+        ℓ²/b, the variance of minibatch differences, is replaced by their mean square, which is no less.
+        """
+        omega, passes = self.compressor.omega(known.d) or 0.0, known.passes or 1.0
+        p = compressed.marina_chance(passes, 1, known.d)
+
+        def step(cdelta: float, G: int) -> float:
+            L, Lt, sample = known.lipschitz or 0.0, known.local or 0.0, known.sample or 0.0
+            return compressed.marina_step(L, Lt, sample, omega, cdelta, G, passes, 1, p)
+
+        names = ("lipschitz", "local", "sample", "passes")
+        doubt = "the last term of R lacks a squared smoothness: doubtful"
+        return step_promise(
+            "Byz-VR-MARINA", known, names, step, {"p": p}, (doubt,), biased(self.compressor, known)
+        )
+
 
 @METHODS.register("byz_vr_marina2")
 @dataclass(frozen=True)
@@ -112,7 +131,15 @@ class ByzVRMarina2(_Descending):
         def step(cdelta: float, G: int) -> float:
             return compressed.marina2_step(known.lipschitz or 0.0, known.local or 0.0, omega, cdelta, G)
 
-        return step_promise("Byz-VR-MARINA 2.0", known, ("lipschitz", "local"), step)
+        more = {"p": 1 / (omega + 1)}
+        return step_promise(
+            "Byz-VR-MARINA 2.0",
+            known,
+            ("lipschitz", "local"),
+            step,
+            more,
+            reasons=biased(self.compressor, known),
+        )
 
 
 @METHODS.register("byz_dasha_page")
@@ -131,11 +158,30 @@ class ByzDashaPage(_Descending):
     def parts(self) -> tuple[Estimator, Channel]:
         return Page(self.p), Dasha(self.compressor, self.a)
 
+    def promise(self, known: Constants) -> Promise | None:
+        """γ = 1/(L + √R), p = 1/passes, a = 1/(2 ω + 1); ℓ²/b as in `byz_vr_marina`."""
+        omega, passes = self.compressor.omega(known.d) or 0.0, known.passes or 1.0
+
+        def step(cdelta: float, G: int) -> float:
+            L, Lt, sample = known.lipschitz or 0.0, known.local or 0.0, known.sample or 0.0
+            return compressed.dasha_step(L, Lt, sample, omega, cdelta, G, passes, 1)
+
+        more = {"p": 1 / max(1.0, passes), "a": 1 / (2 * omega + 1)}
+        names = ("lipschitz", "local", "sample", "passes")
+        return step_promise(
+            "Byz-DASHA-PAGE", known, names, step, more, reasons=biased(self.compressor, known)
+        )
+
 
 @METHODS.register("br_lsvrg")
 @dataclass(frozen=True)
 class BRLSVRG(_Descending):
-    """L-SVRG behind a robust rule, uncompressed. `p` chance that the reference point moves."""
+    """L-SVRG behind a robust rule, uncompressed. `p` chance that the reference point w moves.
+
+    One coin for all workers, so that they share w: the server tosses it, one bit of the broadcast, and a full
+    pass falls on all in the same round. (In arXiv:2303.04560 each worker tosses its own; what a row is, given
+    its w, is the same.)
+    """
 
     p: float = 0.01
     schedule: Schedule = Constant()

@@ -8,26 +8,30 @@ from typing import Any
 
 from byzopt.engines.checkpoint import write_atomically
 from byzopt.experiments.environment import environment
+from byzopt.experiments.fits import Fitted
 from byzopt.experiments.reproduce import Account
-from byzopt.experiments.reproduction import Cell, Part
+from byzopt.experiments.reproduction import Cell, Fit, Part
 from byzopt.experiments.verdict import Line
 from byzopt.reports.reproduction_page import markdown, tag, titled
 from byzopt.reports.study.cases import Case
 from byzopt.reports.study.chart import Chart, slug
-from byzopt.reports.study.figures_of import KNOWN, Figure
+from byzopt.reports.study.figures_of import GAP, KNOWN, Figure
 from byzopt.reports.study.heat import heat
 from byzopt.reports.study.lines import curves
+from byzopt.reports.study.sizes import sizes
 
 RESULTS = "results.json"
 
 
 def charts(account: Account) -> list[Chart]:
-    """Each part's curves, a chart for each setting of all axes but the last; or its heat map."""
+    """Each part's charts: its heat map, its fits, its curves for each setting of all axes but the last."""
     found: list[Chart | None] = []
     for part in account.reproduction.parts:
         found += [_map(account, part)] if part.map else []
-        for key in part.show:
-            found += _curves(account, part, key)
+        found += [_sizes(account, part, fit) for fit in part.fits if fit.how != "least"]
+        found += [
+            chart for key in part.show for to in part.against for chart in _curves(account, part, key, to)
+        ]
     return [chart for chart in found if chart is not None]
 
 
@@ -35,7 +39,9 @@ def results(account: Account) -> dict[str, Any]:
     """Every number of the page, with the spec of a run of each cell and what all were computed with."""
     it = account.reproduction
     cells = [_told(account, line) for line in account.lines if line.values]
-    return {"reproduction": it.name, "paper": it.paper, "environment": environment(), "cells": cells}
+    told = {"reproduction": it.name, "paper": it.paper, "environment": environment(), "cells": cells}
+    fits = [_fit(one) for one in account.fitted]
+    return told | ({"fits": fits} if fits else {})
 
 
 def save(account: Account, out: Path) -> list[Path]:
@@ -50,18 +56,39 @@ def save(account: Account, out: Path) -> list[Path]:
     return made
 
 
-def _curves(account: Account, part: Part, key: str) -> list[Chart | None]:
+def _curves(account: Account, part: Part, key: str, against: str) -> list[Chart | None]:
     plain = Figure(key, key.replace("_", " ").capitalize())
-    figure = next((one for one in KNOWN if one.key == key), plain)
+    figure = next((one for one in (*KNOWN, GAP) if one.key == key), plain)
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in part.cells:
         groups.setdefault(cell.at[:-1], []).append(cell)
     found = []
     for labels, cells in groups.items():
         series = {cell.at[-1]: cases for cell in cells if (cases := _cases(account, part, cell))}
+        told = (key,) if against == "rounds" else (key, "by", against)
         title = ", ".join((titled(part), *labels))
-        found.append(curves(slug("-".join((tag(part), key, *labels))), title, figure, series))
+        name = slug("-".join((tag(part), *told, *labels)))
+        found.append(curves(name, title, figure, series, against))
     return found
+
+
+def _sizes(account: Account, part: Part, fit: Fit) -> Chart | None:
+    """The means that a fit is made of, against its sizes."""
+    name = fit.measure or part.measures[0].name
+    series: dict[str, dict[float, list[float]]] = {}
+    for line in account.lines:
+        if line.part is part and line.measure.name == name:
+            labels = dict(zip(part.axes, line.cell.at, strict=True))
+            size = float(labels.pop(fit.over))
+            label = ", ".join(f"{axis} {text}" for axis, text in labels.items())
+            series.setdefault(label, {})[size] = line.known
+    shares = all(
+        value in (0, 1) for values in series.values() for known in values.values() for value in known
+    )
+    level = fit.level if fit.how == "crossing" else None
+    title = f"{titled(part)}: {fit.name}"
+    chart = slug(f"{tag(part)}-{fit.name}")
+    return sizes(chart, title, (fit.over, name), series, level, 0.0 if shares else None)
 
 
 def _map(account: Account, part: Part) -> Chart | None:
@@ -74,6 +101,18 @@ def _map(account: Account, part: Part) -> Chart | None:
 def _cases(account: Account, part: Part, cell: Cell) -> list[Case]:
     labels = dict(zip(part.axes, cell.at, strict=True))
     return [Case(labels, one.seed, one.outcome) for one in account.of(part, cell)]
+
+
+def _fit(one: Fitted) -> dict[str, Any]:
+    part, expected = one.part, one.expected
+    told: dict[str, Any] = {
+        "part": part.name,
+        "protocol": part.protocol,
+        "fit": one.fit.name,
+        "of": one.labels,
+    }
+    told |= {"expected": None if expected is None else expected.value, "value": one.value}
+    return told | {"standard_error": one.spread, "verdict": one.verdict}
 
 
 def _told(account: Account, line: Line) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from byzopt.experiments.fits import Fitted
 from byzopt.experiments.reproduce import Account
 from byzopt.experiments.reproduction import Part
 from byzopt.experiments.verdict import Line
 from byzopt.reports.study.chart import Chart, slug
+
+MOST_SEEDS = 10  # that a page shows one by one
 
 
 def markdown(account: Account, drawn: Sequence[Chart] = ()) -> str:
@@ -22,13 +25,17 @@ def markdown(account: Account, drawn: Sequence[Chart] = ()) -> str:
     text += ["", *it.remarks.strip().splitlines()]
     for part in it.parts:
         lines = [line for line in account.lines if line.part is part and line.values]
-        text += _section(part, lines, drawn) if lines else ["", f"## {titled(part)}", "", "Not run here."]
+        fits = [one for one in account.fitted if one.part is part]
+        text += (
+            _section(part, lines, fits, drawn) if lines else ["", f"## {titled(part)}", "", "Not run here."]
+        )
     return "\n".join(text) + "\n"
 
 
 def columns(part: Part) -> list[str]:
-    """The names of the columns of `row`."""
-    return [*part.axes, "measure", part.beside, "ours", "runs", "difference", "verdict"]
+    """The names of the columns of `row`; where nothing is printed, there is nothing beside ours."""
+    beside, apart = ([part.beside], ["difference"]) if _compared(part) else ([], [])
+    return [*part.axes, "measure", *beside, "ours", "runs", *apart, "verdict"]
 
 
 def row(line: Line) -> list[str]:
@@ -37,12 +44,21 @@ def row(line: Line) -> list[str]:
     paper = "-" if line.printed is None else _pair(*line.printed, digits)
     ours = "-" if line.mean is None else _pair(line.mean, line.deviation, digits)
     apart = "-" if line.difference is None else f"{line.difference:+.{digits}f}"
-    return [*line.cell.at, line.measure.name, paper, ours, str(len(line.values)), apart, line.verdict]
+    texts = [*line.cell.at, line.measure.name]
+    if _compared(line.part):
+        return [*texts, paper, ours, str(len(line.values)), apart, line.verdict]
+    return [*texts, ours, str(len(line.values)), line.verdict.replace("nothing printed", "")]
 
 
-def summary(lines: Sequence[Line]) -> str:
+def _compared(part: Part) -> bool:
+    return any(cell.printed for cell in part.cells)
+
+
+def summary(lines: Sequence[Line | Fitted]) -> str:
     """How many lines have which verdict."""
     counts = Counter(line.verdict.partition(":")[0] for line in lines)
+    if set(counts) <= {"nothing printed"}:
+        return "Nothing printed to compare with."
     return "Verdicts: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
 
 
@@ -56,21 +72,51 @@ def tag(part: Part) -> str:
     return slug(f"{part.name}-{part.protocol}")
 
 
-def _section(part: Part, lines: Sequence[Line], drawn: Sequence[Chart]) -> list[str]:
+def fit_columns() -> list[str]:
+    """The names of the columns of `fit_row`."""
+    return ["of several cells", "at", "expected", "ours", "difference", "verdict"]
+
+
+def fit_row(one: Fitted) -> list[str]:
+    """A line of the table of fits as texts."""
+    digits, expected = one.fit.digits, one.expected
+    at = ", ".join(f"{axis} {label}" for axis, label in one.labels.items()) or "all"
+    wanted = "-" if expected is None else f"{'≤ ' * expected.or_less}{expected.value:.{digits}f}"
+    ours = "-" if one.value is None else _pair(one.value, one.spread, digits)
+    known = one.value is not None and expected is not None
+    apart = f"{one.value - expected.value:+.{digits}f}" if known else "-"  # type: ignore[operator, union-attr]
+    return [one.fit.name, at, wanted, ours, apart, one.verdict]
+
+
+def _section(part: Part, lines: Sequence[Line], fits: Sequence[Fitted], drawn: Sequence[Chart]) -> list[str]:
     text = ["", f"## {titled(part)}", "", *part.remarks.strip().splitlines(), ""]
     if part.shortened:
         text += ["Shortened with `--quick`: nothing is compared.", ""]
-    text += [f"Printed: {part.source or 'nothing'}. Seeds {', '.join(map(str, part.seeds))}.", ""]
+    whose = "Printed" if part.beside == "paper" else part.beside.capitalize()
+    text += [f"{whose}: {part.source or 'nothing'}. Seeds {_seeds_said(part)}.", ""]
+    if fits:
+        text += [*_table(fit_columns(), [fit_row(one) for one in fits]), "", summary(fits), ""]
     text += _table(columns(part), [row(line) for line in lines])
     run = len({line.cell.at for line in lines})
     told = summary(lines) + (
         f" {len(part.cells) - run} more cells were not run." if run < len(part.cells) else ""
     )
-    text += ["", told, "", "Seed by seed:", "", *_seeds(part, lines)]
+    text += ["", told]
+    if len(part.seeds) > MOST_SEEDS:
+        text += ["", "Every seed's value is in results.json."]
+    elif len(part.seeds) > 1:
+        text += ["", "Seed by seed:", "", *_seeds(part, lines)]
     for chart in drawn:
         if chart.name.startswith(tag(part)):
             text += ["", f"![{chart.title}]({chart.name}.png)", "", f"{chart.title}. {chart.caption}"]
     return text
+
+
+def _seeds_said(part: Part) -> str:
+    seeds = part.seeds
+    if len(seeds) > MOST_SEEDS and seeds == tuple(range(len(seeds))):
+        return f"0 to {len(seeds) - 1}"
+    return ", ".join(map(str, seeds))
 
 
 def _seeds(part: Part, lines: Sequence[Line]) -> list[str]:

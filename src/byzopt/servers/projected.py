@@ -17,13 +17,16 @@ from byzopt.theory.byzantine_epochs import Epoch
 
 class ProjectedState(NamedTuple):
     """Iterate `x`, centre `home` of the epoch's ball, `mean` of the epoch's iterates so far, `[d]` each; the
-    epoch's place in the list, and its finished rounds `k`."""
+    epoch's place in the list, and its finished rounds `k`; the `radius` of a ball that grows, and how `far`
+    from the centre iterates of this epoch were, `[]` each."""
 
     x: Tensor
     home: Tensor
     mean: Tensor
     epoch: int
     k: int
+    radius: Tensor
+    far: Tensor
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,16 @@ class ProjectedStep(Step):
 
     The answer is the mean of the epoch's points: `smooth` x_2 .. x_{T+1}, after each step; else x_1 .. x_T,
     those asked at. An epoch ends by starting the next one at its answer. The last one has no end.
+
+    `grow`: the first epoch's radius is a guess; that of a later one is the radius before, or twice the
+    largest distance of iterates from the centre before if this is more.
     Source: arXiv:1803.08917, Algorithm 1 (one epoch).
     """
 
     name: ClassVar[str] = "projected"  # not in the registry: its epochs are made, not written down
     epochs: tuple[Epoch, ...]
     smooth: bool = True
+    grow: bool = False
     batched = True
 
     def __post_init__(self) -> None:
@@ -47,7 +54,8 @@ class ProjectedStep(Step):
             require(good, "An epoch", "have rounds, a positive radius and a positive step", epoch)
 
     def init(self, x0: Tensor, site: Site) -> ProjectedState:
-        return ProjectedState(x0, x0, x0, 0, 0)
+        radius = torch.tensor(self.epochs[0].radius, dtype=torch.float64, device=x0.device)
+        return ProjectedState(x0, x0, x0, 0, 0, radius, torch.zeros_like(radius))
 
     def ask(self, state: ProjectedState) -> Tensor:
         return state.x
@@ -55,15 +63,21 @@ class ProjectedStep(Step):
     def tell(self, state: ProjectedState, g: Tensor) -> ProjectedState:
         epoch, k = self.epochs[state.epoch], state.k + 1
         x = torch.add(state.x, g, alpha=-epoch.step)
-        if isfinite(epoch.radius):
+        radius, far = state.radius, state.far
+        if self.grow:
+            x = linalg.project_ball(x, state.home, radius)
+            far = torch.maximum(far, linalg.norm(x - state.home).double())
+        elif isfinite(epoch.radius):
             x = linalg.project_ball(x, state.home, epoch.radius)
         mean = state.mean + ((x if self.smooth else state.x) - state.mean) / k
         if k == epoch.rounds and state.epoch + 1 < len(self.epochs):
-            return ProjectedState(mean, mean, mean, state.epoch + 1, 0)
-        return ProjectedState(x, state.home, mean, state.epoch, k)
+            radius = torch.maximum(radius, 2 * far)
+            return ProjectedState(mean, mean, mean, state.epoch + 1, 0, radius, torch.zeros_like(far))
+        return ProjectedState(x, state.home, mean, state.epoch, k, radius, far)
 
     def answer(self, state: ProjectedState) -> Tensor:
         return state.mean
 
     def report(self, state: ProjectedState) -> dict[str, float]:
-        return {"epoch": float(state.epoch + 1)} if len(self.epochs) > 1 else {}
+        own = {"epoch": float(state.epoch + 1)} if len(self.epochs) > 1 else {}
+        return own | ({"radius": float(state.radius)} if self.grow else {})

@@ -101,7 +101,8 @@ class HardLinTask(HardTask):
 
     def _figures(self, x: float, lean: float) -> dict[str, float]:
         gap = abs(lean) * self.diameter + lean * x
-        return {"loss": gap, "grad_norm": abs(lean), "correct": float(lean * x < 0)}
+        share = gap / (abs(lean) * self.diameter)
+        return {"loss": gap, "grad_norm": abs(lean), "gap_share": share, "correct": float(lean * x < 0)}
 
 
 class HardQuadTask(HardTask):
@@ -135,7 +136,7 @@ class HardLin(_Hard):
 
     θ = ε/D for a gap ε. `clip` bounds the noise at so many times `noise`: sqrt(2 log(n T)) touches hardly any
     of n T draws. The ball is the method's: give it the same `diameter`. Measured: `loss` θ(D ± x), the gap;
-    `correct` 1 when the answer lies in the correct half, that is gap < θD.
+    `gap_share` of it in θD; `correct` 1 when the answer lies in the correct half, that is gap < θD.
     """
 
     theta: float = 0.1

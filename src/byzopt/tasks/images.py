@@ -94,7 +94,7 @@ class Images(TaskRecipe):
         generator = stream(seed, "images", "partition")
         owner = self.proxy.owner(cohort) if self.proxy else None
         shards, server = self._dealt(cohort, labels, kept, owner == cohort.n, generator)
-        return ModuleTask(
+        task = ModuleTask(
             self._module(seed),
             functional.cross_entropy,
             Pool.dealt(images, labels, shards),
@@ -109,6 +109,10 @@ class Images(TaskRecipe):
             proxy=owner if server is None else (images[server], labels[server]),
             gap=self.gap,
         )
+        if task.lowest:  # attackers whose data are not dealt with the others' change nothing about it
+            owners = cohort.n if self.byzantine_data == "share" else len(cohort.honest)
+            task.lowest.key = (self, owners, cohort.honest, seed)
+        return task
 
     @property
     def sample(self) -> tuple[int, ...]:

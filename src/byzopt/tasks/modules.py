@@ -128,7 +128,7 @@ class ModuleTask(Task):
 
     @property
     def passes(self) -> float:
-        return self._sampler.passes(self.cohort.honest)
+        return 1.0 if self.batch == "full" else self._sampler.passes(self.cohort.honest)
 
     def grads(self, x: Tensor, batch: Batch | Everything) -> Tensor:
         if isinstance(batch, Batch):

@@ -22,6 +22,7 @@ from byzopt.theory.byzantine_sgd import (
 
 Lengths: TypeAlias = Literal["theory", "practical"]
 MOST = 64  # epochs: beyond it the radius has left the range of float64
+ENDLESS = 40  # epochs of doubling length: beyond any run, and only a logarithm in thresholds
 PRACTICAL = 128.0  # c; with 32 and less the ball shrinks faster than the error, and x* leaves it
 
 
@@ -104,6 +105,15 @@ def within(
     *early, last = best
     left = rounds - sum(e.rounds for e in early)
     return (*early, _epoch(problem, last.radius, left, problem.p_fail / len(best), error2))
+
+
+def doubling(first: int, radius: float, step: float) -> tuple[Epoch, ...]:
+    """Epochs of `first`, 2 `first`, 4 `first` ... rounds on balls of one radius, with steps that fall as
+    1/sqrt(T_s): for a run whose length is not known. `ENDLESS` of them, so that a longer run begins as
+    a shorter one does.
+    """
+    require(first >= 1, "The first epoch", "have at least 1 round", first)
+    return tuple(Epoch(first * 2**s, radius, step / sqrt(2**s)) for s in range(ENDLESS))
 
 
 def _length(problem: Curved, radius: float, p: float, lengths: Lengths, error2: Error2, c: float) -> int:

@@ -96,11 +96,17 @@ def variance_term(at: Setting, error2: Error2 = "triangle") -> float:
 
 
 def smooth_step(at: Setting, smoothness: float, error2: Error2 = "triangle") -> float:
-    """γ* = min{1/(2L), D/sqrt(TW)}, which minimises `smooth_bound`."""
-    _positive("The smoothness L", smoothness)
+    """γ* = min{1/(2L), D/sqrt(TW)}, which minimises `smooth_bound`. L = 0, a linear f, leaves the second.
+
+    Errors: `InvalidInput` for L < 0, and for L = 0 without noise, where no step is too long.
+    """
+    good = isfinite(smoothness) and smoothness >= 0
+    require(good, "The smoothness L", "be finite and at least 0", smoothness)
     w = variance_term(at, error2)
-    free = at.diameter / sqrt(at.rounds * w) if w else float("inf")
-    return min(1 / (2 * smoothness), free)
+    steps = [at.diameter / sqrt(at.rounds * w)] if w else []
+    steps += [1 / (2 * smoothness)] if smoothness else []
+    require(len(steps) > 0, "A linear objective", "have noise", "none", "Any step will do.")
+    return min(steps)
 
 
 def nonsmooth_step(at: Setting, gradient: float, error2: Error2 = "triangle") -> float:

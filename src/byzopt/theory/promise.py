@@ -13,13 +13,12 @@ class Constants:
     """What is known of a problem; None where it is not known. f stands for the honest workers' mean loss.
 
     `n` workers of which `f` may lie, `d` parameters, `rounds` T. `lipschitz` L of ∇f, `local` the root mean
-    square of the L_i, `sample` mean-squared smoothness of the sample losses, `l0` and `l1` of
-    (L0, L1)-smoothness, `mu` of strong convexity (or of the PŁ inequality). `sigma` noise of one message
-    (root mean square of its length), `bound` V its largest length, `zeta` heterogeneity; `g`, `b` of
-    mean‖∇f_i - ∇f‖² <= G² + B² ‖∇f‖²; `delta` Δ, similarity of the server's proxy loss. `diameter` D of
-    a ball around x^0 that holds x*, `gradient` M >= ‖∇f‖ on it, `gap` f(x^0) - f*, `star_gap`
-    mean of f* - f_i* over the honest. `kappa_linear` and
-    `kappa_squared` are the rule's.
+    square of the L_i, `sample` mean-squared smoothness of a minibatch's loss, `passes` minibatches in a
+    full pass, `l0` and `l1` of (L0, L1)-smoothness, `mu` of strong convexity (or of the PŁ inequality).
+    `sigma` noise of one message (root mean square of its length), `bound` V its largest length, `zeta`
+    heterogeneity; `g`, `b` of mean‖∇f_i - ∇f‖² <= G² + B² ‖∇f‖²; `delta` Δ, similarity of the server's
+    proxy loss. `diameter` D of a ball around x^0 that holds x*, `gradient` M >= ‖∇f‖ on it, `gap` f(x^0) -
+    f*, `star_gap` mean of f* - f_i* over the honest. `kappa_linear` and `kappa_squared` are the rule's.
 
     Errors: `InvalidInput` for a constant that is negative or not finite.
     """
@@ -31,6 +30,7 @@ class Constants:
     lipschitz: float | None = None
     local: float | None = None
     sample: float | None = None
+    passes: float | None = None
     l0: float | None = None
     l1: float | None = None
     mu: float | None = None

@@ -32,6 +32,10 @@ class Channel(ABC):
     between the two: `base` says what the server adds a message to, `squeeze` makes rows into messages that
     can cross, and `adopt` makes the server believe rows that never crossed. Each worker's own memory, also a
     Byzantine one's, follows the protocol; what the server remembers follows what it received.
+
+    A message that leaves a row with NaN or Inf is malformed, its sender's fault. That row stays as it is, so
+    that the rule drops it and counts it against f; the server goes on remembering what it did (`remembered`),
+    so that the worker's next good message counts again.
     """
 
     name: ClassVar[str]
@@ -69,8 +73,13 @@ class Channel(ABC):
         return torch.zeros_like(like)
 
     def adopt(self, state: State, rows: Tensor, link: Link) -> State:
-        """The state after the server was made to believe `rows` `[n, d]`. Default: it remembers none."""
+        """The state after the server was made to believe `rows` `[n, d]`, and remembered the finite ones.
+        Default: it remembers none."""
         return state
+
+    def report(self, state: State) -> dict[str, float]:
+        """Figures of the server's memory, for records. Default: none."""
+        return {}
 
     def coder(self, link: Link) -> Compressor | None:
         """The compressor whose layout of bytes this round's messages have (`messages.encode`); None: nothing
@@ -97,6 +106,13 @@ def need_contractive(compressor: Compressor, what: str, layout: Layout | None = 
     good = compressor.contracts and (layout is None or compressor.least_alpha(layout) is not None)
     remedy = "Use top_k, rand_k(scaled=False), scaled_sign, or shrunk(inner), Q / (1 + ω)."
     require(good, f"The compressor of {what}", "be contractive", compressor, remedy)
+
+
+def remembered(rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """What the server remembers, `[n, d]`: `rows` where they are finite, else what it did `before`; and whose
+    are not, `[n]`."""
+    sound = rows.isfinite().all(dim=-1)
+    return torch.where(sound.unsqueeze(-1), rows, before), ~sound
 
 
 def cost_of(compressor: Compressor, layout: Layout) -> Cost:

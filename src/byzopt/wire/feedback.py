@@ -15,6 +15,7 @@ from byzopt.wire.base import (
     Channel,
     need_contractive,
     need_unbiased,
+    remembered,
 )
 from byzopt.wire.compressors import Compressor, Identity
 from byzopt.wire.dense import ScaledSign
@@ -25,10 +26,23 @@ Opening: TypeAlias = Literal["compressed", "raw", "silent"]
 
 
 class Ends(NamedTuple):
-    """g `[n, d]` at the workers and at the server: equal bit for bit for a worker that keeps the protocol."""
+    """g `[n, d]` at the workers and at the server, equal bit for bit for a worker that keeps the protocol;
+    how many malformed messages of each worker the server has seen, `[n]`."""
 
     worker: Tensor
     server: Tensor
+    faults: Tensor
+
+
+def blank(rows: Tensor) -> Ends:
+    """Nothing said yet, by workers whose `rows` `[n, d]` look like these."""
+    zeros = torch.zeros_like(rows)
+    return Ends(zeros, zeros, torch.zeros(rows.shape[:-1], dtype=torch.int64, device=rows.device))
+
+
+def malformed(state: Ends | DashaState) -> dict[str, float]:
+    """The figure `malformed`: malformed messages of all workers so far."""
+    return {"malformed": float(state.faults.sum())}
 
 
 @CHANNELS.register("ef21")
@@ -58,8 +72,10 @@ class EF21(Channel):
         require(not (self.shortcut and liars), what, rule, "one", "Use shortcut = false.")
 
     def start(self, rows: Tensor) -> Ends:
-        zeros = torch.zeros_like(rows)
-        return Ends(zeros, zeros[..., :1, :] if self.shortcut else zeros)
+        ends = blank(rows)
+        if not self.shortcut:
+            return ends
+        return Ends(ends.worker, ends.server[..., :1, :], ends.faults[..., :1])
 
     def send(self, state: Ends, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Ends]:
         if link.first and self.opening == "silent":
@@ -71,7 +87,8 @@ class EF21(Channel):
     def receive(self, state: Ends, sent: Tensor, link: Link) -> tuple[Tensor, Ends]:
         news = sent.mean(dim=-2, keepdim=True) if self.shortcut else sent
         g = state.server + news
-        return g.expand_as(sent), state._replace(server=g)
+        server, bad = remembered(g, state.server)
+        return g.expand_as(sent), state._replace(server=server, faults=state.faults + bad)
 
     def squeeze(self, rows: Tensor, link: Link) -> Tensor:
         return rows if link.first and self.opening == "raw" else self.compressor(rows, link)
@@ -80,7 +97,10 @@ class EF21(Channel):
         return state.server.expand_as(like)
 
     def adopt(self, state: Ends, rows: Tensor, link: Link) -> Ends:
-        return state._replace(server=rows)
+        return state._replace(server=remembered(rows, state.server)[0])
+
+    def report(self, state: Ends) -> dict[str, float]:
+        return malformed(state)
 
     def coder(self, link: Link) -> Compressor | None:
         if link.first and self.opening != "compressed":
@@ -106,7 +126,7 @@ class Diana(Channel):
         require(good, "Parameter `beta` of diana", "lie in (0, 1]", self.beta)
 
     def start(self, rows: Tensor) -> Ends:
-        return Ends(torch.zeros_like(rows), torch.zeros_like(rows))
+        return blank(rows)
 
     def send(self, state: Ends, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Ends]:
         sent = self.compressor(said - state.worker, link)
@@ -115,13 +135,17 @@ class Diana(Channel):
 
     def receive(self, state: Ends, sent: Tensor, link: Link) -> tuple[Tensor, Ends]:
         h = torch.add(state.server, sent, alpha=self._beta(link))
-        return state.server + sent, state._replace(server=h)
+        server, bad = remembered(h, state.server)
+        return state.server + sent, state._replace(server=server, faults=state.faults + bad)
 
     def squeeze(self, rows: Tensor, link: Link) -> Tensor:
         return self.compressor(rows, link)
 
     def base(self, state: Ends, like: Tensor, link: Link) -> Tensor:
         return state.server
+
+    def report(self, state: Ends) -> dict[str, float]:
+        return malformed(state)
 
     def coder(self, link: Link) -> Compressor:
         return self.compressor
@@ -132,11 +156,12 @@ class Diana(Channel):
 
 
 class DashaState(NamedTuple):
-    """h `[n, d]`, what each worker wanted to say last, and g at both ends."""
+    """h `[n, d]`, what each worker wanted to say last, and g at both ends with the count of `Ends`."""
 
     h: Tensor
     worker: Tensor
     server: Tensor
+    faults: Tensor
 
 
 @CHANNELS.register("dasha")
@@ -158,18 +183,18 @@ class Dasha(Channel):
         require(good, "Parameter `a` of dasha", "lie in (0, 1]", self.a)
 
     def start(self, rows: Tensor) -> DashaState:
-        zeros = torch.zeros_like(rows)
-        return DashaState(zeros, zeros, zeros)
+        return DashaState(torch.zeros_like(rows), *blank(rows))
 
     def send(self, state: DashaState, said: Tensor, link: Link) -> tuple[Tensor, Tensor, DashaState]:
         news = said if link.first else said - state.h - self._a(link) * (state.worker - state.h)
         sent = self.squeeze(news, link)
         g = state.worker + sent
-        return sent, g, DashaState(said, g, state.server)
+        return sent, g, state._replace(h=said, worker=g)
 
     def receive(self, state: DashaState, sent: Tensor, link: Link) -> tuple[Tensor, DashaState]:
         g = state.server + sent
-        return g, state._replace(server=g)
+        server, bad = remembered(g, state.server)
+        return g, state._replace(server=server, faults=state.faults + bad)
 
     def squeeze(self, rows: Tensor, link: Link) -> Tensor:
         return rows if link.first else self.compressor(rows, link)
@@ -178,7 +203,10 @@ class Dasha(Channel):
         return state.server
 
     def adopt(self, state: DashaState, rows: Tensor, link: Link) -> DashaState:
-        return state._replace(server=rows)
+        return state._replace(server=remembered(rows, state.server)[0])
+
+    def report(self, state: DashaState) -> dict[str, float]:
+        return malformed(state)
 
     def coder(self, link: Link) -> Compressor:
         return Identity() if link.first else self.compressor

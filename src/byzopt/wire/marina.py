@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from byzopt.errors import require
-from byzopt.wire.base import CHANNELS, Channel, need_unbiased
+from byzopt.wire.base import CHANNELS, Channel, need_unbiased, remembered
 from byzopt.wire.compressors import Compressor, Identity
-from byzopt.wire.feedback import Ends
+from byzopt.wire.feedback import Ends, blank, malformed
 from byzopt.wire.link import Link
 from byzopt.wire.sparse import RandK
 
@@ -70,7 +70,7 @@ class Marina2(_Coined):
     """
 
     def start(self, rows: Tensor) -> Ends:
-        return Ends(torch.zeros_like(rows), torch.zeros_like(rows))
+        return blank(rows)
 
     def send(self, state: Ends, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Ends]:
         sent = self.squeeze(said, link)
@@ -79,10 +79,14 @@ class Marina2(_Coined):
 
     def receive(self, state: Ends, sent: Tensor, link: Link) -> tuple[Tensor, Ends]:
         g = self.base(state, sent, link) + sent
-        return g, state._replace(server=g)
+        server, bad = remembered(g, state.server)
+        return g, state._replace(server=server, faults=state.faults + bad)
 
     def base(self, state: Ends, like: Tensor, link: Link) -> Tensor:
         return torch.zeros_like(like) if self.whole(link) else state.server
 
     def adopt(self, state: Ends, rows: Tensor, link: Link) -> Ends:
-        return state._replace(server=rows)
+        return state._replace(server=remembered(rows, state.server)[0])
+
+    def report(self, state: Ends) -> dict[str, float]:
+        return malformed(state)

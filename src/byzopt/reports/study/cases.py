@@ -15,6 +15,7 @@ from byzopt.experiments import Outcome
 from byzopt.experiments.store import DAMAGE
 from byzopt.experiments.sweeps.shelf import run_directories
 from byzopt.experiments.table import runs_in, unended
+from byzopt.reports.study.bounded import bounding
 
 COMPONENTS = ("task.partition", "task", "method", "attack")  # the first that fits a setting's path takes it
 AXES = ("task", "split", "n", "f", "attackers", "attack", "method", "rule", "variant", "lr", "rounds")
@@ -60,8 +61,9 @@ class Study:
         return ordered(case.labels.get(axis, "-") for case in self.cases)
 
 
-def load(store: Path) -> Study:
-    """A store's finished runs. Errors: `InvalidInput` where there is none."""
+def load(store: Path, bounds: bool = False) -> Study:
+    """A store's finished runs, with `bounds` of theory in records. Errors: `InvalidInput` for none."""
+    added = bounding() if bounds else lambda _, outcome: outcome
     found: list[tuple[dict[str, Any], Outcome]] = []
     damaged, unfinished = {}, 0
     for path in run_directories(store):
@@ -69,7 +71,7 @@ def load(store: Path) -> Study:
             unfinished += 1
             continue
         try:
-            found += list(runs_in(path))
+            found += [(row, added(spec, outcome)) for spec, row, outcome in runs_in(path)]
         except DAMAGE as error:
             damaged[path.name] = " ".join(str(error).split())
     require(bool(found), f"Store {store}", "hold a finished run", "none", "Run `byzopt sweep` first.")
@@ -128,10 +130,10 @@ def _labelled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 continue
             home = owner[path]
             if home is None:
-                labels[path] = _said(value)
+                labels[path] = spelt(value)
             elif path == home:
                 parts = [
-                    f"{other.removeprefix(home + '.')}={_said(row[other])}"
+                    f"{other.removeprefix(home + '.')}={spelt(row[other])}"
                     for other in row
                     if other != home and owner.get(other) == home and len(seen[other, str(row.get(home))]) > 1
                 ]
@@ -145,7 +147,8 @@ def _component(path: str) -> str | None:
     return next((home for home in COMPONENTS if path == home or path.startswith(home + ".")), None)
 
 
-def _said(value: Any) -> str:
+def spelt(value: Any) -> str:
+    """A setting as a label."""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return value if isinstance(value, str) else json.dumps(value)

@@ -10,8 +10,6 @@ from typing import NamedTuple
 from byzopt.experiments.spec import RISING
 from byzopt.reports.study.cases import Case
 
-BOUND = "_bound"  # a record's `loss_bound` bounds its `loss`
-
 
 class Figure(NamedTuple):
     """A quantity in records: its key, its name with unit, the factor to that unit."""
@@ -47,6 +45,7 @@ KNOWN = (
     Figure("perplexity", "Perplexity (symbols)"),
     Figure("grad_norm", "Gradient norm ‖∇f(x)‖"),
 )
+GAP = Figure("gap", "Gap f(x) - f*")
 LOSS = Figure("loss", "Loss")
 
 

@@ -7,17 +7,25 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from byzopt.reports.curves import COLOURS, STYLES
+from byzopt.reports.study.bounded import BOUND
 from byzopt.reports.study.cases import Case
 from byzopt.reports.study.chart import Chart, canvas
-from byzopt.reports.study.figures_of import BOUND, Figure
+from byzopt.reports.study.figures_of import Figure
 
+AXES = {  # what curves go against: the records' key, the axis's label
+    "rounds": ("t", "Communication rounds"),
+    "gradients": ("gradients", "Gradients per worker"),
+    "bits": ("bits", "Bits sent per worker"),
+}
 WIDE = 50.0  # values that span this factor are drawn on a log axis
 ROOM = 1.1
+FLED = 10.0  # times where it began: a line that ends above it has left
 MOST = 8  # lines in a chart
 
 
 class Line(NamedTuple):
-    """A series: at every round that all its seeds reached, the mean, the least and the largest value."""
+    """A series: for every round that all its seeds reached, its place on the axis, mean over seeds, and the
+    mean, the least and the largest value."""
 
     rounds: list[float]
     mean: list[float]
@@ -27,9 +35,12 @@ class Line(NamedTuple):
     failed: int
 
 
-def curves(name: str, title: str, figure: Figure, series: Mapping[str, Sequence[Case]]) -> Chart | None:
-    """A chart of these series; None where no run has the figure."""
-    lines = {label: line for label, cases in series.items() if (line := _line(figure, cases)) is not None}
+def curves(
+    name: str, title: str, figure: Figure, series: Mapping[str, Sequence[Case]], against: str = "rounds"
+) -> Chart | None:
+    """A chart of these series against rounds or another of `AXES`; None where no run has the figure."""
+    found = {label: _line(figure, cases, AXES[against][0]) for label, cases in series.items()}
+    lines = {label: line for label, line in found.items() if line is not None}
     if not lines:
         return None
     columns = 1 if _long(lines) else 2
@@ -43,7 +54,10 @@ def curves(name: str, title: str, figure: Figure, series: Mapping[str, Sequence[
             axes.fill_between(line.rounds, line.low, line.high, color=style["color"], alpha=0.18, linewidth=0)
     for label, (rounds, values) in _bounds(figure, series).items():
         axes.plot(rounds, values, color="0.35", linewidth=1.2, linestyle=(0, (1, 1)), label=label)
-    axes.set_xlabel("Communication rounds")
+    far = [line.rounds[-1] for line in lines.values()]
+    if against != "rounds" and max(far) > WIDE * min(far) > 0:
+        axes.set_xscale("log", nonpositive="mask")  # no place for what nothing had cost yet
+    axes.set_xlabel(AXES[against][1] + (", log scale" if axes.get_xscale() == "log" else ""))
     axes.set_ylabel(figure.label + (", log scale" if log else ""))
     _limits(axes, figure, lines, top, log)
     _crosses(axes, lines)
@@ -51,26 +65,26 @@ def curves(name: str, title: str, figure: Figure, series: Mapping[str, Sequence[
     axes.spines[["top", "right"]].set_visible(False)
     drawing.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9.5)
     gone = {label: max(line.mean) for label, line in lines.items() if max(line.mean) > top * (1 + 1e-9)}
-    return Chart(name, title, _caption(lines, gone), drawing, _rows(figure, series))
+    return Chart(name, title, _caption(lines, gone), drawing, _rows(figure, series, AXES[against][0]))
 
 
-def _line(figure: Figure, cases: Sequence[Case]) -> Line | None:
+def _line(figure: Figure, cases: Sequence[Case], against: str = "t") -> Line | None:
     found = [
         {
-            int(record["t"]): figure.scale * record[figure.key]
+            int(record["t"]): (record.get(against, 0.0), figure.scale * record[figure.key])
             for record in case.outcome.records
             if figure.key in record
         }
         for case in cases
     ]
     common = set.intersection(*map(set, found)) if found else set()
-    rounds = sorted(common)
-    if not rounds:
+    if not common:
         return None
-    values = [[one[t] for one in found] for t in rounds]
+    places = [fmean(one[t][0] for one in found) for t in sorted(common)]
+    values = [[one[t][1] for one in found] for t in sorted(common)]
     failed = sum(case.outcome.status.failed for case in cases)
     ends = [fmean(at) for at in values], [min(at) for at in values], [max(at) for at in values]
-    return Line([float(t) for t in rounds], *ends, len(cases), failed)
+    return Line(places, *ends, len(cases), failed)
 
 
 def _bounds(
@@ -87,10 +101,11 @@ def _bounds(
 
 
 def _scale(figure: Figure, lines: Mapping[str, Line]) -> tuple[float, bool]:
-    """The largest value to show and whether on a log axis: runs that failed do not set the scale."""
+    """The largest value to show and whether on a log axis: runs that failed or fled do not set the scale."""
     if figure.scale == 100:
         return 100.0, False
-    well = [line for line in lines.values() if not line.failed] or list(lines.values())
+    there = [line for line in lines.values() if not line.failed]
+    well = [line for line in there if line.mean[-1] <= FLED * line.mean[0]] or there or list(lines.values())
     shown = [value for line in well for value in line.mean] + [line.mean[0] for line in lines.values()]
     log = min(shown) > 0 and max(shown) > WIDE * min(shown)
     return max(shown) * (10.0 if log else ROOM), log
@@ -139,9 +154,11 @@ def _caption(lines: Mapping[str, Line], gone: Mapping[str, float]) -> str:
     return text
 
 
-def _rows(figure: Figure, series: Mapping[str, Sequence[Case]]) -> list[dict[str, Any]]:
+def _rows(figure: Figure, series: Mapping[str, Sequence[Case]], against: str) -> list[dict[str, Any]]:
     return [
-        {"series": label, "seed": case.seed, "t": int(record["t"]), figure.key: record[figure.key]}
+        {"series": label, "seed": case.seed, "t": int(record["t"])}
+        | ({against: record.get(against)} if against != "t" else {})
+        | {figure.key: record[figure.key]}
         for label, cases in series.items()
         for case in cases
         for record in case.outcome.records

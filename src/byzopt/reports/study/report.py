@@ -15,7 +15,7 @@ from byzopt.reports.study.chart import Chart, slug
 from byzopt.reports.study.figures_of import KNOWN, LOSS, Figure, main
 from byzopt.reports.study.heat import heat
 from byzopt.reports.study.lines import MOST, curves
-from byzopt.reports.study.sheets import Sheet, bounds, to_target, worst_case
+from byzopt.reports.study.sheets import Sheet, bounds, to_target, tuned, worst_case
 
 Target = tuple[str, float]  # a figure's key, and the value to reach in records' own unit
 
@@ -42,14 +42,15 @@ class Report:
         return made
 
 
-def make(store: Path, target: Target | None = None) -> Report:
+def make(store: Path, target: Target | None = None, bounds: bool = False) -> Report:
     """The report on a store. `target`: see `to_target`; by default nine tenths of the way to the best value.
+    `bounds` puts what theory promises beside it, see `bounding`.
 
     Runs are told apart by every setting that varies. Charts are drawn for each task; lines and columns are
     methods and rules; what else varies makes a chart of its own. Errors: `InvalidInput` for a store without
     runs; `UnknownName` for a figure that no record has.
     """
-    study = load(store)
+    study = load(store, bounds)
     if target is not None:
         known = {key for case in study.cases for record in case.outcome.records for key in record}
         if target[0] not in known:
@@ -63,6 +64,7 @@ def make(store: Path, target: Target | None = None) -> Report:
         maps += part.maps()
         lines += part.curves()
         sheets += part.sheets(target)
+    sheets += tuned(store)
     return Report(study, *(tuple(filter(None, found)) for found in (maps, lines, sheets)))  # type: ignore[arg-type]
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from math import isfinite
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from byzopt.reports.study.cases import Case, split
+from byzopt.reports.study.bounded import BOUND
+from byzopt.reports.study.cases import Case, spelt, split
 from byzopt.reports.study.chart import as_csv
-from byzopt.reports.study.figures_of import BOUND, Figure, worst
+from byzopt.reports.study.figures_of import Figure, worst
 
 NEAR = 0.9  # the target lies this far on the way from the start to the best final value
 
@@ -73,6 +76,29 @@ def to_target(
     return Sheet(name, title, text, head, rows)
 
 
+def tuned(store: Path) -> list[Sheet]:
+    """What each tuned sweep of a store chose, by which rule: a table a sweep."""
+    made = []
+    for path in sorted((store / "sweeps").glob("*/tuned.json")):
+        told = json.loads(path.read_text())
+        if not told:
+            continue
+        axes = list(dict.fromkeys(axis for cell in told["cells"] for axis in cell["cell"]))
+        rows = []
+        for cell in told["cells"]:
+            about = [spelt(cell["cell"].get(axis, "-")) for axis in axes]
+            score = "-" if cell["score"] is None else f"{cell['score']:.4g}"
+            chosen = cell["chosen"] or dict.fromkeys(told["choose"], "none")
+            settings = [spelt(chosen[axis]) for axis in told["choose"]]
+            rows.append((*about, *settings, score, str(len(cell["settings"]))))
+        head = (*axes, *told["choose"], told["figure"], "settings tried")
+        text = f"Chosen by {told['by'].replace('_', ' ')} of {told['figure']}"
+        text += ", on test figures." if told["on_test_figures"] else "."
+        name = f"tuned-{path.parent.name}"
+        made.append(Sheet(name, f"Tuned settings, {path.parent.name}", text, head, rows))
+    return made
+
+
 def bounds(name: str, title: str, cases: Sequence[Case], axes: Sequence[str]) -> Sheet | None:
     """What theory bounds beside what was measured, at the last record that holds both."""
     rows = []
@@ -85,7 +111,9 @@ def bounds(name: str, title: str, cases: Sequence[Case], axes: Sequence[str]) ->
                 told = (f"{seen:.4g}", f"{bound:.4g}", f"{seen / bound:.3g}" if bound else "-", held)
                 rows.append((*labels, str(case.seed), key, *told))
     head = (*axes, "seed", "figure", "measured", "bound", "measured / bound", "")
-    return Sheet(name, title, "Last records of each run.", head, rows) if rows else None
+    text = "Last records of each run. Bounds are those of the theorem's own step sizes, with constants "
+    text += "estimated on the task: a run with other steps may exceed them."
+    return Sheet(name, title, text, head, rows) if rows else None
 
 
 def _bounded(case: Case) -> list[str]:

@@ -1,0 +1,116 @@
+"""What guards that expel workers cost a round, beside the mean of the same rows.
+
+    python benchmarks/guards.py [--seconds S] [--device cuda]
+
+Each case is one call of a filter on n x d rows in float32 (noise of equal lengths about a common gradient),
+its sums well under way: ByzantineSGD's three tests and SafeguardSGD with two windows, with both finders of
+vector medians, and with B as a secret sketch. All are timed in turns; figures are medians in milliseconds.
+Writes docs/results/guards.md and .json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from _peers_env import described, machine, table, write
+from byzopt.aggregators import Mean
+from byzopt.aggregators.filters import At, Filter
+from byzopt.aggregators.guard import Guard
+from byzopt.aggregators.safeguard import Safeguard
+from byzopt.rng import stream
+from byzopt.theory.byzantine_epochs import Epoch
+
+SIZES = [(n, d) for n in (10, 50) for d in (10_000, 1_000_000)]
+SKETCH = 512
+WARM = 3  # rounds before the first that is timed
+PLAN = (Epoch(1000, 10.0, 0.1),)
+FILTERS: dict[str, Filter] = {
+    "mean": Mean().as_filter(),
+    "ByzantineSGD, medoid": Guard(PLAN, 1.0, finder="medoid"),
+    "ByzantineSGD, random": Guard(PLAN, 1.0, finder="random"),
+    f"ByzantineSGD, medoid, sketch of {SKETCH}": Guard(PLAN, 1.0, finder="medoid", sketch=SKETCH),
+    f"ByzantineSGD, random, sketch of {SKETCH}": Guard(PLAN, 1.0, finder="random", sketch=SKETCH),
+    "SafeguardSGD, medoid": Safeguard((100, 600), 1000, noise=1.0),
+    "SafeguardSGD, random": Safeguard((100, 600), 1000, noise=1.0, finder="random"),
+    f"SafeguardSGD, medoid, sketch of {SKETCH}": Safeguard((100, 600), 1000, noise=1.0, sketch=SKETCH),
+}
+
+
+class Running:
+    """A filter and its state, on rounds of the same rows."""
+
+    def __init__(self, filter: Filter, rows: Tensor) -> None:
+        self.filter, self.rows, self.t = filter, rows, 0
+        self.x = torch.ones_like(rows[0])
+        self.state: Any = filter.init(torch.zeros_like(rows[0]), len(rows))
+
+    def round(self) -> None:
+        self.t += 1
+        _, self.state = self.filter.step(self.state, self.rows, At(self.t, self.x / self.t))
+
+    def kept(self) -> bool:
+        """Whether nobody was expelled: honest rows are what is timed."""
+        return not self.filter.expelled(self.state)
+
+
+def timed(call: Callable[[], None], device: str) -> float:
+    began = time.perf_counter()
+    call()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return 1e3 * (time.perf_counter() - began)
+
+
+def rows_of(n: int, d: int, device: str) -> Tensor:
+    noise = torch.randn(n, d, generator=stream(0, "guards", n, d))
+    return (1.0 + 0.5 * noise / noise.norm(dim=1, keepdim=True)).to(device)
+
+
+def measured(n: int, d: int, seconds: float, device: str) -> dict[str, float]:
+    """Median milliseconds of each filter."""
+    rows = rows_of(n, d, device)
+    cases = {name: Running(filter, rows) for name, filter in FILTERS.items()}
+    for case in cases.values():
+        for _ in range(WARM):
+            case.round()
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    ends = time.perf_counter() + seconds
+    while time.perf_counter() < ends or len(times["mean"]) < 5:
+        for name, case in cases.items():
+            times[name].append(timed(case.round, device))
+    lost = [name for name, case in cases.items() if not case.kept()]
+    assert not lost, f"Honest workers should stay. Expelled by: {lost}"
+    return {name: median(found) for name, found in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=20.0, help="for each size")
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    found = {}
+    for n, d in SIZES:
+        found[f"{n} x {d}"] = measured(n, d, given.seconds, given.device)
+        print(n, d, {name: round(ms, 3) for name, ms in found[f"{n} x {d}"].items()}, flush=True)
+    head = ["filter", *(f"{size} (ms)" for size in found), *(f"{size} / mean" for size in found)]
+    rows = [
+        [name, *(of[name] for of in found.values()), *(of[name] / of["mean"] for of in found.values())]
+        for name in FILTERS
+    ]
+    on = machine()
+    where = described(on) if given.device == "cpu" else torch.cuda.get_device_name()
+    command = "python benchmarks/guards.py" + ("" if given.device == "cpu" else f" --device {given.device}")
+    text = f"{where}. Median milliseconds of a round; `{command}` makes this page.\n"
+    parts = ["# What guards cost\n", text, table(head, rows)]
+    write("guards", "\n".join(parts), {"machine": on, "device": given.device, "milliseconds": found})
+
+
+if __name__ == "__main__":
+    main()

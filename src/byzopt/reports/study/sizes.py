@@ -1,0 +1,81 @@
+"""Final figures against a size, both on log axes: for slopes and crossings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from statistics import fmean, stdev
+from typing import Any
+
+from byzopt.reports.curves import COLOURS, STYLES
+from byzopt.reports.study.chart import Chart, canvas
+
+Values = Mapping[float, Sequence[float]]  # size -> the values of all seeds
+MARKS = "osD^vPX"
+FEW = 5
+
+
+def sizes(
+    name: str,
+    title: str,
+    names: tuple[str, str],
+    series: Mapping[str, Values],
+    level: float | None = None,
+    least: float | None = None,
+) -> Chart | None:
+    """A chart of the means over seeds by size, with lines at `level` and a bar of one standard error each.
+
+    `names` of the two axes. `least` is where a linear vertical axis begins, for shares; without it that axis
+    is logarithmic. None where there is nothing to show.
+    """
+    series = {label: values for label, values in series.items() if any(values.values())}
+    if not series:
+        return None
+    drawing, axes = canvas(4.3, 3.0 + 0.2 * -(-len(series) // 2))
+    for i, (label, values) in enumerate(series.items()):
+        places = sorted(size for size, found in values.items() if found)
+        means = [fmean(values[size]) for size in places]
+        errors = [_error(values[size]) for size in places]
+        style = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
+        mark = MARKS[i % len(MARKS)]
+        axes.errorbar(
+            places, means, errors, label=label or None, marker=mark, markersize=4, capsize=2, **style
+        )
+    if level is not None:
+        axes.axhline(level, color="0.35", linewidth=1.0, linestyle=(0, (1, 1)))
+    axes.set_xscale("log")
+    _ticks(axes.xaxis, sorted({size for values in series.values() for size in values}))
+    if least is None:
+        axes.set_yscale("log")
+        _ticks(axes.yaxis)
+    else:
+        axes.set_ylim(least, 1.02)
+    axes.set_xlabel(f"{names[0]}, log scale")
+    axes.set_ylabel(names[1] + (", log scale" if least is None else ""))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if any(series):
+        drawing.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9.5)
+    seeds = max(len(found) for values in series.values() for found in values.values())
+    text = f"Means of up to {seeds} seeds, bars of one standard error." if seeds > 1 else "One seed."
+    rows = [
+        {"series": label, "size": size, "mean": fmean(found), "seeds": len(found)}
+        for label, values in series.items()
+        for size, found in sorted(values.items())
+        if found
+    ]
+    return Chart(name, title, text, drawing, rows)
+
+
+def _ticks(axis: Any, places: Sequence[float] = ()) -> None:
+    """Plain numbers on a log axis: at `places` where they are few, else at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+    few = 0 < len(places) <= FEW
+    axis.set_major_locator(FixedLocator(list(places)) if few else LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _error(values: Sequence[float]) -> float:
+    return stdev(values) / sqrt(len(values)) if len(values) > 1 else 0.0

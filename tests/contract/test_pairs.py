@@ -1,0 +1,115 @@
+"""Every method, task and compressor together: they run, or are refused before round 1 with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+from typing import Any
+
+import pytest
+
+from byzopt.cohort import Cohort
+from byzopt.errors import InvalidInput, Status
+from byzopt.experiments import simulate
+from byzopt.methods import METHODS
+from byzopt.tasks import TASKS, Task
+from byzopt.wire import COMPRESSORS
+from tests.contract.test_tasks import build
+
+N, F = 7, 2
+GUARDED = ("byzantine_sgd", "safeguard")  # their rule is the mean
+NEED_A_LOSS = ("pigs", "aeg_prox")
+UNBIASED = ("br_csgd", "br_diana", "byz_vr_marina", "byz_vr_marina2", "byz_dasha_page")
+CONTRACTIVE = ("byz_dm21", "byz_vr_dm21", "byz_ef21", "byz_ef21_bc", "byz_ef21_sgdm", "ef_sign")
+REPLAYING = (
+    "byz_vr_dm21", "br_mvr", "br_lsvrg", "byz_dasha_page", "byz_vr_marina", "byz_vr_marina2",
+)  # fmt: skip
+
+
+FULL = (
+    "byz_ef21",
+    "byz_ef21_bc",
+    "byz_vr_marina",
+    "byz_vr_marina2",
+    "byz_dasha_page",
+    "br_lsvrg",
+)
+PASSLESS = ("mnist_released", "shakespeare_released")  # whose data are their minibatches
+LARGE = ("mnist", "shakespeare")  # there a full pass takes a second: here it is one batch
+
+
+@cache
+def task_of(name: str) -> Task:
+    task = build(name, Cohort.of(N, F))
+    if name in LARGE:
+        sample = task.draw(1)
+        task.full = lambda: sample  # type: ignore[method-assign]
+    return task
+
+
+def variants() -> Iterator[tuple[str, dict[str, Any]]]:
+    """All methods as they are, and with each compressor in each place for one."""
+    for method in METHODS:
+        yield method, {}
+        places = {field.name for field in fields(METHODS.build(method))} & {"compressor", "down"}  # type: ignore[arg-type]
+        yield from ((method, {place: name}) for place in sorted(places) for name in COMPRESSORS)
+
+
+VARIANTS = list(variants())
+
+
+def outcome(task: Task, method: str, parameters: dict[str, Any]) -> str:
+    """How three rounds end; the reason where they are refused."""
+    rule = "mean" if method in GUARDED else "nnm >> trimmed_mean"
+    try:
+        recipe = METHODS.build({"name": method, **parameters})
+        return str(simulate(task, rule, 0.01, 3, F, recipe, "alie", placement="message").status)
+    except InvalidInput as refusal:
+        return str(refusal)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_it_runs_or_says_why_not(name):
+    """Nothing but `InvalidInput` ever leaves, and it says what is wrong, by which rule."""
+    task, d = task_of(name), task_of(name).layout.d
+    for method, parameters in VARIANTS:
+        if parameters and name in (*LARGE, *PASSLESS):
+            continue  # a compressor knows of a task its dimension alone
+        if name == "mnist_released" and method not in ("byz_vr_dm21", "byz_ef21"):
+            continue  # a second each
+        found = outcome(task, method, parameters)
+        if method in NEED_A_LOSS:
+            assert "a loss that the server owns" in found
+            continue
+        made = {place: COMPRESSORS.build(what) for place, what in parameters.items()}
+        if method in UNBIASED and any(not one.unbiased for one in made.values()):
+            assert "should be unbiased. Found" in found, (method, parameters)
+        elif method in CONTRACTIVE and not all(one.contracts and one.alpha(d) for one in made.values()):
+            assert "should be contractive. Found" in found, (method, parameters)
+        elif method in FULL and name in PASSLESS:
+            assert "no full gradients" in found, method
+        else:
+            assert found == Status.COMPLETED, (method, parameters, found)
+
+
+def test_every_method_with_a_compressor_is_classed():
+    assert {method for method, parameters in VARIANTS if parameters} == {*UNBIASED, *CONTRACTIVE}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_task_with_a_loss_of_its_own_serves_every_method(method):
+    task = TASKS.build({"name": "quadratic", "proxy": "worker"}).build(Cohort.of(N, F), 0)
+    assert outcome(task, method, {}) == Status.COMPLETED
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_task_that_cannot_replay_a_sample_refuses_variance_reduction_alone(method):
+    task = TASKS.build({"name": "quadratic", "proxy": "worker"}).build(Cohort.of(N, F), 0)
+    stream = type("Stream", (type(task),), {"replays": False})
+    task.__class__ = stream
+    found = outcome(task, method, {})
+    if method in REPLAYING:
+        assert "should have gradients at two points on one sample" in found
+    else:
+        assert found == Status.COMPLETED
