@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput
 from byzopt.registry import plain
 from byzopt.rng import stream
-from byzopt.tasks import TASKS, LogisticRegression, Quadratic, Quartic
+from byzopt.tasks import TASKS, Digits, LogisticRegression, Quadratic, Quartic
 from byzopt.tasks.data import find
 from byzopt.tasks.logistic import LogisticTask
+from byzopt.tasks.optimum import optimum
 from byzopt.tasks.partitions import Dirichlet, SortedByLabel
 
 COHORT = Cohort.of(7, 2)
@@ -233,3 +235,14 @@ def test_recipes_survive_the_way_through_plain_data(recipe):
 def test_parameters_out_of_range_are_errors(make, match):
     with pytest.raises(InvalidInput, match=match):
         make()
+
+
+def test_tasks_with_one_honest_objective_share_its_optimum():
+    recipe = Digits(model="linear", batch="full", wd=1e-2, dtype="float64", byzantine_data="mirror", gap=True)
+    clean, attacked, other = (recipe.build(Cohort.of(6 + f, f), seed) for f, seed in ((0, 0), (1, 0), (1, 1)))
+    assert clean.lowest.solved is attacked.lowest.solved
+    assert clean.lowest.solved is not other.lowest.solved
+    found = optimum(attacked, attacked.start(), precision=1e-10)
+    assert attacked.lowest.value == pytest.approx(found.value, abs=1e-12)
+    shared = replace(recipe, byzantine_data="share")
+    assert shared.build(Cohort.of(7, 1), 0).lowest.solved is not clean.lowest.solved

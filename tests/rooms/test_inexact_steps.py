@@ -350,6 +350,17 @@ def test_lbfgs_reaches_a_tiny_gradient_on_quadratics(condition):
     assert end.reason == "met"
 
 
+def test_lbfgs_goes_on_where_a_gradient_falls_unevenly_below_the_rounding_of_values():
+    curvatures = torch.logspace(-3, 1, 200, dtype=torch.float64)
+    end = lbfgs.minimise(
+        lambda x: (1 + float(curvatures @ x.square()) / 2, curvatures * x),
+        torch.ones(200, dtype=torch.float64),
+        lambda x, grad: float(grad.norm()) < 1e-9,
+        5000,
+    )
+    assert end.reason == "met"
+
+
 def test_lbfgs_minimises_the_rosenbrock_function():
     def rosenbrock(x: Tensor) -> tuple[float, Tensor]:
         a, b = x[0], x[1]

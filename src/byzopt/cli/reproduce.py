@@ -124,14 +124,22 @@ def _played(todo: list[Plan], jobs: int | None, retry: bool) -> bool:
 
 def _told(account: Account, out: Path, as_json: bool) -> int:
     from byzopt.reports.reproduction import results, save
-    from byzopt.reports.reproduction_page import columns, fit_columns, fit_row, row, summary, titled
+    from byzopt.reports.reproduction_page import (
+        columns,
+        fit_columns,
+        fit_row,
+        row,
+        summary,
+        titled,
+        worth_saying,
+    )
 
     made = save(account, out)
     if as_json:
         print(json.dumps(results(account) | {"files": [str(path) for path in made]}, allow_nan=False))
     else:
         for part in account.reproduction.parts:
-            lines = [line for line in account.lines if line.part is part]
+            lines = worth_saying([line for line in account.lines if line.part is part])
             fits = [one for one in account.fitted if one.part is part]
             print(f"\n{titled(part)}")
             if fits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from byzopt.reports.study.lines import curves
 from byzopt.reports.study.sizes import sizes
 
 RESULTS = "results.json"
+MOST_SERIES = 8  # in a chart
 
 
 def charts(account: Account) -> list[Chart]:
@@ -28,7 +30,8 @@ def charts(account: Account) -> list[Chart]:
     found: list[Chart | None] = []
     for part in account.reproduction.parts:
         found += [_map(account, part)] if part.map else []
-        found += [_sizes(account, part, fit) for fit in part.fits if fit.how != "least"]
+        drawn = [fit for fit in part.fits if fit.how != "least" and not fit.then]
+        found += [chart for fit in drawn for chart in _sizes(account, part, fit)]
         found += [
             chart for key in part.show for to in part.against for chart in _curves(account, part, key, to)
         ]
@@ -50,6 +53,7 @@ def save(account: Account, out: Path) -> list[Path]:
     drawn = charts(account)
     made = [path for chart in drawn for path in chart.save(out)]
     told = json.dumps(results(account), indent=1, allow_nan=False)
+    told = re.sub(r'\{\s*"-?\d+":[^{}]*\}', lambda found: " ".join(found.group().split()), told)  # by seed
     for name, content in ((RESULTS, told), ("README.md", markdown(account, drawn))):
         write_atomically(out / name, content.encode())
         made.append(out / name)
@@ -72,23 +76,31 @@ def _curves(account: Account, part: Part, key: str, against: str) -> list[Chart 
     return found
 
 
-def _sizes(account: Account, part: Part, fit: Fit) -> Chart | None:
-    """The means that a fit is made of, against its sizes."""
+def _sizes(account: Account, part: Part, fit: Fit) -> list[Chart | None]:
+    """The means that a fit is made of, by size; of many series, a chart for each label of the first axis."""
     name = fit.measure or part.measures[0].name
-    series: dict[str, dict[float, list[float]]] = {}
-    for line in account.lines:
-        if line.part is part and line.measure.name == name:
-            labels = dict(zip(part.axes, line.cell.at, strict=True))
-            size = float(labels.pop(fit.over))
-            label = ", ".join(f"{axis} {text}" for axis, text in labels.items())
-            series.setdefault(label, {})[size] = line.known
-    shares = all(
-        value in (0, 1) for values in series.values() for known in values.values() for value in known
-    )
-    level = fit.level if fit.how == "crossing" else None
-    title = f"{titled(part)}: {fit.name}"
-    chart = slug(f"{tag(part)}-{fit.name}")
-    return sizes(chart, title, (fit.over, name), series, level, 0.0 if shares else None)
+    lines = [line for line in account.lines if line.part is part and line.measure.name == name]
+    axes = [axis for axis in part.axes if axis != fit.over]
+    split = len({line.cell.at[: part.axes.index(fit.over)] for line in lines}) > MOST_SERIES
+    groups: dict[tuple[str, ...], dict[str, dict[float, list[float]]]] = {}
+    for line in lines:
+        labels = dict(zip(part.axes, line.cell.at, strict=True))
+        size, apart = float(labels.pop(fit.over)), (labels.pop(axes[0]),) if split else ()
+        label = ", ".join(f"{axis} {text}" for axis, text in labels.items())
+        groups.setdefault(apart, {}).setdefault(label, {})[size] = line.known
+    shares = all(value in (0, 1) for line in lines for value in line.known)
+    level, least = fit.level if fit.how == "crossing" else None, 0.0 if shares else None
+    return [
+        sizes(
+            slug("-".join((tag(part), fit.name, *apart))),
+            ", ".join((f"{titled(part)}: {fit.name}", *apart)),
+            (fit.over, name),
+            series,
+            level,
+            least,
+        )
+        for apart, series in groups.items()
+    ]
 
 
 def _map(account: Account, part: Part) -> Chart | None:

@@ -24,12 +24,18 @@ def markdown(account: Account, drawn: Sequence[Chart] = ()) -> str:
     ]
     text += ["", *it.remarks.strip().splitlines()]
     for part in it.parts:
-        lines = [line for line in account.lines if line.part is part and line.values]
+        lines = worth_saying([line for line in account.lines if line.part is part and line.values])
         fits = [one for one in account.fitted if one.part is part]
         text += (
             _section(part, lines, fits, drawn) if lines else ["", f"## {titled(part)}", "", "Not run here."]
         )
     return "\n".join(text) + "\n"
+
+
+def worth_saying(lines: Sequence[Line]) -> list[Line]:
+    """Without what a run never came to, a round or a level, and nothing is printed of."""
+    came = {line.cell.at for line in lines if line.known}
+    return [line for line in lines if line.known or line.printed or line.cell.at not in came]
 
 
 def columns(part: Part) -> list[str]:

@@ -1,4 +1,4 @@
-"""Final figures against a size, both on log axes: for slopes and crossings."""
+"""Final figures against a size: for slopes and crossings."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from byzopt.reports.study.chart import Chart, canvas
 Values = Mapping[float, Sequence[float]]  # size -> the values of all seeds
 MARKS = "osD^vPX"
 FEW = 5
+LONG = 20  # letters of a label that takes a line of its own
+WIDE = 4.0  # values that span this factor are drawn on a log axis
 
 
 def sizes(
@@ -26,36 +28,39 @@ def sizes(
     """A chart of the means over seeds by size, with lines at `level` and a bar of one standard error each.
 
     `names` of the two axes. `least` is where a linear vertical axis begins, for shares; without it that axis
-    is logarithmic. None where there is nothing to show.
+    is logarithmic where values are wide apart. None where there is nothing to show.
     """
     series = {label: values for label, values in series.items() if any(values.values())}
     if not series:
         return None
-    drawing, axes = canvas(4.3, 3.0 + 0.2 * -(-len(series) // 2))
+    columns = 1 if max(map(len, series)) > LONG else 2
+    drawing, axes = canvas(4.3, 3.0 + 0.2 * -(-len(series) // columns))
     for i, (label, values) in enumerate(series.items()):
         places = sorted(size for size, found in values.items() if found)
-        means = [fmean(values[size]) for size in places]
+        middle = [fmean(values[size]) for size in places]
         errors = [_error(values[size]) for size in places]
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
         mark = MARKS[i % len(MARKS)]
         axes.errorbar(
-            places, means, errors, label=label or None, marker=mark, markersize=4, capsize=2, **style
+            places, middle, errors, label=label or None, marker=mark, markersize=4, capsize=2, **style
         )
     if level is not None:
         axes.axhline(level, color="0.35", linewidth=1.0, linestyle=(0, (1, 1)))
     axes.set_xscale("log")
     _ticks(axes.xaxis, sorted({size for values in series.values() for size in values}))
-    if least is None:
+    means = [fmean(found) for values in series.values() for found in values.values() if found]
+    log = least is None and min(means) > 0 and max(means) > WIDE * min(means)
+    if log:
         axes.set_yscale("log")
         _ticks(axes.yaxis)
-    else:
+    elif least is not None:
         axes.set_ylim(least, 1.02)
     axes.set_xlabel(f"{names[0]}, log scale")
-    axes.set_ylabel(names[1] + (", log scale" if least is None else ""))
+    axes.set_ylabel(names[1] + (", log scale" if log else ""))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if any(series):
-        drawing.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9.5)
+        drawing.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9.5)
     seeds = max(len(found) for values in series.values() for found in values.values())
     text = f"Means of up to {seeds} seeds, bars of one standard error." if seeds > 1 else "One seed."
     rows = [
