@@ -3,9 +3,10 @@
     python benchmarks/allreduce.py [--quick] [--env DIR]
 
 Every case runs in gloo processes on this machine, one thread each; a time is the median over steps of the
-slowest rank's. The peer, ByzFL, is what one does without this library: gather all rows at rank 0, apply its
-rule there, broadcast. It needs `--env`, an environment with byzfl in it (`peers_agree.py --env DIR` makes
-one); without, the column is left out. Writes docs/results/allreduce.md and the JSON file beside it.
+slowest rank's, and every step times all ways in turn. The peer, ByzFL, is what one does without this
+library: gather all rows at rank 0, apply its rule there, broadcast. It needs `--env`, an environment with
+byzfl in it (`peers_agree.py --env DIR` makes one); without, the column is left out. Writes
+docs/results/allreduce.md and the JSON file beside it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+import torch._dynamo  # what the first collective loads: once, and not in every rank
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
@@ -38,7 +40,8 @@ ABOUT = """# Robust all-reduce
 
 Written by `python benchmarks/allreduce.py`. Milliseconds of one reduction of float32 vectors over
 gloo, {n_cpu} cores shared by all ranks, one thread each, torch {torch}: the median over steps of the slowest
-rank's time. In brackets: over the plain all-reduce of the same case. Geometric: {geometric}; coordinate:
+rank's time, all ways timed in turn in every step. In brackets: over the plain all-reduce of the same case.
+Geometric: {geometric}; coordinate:
 {coordinate}; f = (n-1)//4. More ranks than cores compete for them, so that all columns hold waiting, too.
 
 {table}
@@ -54,13 +57,16 @@ bandwidth B and latency L of one message:
 | way | bytes sent by the busiest rank | rounds of messages | arithmetic of a rank |
 | --- | --- | --- | --- |
 | plain (ring) | 2 s d (n-1)/n | 2 (n-1) | d |
-| sharded, geometric | 2 s d (n-1)/n + 16 n² + 48 n | 4 (n-1) + 2 log n | n d + 2 d |
-| sharded, coordinate | 2 s d (n-1)/n + 48 n | 3 (n-1) | about d log² n |
-| replicated | s d (n-1) | 2 (n-1) | n² d |
+| sharded, geometric | 2 s d (n-1)/n + 8 n² (n-1) + 48 (n-1) | 4 | n d + 2 d |
+| sharded, coordinate | 2 s d (n-1)/n + 48 (n-1) | 3 | about d log² n |
+| replicated | s d (n-1) + 48 (n-1) | 2 | n² d |
 | server | s d (n-1) down, s d log n up at rank 0 | 2 log n | n² d at rank 0 |
 
+Over gloo every rank writes to every other at once, which makes one round; a ring makes n - 1. From n = 51 on
+the n x n products are summed by an all-reduce, 16 n² (n-1)/n bytes. NCCL has its own ways for all of it.
+
 On paper for d = 10⁸ float32, B = 25 GB/s a rank, L = 10 µs, 10¹³ operations a second (assumed, not measured;
-messages of a collective one after the other, memory bandwidth 10¹² bytes/s for what is read once):
+rings for all collectives, memory bandwidth 10¹² bytes/s for what is read once):
 
 {paper}
 
@@ -114,19 +120,19 @@ def one_rank(rank: int, n: int, d: int, place: str, steps: int, peers: bool) -> 
     dist.init_process_group("gloo", init_method=f"file://{place}/store", rank=rank, world_size=n)
     generator = torch.Generator().manual_seed(rank)
     vec = torch.randn(d, generator=generator) + 1
-    result = {}
-    for name, way in ways(d, n, peers).items():
-        way(vec.clone())  # buffers, connections, compiled kernels
-        times = []
-        for _ in range(steps):
+    timed = ways(d, n, peers)
+    times: dict[str, list[float]] = {name: [] for name in timed}
+    for step in range(-1, steps):  # the first makes buffers, connections, compiled kernels
+        for name, way in timed.items():
             own = vec.clone()
             dist.barrier()
             start = perf_counter()
             way(own)
             took = torch.tensor([perf_counter() - start], dtype=torch.float64)
             dist.all_reduce(took, op=dist.ReduceOp.MAX)
-            times.append(float(took))
-        result[name] = {"ms": 1000 * median(times)}
+            if step >= 0:
+                times[name].append(1000 * float(took))
+    result: dict[str, Any] = {name: {"ms": median(all), "least": min(all)} for name, all in times.items()}
     for topology in TOPOLOGIES:
         result.setdefault(f"geometric {topology}", {})["bytes"] = sent(vec, n, topology)
     if rank == 0:
@@ -154,7 +160,7 @@ def sent(vec: torch.Tensor, n: int, topology: str) -> int:
 def measured(n: int, d: int, steps: int, peers: bool) -> dict[str, Any]:
     """One case."""
     with tempfile.TemporaryDirectory() as place:
-        mp.start_processes(one_rank, (n, d, place, steps, peers), nprocs=n, start_method="spawn")
+        mp.start_processes(one_rank, (n, d, place, steps, peers), nprocs=n, start_method="fork")
         return dict(json.loads(Path(place, "result.json").read_text()))
 
 
@@ -202,7 +208,7 @@ def tables(cases: dict[str, Any]) -> tuple[str, str]:
             )
         times.append(f"| {label} | " + " | ".join(cells) + " |")
         n, d = case["n"], case["d"]
-        model = (8 * d * (n - 1) / n + 16 * n * (n - 1) + 48 * (n - 1), 4 * d * (n - 1), 4 * d)
+        model = (8 * d * (n - 1) / n + (8 * n * n + 48) * (n - 1), (4 * d + 48) * (n - 1), 4 * d)
         found = [case["ways"][f"geometric {t}"]["bytes"] for t in TOPOLOGIES]
         pairs = [f"{a or '-'} | {b:.0f}" for a, b in zip(found, model, strict=True)]
         counted.append(f"| {label} | " + " | ".join(pairs) + " |")
@@ -220,7 +226,7 @@ def main() -> None:
         sys.path += map(str, options.env.glob("lib/python*/site-packages"))
     cases = {}
     for n, d in QUICK if options.quick else CASES:
-        steps = 5 if options.quick or d > 10**6 else 15
+        steps = 5 if options.quick or d > 10**6 else 11
         found = measured(n, d, steps, bool(options.env))
         cases[f"{n}, {d:.0e}".replace("e+0", "e")] = {"n": n, "d": d, "steps": steps, "ways": found}
         print(n, d, json.dumps(found), flush=True)

@@ -10,7 +10,7 @@ from torch import nn
 from byzopt.distributed import RobustSGD
 from tests.ranks import play_ranks
 
-RANKS, FAULTY, STEPS, TEST = 8, 1, 180, 700
+RANKS, FAULTY, STEPS, TEST = 8, 1, 120, 700
 FAULTS = ("none", "bit_flip", "alie", "nan", "huge", "stale")
 
 

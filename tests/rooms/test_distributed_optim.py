@@ -246,6 +246,32 @@ def hostile(rank, fault, topology):
     return vector(model), seen, watch.prometheus(), watch.records
 
 
+def with_bad_rounds(rank, kind, bad, topology):
+    seen = []
+    x = nn.Parameter(torch.zeros(6, dtype=torch.float64))
+    watch = lambda verdict: seen.append(verdict.dropped)  # noqa: E731
+    optimizer = kind([x], 0.1, rule="median", f=1, topology=topology, watch=watch)
+    for t in range(1, 7):
+        x.grad = x.detach() - torch.arange(6.0) + 0.1 * rank
+        if rank == 3 and t in bad:
+            x.grad[2] = torch.nan
+        optimizer.step()
+    return seen, x.detach().clone(), optimizer.malformed
+
+
+@pytest.mark.parametrize(
+    "kind, topology", [(ByzNSGDM, "sharded"), (ByzDM21, "server"), (ByzDM21, "replicated")]
+)
+@pytest.mark.parametrize("bad", [(1,), (3, 4)])
+def test_a_round_with_nan_costs_a_rank_that_round_alone(kind, topology, bad):
+    found = play_ranks(4, with_bad_rounds, kind, bad, topology)
+    for seen, x, _ in found[:1] if topology == "server" else found:
+        assert [t for t, dropped in enumerate(seen, start=1) if dropped == (3,)] == list(bad)
+        assert not any(dropped for t, dropped in enumerate(seen, start=1) if t not in bad)
+        assert x.isfinite().all()
+        assert torch.equal(x, found[0][1])
+
+
 @pytest.mark.parametrize("fault, topology", [(float("nan"), "sharded"), (1e30, "sharded"), (1e30, "server")])
 def test_a_faulty_rank_is_survived_and_suspected(fault, topology):
     results = play_ranks(5, hostile, fault, topology)

@@ -76,22 +76,30 @@ class Link:
         return whole
 
     def dealt(self, vec: Tensor) -> Tensor:
-        """Every rank's piece of this rank's columns, `[n, own width]`, from all ranks' vectors `[d]`."""
+        """Every rank's piece of this rank's columns, `[n, own width]`, from all ranks' vectors `[d]`.
+
+        Its memory has room for d numbers, which `joined` may use: fresh memory costs as much as sending it.
+        """
         spans = self.columns(len(vec))
         widths, item = [stop - start for start, stop in spans], vec.element_size()
         own = widths[self.rank]
-        block = vec.new_empty(self.n, own)
+        block = vec.new_empty(max(self.n * own, len(vec)))[: self.n * own].view(self.n, own)
         cut = [own * item] * self.n, [width * item for width in widths]
         dist.all_to_all_single(_bytes(block), _bytes(vec), *cut, group=self.group)
         self.sent += (len(vec) - own) * item
         return block
 
-    def joined(self, piece: Tensor, d: int) -> Tensor:
-        """The vector `[d]` of which every rank holds the piece over its own columns."""
+    def joined(self, piece: Tensor, d: int, block: Tensor) -> Tensor:
+        """The vector `[d]` of which every rank holds the piece over its own columns, perhaps in the memory of
+        `block`, from `dealt`, which nobody needs any more."""
         spans = self.columns(d)
         width = spans[0][1] - spans[0][0]
         if self._pairwise:
-            whole = piece.new_empty(d)
+            whole = piece.new_empty(0)
+            if block.dtype == piece.dtype and _apart(block, piece):
+                whole.set_(block.untyped_storage(), 0, (d,))  # type: ignore[call-overload]
+            else:
+                whole.resize_(d)
             self._swap([piece] * self.n, [whole[start:stop] for start, stop in spans])
             self.sent += _size(piece) * (self.n - 1)
             return whole
@@ -132,6 +140,10 @@ class Link:
         dist.broadcast(_bytes(copy), src=self._names[0], group=self.group)
         self.sent += _size(copy) if self.rank == 0 else 0
         return copy
+
+
+def _apart(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() != other.untyped_storage().data_ptr()
 
 
 def _bytes(tensor: Tensor) -> Tensor:

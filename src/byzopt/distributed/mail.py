@@ -43,11 +43,8 @@ class Mail:
             try:
                 sent[i] = self._decoded(i, parcel)
             except BadMessage as error:
-                self.malformed[i] = str(error)
+                sent[i], self.malformed[i] = torch.nan, str(error)
         rows, self.kept = self.channel.receive(self.kept, sent, self.lane)
-        if self.malformed:
-            rows = rows.clone()
-            rows[list(self.malformed)] = torch.nan
         return rows
 
     def _decoded(self, i: int, parcel: Tensor) -> Tensor:

@@ -59,6 +59,9 @@ class RobustOptimizer(torch.optim.Optimizer):
     numbers, or twice as many. A message that cannot be read counts as a vector that is not finite;
     `malformed` says why, by rank, on those that read it. `seed` is that of compressors and coins that draw.
 
+    A rank whose gradient holds NaN or Inf says so: its row is dropped in that round. Its momentum and its
+    channel go on from what they were before.
+
     `topology`: see `byzopt.distributed.topologies`. `watch` is called with the `Verdict` of each step, or of
     every `watch.every`-th where it has such a number; all ranks give one or none.
 
@@ -123,6 +126,9 @@ class RobustOptimizer(torch.optim.Optimizer):
         channel, who = self.method.wire, (self.link.rank, self.link.n)
         lane = WireLink(t, self.seed, self.flat.layout, state.last, only=who)
         sent, _, wire = channel.send(channel.start(said) if t == 1 else state.wire, said, lane)
+        if not said.isfinite().all():  # one bad round must not make all later ones bad
+            before = state if t > 1 else self._rehearsed()
+            worker, wire = before.worker, before.wire
         heard = self._received(said) if t == 1 else state.heard
         mail = Mail(channel, lane, sent, heard) if self.compressed else None
         turn = Turn(self.method.filter, state.filter, At(t, x), self._listener(t), mail)

@@ -7,6 +7,7 @@
 | server | d (rank 0 takes in d (n-1)) | d; rank 0: n d | rank 0 |
 
 Traffic in numbers of the vector's dtype; the n x n products and the six numbers of the header come on top.
+Compressed messages go to all ranks or to rank 0 in the place of d numbers, and are read there (`mail`).
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def sharded(link: Link, vec: Tensor, sizes: Tensor, turn: Turn) -> tuple[Tensor,
     if turn.tell:
         turn.tell(judged(turn.at.t, ready, shard, finite, vec.dtype))
     piece = restored(ready.reduce(shard), unit, vec.dtype)
-    out = link.joined(piece, len(vec))
+    out = link.joined(piece, len(vec), block)
     return out, turn.filter.after(turn.state, out)  # type: ignore[attr-defined]
 
 
