@@ -22,7 +22,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one process must not slow the other
+from byzopt.waiting import WAITING
+
+os.environ.update(WAITING)  # idle threads of one process must not slow the other
 
 import numpy as np
 import torch

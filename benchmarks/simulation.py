@@ -39,6 +39,7 @@ from byzopt.tasks import ModuleTask, Quartic, Task
 from byzopt.tasks.logistic import LogisticTask
 from byzopt.tasks.models import mlp
 from byzopt.tasks.pool import Pool
+from byzopt.waiting import WAITING
 
 COHORT = Cohort.of(20, 3)
 WHAT = {
@@ -149,8 +150,7 @@ def products() -> dict[str, float]:
 def sides(threads: int, count: int, words: Sequence[str]) -> list[float]:
     """What `count` processes of this file with `words`, at the same time, print."""
     command = [sys.executable, __file__, "--side", str(threads), *words]
-    waiting = {"OMP_WAIT_POLICY": "PASSIVE"}  # as our command line sets it
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | waiting
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | WAITING  # as our command line sets it
     begun = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(count)
     ]

@@ -16,7 +16,8 @@ from byzopt import kernels, linalg
 from byzopt.aggregators.geometry import Geometry, Unusual, geometry_about, geometry_of
 from byzopt.aggregators.selection import answer
 
-_WIDE = 1 << 23  # bytes of a block for coordinate rules: their cost is torch calls for each pair of rows
+_WIDE = 1 << 24  # bytes of a block for coordinate rules: their cost is torch calls for each pair of rows
+_GRAIN = 1 << 15  # numbers beyond which torch wakes its threads for an operation, at the price of several
 
 
 class Mixed:
@@ -110,16 +111,26 @@ class Mixed:
         return out
 
     def _by_blocks(self, rows: Tensor, plan: kernels.Plan, out: Tensor) -> bool:
-        """Writes the plan's answer to `out`; False if rows or answers prove not to be finite."""
-        trace = out.new_zeros((), dtype=torch.float64)
-        room: Tensor | None = None
-        for piece, block in Mixed(rows, 1.0, self.mixing, self.geometry).blocks():
-            if room is None:
-                room = block.new_empty(len(block) + 1, block.shape[1])
-            out[piece] = answer(block, plan, room[:, : block.shape[1]])
-            if not self.admitted:  # a sum is finite only where everything is
-                trace += block.sum() + out[piece].sum()
-        return self.admitted or isfinite(float(trace))
+        """Writes the plan's answer to `out`; False if rows or answers prove not to be finite.
+
+        Threads of ours share the columns, where torch would share each of many short operations.
+        """
+        traces: list[float] = []
+
+        def part(start: int, stop: int) -> None:
+            room: Tensor | None = None
+            mine = Mixed(rows[:, start:stop], 1.0, self.mixing, self.geometry)
+            for piece, block in mine.blocks():
+                if room is None:
+                    room = block.new_empty(len(block) + 1, block.shape[1])
+                found = answer(block, plan, room[:, : block.shape[1]])
+                out[start + piece.start : start + piece.stop] = found
+                if not self.admitted:  # a sum is finite only where everything is
+                    traces.append(sum(float(row.sum()) for row in (*block, found)))
+
+        plain = self.mixing is None and rows.device.type == "cpu" and rows.dtype == out.dtype
+        kernels.split(rows.shape[1], rows.numel() if plain else 0, 1, part)
+        return all(map(isfinite, traces))
 
     def through(self, weights: Tensor) -> Tensor:
         """Weights of the mixed rows as weights of the unmixed ones, `[m] -> [n]`."""
@@ -128,7 +139,8 @@ class Mixed:
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Column blocks `[m, b]` of the mixed rows in the compute dtype. They may be views: do not write."""
         mixing = None
-        for piece, block in linalg.column_blocks(self.rows, size=_WIDE):
+        size = min(_WIDE, _GRAIN * self.rows.shape[0] * linalg.compute_dtype(self.rows.dtype).itemsize)
+        for piece, block in linalg.column_blocks(self.rows, size=size):
             if self.mixing is not None and mixing is None:
                 mixing = self.mixing.to(block)
             yield piece, block if mixing is None else mixing @ block

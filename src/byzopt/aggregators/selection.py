@@ -42,8 +42,9 @@ def order_statistics(block: Tensor, first: int, last: int, room: Tensor | None =
     if width < NARROW or n > TALL:
         return block.sort(dim=0).values[first:last].unbind(0)
     room = block.new_empty(n + 1, width) if room is None else room
-    room[:n].copy_(block)
     *wires, spare = room.unbind(0)
+    for wire, row in zip(wires, block.unbind(0), strict=True):
+        wire.copy_(row)
     for i, j, low, high in kernels.network(n, first, last):
         if low and high:
             torch.minimum(wires[i], wires[j], out=spare)

@@ -18,6 +18,7 @@ import byzopt.cli.reproduce as reproduce
 import byzopt.cli.run as run
 import byzopt.cli.sweep as sweep
 from byzopt.errors import ByzoptError
+from byzopt.waiting import WAITING
 
 app = typer.Typer(
     name="byzopt",
@@ -43,8 +44,8 @@ WRONG, INTERRUPTED = 2, 130  # exit statuses: the input was refused; a signal en
 
 def main() -> None:
     """Run the command; every error that was foreseen is one line on stderr."""
-    # Threads that spin while they wait make a shared machine many times slower. Read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.update(WAITING)
     sys.exit(_status())
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from byzopt.tasks.data import store
+from byzopt.waiting import WAITING
 
 SECONDS = 0.6  # each process works so long
 NAME = "placement.json"
@@ -91,7 +92,7 @@ def measured(cores: int, seconds: float = SECONDS) -> Placement:
 def rate(layout: Layout, seconds: float) -> float:
     """Rounds per second that all processes of a layout finish together."""
     command = [sys.executable, "-c", WORK, str(layout.threads), str(seconds)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(layout.threads), "OMP_WAIT_POLICY": "passive"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(layout.threads)} | WAITING
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     workers = [subprocess.Popen(command, env=environment, **pipes) for _ in range(layout.processes)]
     try:

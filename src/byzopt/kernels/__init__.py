@@ -3,7 +3,7 @@
 from byzopt.kernels.blend import blend, blends
 from byzopt.kernels.columns import Plan, columns, reduces
 from byzopt.kernels.gram import gram
-from byzopt.kernels.jit import available, disabled, usable
+from byzopt.kernels.jit import available, disabled, split, usable
 from byzopt.kernels.lengths import lengths
 from byzopt.kernels.networks import network
 
@@ -18,5 +18,6 @@ __all__ = [
     "lengths",
     "network",
     "reduces",
+    "split",
     "usable",
 ]

@@ -18,6 +18,7 @@ from byzopt.experiments.sweeps.play import play
 from byzopt.experiments.sweeps.player import Played, Tell
 from byzopt.experiments.sweeps.shelf import Shelf, Unwritable
 from byzopt.experiments.sweeps.work import Work
+from byzopt.waiting import WAITING
 
 WAIT = 0.2  # seconds until signals are looked at again
 
@@ -159,9 +160,9 @@ def _reason(code: int | None) -> str:
 
 @contextmanager
 def _quiet(threads: int) -> Iterator[None]:
-    """The environment of a worker: threads that neither multiply nor spin."""
+    """The environment of a worker: threads that neither multiply nor spin for long."""
     wanted = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    wanted |= {"OMP_WAIT_POLICY": "PASSIVE"}
+    wanted |= WAITING
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
