@@ -14,16 +14,12 @@ import sys
 import time
 from statistics import median
 from typing import Any
-from unittest.mock import MagicMock
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-# Imported by ByzFL for data sets and plots only.
-for unused in ("torchvision", "torchvision.datasets", "torchvision.transforms", "matplotlib", "seaborn"):
-    sys.modules[unused] = MagicMock()
-sys.modules["matplotlib.pyplot"] = MagicMock()
+import _unused  # noqa: F401
 
 N, F = 20, 3
 

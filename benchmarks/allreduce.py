@@ -89,6 +89,9 @@ def peer(vec: torch.Tensor, aggregate: Callable[[torch.Tensor], torch.Tensor], l
 
 def peers_rule(kind: str, f: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """ByzFL's rule with the same name."""
+    import _unused  # noqa: F401
+
+    # isort: split
     import byzfl
 
     if kind == "coordinate":
