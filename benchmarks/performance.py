@@ -25,6 +25,7 @@ compared first. Times move with the machine; ratios are what counts.
 | rounds of training | `python benchmarks/simulation.py` | [simulation](results/simulation.md) |
 | robust all-reduce | `python benchmarks/allreduce.py` | [allreduce](results/allreduce.md) |
 | imports and the command line | `python benchmarks/startup.py` | [startup](results/startup.md) |
+| guards beside the mean | `python benchmarks/guards.py` | [guards](results/guards.md) |
 
 How it is done: [architecture](architecture.md#two-kinds-of-rule).
 """
