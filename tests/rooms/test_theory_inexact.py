@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, log, sqrt
+from math import cos, inf, log, sin, sqrt
 from typing import Any
 
 import pytest
@@ -518,3 +518,26 @@ def test_nsgdm_promises_theorem_1_for_its_own_schedule_alone():
 def test_inadmissible_numbers_are_refused(call):
     with pytest.raises(InvalidInput, match="should"):
         call()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_pigs_without_convexity_bounds_the_mean_squared_gradient(alpha):
+    """q(x) = x²/20, L(x) = q(x) + Δ cos x, whose curvature changes its sign; every gradient falls short."""
+    delta, rounds, x = 0.5, 40, 3.5
+    prox = 8 * delta  # 1/η
+
+    def loss(point: float) -> float:
+        return point**2 / 20 + delta * cos(point)
+
+    def slope(point: float) -> float:
+        return point / 10 - delta * sin(point)
+
+    first, start, squares = slope(x), loss(x), []
+    for _ in range(rounds):
+        heard = (1 - sqrt(alpha)) * slope(x)
+        x = (prox * x - heard + x / 10) / (0.1 + prox)
+        squares.append(slope(x) ** 2)
+    least = min(loss(k / 1000) for k in range(-10_000, 10_000))
+    bound = inexact.pigs_nonconvex(InexactOracle(0.0, alpha), delta, start - least, rounds, abs(first))
+    assert sum(squares) / rounds <= bound
+    assert bound < 100 * sum(squares) / rounds

@@ -221,31 +221,41 @@ def medoid(sq_dists: Tensor) -> tuple[int, float]:
 
 
 def _centred(rows: Tensor, admitted: bool) -> tuple[int, Tensor]:
-    """A pivot of the bulk and the Gram matrix about it.
+    """A pivot of the bulk and the Gram matrix about it; the first pivot comes from a sketch."""
 
-    A fast pass, repeated in float64 when squares overflowed or vanished, and about a better pivot while the
-    one at hand is far from the bulk. A pass can be fooled only by outliers that dwarf those the pass before
-    it saw, so at most n passes are made, and nearly always one: the first pivot comes from a sketch.
-    """
-    n = rows.shape[0]
-    small = rows.numel() <= SMALL
+    def product(pivot: int, dtype: torch.dtype) -> Tensor:
+        return linalg.gram(rows, rows[pivot], dtype).cpu()
+
     pivot = _sketched(rows) if rows.numel() > _LARGE and rows.device.type == "cpu" else 0
-    dtype = torch.float64 if small else linalg.compute_dtype(rows.dtype)
-    product = linalg.gram(rows, rows[pivot], dtype).cpu()
-    if not (admitted or ordinary(product.diagonal())):
+    dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
+    first = product(pivot, dtype)
+    if not (admitted or ordinary(first.diagonal())):
         raise Unusual
-    for _ in range(n):
-        fits = bool(np.isfinite(product.numpy()).all())
-        best, width = medoid(torch.from_numpy(_sq_dists(product.numpy()))) if fits else (pivot, 0.0)
-        near = fits and float(product[best, best]) <= _FAR * width
+    pivot, found = settled(product, first, pivot, dtype)
+    return pivot, found if kernels.usable(rows) else _equated(rows, found)
+
+
+def settled(
+    product: Callable[[int, torch.dtype], Tensor], found: Tensor, pivot: int, dtype: torch.dtype
+) -> tuple[int, Tensor]:
+    """A pivot of the bulk and the Gram matrix about it, from the one `found` about `pivot` in `dtype`.
+
+    `product` is taken again in float64 when squares overflowed or vanished, and about a better pivot while
+    the one at hand is far from the bulk. A pass can be fooled only by outliers that dwarf those the pass
+    before it saw, so at most n passes are made, and nearly always none.
+    """
+    for _ in range(len(found)):
+        fits = bool(np.isfinite(found.numpy()).all())
+        best, width = medoid(torch.from_numpy(_sq_dists(found.numpy()))) if fits else (pivot, 0.0)
+        near = fits and float(found[best, best]) <= _FAR * width
         if dtype != torch.float64 and (not fits or (near and width < _TINY)):
             dtype = torch.float64
         elif near or best == pivot:
             break
         else:
             pivot = best
-        product = linalg.gram(rows, rows[pivot], dtype).cpu()
-    return pivot, product if kernels.usable(rows) else _equated(rows, product)
+        found = product(pivot, dtype)
+    return pivot, found
 
 
 def _sketched(rows: Tensor) -> int:

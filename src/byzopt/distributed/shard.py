@@ -10,13 +10,9 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.geometry import Geometry, Origin, medoid
+from byzopt.aggregators.geometry import SMALL, Geometry, Origin, close_pairs, settled
 from byzopt.aggregators.mixed import Mixed
 from byzopt.distributed.link import Link
-
-_FAR = 64.0  # as in aggregators.geometry: how far (squared) the pivot may be from the bulk
-_TINY = 1e-30
-_SMALL = 1 << 16
 
 
 class Shard(Mixed):
@@ -57,35 +53,19 @@ def summed(rows: Tensor, unit: float, link: Link, d: int) -> Geometry:
     """
     pivot = 0
 
-    def product(dtype: torch.dtype) -> Tensor:
+    def product(pivot: int, dtype: torch.dtype) -> Tensor:
         return link.total(linalg.gram(rows, rows[pivot], dtype)).cpu()
 
     def centred() -> Tensor:
         nonlocal pivot
-        dtype = torch.float64 if len(rows) * d <= _SMALL else linalg.compute_dtype(rows.dtype)
-        gram = product(dtype)
-        for _ in range(len(rows)):
-            fits = bool(torch.isfinite(gram).all())
-            best, width = medoid(linalg.sq_dists_of(gram)) if fits else (pivot, 0.0)
-            near = fits and float(gram[best, best]) <= _FAR * width
-            if dtype != torch.float64 and (not fits or (near and width < _TINY)):
-                dtype = torch.float64
-            elif near or best == pivot:
-                break
-            else:
-                pivot = best
-            gram = product(dtype)
+        dtype = torch.float64 if len(rows) * d <= SMALL else linalg.compute_dtype(rows.dtype)
+        pivot, gram = settled(product, product(0, dtype), 0, dtype)
         return _equated(rows, gram, link)
 
     def origin() -> Origin:
-        n = len(rows)
-        sums = torch.zeros(2 * n + 1, dtype=torch.float64, device=rows.device)
-        for piece, block in linalg.column_blocks(rows, torch.float64):
-            p = rows[pivot, piece].to(torch.float64)
-            sums[:n] += (block - p) @ p
-            sums[n:-1] += block.square().sum(dim=1)
-            sums[-1] += p @ p
-        whole = link.total(sums).cpu()
+        cross, norms = linalg.lengths(rows, rows[pivot], torch.float64)
+        own = linalg.norm(rows[pivot]).square().unsqueeze(0)
+        n, whole = len(rows), link.total(torch.cat([cross, norms, own])).cpu()
         return Origin(whole[:n], whole[-1], whole[n:-1])
 
     return Geometry(len(rows), centred, origin, unit)
@@ -93,13 +73,11 @@ def summed(rows: Tensor, unit: float, link: Link, d: int) -> Geometry:
 
 def _equated(rows: Tensor, gram: Tensor, link: Link) -> Tensor:
     """`gram` with equal rows made equal to the last bit, as for whole rows."""
-    sizes = gram.diagonal()
-    close = linalg.sq_dists_of(gram) <= 1e-5 * (sizes.unsqueeze(-1) + sizes)
-    pairs = close.tril(-1).nonzero().tolist()
+    pairs = close_pairs(gram).tolist()
     if not pairs:
         return gram
     differ = torch.tensor([not torch.equal(rows[i], rows[j]) for j, i in pairs], dtype=torch.float64)
-    kind = list(range(len(sizes)))
+    kind = list(range(len(gram)))
     for (j, i), apart in zip(pairs, link.total(differ).tolist(), strict=True):
         if not apart and kind[j] == j and kind[i] == i:
             kind[j] = i
