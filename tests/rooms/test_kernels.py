@@ -69,7 +69,7 @@ def test_lengths_are_those_of_float64(n, d, dtype, compiled):
 def test_norms_of_rows_whose_squares_leave_float32(scale):
     rows = scale * drawn(20, 5_000)
     rows[3] = 0
-    found = ag.geometry.geometry_of(rows).sq_norms
+    found = ag.measuring.geometry_of(rows).sq_norms
     assert torch.allclose(found, rows.double().square().sum(dim=1), rtol=1e-12, atol=0)
 
 

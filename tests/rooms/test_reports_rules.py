@@ -27,7 +27,8 @@ from byzopt.aggregators import (
     rule_data,
     rule_from,
 )
-from byzopt.aggregators.geometry import geometry_of, medoid
+from byzopt.aggregators.geometry import medoid
+from byzopt.aggregators.measuring import geometry_of
 from byzopt.aggregators.suspicion import dimensions, limit
 from byzopt.errors import InvalidInput, TooManyFaults
 

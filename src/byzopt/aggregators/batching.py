@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.geometry import SMALL, Geometry, Origin, close_pairs, far_pivots, ordinary
+from byzopt.aggregators.geometry import Geometry, Origin
+from byzopt.aggregators.measuring import SMALL, close_pairs, far_pivots, ordinary
 from byzopt.aggregators.selection import answer
 
 if TYPE_CHECKING:

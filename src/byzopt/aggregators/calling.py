@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.geometry import Unusual
 from byzopt.aggregators.inputs import RowsLike, admit, as_rows, faults, restored
+from byzopt.aggregators.measuring import Unusual
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.report import Report
 from byzopt.aggregators.suspicion import refuse, remoteness, suspects

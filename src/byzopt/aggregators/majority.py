@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.geometry import geometry_of
+from byzopt.aggregators.measuring import geometry_of
 
 DIRECT = 1 << 18  # n² d up to which distances are taken from differences, without a Gram product
 CHUNK = 1 << 16  # columns that are converted to float64 at once

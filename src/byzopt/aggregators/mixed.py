@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from byzopt import kernels, linalg
-from byzopt.aggregators.geometry import Geometry, Unusual, geometry_about, geometry_of
+from byzopt.aggregators.geometry import Geometry
+from byzopt.aggregators.measuring import Unusual, geometry_about, geometry_of
 from byzopt.aggregators.selection import answer
 
 _WIDE = 1 << 24  # bytes of a block for coordinate rules: their cost is torch calls for each pair of rows

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.geometry import SMALL, Geometry, Origin, close_pairs, settled
+from byzopt.aggregators.geometry import Geometry, Origin
+from byzopt.aggregators.measuring import SMALL, close_pairs, settled
 from byzopt.aggregators.mixed import Mixed
 from byzopt.distributed.link import Link
 
