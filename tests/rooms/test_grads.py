@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from byzopt.errors import InvalidInput
+from byzopt.tasks import ModuleTask
 from byzopt.tasks.grads import WorkerGradients, lent_rng, sequence_cross_entropy
 from byzopt.tasks.models import GPT, CausalAttention, mlp, mnist_cnn
 
@@ -117,6 +118,41 @@ def test_gradients_are_those_of_one_worker_at_a_time(case, strategy, dtype, tole
 def test_known_layers_are_grouped_by_default(case):
     make, inputs, targets, loss = CASES[case]
     assert WorkerGradients(make().double(), loss, (inputs, targets)).strategy == "grouped"
+
+
+class Flattening(nn.Module):
+    """Flattens by `view`, which works on images held channel by channel alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2))
+        self.head = nn.Linear(4 * 9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).view(len(x), 36))
+
+
+@pytest.mark.parametrize(
+    "module, dtype, by_pixel",
+    [
+        (mnist_cnn(0), torch.float32, True),
+        (mnist_cnn(0), torch.float64, False),
+        (Flattening(), torch.float32, False),
+    ],
+)
+def test_images_are_held_pixel_by_pixel_where_the_module_allows_it(module, dtype, by_pixel):
+    inputs = normal(N, B, 1, 28, 28) if isinstance(module, nn.Sequential) else normal(N, B, 1, 8, 8)
+    inputs, targets = inputs.to(dtype), labels(3, N, B)
+    gradients = WorkerGradients(module.to(dtype), functional.cross_entropy, (inputs, targets), "grouped")
+    samples = inputs.flatten(0, 1)
+    assert gradients.arranged(samples).is_contiguous(memory_format=torch.channels_last) or not by_pixel
+    assert (gradients.arranged(samples).stride() == samples.stride()) is not by_pixel
+    rows = gradients.still(gradients.start, inputs, targets)
+    expected = one_by_one(still(module), functional.cross_entropy, inputs, targets)
+    assert torch.allclose(rows, expected, rtol=1e-4 if dtype == torch.float32 else 1e-10, atol=1e-6)
+    task = ModuleTask(module, functional.cross_entropy, list(zip(inputs, targets, strict=True)), batch=2)
+    loss = functional.cross_entropy(module.eval()(samples), targets.flatten()).item()
+    assert task.measure(task.start())["loss"] == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("most", [1, 2, 5, 7])

@@ -248,7 +248,7 @@ class ModuleTask(Task):
         parameters = self.layout.views(x)
         most = self._gradients.most
         for part, truth in zip(torch.split(inputs, most), torch.split(targets, most), strict=True):
-            output = functional_call(self._module, parameters, (part,))
+            output = functional_call(self._module, parameters, (self._gradients.arranged(part),))
             values = torch.stack([measure(output, truth).double() for measure in measures.values()])
             totals += values * len(part)
         return dict(zip(measures, (totals / len(inputs)).tolist(), strict=True))

@@ -13,7 +13,7 @@ from byzopt.errors import InvalidInput, require
 from byzopt.layout import Layout
 from byzopt.rng import seed_of
 from byzopt.tasks.grads.dense import Dense
-from byzopt.tasks.grads.grouped import CannotGroupError, Grouped
+from byzopt.tasks.grads.grouped import CannotGroupError, Grouped, GroupedPixels
 from byzopt.tasks.grads.losses import Loss
 from byzopt.tasks.grads.plain import Looped, Vmapped
 from byzopt.tasks.grads.probe import Probe
@@ -21,7 +21,12 @@ from byzopt.tasks.grads.randomness import lent_rng
 
 Strategy = Literal["auto", "grouped", "vmap", "loop"]
 # Fastest first. A written-out chain of linear layers is grouping at its simplest, and goes by that name.
-FASTER: tuple[tuple[str, type], ...] = (("grouped", Dense), ("grouped", Grouped), ("vmap", Vmapped))
+FASTER: tuple[tuple[str, type], ...] = (
+    ("grouped", Dense),
+    ("grouped", GroupedPixels),
+    ("grouped", Grouped),
+    ("vmap", Vmapped),
+)
 PASS_FLOATS = 1 << 24  # layer outputs of one pass: more of them at a time only miss the caches
 
 
@@ -67,6 +72,11 @@ class WorkerGradients:
     def most(self) -> int:
         """How many samples go through the module at a time."""
         return max(1, PASS_FLOATS // max(1, self._probe.sample_floats))
+
+    def arranged(self, samples: Tensor) -> Tensor:
+        """Samples `[b, ...]` as the module takes them fastest: equal numbers, perhaps otherwise in memory."""
+        arranged: Tensor = self._way.arranged(samples) if isinstance(self._way, Grouped) else samples
+        return arranged
 
     def __call__(self, x: Tensor, inputs: Tensor, targets: Tensor, t: int) -> Tensor:
         """Gradients `[n, d]` at `x` `[d]` on round t's `inputs` and `targets` `[n, b, ...]`."""

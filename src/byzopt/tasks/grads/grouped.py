@@ -42,9 +42,14 @@ class Grouped:
             self._pass(x, inputs[:, i : i + most], targets[:, i : i + most], targets)
         self._sheet.close()
 
+    def arranged(self, samples: Tensor) -> Tensor:
+        """Samples `[b, ...]` as the module is to be given them: the same, perhaps otherwise in memory."""
+        return samples
+
     def _pass(self, x: Tensor, inputs: Tensor, targets: Tensor, whole: Tensor) -> None:
         self._samples = samples = inputs.shape[0] * inputs.shape[1]
-        output = functional_call(self.module, self.layout.views(x), (inputs.flatten(0, 1),))
+        given = self.arranged(inputs.flatten(0, 1))
+        output = functional_call(self.module, self.layout.views(x), (given,))
         if not isinstance(output, Tensor) or len(output) != samples:
             raise CannotGroupError("its output is not one tensor with a row for each sample")
         total = sum_of_means(self.loss, output, targets, whole)
@@ -67,3 +72,29 @@ class Grouped:
             raise CannotGroupError(f"its {type(rule.layer).__name__} is fed something other than the samples")
         output: Tensor = Split.apply(rule.prepare(x), sheet.anchor, rule, sheet)  # type: ignore[no-untyped-call]
         return output
+
+
+class GroupedPixels(Grouped):
+    """The same, images held pixel by pixel (`channels_last`) on a CPU: pooling then takes a tenth of the
+    time. Errors: `CannotGroupError` for samples that are no float32 `[channels, h, w]`, and for modules that
+    need them otherwise."""
+
+    def __init__(self, module: nn.Module, loss: Loss, layout: Layout) -> None:
+        super().__init__(module, loss, layout)
+        for layer in self.module.modules():
+            if isinstance(layer, nn.MaxPool2d):  # its backward is slow where the two formats meet
+                layer.register_forward_hook(lambda layer, given, output: _by_pixel_backwards(output))
+
+    def arranged(self, samples: Tensor) -> Tensor:
+        if samples.ndim != 4 or samples.dtype != torch.float32 or samples.device.type != "cpu":
+            raise CannotGroupError("its samples are not images in float32 on a CPU")
+        return _by_pixel(samples)
+
+
+def _by_pixel(images: Tensor) -> Tensor:
+    return images.to(memory_format=torch.channels_last)
+
+
+def _by_pixel_backwards(output: Tensor) -> None:
+    if output.requires_grad and output.ndim == 4:
+        output.register_hook(_by_pixel)  # type: ignore[no-untyped-call]
