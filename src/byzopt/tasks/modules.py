@@ -155,8 +155,11 @@ class ModuleTask(Task):
         if self._owned is None:
             return None
         inputs, targets = self._owned
+        fast = self._softmax_on(Pool.of([self._owned]))
 
         def loss(x: Tensor) -> Tensor:
+            if fast:
+                return fast.loss(x) + self.wd / 2 * (x @ x)
             output = functional_call(self._module, self.layout.views(x), (inputs,))
             return self.loss(output, targets) + self.wd / 2 * (x @ x)
 
@@ -198,12 +201,13 @@ class ModuleTask(Task):
 
     def _linear(self) -> Softmax | None:
         """The fast way of full gradients, where the module is one linear layer; samples are laid out once."""
-        pool = self.pool
-        if self._softmax is None and Softmax.fits(
-            self._module, self.loss, self.layout, pool.inputs, pool.targets
-        ):
-            self._softmax = Softmax(pool.inputs, pool.targets, pool.source, pool.shards, self.layout)
+        self._softmax = self._softmax or self._softmax_on(self.pool)
         return self._softmax
+
+    def _softmax_on(self, pool: Pool) -> Softmax | None:
+        if not Softmax.fits(self._module, self.loss, self.layout, pool.inputs, pool.targets):
+            return None
+        return Softmax(pool.inputs, pool.targets, pool.source, pool.shards, self.layout)
 
     def _proxy_data(self, proxy: int | Pair | None) -> Pair | None:
         """The samples of the server's loss. Errors: a worker that does not exist or lies."""

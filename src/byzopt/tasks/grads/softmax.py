@@ -1,8 +1,9 @@
-"""Full-batch gradients of softmax regression, workers of any sizes, without copying samples each round."""
+"""Full-batch losses and gradients of softmax regression, workers of any sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,21 @@ from torch.nn import functional
 from byzopt.layout import Layout
 from byzopt.tasks.grads.losses import Loss, plain
 
+PIECE = 512  # samples that stay in a CPU's caches between their scores and their gradient
+
+
+class _Found(NamedTuple):
+    x: Tensor
+    losses: Tensor
+    rows: Tensor
+
 
 class Softmax:
     """Mean cross-entropies of one linear layer on each worker's samples, which are laid end to end once.
 
-    One product gives all scores, then one product a worker its gradient. Workers that hold the same shard
-    (the same tensor) are computed once.
+    On a CPU they go through in pieces, each read once for scores and gradient. Workers who share one tensor of
+    places are computed once. What was found at the latest point is kept, so that looking at the
+    loss where gradients are asked for next costs nothing.
     """
 
     def __init__(
@@ -24,15 +34,21 @@ class Softmax:
     ) -> None:
         by_id = {id(shard): shard for shard in shards}
         place, unique = {key: i for i, key in enumerate(by_id)}, list(by_id.values())
-        self.which = torch.tensor([place[id(shard)] for shard in shards], device=inputs.device)
-        self.sizes = [len(shard) for shard in unique]
-        order = torch.cat(unique)
         device = inputs.device
-        self.features, self.labels = inputs[source[order].to(device)], labels[order.to(device)]
-        self.counts = torch.tensor(self.sizes, device=device)
-        self.share = torch.repeat_interleave(1 / self.counts.to(inputs.dtype), self.counts)
+        self.which = torch.tensor([place[id(shard)] for shard in shards], device=device)
+        self.counts = torch.tensor([len(shard) for shard in unique], device=device)
+        order = torch.cat(unique)
+        sizes, most = [len(shard) for shard in unique], PIECE if device.type == "cpu" else len(order)
+        everything = (inputs[source[order].to(device)], labels[order.to(device)])
+        owned = zip(*(torch.split(part, sizes) for part in everything), strict=True)
+        self._pieces = [
+            (k, seen, true.unsqueeze(0))
+            for k, own in enumerate(owned)
+            for seen, true in zip(*(torch.split(part, most) for part in own), strict=True)
+        ]
         self.weight, self.bias = layout.names[0], (layout.names[1:] or (None,))[0]
         self.layout = layout
+        self._latest: _Found | None = None
 
     @staticmethod
     def fits(module: nn.Module, loss: Loss, layout: Layout, inputs: Tensor, labels: Tensor) -> bool:
@@ -44,35 +60,53 @@ class Softmax:
         return whole and flat and plain(loss) is functional.cross_entropy and bool((labels >= 0).all())
 
     def grads(self, x: Tensor) -> Tensor:
-        """Gradients `[n, d]` of the workers' mean losses at `x` `[d]`."""
-        _, pull = self._pulled(x)
-        rows = x.new_empty(len(self.sizes), len(x))
-        views = self.layout.views(rows)
-        pulls, parts = torch.split(pull, self.sizes), torch.split(self.features, self.sizes)
-        for i, (own, seen) in enumerate(zip(pulls, parts, strict=True)):
-            torch.mm(own.T, seen, out=views[self.weight][i])
-            if self.bias:
-                views[self.bias][i] = own.sum(dim=0)
-        return rows[self.which]
+        """Gradients `[n, d]` of the workers' mean losses at `x` `[d]`, in memory of the caller's."""
+        return self._at(x).rows[self.which]
 
     def objective(self, x: Tensor, workers: Sequence[int]) -> tuple[float, Tensor]:
         """The mean over `workers` of their losses at `x`, and its gradient `[d]`."""
-        weight = x.new_zeros(len(self.sizes))
-        weight.index_add_(0, self.which[list(workers)], torch.full((len(workers),), 1 / len(workers)).to(x))
-        losses, pull = self._pulled(x)
-        by_sample = torch.repeat_interleave(weight, self.counts)
-        pull = pull * by_sample.unsqueeze(1)
-        found = {self.weight: pull.T @ self.features}
-        if self.bias:
-            found[self.bias] = pull.sum(dim=0)
-        return float((losses * by_sample * self.share).sum(dtype=torch.float64)), self.layout.flatten(found)
+        found, which = self._at(x), self.which[list(workers)]
+        return float(found.losses[which].mean()), found.rows[which].mean(dim=0)
 
-    def _pulled(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Each sample's loss `[m]`, and the slope by its scores over its owner's count `[m, classes]`."""
+    def loss(self, x: Tensor) -> Tensor:
+        """The mean over all workers at `x`, a scalar that autograd can go through once."""
+        whole = range(len(self.which))
+        value: Tensor = _Known.apply(x, lambda at: self.objective(at, whole))  # type: ignore[no-untyped-call]
+        return value
+
+    @torch.no_grad()
+    def _at(self, x: Tensor) -> _Found:
+        if self._latest is None or not torch.equal(self._latest.x, x):
+            self._latest = _Found(x.clone(), *self._computed(x))
+        return self._latest
+
+    def _computed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean losses `[k]` in float64 and gradients `[k, d]` on the k shards."""
         named = self.layout.views(x)
-        scores = functional.linear(self.features, named[self.weight], named[self.bias] if self.bias else None)
-        logs = torch.log_softmax(scores, dim=1)
-        losses = -logs.gather(1, self.labels.unsqueeze(1)).squeeze(1)
-        pull = logs.exp_()
-        pull[torch.arange(len(pull)), self.labels] -= 1
-        return losses, pull.mul_(self.share.unsqueeze(1))
+        rows = x.new_zeros(len(self.counts), len(x))
+        losses = x.new_zeros(len(self.counts), dtype=torch.float64)
+        places = self.layout.views(rows)
+        bias = named[self.bias].unsqueeze(1) if self.bias else x.new_zeros(1, 1)
+        for k, seen, true in self._pieces:
+            logs = torch.log_softmax(torch.addmm(bias, named[self.weight], seen.T), dim=0)
+            losses[k] -= logs.gather(0, true).sum(dtype=torch.float64)
+            pull = logs.exp_()  # slopes by scores `[classes, b]`
+            pull.scatter_(0, true, pull.gather(0, true) - 1)
+            places[self.weight][k].addmm_(pull, seen)
+            if self.bias:
+                places[self.bias][k].add_(pull.sum(dim=1))
+        return losses / self.counts, rows.div_(self.counts.unsqueeze(1))
+
+
+class _Known(torch.autograd.Function):
+    """A function that comes with its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], tuple[float, Tensor]]) -> Tensor:
+        value, slope = function(x.detach())
+        ctx.save_for_backward(slope)
+        return x.new_tensor(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] * ctx.saved_tensors[0], None
