@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from byzopt.errors import InvalidInput, Status, UnknownName
-from byzopt.experiments import Outcome, Spec, run
+from byzopt.experiments import Outcome, Spec, load, run
 from byzopt.experiments.loading import sweeps
 from byzopt.experiments.sweeps import Sweep, Tune, load_sweep, run_id, run_sweep
 from byzopt.experiments.sweeps.batches import batches
@@ -90,6 +90,31 @@ def test_a_base_that_is_a_file_lies_beside_the_sweep(tmp_path):
     (tmp_path / "base.toml").write_text('task = "quartic"\nrule = "mean"\nrounds = 3\nlr = 0.1\n')
     (tmp_path / "sweep.toml").write_text('base = "base.toml"\n[grid]\nseed = [0, 1]\n')
     assert len(load_sweep(tmp_path / "sweep.toml").expand().runs) == 2
+
+
+def test_settings_change_axes_and_what_all_runs_share():
+    zipped = {"n": [10, 20], "f": [1, 3]}
+    data = {"spec": SPEC, "grid": {"rule": ["mean", "rfa"], "seed": [0, 1, 2]}, "zip": [zipped]}
+    sweep = Sweep.of(data)
+    assert sweep.changed([]).id == sweep.id
+    runs = sweep.changed(["rule=nnm >> krum", "seed=[4, 5]", "method.eta=0.5"]).expand().runs
+    direct = {"spec": SPEC | {"method": {"name": "byz_nsgdm", "eta": 0.5}}, "zip": [zipped]}
+    direct["grid"] = {"rule": ["nnm >> krum"], "seed": [4, 5]}
+    assert [one.id for one in runs] == [one.id for one in Sweep.of(direct).expand().runs]
+    base = Sweep.of({"base": "byz-nsgdm/digits", "grid": {"seed": [0]}}).changed(["attack=none"])
+    expected = load("byz-nsgdm/digits", ["attack=none", "seed=0"], compare=False)
+    assert [one.spec for one in base.expand().runs] == [expected]
+
+
+@pytest.mark.parametrize(
+    "setting, told",
+    [("n=8", "`zip`"), ("attack.scale=3", "axis"), ("seed=[]", "`grid.seed`"), ("roundz=3", "rounds")],
+)
+def test_settings_that_would_change_nothing_or_too_much_are_refused(setting, told):
+    grid = {"attack": ["alie", {"name": "ipm", "scale": 3.0}], "seed": [0]}
+    sweep = Sweep.of({"spec": SPEC, "grid": grid, "zip": [{"n": [10], "f": [1]}]})
+    with pytest.raises(InvalidInput, match=told):
+        sweep.changed([setting]).expand()
 
 
 def test_what_cannot_be_combined_is_refused_or_skipped_with_its_reason():
@@ -372,6 +397,8 @@ def test_the_command_previews_runs_reports_failures_and_does_nothing_twice(byzop
     said = byzopt("sweep", "s.toml", "--dry-run", "--json")
     assert [one["why"] for one in json.loads(said.out)["runs"]] == ["new: nothing is stored"] * 4
     assert sorted(path.name for path in place.iterdir()) == ["s.toml", "spec.toml"]
+    said = byzopt("sweep", "s.toml", "--set", "rule=rfa", "--set", "rounds=9", "--dry-run", "--json")
+    assert [one["point"]["rule"] for one in json.loads(said.out)["runs"]] == ["rfa"] * 2
     said = byzopt("sweep", "s.toml", "--jobs", "0", "--json")
     told = json.loads(said.out)
     assert (said.status, told["counts"]) == (1, {"completed": 2, "error": 2})
@@ -411,6 +438,7 @@ def test_a_query_is_a_table_csv_or_json_and_names_damage(byzopt, place):  # noqa
         ["sweep", "byz-nsgdm/digits"],
         ["sweep", "s.toml", "--engine", "dask"],
         ["sweep", "s.toml", "--jobs", "-1"],
+        ["sweep", "s.toml", "--set", "rounds"],
         ["sweep", "s.toml", "--checkpoint-every", "0"],
         ["sweep", "s.toml", "--store", "spec.toml"],
         ["query", "nowhere"],

@@ -20,6 +20,12 @@ SHOWN = 20  # rows of a table for people; --json has all
 
 def command(
     sweep: Annotated[str, typer.Argument(help="A TOML file, or a preset such as byz-nsgdm/digits-grid.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="For all runs, or other values of an axis. Repeatable."
+        ),
+    ] = None,
     store: Annotated[Path, typer.Option(help="Directory of all runs.")] = Path(DEFAULT_STORE),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why.")] = False,
     jobs: Annotated[
@@ -39,9 +45,9 @@ def command(
     The same command goes on after an interruption of any kind. Runs that fail are stored with their reason
     and do not stop the others; then the exit status is 1.
     """
-    from byzopt.experiments.sweeps import survey
+    from byzopt.experiments.sweeps import load_sweep, survey
 
-    plan = survey(sweep, store, retry)
+    plan = survey(load_sweep(sweep, settings or ()), store, retry)
     if dry_run:
         _preview(plan, as_json)
         return 0

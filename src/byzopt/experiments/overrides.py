@@ -30,7 +30,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 def apply(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """`data` with `key=value` settings; what names a component goes before what sets its keys."""
-    return assign(data, [_parse(text) for text in settings])
+    return assign(data, [setting(text) for text in settings])
 
 
 def assign(data: Mapping[str, Any], pairs: Iterable[tuple[Sequence[str], Any]]) -> dict[str, Any]:
@@ -41,7 +41,8 @@ def assign(data: Mapping[str, Any], pairs: Iterable[tuple[Sequence[str], Any]]) 
     return changed
 
 
-def _parse(text: str) -> tuple[list[str], Any]:
+def setting(text: str) -> tuple[list[str], Any]:
+    """`key=value` as the path of a key and its value."""
     key, equals, value = text.partition("=")
     try:
         table: Any = tomllib.loads(f"{key} = 0")

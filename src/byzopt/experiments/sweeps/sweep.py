@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from hashlib import sha256
@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 from byzopt.errors import InvalidInput, UnknownName, require
 from byzopt.experiments.environment import version_of
 from byzopt.experiments.loading import read, read_sweep
-from byzopt.experiments.overrides import assign, merge
+from byzopt.experiments.overrides import assign, merge, setting
 from byzopt.experiments.spec import Spec
-from byzopt.experiments.sweeps.grid import Point, points, steps
+from byzopt.experiments.sweeps.grid import Point, flat, points, steps
 from byzopt.experiments.sweeps.tuning import Tune
 from byzopt.registry import decode, plain
 
@@ -94,6 +94,26 @@ class Sweep:
         """A hash of the sweep's data."""
         return _hash(self.data)
 
+    def changed(self, settings: Iterable[str]) -> Sweep:
+        """This sweep with `key=value` settings: on an axis of the grid its values, a list or a single one;
+        else what all runs share. Errors: a setting on a `zip`, whose lists are one axis, or below an axis."""
+        axes, shared = flat(self.grid, "grid"), []
+        places = {steps(path): path for path in axes}
+        walked = {steps(path) for table in self.zip for path in flat(table, "zip")}
+        for path, value in map(setting, settings):
+            known, spelled = tuple(path), ".".join(path)
+            require(known not in walked, "A setting", "be on no `zip`", spelled, "Change the file.")
+            above = [
+                axis for place, axis in places.items() if place == known[: len(place)] and place != known
+            ]
+            require(not above, "A setting", "be no part of what an axis sets", spelled, f"Set {above}.")
+            if known in places:
+                axes[places[known]] = value if isinstance(value, list) else [value]
+            else:
+                shared.append((path, value))
+        spec = assign(self._start(), shared) if shared else self.spec
+        return replace(self, base=None if shared else self.base, spec=spec, grid=axes)
+
     def expand(self) -> Expansion:
         """All runs: a pure function of the sweep and of the file or preset that `base` names."""
         start = self._start()
@@ -130,14 +150,14 @@ class Sweep:
         return merge(base, self.spec)
 
 
-def load_sweep(source: str | Path) -> Sweep:
-    """The sweep in a TOML file or of a preset; a `base` that is a file lies relative to it."""
+def load_sweep(source: str | Path, settings: Iterable[str] = ()) -> Sweep:
+    """The sweep in a TOML file or of a preset, `changed`; a `base` that is a file lies relative to it."""
     data = read_sweep(source)
     base = data.get("base")
     if isinstance(base, str) and (beside := Path(source).parent / base).is_file():
         data = data | {"base": str(beside)}
     try:
-        return Sweep.of(data)
+        return Sweep.of(data).changed(settings)
     except InvalidInput as error:
         raise type(error)(f"Sweep {source}: {error}") from None
 
