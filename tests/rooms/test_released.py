@@ -11,7 +11,7 @@ import torch
 from byzopt.attacks import ATTACKS, Adversary
 from byzopt.cohort import Cohort
 from byzopt.errors import MissingData
-from byzopt.experiments.reproduction import load_reproduction
+from byzopt.experiments.declared import load_reproduction
 from byzopt.experiments.running import run
 from byzopt.methods import METHODS
 from byzopt.rng import stream

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from byzopt.errors import InvalidInput, Status, UnknownName
+from byzopt.experiments.declared import load_reproduction, reproductions
 from byzopt.experiments.placed import on_device
 from byzopt.experiments.reproduce import account, measured, plans, play, seconds_left
-from byzopt.experiments.reproduction import Cell, Measure, Part, load_reproduction, reproductions
+from byzopt.experiments.reproduction import Cell, Measure, Part
 from byzopt.experiments.trial import Outcome
 from byzopt.experiments.verdict import judged
 from byzopt.reports.reproduction import save
@@ -180,6 +182,43 @@ def test_choices(tiny):
         it.chosen(["nothing"])
     with pytest.raises(UnknownName, match="reproduction"):
         load_reproduction("byz-nsgdm/tabel1")
+
+
+@pytest.mark.parametrize(
+    "old, new, told",
+    [
+        ('title = "Tiny"', 'titel = "Tiny"', "Did you mean 'title'"),
+        ("[[part]]", "[part]", "`part` of reproduction tiny should be a list of tables"),
+        ('name = "quartic"', 'nme = "quartic"', "Did you mean 'name'"),
+        ("  {at = ", "  {to = ", "labels, `at`"),
+        ("[1.0, 0.5]", '["much"]', "`printed` of a cell of part quartic"),
+        ("[1.0, 0.5]", "[1.0, 0.5, 2.0]", "`printed` of a cell of part quartic"),
+        ("measures = [", "fits = 3\nmeasures = [", "`fits` of part quartic should be a list"),
+        ("{seeds = [1], spec = {rounds = 5}}", "true", "`quick` of part quartic should be a table"),
+        ('attack.BF = {attack = "bit_flip"}', "", "none for attack"),
+        ('"BF", "Ours"', '"FB", "Ours"', "Unknown attack 'FB'"),
+        ('"BF", "Ours"', '"BF"', "labels for"),
+        ("seeds = [0, 1]", 'seeds = "two"', "`seeds`"),
+        (
+            'name = "quartic"',
+            'from = "byz-nsgdm/table1"\nname = "quatic"',
+            "Unknown part 'quatic as",
+        ),
+        ("title", "[title", "valid TOML"),
+    ],
+)
+def test_what_is_no_declaration_is_refused_in_words(tiny, old, new, told):
+    assert old in TINY
+    tiny.write_text(TINY.replace(old, new, 1))
+    with pytest.raises(InvalidInput, match=re.escape(told)):
+        load_reproduction(tiny)
+
+
+def test_a_declaration_needs_measures(tiny):
+    before, _, rest = TINY.partition("measures = [")
+    tiny.write_text(before + rest.partition("]\n")[2])
+    with pytest.raises(InvalidInput, match="`measures` of part quartic"):
+        load_reproduction(tiny)
 
 
 def test_only_what_has_a_device_goes_to_it():

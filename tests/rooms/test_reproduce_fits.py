@@ -8,9 +8,10 @@ from math import inf, nan
 import pytest
 
 from byzopt.errors import Status, UnknownName
+from byzopt.experiments.declared import load_reproduction
 from byzopt.experiments.fits import crossing, fitted, slope
 from byzopt.experiments.reproduce import account, measured, plans, play
-from byzopt.experiments.reproduction import Cell, Expected, Fit, Measure, Part, load_reproduction
+from byzopt.experiments.reproduction import Cell, Expected, Fit, Measure, Part
 from byzopt.experiments.trial import Outcome
 from byzopt.experiments.verdict import judged
 from byzopt.reports.reproduction import save

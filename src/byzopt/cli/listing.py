@@ -56,8 +56,8 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     """Kind to components, each with `name`, `summary` and `parameters` (their defaults, or "required")."""
     from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS
     from byzopt.attacks import ATTACKS
+    from byzopt.experiments.declared import reproductions
     from byzopt.experiments.loading import presets, sweeps
-    from byzopt.experiments.reproduction import reproductions
     from byzopt.methods import METHODS
     from byzopt.plugins import load_plugins
     from byzopt.schedules import SCHEDULES

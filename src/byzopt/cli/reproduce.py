@@ -52,9 +52,9 @@ def command(
     What is stored is not run again: the same command goes on after an interruption. With --quick it says
     what is left out.
     """
+    from byzopt.experiments.declared import load_reproduction, reproductions
     from byzopt.experiments.placed import on_device
     from byzopt.experiments.reproduce import account, plans
-    from byzopt.experiments.reproduction import load_reproduction, reproductions
 
     if name is None:
         for known, told in reproductions().items():

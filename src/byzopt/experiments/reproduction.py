@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
-from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Any, Literal
 
 from byzopt.errors import InvalidInput, require, unknown
 from byzopt.experiments.overrides import merge
 from byzopt.experiments.sweeps.grid import Point
 from byzopt.experiments.sweeps.sweep import Sweep
-from byzopt.registry import decode
 
 Kind = Literal["printed", "chaotic", "bimodal", "unprinted"]
 How = Literal["final", "tail", "least", "at", "first_below"]
@@ -136,6 +131,8 @@ class Part:
     remarks: str = ""
 
     def __post_init__(self) -> None:
+        bare = [axis for axis in self.axes if axis not in self.choices]
+        require(not bare, "`choices`", "have a table for every axis", f"none for {', '.join(bare)}")
         for cell in self.cells:
             fits = len(cell.at) == len(self.axes)
             require(fits, f"A cell of part {self.name!r}", f"have labels for {self.axes}", cell.at)
@@ -199,82 +196,6 @@ class Reproduction:
         return replace(self, parts=tuple(kept))
 
 
-def reproductions() -> dict[str, str]:
-    """Every reproduction, `paper/table`, and the first comment line of its file."""
-    places = sorted(_places().items())
-    return {name: _text(place).partition("\n")[0].lstrip("# ") for name, place in places}
-
-
-def load_reproduction(source: str | Path) -> Reproduction:
-    """The reproduction of that name, or in a TOML file. Errors: `UnknownName`, `InvalidInput`."""
-    places = _places()
-    if str(source) not in places and not Path(source).is_file():
-        raise unknown("reproduction", str(source), list(places))
-    place = places.get(str(source)) or Path(source)
-    try:
-        data = tomllib.loads(_text(place))
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidInput(f"Reproduction {source} should be valid TOML. Found: {error}.") from None
-    name = str(source) if str(source) in places else Path(source).stem
-    return _decoded(name, data)
-
-
-def _decoded(name: str, data: Mapping[str, Any]) -> Reproduction:
-    shared = {key: value for key, value in data.items() if key not in ("title", "paper", "remarks", "part")}
-    parts = [_part(_borrowed(merge(shared.get("all", {}), part))) for part in data.get("part", [])]
-    require(bool(parts), f"Reproduction {name}", "have a part", "none")
-    told = {key: data.get(key, "") for key in ("title", "paper", "remarks")}
-    return Reproduction(name=name, parts=tuple(parts), **told)
-
-
-def _borrowed(data: dict[str, Any]) -> dict[str, Any]:
-    """With `from`: the part of that name and protocol in another reproduction, changed by ours."""
-    if "from" not in data:
-        return data
-    source = _places().get(data["from"])
-    if source is None:
-        raise unknown("reproduction", data["from"], list(_places()))
-    told = tomllib.loads(_text(source))
-    own = {key: value for key, value in data.items() if key != "from"}
-    for part in told["part"]:
-        if (part["name"], part["protocol"]) == (data["name"], data["protocol"]):
-            return merge(merge(told.get("all", {}), part), own)
-    raise unknown("part", f"{data['name']} {data['protocol']}", [one["name"] for one in told["part"]])
-
-
-def _part(data: Mapping[str, Any]) -> Part:
-    where = f"part {data.get('name', '?')}"
-    measures = tuple(decode(Measure, one, where) for one in data.get("measures", ()))
-    cells = tuple(_cell(one, measures, where) for one in data.get("cells", ()))
-    short = data.get("quick", {})
-    quick = decode(Quick, short | ({"seeds": _seeds(short["seeds"])} if "seeds" in short else {}), where)
-    fits = tuple(_fit(one, where) for one in data.get("fits", ()))
-    seeds = _seeds(data.get("seeds", (0,)))
-    read = {"measures": measures, "cells": cells, "quick": quick, "fits": fits, "seeds": seeds}
-    plain = {key: value for key, value in data.items() if key not in read}
-    return decode(Part, plain | read, where)
-
-
-def _seeds(told: Any) -> Any:
-    """Seeds as a declaration names them: one by one, or how many from 0."""
-    return tuple(range(told)) if isinstance(told, int) else told
-
-
-def _fit(data: Mapping[str, Any], where: str) -> Fit:
-    expected = tuple(decode(Expected, one, where) for one in data.get("printed", ()))
-    return decode(Fit, dict(data) | {"printed": expected}, where)
-
-
-def _cell(data: Mapping[str, Any], measures: Sequence[Measure], where: str) -> Cell:
-    """A cell; `printed = [mean, deviation]` is the first measure's, and settings may be keys of its own."""
-    own = {key: value for key, value in data.items() if key not in ("at", "printed", "kind")}
-    printed = data.get("printed", {})
-    printed = printed if isinstance(printed, Mapping) else {measures[0].name: printed}
-    kind = data.get("kind", "printed" if printed else "unprinted")
-    pairs = {name: (float(m), float(rest[0]) if rest else None) for name, (m, *rest) in printed.items()}
-    return decode(Cell, {"at": data["at"], "set": own, "printed": pairs, "kind": kind}, where)
-
-
 def _quick(part: Part) -> Part:
     quick = part.quick
     short = replace(part, spec=merge(part.spec, quick.spec), seeds=quick.seeds or part.seeds)
@@ -291,18 +212,3 @@ def _kept(part: Part, wanted: Sequence[str]) -> tuple[Cell, ...]:
 
 def _words(part: Part, cell: Cell) -> set[str]:
     return {word.lower() for word in (*cell.at, part.name, part.protocol)}
-
-
-def _text(place: Traversable | Path) -> str:
-    return place.read_text(encoding="utf-8")
-
-
-def _places() -> dict[str, Traversable]:
-    root = files("byzopt.experiments") / "reproductions"
-    return {
-        f"{paper.name}/{file.name.removesuffix('.toml')}": file
-        for paper in root.iterdir()
-        if paper.is_dir()
-        for file in paper.iterdir()
-        if file.name.endswith(".toml")
-    }
