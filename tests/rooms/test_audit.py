@@ -175,6 +175,25 @@ def test_an_audit_says_where_a_run_broke_off():
     assert [r.t for r in found.rounds] == [1, 2, 3, 4]
 
 
+def test_an_audit_tells_how_far_it_is():
+    heard = []
+    data = DATA | {"task": {"name": "logistic_regression", "proxy": {"name": "worker"}}, "lr": 0.1}
+    audit(Spec.of(data), 9, lambda *told: heard.append(told))
+    assert heard[:9] == [("round", t, 9) for t in range(1, 10)]
+    points = range(7)  # none yet, the start, the middle, the optimum, those of rounds 3, 6, 9
+    assert heard[9:16] == [("curvature, point", k, 6) for k in points]
+    assert [told[0] for told in heard[16:]] == ["similarity, point"] * 7 + ["noise, draw"] * 4
+
+
+def test_the_command_shows_that_too(monkeypatch, capsys, spec_file):
+    monkeypatch.setattr("byzopt.cli.progress.EVERY", 0.0)
+    assert run(monkeypatch, "audit", spec_file, "--rounds", "5") == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told[:5] == [f"round {t}/5" for t in range(1, 6)]
+    assert run(monkeypatch, "explain", spec_file) == 0
+    assert "curvature, point" in capsys.readouterr().err
+
+
 def test_momentum_and_minibatches_can_be_audited_too():
     data = DATA | {"method": "byz_nsgdm", "task": {"name": "logistic_regression"}, "lr": 0.1, "rounds": 15}
     found = audit(Spec.of(data), 10)

@@ -32,12 +32,15 @@ def command(
     Per round kappa-hat = |g - m|^2 / variance of the honest rows, m their mean, against the proved kappa;
     over the run G, B; on the task L, mu, Delta. Variants of the spec are left out.
     """
+    from byzopt.cli.progress import Steps
     from byzopt.errors import require
     from byzopt.experiments import load
     from byzopt.experiments.audit import audit
 
     require(rounds is None or rounds >= 1, "Option --rounds", "be at least 1", rounds)
-    found = audit(load(spec, [*(settings or ()), *(more or ())], compare=False), rounds)
+    loaded = load(spec, [*(settings or ()), *(more or ())], compare=False)
+    with Steps() as tell:
+        found = audit(loaded, rounds, tell)
     if as_json:
         print(json.dumps(flat(found), allow_nan=False))
     else:

@@ -55,6 +55,7 @@ def card(recipe: MethodRecipe) -> dict[str, Any]:
 
 def _filled(source: str, changes: list[str]) -> dict[str, Any]:
     from byzopt.cli.audit import told
+    from byzopt.cli.progress import Steps
     from byzopt.errors import UnknownName, unknown
     from byzopt.experiments import load
     from byzopt.experiments.loading import presets
@@ -64,7 +65,8 @@ def _filled(source: str, changes: list[str]) -> dict[str, Any]:
     if source not in presets() and not Path(source).exists() and not source.endswith(".toml"):
         raise UnknownName(str(unknown("method or preset", source, [*METHODS, *presets()])))
     spec = load(source, changes, compare=False)
-    known, promise = promised(spec)
+    with Steps() as tell:
+        known, promise = promised(spec, tell)
     found = card(spec.method) | {"constants": asdict(known), "step_in_spec": spec.lr}
     return found | {"promise": told(promise) if promise else None}
 

@@ -15,6 +15,32 @@ SHOWN = ("loss", "accuracy", "perplexity", "grad_norm")
 EVERY = 5.0  # seconds between two lines where stderr is no terminal
 
 
+class Steps:
+    """One line for work in several stretches: `(what, done, total)` shows how far the present one is."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.told = monotonic()
+        columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.completed}/{task.total}")
+        self.progress = Progress(
+            *columns, console=self.console, disable=not self.console.is_terminal, transient=True
+        )
+        self.bar = self.progress.add_task("", total=None)
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self.progress.update(self.bar, description=what, completed=done, total=total)
+        if not self.console.is_terminal and monotonic() - self.told > EVERY:
+            self.told = monotonic()
+            self.console.print(f"{what} {done}/{total}", highlight=False)
+
+
 class Display:
     """A bar for every variant of a spec: rounds, loss, accuracy, time left."""
 

@@ -19,9 +19,11 @@ def command(
     bound: Annotated[bool, typer.Option("--bound", help="With what theory promises of each run.")] = False,
 ) -> int:
     """Draw curves, heat maps and tables of a store's runs, each as PNG, SVG and CSV."""
+    from byzopt.cli.progress import Steps
     from byzopt.reports.study import make
 
-    report = make(store, _target(target), bound)
+    with Steps() as tell:
+        report = make(store, _target(target), bound, tell)
     place = out or store / "report"
     made = report.save(place, html)
     _print(report.sheets)

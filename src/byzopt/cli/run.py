@@ -118,11 +118,13 @@ def _report(result: Result, place: Path, as_json: bool, bound: Bound | None, axi
 
 def _bound(spec: Spec) -> Bound:
     """The spec's method's bound, round by round. Errors: no theorem gives one, with the reason."""
+    from byzopt.cli.progress import Steps
     from byzopt.errors import InvalidInput
     from byzopt.experiments.promised import curve
     from byzopt.reports.curves import Bound
 
-    key, values, promise = curve(spec)
+    with Steps() as tell:
+        key, values, promise = curve(spec, tell)
     if not values:
         reason = "; ".join(promise.missing) if promise else "no theorem is known"
         raise InvalidInput(f"Option --bound should have a theorem to draw. Found none: {reason}.")

@@ -14,7 +14,7 @@ from byzopt.aggregators.expulsion import Expulsion
 from byzopt.aggregators.filters import At, Filter, Limits
 from byzopt.engines import rounds
 from byzopt.errors import TooManyFaults
-from byzopt.experiments.estimates import Pair, best_pair, estimate, pairs
+from byzopt.experiments.estimates import Pair, Tell, best_pair, estimate, pairs, silent
 from byzopt.experiments.ready import Plan, prepare, threads_for
 from byzopt.experiments.spec import Spec
 from byzopt.experiments.trial import FAR
@@ -106,8 +106,10 @@ def noted(t: int, honest: Tensor, g: Tensor) -> Round:
     return Round(t, kappa, variance, float(torch.linalg.vector_norm(mean)), error)
 
 
-def audit(spec: Spec, last: int | None = None) -> Audit:
+def audit(spec: Spec, last: int | None = None, tell: Tell = silent) -> Audit:
     """Run a spec (its variants left out) for `last` rounds (default: its own) and look at every round.
+
+    `tell` hears how far it is: first through the rounds, then through the task's constants.
 
     Errors: `InvalidInput` as for a run. A run without a majority, or one that diverges, is audited up to
     there, and `message` says so.
@@ -125,6 +127,7 @@ def audit(spec: Spec, last: int | None = None) -> Audit:
     with threads_for(task):
         try:
             for snapshot in rounds(ready.method, ready.engine, ready.start, last):
+                tell("round", snapshot.state.t, last)
                 if not float(linalg.norm(snapshot.x)) <= bound:
                     watched.seen.pop()
                     message = f"the iterate left every reasonable range in round {snapshot.state.t}"
@@ -133,13 +136,19 @@ def audit(spec: Spec, last: int | None = None) -> Audit:
                     visited.append(snapshot.asked)
         except TooManyFaults as error:
             message = str(error)
-        return _audited(spec, task, watched.seen, visited, message, last)
+        return _audited(spec, task, watched.seen, visited, message, last, tell)
 
 
 def _audited(
-    spec: Spec, task: Task, seen: Sequence[Round], visited: list[Tensor], message: str, last: int
+    spec: Spec,
+    task: Task,
+    seen: Sequence[Round],
+    visited: list[Tensor],
+    message: str,
+    last: int,
+    tell: Tell,
 ) -> Audit:
-    known = estimate(task, spec.rule, spec.f, last, visited, spec.seed)
+    known = estimate(task, spec.rule, spec.f, last, visited, spec.seed, tell)
     kappa_hat = max((r.kappa_hat for r in seen), default=0.0)
     fits = pairs([r.variance for r in seen], [r.grad_norm**2 for r in seen]) if seen else [Pair(0.0, 0.0)]
     # The theorems ask for (G, B) at the points where gradients were asked for, and nowhere else.

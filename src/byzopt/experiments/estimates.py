@@ -6,7 +6,7 @@ everywhere; for quadratics, whose Hessian does not move, curvatures are exact.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import inf, sqrt
 from typing import Any, NamedTuple
@@ -24,7 +24,12 @@ from byzopt.theory.promise import Constants
 
 DRAWS = 4  # samples a point for σ
 GRID = (0.0, *(10 ** (k / 4) for k in range(-12, 13)))  # of B²
+Tell = Callable[[str, int, int], None]  # what is under way, how much of it is done, of how much
 SMALL = 1 << 16  # numbers in the rows up to which every worker's own curvature is looked for
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tells nobody."""
 
 
 class Pair(NamedTuple):
@@ -53,7 +58,13 @@ def best_pair(found: Sequence[Pair], kappa: float | None) -> Pair:
 
 
 def estimate(
-    task: Task, rule: Aggregator, f: int, rounds: int, visited: Sequence[Tensor] = (), seed: int = 0
+    task: Task,
+    rule: Aggregator,
+    f: int,
+    rounds: int,
+    visited: Sequence[Tensor] = (),
+    seed: int = 0,
+    tell: Tell = silent,
 ) -> Constants:
     """What can be measured of the constants of a task, for `rounds` rounds of a rule that tolerates f.
 
@@ -70,8 +81,8 @@ def estimate(
     lowest = _optimum(task)
     points = [*_between(task, lowest), *visited]
     found: dict[str, Any] = _heterogeneity(task, points, known.kappa_squared)
-    found |= _curvature(task, points, lowest, seed)
-    found |= _noise(task, points) | {"passes": task.passes}
+    found |= _curvature(task, points, lowest, seed, tell)
+    found |= _noise(task, points, tell) | {"passes": task.passes}
     if lowest is not None:
         start = task.start()
         found["gap"] = max(0.0, task.objective(start)[0] - lowest.value)
@@ -124,19 +135,21 @@ def _heterogeneity(task: Task, points: Sequence[Tensor], kappa: float | None) ->
 
 
 def _curvature(
-    task: Task, points: Sequence[Tensor], lowest: Optimum | None, seed: int
+    task: Task, points: Sequence[Tensor], lowest: Optimum | None, seed: int, tell: Tell
 ) -> dict[str, float | None]:
     def mean(x: Tensor) -> Tensor:
         return slope(task, x)
 
-    whole = [extremes(mean, x, seed) for x in points]
+    whole = [extremes(mean, x, seed) for x in _told("curvature, point", points, tell)]
     lipschitz = max(found.norm for found in whole)
     stated = task.convexity
     low = min(found.low for found in whole)
     measured = low if whole[0].sure and low > 1e-6 * lipschitz else None
     mu = stated or measured
     own = _own_curvature(task, points, seed)
-    found: dict[str, float | None] = {"lipschitz": lipschitz, "mu": mu} | _similarity(task, points, seed)
+    found: dict[str, float | None] = {"lipschitz": lipschitz, "mu": mu} | _similarity(
+        task, points, seed, tell
+    )
     if own is not None:
         found["local"] = sqrt(sum(max(at) ** 2 for at in zip(*own, strict=True)) / len(own[0]))
         lengths = [float(_honest(task, x).double().norm(dim=1).max()) for x in points]
@@ -149,7 +162,7 @@ def _curvature(
     return found
 
 
-def _similarity(task: Task, points: Sequence[Tensor], seed: int) -> dict[str, float | None]:
+def _similarity(task: Task, points: Sequence[Tensor], seed: int, tell: Tell) -> dict[str, float | None]:
     proxy = task.proxy()
     if proxy is None:
         return {}
@@ -157,7 +170,8 @@ def _similarity(task: Task, points: Sequence[Tensor], seed: int) -> dict[str, fl
     def rest(x: Tensor) -> Tensor:
         return slope(task, x) - value_and_grad(proxy, x)[1]
 
-    return {"delta": max(extremes(rest, x, seed).norm for x in points)}
+    seen = _told("similarity, point", points, tell)
+    return {"delta": max(extremes(rest, x, seed).norm for x in seen)}
 
 
 def _own_curvature(task: Task, points: Sequence[Tensor], seed: int) -> list[list[float]] | None:
@@ -200,11 +214,20 @@ def _generalised(norms: Sequence[float], lengths: Sequence[float]) -> dict[str, 
     return {"l0": max(0.0, *(a - best * b for a, b in seen)), "l1": best}
 
 
-def _noise(task: Task, points: Sequence[Tensor]) -> dict[str, float]:
+def _told(what: str, points: Sequence[Tensor], tell: Tell) -> Iterator[Tensor]:
+    """The points, each told when it is done with."""
+    tell(what, 0, len(points))
+    for k, x in enumerate(points, 1):
+        yield x
+        tell(what, k, len(points))
+
+
+def _noise(task: Task, points: Sequence[Tensor], tell: Tell) -> dict[str, float]:
     """σ, V and the mean-squared smoothness of minibatch gradients, over a few draws."""
     honest = list(task.cohort.honest)
     squares, longest, smooth = [0.0], 0.0, 0.0
     for t in range(1, DRAWS + 1):
+        tell("noise, draw", t, DRAWS)
         batch = task.draw(t)
         rows = [task.grads(x, batch)[honest].double() for x in points]
         for x, seen in zip(points, rows, strict=True):
@@ -218,4 +241,4 @@ def _noise(task: Task, points: Sequence[Tensor]) -> dict[str, float]:
     return {"sigma": sqrt(max(squares)), "bound": longest, "sample": smooth}
 
 
-__all__ = ["Extremes", "Pair", "best_pair", "estimate", "pairs", "slope"]
+__all__ = ["Extremes", "Pair", "Tell", "best_pair", "estimate", "pairs", "silent", "slope"]

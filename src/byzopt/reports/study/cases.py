@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from byzopt.errors import require
 from byzopt.experiments import Outcome
+from byzopt.experiments.estimates import Tell, silent
 from byzopt.experiments.store import DAMAGE
 from byzopt.experiments.sweeps.shelf import run_directories
 from byzopt.experiments.table import runs_in, unended
@@ -61,9 +62,9 @@ class Study:
         return ordered(case.labels.get(axis, "-") for case in self.cases)
 
 
-def load(store: Path, bounds: bool = False) -> Study:
+def load(store: Path, bounds: bool = False, tell: Tell = silent) -> Study:
     """A store's finished runs, with `bounds` of theory in records. Errors: `InvalidInput` for none."""
-    added = bounding() if bounds else lambda _, outcome: outcome
+    added = bounding(tell) if bounds else lambda _, outcome: outcome
     found: list[tuple[dict[str, Any], Outcome]] = []
     damaged, unfinished = {}, 0
     for path in run_directories(store):

@@ -9,6 +9,7 @@ from typing import Any
 
 from byzopt.engines.checkpoint import write_atomically
 from byzopt.errors import UnknownName
+from byzopt.experiments.estimates import Tell, silent
 from byzopt.reports.study import page
 from byzopt.reports.study.cases import SERIES, Case, Study, load, split
 from byzopt.reports.study.chart import Chart, slug
@@ -42,15 +43,15 @@ class Report:
         return made
 
 
-def make(store: Path, target: Target | None = None, bounds: bool = False) -> Report:
+def make(store: Path, target: Target | None = None, bounds: bool = False, tell: Tell = silent) -> Report:
     """The report on a store. `target`: see `to_target`; by default nine tenths of the way to the best value.
-    `bounds` puts what theory promises beside it, see `bounding`.
+    `bounds` puts what theory promises beside it, see `bounding`; `tell` hears how far that is.
 
     Runs are told apart by every setting that varies. Charts are drawn for each task; lines and columns are
     methods and rules; what else varies makes a chart of its own. Errors: `InvalidInput` for a store without
     runs; `UnknownName` for a figure that no record has.
     """
-    study = load(store, bounds)
+    study = load(store, bounds, tell)
     if target is not None:
         known = {key for case in study.cases for record in case.outcome.records for key in record}
         if target[0] not in known:
