@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from byzopt.cli.sweep_progress import SweepDisplay
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments import Outcome, Spec, load, run
 from byzopt.experiments.loading import sweeps
-from byzopt.experiments.sweeps import Sweep, Tune, load_sweep, run_id, run_sweep
+from byzopt.experiments.sweeps import Sweep, Tune, load_sweep, run_id, run_sweep, survey
 from byzopt.experiments.sweeps.batches import batches
 from byzopt.experiments.sweeps.grid import points
 from byzopt.experiments.sweeps.sinks import Sink
@@ -411,6 +412,16 @@ def test_the_command_previews_runs_reports_failures_and_does_nothing_twice(byzop
     stamps = {path: path.stat().st_mtime_ns for path in place.glob("byzopt-store/*/result.json")}
     assert byzopt("sweep", "s.toml", "--jobs", "0").status == 1
     assert stamps == {path: path.stat().st_mtime_ns for path in place.glob("byzopt-store/*/result.json")}
+
+
+def test_time_left_counts_rounds_of_this_call_alone(tmp_path, monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr("byzopt.cli.sweep_progress.monotonic", lambda: clock[0])
+    plan = survey(Sweep.of({"spec": SPEC | {"rounds": 1500}}), tmp_path / "store")
+    display, batch = SweepDisplay(plan), plan.batches[0].id
+    for clock[0], rounds in ((10.0, 1000), (20.0, 1010)):  # the first thousand come from a checkpoint
+        display.hear("rounds", (batch, rounds))
+    assert capsys.readouterr().err.splitlines()[-1] == "0/1 runs  1010/1500 rounds  980 s left"
 
 
 def test_a_query_is_a_table_csv_or_json_and_names_damage(byzopt, place):  # noqa: F811

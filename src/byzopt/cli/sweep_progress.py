@@ -26,6 +26,7 @@ class SweepDisplay:
         self.batches: dict[str, int] = {}  # rounds of batches under way
         self.of = {run: batch.id for batch in plan.batches for run in batch.ids}
         self.done = self.failed = 0
+        self.early = 0  # rounds of batches when they were first heard of: from checkpoints, most of them
         self.begun = self.said = monotonic()
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -50,6 +51,7 @@ class SweepDisplay:
         """Take in what a sweep tells: rounds of a batch, or a run that ended."""
         if kind == "rounds":
             batch, done = content
+            self.early += 0 if batch in self.batches else done
             self.batches[batch] = done
         elif kind == "ended":
             run, status, message = content
@@ -66,7 +68,7 @@ class SweepDisplay:
         self.progress.update(self.bar, completed=now, description=self._counts())
         if not self.console.is_terminal and (monotonic() - self.said > EVERY or not self.left):
             self.said = monotonic()
-            left = (monotonic() - self.begun) / max(1, now) * (self.total - now)
+            left = (monotonic() - self.begun) / max(1, now - self.early) * (self.total - now)
             line = f"{self._counts()}  {now}/{self.total} rounds  {left:.0f} s left"
             self.console.print(line, highlight=False, soft_wrap=True)
 
