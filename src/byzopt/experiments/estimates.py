@@ -147,9 +147,8 @@ def _curvature(
     measured = low if whole[0].sure and low > 1e-6 * lipschitz else None
     mu = stated or measured
     own = _own_curvature(task, points, seed)
-    found: dict[str, float | None] = {"lipschitz": lipschitz, "mu": mu} | _similarity(
-        task, points, seed, tell
-    )
+    found: dict[str, float | None] = {"lipschitz": lipschitz, "mu": mu}
+    found |= _similarity(task, points, seed, tell)
     if own is not None:
         found["local"] = sqrt(sum(max(at) ** 2 for at in zip(*own, strict=True)) / len(own[0]))
         lengths = [float(_honest(task, x).double().norm(dim=1).max()) for x in points]

@@ -25,8 +25,8 @@ class Softmax:
     """Mean cross-entropies of one linear layer on each worker's samples, which are laid end to end once.
 
     On a CPU they go through in pieces, each read once for scores and gradient; workers who share a tensor of
-    places are computed once. What was found at the latest point is kept, so that looking at the
-    loss where gradients are asked for next costs nothing.
+    places are computed once. What was found at the latest point is kept, so that looking at the loss where
+    gradients are asked for next costs nothing.
     """
 
     def __init__(
