@@ -163,6 +163,45 @@ def test_fast_full_gradients_are_autograds_for_unequal_workers():
         torch.testing.assert_close(row, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("piece", [1, 4, 512])
+def test_pieces_add_up_for_losses_gradients_and_the_servers_loss(monkeypatch, piece):
+    monkeypatch.setattr("byzopt.tasks.grads.softmax.PIECE", piece)
+    generator = torch.Generator().manual_seed(1)
+    data = [(torch.randn(m, 5, generator=generator), torch.randint(4, (m,))) for m in (7, 9, 5)]
+    given = {"batch": "full", "dtype": torch.float64, "wd": 0.3, "byzantine": 1, "proxy": 1}
+    task = ModuleTask(mlp((5, 4), 0), functional.cross_entropy, data, **given)
+    leaf = somewhere(task).requires_grad_()
+
+    def loss(i):
+        scores = data[i][0].double() @ leaf[:20].view(4, 5).T + leaf[20:]
+        return functional.cross_entropy(scores, data[i][1]) + 0.15 * leaf @ leaf
+
+    value, slope = task.objective(leaf.detach())
+    mean = (loss(0) + loss(1)) / 2
+    assert value == pytest.approx(mean.item(), rel=1e-14)
+    torch.testing.assert_close(slope, *torch.autograd.grad(mean, leaf), rtol=1e-12, atol=1e-14)
+    owned = task.proxy()(leaf)
+    assert owned.item() == pytest.approx(loss(1).item(), rel=1e-14)
+    wanted = torch.autograd.grad(loss(1), leaf)[0]
+    torch.testing.assert_close(torch.autograd.grad(3 * owned, leaf)[0], 3 * wanted, rtol=1e-12, atol=1e-14)
+
+
+def test_a_point_is_computed_once_and_rows_are_the_callers_own(monkeypatch):
+    task = LINEAR.build(COHORT, 0)
+    fast, calls, x = task._linear(), [], somewhere(task)
+    computed = fast._computed
+    monkeypatch.setattr(fast, "_computed", lambda at: calls.append(1) or computed(at))
+    first, slope = task.grads(x, task.full()), task.objective(x)[1]
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(task.grads(x.clone(), task.full()), kept)
+    assert len(calls) == 1
+    torch.testing.assert_close(slope, kept[list(COHORT.honest)].mean(dim=0))
+    x[0] += 1
+    assert not torch.equal(task.grads(x, task.full()), kept)
+    assert len(calls) == 2
+
+
 def test_the_fast_way_is_taken_for_one_linear_layer_alone():
     inputs, labels = torch.randn(6, 5), torch.randint(3, (6,))
     cases = [
