@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from byzopt.process import WAITING
+from byzopt.waiting import WAITING
 
 os.environ.update(WAITING)  # idle threads of one process must not slow the other
 

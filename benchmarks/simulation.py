@@ -35,11 +35,11 @@ from byzopt.engines import rounds as played
 from byzopt.engines.many import Lane, Many
 from byzopt.experiments.ready import Plan, Ready, prepare
 from byzopt.methods import ByzNSGDM
-from byzopt.process import WAITING
 from byzopt.tasks import ModuleTask, Quartic, Task
 from byzopt.tasks.logistic import LogisticTask
 from byzopt.tasks.models import mlp
 from byzopt.tasks.pool import Pool
+from byzopt.waiting import WAITING
 
 COHORT = Cohort.of(20, 3)
 WHAT = {

@@ -18,7 +18,7 @@ import byzopt.cli.reproduce as reproduce
 import byzopt.cli.run as run
 import byzopt.cli.sweep as sweep
 from byzopt.errors import ByzoptError
-from byzopt.process import WAITING, keep_memory
+from byzopt.waiting import WAITING
 
 app = typer.Typer(
     name="byzopt",
@@ -46,7 +46,6 @@ def main() -> None:
     """Run the command; every error that was foreseen is one line on stderr."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.update(WAITING)
-    keep_memory()
     sys.exit(_status())
 
 

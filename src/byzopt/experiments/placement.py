@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from byzopt.process import WAITING
 from byzopt.tasks.data import store
+from byzopt.waiting import WAITING
 
 SECONDS = 0.6  # each process works so long
 NAME = "placement.json"

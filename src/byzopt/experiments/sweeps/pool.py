@@ -18,7 +18,7 @@ from byzopt.experiments.sweeps.play import play
 from byzopt.experiments.sweeps.player import Played, Tell
 from byzopt.experiments.sweeps.shelf import Shelf, Unwritable
 from byzopt.experiments.sweeps.work import Work
-from byzopt.process import WAITING, keep_memory
+from byzopt.waiting import WAITING
 
 WAIT = 0.2  # seconds until signals are looked at again
 
@@ -136,7 +136,6 @@ def _work(pipe: Connection, root: Path, every: float, threads: int) -> None:
     """What a worker process does: batches, until it hears None or its parent is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent, who gets them too, says when to stop
-    keep_memory()
     shelf = Shelf(root)
 
     def tell(kind: str, content: Any) -> None:
