@@ -103,11 +103,8 @@ def _section(part: Part, lines: Sequence[Line], fits: Sequence[Fitted], drawn: S
     if fits:
         text += [*_table(fit_columns(), [fit_row(one) for one in fits]), "", summary(fits), ""]
     text += _table(columns(part), [row(line) for line in lines])
-    run = len({line.cell.at for line in lines})
-    told = summary(lines) + (
-        f" {len(part.cells) - run} more cells were not run." if run < len(part.cells) else ""
-    )
-    text += ["", told]
+    missing = len(part.cells) - len({line.cell.at for line in lines})
+    text += ["", summary(lines) + (f" Cells not run: {missing}." if missing else "")]
     if len(part.seeds) > MOST_SEEDS:
         text += ["", "Every seed's value is in results.json."]
     elif len(part.seeds) > 1:
