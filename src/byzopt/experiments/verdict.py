@@ -56,14 +56,18 @@ def judged(part: Part, cell: Cell, measure: Measure, values: dict[int, float | N
 
 
 def _verdict(line: Line, missing: int) -> str:
+    """What the runs that are there say, and how many are not."""
+    to_come = f"{missing} of {missing + len(line.values)} runs to come" if missing else ""
+    return "; ".join(filter(None, (_compared(line) if line.values else "", to_come)))
+
+
+def _compared(line: Line) -> str:
     """What to say of a line.
 
     "to the digit": mean and deviation round to what is printed. "agrees": the means differ by no more than
     WIDTH standard errors of their difference, half a printed digit and the part's own room.
     """
     part, cell = line.part, line.cell
-    if missing:
-        return f"{missing} of {missing + len(line.values)} runs to come"
     lost = len(line.values) - len(line.known)
     if cell.kind == "bimodal" and line.printed and not lost and not part.shortened:
         above = sum(value > part.mode for value in line.known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -61,8 +62,8 @@ def _compared(part: Part) -> bool:
 
 
 def summary(lines: Sequence[Line | Fitted]) -> str:
-    """How many lines have which verdict."""
-    counts = Counter(line.verdict.partition(":")[0] for line in lines)
+    """How many lines have which verdict, numbers of runs aside."""
+    counts = Counter(re.split("[:;]", line.verdict)[0] for line in lines)
     if set(counts) <= {"nothing printed"}:
         return "Nothing printed to compare with."
     return "Verdicts: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
