@@ -98,6 +98,8 @@ def test_settings_change_axes_and_what_all_runs_share():
     data = {"spec": SPEC, "grid": {"rule": ["mean", "rfa"], "seed": [0, 1, 2]}, "zip": [zipped]}
     sweep = Sweep.of(data)
     assert sweep.changed([]).id == sweep.id
+    nested = Sweep.of({"spec": SPEC, "grid": {"method": {"eta": [0.1, 0.2]}}})
+    assert nested.changed([]).id == nested.id
     runs = sweep.changed(["rule=nnm >> krum", "seed=[4, 5]", "method.eta=0.5"]).expand().runs
     direct = {"spec": SPEC | {"method": {"name": "byz_nsgdm", "eta": 0.5}}, "zip": [zipped]}
     direct["grid"] = {"rule": ["nnm >> krum"], "seed": [4, 5]}
@@ -109,11 +111,17 @@ def test_settings_change_axes_and_what_all_runs_share():
 
 @pytest.mark.parametrize(
     "setting, told",
-    [("n=8", "`zip`"), ("attack.scale=3", "axis"), ("seed=[]", "`grid.seed`"), ("roundz=3", "rounds")],
+    [
+        ("n=8", "`zip`"),
+        ("attack.scale=3", "axis"),
+        ("method.eta=0.5", "axis"),
+        ("seed=[]", "`grid.seed`"),
+        ("roundz=3", "rounds"),
+    ],
 )
 def test_settings_that_would_change_nothing_or_too_much_are_refused(setting, told):
     grid = {"attack": ["alie", {"name": "ipm", "scale": 3.0}], "seed": [0]}
-    sweep = Sweep.of({"spec": SPEC, "grid": grid, "zip": [{"n": [10], "f": [1]}]})
+    sweep = Sweep.of({"spec": SPEC, "grid": grid, "zip": [{"n": [10], "method": ["byz_nsgdm"]}]})
     with pytest.raises(InvalidInput, match=told):
         sweep.changed([setting]).expand()
 

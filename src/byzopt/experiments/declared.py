@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from byzopt.errors import InvalidInput, require, unknown
+from byzopt.experiments.loading import shipped
 from byzopt.experiments.overrides import merge
 from byzopt.experiments.reproduction import Cell, Expected, Fit, Measure, Part, Quick, Reproduction
 from byzopt.registry import decode
@@ -17,13 +17,13 @@ from byzopt.registry import decode
 
 def reproductions() -> dict[str, str]:
     """Every reproduction, `paper/table`, and the first comment line of its file."""
-    places = sorted(_places().items())
+    places = sorted(shipped("reproductions").items())
     return {name: _text(place).partition("\n")[0].lstrip("# ") for name, place in places}
 
 
 def load_reproduction(source: str | Path) -> Reproduction:
     """The reproduction of that name, or in a TOML file. Errors: `UnknownName`, `InvalidInput`."""
-    places = _places()
+    places = shipped("reproductions")
     if str(source) not in places and not Path(source).is_file():
         raise unknown("reproduction", str(source), list(places))
     place = places.get(str(source)) or Path(source)
@@ -51,9 +51,9 @@ def _borrowed(data: dict[str, Any]) -> dict[str, Any]:
     """With `from`: the part of that name and protocol in another reproduction, changed by ours."""
     if "from" not in data:
         return data
-    source = _places().get(data["from"])
+    source = shipped("reproductions").get(data["from"])
     if source is None:
-        raise unknown("reproduction", data["from"], list(_places()))
+        raise unknown("reproduction", data["from"], list(shipped("reproductions")))
     told = tomllib.loads(_text(source))
     own = {key: value for key, value in data.items() if key != "from"}
     wanted = (own.get("name"), own.get("protocol"))
@@ -119,14 +119,3 @@ def _tables(data: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, 
 
 def _text(place: Traversable | Path) -> str:
     return place.read_text(encoding="utf-8")
-
-
-def _places() -> dict[str, Traversable]:
-    root = files("byzopt.experiments") / "reproductions"
-    return {
-        f"{paper.name}/{file.name.removesuffix('.toml')}": file
-        for paper in root.iterdir()
-        if paper.is_dir()
-        for file in paper.iterdir()
-        if file.name.endswith(".toml")
-    }

@@ -97,16 +97,17 @@ class Sweep:
     def changed(self, settings: Iterable[str]) -> Sweep:
         """This sweep with `key=value` settings: on an axis of the grid its values, a list or a single one;
         else what all runs share. Errors: a setting on a `zip`, whose lists are one axis, or below an axis."""
+        settings = list(settings)
+        if not settings:
+            return self
         axes, shared = flat(self.grid, "grid"), []
         places = {steps(path): path for path in axes}
         walked = {steps(path) for table in self.zip for path in flat(table, "zip")}
         for path, value in map(setting, settings):
             known, spelled = tuple(path), ".".join(path)
             require(known not in walked, "A setting", "be on no `zip`", spelled, "Change the file.")
-            above = [
-                axis for place, axis in places.items() if place == known[: len(place)] and place != known
-            ]
-            require(not above, "A setting", "be no part of what an axis sets", spelled, f"Set {above}.")
+            above = [".".join(at) for at in (*places, *walked) if at == known[: len(at)] and at != known]
+            require(not above, "A setting", "be no part of what an axis sets", spelled, f"It sets {above}.")
             if known in places:
                 axes[places[known]] = value if isinstance(value, list) else [value]
             else:
