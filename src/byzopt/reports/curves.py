@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from byzopt.engines.checkpoint import write_atomically
 from byzopt.experiments import MAIN, Outcome, Spec
 from byzopt.experiments.store import stored
+from byzopt.reports.lettering import WIDE as LEGEND
+from byzopt.reports.lettering import distinct, heights, inked, legend, letters, longest
 from byzopt.reports.tables import attack_of, spelled, title
 
 NAME = "curves.png"
@@ -16,6 +18,7 @@ NAME = "curves.png"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":")
 WIDE = 50.0  # figures that span this factor are drawn on a log axis
+SHORT = 40  # letters of a name in a note within the axes
 ROOM = 1.15  # how far above the robust run's largest figure the axis goes
 
 
@@ -53,6 +56,7 @@ AXES: dict[Axis, tuple[str, str]] = {
 }
 
 
+@inked
 def draw(out: Path, bound: Bound | None = None, axis: Axis = "rounds") -> Path:
     """Draw a finished run's `curves.png` from its stored records, and return its path.
 
@@ -66,33 +70,37 @@ def draw(out: Path, bound: Bound | None = None, axis: Axis = "rounds") -> Path:
     panels = [LOSS, *[panel for panel in PANELS if panel.key in first][:1]]
     if bound is not None and bound.key in first and bound.key != "loss":
         panels[0] = Panel(bound.key, bound.label)
-    figure = Figure(figsize=(5.6 * len(panels), 4.4), layout="constrained")
+    names = distinct([_label(name, spec, outcome) for name, outcome in found.items()], LEGEND)
+    columns = min(3 if longest(names) <= SHORT else 2, len(names))
+    height = 4.0 + 0.22 * -(-heights(names) // columns)
+    figure = Figure(figsize=(5.6 * len(panels), height), layout="constrained")
     FigureCanvasAgg(figure)
+    handles: list[Any] = []
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _panel(axes, panel, found, axis)
+        handles = _panel(axes, panel, found, axis)
         if bound is not None and panel.key == bound.key and axis == "rounds":
             _bound(axes, bound)
     figure.suptitle(
-        f"{title(spec)}, attack {attack_of(spec)!r}", x=0.01, ha="left", fontsize=12, weight="bold"
+        letters(f"{title(spec)}, attack {attack_of(spec)!r}"), x=0.01, ha="left", fontsize=12, weight="bold"
     )
-    handles, _ = figure.axes[0].get_legend_handles_labels()
-    names = [_label(name, spec, outcome) for name, outcome in found.items()]
-    figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(names)), frameon=False)
+    legend(figure, handles, names, columns)
     return _saved(figure, out / NAME)
 
 
-def _panel(axes: Any, panel: Panel, found: Mapping[str, Outcome], axis: Axis = "rounds") -> None:
-    """One quantity of all runs. The robust run sets the scale; what leaves it is clipped and named."""
+def _panel(axes: Any, panel: Panel, found: Mapping[str, Outcome], axis: Axis = "rounds") -> list[Any]:
+    """One quantity of all runs, a line each. The robust run sets the scale; what leaves it is clipped and
+    named."""
+    drawn: list[Any] = []
     lines = {name: _line(panel, outcome, AXES[axis][0]) for name, outcome in found.items()}
     top, log = _scale(panel, lines)
     for i, (name, (rounds, values)) in enumerate(lines.items()):
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
         # The spec's own run lies on top of the others.
-        axes.plot(rounds, values, label=name, linewidth=2.2 if name == MAIN else 1.6, zorder=9 - i, **style)
+        drawn += axes.plot(rounds, values, linewidth=2.2 if name == MAIN else 1.6, zorder=9 - i, **style)
         if found[name].status.failed and rounds:
             axes.plot(rounds[-1:], [min(values[-1], top)], "x", color=style["color"], markersize=9, zorder=10)
-    axes.set_xlabel(AXES[axis][1])
-    axes.set_ylabel(panel.label)
+    axes.set_xlabel(letters(AXES[axis][1]))
+    axes.set_ylabel(letters(panel.label))
     if log:
         # Not left to matplotlib, whose margin is a share of decades that are clipped.
         axes.set_yscale("log")
@@ -104,6 +112,7 @@ def _panel(axes: Any, panel: Panel, found: Mapping[str, Outcome], axis: Axis = "
         _note(axes, {name: max(values, default=0.0) for name, (_, values) in lines.items()}, top)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+    return drawn
 
 
 def _bound(axes: Any, bound: Bound) -> None:
@@ -133,7 +142,8 @@ def _scale(panel: Panel, lines: Mapping[str, tuple[Sequence[float], Sequence[flo
 
 
 def _note(axes: Any, peaks: Mapping[str, float], top: float) -> None:
-    gone = [f"{name} leaves the axis: up to {peak:,.4g}" for name, peak in peaks.items() if peak > top]
+    told = zip(distinct(list(peaks), most=SHORT), peaks.values(), strict=True)
+    gone = [f"{name} leaves the axis: up to {peak:,.4g}" for name, peak in told if peak > top]
     axes.text(
         0.98, 0.97, "\n".join(gone), transform=axes.transAxes, ha="right", va="top", fontsize=9, color="0.25"
     )

@@ -15,7 +15,7 @@ from byzopt.experiments.reproduction import Cell, Fit, Part
 from byzopt.experiments.verdict import Line
 from byzopt.reports.reproduction_page import markdown, tag, titled
 from byzopt.reports.study.cases import Case
-from byzopt.reports.study.chart import Chart, slug
+from byzopt.reports.study.chart import Chart, slug, with_own_names
 from byzopt.reports.study.figures_of import GAP, KNOWN, Figure
 from byzopt.reports.study.heat import heat
 from byzopt.reports.study.lines import curves
@@ -35,7 +35,7 @@ def charts(account: Account) -> list[Chart]:
         found += [
             chart for key in part.show for to in part.against for chart in _curves(account, part, key, to)
         ]
-    return [chart for chart in found if chart is not None]
+    return with_own_names(chart for chart in found if chart is not None)
 
 
 def results(account: Account) -> dict[str, Any]:

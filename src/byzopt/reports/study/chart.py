@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from byzopt.engines.checkpoint import write_atomically
-
-INK: Any = {"font.size": 10, "svg.fonttype": "path", "svg.hashsalt": "byzopt", "axes.titlesize": 10}
+from byzopt.reports.lettering import inked, visible
 
 
 class Chart(NamedTuple):
@@ -29,9 +29,9 @@ class Chart(NamedTuple):
         text = self._bytes("svg").decode()
         text = text[text.index("<svg") :]
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-        mark = re.sub(r"\W", "-", self.name)
+        mark = re.sub(r"[^\w-]", lambda found: f"_{ord(found[0]):x}_", self.name)
         text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{mark}-", text)
-        label = self.title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+        label = visible(self.title).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
         return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
     @property
@@ -47,26 +47,23 @@ class Chart(NamedTuple):
             write_atomically(folder / f"{self.name}.{kind}", content)
         return [folder / f"{self.name}.{kind}" for kind in made]
 
+    @inked
     def _bytes(self, kind: str) -> bytes:
-        import matplotlib as mpl
-
         buffer = io.BytesIO()
-        with mpl.rc_context(INK):
-            more = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 150}
-            self.figure.savefig(buffer, format=kind, **more)
+        more = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 150}
+        self.figure.savefig(buffer, format=kind, **more)
         return buffer.getvalue()
 
 
+@inked
 def canvas(width: float, height: float) -> tuple[Any, Any]:
     """A new drawing in inches, and its axes."""
-    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(INK):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        return figure, figure.subplots()
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -77,6 +74,25 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writerow(names)
     writer.writerows(["" if row.get(name) is None else row[name] for name in names] for row in rows)
     return buffer.getvalue()
+
+
+N = TypeVar("N", bound=NamedTuple)
+MOST = 120  # letters of a file's name, of the 255 that file systems take
+
+
+def with_own_names(made: Iterable[N]) -> list[N]:
+    """Charts or tables, each with a name that no other has in any letter case and that a file can have."""
+    found: dict[str, N] = {}
+    for one in made:
+        name: str = one.name  # type: ignore[attr-defined]
+        if len(name) > MOST:
+            name = f"{name[: MOST - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
+        first, again = name, 1
+        while name.lower() in found:
+            again += 1
+            name = f"{first}-{again}"
+        found[name.lower()] = one._replace(name=name)
+    return list(found.values())
 
 
 def slug(text: str) -> str:

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from byzopt.reports.lettering import distinct, heights, inked, letters, longest
 from byzopt.reports.study.cases import Case
 from byzopt.reports.study.chart import Chart, canvas
 from byzopt.reports.study.figures_of import Figure
 
+BESIDE = 40  # letters in a line of a row's or a column's name
 MAP = "cividis"  # told apart with any colour vision, and in print
 Cells = Mapping[tuple[str, str], Sequence[Case]]
 
 
+@inked
 def heat(
     name: str, title: str, figure: Figure, cells: Cells, names: tuple[str, str], worst: bool = False
 ) -> Chart | None:
@@ -29,8 +32,10 @@ def heat(
     known = [value for value in values.values() if value is not None]
     if not known:
         return None
-    width = 1.6 + 0.075 * max(map(len, rows)) + 0.82 * len(columns)
-    drawing, axes = canvas(max(3.4, width), 1.9 + 0.42 * max(3, len(rows)) + 0.035 * max(map(len, columns)))
+    down, across = distinct(rows, BESIDE), distinct(columns, BESIDE)
+    width = 1.6 + 0.075 * longest(down) + 0.82 * len(columns)
+    height = 1.9 + max(0.42 * max(3, len(rows)), 0.17 * heights(down)) + 0.035 * longest(across)
+    drawing, axes = canvas(max(3.4, width), height)
     colours = _Colours(figure, known)
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
@@ -38,14 +43,14 @@ def heat(
                 _cell(axes, i, j, figure, values[row, column], cells[row, column], colours)
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(rows)), rows)
-    axes.set_xlabel(names[1])
-    axes.set_ylabel(names[0])
+    axes.set_xticks(range(len(columns)), across, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), down)
+    axes.set_xlabel(letters(names[1]))
+    axes.set_ylabel(letters(names[0]))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = drawing.colorbar(colours.mapped, ax=axes, shrink=0.95, pad=0.02)
-    bar.set_label(figure.label, fontsize=9)
+    bar.set_label(letters(figure.label), fontsize=9)
     told = [
         {names[0]: row, names[1]: column, "mean": values[row, column], "runs": len(cases)}
         | {"failed": sum(case.outcome.status.failed for case in cases)}

@@ -7,6 +7,8 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from byzopt.reports.curves import COLOURS, STYLES
+from byzopt.reports.lettering import WIDE as LEGEND
+from byzopt.reports.lettering import distinct, heights, inked, legend, letters, longest
 from byzopt.reports.study.bounded import BOUND
 from byzopt.reports.study.cases import Case
 from byzopt.reports.study.chart import Chart, canvas
@@ -20,6 +22,7 @@ AXES = {  # what curves go against: the records' key, the axis's label
 WIDE = 50.0  # values that span this factor are drawn on a log axis
 ROOM = 1.1
 FLED = 10.0  # times where it began: a line that ends above it has left
+SHORT = 24  # letters of names that two columns have room for
 MOST = 8  # lines in a chart
 
 
@@ -35,6 +38,7 @@ class Line(NamedTuple):
     failed: int
 
 
+@inked
 def curves(
     name: str, title: str, figure: Figure, series: Mapping[str, Sequence[Case]], against: str = "rounds"
 ) -> Chart | None:
@@ -43,27 +47,29 @@ def curves(
     lines = {label: line for label, line in found.items() if line is not None}
     if not lines:
         return None
-    columns = 1 if _long(lines) else 2
-    extra = len(_bounds(figure, series))
-    drawing, axes = canvas(4.3, 3.0 + 0.2 * -(-(len(lines) + extra) // columns))
+    bounds = _bounds(figure, series)
+    labels = [_named(label, line) for label, line in lines.items()] + [f"bound: {label}" for label in bounds]
+    names, handles = distinct(labels, LEGEND), list[Any]()
+    columns = 1 if longest(names) > SHORT else 2
+    drawing, axes = canvas(4.3, 3.0 + 0.2 * -(-heights(names) // columns))
     top, log = _scale(figure, lines)
-    for i, (label, line) in enumerate(lines.items()):
+    for i, line in enumerate(lines.values()):
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
-        axes.plot(line.rounds, line.mean, label=_named(label, line), linewidth=1.8, zorder=20 - i, **style)
+        handles += axes.plot(line.rounds, line.mean, linewidth=1.8, zorder=20 - i, **style)
         if line.seeds > 1:
             axes.fill_between(line.rounds, line.low, line.high, color=style["color"], alpha=0.18, linewidth=0)
-    for label, (rounds, values) in _bounds(figure, series).items():
-        axes.plot(rounds, values, color="0.35", linewidth=1.2, linestyle=(0, (1, 1)), label=label)
+    for rounds, values in bounds.values():
+        handles += axes.plot(rounds, values, color="0.35", linewidth=1.2, linestyle=(0, (1, 1)))
     far = [line.rounds[-1] for line in lines.values()]
     if against != "rounds" and max(far) > WIDE * min(far) > 0:
         axes.set_xscale("log", nonpositive="mask")  # no place for what nothing had cost yet
     axes.set_xlabel(AXES[against][1] + (", log scale" if axes.get_xscale() == "log" else ""))
-    axes.set_ylabel(figure.label + (", log scale" if log else ""))
+    axes.set_ylabel(letters(figure.label + (", log scale" if log else "")))
     _limits(axes, figure, lines, top, log)
     _crosses(axes, lines)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    drawing.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9.5)
+    legend(drawing, handles, names, columns, fontsize=9.5)
     gone = {label: max(line.mean) for label, line in lines.items() if max(line.mean) > top * (1 + 1e-9)}
     return Chart(name, title, _caption(lines, gone), drawing, _rows(figure, series, AXES[against][0]))
 
@@ -96,7 +102,7 @@ def _bounds(
         told = [record for record in cases[0].outcome.records if key in record]
         if told:
             values = [figure.scale * record[key] for record in told]
-            found[f"bound: {label}"] = [float(record["t"]) for record in told], values
+            found[label] = [float(record["t"]) for record in told], values
     return found
 
 
@@ -137,10 +143,6 @@ def _crosses(axes: Any, lines: Mapping[str, Line]) -> None:
 
 def _named(label: str, line: Line) -> str:
     return f"{label} ({line.failed} of {line.seeds} failed)" if line.failed else label
-
-
-def _long(lines: Mapping[str, Line]) -> bool:
-    return max(len(_named(label, line)) for label, line in lines.items()) > 24
 
 
 def _caption(lines: Mapping[str, Line], gone: Mapping[str, float]) -> str:

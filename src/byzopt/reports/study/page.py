@@ -16,6 +16,7 @@ def render(report: Report) -> str:
     from jinja2 import Environment, PackageLoader
 
     from byzopt import __version__
+    from byzopt.reports.lettering import visible
     from byzopt.reports.study.report import numbers
 
     environment = Environment(
@@ -23,6 +24,7 @@ def render(report: Report) -> str:
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda said: visible(said) if type(said) is str else said,  # markup is of another type
     )
     study = report.study
     reasons = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from byzopt.errors import UnknownName
 from byzopt.experiments.estimates import Tell, silent
 from byzopt.reports.study import page
 from byzopt.reports.study.cases import SERIES, Case, Study, load, split
-from byzopt.reports.study.chart import Chart, slug
+from byzopt.reports.study.chart import Chart, slug, with_own_names
 from byzopt.reports.study.figures_of import KNOWN, LOSS, Figure, main
 from byzopt.reports.study.heat import heat
 from byzopt.reports.study.lines import MOST, curves
@@ -66,7 +66,11 @@ def make(store: Path, target: Target | None = None, bounds: bool = False, tell: 
         lines += part.curves()
         sheets += part.sheets(target)
     sheets += tuned(store)
-    return Report(study, *(tuple(filter(None, found)) for found in (maps, lines, sheets)))  # type: ignore[arg-type]
+    charts = with_own_names([*filter(None, maps), *filter(None, lines)])
+    drawn = len([*filter(None, maps)])
+    return Report(
+        study, tuple(charts[:drawn]), tuple(charts[drawn:]), tuple(with_own_names(filter(None, sheets)))
+    )
 
 
 class _Part:
@@ -82,8 +86,9 @@ class _Part:
         """Attack by rule, and tolerance by heterogeneity, wherever both vary."""
         if "attack" in self.varied:
             for title, tag, cases in self._facets(["attack", *self.series]):
-                cells = split(cases, ["attack", *self.series]).items()
-                named = {(key[0], " · ".join(key[1:])): own for key, own in cells}
+                cells = split(cases, ["attack", *self.series])
+                label = joined(key[1:] for key in cells)
+                named = {(key[0], label[key[1:]]): own for key, own in cells.items()}
                 names = ("attack", " · ".join(self.series))
                 yield heat(f"attack-by-rule{tag}", f"Attack by rule{title}", self.figure, named, names)
         tolerance = next((axis for axis in ("f", "attackers") if axis in self.varied), None)
@@ -98,10 +103,11 @@ class _Part:
         """The main figure and the loss, against rounds."""
         for figure in dict.fromkeys((self.figure, LOSS)):
             for title, tag, cases in self._facets(self.series):
-                lines = list(split(cases, self.series).items())
+                found = split(cases, self.series)
+                label, lines = joined(found), list(found.items())
                 for at in range(0, len(lines), MOST):
                     part = f"-{at // MOST + 1}" if len(lines) > MOST else ""
-                    named = {" · ".join(key): own for key, own in lines[at : at + MOST]}
+                    named = {label[key]: own for key, own in lines[at : at + MOST]}
                     yield curves(f"{figure.key}{tag}{part}", f"{self._said(figure)}{title}", figure, named)
 
     def sheets(self, target: Target | None) -> Iterator[Sheet | None]:
@@ -135,6 +141,15 @@ class _Part:
 
     def _said(self, figure: Figure) -> str:
         return figure.label.partition(" (")[0]
+
+
+def joined(keys: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """Labels of several axes in one text, another for each."""
+    found: dict[tuple[str, ...], str] = {}
+    for key in dict.fromkeys(keys):
+        text = " · ".join(key)
+        found[key] = text if text not in found.values() else " · ".join(map(repr, key))
+    return found
 
 
 def numbers(report: Report) -> dict[str, Any]:

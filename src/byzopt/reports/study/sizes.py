@@ -8,6 +8,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from byzopt.reports.curves import COLOURS, STYLES
+from byzopt.reports.lettering import WIDE as LEGEND
+from byzopt.reports.lettering import distinct, heights, inked, legend, letters, longest
 from byzopt.reports.study.chart import Chart, canvas
 
 Values = Mapping[float, Sequence[float]]  # size -> the values of all seeds
@@ -17,6 +19,7 @@ LONG = 20  # letters of a label that takes a line of its own
 WIDE = 4.0  # values that span this factor are drawn on a log axis
 
 
+@inked
 def sizes(
     name: str,
     title: str,
@@ -33,17 +36,17 @@ def sizes(
     series = {label: values for label, values in series.items() if any(values.values())}
     if not series:
         return None
-    columns = 1 if max(map(len, series)) > LONG else 2
-    drawing, axes = canvas(4.3, 3.0 + 0.2 * -(-len(series) // columns))
-    for i, (label, values) in enumerate(series.items()):
+    told, handles = distinct(list(series), LEGEND), list[Any]()
+    columns = 1 if longest(told) > LONG else 2
+    drawing, axes = canvas(4.3, 3.0 + 0.2 * -(-heights(told) // columns))
+    for i, values in enumerate(series.values()):
         places = sorted(size for size, found in values.items() if found)
         middle = [fmean(values[size]) for size in places]
         errors = [_error(values[size]) for size in places]
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
         mark = MARKS[i % len(MARKS)]
-        axes.errorbar(
-            places, middle, errors, label=label or None, marker=mark, markersize=4, capsize=2, **style
-        )
+        bars = axes.errorbar(places, middle, errors, marker=mark, markersize=4, capsize=2, **style)
+        handles.append(bars)
     if level is not None:
         axes.axhline(level, color="0.35", linewidth=1.0, linestyle=(0, (1, 1)))
     axes.set_xscale("log")
@@ -55,12 +58,12 @@ def sizes(
         _ticks(axes.yaxis)
     elif least is not None:
         axes.set_ylim(least, 1.02)
-    axes.set_xlabel(f"{names[0]}, log scale")
-    axes.set_ylabel(names[1] + (", log scale" if log else ""))
+    axes.set_xlabel(letters(f"{names[0]}, log scale"))
+    axes.set_ylabel(letters(names[1] + (", log scale" if log else "")))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if any(series):
-        drawing.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9.5)
+        legend(drawing, handles, told, columns, fontsize=9.5)
     seeds = max(len(found) for values in series.values() for found in values.values())
     text = f"Means of up to {seeds} seeds, bars of one standard error." if seeds > 1 else "One seed."
     rows = [
