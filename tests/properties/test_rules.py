@@ -103,8 +103,8 @@ TWINS = {
 }
 
 
-# Behind NNM, rows with the same neighbours become equal; which of them Multi-Krum takes is then left to rounding.
-COMPARED = [before + name for before in ("", "nnm >> ") for name in TWINS if before + name != "nnm >> multi_krum"]
+# Rows with the same neighbours become equal behind NNM; which of them Multi-Krum takes is left to rounding.
+COMPARED = [p + r for p in ("", "nnm >> ") for r in TWINS if p + r != "nnm >> multi_krum"]
 
 
 @pytest.mark.parametrize("spelling", COMPARED)
