@@ -15,11 +15,12 @@ from byzopt.aggregators import NNM, Krum
 from byzopt.attacks import ATTACKS, Adversary, Remembering
 from byzopt.cohort import Cohort
 from byzopt.engines import Simulated, Snapshot, begin, rounds
-from byzopt.engines.checkpoint import freeze, load, save, thaw, write_atomically
+from byzopt.engines.checkpoint import freeze, load, save, thaw
 from byzopt.errors import InvalidInput, Status
 from byzopt.experiments import Spec, run
 from byzopt.experiments import load as load_spec
 from byzopt.experiments.overrides import apply
+from byzopt.files import write_atomically
 from byzopt.layout import Layout
 from byzopt.methods import METHODS
 from byzopt.servers import Site

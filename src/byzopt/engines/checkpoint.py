@@ -7,8 +7,6 @@ that of a template, the state after round 1 of the same run. What does not fit t
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,10 @@ from typing import Any
 import torch
 
 from byzopt.errors import InvalidInput
+from byzopt.files import write_atomically
 from byzopt.states import freeze, thaw
 
-__all__ = ["freeze", "load", "save", "thaw", "write_atomically"]
+__all__ = ["freeze", "load", "save", "thaw"]
 
 _MAGIC = b"byzopt checkpoint 1\n"
 _DIGEST = 32
@@ -28,8 +27,8 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """Write `content` (plain data and tensors) to `path`, at once or not at all."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    body = buffer.getvalue()
-    write_atomically(path, _MAGIC + sha256(body).digest() + body)
+    body = buffer.getbuffer()
+    write_atomically(path, _MAGIC, sha256(body).digest(), body)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -44,18 +43,3 @@ def load(path: Path) -> dict[str, Any]:
         )
     content: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     return content
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file by way of a temporary one beside it: readers see the old content or the new."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # a file that a power cut left half written would have the right name
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -19,13 +19,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from byzopt.engines.checkpoint import load, save, write_atomically
+from byzopt.engines.checkpoint import load, save
 from byzopt.errors import InvalidInput, Status
 from byzopt.experiments.environment import environment
 from byzopt.experiments.loading import load as load_spec
 from byzopt.experiments.spec import Spec
 from byzopt.experiments.toml import dumps
 from byzopt.experiments.trial import Outcome, Record
+from byzopt.files import write_atomically
 
 SPEC, CHECKPOINT, RECORDS, RESULT = "spec.toml", "checkpoint.pt", "records.parquet", "result.json"
 DAMAGE = (

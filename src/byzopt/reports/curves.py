@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from byzopt.engines.checkpoint import write_atomically
 from byzopt.experiments import MAIN, Outcome, Spec
 from byzopt.experiments.store import stored
+from byzopt.files import write_atomically
 from byzopt.reports.lettering import WIDE as LEGEND
 from byzopt.reports.lettering import distinct, heights, inked, legend, letters, longest
 from byzopt.reports.tables import attack_of, spelled, title

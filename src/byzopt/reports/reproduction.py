@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from byzopt.engines.checkpoint import write_atomically
 from byzopt.experiments.environment import environment
 from byzopt.experiments.fits import Fitted
 from byzopt.experiments.reproduce import Account
 from byzopt.experiments.reproduction import Cell, Fit, Part
 from byzopt.experiments.verdict import Line
+from byzopt.files import write_atomically
 from byzopt.reports.reproduction_page import markdown, tag, titled
 from byzopt.reports.study.cases import Case
 from byzopt.reports.study.chart import Chart, slug, with_own_names

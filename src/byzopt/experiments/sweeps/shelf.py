@@ -13,20 +13,20 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from byzopt.engines.checkpoint import load, save, write_atomically
+from byzopt.engines.checkpoint import load, save
 from byzopt.errors import InvalidInput, Status
 from byzopt.experiments.loading import load as load_spec
 from byzopt.experiments.spec import MAIN, Spec
 from byzopt.experiments.store import DAMAGE, RESULT, SPEC, contents, found, read_result
 from byzopt.experiments.toml import dumps
 from byzopt.experiments.trial import Outcome
+from byzopt.files import new_directory, write_atomically
 
 LOG = "log.txt"
 
@@ -89,11 +89,10 @@ class Shelf:
             self.root.mkdir(parents=True, exist_ok=True)
             for old in self.root.glob(f".{run}.*"):
                 shutil.rmtree(old)  # of an owner that died, because we hold the claim
-            staged = Path(tempfile.mkdtemp(dir=self.root, prefix=f".{run}."))
+            staged = new_directory(self.root / run)
             try:
                 for name, content in files.items():
                     write_atomically(staged / name, content)
-                staged.chmod(0o755)
                 self._remove(run)
                 os.replace(staged, self.root / run)
             except BaseException:
@@ -107,7 +106,7 @@ class Shelf:
 
     def _remove(self, run: str) -> None:
         if (self.root / run).exists():
-            gone = Path(tempfile.mkdtemp(dir=self.root, prefix=f".{run}."))
+            gone = new_directory(self.root / run)
             os.replace(self.root / run, gone / "gone")
             shutil.rmtree(gone)
 

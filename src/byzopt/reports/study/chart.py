@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from byzopt.engines.checkpoint import write_atomically
+from byzopt.files import write_atomically
 from byzopt.reports.lettering import inked, visible
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from byzopt.engines.checkpoint import write_atomically
 from byzopt.errors import UnknownName
 from byzopt.experiments.estimates import Tell, silent
+from byzopt.files import write_atomically
 from byzopt.reports.study import page
 from byzopt.reports.study.cases import SERIES, Case, Study, load, split
 from byzopt.reports.study.chart import Chart, slug, with_own_names

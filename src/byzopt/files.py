@@ -1,0 +1,110 @@
+"""Files that appear at once, with the modes that the user's umask gives, and files read with a bound.
+
+A file is written by way of a temporary one beside it. Its writer holds a lock on that one, which the system
+drops when the writer dies, however: so `clear_leftovers` tells what a killed writer left from what somebody
+is writing now.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
+from pathlib import Path
+from secrets import token_hex
+from typing import BinaryIO
+
+if sys.platform != "win32":
+    import fcntl
+
+_LONGEST = 200  # bytes of a name that a temporary one repeats; file systems take 255
+
+
+def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
+    """Write a file of these parts, one after the other: readers see the old content or the new.
+
+    Errors: `OSError`; then the old content is there, and nothing else.
+    """
+    with _temporary(path) as (name, file):
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())  # a file that a power cut left half written would have the right name
+        if sys.platform == "win32":
+            file.close()  # an open file cannot be renamed there
+        os.replace(name, path)
+
+
+def new_directory(beside: Path) -> Path:
+    """A new hidden directory beside `beside`, to be filled and then renamed to it."""
+    place = _hidden(beside)
+    place.mkdir()
+    return place
+
+
+def clear_leftovers(folder: Path, name: str) -> None:
+    """Remove temporary files of `name` in `folder` whose writers are gone. What cannot be removed stays."""
+    for path in folder.glob(f".{escape(name)}.*"):
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0))
+            try:
+                if _locked(handle, alone=True):
+                    path.unlink()
+            finally:
+                os.close(handle)
+
+
+def read(path: Path, most: int) -> bytes:
+    """The content of a file of at most `most` bytes.
+
+    Errors: `OSError`, also for what is no regular file (a pipe would be waited for); `ValueError` for more.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it is larger than {most:,} bytes")
+    return content
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file beside `path`, locked by us, and removed if it has not been renamed in the end."""
+    while True:
+        name = _hidden(path)
+        # The system's own way of making a file: umask and default access lists hold.
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        if _locked(handle, alone=False) and name.exists():
+            break
+        os.close(handle)  # somebody took it for a leftover between our two calls
+    with os.fdopen(handle, "wb") as file:
+        try:
+            yield name, file
+        except BaseException:
+            with suppress(OSError):
+                name.unlink()
+            raise
+
+
+def _hidden(path: Path) -> Path:
+    stem = os.fsdecode(os.fsencode(path.name)[:_LONGEST])
+    return path.with_name(f".{stem}.{token_hex(4)}")
+
+
+def _locked(handle: int, alone: bool) -> bool:
+    """Whether this file is ours: to write, which any system grants that knows no locks, or to remove."""
+    if sys.platform == "win32":
+        return not alone
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return not alone
+    return True
