@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import re
 from hashlib import blake2b
+from math import inf
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from byzopt.distributed.link import Link
-from byzopt.errors import InvalidInput
+from byzopt.errors import InvalidInput, TooManyFaults
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_HASH = 6  # bytes of a plan's hash
+_EXACT = 2.0**53  # up to here float64 holds every whole number
+_RANGES = {  # of the whole numbers in a header; rounds may be anything that a script counts
+    "kind": (-1, len(DTYPES) - 1),
+    "dims": (0, 64),
+    "d": (0, _EXACT),
+    "t": (-_EXACT, _EXACT),
+    "plan": (0, 2.0 ** (8 * _HASH) - 1),
+}
 
 
 class Header(NamedTuple):
@@ -37,6 +47,17 @@ class Header(NamedTuple):
         size = largest(vec) if kind >= 0 and vec.numel() else 0.0
         return cls(kind, vec.ndim, vec.numel(), t, _hashed(plan), size)
 
+    def fault(self) -> str | None:
+        """Why no rank that runs this program can have sent this; None if one can."""
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not (low <= value <= high and value == int(value)):
+                return f"`{name}` should be a whole number in {low:.0f}..{high:.0f}. Found {value:g}."
+        end = torch.finfo(DTYPES[int(self.kind)]).max if self.kind >= 0 else 0.0
+        if not (0 <= self.size <= end or self.size == inf):  # NaN compares false
+            return f"`size` should be a magnitude of its dtype, or infinite. Found {self.size:g}."
+        return None
+
     def __str__(self) -> str:
         dtype = str(DTYPES[int(self.kind)]).removeprefix("torch.") if self.kind >= 0 else "a foreign dtype"
         shape = f"[{self.d:.0f}]" if self.dims == 1 else f"{self.dims:.0f} dimensions, {self.d:.0f} numbers"
@@ -50,16 +71,43 @@ def largest(vec: Tensor) -> float:
     return size if size < float("inf") else float("inf")  # NaN compares false
 
 
-def meet(link: Link, vec: Tensor, t: int, plan: str) -> Tensor:
-    """The largest magnitudes `[n]` (float64, CPU) of all ranks' vectors, ∞ for one that is not finite.
+class Met(NamedTuple):
+    """The largest magnitudes `sizes` `[n]` (float64, CPU) of all ranks' vectors, ∞ for those that do not
+    count this round; why the header of a rank was `malformed`, by rank."""
 
-    Errors: `InvalidInput`, the same on all ranks, when vectors, rounds or plans differ, or do not serve.
+    sizes: Tensor
+    malformed: dict[int, str]
+
+
+def meet(link: Link, vec: Tensor, t: int, plan: str) -> Met:
+    """What all ranks bring this round, the same on all of them.
+
+    A malformed header (numbers that no such vector has) is its sender's fault: the vector that follows it
+    counts as one that is not finite. A well-formed one that differs stops all ranks, because then nobody
+    knows which of the two settings was meant.
+
+    Errors: `InvalidInput`, the same on all ranks, when vectors, rounds or plans differ, or do not serve;
+    `TooManyFaults` when all headers are malformed.
     """
     own = torch.tensor(Header.of(vec, t, plan), dtype=torch.float64)
     told = [Header(*line) for line in link.everyone(own).tolist()]
-    kinds = [header[:5] for header in told]
-    usual = told[kinds.index(max(kinds, key=kinds.count))]
-    odd = [rank for rank, header in enumerate(told) if header[:5] != usual[:5]]
+    faults = {rank: header.fault() for rank, header in enumerate(told)}
+    malformed = {rank: f"Its header is malformed: {why}" for rank, why in faults.items() if why}
+    if len(malformed) == len(told):
+        raise TooManyFaults(
+            f"Some headers should be well-formed. Found none among {len(told)} ranks: {malformed[0]}",
+            list(malformed),
+        )
+    _same({rank: header for rank, header in enumerate(told) if rank not in malformed})
+    sizes = [inf if rank in malformed else header.size for rank, header in enumerate(told)]
+    return Met(torch.tensor(sizes, dtype=torch.float64), malformed)
+
+
+def _same(told: dict[int, Header]) -> None:
+    """Raise `InvalidInput` unless these headers agree in all but `size`, on a vector that serves."""
+    kinds = [header[:5] for header in told.values()]
+    usual = list(told.values())[kinds.index(max(kinds, key=kinds.count))]
+    odd = [rank for rank, header in told.items() if header[:5] != usual[:5]]
     if odd:
         others = "; ".join(f"rank {rank} has {told[rank]}" for rank in odd[:8])
         raise InvalidInput(
@@ -70,7 +118,6 @@ def meet(link: Link, vec: Tensor, t: int, plan: str) -> Tensor:
         raise InvalidInput(
             f"Vectors should be [d] with d >= 1, of float16, bfloat16, float32 or float64. Found {usual}."
         )
-    return torch.tensor([header.size for header in told], dtype=torch.float64)
 
 
 def recipe_text(recipe: object) -> str:
@@ -79,4 +126,4 @@ def recipe_text(recipe: object) -> str:
 
 
 def _hashed(plan: str) -> int:
-    return int.from_bytes(blake2b(plan.encode(), digest_size=6).digest(), "little")
+    return int.from_bytes(blake2b(plan.encode(), digest_size=_HASH).digest(), "little")

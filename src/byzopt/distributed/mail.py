@@ -26,24 +26,24 @@ class Mail:
     def __init__(self, channel: Channel, lane: Lane, sent: Tensor, kept: Any) -> None:
         self.channel, self.lane, self.kept, self.like = channel, lane, kept, sent
         self.coder, self.width = channel.coder(lane), 64 if sent.dtype == torch.float64 else 32
-        self.malformed: dict[int, str] = {}
         data = (
             b"" if self.coder is None else encode(self.coder, sent[0], lane.layout, self.width, self._draw())
         )
         self.own = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
 
-    def read(self, parcels: Tensor) -> Tensor:
+    def read(self, parcels: Tensor, malformed: dict[int, str]) -> Tensor:
         """Rows `[n, d]` as the channel's receiver believes them, from all ranks' bytes `[n, length]`.
 
         A message that is malformed is its sender's fault: what is remembered of it stays, and its row is NaN
-        this round, which rules drop and count against f. `malformed` says why, by rank.
+        this round, which rules drop and count against f. `malformed` is told why, by rank; whoever is in it
+        already is not read.
         """
         sent = self.like.new_zeros(len(parcels), self.lane.layout.d)
         for i, parcel in enumerate(parcels.cpu() if self.coder else ()):
             try:
-                sent[i] = self._decoded(i, parcel)
+                sent[i] = torch.nan if i in malformed else self._decoded(i, parcel)
             except BadMessage as error:
-                sent[i], self.malformed[i] = torch.nan, str(error)
+                sent[i], malformed[i] = torch.nan, str(error)
         rows, self.kept = self.channel.receive(self.kept, sent, self.lane)
         return rows
 

@@ -56,8 +56,9 @@ class RobustOptimizer(torch.optim.Optimizer):
 
     A channel that compresses (`method.wire`) sends the bytes that its compressor emits, and nothing else, to
     rank 0 ("server") or to all ("replicated"), which keep what the channel remembers of every rank: n d
-    numbers, or twice as many. A message that cannot be read counts as a vector that is not finite;
-    `malformed` says why, by rank, on those that read it. `seed` is that of compressors and coins that draw.
+    numbers, or twice as many. A message that cannot be read counts as a vector that is not finite, and so
+    does what comes behind a malformed header; `malformed` says why, by rank, on those that read it. `seed` is
+    that of compressors and coins that draw.
 
     A rank whose gradient holds NaN or Inf says so: its row is dropped in that round. Its momentum and its
     channel go on from what they were before.
@@ -127,14 +128,15 @@ class RobustOptimizer(torch.optim.Optimizer):
         lane = WireLink(t, self.seed, self.flat.layout, state.last, only=who)
         sent, _, wire = channel.send(channel.start(said) if t == 1 else state.wire, said, lane)
         if not said.isfinite().all():  # one bad round must not make all later ones bad
-            before = state if t > 1 else self._rehearsed()
-            worker, wire = before.worker, before.wire
+            worker, wire = self._before().worker, self._before().wire
         heard = self._received(said) if t == 1 else state.heard
         mail = Mail(channel, lane, sent, heard) if self.compressed else None
-        turn = Turn(self.method.filter, state.filter, At(t, x), self._listener(t), mail)
+        self.malformed = {}
+        turn = Turn(self.method.filter, state.filter, At(t, x), self.malformed, self._listener(t), mail)
         g, memory = exchanged(self.link, sent[0], self.topology, turn, self._plan)
-        if mail:
-            heard, self.malformed = mail.kept, mail.malformed
+        if self.link.rank in self.malformed:  # the receivers go on from what they remembered
+            wire = self._before().wire
+        heard = mail.kept if mail else heard
         step, bits = self._stepper().tell(state.step, g), state.bits + channel.cost(lane).bits
         self.progress = Progress(t, step, memory, worker, wire, bits, g, heard)
         self.flat.write(self.method.step.ask(step))
@@ -173,6 +175,10 @@ class RobustOptimizer(torch.optim.Optimizer):
         x = self.flat.read()
         step = self.method.step.init(x, Site(self.flat.layout))
         return Progress(0, step, self.method.filter.init(x, self.link.n), None, None, 0.0)
+
+    def _before(self) -> Progress:
+        """The states as they stood before this round, also before the first."""
+        return self.progress if self.progress.t else self._rehearsed()
 
     def _rehearsed(self) -> Progress:
         """The structure of the state after round 1, from a round of zeros that is not sent."""

@@ -36,18 +36,23 @@ def robust_all_reduce(
 
     Errors, on all ranks alike and before any row is sent: `InvalidInput` for vectors that differ in shape,
     dtype or round, for rules that differ, for a rule that does not suit n or the topology; `TooManyFaults`,
-    which names the ranks, when more vectors than the rule tolerates are not finite.
+    which names the ranks, when more vectors than the rule tolerates are not finite, or come behind a
+    malformed header, which is their senders' fault and costs them this round's vector.
     """
     link, rule = Link(group), rule_from(rule, **({} if f is None else {"f": f}))
     still = Still(rule)
-    return exchanged(link, vector, topology, Turn(still, (), At(t, vector), watch), recipe_text(rule))[0]
+    return exchanged(link, vector, topology, Turn(still, (), At(t, vector), {}, watch), recipe_text(rule))[0]
 
 
 def exchanged(link: Link, vector: Tensor, topology: Topology, turn: Turn, plan: str) -> tuple[Tensor, Any]:
-    """The aggregate of all ranks' vectors and the filter's next state; all ranks must share the `plan`."""
+    """The aggregate of all ranks' vectors and the filter's next state; all ranks must share the `plan`.
+
+    `turn.malformed` is told why a rank's header or message could not be read, by rank.
+    """
     vec = vector.detach().to(link.device)
-    sizes = meet(link, vec, turn.at.t, f"{topology} {plan} {turn.tell is not None}")
+    sizes, malformed = meet(link, vec, turn.at.t, f"{topology} {plan} {turn.tell is not None}")
     check(topology, turn.filter, turn.mail is not None)
+    turn.malformed.update(malformed)
     out, state = WAYS[topology](link, vec.contiguous(), sizes, turn)
     return out.to(vector.device), state
 

@@ -33,12 +33,13 @@ OnVerdict: TypeAlias = "Callable[[Verdict], None] | None"
 
 
 class Turn(NamedTuple):
-    """One round of a filter, who wants to hear of its verdict, and the messages that rows have to be read
-    from, if they come compressed."""
+    """One round of a filter, what could not be read of it by rank (told as it is found), who wants to hear of
+    its verdict, and the messages that rows have to be read from, if they come compressed."""
 
     filter: Filter
     state: Any
     at: At
+    malformed: dict[int, str]
     tell: OnVerdict = None
     mail: Mail | None = None
 
@@ -116,7 +117,9 @@ def _said(vec: Tensor, turn: Turn) -> Tensor:
 
 def _whole(rows: Tensor, turn: Turn) -> tuple[Tensor, Any]:
     if turn.mail:
-        rows = turn.mail.read(rows)
+        rows = turn.mail.read(rows, turn.malformed)
+    elif turn.malformed:
+        rows[list(turn.malformed)] = torch.nan
     out, state = turn.filter.step(turn.state, rows, turn.at)
     if turn.tell:
         turn.tell(judged_whole(turn.at.t, turn.rule, rows))
