@@ -75,10 +75,11 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print(found: Audit) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from byzopt.cli import terminal
+
+    console = terminal.console()
     proved = "none is proved" if found.kappa is None else f"proved {found.kappa:.4g}"
     table = Table("round", title=f"Largest kappa-hat {found.kappa_hat:.4g}; {proved}", title_justify="left")
     for name in ("kappa-hat", "variance", "|m|", "error", "zeta^2", "alpha"):

@@ -95,30 +95,30 @@ def _say(found: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _print(breach: Breach) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    from byzopt.cli import terminal
+
+    console = terminal.console()
     forms = list(breach.worst)
     title = f"{breach.rule}: {breach.f} of {breach.n} workers Byzantine, {breach.games} games"
-    table = Table("attack", "rows", title=escape(title), title_justify="left", title_style="bold")
+    table = Table("attack", "rows", title=title, title_justify="left", title_style="bold")
     for form in forms:
         table.add_column(form, justify="right")
     for finding in breach.ranking:
         parameters = ", ".join(
             f"{key}={_spelled(value)}" for key, value in finding.attack.items() if key != "name"
         )
-        shown = escape(f"{finding.attack['name']}({parameters})" if parameters else finding.attack["name"])
+        shown = f"{finding.attack['name']}({parameters})" if parameters else finding.attack["name"]
         table.add_row(shown, finding.rows, *(f"{finding.figures[form]:.4g}" for form in forms))
     console.print(table)
     for form, finding in breach.worst.items():
-        console.print(_sentence(breach, form, finding), highlight=False, soft_wrap=True, markup=False)
+        console.print(_sentence(breach, form, finding), soft_wrap=True)
         print(f"  {breach.replay(finding)}")
     for verdict in ("broken", "refused"):
         for finding in getattr(breach, verdict):
             told = f"{verdict} under {finding.attack['name']} on {finding.rows} rows: {finding.message}"
-            console.print(told, highlight=False, soft_wrap=True, markup=False)
+            console.print(told, soft_wrap=True)
 
 
 def _sentence(breach: Breach, form: str, finding: Finding) -> str:

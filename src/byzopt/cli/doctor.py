@@ -28,14 +28,17 @@ def command(
     if as_json:
         print(json.dumps(found))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from byzopt.cli import terminal
 
     table = Table.grid(padding=(0, 2))
     for key, value in found.items():
         lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else value
-        table.add_row(f"[bold]{key}[/]", "\n".join(lines) if isinstance(lines, list) else str(lines))
-    Console().print(table, highlight=False, soft_wrap=True)
+        table.add_row(
+            terminal.words(key, "bold"), "\n".join(lines) if isinstance(lines, list) else str(lines)
+        )
+    terminal.console().print(table, soft_wrap=True)
 
 
 def examined() -> dict[str, Any]:

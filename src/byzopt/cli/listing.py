@@ -98,17 +98,18 @@ def _summary(recipe: type) -> str:
 
 
 def _print(shown: dict[str, list[dict[str, Any]]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.padding import Padding
+    from rich.text import Text
 
-    console = Console()
+    from byzopt.cli.terminal import console, words
+
+    out = console()
     for kind, components in shown.items():
-        console.print(f"[bold]{kind}[/]")
+        out.print(words(kind, "bold"))
         for one in components:
             parameters = ", ".join(f"{key}={_spelled(value)}" for key, value in one["parameters"].items())
-            head = f"[cyan]{one['name']}[/]" + (f"({escape(parameters)})" if parameters else "")
-            console.print(Padding(f"{head}\n  {escape(one['summary'])}", (0, 0, 0, 2)), highlight=False)
+            rest = (f"({parameters})" if parameters else "") + f"\n  {one['summary']}"
+            out.print(Padding(Text.assemble(words(one["name"], "cyan"), words(rest)), (0, 0, 0, 2)))
 
 
 def _spelled(value: Any) -> str:

@@ -6,9 +6,9 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from byzopt.cli.terminal import console
 from byzopt.experiments import Record, Spec
 
 SHOWN = ("loss", "accuracy", "perplexity", "grad_norm")
@@ -19,9 +19,13 @@ class Steps:
     """One line for work in several stretches: `(what, done, total)` shows how far the present one is."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = console(stderr=True)
         self.told = monotonic()
-        columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.completed}/{task.total}")
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(24),
+            TextColumn("{task.completed}/{task.total}", markup=False),
+        )
         self.progress = Progress(
             *columns, console=self.console, disable=not self.console.is_terminal, transient=True
         )
@@ -38,24 +42,24 @@ class Steps:
         self.progress.update(self.bar, description=what, completed=done, total=total)
         if not self.console.is_terminal and monotonic() - self.told > EVERY:
             self.told = monotonic()
-            self.console.print(f"{what} {done}/{total}", highlight=False)
+            self.console.print(f"{what} {done}/{total}")
 
 
 class Display:
     """A bar for every variant of a spec: rounds, loss, accuracy, time left."""
 
     def __init__(self, spec: Spec) -> None:
-        self.console = Console(stderr=True)
+        self.console = console(stderr=True)
         self.rounds = {name: variant.rounds for name, variant in spec.variants().items()}
         self.bars: dict[str, TaskID] = {}
         self.first: dict[str, tuple[float, int]] = {}
         self.told = monotonic()
         self.figures = ""
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.completed}/{task.total}", markup=False),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
@@ -79,7 +83,7 @@ class Display:
         if not self.console.is_terminal and (monotonic() - self.told > EVERY or t == self.rounds[name]):
             self.told = monotonic()
             line = f"{name}: round {t}/{self.rounds[name]}  {self.figures}  {self._left(name, t):.0f} s left"
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
 
     def _show(self, name: str, t: int) -> None:
         self.first.setdefault(name, (monotonic(), t))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from math import isfinite
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+WIDTH = 200  # of the table where stdout is no terminal
 FIGURES = ("loss", "accuracy", "perplexity", "grad_norm")
 USUAL = ("run", "task", "rule", "method", "attack", "n", "f", "lr", "seed", "status")
 
@@ -52,27 +52,24 @@ def _finite(value: Any) -> Any:
 
 
 def _csv(shown: list[dict[str, Any]]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    if shown:
-        writer.writerow(shown[0])
-    for row in shown:
-        writer.writerow(
-            "" if v is None else json.dumps(v) if isinstance(v, list) else v for v in row.values()
-        )
+    from byzopt.escaping import csv_text
+
+    told = ([json.dumps(v) if isinstance(v, list) else v for v in row.values()] for row in shown)
+    sys.stdout.write(csv_text([*([list(shown[0])] if shown else []), *told]))
 
 
 def _table(shown: list[dict[str, Any]], wanted: list[str]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+
+    from byzopt.cli import terminal
 
     names = wanted or _telling(shown)
     table = Table(box=None, pad_edge=False)
     for name in names:
-        table.add_column(escape(name), overflow="fold")
+        table.add_column(name, overflow="fold")
     for row in shown:
-        table.add_row(*(escape(_spelled(row[name])) for name in names))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+        table.add_row(*(_spelled(row[name]) for name in names))
+    terminal.console(width=WIDTH).print(table)
     print(f"{len(shown)} rows")
 
 

@@ -47,21 +47,20 @@ def _target(text: str | None) -> tuple[str, float] | None:
 
 
 def _print(sheets: object) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
+    from byzopt.cli import terminal
     from byzopt.reports.study.sheets import Sheet
 
     assert isinstance(sheets, tuple)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal.console(width=160)
     for sheet in sheets:
         assert isinstance(sheet, Sheet)
-        table = Table(title=escape(sheet.title), title_justify="left", title_style="bold", box=None)
+        table = Table(title=sheet.title, title_justify="left", title_style="bold", box=None)
         for cell in sheet.head:
-            table.add_column(escape(cell), overflow="fold")
+            table.add_column(cell, overflow="fold")
         for row in sheet.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*row)
         console.print(table)
-        console.print(sheet.caption, style="dim", highlight=False, markup=False)
+        console.print(sheet.caption, style="dim")
         console.print()

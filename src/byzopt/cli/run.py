@@ -104,14 +104,13 @@ def _report(result: Result, place: Path, as_json: bool, bound: Bound | None, axi
 
         plot = curves.draw(place, bound, axis)
     if not as_json:
-        from rich.console import Console
-
+        from byzopt.cli import terminal
         from byzopt.reports import tables
 
-        console = Console(width=None if sys.stdout.isatty() else WIDTH)
+        console = terminal.console(width=WIDTH)
         console.print(tables.outcomes(result.spec, result.outcomes))
         for note in tables.notes(result.outcomes):
-            console.print(note, highlight=False, soft_wrap=True)
+            console.print(note, soft_wrap=True)
         if not result.interrupted:
             print(f"Curves: {plot.resolve()}")
 

@@ -6,8 +6,9 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from byzopt.cli.terminal import console
 
 if TYPE_CHECKING:
     from byzopt.experiments.sweeps import Plan
@@ -19,7 +20,7 @@ class SweepDisplay:
     """One bar for the whole sweep. It counts rounds, so that time left is right if lengths differ."""
 
     def __init__(self, plan: Plan) -> None:
-        self.console = Console(stderr=True)
+        self.console = console(stderr=True)
         self.left = {intent.run.id: intent.run.spec.rounds for intent in plan.intents if intent.play}
         self.total, self.runs = sum(self.left.values()), len(plan.intents)
         self.stored = self.runs - len(self.left)
@@ -29,11 +30,11 @@ class SweepDisplay:
         self.early = 0  # rounds of batches when they were first heard of: from checkpoints, most of them
         self.begun = self.said = monotonic()
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
-            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.percentage:>3.0f}%", markup=False),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("left", markup=False),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
@@ -63,14 +64,14 @@ class SweepDisplay:
                 self.stored += 1
             if status == "error":
                 self.failed += 1
-                self.console.print(f"failed  {run}  {message}", highlight=False, soft_wrap=True, markup=False)
+                self.console.print(f"failed  {run}  {message}", soft_wrap=True)
         now = min(self.total, self.done + sum(self.batches.values()))
         self.progress.update(self.bar, completed=now, description=self._counts())
         if not self.console.is_terminal and (monotonic() - self.said > EVERY or not self.left):
             self.said = monotonic()
             left = (monotonic() - self.begun) / max(1, now - self.early) * (self.total - now)
             line = f"{self._counts()}  {now}/{self.total} rounds  {left:.0f} s left"
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
 
     def _counts(self) -> str:
         bad = f", {self.failed} failed" if self.failed else ""

@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from byzopt.escaping import markdown as prose
+from byzopt.escaping import markdown_cell
 from byzopt.experiments.fits import Fitted
 from byzopt.experiments.reproduce import Account
 from byzopt.experiments.reproduction import Part
@@ -19,17 +21,15 @@ def markdown(account: Account, drawn: Sequence[Chart] = ()) -> str:
     """The page: what the reproduction is, then its parts, with the charts that lie beside it."""
     it = account.reproduction
     text = [
-        f"# {it.title}",
+        f"# {markdown_cell(it.title)}",
         "",
-        f"Written by `byzopt reproduce {it.name}` from stored runs. Paper: {it.paper}.",
+        f"Written by `byzopt reproduce {it.name}` from stored runs. Paper: {prose(it.paper)}.",
     ]
-    text += ["", *it.remarks.strip().splitlines()]
+    text += ["", *prose(it.remarks.strip()).splitlines()]
     for part in it.parts:
         lines = worth_saying([line for line in account.lines if line.part is part and line.values])
         fits = [one for one in account.fitted if one.part is part]
-        text += (
-            _section(part, lines, fits, drawn) if lines else ["", f"## {titled(part)}", "", "Not run here."]
-        )
+        text += _section(part, lines, fits, drawn) if lines else [*_headed(part), "Not run here."]
     return "\n".join(text) + "\n"
 
 
@@ -96,11 +96,11 @@ def fit_row(one: Fitted) -> list[str]:
 
 
 def _section(part: Part, lines: Sequence[Line], fits: Sequence[Fitted], drawn: Sequence[Chart]) -> list[str]:
-    text = ["", f"## {titled(part)}", "", *part.remarks.strip().splitlines(), ""]
+    text = [*_headed(part), *prose(part.remarks.strip()).splitlines(), ""]
     if part.shortened:
         text += ["Shortened with `--quick`: nothing is compared.", ""]
     whose = "Printed" if part.beside == "paper" else part.beside.capitalize()
-    text += [f"{whose}: {part.source or 'nothing'}. Seeds {_seeds_said(part)}.", ""]
+    text += [f"{markdown_cell(whose)}: {prose(part.source) or 'nothing'}. Seeds {_seeds_said(part)}.", ""]
     if fits:
         text += [*_table(fit_columns(), [fit_row(one) for one in fits]), "", summary(fits), ""]
     text += _table(columns(part), [row(line) for line in lines])
@@ -112,8 +112,13 @@ def _section(part: Part, lines: Sequence[Line], fits: Sequence[Fitted], drawn: S
         text += ["", "Seed by seed:", "", *_seeds(part, lines)]
     for chart in drawn:
         if chart.name.startswith(tag(part)):
-            text += ["", f"![{chart.title}]({chart.name}.png)", "", f"{chart.title}. {chart.caption}"]
+            title, caption = markdown_cell(chart.title), markdown_cell(chart.caption)
+            text += ["", f"![{title}]({chart.name}.png)", "", f"{title}. {caption}"]
     return text
+
+
+def _headed(part: Part) -> list[str]:
+    return ["", f"## {markdown_cell(titled(part))}", ""]
 
 
 def _seeds_said(part: Part) -> str:
@@ -133,7 +138,8 @@ def _seeds(part: Part, lines: Sequence[Line]) -> list[str]:
 
 
 def _table(names: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *body)]
+    rule = ["---"] * len(names)
+    return [f"| {' | '.join(map(markdown_cell, cells))} |" for cells in (names, rule, *body)]
 
 
 def _pair(mean: float, spread: float | None, digits: int) -> str:

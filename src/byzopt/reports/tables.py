@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from byzopt.aggregators import Aggregator, rule_data
 from byzopt.errors import Status
@@ -55,9 +55,9 @@ def attack_of(spec: Spec) -> str:
     return spec.attack.name if spec.cohort.byzantine else "none"
 
 
-def _row(name: str, variant: Spec, outcome: Outcome, figures: list[str]) -> list[str]:
-    status = f"[{COLOURS.get(outcome.status, 'red')}]{outcome.status}[/]"
-    about = [escape(name), variant.method.name, spelled(variant.rule), attack_of(variant), status]
+def _row(name: str, variant: Spec, outcome: Outcome, figures: list[str]) -> list[str | Text]:
+    status = Text(outcome.status, COLOURS.get(outcome.status, "red"))
+    about: list[str | Text] = [name, variant.method.name, spelled(variant.rule), attack_of(variant), status]
     values = [_figure(key, outcome.metrics.get(key)) for key in figures]
     return [*about, *values, str(outcome.rounds), f"{outcome.seconds:.1f}"]
 

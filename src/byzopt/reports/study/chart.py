@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from byzopt.escaping import csv_text
 from byzopt.files import write_atomically
 from byzopt.reports.lettering import inked, visible
 
@@ -69,11 +69,7 @@ def canvas(width: float, height: float) -> tuple[Any, Any]:
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as CSV text, numbers at full precision."""
     names = list(dict.fromkeys(key for row in rows for key in row))
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(["" if row.get(name) is None else row[name] for name in names] for row in rows)
-    return buffer.getvalue()
+    return csv_text([names, *([row.get(name) for name in names] for row in rows)])
 
 
 N = TypeVar("N", bound=NamedTuple)
