@@ -57,7 +57,7 @@ def test_every_row_is_selected_or_rejected_and_every_rejection_has_a_reason(spel
     assert all(float(report.weights[i]) <= 0.1 / N for i in report.rejected)
     assert report.suspected == ()
     assert [line[0] for line in report.table()] == [str(i) for i in range(N)]
-    assert str(report).count("\n") == N + 3
+    assert str(report).count("\n") == N + 4
 
 
 @every

@@ -79,10 +79,13 @@ def nnm(rows, f):
     return np.array(out)
 
 
-def worst_ratios(rows, answer, f):
-    """The largest linear and squared ratio of `answer`'s error to the dispersion over every honest subset."""
+def worst_ratios(rows, answer, f, always=None):
+    """The largest linear and squared ratio of `answer`'s error to the dispersion over every honest subset, of
+    those that hold the row `always` if one is given."""
     linear = squared = 0.0
     for subset in combinations(range(len(rows)), len(rows) - f):
+        if always is not None and always not in subset:
+            continue
         honest = rows[list(subset)]
         centre = mean(honest)
         lengths = np.array([dist(row, centre) for row in honest])

@@ -23,7 +23,8 @@ from byzopt.experiments.breaking.toy import Toy, errors
 from byzopt.experiments.breaking.training import Training
 from byzopt.rng import stream
 from byzopt.tasks import Quadratic
-from byzopt.theory import robustness
+from byzopt.theory import robustness, selecting
+from byzopt.theory.robustness import Coefficients
 
 SMALL = 300
 TASK = Quadratic(d=3)
@@ -50,8 +51,8 @@ class Crashing(Aggregator):
 class Boastful(Median):
     """The median, with a coefficient that no rule has."""
 
-    def kappa_squared(self, n):
-        return 0.9 * robustness.least_squared(n, self.f)
+    def proved(self, n, f):
+        return Coefficients(squared=0.9 * robustness.least_squared(n, f))
 
 
 @pytest.mark.parametrize("kind", ROWS)
@@ -224,8 +225,13 @@ def test_an_attack_with_memory_gets_rounds_and_moves_the_toy_iterate():
 def test_bounds_are_claimed_only_for_the_f_that_is_played(monkeypatch):
     monkeypatch.setattr(ATTACKS, "_classes", {"ipm": IPM})
     same, other = (break_rule(f"krum(f={f})", 9, 2, 5, budget=1, trials=1) for f in (2, 3))
-    assert same.bounds["squared"] == pytest.approx(robustness.krum_squared(9, 2, extra=0))
-    assert other.bounds == {"squared": None, "linear": None}
+    assert same.bounds["squared"] == pytest.approx(selecting.krum(9, 2, 5).squared)
+    # A rule that is set to more is proved for fewer, at what that costs; one that is set to less is not.
+    assert other.bounds["squared"] == pytest.approx(selecting.krum(9, 2, 4).squared)
+    assert break_rule("trimmed_mean(f=1)", 9, 2, 5, budget=1, trials=1).bounds == {
+        "squared": None,
+        "linear": None,
+    }
 
 
 @pytest.mark.parametrize("rule", [NNM(f=2) >> Krum(f=2, extra=1), Median(f=2), Mean()])

@@ -144,7 +144,7 @@ def test_a_report_reads_like_a_table_and_cannot_be_changed():
     assert report.table()[1] == ("1", "0.333", "0", "selected", "")
     text = str(report)
     assert text.startswith("TrimmedMean(f=1)\nn = 4, tolerates f = 1, bounded up to 1 faulty, kappa ")
-    assert "kappa_squared unproved" in str(MultiKrum(f=0).explain(rows[:3]))
+    assert "kappa_squared unproved" in str(Bulyan(f=0).explain(rows[:3]))
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.f = 2
 

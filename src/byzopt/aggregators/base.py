@@ -20,7 +20,8 @@ from torch import Tensor
 
 from byzopt.aggregators import influence
 from byzopt.aggregators.batching import together
-from byzopt.aggregators.calling import call, report
+from byzopt.aggregators.calling import call, certificate, report
+from byzopt.aggregators.certificate import Certificate, nearly_median
 from byzopt.aggregators.geometry import Geometry
 from byzopt.aggregators.inputs import RowsLike, admit, as_rows, restored
 from byzopt.aggregators.mixed import Mixed
@@ -28,6 +29,8 @@ from byzopt.aggregators.selection import answer
 from byzopt.errors import require
 from byzopt.kernels import Plan
 from byzopt.registry import Registry
+from byzopt.theory import order_statistics
+from byzopt.theory.robustness import NOTHING, Coefficients, both, carried, closed, geometric_median
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,6 +118,7 @@ class Aggregator(Stage):
     stages: tuple[PreAggregator, ...] = ()  # before the rule, in a chain
     fail_closed: ClassVar[bool] = False  # whether every call is made with fail_closed
     measure: ClassVar[str] = "distance to the answer"  # what `scores` holds
+    trusts: tuple[int, ...] = ()  # rows that must be honest for the coefficients to hold
 
     @overload
     def __call__(
@@ -172,13 +176,68 @@ class Aggregator(Stage):
         """The rule's own scores `[n]` of unmixed rows, larger for worse; None: distances to the answer."""
         return None
 
-    def kappa_linear(self, n: int) -> float | None:
-        """Proved linear coefficient: ‖Agg - v̄‖ <= κ · mean‖v_i - v̄‖ over every n - f rows. None: unproved."""
-        return None
+    def kappa_linear(self, n: int, f: int | None = None) -> float | None:
+        """Proved linear coefficient: ‖Agg - v̄‖ <= κ · mean‖v_i - v̄‖ over every n - f rows.
 
-    def kappa_squared(self, n: int) -> float | None:
-        """Proved squared coefficient: ‖Agg - v̄‖² <= κ₂ · mean‖v_i - v̄‖² over every n - f rows."""
-        return None
+        `f` faulty rows among n; default: as many as the rule is set to tolerate. None where nothing is
+        proved, as for more faulty rows than the rule tolerates: `unproved` says why. Where the rule `trusts`
+        rows, only sets that hold them count.
+        """
+        return self.coefficients(n, f).linear
+
+    def kappa_squared(self, n: int, f: int | None = None) -> float | None:
+        """Proved squared coefficient: ‖Agg - v̄‖² <= κ₂ · mean‖v_i - v̄‖², as for `kappa_linear`."""
+        return self.coefficients(n, f).squared
+
+    def coefficients(self, n: int, f: int | None = None) -> Coefficients:
+        """All that is proved for f faulty rows among n, the least over all routes.
+
+        Errors: `InvalidInput` when the rule cannot work on n rows.
+        """
+        self.check(n)
+        most = self.tolerance(n)
+        f = most if f is None else f
+        if not 0 <= f <= most or 2 * f >= n:
+            return NOTHING
+        found = closed(self.proved(n, f), n, f)
+        if f < most and 2 * most < n and not self.trusts:
+            # What holds for more faulty rows holds for fewer, and may be the only thing that is proved.
+            found = both(found, carried(closed(self.proved(n, most), n, most), n, most, f))
+        return found
+
+    def unproved(self, n: int, f: int | None = None) -> str:
+        """Why no coefficient is known for f faulty rows among n; empty where one is."""
+        most = self.tolerance(n)
+        f = most if f is None else f
+        if f > most:
+            return f"{self!r} tolerates {most} faulty rows of {n}, not {f}"
+        if 2 * f >= n:
+            return f"nothing is proved where {f} rows of {n}, half of them or more, are faulty"
+        return "" if self.coefficients(n, f).squared is not None else f"no coefficient is proved for {self!r}"
+
+    def certify(self, rows: RowsLike, *, f: int | None = None) -> Certificate:
+        """The coefficients of the answer to these very rows `[n, d]`: see `Certificate`.
+
+        `f` faulty rows among n, default: as many as the rule is set to tolerate; those that are not finite
+        count among them. Holds where `kappa_squared` does, and for answers that prove to be close to the
+        geometric median. Costs about a call. Errors: as for a call.
+        """
+        return certificate(self, rows, f)
+
+    def proved(self, n: int, f: int) -> Coefficients:
+        """What the rule's own lemmas prove for f faulty rows among n, f at most what it tolerates, 2 f < n.
+
+        For rules to override; default: nothing. `coefficients` adds whatever follows from it.
+        """
+        return NOTHING
+
+    def answered(self, mixed: Mixed, f: int) -> Coefficients:
+        """What is proved of the answer to these rows, f of which are faulty. Default: what always holds."""
+        return self.coefficients(mixed.m, f)
+
+    def certifiable(self, n: int, f: int) -> bool:
+        """Whether single answers may be certified where f of n rows are faulty."""
+        return self.coefficients(n, f).squared is not None
 
 
 class GeometricRule(Aggregator):
@@ -197,13 +256,36 @@ class GeometricRule(Aggregator):
         _ = mixed.geometry.centred  # some weights need no look at the rows; the policy does
         return mixed.blend(self.weights(mixed.geometry))
 
+    def answered(self, mixed: Mixed, f: int) -> Coefficients:
+        known, n = self.coefficients(mixed.m, f), mixed.m
+        best = geometric_median(n, f)  # no answer can be certified for less
+        if known.squared is not None and best.squared is not None and known.squared <= best.squared:
+            return known
+        weights = self.weights(mixed.geometry).numpy()
+        return both(known, closed(nearly_median(mixed.geometry, weights, n, f), n, f))
+
+    def certifiable(self, n: int, f: int) -> bool:
+        return 2 * f < n and f <= self.tolerance(n)
+
 
 class CoordinateRule(Aggregator):
-    """A rule that acts column by column: `columns(block)` maps `[m, b]` to `[b]`."""
+    """A rule that acts column by column: `columns(block)` maps `[m, b]` to `[b]`.
+
+    A rule whose answer is Σ w_k x_(k) in each column, x_(k) the k-th smallest value, says so in
+    `order_weights` and has its exact coefficients.
+    """
 
     @abstractmethod
     def columns(self, block: Tensor) -> Tensor:
         """The aggregate of each column of a finite block in the compute dtype; must not write to it."""
+
+    def order_weights(self, m: int) -> Sequence[float] | None:
+        """The weights `[m]` of the order statistics, smallest first: at least 0, of sum 1. None: no such."""
+        return None
+
+    def proved(self, n: int, f: int) -> Coefficients:
+        weights = self.order_weights(n)
+        return NOTHING if weights is None else order_statistics.weighed(weights, f)
 
     def splits(self) -> bool:
         return True
@@ -228,11 +310,26 @@ class RankRule(CoordinateRule):
     def plan(self, m: int) -> Plan:
         """What becomes of a column of m values."""
 
+    def order_weights(self, m: int) -> Sequence[float] | None:
+        first, last, count = self.plan(m)
+        return _even(m, first, last) if count is None else None
+
+    def proved(self, n: int, f: int) -> Coefficients:
+        first, last, count = self.plan(n)
+        if count != n - f:
+            return super().proved(n, f)
+        return order_statistics.around(closed(order_statistics.weighed(_even(n, first, last), f), n, f), n, f)
+
     def columns(self, block: Tensor) -> Tensor:
         return answer(block, self.plan(len(block)))
 
     def reduce(self, mixed: Mixed) -> Tensor:
         return mixed.columns(self.plan(mixed.m))
+
+
+def _even(m: int, first: int, last: int) -> list[float]:
+    """Equal weights for the ranks first .. last - 1 of m, from 0."""
+    return [1 / (last - first) if first <= k < last else 0.0 for k in range(m)]
 
 
 class PreAggregator(Stage):
@@ -256,13 +353,12 @@ class PreAggregator(Stage):
         """How many rows come out of n."""
         return n
 
-    def compose_linear(self, kappa: float, n: int) -> float | None:
-        """κ of this stage on n rows and then a rule with κ. None: unproved."""
-        return None
+    def compose(self, behind: Coefficients, n: int, f: int) -> Coefficients:
+        """What is proved of this stage on n rows, f of them faulty, and then a rule of which `behind` is.
 
-    def compose_squared(self, kappa: float, n: int) -> float | None:
-        """κ₂ of this stage on n rows and then a rule with κ₂. None: unproved."""
-        return None
+        Default: nothing. `f` is at least what the stage is set to tolerate.
+        """
+        return NOTHING
 
     @overload
     def __call__(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]: ...

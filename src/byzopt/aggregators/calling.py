@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
+from byzopt.aggregators.certificate import Certificate
 from byzopt.aggregators.inputs import RowsLike, admit, as_rows, faults, restored
 from byzopt.aggregators.measuring import Unusual
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.report import Report
 from byzopt.aggregators.suspicion import refuse, remoteness, suspects
 from byzopt.errors import require
+from byzopt.theory.robustness import closed
 
 if TYPE_CHECKING:
     from byzopt.aggregators.base import Aggregator
@@ -76,6 +78,28 @@ def _in_order(rule: Aggregator, rows: Tensor, closed: bool) -> tuple[Aggregator,
     return ready, mixed, ready.reduce(mixed)
 
 
+def certificate(rule: Aggregator, given: RowsLike, f: int | None) -> Certificate:
+    """What is certified of the answer of `rule` to the rows `given`, f of them faulty."""
+    rows = as_rows(given)
+    ready, kept, unit = admit(rule, rows)
+    return certified(rule, ready, Mixed(kept, unit), len(rows), f)
+
+
+def certified(rule: Aggregator, ready: Aggregator, mixed: Mixed, n: int, f: int | None) -> Certificate:
+    """The certificate of a call of `rule` on n rows that ran as `ready` on the finite ones, `mixed`."""
+    f = rule.tolerance(n) if f is None else f
+    finite = len(mixed.rows)
+    left = f - (n - finite)
+    if left < 0:
+        reason = f"{n - finite} rows are not finite, which is more than f = {f}"
+        return Certificate(None, None, finite, 0, reason)
+    if not ready.certifiable(finite, left):
+        return Certificate(None, None, finite, left, ready.unproved(finite, left))
+    found = closed(ready.answered(mixed, left), finite, left)
+    far = "the answer is too far from the geometric median of the rows (n - 2 f - ε <= 0)"
+    return Certificate(found.linear, found.squared, finite, left, far if found.squared is None else "")
+
+
 def tolerating(rule: Aggregator, f: int, n: int) -> Aggregator:
     """`rule` with f in all its stages; refused where it cannot tolerate so many."""
     rule, what = rule.tolerating(f), "The `f` of a call"
@@ -122,6 +146,7 @@ def report(call: Call) -> Report:
         breakdown=rule.breakdown(n),
         kappa_linear=rule.kappa_linear(n),
         kappa_squared=rule.kappa_squared(n),
+        certificate=certified(rule, ready, mixed, n, None),
     )
 
 

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.base import RULES, Aggregator, GeometricRule
+from byzopt.aggregators.certificate import nearly_median
 from byzopt.aggregators.chain import Chain
 from byzopt.aggregators.filters import At, Filter, RoundRule
 from byzopt.aggregators.geometry import Geometry, even
 from byzopt.aggregators.mixed import Mixed, geometry_beside
 from byzopt.errors import require
+from byzopt.theory.robustness import Coefficients, closed
 
 
 @RULES.register("centered_clipping")
@@ -32,10 +34,10 @@ class CenteredClipping(GeometricRule):
     paper. It is never the mean of all rows, which one row can move anywhere. `f` only says how many rows may
     be dropped.
 
-    Needs 2 f < n. Breakdown point 1/2 as to boundedness; κ unproved without a τ that fits the honest spread.
-    Translation-equivariant from "bulk". Cost: one Gram product, iterations in n x n space.
-    Source: Karimireddy, He, Jaggi, arXiv:2012.10333, equation 3. Where we differ: the default start and τ,
-    because a fixed τ fits one stage of training only.
+    Needs 2 f < n. Breakdown point 1/2 as to boundedness; κ unproved without a τ that fits the honest spread,
+    but `certify` tries each answer as an approximate geometric median. Translation-equivariant from "bulk".
+    Cost: one Gram product, iterations in n x n space. Source: Karimireddy, He, Jaggi, arXiv:2012.10333,
+    equation 3. Where we differ: the default start and τ, because a fixed τ fits one stage of training only.
     """
 
     f: int | None = None
@@ -67,6 +69,11 @@ class CenteredClipping(GeometricRule):
 
     def weights(self, geometry: Geometry) -> Tensor:
         return self.settled(geometry, geometry.bulk(), geometry.m)
+
+    def answered(self, mixed: Mixed, f: int) -> Coefficients:
+        if self.start == "zero":
+            return _Continued(self, mixed.rows.new_zeros(mixed.d)).answered(mixed, f)
+        return super().answered(mixed, f)
 
     def settled(self, geometry: Geometry, weights: Tensor, n: int) -> Tensor:
         """The weights `[..., m]` of z after all iterations from `weights`; the last n rows pull."""
@@ -122,11 +129,21 @@ class _Continued(GeometricRule):
         return _Continued(self.rule.lowered(k), self.centre)
 
     def reduce(self, mixed: Mixed) -> Tensor:
-        centre = mixed.held(self.centre).to(mixed.rows) / mixed.unit
-        weights = self.weights(geometry_beside(centre, mixed))
+        centre, weights = self._held(mixed), self.weights(self._beside(mixed))
         wide = torch.promote_types(centre.dtype, torch.float32)
         out = mixed.blend(weights[1:]).to(wide).add(centre.to(wide), alpha=float(weights[0]))
         return out.to(centre.dtype)
+
+    def answered(self, mixed: Mixed, f: int) -> Coefficients:
+        geometry = self._beside(mixed)
+        weights = self.weights(geometry).numpy()
+        return closed(nearly_median(geometry, weights, mixed.m, f), mixed.m, f)
+
+    def _beside(self, mixed: Mixed) -> Geometry:
+        return geometry_beside(self._held(mixed), mixed)
+
+    def _held(self, mixed: Mixed) -> Tensor:
+        return mixed.held(self.centre).to(mixed.rows) / mixed.unit
 
     def weights(self, geometry: Geometry) -> Tensor:
         return self.rule.settled(geometry, even(np.array([0]), geometry.m), geometry.m - 1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from byzopt.aggregators.base import Aggregator, PreAggregator
 from byzopt.aggregators.filters import Filter
 from byzopt.aggregators.mixed import Mixed
+from byzopt.theory.robustness import NOTHING, Coefficients, carried, geometric_median
 
 
 class PreChain:
@@ -38,13 +39,15 @@ class Chain(Aggregator):
     """Pre-aggregators, then a rule; built with `>>`. Costs one Gram product and one weighted sum.
 
     Every stage is checked with the number of rows that reach it. The chain tolerates the smallest f among
-    its stages, and a κ is claimed only where a lemma covers the stage and all stages were given the same f.
+    its stages, and a κ is claimed only where a lemma covers the stages, all set to the same f, and the rule
+    tolerates that f.
     """
 
     def __init__(self, stages: Sequence[PreAggregator], rule: Aggregator) -> None:
         self.stages = tuple(stages)
         self.rule = rule
         self.fail_closed = rule.fail_closed  # type: ignore[misc]  # the last stage speaks for the chain
+        self.trusts = rule.trusts
         self.notices = all(stage.notices for stage in (*stages, rule))  # type: ignore[misc]
 
     @property
@@ -102,24 +105,34 @@ class Chain(Aggregator):
             mixed = stage.apply(mixed)
         return mixed
 
-    def kappa_linear(self, n: int) -> float | None:
-        return self._composed(n, "linear")
+    def proved(self, n: int, f: int) -> Coefficients:
+        sizes, most = self._sizes(n), self._own(n)
+        if not f <= most <= self.rule.tolerance(sizes[-1]):
+            return NOTHING
+        return self._composed(self.rule.coefficients(sizes[-1], most), n, f)
 
-    def kappa_squared(self, n: int) -> float | None:
-        return self._composed(n, "squared")
+    def answered(self, mixed: Mixed, f: int) -> Coefficients:
+        n, behind, most = mixed.m, self._mix(mixed), self._own(mixed.m)
+        if not f <= most <= self.rule.tolerance(behind.m):
+            return NOTHING
+        return self._composed(self.rule.answered(behind, most), n, f)
 
-    def _composed(self, n: int, form: str) -> float | None:
-        sizes, f = self._sizes(n), self.tolerance(n)
-        if any(stage.tolerance(m) != f for stage, m in zip(self.stages, sizes, strict=False)):
-            return None
-        rule = self.rule
-        if getattr(rule, "f", f) is None:
-            rule = replace(cast(Any, rule), f=f)
-        kappa: float | None = getattr(rule, f"kappa_{form}")(sizes[-1])
-        kappa = kappa if rule.tolerance(sizes[-1]) == f else None
-        for stage, m in reversed(list(zip(self.stages, sizes, strict=False))):
-            kappa = None if kappa is None else getattr(stage, f"compose_{form}")(kappa, m)
-        return kappa
+    def certifiable(self, n: int, f: int) -> bool:
+        last, most = self._sizes(n)[-1], self._own(n)
+        if not (f <= most and 2 * most < last and self.rule.certifiable(last, most)):
+            return False
+        return self._composed(geometric_median(last, most), n, f).squared is not None
+
+    def _own(self, n: int) -> int:
+        """The largest f that a stage is set to: lemmas take one f for all of a chain."""
+        return max(stage.tolerance(m) for stage, m in zip(self.stages, self._sizes(n), strict=False))
+
+    def _composed(self, found: Coefficients, n: int, f: int) -> Coefficients:
+        """What is proved of the whole where `found` is of the rule behind the stages."""
+        most = self._own(n)
+        for stage, m in reversed(list(zip(self.stages, self._sizes(n), strict=False))):
+            found = stage.compose(found, m, most)
+        return NOTHING if f < most and self.trusts else carried(found, n, most, f)
 
     def _sizes(self, n: int) -> list[int]:
         """Rows that reach each stage, and last the rule."""

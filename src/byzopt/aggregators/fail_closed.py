@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from byzopt.aggregators.base import Aggregator
+from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.wrapper import WRAPPERS, Wrapper
+from byzopt.theory.robustness import Coefficients
 
 
 @WRAPPERS.register("fail_closed")
@@ -28,8 +30,15 @@ class FailClosed(Wrapper):
     def measure(self) -> str:  # type: ignore[override]
         return self.rule.measure
 
-    def kappa_linear(self, n: int) -> float | None:
-        return self.rule.kappa_linear(n)
+    @property
+    def trusts(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.rule.trusts
 
-    def kappa_squared(self, n: int) -> float | None:
-        return self.rule.kappa_squared(n)
+    def proved(self, n: int, f: int) -> Coefficients:
+        return self.rule.coefficients(n, f)
+
+    def answered(self, mixed: Mixed, f: int) -> Coefficients:
+        return self.rule.answered(mixed, f)
+
+    def certifiable(self, n: int, f: int) -> bool:
+        return self.rule.certifiable(n, f)

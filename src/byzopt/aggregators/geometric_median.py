@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.base import RULES, GeometricRule
+from byzopt.aggregators.certificate import nearly_median
 from byzopt.aggregators.geometry import Geometry, medoid
+from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.weiszfeld import certified_median
 from byzopt.errors import require
 from byzopt.theory import robustness
+from byzopt.theory.robustness import Coefficients
 
 
 @RULES.register("geometric_median")
@@ -25,8 +28,9 @@ class GeometricMedian(GeometricRule):
     Newton steps on n x n numbers.
 
     `f` only says how many rows may be dropped and which κ is meant; None means the most that n allows.
-    Needs 2 f < n; breakdown point 1/2. κ = 2 (1 + f/(n - 2 f)) (arXiv:2603.12512, Lemma on the geometric
-    median); κ₂ = κ². Cost: one Gram product. Source of the certificate: see `weiszfeld`.
+    Needs 2 f < n; breakdown point 1/2. κ₂ = n/(n - 2 f), sharp, and κ = (n - f)/(n - 2 f) (derived here;
+    published: 4 (1 + r)² with r = f/(n - 2 f), arXiv:2302.01772, and 2 (1 + r), arXiv:2603.12512).
+    Cost: one Gram product. Source of the proof of the gap: see `weiszfeld`.
     """
 
     f: int | None = None
@@ -40,8 +44,10 @@ class GeometricMedian(GeometricRule):
         gram = geometry.about(medoid(geometry.sq_dists)[0])
         return torch.from_numpy(certified_median(gram.numpy(), self.tol).weights)
 
-    def kappa_linear(self, n: int) -> float | None:
-        return robustness.geometric_median_linear(n, self.tolerance(n))
+    def proved(self, n: int, f: int) -> Coefficients:
+        return robustness.geometric_median(n, f)
 
-    def kappa_squared(self, n: int) -> float | None:
-        return robustness.geometric_median_squared(n, self.tolerance(n))
+    def answered(self, mixed: Mixed, f: int) -> Coefficients:
+        """That of the point found, whose gap is proved but not zero."""
+        weights = self.weights(mixed.geometry).numpy()
+        return robustness.closed(nearly_median(mixed.geometry, weights, mixed.m, f), mixed.m, f)

@@ -12,7 +12,8 @@ from byzopt.aggregators.base import RULES, GeometricRule
 from byzopt.aggregators.geometry import Geometry, even
 from byzopt.aggregators.mixed import Mixed
 from byzopt.errors import require
-from byzopt.theory import robustness
+from byzopt.theory import selecting
+from byzopt.theory.robustness import Coefficients
 
 
 def krum_scores(ranked: Tensor, neighbours: int, power: int = 2) -> Tensor:
@@ -59,7 +60,9 @@ class Krum(_KrumLike):
     """The row with the smallest sum of squared distances to its n - f - 2 nearest others.
 
     Needs n >= 2 f + 3; breakdown point (n - 3) / 2 of n. Cost: one Gram product. Ties: the lowest index.
-    Source: Blanchard et al., NeurIPS 2017. κ₂: see `theory.robustness.krum_squared`.
+    Source: Blanchard et al., NeurIPS 2017. κ and κ₂, 4.50 at n = 20,
+    f = 3: see `theory.selecting.krum` (derived here; published for extra = 1: 6 (1 + f/(n - 2 f)),
+    arXiv:2302.01772).
 
     Switches for variants in the wild: `extra` neighbours beyond n - f - 2 (1 in ByzFL and the released
     quartic code of arXiv:2603.12512), `power` of the distance (1, 2, or the releases' 4).
@@ -74,12 +77,8 @@ class Krum(_KrumLike):
     def scores(self, mixed: Mixed) -> Tensor:
         return self._reported(mixed, self.extra, self.power)
 
-    def kappa_squared(self, n: int) -> float | None:
-        return robustness.krum_squared(n, self.f, self.extra) if self.power == 2 else None
-
-    def kappa_linear(self, n: int) -> float | None:
-        squared = self.kappa_squared(n)
-        return None if squared is None else robustness.linear_from_squared(squared, n, self.f)
+    def proved(self, n: int, f: int) -> Coefficients:
+        return selecting.krum(n, f, n - self.f - 2 + self.extra, self.power)
 
 
 @RULES.register("multi_krum")
@@ -90,7 +89,8 @@ class MultiKrum(_KrumLike):
     m = 1 is Krum. The paper allows 1 <= m <= n and runs m = n - f; m > n - f lets a faulty row in by force
     and is refused. Needs n >= 2 f + 3. Cost: one Gram product. Ties: the lower index. Source: Blanchard et
     al., NeurIPS 2017, section 4. `extra` and `power` as in Krum. Rows dropped as non-finite lower n and f
-    together, so the default m stays the number of rows that must be honest.
+    together, so the default m stays the number of rows that must be honest. κ and κ₂, 1.05 at n = 20, f = 3:
+    see `theory.selecting.multi_krum` (derived here).
     """
 
     m: int | None = None
@@ -108,3 +108,7 @@ class MultiKrum(_KrumLike):
 
     def scores(self, mixed: Mixed) -> Tensor:
         return self._reported(mixed, self.extra, self.power)
+
+    def proved(self, n: int, f: int) -> Coefficients:
+        count = n - self.f if self.m is None else self.m
+        return selecting.multi_krum(n, f, n - self.f - 2 + self.extra, count, self.power)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from byzopt.aggregators.base import RULES, GeometricRule
 from byzopt.aggregators.geometry import Geometry
+from byzopt.theory import selecting
+from byzopt.theory.robustness import NOTHING, Coefficients
 
 
 @RULES.register("mda")
@@ -20,9 +22,9 @@ class MDA(GeometricRule):
     A set of diameter at most t is what is left when at most f rows are taken away that touch every pair
     further apart than t: a small vertex cover, found by branching on the row with most such pairs; t is found
     by bisection over the distances. Several sets often share the smallest diameter: rows are then kept in the
-    order of their sums of distances (and of their indices). Needs 2 f < n; breakdown point f/n. Cost: one
-    Gram product and a search that is exponential in f alone (n = 30, f = 10: milliseconds).
-    Source: Rousseeuw, 1985; El Mhamdi et al., arXiv:1905.03853.
+    order of their sums of distances (and of their indices). Needs 2 f < n; breakdown point f/n.
+    κ₂ = 8 f²/(n - f) and κ = 2 f (derived here). Cost: one Gram product and a search that is exponential in f
+    alone (n = 30, f = 10: milliseconds). Source: Rousseeuw, 1985; El Mhamdi et al., arXiv:1905.03853.
     """
 
     f: int
@@ -31,6 +33,9 @@ class MDA(GeometricRule):
         chosen = smallest_diameter(geometry.sq_dists.tolist(), self.f)
         index = torch.tensor(chosen)
         return torch.zeros(geometry.m, dtype=torch.float64).index_fill(0, index, 1 / len(chosen))
+
+    def proved(self, n: int, f: int) -> Coefficients:
+        return selecting.least_diameter(n, f) if f == self.f else NOTHING
 
 
 def smallest_diameter(sq_dists: list[list[float]], f: int) -> list[int]:

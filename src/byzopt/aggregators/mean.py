@@ -17,7 +17,8 @@ from byzopt.kernels import Plan
 class Mean(RankRule):
     """(1/n) Σ v_i.
 
-    Breakdown point 0: one faulty row moves it anywhere, so it tolerates f = 0 and its κ is 0 there.
+    Breakdown point 0: one faulty row moves it anywhere, so it tolerates f = 0, where its κ is 0; for f >= 1
+    it has none.
     Cost: one pass over the rows.
     """
 
@@ -38,9 +39,3 @@ class Mean(RankRule):
 
     def _even(self, mixed: Mixed) -> Tensor:
         return torch.full((mixed.m,), 1 / mixed.m, dtype=torch.float64)
-
-    def kappa_linear(self, n: int) -> float | None:
-        return 0.0
-
-    def kappa_squared(self, n: int) -> float | None:
-        return 0.0

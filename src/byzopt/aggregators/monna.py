@@ -10,6 +10,8 @@ from torch import Tensor
 from byzopt.aggregators.base import RULES
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.trusting import TrustingRule
+from byzopt.theory import order_statistics, selecting
+from byzopt.theory.robustness import NOTHING, Coefficients
 
 
 @RULES.register("monna")
@@ -22,13 +24,18 @@ class MoNNA(TrustingRule):
     It is Zeno's rule with ρ = 1/2, decided on centred distances.
 
     Needs f < n. Breakdown point f/n, given that v_0 is honest: rows kept in the place of honest ones are no
-    farther from v_0 than the farthest honest row; 0 if it is not. κ unproved (the paper's analysis is
-    relative to the pivot). Scale- and translation-equivariant; not permutation-invariant. Ties: the lower
-    index. Cost: one Gram product. Source: Farhadkhani et al., arXiv:2209.10931, nearest-neighbour averaging.
+    farther from v_0 than the farthest honest row; 0 if it is not. If v_0 is honest, κ₂ = 4 f for 2 f < n
+    (derived here; the paper's analysis is relative to the pivot). Scale- and translation-equivariant; not
+    permutation-invariant. Ties: the lower index. Cost: one Gram product. Source: Farhadkhani et al.,
+    arXiv:2209.10931, nearest-neighbour averaging.
     """
 
     f: int
     trusted: int = 0
+
+    @property
+    def trusts(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (self.trusted,)
 
     def weigh(self, mixed: Mixed) -> Tensor:
         self.in_place(mixed)
@@ -37,3 +44,8 @@ class MoNNA(TrustingRule):
         dists[self.trusted] = -1
         kept = dists.argsort(stable=True)[: mixed.m - self.f]
         return torch.zeros_like(dists).index_fill(0, kept, 1 / len(kept))
+
+    def proved(self, n: int, f: int) -> Coefficients:
+        if f != self.f:
+            return NOTHING
+        return order_statistics.around(selecting.trusted_row(n, f), n, f)

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from byzopt.aggregators.base import RULES, GeometricRule
 from byzopt.aggregators.geometry import Geometry
-from byzopt.aggregators.subsets import Array, Cost, Index, best_subset
+from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.subsets import Array, Cost, Found, Index, best_subset, surely_ends
 from byzopt.errors import require
+from byzopt.theory import selecting
+from byzopt.theory.robustness import NOTHING, Coefficients, both, closed
 
 
 @RULES.register("mva")
@@ -25,8 +28,10 @@ class MVA(GeometricRule):
     used, whose variance is at most twice the least (`subsets`). Ties, to nine digits: the subset found
     first, in an order fixed by the distances and then the indices.
 
-    Needs 2 f < n; breakdown point f/n; κ unproved. Scale- and translation-equivariant. Cost: one Gram
-    product and the search. Source: the minimum-variance rule compared with in Farhadkhani et al.,
+    Needs 2 f < n; breakdown point f/n. κ₂ = 4 f/(n - 2 f), exact, where the search surely ends within the
+    budget (2 C(n, f) - 1 bounds); else (1 + √2)² f/(n - 2 f) in advance, and the former for every answer
+    whose search has ended (derived here). Scale- and translation-equivariant. Cost: one Gram product and the
+    search. Source: the minimum-variance rule compared with in Farhadkhani et al.,
     arXiv:2209.10931; for one dimension, the minimum covariance determinant of Rousseeuw, 1985.
     """
 
@@ -38,9 +43,23 @@ class MVA(GeometricRule):
         require(self.budget >= 1, "Parameter `budget` of MVA", "be at least 1", self.budget)
 
     def weights(self, geometry: Geometry) -> Tensor:
-        cost = Variance(geometry.sq_dists.numpy(), geometry.m - self.f)
-        chosen = torch.from_numpy(best_subset(cost, self.budget).rows)
+        chosen = torch.from_numpy(self.searched(geometry).rows)
         return torch.zeros(geometry.m, dtype=torch.float64).index_fill(0, chosen, 1 / len(chosen))
+
+    def proved(self, n: int, f: int) -> Coefficients:
+        if f != self.f:
+            return NOTHING
+        return selecting.least_spread(n, f, twice=not surely_ends(n, f, self.budget))
+
+    def answered(self, mixed: Mixed, f: int) -> Coefficients:
+        known = super().answered(mixed, f)
+        if f != self.f or surely_ends(mixed.m, f, self.budget) or not self.searched(mixed.geometry).proved:
+            return known
+        return both(known, closed(selecting.least_spread(mixed.m, f), mixed.m, f))
+
+    def searched(self, geometry: Geometry) -> Found:
+        """The rows chosen, and whether the search has proved that none are better."""
+        return best_subset(Variance(geometry.sq_dists.numpy(), geometry.m - self.f), self.budget)
 
 
 class Variance(Cost):

@@ -11,6 +11,7 @@ from torch import Tensor
 from byzopt.aggregators.base import PRE_AGGREGATORS, PreAggregator
 from byzopt.aggregators.geometry import Geometry, even
 from byzopt.theory import robustness
+from byzopt.theory.robustness import NOTHING, Coefficients
 
 
 @PRE_AGGREGATORS.register("nnm")
@@ -18,7 +19,8 @@ from byzopt.theory import robustness
 class NNM(PreAggregator):
     """y_i = mean of the n - f rows nearest to v_i, itself included; ties by the lower index.
 
-    Needs 2 f < n. Turns a rule with κ₂ into one with (8 f/(n - f)) (κ₂ + 1), which is O(f/n).
+    Needs 2 f < n. Turns a rule with κ₂ into one with (4 f/(n - f)) (κ₂ + 1), which is O(f/n) (derived here,
+    and tight before a trimmed mean; published: twice as much). Linear form: `theory.robustness.nnm`.
     Cost: one Gram product, shared with the rule behind it. Source: Allouah et al., arXiv:2302.01772.
     """
 
@@ -32,10 +34,5 @@ class NNM(PreAggregator):
         np.einsum("...ii->...i", dists)[...] = -1
         return even(dists.argsort(axis=-1, kind="stable")[..., : geometry.m - self.f], geometry.m)
 
-    def compose_linear(self, kappa: float, n: int) -> float:
-        """κ of NNM then a rule with κ (arXiv:2603.12512, tightened; see `theory.robustness`)."""
-        return robustness.nnm_linear(kappa, n, self.f)
-
-    def compose_squared(self, kappa: float, n: int) -> float:
-        """κ₂ of NNM then a rule with κ₂ (arXiv:2302.01772)."""
-        return robustness.nnm_squared(kappa, n, self.f)
+    def compose(self, behind: Coefficients, n: int, f: int) -> Coefficients:
+        return robustness.nnm(behind, n, f) if f == self.f else NOTHING

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from byzopt.aggregators.certificate import Certificate
+
 COLUMNS = ("worker", "weight", "score", "verdict", "reason")
 
 
@@ -28,7 +30,7 @@ class Report:
 
     `f` is what the rule is set to tolerate, `breakdown` the number of faulty rows among n up to which the
     answer stays bounded, `kappa_linear` and `kappa_squared` the proved coefficients (None: unproved), all for
-    the n rows given.
+    the n rows given. `certificate` has the coefficients that are certified of this very answer.
     """
 
     rule: str
@@ -44,6 +46,7 @@ class Report:
     breakdown: int
     kappa_linear: float | None
     kappa_squared: float | None
+    certificate: Certificate
 
     @property
     def n(self) -> int:
@@ -65,7 +68,9 @@ class Report:
         body = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
         kappas = f"kappa {_number(self.kappa_linear)}, kappa_squared {_number(self.kappa_squared)}"
         bounds = f"n = {self.n}, tolerates f = {self.f}, bounded up to {self.breakdown} faulty, {kappas}"
-        return "\n".join([self.rule, bounds, f"score: {self.measure}", *body])
+        return "\n".join(
+            [self.rule, bounds, f"this answer: {self.certificate}", f"score: {self.measure}", *body]
+        )
 
 
 def _number(value: float | None) -> str:

@@ -24,8 +24,9 @@ class RFA(GeometricRule):
     are within ν of z. `start`: "bulk" (the mean of n/2 + 1 rows that lie close together: bounded whatever the
     others hold), "mean" (huge rows need more iterations), or "zero" (not translation-equivariant).
 
-    `f` only says how many rows may be dropped. Needs 2 f < n. No κ is proved for the smoothed, truncated
-    iteration; `GeometricMedian` solves the problem to a proved gap. Cost: one Gram product.
+    `f` only says how many rows may be dropped. Needs 2 f < n. No κ is proved in advance for the smoothed,
+    truncated iteration, but `certify` has one for each answer, of how close it came to the geometric median
+    (derived here); `GeometricMedian` solves the problem to a proved gap. Cost: one Gram product.
     Source: Pillutla, Kakade, Harchaoui, arXiv:1912.13445, algorithm 2; arXiv:2603.12512 runs 8
     iterations from zero with `nu_absolute=0.1`.
     """

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from byzopt.aggregators.base import RULES, GeometricRule
 from byzopt.aggregators.geometry import Geometry
-from byzopt.aggregators.subsets import Array, Cost, Index, best_subset
+from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.subsets import Array, Cost, Found, Index, best_subset, surely_ends
 from byzopt.errors import require
+from byzopt.theory import selecting
+from byzopt.theory.robustness import NOTHING, Coefficients, both, closed
 
 
 @RULES.register("smea")
@@ -28,8 +31,11 @@ class SMEA(GeometricRule):
     not on time. Ties, to nine digits: the subset found first, in an order fixed by the distances and then
     the indices.
 
-    Needs 2 f < n; breakdown point f/n. No κ is claimed here (the paper's is in terms of the largest
-    eigenvalue of the honest covariance). Scale- and translation-equivariant. Cost: one Gram product and the
+    Needs 2 f < n; breakdown point f/n. κ₂ = 4 f/(n - 2 f), even in terms of the largest eigenvalue of the
+    honest covariance (`kappa_spectral`), where the search surely ends within the budget (2 C(n, f) - 1
+    bounds); else (1 + √2)² f/(n - 2 f) in advance, and the former for every answer whose search has ended
+    (derived here).
+    Scale- and translation-equivariant. Cost: one Gram product and the
     search. Source: Allouah et al., arXiv:2302.04787.
     """
 
@@ -41,9 +47,30 @@ class SMEA(GeometricRule):
         require(self.budget >= 1, "Parameter `budget` of SMEA", "be at least 1", self.budget)
 
     def weights(self, geometry: Geometry) -> Tensor:
-        cost = TopEigenvalue(geometry.sq_dists.numpy(), geometry.m - self.f)
-        chosen = torch.from_numpy(best_subset(cost, self.budget).rows)
+        chosen = torch.from_numpy(self.searched(geometry).rows)
         return torch.zeros(geometry.m, dtype=torch.float64).index_fill(0, chosen, 1 / len(chosen))
+
+    def proved(self, n: int, f: int) -> Coefficients:
+        if f != self.f:
+            return NOTHING
+        return selecting.least_spread(n, f, twice=not surely_ends(n, f, self.budget))
+
+    def answered(self, mixed: Mixed, f: int) -> Coefficients:
+        known = super().answered(mixed, f)
+        if f != self.f or surely_ends(mixed.m, f, self.budget) or not self.searched(mixed.geometry).proved:
+            return known
+        return both(known, closed(selecting.least_spread(mixed.m, f), mixed.m, f))
+
+    def searched(self, geometry: Geometry) -> Found:
+        """The rows chosen, and whether the search has proved that none are better."""
+        return best_subset(TopEigenvalue(geometry.sq_dists.numpy(), geometry.m - self.f), self.budget)
+
+    def kappa_spectral(self, n: int) -> float | None:
+        """κ in ‖Agg - v̄‖² <= κ · (largest eigenvalue of the honest rows' covariance), f of n being faulty.
+
+        None where the search may end early (`budget`).
+        """
+        return selecting.least_spread(n, self.f).squared if surely_ends(n, self.f, self.budget) else None
 
 
 class TopEigenvalue(Cost):

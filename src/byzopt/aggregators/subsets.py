@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cache
-from math import ceil
+from math import ceil, comb
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -63,7 +63,7 @@ def best_subset(cost: Cost, budget: int) -> Found:
     with _blas().limit(limits=1):
         best, least, free = _start(cost)
         stack = [(free[:0], free)]
-        for _ in range(ceil(budget * min(1.0, (_ROWS / len(cost.sq_dists)) ** 3))):
+        for _ in range(_bounds(budget, len(cost.sq_dists))):
             if not stack:
                 break
             kept, free = stack.pop()
@@ -79,6 +79,15 @@ def best_subset(cost: Cost, budget: int) -> Found:
                 rest = free[free != worst]
                 stack += [(np.append(kept, worst), rest), (kept, rest)]
     return Found(best, not stack)
+
+
+def surely_ends(n: int, f: int, budget: int) -> bool:
+    """Whether the search over the sets of n - f of n rows ends within `budget` bounds, whatever they hold."""
+    return 2 * comb(n, f) - 1 <= _bounds(budget, n)
+
+
+def _bounds(budget: int, n: int) -> int:
+    return ceil(budget * min(1.0, (_ROWS / n) ** 3))
 
 
 @cache

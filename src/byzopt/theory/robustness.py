@@ -1,17 +1,36 @@
 """Robustness coefficients of rules, in the two definitions that the field uses, kept apart by name.
 
-Linear form (arXiv:2603.12512, Definition 1):  ‖Agg - v̄‖  <= κ  · (1/G) Σ ‖v_i - v̄‖
-Squared form (arXiv:2302.01772, Definition 2): ‖Agg - v̄‖² <= κ₂ · (1/G) Σ ‖v_i - v̄‖²
-for every set of G = n - f rows that could be the honest ones, v̄ their mean. Functions take the counts n
-(rows) and f (Byzantine rows) with 0 <= 2 f < n and raise `InvalidInput` otherwise. `leverage` is C with
-max‖v_i - v̄‖ <= C · mean‖v_i - v̄‖ over the honest rows; it is at least 1, and G (the default) always holds.
+Linear form (arXiv:2603.12512, Definition 1):  ‖Agg - v̄‖  <= κ  · (1/N) Σ ‖v_i - v̄‖
+Squared form (arXiv:2302.01772, Definition 2): ‖Agg - v̄‖² <= κ₂ · (1/N) Σ ‖v_i - v̄‖²
+for every set of N = n - f rows that could be the honest ones, v̄ their mean. Functions take the counts n
+(rows) and f (faulty rows) with 0 <= 2 f < n and raise `InvalidInput` otherwise.
+
+Whatever is proved of a rule is a `Coefficients`, and `closed` takes the least over all routes from one form
+to another. What is written here and in `theory.order_statistics` and `theory.selecting` is *derived here*
+(docs/constants.md has the arguments) unless it names a paper; `theory.published` has what papers state.
 """
 
 from __future__ import annotations
 
 from math import sqrt
+from typing import NamedTuple
 
 from byzopt.errors import require
+
+
+class Coefficients(NamedTuple):
+    """What is proved of a rule, or of one answer; None where nothing is.
+
+    `linear` is κ, `squared` κ₂, and `anywhere` the linear coefficient about any point p in place of the mean:
+    ‖Agg - p‖ <= anywhere · (1/N) Σ ‖v_i - p‖, which is what counts behind a stage that moves the mean.
+    """
+
+    linear: float | None = None
+    squared: float | None = None
+    anywhere: float | None = None
+
+
+NOTHING = Coefficients()
 
 
 def ratio(n: int, f: int) -> float:
@@ -21,7 +40,7 @@ def ratio(n: int, f: int) -> float:
 
 
 def least_linear(n: int, f: int) -> float:
-    """No rule has a κ below ½ (1 + r) when f >= 1: take f ones and n - f zeros on a line (derived)."""
+    """No rule has a κ below ½ (1 + r) when f >= 1: take f ones and n - f zeros on a line."""
     return (1 + ratio(n, f)) / 2 if f else 0.0
 
 
@@ -30,51 +49,11 @@ def least_squared(n: int, f: int) -> float:
     return ratio(n, f)
 
 
-def geometric_median_linear(n: int, f: int) -> float:
-    """Geometric median: κ = 2 (1 + r) (arXiv:2603.12512)."""
-    return 2 * (1 + ratio(n, f))
-
-
-def geometric_median_squared(n: int, f: int) -> float:
-    """Geometric median: κ₂ = 4 (1 + r)² (arXiv:2302.01772, Proposition 3)."""
-    return geometric_median_linear(n, f) ** 2
-
-
-def median_linear(n: int, f: int, d: int = 1, printed: bool = False) -> float:
-    """Coordinate-wise median: κ = 2 (1 + r), in any dimension.
-
-    `printed=True` gives arXiv:2603.12512's 2 √d (1 + r). The √d is not needed: the scalar bound holds in each
-    coordinate for a_i = |v_i - v̄|, and ‖mean a_i‖ <= mean ‖a_i‖.
-    """
-    return 2 * (1 + ratio(n, f)) * (sqrt(d) if printed else 1)
-
-
-def median_squared(n: int, f: int) -> float:
-    """Coordinate-wise median: κ₂ = 4 (1 + r)² (arXiv:2302.01772)."""
-    return median_linear(n, f) ** 2
-
-
-def trimmed_mean_squared(n: int, f: int) -> float:
-    """Trimmed mean: κ₂ = 6 r (1 + r) (arXiv:2302.01772, Proposition 2)."""
-    r = ratio(n, f)
-    return 6 * r * (1 + r)
-
-
-def krum_squared(n: int, f: int, extra: int = 1) -> float:
-    """Krum: κ₂ = 6 (1 + r) (arXiv:2302.01772), whose Krum looks at n - f - 1 others (`extra=1`).
-
-    With the original n - f - 2 others (`extra=0`, n >= 2 f + 3) one honest neighbour fewer is certain, and
-    the same argument gives (1 + √(2 (G - 2)/(G - 1)))² G/(n - 2 f - 1), G = n - f (derived).
-    """
-    if extra:
-        return 6 * (1 + ratio(n, f))
-    require(n >= 2 * f + 3, "The count `f`", "satisfy n >= 2 f + 3", f"f = {f} with n = {n}", "Lower f.")
-    honest = n - f
-    return (1 + sqrt(2 * (honest - 2) / (honest - 1))) ** 2 * honest / (n - 2 * f - 1)
-
-
 def linear_from_squared(kappa_squared: float, n: int, f: int, leverage: float | None = None) -> float:
-    """κ <= √(κ₂ · min(C, G)), for mean‖v_i - v̄‖² <= max‖v_i - v̄‖ · mean‖v_i - v̄‖ (derived)."""
+    """κ <= √(κ₂ · min(C, N/2)), C being a bound on max‖v_i - v̄‖ / mean‖v_i - v̄‖ if one is known.
+
+    mean‖z_i‖² <= max‖z_i‖ · mean‖z_i‖ for z_i = v_i - v̄, and ‖z_i‖ = ‖Σ of the others‖ <= (N/2) mean‖z‖.
+    """
     return sqrt(kappa_squared * _leverage(n, f, leverage))
 
 
@@ -84,37 +63,105 @@ def squared_from_linear(kappa: float) -> float:
 
 
 def squared_from_pairs(c: float, delta: float, honest: int) -> float:
-    """κ₂ = 2 c δ G/(G - 1) of a (δ, c)-robust rule, which is stated with the mean over pairs (derived).
+    """κ₂ = 2 c δ N/(N - 1) of a (δ, c)-robust rule, which is stated with the mean over pairs.
 
-    (δ, c): E‖Agg - v̄‖² <= c δ · (1/(G (G - 1))) Σ_{i,l} E‖v_i - v_l‖² (arXiv:2206.00529); needs G >= 2.
+    (δ, c): E‖Agg - v̄‖² <= c δ · (1/(N (N - 1))) Σ_{i,l} E‖v_i - v_l‖² (arXiv:2206.00529); needs N >= 2.
     """
     require(honest >= 2, "The number of honest workers", "be at least 2", honest)
     return 2 * c * delta * honest / (honest - 1)
 
 
-def nnm_dispersion(n: int, f: int, leverage: float | None = None, printed: bool = False) -> float:
-    """What NNM leaves: (1/G) Σ ‖y_i - v̄‖ <= this · (1/G) Σ ‖v_i - v̄‖ over the honest rows.
+def least(*found: float | None) -> float | None:
+    """The smallest of those that are known."""
+    return min((one for one in found if one is not None), default=None)
 
-    2ρ (1 + min(C, 1/ρ)) with ρ = f/(n - f); the sum is split before the maximum is taken. `printed=True` is
-    arXiv:2603.12512's 4ρC.
+
+def both(a: Coefficients, b: Coefficients) -> Coefficients:
+    """The least of two proofs, form by form."""
+    return Coefficients(*map(least, a, b))
+
+
+def closed(found: Coefficients, n: int, f: int) -> Coefficients:
+    """The least coefficients over all routes between the forms.
+
+    `anywhere` holds about the mean too; about any point the mean costs its own distance once and the rows
+    twice, hence 2κ + 1.
+    """
+    by_squares = None if found.squared is None else linear_from_squared(found.squared, n, f)
+    linear = least(found.linear, found.anywhere, by_squares)
+    if linear is None:
+        return found
+    squared = least(found.squared, squared_from_linear(linear))
+    return Coefficients(linear, squared, least(found.anywhere, 2 * linear + 1))
+
+
+def carried(found: Coefficients, n: int, f: int, fewer: int) -> Coefficients:
+    """What is proved for f faulty rows, said of `fewer` of them: the mean over all sets of n - f of N rows.
+
+    ‖Agg - v̄‖² is at most the mean of the squares over the sets, and their variance is no larger on average.
+    About its own mean a set's mean length may be: by that mean's distance, at most (f - fewer)/(n - f) of it.
+    """
+    linear = None if found.linear is None else found.linear * (n - fewer) / (n - f)
+    return closed(found._replace(linear=linear), n, fewer)
+
+
+def geometric_median(n: int, f: int, unrest: float = 0.0) -> Coefficients:
+    """A point with ‖Σ of the unit vectors from all n rows to it‖ = `unrest`; 0: the geometric median.
+
+    κ₂ = (n + ε)/(n - 2 f - ε) and κ = (n - f)/(n - 2 f - ε), twice that about any point, for ε = `unrest`,
+    which is lessened by 1 for every row that the point equals. Nothing where n - 2 f - ε <= 0. Sharp for the
+    median itself: n/(n - 2 f) is approached.
     """
     ratio(n, f)
+    left = n - 2 * f - unrest
+    if not left > 0:
+        return NOTHING
+    return Coefficients((n - f) / left, (n + unrest) / left, 2 * (n - f) / left)
+
+
+def beside(found: Coefficients, away: float, lengths: tuple[float, float]) -> Coefficients:
+    """What holds `away` from a point of which `found` is proved.
+
+    `lengths`: the mean, and the root mean square, of the distances from that point to the n - f rows nearest
+    to it. Any n - f rows are that far from it on average at least, so that their own spread cannot be much
+    smaller: mean‖v_i - p‖² = variance + ‖p - v̄‖² <= (1 + κ₂) variance.
+    """
+    if away == 0 or found.linear is None or found.squared is None:
+        return found
+    mean, root = lengths
+    if not mean > 0:
+        return NOTHING
+    linear = found.linear + (1 + found.linear) * away / mean
+    squared = (sqrt(found.squared) + sqrt(1 + found.squared) * away / root) ** 2
+    anywhere = None if found.anywhere is None else found.anywhere + (1 + found.anywhere) * away / mean
+    return Coefficients(linear, squared, anywhere)
+
+
+def nnm_dispersion(n: int, f: int, leverage: float | None = None) -> float:
+    """What NNM leaves: (1/N) Σ ‖y_i - v̄‖ <= this · (1/N) Σ ‖v_i - v̄‖ over the honest rows.
+
+    The least of 2ρ + 2 min(ρ C, 1) with ρ = f/N, the sum being split before the maximum is taken, and, by
+    the squared form, √(4ρ C); C = N/2 unless a smaller `leverage` is known.
+    """
     rho, c = f / (n - f), _leverage(n, f, leverage)
-    return 4 * rho * c if printed else 2 * (rho + min(rho * c, 1.0))
+    return min(2 * (rho + min(rho * c, 1.0)), sqrt(4 * rho * c))
 
 
-def nnm_linear(kappa: float, n: int, f: int, leverage: float | None = None, printed: bool = False) -> float:
-    """NNM then a rule with κ: (2κ + 1) times `nnm_dispersion`; `printed=True` is (8κ + 4) ρ C."""
-    return (2 * kappa + 1) * nnm_dispersion(n, f, leverage, printed)
-
-
-def nnm_squared(kappa_squared: float, n: int, f: int) -> float:
-    """NNM then a rule with κ₂: (8 f/(n - f)) (κ₂ + 1) (arXiv:2302.01772, Lemma 1)."""
+def nnm_variance(n: int, f: int) -> float:
+    """What NNM leaves: (1/N) Σ ‖y_i - v̄‖² <= 4 f/N · (1/N) Σ ‖v_i - v̄‖²; published: twice that. Tight."""
     ratio(n, f)
-    return 8 * f / (n - f) * (kappa_squared + 1)
+    return 4 * f / (n - f)
+
+
+def nnm(behind: Coefficients, n: int, f: int) -> Coefficients:
+    """NNM and then a rule: κ₂ = (4 f/N) (κ₂ + 1), and κ = `anywhere` of the rule times `nnm_dispersion`."""
+    behind = closed(behind, n, f)
+    squared = None if behind.squared is None else nnm_variance(n, f) * (behind.squared + 1)
+    linear = None if behind.anywhere is None else nnm_dispersion(n, f) * behind.anywhere
+    return closed(Coefficients(linear, squared), n, f)
 
 
 def _leverage(n: int, f: int, leverage: float | None) -> float:
     ratio(n, f)
     require(leverage is None or leverage >= 1, "The leverage constant C", "be at least 1", leverage)
-    return float(n - f if leverage is None else min(leverage, n - f))
+    return min(max(1.0, (n - f) / 2), n - f if leverage is None else leverage)

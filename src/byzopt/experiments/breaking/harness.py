@@ -90,11 +90,9 @@ def _setting(rule: Aggregator, n: int, f: int, d: int, task: Any) -> Toy | Train
 
 
 def _bounds(rule: Aggregator, n: int, f: int) -> dict[str, float | None]:
-    proved = rule.tolerance(n) == f
-    return {
-        "squared": rule.kappa_squared(n) if proved else None,
-        "linear": rule.kappa_linear(n) if proved else None,
-    }
+    if set(rule.trusts) & set(range(f)):  # the liars are the first rows
+        return {"squared": None, "linear": None}
+    return {"squared": rule.kappa_squared(n, f), "linear": rule.kappa_linear(n, f)}
 
 
 def _floors(n: int, f: int) -> dict[str, float]:
