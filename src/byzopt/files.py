@@ -73,6 +73,15 @@ def read(path: Path, most: int) -> bytes:
     return content
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file. Errors: `OSError` where that cannot be told, which is no "no"."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 @contextmanager
 def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """A new file beside `path`, locked by us, and removed if it has not been renamed in the end."""

@@ -29,6 +29,8 @@ def command(
     _print(report.sheets)
     for name, reason in report.study.damaged.items():
         print(f"byzopt: damaged and left out: {name}: {reason}", file=sys.stderr)
+    for name, reason in report.study.unbounded.items():
+        print(f"byzopt: no bound for {name}: {reason}", file=sys.stderr)
     told = f"{len(report.study.cases)} runs; {len(made)} files in {place}"
     print(f"{told}\nPage: {(place / 'index.html').resolve()}" if html else told)
     return 0

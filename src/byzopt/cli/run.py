@@ -132,7 +132,7 @@ def _bound(spec: Spec) -> Bound:
 
 def flat(result: Result, place: Path) -> dict[str, Any]:
     """The result as one flat object; variants under `compare`."""
-    from byzopt.experiments.store import summary
+    from byzopt.experiments.outcomes import summary
 
     variants = {name: summary(outcome) for name, outcome in result.compare.items()}
     return {"id": result.spec.id, **summary(result.main), "out": str(place), "compare": variants}

@@ -87,6 +87,7 @@ def run(
     session = Session(ready, store, on_record, on_round)
     if store:
         store.stage()
+        store.tidy()
         if fresh:
             store.clear()
         session.restore()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
 
 from byzopt.engines import Snapshot
-from byzopt.engines.checkpoint import freeze, thaw
-from byzopt.errors import InvalidInput, Status
+from byzopt.errors import InvalidInput, Status, require
+from byzopt.experiments.outcomes import frozen, frozen_progress, thawed, thawed_progress
 from byzopt.experiments.ready import Ready
 from byzopt.experiments.store import Store
 from byzopt.experiments.trial import Outcome, Progress, Record, Trial
 
 OnRecord = Callable[[str, Record], None]  # (variant, its newest record)
 OnRound = Callable[[str, int], bool]  # (variant, finished round) -> whether to stop and keep a checkpoint
+REMEDY = "Use --fresh to run again."
 EVERY = 10.0  # seconds between two checkpoints
 
 
@@ -44,16 +44,19 @@ class Session:
         content = self.store.checkpoint() if self.store else None
         if content is None:
             return
-        for name, ended in content["ended"].items():
-            self.outcomes[name] = Outcome(Status(ended["status"]), **ended["rest"])
+        shape = {"ended": dict, "current": str, "progress": tuple}
+        whole = content.keys() == shape.keys() and all(type(content[k]) is shape[k] for k in shape)
+        fits = whole and content["current"] in self.ready and content["ended"].keys() <= self.ready.keys()
+        require(fits, "A checkpoint", "be one of this spec's runs", "something else", REMEDY)
+        ended = {name: thawed(told) for name, told in content["ended"].items()}
         name = content["current"]
-        first = self.ready[name].first
-        if not isinstance(first, Snapshot):
+        one = self.ready[name]
+        if not isinstance(one.first, Snapshot):
             raise InvalidInput(
-                "A checkpoint should be of a run whose first round works. Found none. Use --fresh."
+                f"A checkpoint should be of a run whose first round works. Found none. {REMEDY}"
             )
-        state = thaw(content["state"], first.state)
-        self.progress[name] = Progress(state, *content["progress"])
+        self.progress[name] = thawed_progress(content["progress"], one.first.state, one.plan.rounds)
+        self.outcomes |= ended
 
     def _run(self, name: str) -> Outcome:
         def listen(t: int) -> bool:
@@ -67,15 +70,6 @@ class Session:
 
     def _keep(self, name: str, progress: Progress) -> None:
         if self.store:
-            ended = {other: _plain(outcome) for other, outcome in self.outcomes.items()}
-            state, *rest = progress
-            self.store.keep(
-                {"ended": ended, "current": name, "state": freeze(state), "progress": tuple(rest)}
-            )
+            ended = {other: frozen(outcome) for other, outcome in self.outcomes.items()}
+            self.store.keep({"ended": ended, "current": name, "progress": frozen_progress(progress)})
         self.kept = monotonic()
-
-
-def _plain(outcome: Outcome) -> dict[str, Any]:
-    rest = {"rounds": outcome.rounds, "seconds": outcome.seconds, "message": outcome.message}
-    rest |= {"expelled": outcome.expelled}
-    return {"status": str(outcome.status), "rest": rest | {"records": outcome.records, "x": outcome.x}}

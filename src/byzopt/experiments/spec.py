@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from hashlib import sha256
 from math import isfinite
 from typing import Any
 
@@ -14,11 +12,13 @@ from byzopt.attacks import ATTACKS, Adversary, Attack, Base, Placement
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, UnknownName, require, unknown
 from byzopt.experiments.overrides import USUAL, merge
+from byzopt.experiments.plain_spec import MAIN, identity
 from byzopt.methods import METHODS, MethodRecipe
 from byzopt.registry import Registry, decode, plain
 from byzopt.tasks import TASKS, TaskRecipe
 
-MAIN = "main"  # what records call the spec itself, beside its variants
+__all__ = ["MAIN", "RISING", "Spec"]
+
 RISING = frozenset({"accuracy"})  # figures that are better when larger; all others fall
 
 
@@ -104,8 +104,7 @@ class Spec:
     @property
     def id(self) -> str:
         """A hash of the canonical data: equal for equal specs on every machine."""
-        text = json.dumps(self.data, sort_keys=True, separators=(",", ":"))
-        return sha256(text.encode()).hexdigest()[:16]
+        return identity(self.data)
 
     def variants(self) -> dict[str, Spec]:
         """This spec and those beside it, by name."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -12,30 +11,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from byzopt import parquet
 from byzopt.engines.checkpoint import load, save
-from byzopt.errors import InvalidInput, Status
+from byzopt.errors import InvalidInput
 from byzopt.experiments.environment import environment
 from byzopt.experiments.loading import load as load_spec
+from byzopt.experiments.outcomes import summary
+from byzopt.experiments.reading import RECORDS, RESULT, SPEC, Damaged, digest, finished
 from byzopt.experiments.spec import Spec
 from byzopt.experiments.toml import dumps
-from byzopt.experiments.trial import Outcome, Record
-from byzopt.files import write_atomically
+from byzopt.experiments.trial import Outcome
+from byzopt.files import clear_leftovers, write_atomically
 
-SPEC, CHECKPOINT, RECORDS, RESULT = "spec.toml", "checkpoint.pt", "records.parquet", "result.json"
-DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    pa.ArrowException,
-)  # what reading a damaged file may raise
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -80,6 +71,11 @@ class Store:
                 shutil.rmtree(staged)
                 raise
 
+    def tidy(self) -> None:
+        """Remove what a killed run was writing."""
+        for name in (CHECKPOINT, RESULT, RECORDS, SPEC):
+            clear_leftovers(self.path, name)
+
     def clear(self) -> None:
         """Remove what a run left, so that it starts again."""
         with _writing(self.path):
@@ -106,8 +102,8 @@ class Store:
     def outcomes(self) -> dict[str, Outcome]:
         """What `finish` stored."""
         try:
-            return found(self.path, read_result(self.path))
-        except DAMAGE as error:
+            return finished(self.path).outcomes
+        except Damaged as error:
             raise InvalidInput(
                 f"Directory {self.path} should hold a result as byzopt wrote it. Found damage: {error}. "
                 "Use --fresh to run again."
@@ -124,69 +120,16 @@ def contents(
     spec: Spec, outcomes: Mapping[str, Outcome], more: Mapping[str, Any] | None = None
 ) -> dict[str, bytes]:
     """The files of a finished run but its spec; the result comes last, because it says that all is there."""
-    table = _table(outcomes)
+    rows = [{"variant": name} | record for name, o in outcomes.items() for record in o.records]
+    table = parquet.write(rows, "variant", "t")
     result = {
         "id": spec.id,
         "environment": environment(),
         "records": sha256(table).hexdigest(),
         "variants": {name: summary(o) for name, o in outcomes.items()},
     } | dict(more or {})
-    text = json.dumps(result | {"digest": _digest(result)}, indent=1, allow_nan=False)
+    text = json.dumps(result | {"digest": digest(result)}, indent=1, allow_nan=False)
     return {RECORDS: table, RESULT: text.encode()}
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """What a run's `result.json` says, once its records and itself have proved whole. Errors: `DAMAGE`."""
-    result: dict[str, Any] = json.loads((path / RESULT).read_bytes())
-    if result.get("digest") != _digest(result):
-        raise ValueError("the checksum of its result is wrong")
-    if sha256((path / RECORDS).read_bytes()).hexdigest() != result["records"]:
-        raise ValueError("the checksum of its records is wrong")
-    return result
-
-
-def found(path: Path, result: Mapping[str, Any]) -> dict[str, Outcome]:
-    """The outcomes in a run's directory, by variant. Errors: `DAMAGE`."""
-    records = _records((path / RECORDS).read_bytes())
-    return {name: _outcome(told, records.get(name, ())) for name, told in result["variants"].items()}
-
-
-def _digest(result: Mapping[str, Any]) -> str:
-    told = {key: value for key, value in result.items() if key != "digest"}
-    return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def summary(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as JSON: flat, and null in place of what is not finite."""
-    known = {"status": str(outcome.status), "message": outcome.message, "rounds": outcome.rounds}
-    figures = {k: v if isfinite(v) else None for k, v in outcome.metrics.items()}
-    gone = [{"worker": i, "round": t, "reason": why} for i, t, why in outcome.expelled]
-    known |= {"expulsions": gone} if gone else {}
-    return known | {"seconds": round(outcome.seconds, 3)} | figures
-
-
-def _outcome(found: dict[str, Any], records: tuple[Record, ...]) -> Outcome:
-    status = Status(found["status"])
-    gone = tuple((one["worker"], one["round"], one["reason"]) for one in found.get("expulsions", ()))
-    return Outcome(status, found["rounds"], found["seconds"], records, found["message"], expelled=gone)
-
-
-def _table(outcomes: Mapping[str, Outcome]) -> bytes:
-    """All records as a Parquet table: `variant`, `t`, a column for each figure, null where it has none."""
-    rows = [{"variant": name} | record for name, o in outcomes.items() for record in o.records]
-    kinds: dict[str, pa.DataType] = {"variant": pa.string(), "t": pa.int64()}
-    kinds |= {key: pa.float64() for row in rows for key in row if key not in kinds}
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(list(kinds.items()))), buffer)
-    return buffer.getvalue()
-
-
-def _records(raw: bytes) -> dict[str, tuple[Record, ...]]:
-    grouped: dict[str, list[Record]] = {}
-    for row in pq.read_table(io.BytesIO(raw)).to_pylist():
-        name = row.pop("variant")
-        grouped.setdefault(name, []).append({key: value for key, value in row.items() if value is not None})
-    return {name: tuple(records) for name, records in grouped.items()}
 
 
 @contextmanager

@@ -6,17 +6,16 @@ import json
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from byzopt.aggregators import rule_from
+from byzopt.aggregators import PRE_AGGREGATORS, RULES, rule_data, rule_from
 from byzopt.errors import InvalidInput, unknown
-from byzopt.experiments.loading import read
-from byzopt.experiments.spec import Spec
-from byzopt.experiments.store import DAMAGE, RESULT, SPEC, found, read_result
-from byzopt.experiments.sweeps.shelf import run_directories
+from byzopt.experiments.plain_spec import PlainSpec
+from byzopt.experiments.reading import Damaged, finished, run_directories, unfinished
 from byzopt.experiments.trial import Outcome
 
 Row = dict[str, Any]
@@ -50,21 +49,16 @@ def rows(store: str | Path, records: bool = False) -> Rows:
     """
     found_rows: list[Row] = []
     damaged: dict[str, str] = {}
-    unfinished = 0
+    left = 0
     for path in run_directories(Path(store)):
-        if unended(path):
-            unfinished += 1
+        if unfinished(path):
+            left += 1
             continue
         try:
             found_rows += list(_of(path, records))
-        except DAMAGE as error:
-            damaged[path.name] = " ".join(str(error).split())
-    return Rows(found_rows, damaged, unfinished)
-
-
-def unended(path: Path) -> bool:
-    """Whether a directory is that of a run on its way, as `byzopt run` leaves it when interrupted."""
-    return not (path / RESULT).exists() and {one.name for one in path.iterdir()} <= {SPEC, "checkpoint.pt"}
+        except Damaged as error:
+            damaged[path.name] = str(error)
+    return Rows(found_rows, damaged, left)
 
 
 def table(
@@ -98,23 +92,28 @@ def as_table(found_rows: Sequence[Row]) -> pa.Table:
     return pa.table({name: _column([row.get(name) for row in found_rows]) for name in names})
 
 
-def settings(spec: Spec) -> Row:
+def settings(spec: PlainSpec) -> Row:
     """A spec's settings by path, components by name."""
     told: Row = {}
     for key, value in spec.data.items():
         if key == "rule":
-            told[key] = rule_text(spec.data[key], spec.f)
+            told[key] = rule_text(value, spec.data["f"])
         elif key != "compare":
             told |= _flat(key, value)
     return told
 
 
-def rule_text(stages: Sequence[Mapping[str, Any]], f: int) -> str:
-    """A rule as people write it: `nnm >> krum(extra=1)`, without what is its default at tolerance f."""
+def rule_text(stages: Sequence[Any], f: int) -> str:
+    """A rule as people write it: `nnm >> krum(extra=1)`, without what is its default at tolerance f.
+
+    A stage that is not known here, because its plugin is not installed, has all of its parameters.
+    """
     return " >> ".join(map(_stage, stages, [f] * len(stages)))
 
 
-def _stage(stage: Mapping[str, Any], f: int) -> str:
+def _stage(stage: Any, f: int) -> str:
+    if not isinstance(stage, Mapping) or not isinstance(stage.get("name"), str):
+        return str(stage)
     usual = _usual(stage["name"], f)
     told = {key: value for key, value in stage.items() if key != "name" and value != usual.get(key, ...)}
     if "rule" in told:
@@ -125,9 +124,8 @@ def _stage(stage: Mapping[str, Any], f: int) -> str:
 
 
 def _usual(name: str, f: int) -> Mapping[str, Any]:
-    from byzopt.aggregators import rule_data
-
-    for spelling in (name, f"{name} >> mean"):
+    known = name in RULES or name in PRE_AGGREGATORS
+    for spelling in ([name], [name, "mean"]) if known else ():
         try:
             return rule_data(rule_from(spelling, f=f))[0]
         except InvalidInput:
@@ -144,16 +142,13 @@ def _of(path: Path, records: bool) -> Iterator[Row]:
             yield own | _figures(outcome.metrics)
 
 
-def runs_in(path: Path) -> Iterator[tuple[Spec, Row, Outcome]]:
-    """A run's directory: spec, settings and outcome of the run, and of its variants. Errors: `DAMAGE`."""
-    result = read_result(path)
-    spec = Spec.of(read(path / SPEC))
-    if spec.id != result["id"]:
-        raise ValueError("its spec is not the one that was run")
-    outcomes = found(path, result)
-    for name, variant in spec.variants().items():
-        outcome = outcomes[name]
-        own: Row = {"run": path.name} | ({"variant": name} if spec.compare else {}) | settings(variant)
+def runs_in(path: Path) -> Iterator[tuple[PlainSpec, Row, Outcome]]:
+    """A run's directory: spec, settings and outcome of the run, and of its variants. Errors: `Damaged`."""
+    found = finished(path)
+    for name, variant in found.spec.variants.items():
+        outcome = found.outcomes[name]
+        own: Row = {"run": path.name} | ({"variant": name} if len(found.outcomes) > 1 else {})
+        own |= settings(variant)
         own |= {"status": str(outcome.status), "message": outcome.message, "rounds_run": outcome.rounds}
         yield variant, own | {"seconds": outcome.seconds}, outcome
 
@@ -187,7 +182,7 @@ def _holds(value: Any, sign: str, wanted: str) -> bool:
         return False
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
-            return _TESTS[sign](float(value), float(wanted))
+            return _TESTS[sign](value, float(wanted))  # a whole number of any size is compared exactly
         except ValueError:
             return sign == "!="
     plain = value if isinstance(value, str) else json.dumps(value)
@@ -198,7 +193,15 @@ def _column(values: list[Any]) -> pa.Array:
     plain = [json.dumps(value) if isinstance(value, (list, dict)) else value for value in values]
     kinds = {type(value) for value in plain if value is not None}
     if kinds <= {int, float} and float in kinds:
-        return pa.array([None if value is None else float(value) for value in plain], pa.float64())
-    if len(kinds) > 1:
+        return pa.array([None if value is None else _float(value) for value in values], pa.float64())
+    beyond = any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in plain)
+    if len(kinds) > 1 or beyond:
         plain = [value if value is None or isinstance(value, str) else json.dumps(value) for value in plain]
     return pa.array(plain)
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return inf if value > 0 else -inf

@@ -13,11 +13,19 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.engines import LoopState, Snapshot, rounds
-from byzopt.errors import Status, TooManyFaults
+from byzopt.errors import Status, TooManyFaults, require
 from byzopt.experiments.ready import Ready, threads_for
 from byzopt.experiments.spec import RISING
 
 Record = dict[str, float]  # one measurement: `t`, then figures by name
+# What a figure may not be called: in tables and summaries of runs something else is called so.
+RESERVED = frozenset(
+    {
+        *("t", "run", "variant", "status", "message", "rounds", "rounds_run", "seconds", "expulsions"),
+        *("task", "rule", "method", "attack", "n", "f", "attackers", "seed", "lr", "eval_every", "stop"),
+        *("placement", "base", "compare"),
+    }
+)
 FAR = 1e8  # an iterate longer than this many times 1 + ‖x^0‖ has diverged
 
 
@@ -153,6 +161,8 @@ class Trial:
         if not (place.x.isfinite().all() and isfinite(figures["loss"])):
             return Status.NONFINITE
         record = {"t": place.t, **figures, **place.report()}
+        wrong = sorted(RESERVED & (record.keys() - {"t"} | figures.keys()))
+        require(not wrong, "A figure", "have a name that is not in use for a run", ", ".join(wrong))
         self.records.append(record)
         self.shown = place.x
         self.on_record(record)

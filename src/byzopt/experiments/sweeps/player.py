@@ -5,14 +5,15 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from time import monotonic
 from typing import Any
 
 from byzopt.engines import Snapshot
-from byzopt.engines.checkpoint import freeze, thaw
-from byzopt.errors import ByzoptError, InvalidInput, Status
+from byzopt.errors import ByzoptError, InvalidInput, Status, require
+from byzopt.experiments.outcomes import frozen, frozen_progress, thawed, thawed_progress
 from byzopt.experiments.ready import Ready
 from byzopt.experiments.running import prepared
 from byzopt.experiments.sweeps.batches import Batch
@@ -74,20 +75,28 @@ class Player:
 
     def _ready(self) -> tuple[dict[str, Ready], dict[str, Progress]]:
         """Runs that have not ended, built, and where they stand; those that cannot be built have ended."""
-        checkpoint = self.shelf.checkpoint(self.batch.id) or {}
         ready = self._built()
         try:
-            kept = checkpoint.get("running", {})
-            ended = checkpoint.get("ended", {})
-            left = {run: one for run, one in ready.items() if run not in ended}
-            progress = {run: _place(one, kept.get(run)) for run, one in left.items()}
-            self.outcomes |= {run: Outcome(Status(told[0]), *told[1:]) for run, told in ended.items()}
-            self.log |= checkpoint.get("log", {})
+            left, progress = self._restored(ready)
         except InvalidInput as error:
             left, progress = ready, {run: Progress(one.start) for run, one in ready.items()}
             self._note(f"starts again: {_said(error)}", *ready)
         rounds = {where.state.t for where in progress.values()} or {0}
         self._note(f"goes on after round {max(rounds)}, {len(left)} runs together", *left)
+        return left, progress
+
+    def _restored(self, ready: dict[str, Ready]) -> tuple[dict[str, Ready], dict[str, Progress]]:
+        """What the batch's checkpoint says, all of it or none. Errors: `InvalidInput` for damage."""
+        content = self.shelf.checkpoint(self.batch.id) or {"running": {}, "ended": {}, "log": {}}
+        whole = {"running", "ended", "log"} == content.keys()
+        fits = whole and all(isinstance(c, dict) and c.keys() <= self.log.keys() for c in content.values())
+        require(fits, "A batch's checkpoint", "be one of its runs", "something else")
+        ended = {run: thawed(told) for run, told in content["ended"].items()}
+        left = {run: one for run, one in ready.items() if run not in ended}
+        progress = {run: _place(one, content["running"].get(run)) for run, one in left.items()}
+        log = {run: [str(line) for line in lines] for run, lines in content["log"].items()}
+        self.outcomes |= ended
+        self.log |= log
         return left, progress
 
     def _built(self) -> dict[str, Ready]:
@@ -165,15 +174,8 @@ class Player:
 
     def _keep(self, progress: dict[str, Progress]) -> None:
         """Keep a checkpoint. It comes before any run of the batch is stored, and says who is in the batch."""
-        running = {
-            run: (freeze(where.state), where.records, dict(where.report), where.seconds)
-            for run, where in progress.items()
-            if run not in self.outcomes
-        }
-        ended = {
-            run: (str(o.status), o.rounds, o.seconds, o.records, o.message)
-            for run, o in self.outcomes.items()
-        }
+        running = {run: frozen_progress(where) for run, where in progress.items() if run not in self.outcomes}
+        ended = {run: frozen(replace(outcome, x=None)) for run, outcome in self.outcomes.items()}
         self.shelf.keep(self.batch.id, {"running": running, "ended": ended, "log": self.log})
         self.kept = monotonic()
 
@@ -209,4 +211,4 @@ def _place(ready: Ready, kept: Any) -> Progress:
         return Progress(ready.start)
     if not isinstance(ready.first, Snapshot):
         raise InvalidInput("A checkpoint should be of a run whose first round works. Found none.")
-    return Progress(thaw(kept[0], ready.first.state), *kept[1:])
+    return thawed_progress(kept, ready.first.state, ready.plan.rounds)

@@ -21,14 +21,13 @@ from typing import Any, Literal, NamedTuple
 
 from byzopt.engines.checkpoint import load, save
 from byzopt.errors import InvalidInput, Status
-from byzopt.experiments.loading import load as load_spec
-from byzopt.experiments.spec import MAIN, Spec
-from byzopt.experiments.store import DAMAGE, RESULT, SPEC, contents, found, read_result
+from byzopt.experiments.plain_spec import MAIN
+from byzopt.experiments.reading import LOG, SPEC, Damaged, finished
+from byzopt.experiments.spec import Spec
+from byzopt.experiments.store import contents
 from byzopt.experiments.toml import dumps
 from byzopt.experiments.trial import Outcome
-from byzopt.files import new_directory, write_atomically
-
-LOG = "log.txt"
+from byzopt.files import clear_leftovers, new_directory, write_atomically
 
 
 class Unwritable(InvalidInput):
@@ -62,23 +61,21 @@ class Shelf:
     def look(self, run: str) -> Stored:
         """What is stored of a run; every checksum is verified."""
         path = self.root / run
-        if not path.exists():
-            return Stored("missing")
         try:
-            result = read_result(path)
-            if load_spec(path / SPEC).id != result["id"] or result["run"] != run:
-                raise ValueError("it is of another spec")
-            told = result["variants"][MAIN]
-            status = Status(told["status"])
-            kind: Literal["failed", "whole"] = "failed" if status is Status.ERROR else "whole"
-            return Stored(kind, told["message"], status, tuple(result["batch"]))
-        except DAMAGE as error:
-            return Stored("damaged", " ".join(str(error).split()))
+            if not path.exists():
+                return Stored("missing")
+            found = finished(path)
+        except (Damaged, OSError) as error:
+            return Stored("damaged", str(error))
+        if found.run != run:
+            return Stored("damaged", "it is another run")
+        ended = found.outcomes[MAIN]
+        kind: Literal["failed", "whole"] = "failed" if ended.status is Status.ERROR else "whole"
+        return Stored(kind, ended.message, ended.status, found.batch)
 
     def outcome(self, run: str) -> Outcome:
-        """How a stored run ended."""
-        path = self.root / run
-        return found(path, read_result(path))[MAIN]
+        """How a stored run ended. Errors: `Damaged`."""
+        return finished(self.root / run).outcomes[MAIN]
 
     def put(self, run: str, spec: Spec, outcome: Outcome, log: Sequence[str], batch: Sequence[str]) -> None:
         """Store a run that ended; its claim is the caller's. What lay there, damaged, gives way."""
@@ -115,16 +112,13 @@ class Shelf:
         with writing(self.root):
             path = self._checkpoint(batch)
             path.parent.mkdir(parents=True, exist_ok=True)
-            for old in path.parent.glob(f".{path.name}.*"):
-                old.unlink()
+            clear_leftovers(path.parent, path.name)
             save(path, checkpoint)
 
     def checkpoint(self, batch: str) -> dict[str, Any] | None:
-        """A batch's checkpoint, if there is a whole one."""
-        try:
-            return load(self._checkpoint(batch))
-        except (InvalidInput, OSError):
-            return None
+        """A batch's checkpoint, if there is one. Errors: `InvalidInput` for damage."""
+        path = self._checkpoint(batch)
+        return load(path) if path.exists() else None
 
     def forget(self, batch: str) -> None:
         """Remove a batch's checkpoint, which has served."""
@@ -146,14 +140,6 @@ class Shelf:
 
     def _checkpoint(self, batch: str) -> Path:
         return self.root / "batches" / f"{batch}.pt"
-
-
-def run_directories(root: Path) -> list[Path]:
-    """The directories of runs in a store, or among those that `byzopt run` made."""
-    if not root.is_dir():
-        raise InvalidInput(f"A store should be a directory of runs. Found no directory {str(root)!r}.")
-    places = [path for path in sorted(root.iterdir()) if not path.name.startswith(".") and path.is_dir()]
-    return [path for path in places if (path / RESULT).exists() or (path / SPEC).exists()]
 
 
 @contextmanager

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from byzopt.errors import require
-from byzopt.experiments import Outcome
+from byzopt.errors import ByzoptError, require
+from byzopt.experiments import Outcome, Spec
 from byzopt.experiments.estimates import Tell, silent
-from byzopt.experiments.store import DAMAGE
-from byzopt.experiments.sweeps.shelf import run_directories
-from byzopt.experiments.table import runs_in, unended
+from byzopt.experiments.reading import Damaged, run_directories, unfinished
+from byzopt.experiments.table import runs_in
 from byzopt.reports.study.bounded import bounding
 
 COMPONENTS = ("task.partition", "task", "method", "attack")  # the first that fits a setting's path takes it
@@ -35,11 +34,12 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """All cases of a store, and what is wrong with the rest of it."""
+    """All cases of a store, what is wrong with the rest, and why runs lack a bound that was asked for."""
 
     cases: tuple[Case, ...]
     damaged: Mapping[str, str]
     unfinished: int
+    unbounded: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def varied(self) -> list[str]:
@@ -64,23 +64,31 @@ class Study:
 
 def load(store: Path, bounds: bool = False, tell: Tell = silent) -> Study:
     """A store's finished runs, with `bounds` of theory in records. Errors: `InvalidInput` for none."""
-    added = bounding(tell) if bounds else lambda _, outcome: outcome
+    added = bounding(tell)
+    unbounded: dict[str, str] = {}
     found: list[tuple[dict[str, Any], Outcome]] = []
-    damaged, unfinished = {}, 0
+    damaged, left = {}, 0
     for path in run_directories(store):
-        if unended(path):
-            unfinished += 1
+        if unfinished(path):
+            left += 1
             continue
         try:
-            found += [(row, added(spec, outcome)) for spec, row, outcome in runs_in(path)]
-        except DAMAGE as error:
-            damaged[path.name] = " ".join(str(error).split())
+            runs = list(runs_in(path))
+        except Damaged as error:
+            damaged[path.name] = str(error)
+            continue
+        for spec, row, outcome in runs:
+            try:
+                found.append((row, added(Spec.of(spec.data), outcome) if bounds else outcome))
+            except ByzoptError as error:  # its plugin or its data are not here
+                unbounded[path.name] = str(error)
+                found.append((row, outcome))
     require(bool(found), f"Store {store}", "hold a finished run", "none", "Run `byzopt sweep` first.")
     told = _labelled([row for row, _ in found])
     cases = [
         Case(labels, int(row["seed"]), outcome) for labels, (row, outcome) in zip(told, found, strict=True)
     ]
-    return Study(tuple(cases), damaged, unfinished)
+    return Study(tuple(cases), damaged, left, unbounded)
 
 
 def split(cases: Iterable[Case], axes: Sequence[str]) -> dict[tuple[str, ...], list[Case]]:

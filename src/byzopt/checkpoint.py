@@ -1,0 +1,66 @@
+"""Checkpoints: plain nested data in a file that is written at once and read with its checksum.
+
+A state's structure (which named tuple stands where, each tensor's shape and dtype) is not in the file: it is
+that of a template, the state after round 1 of the same run (`states.thaw`).
+"""
+
+from __future__ import annotations
+
+import io
+from hashlib import sha256
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from byzopt.errors import InvalidInput
+from byzopt.files import write_atomically
+
+_MAGIC = b"byzopt checkpoint 1\n"
+_DIGEST = 32
+# What torch raises for a pickle of more than plain data, none of which it runs, and for what is no archive.
+_REFUSED = (
+    UnpicklingError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+)
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` (plain data and tensors) to `path`, at once or not at all."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    body = buffer.getbuffer()
+    write_atomically(path, _MAGIC, sha256(body).digest(), body)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What `save` wrote; only plain data and tensors are ever loaded. Errors: `InvalidInput`, which names the
+    file, for damage and for anything else in it."""
+    try:
+        with path.open("rb") as file:
+            magic, told, body = file.read(len(_MAGIC)), file.read(_DIGEST), file.read()
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error)) from None
+    if magic != _MAGIC or sha256(body).digest() != told:
+        raise _unusable(path, "damage: its checksum is wrong")
+    try:
+        content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except _REFUSED as error:
+        raise _unusable(path, f"{type(error).__name__}, as if somebody else wrote it") from None
+    if not isinstance(content, dict):
+        raise _unusable(path, f"a {type(content).__name__}")
+    return content
+
+
+def _unusable(path: Path, found: str) -> InvalidInput:
+    return InvalidInput(
+        f"Checkpoint {path} should be as byzopt wrote it. Found {found}. "
+        "Remove the file to start the run again."
+    )
