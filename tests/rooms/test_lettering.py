@@ -15,9 +15,9 @@ from byzopt.experiments.store import Store
 from byzopt.reports import curves as of_a_run
 from byzopt.reports import lettering
 from byzopt.reports.curves import COLOURS
-from byzopt.reports.lettering import distinct, letters, visible
+from byzopt.reports.lettering import distinct, letters
 from byzopt.reports.study.cases import Case
-from byzopt.reports.study.chart import Chart, slug, with_own_names
+from byzopt.reports.study.chart import Chart, own_names, slug
 from byzopt.reports.study.figures_of import LOSS
 from byzopt.reports.study.heat import heat
 from byzopt.reports.study.lines import curves
@@ -43,7 +43,7 @@ def test_a_name_is_drawn_to_the_letter(name):
 
 
 def test_what_cannot_be_seen_is_spelt():
-    assert visible("a\u202eb\u200bc\x9b\u2028\u00a0\ud800é") == "a\\u202eb\\u200bc\\x9b\\u2028\\xa0\\ud800é"
+    assert letters("a\u202eb\u200bc\x9b\u2028\ud800é") == "a\\u202eb\\u200bc\\x9b\\u2028\\ud800é"
     assert letters("  x") == '"  x"'
     assert letters("") == '""'
 
@@ -135,7 +135,7 @@ def test_a_users_own_settings_do_not_reach_figures(monkeypatch, tmp_path):
 
 def test_files_of_charts_have_names_of_their_own():
     names = [slug(text) for text in ("1e-16", "1e+16", "μ", "ν", "A", "a", "long " * 100)]
-    found = [one.name for one in with_own_names(Chart(name, "", "", None, ()) for name in names)]
+    found = own_names(names)
     assert len({name.lower() for name in found}) == len(found)
     assert max(map(len, found)) <= 130
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
+import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,10 +16,12 @@ import pytest
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments import Outcome, Spec
 from byzopt.experiments.sweeps import Shelf, Sweep, Tune, run_sweep
-from byzopt.reports.study import make
-from byzopt.reports.study.cases import load, ordered
+from byzopt.reports.study import captions, latex, make
+from byzopt.reports.study.cases import Case, Setting, load, ordered
+from byzopt.reports.study.sheet import Sheet
 
 SPEC = {"task": "digits", "rounds": 10, "lr": 0.1, "eval_every": 5}
+MEAN = "Test accuracy (%), mean"
 LOST = Outcome(Status.NO_MAJORITY, 0, 0.1, ({"t": 0, "loss": 2.0, "accuracy": 0.1},), "too many")
 
 
@@ -57,34 +62,33 @@ def store(tmp_path):
 def test_a_map_holds_means_over_seeds_and_no_mean_where_a_run_failed(store, tmp_path):
     make(store).save(tmp_path / "out", html=False)
     cells = {(row["attack"], row["rule"]): row for row in read(tmp_path / "out" / "attack-by-rule.csv")}
-    assert float(cells["none", "mean"]["mean"]) == pytest.approx(85)
-    assert float(cells["alie", "rfa"]["mean"]) == pytest.approx(55)
-    assert (cells["alie", "mean"]["mean"], cells["alie", "mean"]["failed"]) == ("", "1")
+    assert float(cells["none", "mean"][MEAN]) == pytest.approx(85)
+    assert float(cells["none", "mean"]["Test accuracy (%), sd"]) == pytest.approx(50**0.5)
+    assert float(cells["alie", "rfa"][MEAN]) == pytest.approx(55)
+    lost = cells["alie", "mean"]
+    assert (lost[MEAN], lost["Test accuracy (%), count"], lost["runs that failed"]) == ("", "1", "1")
 
 
 def test_the_worst_case_ranks_by_the_worst_attack_and_failure_is_last(store, tmp_path):
     make(store).save(tmp_path / "out", html=False)
     first, second = read(tmp_path / "out" / "worst-case.csv")
-    assert (first["rule"], first["worst attack"], first["Test accuracy (%), mean"]) == (
-        "rfa",
-        "alie",
-        "55.0 %",
-    )
-    assert first["over its seeds"] == "50.0 % to 60.0 %"
-    assert (second["rule"], second["Test accuracy (%), mean"]) == ("mean", "failed")
-    assert second["runs that failed"] == "1 of 4"
+    assert (first["rule"], first["worst attack"], float(first[MEAN])) == ("rfa", "alie", 55.0)
+    assert [float(first[f"Test accuracy (%), {end}"]) for end in ("least", "largest")] == [50.0, 60.0]
+    assert (second["rule"], second["worst attack"], second[MEAN]) == ("mean", "alie", "")
+    assert (second["runs that failed"], second["runs"]) == ("1", "4")
 
 
 def test_the_cost_of_a_target_is_that_of_the_first_record_that_reaches_it(store, tmp_path):
     make(store, ("accuracy", 0.55)).save(tmp_path / "out", html=False)
     rows = {(row["rule"], row["attack"]): row for row in read(tmp_path / "out" / "to-target.csv")}
-    assert rows["mean", "alie"]["seeds that reach it"] == "0 of 2"
+    assert (rows["mean", "alie"]["seeds that reach it"], rows["mean", "alie"]["rounds, median"]) == ("0", "")
     found = rows["rfa", "alie"]
-    assert (found["seeds that reach it"], found["rounds"], found["bits / worker"]) == ("1 of 2", "10", "100")
-    assert found["≈ s"] == "2"
+    assert (found["seeds that reach it"], found["seeds"]) == ("1", "2")
+    assert [float(found[f"rounds, {of}"]) for of in ("median", "least", "largest")] == [10.0] * 3
+    assert (float(found["bits / worker, median"]), float(found["≈ s, median"])) == (100.0, 2.0)
     make(store, ("loss", 1.6)).save(tmp_path / "other", html=False)
     rows = {(row["rule"], row["attack"]): row for row in read(tmp_path / "other" / "to-target.csv")}
-    assert rows["rfa", "none"]["rounds"] == "5"
+    assert float(rows["rfa", "none"]["rounds, median"]) == 5
 
 
 def test_the_target_by_default_is_nine_tenths_of_the_way(store):
@@ -102,7 +106,7 @@ def test_curves_hold_every_record_of_every_seed(store, tmp_path):
     rows = read(tmp_path / "out" / "accuracy-attack-none.csv")
     assert len(rows) == 2 * 2 * 3
     assert {(row["series"], row["seed"], row["t"]) for row in rows} >= {("mean", "1", "10")}
-    for kind in ("png", "svg"):
+    for kind in ("png", "svg", "pdf"):
         assert (tmp_path / "out" / f"accuracy-attack-none.{kind}").stat().st_size > 1000
 
 
@@ -121,7 +125,7 @@ def test_tolerance_by_heterogeneity_is_of_the_worst_attack(tmp_path):
     )
     make(store).save(tmp_path / "out", html=False)
     cells = read(tmp_path / "out" / "f-by-heterogeneity.csv")
-    assert {(row["f"], row["split of the data"]): float(row["mean"]) for row in cells} == {
+    assert {(row["f"], row["split of the data"]): float(row[MEAN]) for row in cells} == {
         ("1", "dirichlet(alpha=0.1)"): pytest.approx(49),
         ("1", "dirichlet(alpha=10)"): pytest.approx(49),
         ("2", "dirichlet(alpha=0.1)"): pytest.approx(48),
@@ -135,7 +139,8 @@ def test_bounds_stand_beside_measurements(tmp_path):
     report = make(filled(tmp_path, kept, broken))
     (sheet,) = [sheet for sheet in report.sheets if sheet.name == "bounds"]
     assert [row[-1] for row in sheet.rows] == ["holds", "EXCEEDED"]
-    assert sheet.rows[0][-4:-1] == ("1.1", "2", "0.55")
+    assert sheet.rows[0][-4:-1] == pytest.approx((1.1, 2, 0.55))
+    assert sheet.texts[0][-4:-1] == ("1.1", "2", "0.55")
 
 
 def test_labels_show_what_varies_under_a_name_and_nothing_else(tmp_path):
@@ -155,6 +160,100 @@ def test_labels_are_ordered_as_people_count():
         "a",
         "b",
     ]
+
+
+def test_final_values_have_mean_spread_and_count_of_every_figure_in_numbers(store, tmp_path):
+    make(store).save(tmp_path / "out", html=False)
+    rows = {(row["rule"], row["attack"]): row for row in read(tmp_path / "out" / "final-values.csv")}
+    assert len(rows) == 4
+    found = rows["mean", "none"]
+    assert [float(found[f"Test accuracy (%), {of}"]) for of in ("mean", "sd", "count")] == pytest.approx(
+        [85, 50**0.5, 2]
+    )
+    assert [float(found[f"Loss, {of}"]) for of in ("mean", "sd", "count")] == pytest.approx(
+        [1.15, 0.005**0.5, 2]
+    )
+    lost = rows["mean", "alie"]
+    assert (lost[MEAN], lost["Test accuracy (%), sd"], lost["runs that failed"], lost["runs"]) == (
+        "",
+        "",
+        "1",
+        "2",
+    )
+
+
+def test_every_share_is_in_percent_and_every_column_says_so(store, tmp_path):
+    make(store, ("accuracy", 0.55)).save(tmp_path / "out", html=False)
+    for path in (tmp_path / "out").glob("*.csv"):
+        for row in read(path):
+            for name, value in row.items():
+                if "accuracy" in name.lower():
+                    assert "(%)" in name
+                    assert value == "" or name.endswith(("count", "sd")) or float(value) >= 10
+
+
+def test_captions_say_how_many_workers_which_seeds_and_what_the_band_is(store, tmp_path):
+    report = make(store)
+    about = "n = 20 workers, f = 3 tolerated, 3 attackers; seeds 0 and 1."
+    for chart in report.curves:
+        assert "Bands: from the smallest to the largest value of any seed." in chart.caption
+    for one in (*report.curves, *report.maps, *report.sheets):
+        assert about in one.caption
+        assert latex.escaped(one.caption) in one.latex
+    report.save(tmp_path / "out", html=True)
+    captions = re.findall("<figcaption>(.*?)</figcaption>", (tmp_path / "out" / "index.html").read_text())
+    assert len(captions) == len(report.curves) + len(report.maps)
+    assert all(about in text for text in captions)
+
+
+def test_captions_name_few_numbers_and_count_many():
+    assert captions.listed([3, 1, 1]) == "1 and 3"
+    assert captions.listed(range(30)) == "0 to 29"
+    assert captions.listed(range(0, 60, 2)) == "0 to 58 (30 of them)"
+    lone = Case({}, 7, LOST, Setting(10, 2, 0))
+    assert captions.about([lone]) == "n = 10 workers, f = 2 tolerated, no attackers; seed 7."
+    assert captions.about([Case({}, 7, LOST)]) == "seed 7."
+
+
+def test_drawings_are_vectors_with_their_fonts_in_them(store, tmp_path):
+    make(store).save(tmp_path / "out", html=False)
+    raw = (tmp_path / "out" / "attack-by-rule.pdf").read_bytes()
+    assert raw.startswith(b"%PDF")
+    assert b"/FontFile2" in raw
+    assert b"/Type3" not in raw
+    assert b"/Subtype /Image" not in raw
+    assert "<image" not in (tmp_path / "out" / "attack-by-rule.svg").read_text()
+
+
+NASTY = ["\\end{document}", "a_b & 50 % #1 ~ ^ {x", "[1] *", "$\\frac$", "é ł 中 ‖∇f‖ \n", "--- << >> `\"'"]
+
+
+def test_latex_says_every_name_to_the_letter():
+    assert latex.escaped("a_b & 5 %") == r"a\_b \& 5 \%"
+    assert latex.escaped("é中") == r"\'{e}\textbackslash{}u4e2d"
+    assert latex.number("-1.5e-07") == r"$-1.5 \times 10^{-7}$"
+    assert latex.number("12,345") == "$12{,}345$"
+    assert latex.number("85.0 ± 7.1") == r"$85.0 \pm 7.1$"
+    for name in NASTY:
+        plain = re.sub(r"\\.", "", latex.escaped(name))
+        assert plain.isascii()
+        assert not set(plain) & set("$&#%_^~<>|`")
+        assert plain.count("{") == plain.count("}")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX")
+def test_latex_compiles(store, tmp_path):
+    out = tmp_path / "out"
+    report = make(store)
+    sheet = Sheet("hard", NASTY[0], "".join(NASTY), tuple(NASTY), [tuple(NASTY)] * 60)
+    sheets = (*report.sheets, sheet, sheet._replace(name="short", rows=[(1.0, None, *NASTY[:4])]))
+    replace(report, sheets=sheets).save(out, html=False)
+    needs = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
+    files = "".join(rf"\input{{{path.stem}}}\clearpage " for path in sorted(out.glob("*.tex")))
+    (out / "all.tex").write_text(rf"{needs}{files}\end{{document}}")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
+    told = subprocess.run(command, cwd=out, capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout[-2000:]
 
 
 class Page(HTMLParser):
@@ -192,6 +291,8 @@ def test_the_page_needs_nothing_else_and_is_made_for_phones(store, tmp_path):
     assert len(set(page.ids)) == len(page.ids)
     assert "<script" not in text
     assert 'name="viewport"' in text
+    assert text.count('class="bar"') == 1  # the map's colours, which do not scroll with it
+    assert text.count('class="scroll" tabindex="0"') == text.count('class="scroll"') >= 5
     assert text.count("<svg") == 1 + 2 + 2  # a map; accuracy and loss, an attack each
     assert "too many" in text  # the reason of the run that failed
     for target in re.findall(r'xlink:href="#([^"]+)"', text):
@@ -227,7 +328,8 @@ def test_a_store_without_runs_is_refused(tmp_path):
 def test_the_numbers_behind_a_chart_are_at_full_precision(tmp_path):
     store = filled(tmp_path / "st", ({"rule": "mean"}, ended(0.1, 1 / 3, 2 / 3)))
     make(store).save(tmp_path / "out", html=False)
-    assert [float(row["accuracy"]) for row in read(tmp_path / "out" / "accuracy.csv")] == [0.1, 1 / 3, 2 / 3]
+    shown = [float(row["Test accuracy (%)"]) for row in read(tmp_path / "out" / "accuracy.csv")]
+    assert shown == [10.0, pytest.approx(100 / 3, rel=1e-14), pytest.approx(200 / 3, rel=1e-14)]
     assert (
         json.loads((store / f"{0:016x}" / "result.json").read_text())["variants"]["main"]["accuracy"] == 2 / 3
     )
@@ -243,7 +345,7 @@ def test_what_a_sweep_chose_is_a_table(tmp_path):
     for cell in swept.tuned["cells"]:
         row = rows[cell["cell"]["rule"]]
         assert float(row["lr"]) == cell["chosen"]["lr"]
-        assert float(row["loss"]) == pytest.approx(cell["score"], rel=1e-3)
+        assert float(row["Loss"]) == cell["score"]
     assert "Tuned settings" in (tmp_path / "out" / "index.html").read_text()
 
 

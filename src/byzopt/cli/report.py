@@ -18,7 +18,7 @@ def command(
     ] = None,
     bound: Annotated[bool, typer.Option("--bound", help="With what theory promises of each run.")] = False,
 ) -> int:
-    """Draw curves, heat maps and tables of a store's runs, each as PNG, SVG and CSV."""
+    """Draw curves, heat maps and tables of a store's runs, each as PNG, SVG, PDF, CSV and LaTeX."""
     from byzopt.cli.progress import Steps
     from byzopt.reports.study import make
 
@@ -52,16 +52,17 @@ def _print(sheets: object) -> None:
     from rich.table import Table
 
     from byzopt.cli import terminal
-    from byzopt.reports.study.sheets import Sheet
+    from byzopt.reports.study.sheet import Sheet
 
     assert isinstance(sheets, tuple)
     console = terminal.console(width=160)
     for sheet in sheets:
         assert isinstance(sheet, Sheet)
         table = Table(title=sheet.title, title_justify="left", title_style="bold", box=None)
-        for cell in sheet.head:
-            table.add_column(cell, overflow="fold")
-        for row in sheet.rows:
+        head, rows, numeric = sheet.joined
+        for cell, number in zip(head, numeric, strict=True):
+            table.add_column(cell, overflow="fold", justify="right" if number else "left")
+        for row in rows:
             table.add_row(*row)
         console.print(table)
         console.print(sheet.caption, style="dim")

@@ -14,6 +14,8 @@ from textwrap import wrap
 from typing import Any, ParamSpec, TypeVar
 from unicodedata import bidirectional
 
+from byzopt.escaping import visible
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -42,19 +44,13 @@ def inked(draw: Callable[P, T]) -> Callable[P, T]:
     return drawn
 
 
-def visible(text: str) -> str:
-    r"""The text with everything that is no letter to see (line ends, controls, direction overrides) spelt as
-    Python does, `\n` or `\u202e`."""
-    return "".join(one if one.isprintable() else _spelt(one) for one in text)
-
-
 def letters(text: str, width: int | None = None, most: int = MOST) -> str:
     r"""A text as matplotlib draws it to the letter, in lines of at most `width` letters.
 
     An empty one becomes `""`; spaces at an end are shown by quotation marks. What the font has no glyph for,
     or what this matplotlib cannot lay out, is spelt as in `visible`. Beyond `most` letters the middle goes.
     """
-    shown = "".join(one if _has(one) else _spelt(one) for one in visible(text))
+    shown = "".join(one if _has(one) else _spelt(one) for one in visible(text, ""))
     shown = shown if shown and shown == shown.strip() else f'"{shown}"'
     if len(shown) > most:
         shown = f"{shown[: most // 2]} … {shown[-most // 2 :]}"

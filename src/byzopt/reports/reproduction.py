@@ -9,14 +9,15 @@ from typing import Any
 
 from byzopt.experiments.environment import environment
 from byzopt.experiments.fits import Fitted
-from byzopt.experiments.reproduce import Account
+from byzopt.experiments.reproduce import Account, Found
 from byzopt.experiments.reproduction import Cell, Fit, Part
 from byzopt.experiments.verdict import Line
 from byzopt.files import write_atomically
 from byzopt.reports.reproduction_page import markdown, tag, titled
-from byzopt.reports.study.cases import Case
-from byzopt.reports.study.chart import Chart, slug, with_own_names
-from byzopt.reports.study.figures_of import GAP, KNOWN, Figure
+from byzopt.reports.study.captions import about
+from byzopt.reports.study.cases import Case, Setting
+from byzopt.reports.study.chart import Chart, own_names, slug
+from byzopt.reports.study.figures_of import Figure, figure_of
 from byzopt.reports.study.heat import heat
 from byzopt.reports.study.lines import curves
 from byzopt.reports.study.sizes import sizes
@@ -35,7 +36,9 @@ def charts(account: Account) -> list[Chart]:
         found += [
             chart for key in part.show for to in part.against for chart in _curves(account, part, key, to)
         ]
-    return with_own_names(chart for chart in found if chart is not None)
+    made = [chart for chart in found if chart is not None]
+    names = own_names(chart.name for chart in made)
+    return [chart._replace(name=name) for chart, name in zip(made, names, strict=True)]
 
 
 def results(account: Account) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def results(account: Account) -> dict[str, Any]:
 
 
 def save(account: Account, out: Path) -> list[Path]:
-    """Write the page, its numbers, and every chart as PNG, SVG and CSV."""
+    """Write the page, its numbers, and every chart as PNG, SVG, PDF, CSV and LaTeX."""
     out.mkdir(parents=True, exist_ok=True)
     drawn = charts(account)
     made = [path for chart in drawn for path in chart.save(out)]
@@ -61,8 +64,7 @@ def save(account: Account, out: Path) -> list[Path]:
 
 
 def _curves(account: Account, part: Part, key: str, against: str) -> list[Chart | None]:
-    plain = Figure(key, key.replace("_", " ").capitalize())
-    figure = next((one for one in (*KNOWN, GAP) if one.key == key), plain)
+    figure = figure_of(key)
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in part.cells:
         groups.setdefault(cell.at[:-1], []).append(cell)
@@ -98,6 +100,7 @@ def _sizes(account: Account, part: Part, fit: Fit) -> list[Chart | None]:
             series,
             level,
             least,
+            about(case for cell in part.cells for case in _cases(account, part, cell)),
         )
         for apart, series in groups.items()
     ]
@@ -112,7 +115,11 @@ def _map(account: Account, part: Part) -> Chart | None:
 
 def _cases(account: Account, part: Part, cell: Cell) -> list[Case]:
     labels = dict(zip(part.axes, cell.at, strict=True))
-    return [Case(labels, one.seed, one.outcome) for one in account.of(part, cell)]
+    return [Case(labels, one.seed, one.outcome, _setting(one)) for one in account.of(part, cell)]
+
+
+def _setting(one: Found) -> Setting:
+    return Setting(one.spec.n, one.spec.f, len(one.spec.cohort.byzantine))
 
 
 def _fit(one: Fitted) -> dict[str, Any]:

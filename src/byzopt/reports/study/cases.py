@@ -24,12 +24,27 @@ SERIES = ("rule", "method", "variant")  # what tells lines and columns apart
 Labels = Mapping[str, str]
 
 
+class Setting(NamedTuple):
+    """How many workers there are, are tolerated to be Byzantine, and are."""
+
+    n: int
+    f: int
+    attackers: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Setting:
+        """From a run's settings, where attackers are a number or a list."""
+        hostile = row["attackers"]
+        return cls(row["n"], row["f"], len(hostile) if isinstance(hostile, list) else hostile)
+
+
 class Case(NamedTuple):
     """One run: its label on every axis, its seed, how it ended."""
 
     labels: Labels
     seed: int
     outcome: Outcome
+    setting: Setting | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +101,8 @@ def load(store: Path, bounds: bool = False, tell: Tell = silent) -> Study:
     require(bool(found), f"Store {store}", "hold a finished run", "none", "Run `byzopt sweep` first.")
     told = _labelled([row for row, _ in found])
     cases = [
-        Case(labels, int(row["seed"]), outcome) for labels, (row, outcome) in zip(told, found, strict=True)
+        Case(labels, int(row["seed"]), outcome, Setting.of(row))
+        for labels, (row, outcome) in zip(told, found, strict=True)
     ]
     return Study(tuple(cases), damaged, left, unbounded)
 

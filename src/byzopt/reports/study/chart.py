@@ -1,4 +1,4 @@
-"""A chart: a drawing with the numbers behind it, as PNG, SVG and CSV."""
+"""A chart: a drawing with the numbers behind it, as PNG, SVG, PDF, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -7,21 +7,62 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from byzopt.escaping import csv_text
+from byzopt.escaping import csv_text, visible
 from byzopt.files import write_atomically
-from byzopt.reports.lettering import inked, visible
+from byzopt.reports.lettering import inked
+from byzopt.reports.study import latex
+
+PHONE = 350  # pixels that a phone of 390 has for a chart or a table
+
+
+class Bar(NamedTuple):
+    """A map's colours from the least value to the largest, with the texts at both ends and between."""
+
+    label: str
+    colours: Sequence[str]
+    ticks: Sequence[str]
+
+
+class Grid(NamedTuple):
+    """A map's cells for people: what goes down and across, the columns' names, each row behind its own."""
+
+    names: tuple[str, str]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    @property
+    def tall(self) -> list[tuple[str, ...]]:
+        """Head and rows, turned where there are more columns than rows."""
+        down, across = self.names
+        lines = [(f"{down} / {across}", *self.columns), *map(tuple, self.rows)]
+        if len(self.columns) <= len(self.rows):
+            return lines
+        head, *rest = zip(*lines, strict=True)
+        return [(f"{across} / {down}", *head[1:]), *rest]
 
 
 class Chart(NamedTuple):
-    """A drawing, what it shows in words, and the rows of its CSV file."""
+    """A drawing, what it shows in words, the rows of its CSV file; for a map, its colours and its cells."""
 
     name: str
     title: str
     caption: str
     figure: Any
     rows: Sequence[Mapping[str, Any]]
+    bar: Bar | None = None
+    grid: Grid | None = None
+
+    @property
+    def latex(self) -> str:
+        """A figure with its caption, which includes the PDF file; behind it the cells of a map as a table."""
+        about = latex.escaped(f"{self.title}. {self.caption}")
+        text = latex.figure(self.name, about)
+        if self.grid is None:
+            return text
+        head, *rows = [[latex.number(cell) for cell in row] for row in self.grid.tall]
+        return text + "\n" + latex.table(self.name, about, head, rows, "l" + "r" * (len(head) - 1))
 
     @property
     def svg(self) -> str:
@@ -31,8 +72,13 @@ class Chart(NamedTuple):
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
         mark = re.sub(r"[^\w-]", lambda found: f"_{ord(found[0]):x}_", self.name)
         text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{mark}-", text)
-        label = visible(self.title).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+        label = visible(self.title, "").replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
         return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+    @property
+    def wide(self) -> bool:
+        """Whether a phone is too narrow for it."""
+        return bool(self.figure.get_size_inches()[0] * 96 > PHONE)
 
     @property
     def csv(self) -> str:
@@ -40,9 +86,10 @@ class Chart(NamedTuple):
         return as_csv(self.rows)
 
     def save(self, folder: Path) -> list[Path]:
-        """Write the three files."""
+        """Write the drawing as PNG, SVG and PDF, its numbers as CSV, its caption in a LaTeX figure."""
         folder.mkdir(parents=True, exist_ok=True)
-        made = {"png": self._bytes("png"), "svg": self._bytes("svg"), "csv": self.csv.encode()}
+        made = {kind: self._bytes(kind) for kind in ("png", "svg", "pdf")}
+        made |= {"csv": self.csv.encode(), "tex": self.latex.encode()}
         for kind, content in made.items():
             write_atomically(folder / f"{self.name}.{kind}", content)
         return [folder / f"{self.name}.{kind}" for kind in made]
@@ -50,8 +97,14 @@ class Chart(NamedTuple):
     @inked
     def _bytes(self, kind: str) -> bytes:
         buffer = io.BytesIO()
-        more = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 150}
-        self.figure.savefig(buffer, format=kind, **more)
+        title, caption = visible(self.title, ""), visible(self.caption, "")
+        # No dates, so that the same runs give the same files.
+        about: dict[str, dict[str, Any]] = {
+            "png": {"Title": title, "Description": caption},
+            "svg": {"Date": None, "Title": title, "Description": caption},
+            "pdf": {"CreationDate": None, "Title": title, "Subject": caption},
+        }
+        self.figure.savefig(buffer, format=kind, metadata=about[kind], dpi=150)
         return buffer.getvalue()
 
 
@@ -72,22 +125,21 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return csv_text([names, *([row.get(name) for name in names] for row in rows)])
 
 
-N = TypeVar("N", bound=NamedTuple)
 MOST = 120  # letters of a file's name, of the 255 that file systems take
 
 
-def with_own_names(made: Iterable[N]) -> list[N]:
-    """Charts or tables, each with a name that no other has in any letter case and that a file can have."""
-    found: dict[str, N] = {}
-    for one in made:
-        name: str = one.name  # type: ignore[attr-defined]
+def own_names(names: Iterable[str]) -> list[str]:
+    """Names that files can have, each another than all before in any letter case."""
+    found: dict[str, str] = {}
+    for whole in names:
+        name = whole
         if len(name) > MOST:
             name = f"{name[: MOST - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
         first, again = name, 1
         while name.lower() in found:
             again += 1
             name = f"{first}-{again}"
-        found[name.lower()] = one._replace(name=name)
+        found[name.lower()] = name
     return list(found.values())
 
 

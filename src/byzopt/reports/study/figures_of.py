@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 from byzopt.experiments.spec import RISING
@@ -19,6 +19,20 @@ class Figure(NamedTuple):
     scale: float = 1.0
 
     @property
+    def columns(self) -> tuple[str, str, str]:
+        """The names of a table's columns of mean, spread and count."""
+        return f"{self.label}, mean", f"{self.label}, sd", f"{self.label}, count"
+
+    @property
+    def digits(self) -> str:
+        """How people write it; empty for four digits."""
+        return ".1f" if self.scale == 100 else ""
+
+    def unit(self, value: float) -> float:
+        """A value in records in the figure's unit, without the last digits that the factor blurs."""
+        return value if self.scale == 1 else float(f"{self.scale * value:.15g}")
+
+    @property
     def rises(self) -> bool:
         """Whether larger is better."""
         return self.key.removeprefix("validation_") in RISING
@@ -27,17 +41,30 @@ class Figure(NamedTuple):
         """A case's last value in the figure's unit; None where the run failed or has none."""
         value = case.outcome.metrics.get(self.key)
         failed = case.outcome.status.failed or value is None or not isfinite(value)
-        return None if failed or value is None else self.scale * value
+        return None if failed or value is None else self.unit(value)
 
     def mean(self, cases: Sequence[Case]) -> float | None:
         """The mean of the last values; None unless every one of the cases has one."""
-        values = [self.final(case) for case in cases]
-        whole = [value for value in values if value is not None]
-        return fmean(whole) if whole and len(whole) == len(values) else None
+        whole = self.finals(cases)
+        return fmean(whole) if whole and len(whole) == len(cases) else None
 
-    def said(self, value: float) -> str:
-        """A value with its unit."""
-        return f"{value:.1f} %" if self.scale == 100 else f"{value:.4g}"
+    def finals(self, cases: Sequence[Case]) -> list[float]:
+        """The last values of the cases that have one."""
+        return [value for case in cases if (value := self.final(case)) is not None]
+
+    def spread(self, cases: Sequence[Case]) -> float | None:
+        """The standard deviation of the last values, with divisor k - 1; None where there is no mean, and
+        for a single case."""
+        return stdev(self.finals(cases)) if self.mean(cases) is not None and len(cases) > 1 else None
+
+    def pair(self, cases: Sequence[Case]) -> str:
+        """Mean and spread for people."""
+        mean, spread = self.mean(cases), self.spread(cases)
+        if mean is None:
+            failed = sum(case.outcome.status.failed for case in cases)
+            return f"{failed} of {len(cases)} failed" if failed else "-"
+        digits = self.digits or ".4g"
+        return f"{mean:{digits}}" + ("" if spread is None else f" ± {spread:{self.digits or '.2g'}}")
 
 
 KNOWN = (
@@ -47,6 +74,22 @@ KNOWN = (
 )
 GAP = Figure("gap", "Gap f(x) - f*")
 LOSS = Figure("loss", "Loss")
+
+
+def figure_of(key: str) -> Figure:
+    """The figure that records call `key`. Shares are shown in percent, as accuracy is everywhere."""
+    known = next((one for one in (*KNOWN, GAP, LOSS) if one.key == key), None)
+    plain = key.replace("_", " ").capitalize()
+    if known is None and (key.removeprefix("validation_") in RISING or key == "backdoor_success"):
+        return Figure(key, f"{plain} (%)", 100.0)
+    return known or Figure(key, plain)
+
+
+def shown(cases: Sequence[Case]) -> list[Figure]:
+    """The figures that tables hold of these cases: the main one, then the others known that any has."""
+    keys = {key for case in cases for key in case.outcome.metrics}
+    others = [one for one in (*KNOWN, GAP, LOSS) if one.key in keys]
+    return list(dict.fromkeys([main(cases), *others]))
 
 
 def main(cases: Sequence[Case]) -> Figure:

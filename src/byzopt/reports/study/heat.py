@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import log10
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from byzopt.reports.lettering import distinct, heights, inked, letters, longest
-from byzopt.reports.study.cases import Case
-from byzopt.reports.study.chart import Chart, canvas
+from byzopt.reports.study.captions import about
+from byzopt.reports.study.cases import Case, split
+from byzopt.reports.study.chart import Bar, Chart, Grid, canvas
 from byzopt.reports.study.figures_of import Figure
+from byzopt.reports.study.figures_of import worst as worst_of
+from byzopt.reports.study.finals import SPREAD
 
 BESIDE = 40  # letters in a line of a row's or a column's name
 MAP = "cividis"  # told apart with any colour vision, and in print
+Row: TypeAlias = dict[str, Any]
 Cells = Mapping[tuple[str, str], Sequence[Case]]
 
 
@@ -28,7 +32,8 @@ def heat(
     """
     rows = list(dict.fromkeys(row for row, _ in cells))
     columns = list(dict.fromkeys(column for _, column in cells))
-    values = {place: _value(figure, cases, worst) for place, cases in cells.items()}
+    judged = {place: _worst(figure, cases) if worst else cases for place, cases in cells.items()}
+    values = {place: figure.mean(cases) for place, cases in judged.items()}
     known = [value for value in values.values() if value is not None]
     if not known:
         return None
@@ -40,7 +45,7 @@ def heat(
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
             if (row, column) in cells:
-                _cell(axes, i, j, figure, values[row, column], cells[row, column], colours)
+                _cell(axes, i, j, figure, values[row, column], judged[row, column], colours)
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xticks(range(len(columns)), across, rotation=35, ha="right", rotation_mode="anchor")
@@ -50,15 +55,19 @@ def heat(
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = drawing.colorbar(colours.mapped, ax=axes, shrink=0.95, pad=0.02)
+    # As vectors too, without seams between its colours.
+    bar.solids.set(rasterized=False, edgecolor="face")
     bar.set_label(letters(figure.label), fontsize=9)
-    told = [
-        {names[0]: row, names[1]: column, "mean": values[row, column], "runs": len(cases)}
-        | {"failed": sum(case.outcome.status.failed for case in cases)}
-        for (row, column), cases in cells.items()
-    ]
-    text = "Final values, mean over seeds" + (", of the worst attack." if worst else ".")
-    text += " Hatched: a run failed." if len(known) < len(values) else ""
-    return Chart(name, title, text, drawing, told)
+    told = [_told(figure, names, place, cases) for place, cases in judged.items()]
+    text = f"Final {figure.label[:1].lower()}{figure.label[1:]}, mean over seeds"
+    text += ", under the attack that is worst in the cell. " if worst else ". "
+    text += about(case for cases in cells.values() for case in cases)
+    text += " Hatched: a run failed, so that there is no mean." if len(known) < len(values) else ""
+    if any(len(cases) > 1 for cases in judged.values()):
+        text += f" In tables, mean ± sd; {SPREAD}"
+    texts = {place: figure.pair(cases) for place, cases in judged.items()}
+    grid = Grid(names, columns, [[row, *(texts.get((row, one), "-") for one in columns)] for row in rows])
+    return Chart(name, title, text, drawing, told, colours.bar(figure), grid)
 
 
 class _Colours:
@@ -75,6 +84,15 @@ class _Colours:
         # Bright is good, whichever way the figure runs.
         chosen = mpl.colormaps[MAP if figure.rises else f"{MAP}_r"]
         self.mapped = ScalarMappable(norm, chosen)
+
+    def bar(self, figure: Figure) -> Bar:
+        """The colours from end to end."""
+        from matplotlib.colors import to_hex
+
+        places = [i / 16 for i in range(17)]
+        colours = [to_hex(self.mapped.cmap(place)) for place in places]
+        norm: Any = self.mapped.norm  # both kinds go back
+        return Bar(figure.label, colours, [_short(figure, float(norm.inverse(at))) for at in (0, 0.5, 1)])
 
     def of(self, value: float) -> tuple[Any, str]:
         """The colour of a cell, and of the number in it."""
@@ -105,14 +123,14 @@ def _short(figure: Figure, value: float) -> str:
     return f"{value:.2g}" if value == 0 or abs(log10(abs(value))) < 3 else f"{value:.0e}"
 
 
-def _value(figure: Figure, cases: Sequence[Case], worst: bool) -> float | None:
-    if not worst:
-        return figure.mean(cases)
-    attacks: dict[str, list[Case]] = {}
-    for case in cases:
-        attacks.setdefault(case.labels.get("attack", "-"), []).append(case)
-    means = [figure.mean(group) for group in attacks.values()]
-    whole = [value for value in means if value is not None]
-    if len(whole) < len(means):
-        return None
-    return min(whole) if figure.rises else max(whole)
+def _worst(figure: Figure, cases: Sequence[Case]) -> list[Case]:
+    """The runs under the attack that is worst for them."""
+    groups = list(split(cases, ["attack"]).values())
+    return groups[worst_of(figure, [figure.mean(group) for group in groups])]
+
+
+def _told(figure: Figure, names: tuple[str, str], place: tuple[str, str], cases: Sequence[Case]) -> Row:
+    values: list[float | None] = [figure.mean(cases), figure.spread(cases), len(figure.finals(cases))]
+    failed = sum(case.outcome.status.failed for case in cases)
+    told: Row = dict(zip(names, place, strict=True)) | dict(zip(figure.columns, values, strict=True))
+    return told | {"runs that failed": failed, "runs": len(cases)}

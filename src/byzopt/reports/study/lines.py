@@ -10,6 +10,7 @@ from byzopt.reports.curves import COLOURS, STYLES
 from byzopt.reports.lettering import WIDE as LEGEND
 from byzopt.reports.lettering import distinct, heights, inked, legend, letters, longest
 from byzopt.reports.study.bounded import BOUND
+from byzopt.reports.study.captions import about
 from byzopt.reports.study.cases import Case
 from byzopt.reports.study.chart import Chart, canvas
 from byzopt.reports.study.figures_of import Figure
@@ -71,13 +72,19 @@ def curves(
     axes.spines[["top", "right"]].set_visible(False)
     legend(drawing, handles, names, columns, fontsize=9.5)
     gone = {label: max(line.mean) for label, line in lines.items() if max(line.mean) > top * (1 + 1e-9)}
-    return Chart(name, title, _caption(lines, gone), drawing, _rows(figure, series, AXES[against][0]))
+    return Chart(
+        name,
+        title,
+        _caption(lines, gone, len(bounds), series),
+        drawing,
+        _rows(figure, series, AXES[against][0]),
+    )
 
 
 def _line(figure: Figure, cases: Sequence[Case], against: str = "t") -> Line | None:
     found = [
         {
-            int(record["t"]): (record.get(against, 0.0), figure.scale * record[figure.key])
+            int(record["t"]): (record.get(against, 0.0), figure.unit(record[figure.key]))
             for record in case.outcome.records
             if figure.key in record
         }
@@ -101,7 +108,7 @@ def _bounds(
     for label, cases in series.items():
         told = [record for record in cases[0].outcome.records if key in record]
         if told:
-            values = [figure.scale * record[key] for record in told]
+            values = [figure.unit(record[key]) for record in told]
             found[label] = [float(record["t"]) for record in told], values
     return found
 
@@ -145,10 +152,14 @@ def _named(label: str, line: Line) -> str:
     return f"{label} ({line.failed} of {line.seeds} failed)" if line.failed else label
 
 
-def _caption(lines: Mapping[str, Line], gone: Mapping[str, float]) -> str:
-    seeds = sorted({line.seeds for line in lines.values()})
-    told = " or ".join(map(str, seeds))
-    text = f"Mean of {told} seeds; bands from the least to the largest." if seeds != [1] else "One seed."
+def _caption(
+    lines: Mapping[str, Line], gone: Mapping[str, float], bounds: int, series: Mapping[str, Sequence[Case]]
+) -> str:
+    text = "Lines: one run each. "
+    if any(line.seeds > 1 for line in lines.values()):
+        text = "Lines: the mean over seeds. Bands: from the smallest to the largest value of any seed. "
+    text += about(case for label in lines for case in series[label])
+    text += " Dotted: what theory bounds." if bounds else ""
     if any(line.failed for line in lines.values()):
         text += " A cross marks where the first run of a failed series ended."
     for label, value in gone.items():
@@ -160,7 +171,7 @@ def _rows(figure: Figure, series: Mapping[str, Sequence[Case]], against: str) ->
     return [
         {"series": label, "seed": case.seed, "t": int(record["t"])}
         | ({against: record.get(against)} if against != "t" else {})
-        | {figure.key: record[figure.key]}
+        | {figure.label: figure.unit(record[figure.key])}
         for label, cases in series.items()
         for case in cases
         for record in case.outcome.records

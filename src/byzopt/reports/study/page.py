@@ -16,7 +16,7 @@ def render(report: Report) -> str:
     from jinja2 import Environment, PackageLoader
 
     from byzopt import __version__
-    from byzopt.reports.lettering import visible
+    from byzopt.escaping import visible
     from byzopt.reports.study.report import numbers
 
     environment = Environment(

@@ -12,11 +12,13 @@ from byzopt.experiments.estimates import Tell, silent
 from byzopt.files import write_atomically
 from byzopt.reports.study import page
 from byzopt.reports.study.cases import SERIES, Case, Study, load, split
-from byzopt.reports.study.chart import Chart, slug, with_own_names
-from byzopt.reports.study.figures_of import KNOWN, LOSS, Figure, main
+from byzopt.reports.study.chart import Chart, own_names, slug
+from byzopt.reports.study.figures_of import LOSS, Figure, figure_of, main, shown
+from byzopt.reports.study.finals import final_values
 from byzopt.reports.study.heat import heat
 from byzopt.reports.study.lines import MOST, curves
-from byzopt.reports.study.sheets import Sheet, bounds, to_target, tuned, worst_case
+from byzopt.reports.study.sheet import Sheet
+from byzopt.reports.study.sheets import bounds, to_target, tuned, worst_case
 
 Target = tuple[str, float]  # a figure's key, and the value to reach in records' own unit
 
@@ -31,12 +33,10 @@ class Report:
     sheets: tuple[Sheet, ...]
 
     def save(self, out: Path, html: bool) -> list[Path]:
-        """Write every chart as PNG, SVG and CSV and every table as CSV; with `html` one page of all."""
+        """Write every chart as PNG, SVG, PDF, CSV and LaTeX and every table as CSV and LaTeX; with `html` one
+        page of all."""
         made = [path for chart in (*self.maps, *self.curves) for path in chart.save(out)]
-        for sheet in self.sheets:
-            out.mkdir(parents=True, exist_ok=True)
-            write_atomically(out / f"{sheet.name}.csv", sheet.csv.encode())
-            made.append(out / f"{sheet.name}.csv")
+        made += [path for sheet in self.sheets for path in sheet.save(out)]
         if html:
             write_atomically(out / "index.html", page.render(self).encode())
             made.append(out / "index.html")
@@ -66,11 +66,14 @@ def make(store: Path, target: Target | None = None, bounds: bool = False, tell: 
         lines += part.curves()
         sheets += part.sheets(target)
     sheets += tuned(store)
-    charts = with_own_names([*filter(None, maps), *filter(None, lines)])
-    drawn = len([*filter(None, maps)])
-    return Report(
-        study, tuple(charts[:drawn]), tuple(charts[drawn:]), tuple(with_own_names(filter(None, sheets)))
-    )
+    return _named(study, [*filter(None, maps)], [*filter(None, lines)], [*filter(None, sheets)])
+
+
+def _named(study: Study, maps: Sequence[Chart], lines: Sequence[Chart], sheets: Sequence[Sheet]) -> Report:
+    """The report, every file of which has a name of its own."""
+    names = iter(own_names(one.name for group in (maps, lines, sheets) for one in group))
+    drawn, curved = [tuple(one._replace(name=next(names)) for one in group) for group in (maps, lines)]
+    return Report(study, drawn, curved, tuple(one._replace(name=next(names)) for one in sheets))
 
 
 class _Part:
@@ -111,7 +114,10 @@ class _Part:
                     yield curves(f"{figure.key}{tag}{part}", f"{self._said(figure)}{title}", figure, named)
 
     def sheets(self, target: Target | None) -> Iterator[Sheet | None]:
-        """Worst attacks, costs to a target, bounds."""
+        """Final values, worst attacks, costs to a target, bounds."""
+        told = [*self.series, *(axis for axis in self.varied if axis not in self.series)]
+        name = f"final-values-{self.tag}" if self.tag else "final-values"
+        yield final_values(name, f"Final values, {self.task}", shown(self.cases), self.cases, told)
         facets = list(self._facets(["attack", *self.series]))
         for title, tag, cases in facets:
             yield worst_case(f"worst-case{tag}", f"Worst case{title}", self.figure, cases, self.series)
@@ -136,8 +142,8 @@ class _Part:
     def _aim(self, target: Target | None) -> tuple[Figure, float | None]:
         if target is None:
             return self.figure, None
-        figure = next((f for f in KNOWN if f.key == target[0]), Figure(target[0], target[0]))
-        return figure, figure.scale * target[1]
+        figure = figure_of(target[0])
+        return figure, figure.unit(target[1])
 
     def _said(self, figure: Figure) -> str:
         return figure.label.partition(" (")[0]

@@ -7,49 +7,41 @@ from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 from byzopt.reports.study.bounded import BOUND
+from byzopt.reports.study.captions import about
 from byzopt.reports.study.cases import Case, spelt, split
-from byzopt.reports.study.chart import as_csv
-from byzopt.reports.study.figures_of import Figure, worst
+from byzopt.reports.study.figures_of import Figure, figure_of, worst
+from byzopt.reports.study.finals import SPREAD
+from byzopt.reports.study.sheet import Cell, Sheet
 
 NEAR = 0.9  # the target lies this far on the way from the start to the best final value
 
 
-class Sheet(NamedTuple):
-    """A table: its name, title, what it says in words, head, rows of text."""
-
-    name: str
-    title: str
-    caption: str
-    head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-    @property
-    def csv(self) -> str:
-        """The table as CSV text."""
-        return as_csv([dict(zip(self.head, row, strict=True)) for row in self.rows])
-
-
 def worst_case(name: str, title: str, figure: Figure, cases: Sequence[Case], series: Sequence[str]) -> Sheet:
     """Every series at its worst attack, the best of them first: what a defender can count on."""
-    judged = []
+    judged: list[tuple[float | None, tuple[Cell, ...]]] = []
     for labels, own in split(cases, series).items():
         attacks = list(split(own, ["attack"]).items())
         means = [figure.mean(group) for _, group in attacks]
         at = worst(figure, means)
-        finals = [value for case in attacks[at][1] if (value := figure.final(case)) is not None]
-        spread = f"{figure.said(min(finals))} to {figure.said(max(finals))}" if finals else "-"
+        hit, value = attacks[at][1], means[at]
+        finals = figure.finals(hit)
+        ends = (min(finals), max(finals)) if finals else (None, None)
         failed = sum(case.outcome.status.failed for case in own)
-        value = means[at]
-        said = "failed" if value is None else figure.said(value)
-        judged.append((value, (*labels, attacks[at][0][0], said, spread, f"{failed} of {len(own)}")))
+        numbers = (value, figure.spread(hit), len(finals), *ends, failed, len(own))
+        judged.append((value, (*labels, attacks[at][0][0], *numbers)))
     lowest = float("-inf") if figure.rises else float("inf")
     judged.sort(key=lambda pair: lowest if pair[0] is None else pair[0], reverse=figure.rises)
-    head = (*series, "worst attack", f"{figure.label}, mean", "over its seeds", "runs that failed")
-    text = "Final values under the attack that is worst for each, best defence first."
-    return Sheet(name, title, text, head, [row for _, row in judged])
+    ends_of = (f"{figure.label}, least", f"{figure.label}, largest")
+    head = (*series, "worst attack", *figure.columns, *ends_of, "runs that failed", "runs")
+    text = f"Final values under the attack that is worst for each, best defence first. {SPREAD} An attack "
+    text += (
+        "under which a run failed is the worst, and has no mean; failed runs are counted over all attacks. "
+    )
+    text += about(cases)
+    digits = dict.fromkeys((*figure.columns[:2], *ends_of), figure.digits)
+    return Sheet(name, title, text, head, [row for _, row in judged], digits)
 
 
 def to_target(
@@ -64,15 +56,18 @@ def to_target(
     goal = _target(figure, cases) if target is None else target
     if goal is None:
         return None
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for labels, own in split(cases, [*series, "attack"]).items():
         hits = [hit for case in own if (hit := _hit(figure, case, goal)) is not None]
-        costs = [_middle([hit[i] for hit in hits]) for i in range(4)] if hits else ["-"] * 4
-        rows.append((*labels, f"{len(hits)} of {len(own)}", *costs))
-    head = (*series, "attack", "seeds that reach it", "rounds", "gradients / worker", "bits / worker", "≈ s")
+        costs = [cost for i in range(4) for cost in _middle([hit[i] for hit in hits])]
+        rows.append((*labels, len(hits), len(own), *costs))
+    what = ("rounds", "gradients / worker", "bits / worker", "≈ s")
+    spread = [f"{cost}, {of}" for cost in what for of in ("median", "least", "largest")]
+    head = (*series, "attack", "seeds that reach it", "seeds", *spread)
     sign = "at least" if figure.rises else "at most"
-    text = f"Target: {figure.label} {sign} {goal:.4g}. Medians over the seeds that reach it. Seconds are the "
-    text += "run's own, shared evenly among its rounds, on whatever machine ran it."
+    text = f"Target: {figure.label} {sign} {goal:.4g}. Medians and extremes over the seeds that reach it. "
+    text += "Seconds are the run's own, shared evenly among its rounds, on whatever machine ran it. "
+    text += about(cases)
     return Sheet(name, title, text, head, rows)
 
 
@@ -84,32 +79,36 @@ def tuned(store: Path) -> list[Sheet]:
         if not told:
             continue
         axes = list(dict.fromkeys(axis for cell in told["cells"] for axis in cell["cell"]))
-        rows = []
+        rows: list[tuple[Cell, ...]] = []
+        figure = figure_of(told["figure"])
         for cell in told["cells"]:
             about = [spelt(cell["cell"].get(axis, "-")) for axis in axes]
-            score = "-" if cell["score"] is None else f"{cell['score']:.4g}"
+            score = None if cell["score"] is None else figure.unit(cell["score"])
             chosen = cell["chosen"] or dict.fromkeys(told["choose"], "none")
             settings = [spelt(chosen[axis]) for axis in told["choose"]]
-            rows.append((*about, *settings, score, str(len(cell["settings"]))))
-        head = (*axes, *told["choose"], told["figure"], "settings tried")
+            rows.append((*about, *settings, score, len(cell["settings"])))
+        head = (*axes, *told["choose"], figure.label, "settings tried")
         text = f"Chosen by {told['by'].replace('_', ' ')} of {told['figure']}"
         text += ", on test figures." if told["on_test_figures"] else "."
         name = f"tuned-{path.parent.name}"
-        made.append(Sheet(name, f"Tuned settings, {path.parent.name}", text, head, rows))
+        made.append(
+            Sheet(
+                name, f"Tuned settings, {path.parent.name}", text, head, rows, {figure.label: figure.digits}
+            )
+        )
     return made
 
 
 def bounds(name: str, title: str, cases: Sequence[Case], axes: Sequence[str]) -> Sheet | None:
     """What theory bounds beside what was measured, at the last record that holds both."""
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for labels, own in split(cases, axes).items():
         for case in own:
             for key in _bounded(case):
                 record = next(r for r in reversed(case.outcome.records) if key in r and key + BOUND in r)
                 seen, bound = record[key], record[key + BOUND]
                 held = "holds" if seen <= bound else "EXCEEDED"
-                told = (f"{seen:.4g}", f"{bound:.4g}", f"{seen / bound:.3g}" if bound else "-", held)
-                rows.append((*labels, str(case.seed), key, *told))
+                rows.append((*labels, case.seed, key, seen, bound, seen / bound if bound else None, held))
     head = (*axes, "seed", "figure", "measured", "bound", "measured / bound", "")
     text = "Last records of each run. Bounds are those of the theorem's own step sizes, with constants "
     text += "estimated on the task: a run with other steps may exceed them."
@@ -124,7 +123,7 @@ def _bounded(case: Case) -> list[str]:
 def _target(figure: Figure, cases: Sequence[Case]) -> float | None:
     finals = [value for case in cases if (value := figure.final(case)) is not None]
     starts = [
-        figure.scale * case.outcome.records[0][figure.key]
+        figure.unit(case.outcome.records[0][figure.key])
         for case in cases
         if case.outcome.records and figure.key in case.outcome.records[0]
     ]
@@ -141,7 +140,7 @@ def _target(figure: Figure, cases: Sequence[Case]) -> float | None:
 def _hit(figure: Figure, case: Case, goal: float) -> tuple[float, float, float, float] | None:
     """What the first record at the goal had cost."""
     for record in case.outcome.records:
-        value = figure.scale * record.get(figure.key, float("nan"))
+        value = figure.unit(record.get(figure.key, float("nan")))
         if isfinite(value) and (value >= goal if figure.rises else value <= goal):
             t = record["t"]
             seconds = case.outcome.seconds * t / max(1, case.outcome.rounds)
@@ -149,6 +148,7 @@ def _hit(figure: Figure, case: Case, goal: float) -> tuple[float, float, float, 
     return None
 
 
-def _middle(values: Sequence[float]) -> str:
-    value = median(values)
-    return "-" if not isfinite(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def _middle(values: Sequence[float]) -> tuple[float | None, ...]:
+    if not values or not all(map(isfinite, values)):
+        return None, None, None
+    return median(values), min(values), max(values)

@@ -27,11 +27,12 @@ def sizes(
     series: Mapping[str, Values],
     level: float | None = None,
     least: float | None = None,
+    said: str = "",
 ) -> Chart | None:
     """A chart of the means over seeds by size, with lines at `level` and a bar of one standard error each.
 
     `names` of the two axes. `least` is where a linear vertical axis begins, for shares; without it that axis
-    is logarithmic where values are wide apart. None where there is nothing to show.
+    is logarithmic where values are wide apart. `said` ends the caption. None where there is nothing to show.
     """
     series = {label: values for label, values in series.items() if any(values.values())}
     if not series:
@@ -65,9 +66,13 @@ def sizes(
     if any(series):
         legend(drawing, handles, told, columns, fontsize=9.5)
     seeds = max(len(found) for values in series.values() for found in values.values())
-    text = f"Means of up to {seeds} seeds, bars of one standard error." if seeds > 1 else "One seed."
+    text = "Points: one run each." if seeds == 1 else f"Points: the mean over up to {seeds} seeds. Bars: one "
+    text += "standard error to each side." if seeds > 1 else ""
+    text += f" {said}" if said else ""
+    text += " Dotted: the level that is looked for." if level is not None else ""
     rows = [
-        {"series": label, "size": size, "mean": fmean(found), "seeds": len(found)}
+        {"series": label, names[0]: size, f"{names[1]}, mean": fmean(found)}
+        | {f"{names[1]}, sd": stdev(found) if len(found) > 1 else None, f"{names[1]}, count": len(found)}
         for label, values in series.items()
         for size, found in sorted(values.items())
         if found

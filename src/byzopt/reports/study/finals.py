@@ -1,0 +1,34 @@
+"""Final values: mean, spread and count of every figure in every setting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from byzopt.reports.study.captions import about
+from byzopt.reports.study.cases import Case, split
+from byzopt.reports.study.figures_of import Figure
+from byzopt.reports.study.sheet import Cell, Sheet
+
+SPREAD = "sd is the standard deviation over seeds, with divisor k - 1 for k of them."
+
+
+def final_values(
+    name: str, title: str, figures: Sequence[Figure], cases: Sequence[Case], axes: Sequence[str]
+) -> Sheet:
+    """A row for each setting of `axes`, with every figure's mean, spread and number of runs that have it."""
+    rows: list[tuple[Cell, ...]] = []
+    for labels, own in split(cases, axes).items():
+        numbers: list[Cell] = []
+        for figure in figures:
+            numbers += [figure.mean(own), figure.spread(own), len(figure.finals(own))]
+        rows.append((*labels, *numbers, _failed(own), len(own)))
+    named = [name for figure in figures for name in figure.columns]
+    head = (*axes, *named, "runs that failed", "runs")
+    digits = {name: figure.digits for figure in figures for name in figure.columns[:2]}
+    text = f"Values at the end of a run: mean, sd and count over seeds. {SPREAD} A setting in which a run "
+    text += f"failed has no mean. {about(cases)}"
+    return Sheet(name, title, text, head, rows, digits)
+
+
+def _failed(cases: Sequence[Case]) -> int:
+    return sum(case.outcome.status.failed for case in cases)

@@ -1,0 +1,116 @@
+r"""Tables and figures as LaTeX, for any engine with the packages booktabs and graphicx.
+
+Every character that LaTeX would obey, or that its fonts may lack, is written as a command.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from unicodedata import normalize
+
+from byzopt.escaping import visible
+
+LONG = 40  # rows of a table that fit a page
+_NUMBER = re.compile(r"(-?)([\d,]*\.?\d+)(?:e([+-]\d+))?")
+# What is wider than the text is made smaller.
+_FITTED = r"\resizebox{\ifdim\width>\linewidth \linewidth\else\width\fi}{!}{%"
+_ASCII = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%",
+    "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"\textasciigrave{}", '"': "''",
+    "[": "{[}", "*": "{*}",  # behind the end of a row both are read as its options
+}  # fmt: skip
+_SIGNS = {
+    "‖": r"\Vert ", "∇": r"\nabla ", "≥": r"\ge ", "≤": r"\le ", "±": r"\pm ", "≈": r"\approx ",
+    "×": r"\times ", "·": r"\cdot ", "∞": r"\infty ", "²": "^2", "³": "^3", "√": r"\surd ", "∈": r"\in ",
+    "→": r"\to ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\varepsilon ",
+    "ζ": r"\zeta ", "η": r"\eta ", "θ": r"\theta ", "κ": r"\kappa ", "λ": r"\lambda ", "μ": r"\mu ",
+    "µ": r"\mu ", "ν": r"\nu ", "ξ": r"\xi ", "π": r"\pi ", "ρ": r"\rho ", "σ": r"\sigma ", "τ": r"\tau ",
+    "φ": r"\varphi ", "χ": r"\chi ", "ψ": r"\psi ", "ω": r"\omega ", "Γ": r"\Gamma ", "Δ": r"\Delta ",
+    "Θ": r"\Theta ", "Λ": r"\Lambda ", "Π": r"\Pi ", "Σ": r"\Sigma ", "Φ": r"\Phi ", "Ψ": r"\Psi ",
+    "Ω": r"\Omega ",
+}  # fmt: skip
+_LETTERS = {
+    "…": r"\dots{}", "–": "--", "—": "---", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ø": r"\o{}",
+    "Ø": r"\O{}", "å": r"\aa{}", "Å": r"\AA{}", "œ": r"\oe{}", "Œ": r"\OE{}", "ł": r"\l{}", "Ł": r"\L{}",
+    "ı": r"\i{}",
+}  # fmt: skip
+_ACCENTS = {
+    "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u",
+    "\u0307": ".", "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
+}  # fmt: skip
+
+
+def escaped(text: str) -> str:
+    """A text to the letter. What has no command is spelt as Python does, `中` as `\\u4e2d`."""
+    return "".join(map(_letter, normalize("NFC", visible(text, ""))))
+
+
+def number(text: str) -> str:
+    """A number as it is spoken, `1.2e-05` or `1,234`, in mathematics; other texts as `escaped`."""
+    found = [_NUMBER.fullmatch(part) for part in text.split(" ± ")]
+    return "$" + r" \pm ".join(map(_power, found)) + "$" if all(found) else escaped(text)
+
+
+def head(text: str) -> str:
+    """A column's name, what comes behind a comma in a line of its own."""
+    lines = [escaped(part) for part in text.split(", ")]
+    return "".join([r"\shortstack{", r"\\".join(lines), "}"]) if len(lines) > 1 else lines[0]
+
+
+def table(name: str, caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], kinds: str) -> str:
+    """A table of cells that are LaTeX already, `kinds` being the columns' alignment, one letter each.
+
+    More than `LONG` rows are several tables.
+    """
+    told = [_needs(["booktabs", "graphicx"])]
+    for at in range(0, max(len(rows), 1), LONG):
+        about = (
+            rf"\caption{{{caption}}}\label{{tab:{name}}}"
+            if at == 0
+            else r"\centerline{(continued)}\smallskip"
+        )
+        told += [r"\begin{table}", r"\centering", about, _FITTED]
+        told += [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", _row(head), r"\midrule"]
+        told += [_row(row) for row in rows[at : at + LONG]]
+        told += [r"\bottomrule", r"\end{tabular}}", r"\end{table}"]
+    return "\n".join(told) + "\n"
+
+
+def figure(name: str, caption: str) -> str:
+    """A figure that includes `name`.pdf beside it."""
+    told = [r"\begin{figure}", r"\centering", _FITTED, rf"\includegraphics{{{name}.pdf}}}}"]
+    told += [rf"\caption{{{caption}}}\label{{fig:{name}}}", r"\end{figure}"]
+    return "\n".join([_needs(["graphicx"]), *told]) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _needs(packages: Sequence[str]) -> str:
+    return "% Needs " + ", ".join(rf"\usepackage{{{one}}}" for one in packages) + "."
+
+
+def _power(found: re.Match[str] | None) -> str:
+    assert found is not None
+    sign, digits, exponent = found.groups()
+    power = rf" \times 10^{{{int(exponent)}}}" if exponent else ""
+    return f"{sign}{digits.replace(',', '{,}')}{power}"
+
+
+def _letter(one: str) -> str:
+    if one in _SIGNS:
+        return rf"\ensuremath{{{_SIGNS[one].strip()}}}"
+    if one in _LETTERS:
+        return _LETTERS[one]
+    if one.isascii():
+        return _ASCII.get(one, one)
+    parts = normalize("NFD", one)
+    base, marks = parts[:1], parts[1:]
+    if base.isascii() and base.isalpha() and all(mark in _ACCENTS for mark in marks):
+        for mark in marks:
+            base = rf"\{_ACCENTS[mark]}{{{base}}}"
+        return base
+    return escaped(one.encode("unicode_escape").decode())
