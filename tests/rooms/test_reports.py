@@ -22,7 +22,7 @@ BESIDE = [
 
 
 def shown(spec: Spec, outcomes: dict[str, Outcome]) -> str:
-    console = Console(file=StringIO(), width=160)
+    console = Console(file=StringIO(), width=160, markup=False)  # as `cli.terminal.console`
     console.print(tables.outcomes(spec, outcomes))
     return console.file.getvalue()
 
