@@ -72,6 +72,7 @@ class Status(StrEnum):
         return self in (Status.DIVERGED, Status.NONFINITE, Status.NO_MAJORITY, Status.ERROR)
 
 
+_SHOWN = 200  # letters of a value in a message
 _SENTENCES = {
     Status.COMPLETED: "All rounds were run.",
     Status.CONVERGED: "The stopping criterion was met.",
@@ -86,11 +87,21 @@ _SENTENCES = {
 def require(ok: bool, what: str, rule: str, found: object, remedy: str = "") -> None:
     """Raise `InvalidInput` unless `ok`: "<what> should <rule>. Found <found>. <remedy>"."""
     if not ok:
-        raise InvalidInput(f"{what} should {rule}. Found {found}.{' ' + remedy if remedy else ''}")
+        told = found if isinstance(found, str) else said(found)
+        raise InvalidInput(f"{what} should {rule}. Found {told}.{' ' + remedy if remedy else ''}")
+
+
+def said(value: object) -> str:
+    """A value as messages show it, however large it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python writes neither integers of 5,000 digits nor 20,000 brackets
+        text = f"a value of type {type(value).__name__}, too large to be shown"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def unknown(kind: str, name: object, known: Sequence[str]) -> UnknownName:
     """The error for a name that is not registered, with near names or the whole list."""
-    near = get_close_matches(str(name), known, n=3)
+    near = get_close_matches(str(name)[:_SHOWN], known, n=3)
     hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(sorted(known))}."
-    return UnknownName(f"Unknown {kind} {name!r}. {hint}")
+    return UnknownName(f"Unknown {kind} {said(name)}. {hint}")

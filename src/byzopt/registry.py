@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from math import isfinite
-from typing import Any, Generic, TypeVar, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from byzopt.errors import InvalidInput, UnknownName, unknown
+from byzopt.errors import InvalidInput, UnknownName, said, unknown
 from byzopt.plugins import load_plugins
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
 _ROOMS: dict[type, Registry[Any]] = {}
+DEEPEST = 64  # levels of lists within one another; a table counts for two
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: ""}
 
 
 class Registry(Generic[T]):
@@ -62,7 +65,9 @@ class Registry(Generic[T]):
         if isinstance(data, str):
             data = {"name": data}
         if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
-            raise InvalidInput(f"A {self.kind} should be a name or a table with a `name`. Found {data!r}.")
+            raise InvalidInput(
+                f"A {self.kind} should be a name or a table with a `name`. Found {said(data)}."
+            )
         cls = self[data["name"]]
         given = {key: value for key, value in data.items() if key != "name"}
         return decode(cls, given, f"{self.kind} {data['name']!r}", defaults)
@@ -106,23 +111,64 @@ def plain(recipe: Any) -> Any:
 
 
 def _convert(value: Any, kind: Any, what: str, key: str) -> Any:
-    if not _finite(value):
-        raise InvalidInput(f"In {what}: `{key}` should be a finite number. Found {value}.")
+    for one in parts(value, f"In {what}: `{key}`"):
+        flaw = _flaw(one)
+        if flaw:
+            raise InvalidInput(f"In {what}: `{key}` should {flaw}.")
     try:
         return msgspec.convert(value, type=kind, strict=True, dec_hook=_nested)
     except msgspec.ValidationError as error:
         cause = error.__cause__ or error.__context__
         if isinstance(cause, InvalidInput):
             raise cause from None
-        raise InvalidInput(f"In {what}: `{key}` is not valid. {error}. Found {value!r}.") from None
+        raise InvalidInput(f"In {what}: `{key}` should be {_wanted(kind)}. Found {said(value)}.") from None
 
 
-def _finite(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(map(_finite, value.values()))
-    if isinstance(value, (list, tuple)):
-        return all(map(_finite, value))
-    return not isinstance(value, float) or isfinite(value)
+def parts(value: Any, what: str) -> list[Any]:
+    """Plain data and everything in them. Errors: more than `DEEPEST` levels of tables and lists."""
+    found, level = [value], [value]
+    for _ in range(DEEPEST + 1):
+        inside = [one.items() if isinstance(one, Mapping) else one for one in level if _holds(one)]
+        level = [part for one in inside for part in one]
+        found += level
+        if not level:
+            return found
+    raise InvalidInput(f"{what} should nest at most {DEEPEST} levels deep. Found more.")
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, (Mapping, list, tuple))
+
+
+def _flaw(value: Any) -> str:
+    """The rule that a single value breaks, and what was found; empty where there is none."""
+    if isinstance(value, float) and not isfinite(value):
+        return f"be a finite number. Found {value}"
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        return f"be a whole number of at most 64 bits. Found one of {value.bit_length() + 1}"
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return f"be text in Unicode. Found {said(value)}"
+    return ""
+
+
+def _wanted(kind: Any) -> str:
+    """What a value of a type is, in words, with all values where there are only some."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return " or ".join(filter(None, map(_wanted, parts)))
+    if origin is Literal:
+        return f"{'one of ' if len(parts) > 1 else ''}{', '.join(map(repr, parts))}"
+    if kind in _ROOMS:
+        return f"a {_ROOMS[kind].kind}, which is a name or a table with a `name`"
+    if origin in (tuple, list):
+        inner = dict.fromkeys(_wanted(part) for part in parts if part is not ...)
+        return f"a list, each of its values {' or '.join(inner)}"
+    if isinstance(origin or kind, type) and issubclass(origin or kind, Mapping):
+        return f"a table, each of its values {_wanted(parts[1])}" if len(parts) == 2 else "a table"
+    return _WORDS.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def _nested(kind: type, value: Any) -> Any:

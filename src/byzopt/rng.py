@@ -6,14 +6,18 @@ from hashlib import blake2b
 
 import torch
 
+from byzopt.errors import require
+
 Name = str | int
 
 
 def seed_of(seed: int, *names: Name) -> int:
     """A 32-bit seed hashed from `seed` and the names (CPU generators use no more than 32 bits).
 
-    Names are told apart by value and by kind: 3 and "3" differ, 3 and a NumPy integer 3 do not.
+    Names are told apart by value and by kind: 3 and "3" differ, 3 and a NumPy integer 3 do not. Errors: a
+    negative seed, which other libraries refuse or take for another one.
     """
+    require(seed >= 0, "A seed", "be at least 0", seed)
     parts = [name if isinstance(name, str) else int(name) for name in (seed, *names)]
     return int.from_bytes(blake2b(repr(parts).encode(), digest_size=4).digest(), "little")
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from byzopt.aggregators.base import PRE_AGGREGATORS, RULES, Aggregator, PreAggregator
 from byzopt.aggregators.chain import Chain
 from byzopt.aggregators.wrapper import WRAPPERS, Wrapper
-from byzopt.errors import InvalidInput, unknown
+from byzopt.errors import InvalidInput, said, unknown
 from byzopt.registry import plain
 
 
@@ -24,7 +24,7 @@ def rule_from(data: Any, **defaults: Any) -> Aggregator:
     if isinstance(parts, Mapping):
         parts = [parts]
     if not isinstance(parts, Sequence) or not parts:
-        raise InvalidInput(f"A rule should be a name, a table or a list of stages. Found {data!r}.")
+        raise InvalidInput(f"A rule should be a name, a table or a list of stages. Found {said(data)}.")
     *before, last = parts
     stages = [PRE_AGGREGATORS.build(_known(stage, last=False), **defaults) for stage in before]
     rule = _built(last, defaults)
@@ -59,7 +59,8 @@ def _parts(text: str) -> list[Any]:
         return _stages(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InvalidInput(
-            f"A stage should read like `krum` or `krum(f=3)`, and stages be joined by `>>`. Found {text!r}."
+            "A stage should read like `krum` or `krum(f=3)`, and stages be joined by `>>`. "
+            f"Found {said(text)}."
         ) from None
 
 
@@ -78,7 +79,7 @@ def _known(stage: Any, last: bool) -> Any:
     """`stage`, after a better error than the registry could give when it stands in the wrong place."""
     name = stage.get("name") if isinstance(stage, Mapping) else stage
     here, there = (RULES, PRE_AGGREGATORS) if last else (PRE_AGGREGATORS, RULES)
-    if name in there:
+    if isinstance(name, str) and name in there:
         place = "last: a chain ends in a rule" if last else "first: only pre-aggregators stand before a rule"
         raise InvalidInput(f"The {there.kind} {name!r} cannot stand {place}.")
     if isinstance(name, str) and name not in here:

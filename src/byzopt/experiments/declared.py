@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from byzopt.errors import InvalidInput, require, unknown
-from byzopt.experiments.loading import shipped
+from byzopt.errors import require, unknown
+from byzopt.experiments import toml
+from byzopt.experiments.loading import shipped, text_of, there
 from byzopt.experiments.overrides import merge
 from byzopt.experiments.reproduction import Cell, Expected, Fit, Measure, Part, Quick, Reproduction
 from byzopt.registry import decode
@@ -24,13 +24,10 @@ def reproductions() -> dict[str, str]:
 def load_reproduction(source: str | Path) -> Reproduction:
     """The reproduction of that name, or in a TOML file. Errors: `UnknownName`, `InvalidInput`."""
     places = shipped("reproductions")
-    if str(source) not in places and not Path(source).is_file():
+    if str(source) not in places and not there(source):
         raise unknown("reproduction", str(source), list(places))
-    place = places.get(str(source)) or Path(source)
-    try:
-        data = tomllib.loads(_text(place))
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidInput(f"Reproduction {source} should be valid TOML. Found: {error}.") from None
+    place, what = places.get(str(source)), f"Reproduction {source}"
+    data = toml.loads(_text(place) if place else text_of(Path(source), what), what)
     name = str(source) if str(source) in places else Path(source).stem
     return _decoded(name, data)
 
@@ -54,7 +51,7 @@ def _borrowed(data: dict[str, Any]) -> dict[str, Any]:
     source = shipped("reproductions").get(data["from"])
     if source is None:
         raise unknown("reproduction", data["from"], list(shipped("reproductions")))
-    told = tomllib.loads(_text(source))
+    told = toml.loads(_text(source), data["from"])
     own = {key: value for key, value in data.items() if key != "from"}
     wanted = (own.get("name"), own.get("protocol"))
     known = {(part["name"], part["protocol"]): part for part in told["part"]}
@@ -117,5 +114,5 @@ def _tables(data: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, 
     return list(told)
 
 
-def _text(place: Traversable | Path) -> str:
+def _text(place: Traversable) -> str:
     return place.read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
+import stat
 from collections.abc import Iterable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -10,10 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from byzopt.errors import InvalidInput, UnknownName, unknown
+from byzopt.experiments import toml
 from byzopt.experiments.overrides import apply
 from byzopt.experiments.spec import Spec
+from byzopt.files import read as read_file
 
 SWEEP = ".sweep.toml"  # how the file of a sweep's preset ends
+MOST = 1 << 20  # bytes of a file that says what to run
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def load(source: str | Path, settings: Iterable[str] = (), compare: bool = True) -> Spec:
@@ -49,17 +59,38 @@ def read_sweep(source: str | Path) -> dict[str, Any]:
 
 def _read(source: str | Path, places: dict[str, Traversable], kind: str) -> dict[str, Any]:
     place = places.get(str(source))
-    if place is None and not Path(source).exists():
+    if place is None and not there(source):
         if str(source).endswith(".toml"):
             raise InvalidInput(f"A {kind} should be a TOML file or a preset. Found no file {str(source)!r}.")
         raise UnknownName(f"{unknown('preset', str(source), list(places))} There is no such file either.")
     what = f"{kind.capitalize()} {source}"
+    return toml.loads(_text(place) if place else text_of(Path(source), what), what)
+
+
+def there(source: str | Path) -> bool:
+    """Whether a path leads to something; a name that no file can have does not."""
     try:
-        return tomllib.loads(_text(place or Path(source)))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{what} should be valid TOML. Found: {error}.") from None
-    except OSError as error:
-        raise InvalidInput(f"{what} should be a readable file. Found: {error.strerror}.") from None
+        return Path(source).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def text_of(path: Path, what: str) -> str:
+    """The text of a file that a user names, with or without a byte order mark.
+
+    Errors: `InvalidInput` for what is no file of text of at most `MOST` bytes. Pipes and devices are not
+    even opened: they may wait for ever.
+    """
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(_KINDS.get(stat.S_IFMT(mode), "something else"))
+        return read_file(path, MOST).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{what} should be valid TOML, in UTF-8. Found: {error}.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInput(f"{what} should be a readable file. Found: {reason}.") from None
 
 
 def _text(place: Traversable) -> str:

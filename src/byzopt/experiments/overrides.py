@@ -6,11 +6,11 @@ belong to another component. Values are read as TOML, else taken as text.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from byzopt.errors import InvalidInput
+from byzopt.errors import InvalidInput, said
+from byzopt.experiments import toml
 
 COMPONENTS = ("task", "method", "attack", "rule")
 USUAL = {"method": "byz_nsgdm", "attack": "none"}  # what a spec that does not name them has
@@ -44,25 +44,31 @@ def assign(data: Mapping[str, Any], pairs: Iterable[tuple[Sequence[str], Any]]) 
 def setting(text: str) -> tuple[list[str], Any]:
     """`key=value` as the path of a key and its value."""
     key, equals, value = text.partition("=")
-    try:
-        table: Any = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
-        table = {}
-    path = []
-    while isinstance(table, dict) and len(table) == 1:
-        ((step, table),) = table.items()
-        path.append(step)
-    if not equals or table != 0 or not path:
+    path = steps(key)
+    if not equals or not path:
         raise InvalidInput(
             f"A setting should read `key=value`, for instance `attack.name=alie`. Found {text!r}."
         )
     return path, _value(value.strip(), path[-1] in (*COMPONENTS, "name"))
 
 
+def steps(text: str) -> list[str]:
+    """`task.partition.alpha` as its steps, of which one in quotes may hold dots; none for what is no key."""
+    try:
+        table: Any = toml.loads(f"{text} = 0", "The key of a setting")
+    except toml.NoTOML:
+        return []
+    path = []
+    while isinstance(table, dict) and len(table) == 1:
+        ((step, table),) = table.items()
+        path.append(step)
+    return path if table == 0 else []
+
+
 def _value(text: str, names_a_component: bool) -> Any:
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        parsed = toml.loads(f"value = {text}", "The value of a setting")
+    except toml.NoTOML:
         return text
     # An attack may be called nan or inf, which TOML reads as numbers.
     is_value = set(parsed) == {"value"} and not (names_a_component and isinstance(parsed["value"], float))
@@ -84,7 +90,7 @@ def _table(old: Any, key: str) -> Mapping[str, Any]:
         return {"name": old}
     if isinstance(old, Mapping):
         return old
-    raise InvalidInput(f"`{key}` has no keys of its own to set. Found {old!r}. Set `{key}` as a whole.")
+    raise InvalidInput(f"`{key}` has no keys of its own to set. Found {said(old)}. Set `{key}` as a whole.")
 
 
 def _renamed(old: Any, value: Any) -> Any:

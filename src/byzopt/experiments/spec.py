@@ -10,7 +10,7 @@ from typing import Any
 from byzopt.aggregators import Aggregator, rule_data, rule_from
 from byzopt.attacks import ATTACKS, Adversary, Attack, Base, Placement
 from byzopt.cohort import Cohort
-from byzopt.errors import InvalidInput, UnknownName, require, unknown
+from byzopt.errors import InvalidInput, UnknownName, require, said, unknown
 from byzopt.experiments.overrides import USUAL, merge
 from byzopt.experiments.plain_spec import MAIN, identity
 from byzopt.methods import METHODS, MethodRecipe
@@ -58,6 +58,7 @@ class Spec:
         found = f"f = {self.f} with n = {self.n}"
         require(2 * self.f < self.n, "Parameter `f`", "satisfy 2 f < n", found, "Lower f or add workers.")
         require(self.rounds >= 1, "Parameter `rounds`", "be at least 1", self.rounds)
+        require(self.seed >= 0, "Parameter `seed`", "be at least 0", self.seed)
         good = isfinite(self.lr) and self.lr > 0
         require(good, "The step scale `lr`", "be finite and positive", self.lr)
         require(self.interval >= 1, "Parameter `eval_every`", "be at least 1", self.eval_every)
@@ -71,13 +72,13 @@ class Spec:
     def of(cls, data: Mapping[str, Any]) -> Spec:
         """The spec that plain data describe; `compare` holds tables of overrides."""
         if not isinstance(data.get("compare", {}), Mapping):
-            raise InvalidInput(f"`compare` should be a table of variants. Found {data['compare']!r}.")
+            raise InvalidInput(f"`compare` should be a table of variants. Found {said(data['compare'])}.")
         base = USUAL | {key: value for key, value in data.items() if key != "compare"}
         own = _decoded(base, "the spec")
         variants = {}
         for name, changes in data.get("compare", {}).items():
             if not isinstance(changes, Mapping) or "compare" in changes:
-                raise InvalidInput(f"Variant {name!r} should be a table of overrides. Found {changes!r}.")
+                raise InvalidInput(f"Variant {name!r} should be a table of overrides. Found {said(changes)}.")
             variants[name] = _decoded(merge(base, changes), f"variant {name!r}")
         return replace(own, compare=variants)
 

@@ -1,13 +1,43 @@
-"""Plain data as TOML text (the standard library only reads it)."""
+"""Plain data as TOML text (the standard library only reads it), and text read with care."""
 
 from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from byzopt.errors import InvalidInput
+from byzopt.registry import DEEPEST, parts
+
+_NO_KEY = re.compile(r"[,=\n\[\]{}#]")
+_STEP = re.compile(r"[^.\s][ \t]*\.")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class NoTOML(InvalidInput):
+    """Text that is not TOML at all."""
+
+
+def loads(text: str, what: str) -> dict[str, Any]:
+    """The data of a TOML text. Errors: `NoTOML`; `InvalidInput` where it nests too deep."""
+    deep = f"{what} should nest at most {DEEPEST} levels deep. Found more."
+    # Of the standard library's reader, whose time grows with the square of a dotted key's steps.
+    if any(len(_STEP.findall(part)) > 2 * DEEPEST for part in _NO_KEY.split(text)):
+        raise InvalidInput(deep)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise NoTOML(f"{what} should be valid TOML. Found: {error}.") from None
+    except RecursionError:
+        raise InvalidInput(deep) from None
+    except ValueError:  # of Python, which reads no number of so many digits
+        raise InvalidInput(
+            f"{what} should hold whole numbers of at most 64 bits. Found a longer one."
+        ) from None
+    parts(data, what)
+    return data
 
 
 def dumps(data: Mapping[str, Any]) -> str:

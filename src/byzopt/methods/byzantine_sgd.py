@@ -96,6 +96,11 @@ class ByzantineSGD(MethodRecipe):
         needs = not self.grow or (self.epochs == "doubling" and self.diameter is not None)
         rule = 'have epochs = "doubling" and a first `diameter`'
         require(needs, "A ball that grows (`grow`)", rule, f"{self.epochs}, {self.diameter}")
+        for name in ("mu", "L", "M"):
+            constant = getattr(self, name)
+            good = constant is None or constant > 0
+            require(good, f"Parameter `{name}` of byzantine_sgd", "be above 0", constant)
+        require(self.f is None or self.f >= 0, "Parameter `f` of byzantine_sgd", "be at least 0", self.f)
         require(0 < self.p_fail < 1, "Parameter `p_fail`", "lie in (0, 1)", self.p_fail)
         require(isfinite(self.c) and self.c > 0, "Parameter `c`", "be finite and positive", self.c)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
 from byzopt.errors import InvalidInput
+from byzopt.experiments import overrides
 
 Point = dict[str, Any]  # a setting's path, as `attack.scale`, to its value
 
@@ -47,15 +47,10 @@ def flat(table: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
 
 
 def steps(path: str) -> tuple[str, ...]:
-    """`task.partition.alpha` as its steps; a step in quotes may hold dots, as in TOML."""
-    try:
-        table: Any = tomllib.loads(f"{path} = 0")
-    except tomllib.TOMLDecodeError:
-        raise InvalidInput(f"A setting should read as `attack.scale` does. Found {path!r}.") from None
-    found = []
-    while isinstance(table, dict):
-        ((step, table),) = table.items()
-        found.append(step)
+    """The steps of a setting's path. Errors: what is none."""
+    found = overrides.steps(path)
+    if not found:
+        raise InvalidInput(f"A setting should read as `attack.scale` does. Found {path!r}.")
     return tuple(found)
 
 
