@@ -92,15 +92,90 @@ def sgdm(problem: Problem, server: Server, C: Press, eta: float, T: int) -> list
     return path
 
 
-def ef21(problem: Problem, server: Server, C: Press, T: int, down: Press | None = None) -> list[Row]:
-    """Byz-EF21 with g = C(∇f_i(x^0)); with `down` the two-way form."""
+def ef21(
+    problem: Problem, server: Server, C: Press, T: int, down: Press | None = None, raw: bool = False
+) -> list[Row]:
+    """Byz-EF21 with g = C(∇f_i(x^0)), or ∇f_i(x^0) itself if `raw`; with `down` the two-way form."""
     x, w, path = problem.x0, problem.x0, []
     g = [torch.zeros_like(x) for _ in range(problem.n)]
     for t in range(1, T + 1):
         w = x if down is None else w + down(x - w, 0, t)
         for i in range(problem.n):
-            g[i] = g[i] + C(problem.full(i, w) - g[i], i, t)
+            news = problem.full(i, w) - g[i]
+            g[i] = g[i] + (news if raw and t == 1 else C(news, i, t))
         x = x - server.gamma * server.agg(_believed(server, t, g))
+        path.append(x)
+    return path
+
+
+class Buffers(NamedTuple):
+    """A released worker's averages, its g, its message, and the g that the server adds it to."""
+
+    top: Row
+    second: Row
+    grads: Row
+    diff: Row
+    stored: Row
+
+
+Start = Callable[[Row, float, Press], Buffers]
+
+
+def double_start(s: Row, m: float, C: Press) -> Buffers:
+    """The first round of `DoubleMomentumWorker` (released with arXiv:2603.15144)."""
+    return Buffers(s, s, s, torch.zeros_like(s), torch.zeros_like(s))
+
+
+def vr_double_start(s: Row, m: float, C: Press) -> Buffers:
+    """The first round of `VRDoubleMomentumWorker` (released with arXiv:2603.15144)."""
+    top = (1 - m) * s
+    second = (1 - m) * top
+    grads = C(second, 0, 1)
+    return Buffers(top, second, grads, grads, torch.zeros_like(s))
+
+
+def top_start(s: Row, m: float, C: Press) -> Buffers:
+    """The first round of `TopMomentumWorker` for images (released with arXiv:2409.08640)."""
+    return Buffers(s, s, s, torch.zeros_like(s), torch.zeros_like(s))
+
+
+def release(
+    problem: Problem,
+    gamma: float,
+    agg: Callable[[list[Row]], Row],
+    C: Press,
+    method: str,
+    start: Start,
+    m: float,
+    T: int,
+    byzantine: int,
+    lie: Callable[[list[Row]], Row] | None,
+) -> list[Row]:
+    """The released worker and server, in the order in which the released trainer calls them.
+
+    `m` is the released momentum. The server is handed each honest worker's g before this round beside its
+    message, and adds every liar's message to the last honest worker's. `byz_dm21` is the released class
+    without its correction by the gradient at the old point, which the release does not have.
+    """
+    x, old, path = problem.x0, problem.x0, []
+    workers: list[Buffers] = []
+    for t in range(1, T + 1):
+        for i in range(problem.n - byzantine):
+            s = problem.grad(i, t, x)
+            if t == 1:
+                workers.append(start(s, m, C))
+                continue
+            top, second, grads, _, _ = workers[i]
+            top = m * top + (1 - m) * s
+            if method == "byz_vr_dm21":
+                top = top + m * (s - problem.grad(i, t, old))
+            second = top if method == "byz_ef21_sgdm" else m * second + (1 - m) * top
+            diff = C(second - grads, i, t)
+            workers[i] = Buffers(top, second, grads + diff, diff, grads)
+        diffs = [worker.diff for worker in workers]
+        rows = [worker.stored + worker.diff for worker in workers]
+        rows += [workers[-1].stored + lie(diffs) for _ in range(byzantine) if lie]
+        old, x = x, x - gamma * agg(rows)
         path.append(x)
     return path
 

@@ -242,19 +242,77 @@ def test_starts():
         torch.testing.assert_close(worker.u, u * s, rtol=1e-12, atol=1e-12)
         if init == "released":
             assert wire.worker.equal(s)
-            assert not wire.server.any()
-            assert first.state.bits == 0
+            assert wire.server.equal(s)
+            assert first.x.equal(task.start())
+            assert first.state.bits == 32 * task.layout.d
         else:
             assert wire.server.equal(wire.worker)
             assert ((wire.worker != 0).sum(dim=1) <= 2).all()
 
 
-def test_the_released_start_leaves_the_server_one_gradient_behind():
+def sign(diffs: list[Tensor]) -> Tensor:
+    return top2(-torch.stack(diffs).mean(dim=0), 0, 0)
+
+
+def inner(diffs: list[Tensor]) -> Tensor:
+    return top2(-0.1 * torch.stack(diffs).mean(dim=0), 0, 0)
+
+
+RELEASED: dict[str, tuple[dict[str, Any], twin.Start]] = {
+    # method: parameters, the released worker's first round
+    "byz_vr_dm21": ({"eta": 0.3, "init": "released"}, twin.double_start),
+    "byz_vr_dm21 zero": ({"eta": 0.3, "init": "zero"}, twin.vr_double_start),
+    "byz_dm21": ({"eta": 0.3, "init": "released"}, twin.double_start),
+    "byz_ef21_sgdm": ({"eta": 0.3, "init": "released"}, twin.top_start),
+}
+
+
+@pytest.mark.parametrize("attack", ["none", "sign_flip", "ipm"])
+@pytest.mark.parametrize("case", RELEASED)
+def test_as_released_is_the_release_on_the_same_gradients(case, attack):
+    """The released server keeps no memory of liars: it adds their messages to the last honest worker's g."""
+    (parameters, start), method = RELEASED[case], case.split()[0]
+    lie = {"none": None, "sign_flip": sign, "ipm": inner}[attack]
+    recipe = METHODS.build({"name": method, "compressor": TOP, **parameters})
+    given = {"name": "ipm", "scale": 0.1} if attack == "ipm" else attack
+    byzantine = F if lie else 0
+    task = TASKS.build(LOGISTIC).build(Cohort.of(N, byzantine), SEED)
+    where = {"placement": "message", "base": "last_honest"} if lie else {}
+    found = play(
+        recipe, RULE, ATTACKS.build(given), task, n=N, byzantine=byzantine, lr=0.3, last=T, seed=SEED, **where
+    )
+    path = torch.stack([snapshot.x for snapshot in found])
+    listed = twin.release(
+        problem_of(task),
+        0.3,
+        lambda rows: RULE(torch.stack(rows)),
+        top2,
+        method,
+        start,
+        0.7,
+        T,
+        byzantine,
+        lie,
+    )
+    close(path, listed)
+    still = task.start().equal(path[0])
+    assert still == (parameters["init"] == "released")  # the first step has length 0, and it alone
+    assert not torch.equal(path[0], path[1])
+
+
+def test_byz_ef21_as_released_sends_its_first_gradients_raw():
+    found = run("byz_ef21", {"compressor": TOP, "init": "released"})
+    close(found, twin.ef21(problem_of(task_of()), server(), top2, T, raw=True))
+
+
+@pytest.mark.parametrize("placement", ["free", "state", "message"])
+def test_both_ends_agree_from_the_first_round_of_a_released_start(placement):
     recipe = METHODS.build({"name": "byz_dm21", "init": "released", "compressor": TOP})
-    *_, end = play(recipe, TrimmedMean(f=2), "none", task_of(), n=N, byzantine=F, last=30, seed=SEED)
-    task, wire = task_of(), end.state.engine.wire
-    behind, first = wire.worker - wire.server, task.grads(task.start(), task.draw(1))
-    torch.testing.assert_close(behind[: N - F], first[: N - F], rtol=1e-10, atol=1e-10)
+    for snapshot in play(
+        recipe, TrimmedMean(f=2), "alie", task_of(), n=N, byzantine=F, last=5, seed=SEED, placement=placement
+    ):
+        wire = snapshot.state.engine.wire
+        assert torch.equal(wire.worker[: N - F], wire.server[: N - F])
 
 
 def test_ratio_of_weights():

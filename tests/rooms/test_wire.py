@@ -133,7 +133,7 @@ FLAT = {
     "byz_dm21": ({"compressor": TOP}, (1, 1), (74, 74), (2, 2)),
     "byz_vr_dm21": ({"compressor": TOP}, (1, 2), (74, 74), (2, 2)),
     "byz_ef21": ({"compressor": TOP, "init": "released"}, ("J", "J"), (640, 74), (20, 2)),
-    "byz_ef21_sgdm": ({"compressor": TOP, "init": "released"}, (1, 1), (0, 74), (0, 2)),
+    "byz_ef21_sgdm": ({"compressor": TOP, "init": "released"}, (1, 1), (640, 74), (20, 2)),
     "br_csgd": ({"compressor": RAND}, (1, 1), (111, 111), (3, 3)),
     "br_diana": ({"compressor": "natural"}, (1, 1), (180, 180), (20, 20)),
     "ef_sign": ({}, (1, 1), (52, 52), (20, 20)),

@@ -26,9 +26,7 @@ class Mail:
     def __init__(self, channel: Channel, lane: Lane, sent: Tensor, kept: Any) -> None:
         self.channel, self.lane, self.kept, self.like = channel, lane, kept, sent
         self.coder, self.width = channel.coder(lane), 64 if sent.dtype == torch.float64 else 32
-        data = (
-            b"" if self.coder is None else encode(self.coder, sent[0], lane.layout, self.width, self._draw())
-        )
+        data = encode(self.coder, sent[0], lane.layout, self.width, self._draw())
         self.own = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
 
     def read(self, parcels: Tensor, malformed: dict[int, str]) -> Tensor:
@@ -39,7 +37,7 @@ class Mail:
         already is not read.
         """
         sent = self.like.new_zeros(len(parcels), self.lane.layout.d)
-        for i, parcel in enumerate(parcels.cpu() if self.coder else ()):
+        for i, parcel in enumerate(parcels.cpu()):
             try:
                 sent[i] = torch.nan if i in malformed else self._decoded(i, parcel)
             except BadMessage as error:
@@ -48,7 +46,6 @@ class Mail:
         return rows
 
     def _decoded(self, i: int, parcel: Tensor) -> Tensor:
-        assert self.coder is not None
         data = parcel.numpy().tobytes()
         row = decode(self.coder, data, self.lane.layout, self.width, self._draw(i)).to(self.like)
         if not row.isfinite().all():
@@ -57,7 +54,7 @@ class Mail:
 
     def _draw(self, i: int | None = None) -> Draw | None:
         """Worker i's seeded draw of this round (None: this rank's), where the compressor has one."""
-        if self.coder is None or not _seeded(self.coder):
+        if not _seeded(self.coder):
             return None
         assert self.lane.only is not None
         assert isinstance(self.lane.seed, int)

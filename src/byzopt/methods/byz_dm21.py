@@ -13,8 +13,8 @@ Steps from theory: `byzopt.theory.byz_dm21` (our own derivation; the paper's con
 us). Two averages are stable for γ L < 1/((1 - η_v)(1 - η_u)) - 1, about 2 η, while one is for about 4/η:
 a rate tuned for single momentum may be far too large here (`byzopt.theory.averaging.limit`).
 
-Where we differ: the released code has two starts, `init="zero"` and `init="released"` (server one gradient
-behind for ever); the default is `init="first"`. With equal weights we could not reproduce the rate O(ε⁻³) of
+Where we differ: the released code has two starts, `init="zero"` and `init="released"` (a first step of length
+0); the default is `init="first"`. With equal weights we could not reproduce the rate O(ε⁻³) of
 the VR form; `weights="ratio"`, η_u = √η_v, gives it.
 """
 
@@ -57,8 +57,9 @@ class ByzDM21(MethodRecipe):
 
     `eta` is both weights of the new; `eta_v` (first average) and `eta_u` (second) override it, and
     `weights="ratio"` makes the second √η_v where it is not given. `compressor` contractive. `init`:
-    `"first"` v = u = s, g = C(u); `"zero"` v = η_v s, u = η_u η_v s, g = C(u); `"released"` v = u = g = s at
-    the worker and nothing sent in round 1. `shortcut`: the server keeps mean g_i only, for the mean alone.
+    `"first"` v = u = s, g = C(u); `"zero"` v = η_v s, u = η_u η_v s, g = C(u); `"released"` v = u = g = s
+    at both ends, while the server's rows are 0 in round 1 alone: it costs d floats, and x stays at x^0 for a
+    round. `shortcut`: the server keeps mean g_i only, for the mean alone.
     """
 
     eta: float = 0.1

@@ -81,15 +81,14 @@ class Channel(ABC):
         """Figures of the server's memory, for records. Default: none."""
         return {}
 
-    def coder(self, link: Link) -> Compressor | None:
-        """The compressor whose layout of bytes this round's messages have (`messages.encode`); None: nothing
-        is sent, and the server receives zeros. Default: that of d floats."""
+    def coder(self, link: Link) -> Compressor:
+        """The compressor whose layout of bytes this round's messages have (`messages.encode`). Default: d
+        floats."""
         return Identity()
 
     def cost(self, link: Link) -> Cost:
         """What one worker's message of this round costs."""
-        coder = self.coder(link)
-        return Cost(0.0, 0.0) if coder is None else cost_of(coder, link.layout)
+        return cost_of(self.coder(link), link.layout)
 
 
 CHANNELS: Registry[Channel] = Registry("channel", Channel)

@@ -50,10 +50,11 @@ def malformed(state: Ends | DashaState) -> dict[str, float]:
 class EF21(Channel):
     """c_i = C(u_i - g_i), g_i <- g_i + c_i at both ends, and the server's row is g_i.
 
-    `opening` is round 1: `"compressed"` C(u) from g = 0; `"raw"` u itself, d floats; `"silent"` the worker
-    sets g = u and the message is 0 (released code of arXiv:2603.15144; the two ends then differ by that u for
-    ever). `shortcut=True`: the server keeps the mean of the g_i only, g <- g + mean(c_i). That is right for
-    the mean and nothing else, and leaves no rows to lie in.
+    `opening` is round 1: `"compressed"` C(u) from g = 0; `"raw"` u itself, d floats; `"silent"` the same d
+    floats, which the server remembers as g = u but does not act on: the rows of round 1 are 0, and from round
+    2 on they are g at both ends (released code of arXiv:2603.15144). `shortcut=True`: the server keeps the
+    mean of the g_i only, g <- g + mean(c_i). That is right for the mean and nothing else, and leaves no rows
+    to lie in.
 
     Errors: a compressor that is not contractive, above all a scaled rand_k. Source: arXiv:2106.05203.
     """
@@ -78,34 +79,37 @@ class EF21(Channel):
         return Ends(ends.worker, ends.server[..., :1, :], ends.faults[..., :1])
 
     def send(self, state: Ends, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Ends]:
-        if link.first and self.opening == "silent":
-            return torch.zeros_like(said), torch.zeros_like(said), state._replace(worker=said)
         sent = self.squeeze(said - state.worker, link)
         g = state.worker + sent
-        return sent, g, state._replace(worker=g)
+        return sent, torch.zeros_like(g) if self._silent(link) else g, state._replace(worker=g)
 
     def receive(self, state: Ends, sent: Tensor, link: Link) -> tuple[Tensor, Ends]:
         news = sent.mean(dim=-2, keepdim=True) if self.shortcut else sent
         g = state.server + news
         server, bad = remembered(g, state.server)
+        if self._silent(link):
+            g = g.masked_fill(~bad.unsqueeze(-1), 0.0)
         return g.expand_as(sent), state._replace(server=server, faults=state.faults + bad)
 
     def squeeze(self, rows: Tensor, link: Link) -> Tensor:
-        return rows if link.first and self.opening == "raw" else self.compressor(rows, link)
+        return rows if link.first and self.opening != "compressed" else self.compressor(rows, link)
 
     def base(self, state: Ends, like: Tensor, link: Link) -> Tensor:
         return state.server.expand_as(like)
 
     def adopt(self, state: Ends, rows: Tensor, link: Link) -> Ends:
+        if self._silent(link):  # who shows nothing is remembered by its message
+            rows = torch.where((rows != 0).any(dim=-1, keepdim=True), rows, state.server)
         return state._replace(server=remembered(rows, state.server)[0])
 
     def report(self, state: Ends) -> dict[str, float]:
         return malformed(state)
 
-    def coder(self, link: Link) -> Compressor | None:
-        if link.first and self.opening != "compressed":
-            return Identity() if self.opening == "raw" else None
-        return self.compressor
+    def coder(self, link: Link) -> Compressor:
+        return Identity() if link.first and self.opening != "compressed" else self.compressor
+
+    def _silent(self, link: Link) -> bool:
+        return link.first and self.opening == "silent"
 
 
 @CHANNELS.register("diana")
