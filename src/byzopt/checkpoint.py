@@ -7,21 +7,25 @@ that of a template, the state after round 1 of the same run (`states.thaw`).
 from __future__ import annotations
 
 import io
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 
-from byzopt.errors import InvalidInput
-from byzopt.files import write_atomically
+from byzopt.errors import InvalidInput, require
+from byzopt.files import opened, write_atomically
 
 _MAGIC = b"byzopt checkpoint 1\n"
 _DIGEST = 32
+_DAMAGE = "damage: its checksum is wrong"
 # What torch raises for a pickle of more than plain data, none of which it runs, and for what is no archive.
 _REFUSED = (
     UnpicklingError,
+    BadZipFile,
+    NotImplementedError,
     RuntimeError,
     OSError,
     EOFError,
@@ -40,27 +44,39 @@ def save(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, _MAGIC, sha256(body).digest(), body)
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, remedy: str = "Remove the file to start again.") -> dict[str, Any]:
     """What `save` wrote; only plain data and tensors are ever loaded. Errors: `InvalidInput`, which names the
     file, for damage and for anything else in it."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             magic, told, body = file.read(len(_MAGIC)), file.read(_DIGEST), file.read()
     except OSError as error:
-        raise _unusable(path, error.strerror or str(error)) from None
+        raise _unusable(path, error.strerror or error, remedy) from None
     if magic != _MAGIC or sha256(body).digest() != told:
-        raise _unusable(path, "damage: its checksum is wrong")
+        raise _unusable(path, _DAMAGE, remedy)
     try:
+        with ZipFile(io.BytesIO(body)) as archive:
+            unfolded = sum(one.file_size for one in archive.infolist())
+        require(unfolded <= len(body), "A checkpoint", "hold what it is long for", f"{unfolded:,} bytes")
         content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except _REFUSED as error:
-        raise _unusable(path, f"{type(error).__name__}, as if somebody else wrote it") from None
+        raise _unusable(path, f"{type(error).__name__} in it, as if others wrote it", remedy) from None
     if not isinstance(content, dict):
-        raise _unusable(path, f"a {type(content).__name__}")
+        raise _unusable(path, f"a {type(content).__name__}", remedy)
     return content
 
 
-def _unusable(path: Path, found: str) -> InvalidInput:
-    return InvalidInput(
-        f"Checkpoint {path} should be as byzopt wrote it. Found {found}. "
-        "Remove the file to start the run again."
-    )
+def check(path: Path, remedy: str = "") -> None:
+    """Verify the checksum of what `save` wrote, and load nothing. Errors: `InvalidInput`, as for `load`."""
+    try:
+        with opened(path) as file:
+            magic, told = file.read(len(_MAGIC)), file.read(_DIGEST)
+            whole = magic == _MAGIC and file_digest(file, "sha256").digest() == told
+    except OSError as error:
+        raise _unusable(path, error.strerror or error, remedy) from None
+    if not whole:
+        raise _unusable(path, _DAMAGE, remedy)
+
+
+def _unusable(path: Path, found: object, remedy: str) -> InvalidInput:
+    return InvalidInput(f"Checkpoint {path} should be as byzopt wrote it. Found {found}. {remedy}".rstrip())

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
+from io import BufferedReader
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO
@@ -58,15 +59,22 @@ def clear_leftovers(folder: Path, name: str) -> None:
                 os.close(handle)
 
 
-def read(path: Path, most: int) -> bytes:
-    """The content of a file of at most `most` bytes.
-
-    Errors: `OSError`, also for what is no regular file (a pipe would be waited for); `ValueError` for more.
-    """
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """A file to read. Errors: `OSError`, also for what is no regular file: a pipe would be waited for."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(handle)
+
+
+def read(path: Path, most: int) -> bytes:
+    """The content of a file of at most `most` bytes. Errors: those of `opened`; `ValueError` for more."""
+    with opened(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise ValueError(f"it is larger than {most:,} bytes")

@@ -10,14 +10,18 @@ for t in range(start + 1, last + 1):
 
 from __future__ import annotations
 
-import os
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+from warnings import warn
 
 import torch
 
+from byzopt.checkpoint import check, load, save
 from byzopt.distributed.link import Link
-from byzopt.errors import InvalidInput
+from byzopt.errors import InvalidInput, require
+from byzopt.files import clear_leftovers
 
 DEPTH = 2
 
@@ -32,53 +36,96 @@ class Stateful(Protocol):
 class Keep:
     """A folder (shared by the ranks, or one on each machine) of files `rank-R-round-T.pt`.
 
-    A rank writes only its own files, each at once or not at all, and reads only those, with `weights_only`. A
-    job may die while some ranks have written a round and others not, so the last two are kept, and all ranks
-    go back to the newest round that every one of them has.
+    A rank writes only its own files, each at once or not at all, and reads only those, with their checksums
+    and with `weights_only`. A job may die while some ranks have written a round and others not, and a file
+    may be damaged, so the last two are kept, and all ranks go back to the newest round that every one of them
+    has whole. Files of other names are left alone.
     """
 
     def __init__(self, folder: str | Path, group: Any = None) -> None:
         self.link, self.folder = Link(group), Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidInput(f"A place for checkpoints should be a folder. Found: {error}.") from None
+        self._newest = max(self._rounds(), default=0)  # what lies beyond is of before the job went back
 
     def save(self, t: int, **parts: Stateful) -> None:
-        """Keep the states of these parts as those after round t."""
-        path = self._path(t)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        with temporary.open("wb") as file:
-            torch.save({name: part.state_dict() for name, part in parts.items()}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        for old in self._rounds()[:-DEPTH]:
+        """Keep the states of these parts as those after round t, which is at least 1.
+
+        Files of later rounds are from before the job went back to an earlier one, and are removed. Errors:
+        `OSError` where the file cannot be written; then those before it are there.
+        """
+        require(t >= 1, "The round of a checkpoint", "be at least 1", t)
+        clear_leftovers(self.folder, self._path(t).name)
+        save(self._path(t), {name: part.state_dict() for name, part in parts.items()})
+        mine = [old for old in self._rounds() if old <= self._newest or old == t]
+        for old in set(self._rounds()) - set([old for old in mine if old <= t][-DEPTH:]):
             self._path(old).unlink(missing_ok=True)
+            clear_leftovers(self.folder, self._path(old).name)
+        self._newest = t
 
     def restore(self, **parts: Stateful) -> int:
-        """Load the newest round that all ranks have into these parts; its number, or 0 if there is none.
+        """Load the newest round that all ranks have whole into these parts; its number, 0 if there is none.
 
-        A collective. Errors: `InvalidInput`, on all ranks, where ranks have files but no round in common.
+        A collective. Warns, on all ranks, of damaged files on any of them, and on the rank itself of the
+        reason. Errors: `InvalidInput`, on all ranks, where ranks have files but no round in common that is
+        whole; on the rank itself, with the file's name, for states that do not fit the parts.
         """
-        own = self._rounds()[-DEPTH:]
-        told = torch.tensor(([0] * DEPTH + own)[-DEPTH:], dtype=torch.int64)
-        kept = [set(line) - {0} for line in self.link.everyone(told).tolist()]
+        whole, damaged = self._looked_at()
+        told = torch.tensor([_numbers(whole), _numbers(damaged)], dtype=torch.int64)
+        kept, bad = (
+            [set(line) - {0} for line in lines]
+            for lines in zip(*self.link.everyone(told).tolist(), strict=True)
+        )
         common: set[int] = set.intersection(*kept)
-        if not common:
-            if any(kept):
-                found = "; ".join(f"rank {rank}: {sorted(rounds)}" for rank, rounds in enumerate(kept))
-                raise InvalidInput(
-                    f"Checkpoints should be of one round on all ranks. Found rounds {found}. "
-                    f"Empty {self.folder} to start again."
-                )
-            return 0
-        t = max(common)
-        content = torch.load(self._path(t), map_location="cpu", weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(content[name])
+        found = [f"rank {rank}: {sorted(rounds)}" for rank, rounds in enumerate(kept)]
+        broken = [f"round {t} of rank {rank}" for rank, rounds in enumerate(bad) for t in sorted(rounds)]
+        if not common and (any(kept) or broken):
+            raise InvalidInput(
+                f"Checkpoints should be whole and of one round on all ranks. Found rounds {'; '.join(found)}"
+                f"{'; damaged: ' + ', '.join(broken) if broken else ''}. Empty {self.folder} to start again."
+            )
+        t = max(common, default=0)
+        if broken:
+            own = f" {' '.join(damaged.values())}" if damaged else ""
+            warn(f"Checkpoints are damaged: {', '.join(broken)}. Round {t} is restored.{own}", stacklevel=2)
+        if t:
+            self._load(t, parts)
+        self._newest = t
         return t
+
+    def _looked_at(self) -> tuple[list[int], dict[int, str]]:
+        """Which of this rank's last rounds are whole, and what is wrong with those that are not."""
+        whole, damaged = [], {}
+        for t in self._rounds()[-DEPTH:]:
+            try:
+                check(self._path(t))
+                whole.append(t)
+            except InvalidInput as error:
+                damaged[t] = str(error)
+        return whole, damaged
+
+    def _load(self, t: int, parts: Mapping[str, Stateful]) -> None:
+        where = f"Checkpoint {self._path(t)}"
+        content = load(self._path(t), f"Empty {self.folder} to start again.")
+        for name, part in parts.items():
+            require(name in content, where, f"hold the state of {name!r}", sorted(map(str, content)))
+            try:
+                part.load_state_dict(content[name])
+            except Exception as error:  # of whatever kind the part's own loading raises
+                found = " ".join(str(error).split())
+                raise InvalidInput(f"{where} should fit {name!r}. Found: {found}") from error
 
     def _path(self, t: int) -> Path:
         return self.folder / f"rank-{self.link.rank}-round-{t}.pt"
 
     def _rounds(self) -> list[int]:
-        names = self.folder.glob(f"rank-{self.link.rank}-round-*.pt")
-        return sorted(int(path.stem.rpartition("-")[2]) for path in names)
+        """The rounds of which this rank has a file."""
+        name = re.compile(rf"rank-{self.link.rank}-round-([1-9][0-9]{{0,17}})\.pt")
+        return sorted(int(found[1]) for path in self.folder.iterdir() if (found := name.fullmatch(path.name)))
+
+
+def _numbers(rounds: Iterable[int]) -> list[int]:
+    """Rounds as `DEPTH` numbers, zeros where there are fewer."""
+    return ([0] * DEPTH + sorted(rounds))[-DEPTH:]
