@@ -6,8 +6,10 @@ import difflib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,22 @@ def test_the_command_runs_over_processes(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rounds"] == 3
+
+
+def test_a_killed_run_over_processes_leaves_no_file_and_no_process(tmp_path):
+    place = tmp_path / "temporary"
+    place.mkdir()
+    given = ["byz-nsgdm/quartic", "rounds=100000000", "--no-compare", "--out", str(tmp_path / "out")]
+    engine = ["--engine", "torchrun", "--processes", "2"]
+    command = [sys.executable, "-m", "byzopt", "run", *given, *engine]
+    where = {**os.environ, "TMPDIR": str(place)}
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=where)
+    try:
+        while not (tmp_path / "out" / "spec.toml").exists():  # round 1 is done: all processes have met
+            assert run.poll() is None
+            time.sleep(0.05)
+    finally:
+        run.kill()
+    run.communicate(timeout=120)  # ends when the last process that may write to it is gone
+    assert run.returncode == -signal.SIGKILL
+    assert not list(place.iterdir())

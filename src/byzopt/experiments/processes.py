@@ -1,27 +1,31 @@
 """A spec over processes: spawned on this machine, or those that torchrun has started already.
 
-python -m byzopt.experiments.processes FOLDER RANK RANKS < spec.json     # how one spawned process is started
+python -m byzopt.experiments.processes PORT RANK RANKS < spec.json     # how one spawned process is started
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch exports it without a word
 
 from byzopt.attacks import Adversary
 from byzopt.distributed.link import Link
 from byzopt.engines.process_group import Share, announce, serve
 from byzopt.errors import require
 from byzopt.experiments.spec import Spec
+
+HERE = "127.0.0.1"
+PATIENCE = timedelta(seconds=60)  # until a process that does not find rank 0 gives up
 
 
 @contextmanager
@@ -33,23 +37,24 @@ def processes(spec: Spec, count: int | None = None) -> Iterator[Link | None]:
     ranks = [variant.n for variant in spec.variants().values()]
     count = int(os.environ["WORLD_SIZE"]) if launched() else count or min(ranks)
     require(1 <= count <= min(ranks), "The number of processes", f"lie in 1..n = {min(ranks)}", count)
-    with tempfile.TemporaryDirectory() as folder:
-        children = [] if launched() else [_start(spec, folder, rank, count) for rank in range(1, count)]
-        try:
-            link = _joined(None if launched() else Path(folder), 0, count)
-            if link.rank:
-                serve(link, shares(spec, link))
-                yield None
-            else:
-                try:
-                    yield link
-                finally:
-                    with suppress(RuntimeError):  # a process that is gone has been told of already
-                        announce(link)
-        finally:
+    meeting = None if launched() else _meeting(count)
+    children = [_start(spec, meeting.port, rank, count) for rank in range(1, count)] if meeting else []
+    try:
+        link = _joined(meeting, 0, count)
+        if link.rank:
+            serve(link, shares(spec, link))
+            yield None
+        else:
+            try:
+                yield link
+            finally:
+                with suppress(RuntimeError):  # a process that is gone has been told of already
+                    announce(link)
+    finally:
+        if dist.is_initialized():
             dist.destroy_process_group()
-            for child in children:
-                _end(child)
+        for child in children:
+            _end(child)
 
 
 def launched() -> bool:
@@ -68,17 +73,26 @@ def shares(spec: Spec, link: Link) -> list[Share]:
     return found
 
 
-def _joined(folder: Path | None, rank: int, count: int) -> Link:
-    if folder is None:
+def _meeting(count: int) -> TCPStore:
+    """Where the processes meet: a port that only this machine reaches, and that is gone with this process,
+    however it ends. A file would stay behind."""
+    with socket.socket() as listening:
+        listening.bind((HERE, 0))
+        listening.listen(count)
+        port, handle = listening.getsockname()[1], listening.detach()
+    return TCPStore(HERE, port, count, True, wait_for_workers=False, master_listen_fd=handle)
+
+
+def _joined(meeting: TCPStore | None, rank: int, count: int) -> Link:
+    if meeting is None:
         dist.init_process_group("gloo")
     else:
-        place = f"file://{(folder / 'store').resolve()}"
-        dist.init_process_group("gloo", init_method=place, rank=rank, world_size=count)
+        dist.init_process_group("gloo", store=meeting, rank=rank, world_size=count)
     return Link()
 
 
-def _start(spec: Spec, folder: str, rank: int, count: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "byzopt.experiments.processes", folder, str(rank), str(count)]
+def _start(spec: Spec, port: int, rank: int, count: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "byzopt.experiments.processes", *map(str, (port, rank, count))]
     # A session of its own: an interrupt from the terminal is for rank 0, which stops in good order.
     child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
     assert child.stdin is not None
@@ -97,10 +111,13 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 def main() -> None:
     """One spawned process: reads the spec, joins, plays its workers until rank 0 is done."""
-    folder, rank, count = sys.argv[1:]
+    port, rank, count = map(int, sys.argv[1:])
     spec = Spec.of(json.load(sys.stdin))
     torch.set_num_threads(1)
-    link = _joined(Path(folder), int(rank), int(count))
+    try:
+        link = _joined(TCPStore(HERE, port, count, False, timeout=PATIENCE), rank, count)
+    except RuntimeError:
+        sys.exit(1)
     try:
         serve(link, shares(spec, link))
     except RuntimeError:
