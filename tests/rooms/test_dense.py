@@ -11,7 +11,7 @@ from byzopt.cohort import Cohort
 from byzopt.tasks import Digits, LogisticRegression
 from byzopt.tasks.grads import Loss, WorkerGradients, lent_rng
 from byzopt.tasks.grads.dense import Dense
-from byzopt.tasks.grads.grouped import CannotGroupError
+from byzopt.tasks.grads.randomness import CannotGroupError
 from byzopt.tasks.models import mlp
 
 N, B = 5, 7
@@ -106,7 +106,7 @@ def test_what_is_no_such_chain_is_left_to_others(module: nn.Module) -> None:
     data = torch.randn(N, B, 4), torch.randint(3, (N, B))
     gradients = WorkerGradients(module, functional.cross_entropy, data)
     with pytest.raises(CannotGroupError):
-        Dense(module, functional.cross_entropy, gradients.layout)
+        Dense(gradients.pure)
     assert not isinstance(gradients._way, Dense)
 
 

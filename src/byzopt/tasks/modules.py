@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy, deepcopy
-from math import exp, inf
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from math import ceil, exp, inf
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, require
 from byzopt.tasks.base import Change, Relabel, Task
-from byzopt.tasks.grads import Loss, Softmax, Strategy, WorkerGradients, sequence_cross_entropy
+from byzopt.tasks.grads import (
+    Loss,
+    Metric,
+    Softmax,
+    Strategy,
+    WorkerGradients,
+    accuracy,
+    adopted,
+    adopted_loss,
+    sequence_cross_entropy,
+)
 from byzopt.tasks.optimum import Lowest
 from byzopt.tasks.pool import Pair, Pool, cast, checked
 from byzopt.tasks.proxies import ProxyLoss, WorkerProxy
 from byzopt.tasks.sampling import Sampler
 
-Metric = Callable[[Tensor, Tensor], Tensor]
+FEW = 3  # samples of a worker to look at the module with, where batches are whole shards
+SETTLING = 512  # samples, at least, that running statistics are taken from where figures are measured
 
 
 class Batch(NamedTuple):
@@ -91,15 +102,18 @@ class ModuleTask(Task):
         pool = workers if isinstance(workers, Pool) else Pool.of(workers)
         self.pool = pool.to(self.device, dtype)
         self.cohort = Cohort.of(len(pool.shards), byzantine)
-        self.seed, self.batch, self.loss, self.wd = seed, batch, loss, wd
+        self.seed, self.batch, self.wd = seed, batch, wd
+        self.loss = adopted_loss(loss, self.device, dtype)
         self._sampler = sampler or Sampler(self.pool.shards, 1 if batch == "full" else batch, seed)
         self._sets = {
             prefix: self._placed(checked(pair, f"The {name} set"))
             for prefix, name, pair in (("", "test", test), ("validation_", "validation", validation))
             if pair is not None
         }
-        self._module = deepcopy(module).to(self.device, dtype).eval()
-        self._gradients = WorkerGradients(self._module, loss, self._sample(1), strategy, seed)
+        placed = adopted(module).to(self.device, dtype)
+        self._gradients = WorkerGradients(placed, self.loss, self._corner(), strategy, seed)
+        if self._gradients.statistics:
+            warnings.warn(_STATISTICS.format(self._gradients.statistics[0]), UserWarning, stacklevel=2)
         self._metrics = self._default_metrics() if metrics is None else dict(metrics)
         self._goals: dict[str, Pair] = {}
         self.layout = self._gradients.layout
@@ -145,8 +159,8 @@ class ModuleTask(Task):
             loss, slope = softmax.objective(x, honest)
         else:
             shards = [self.pool.shards[i] for i in honest]
-            with torch.no_grad():
-                values = [self._means(x, {"": self.loss}, *self.pool.at(shard))[""] for shard in shards]
+            at = self._gradients.evaluation(x)
+            values = [at.figures({"": self.loss}, *self.pool.at(shard))[""] for shard in shards]
             loss = sum(values) / len(honest)
             slope = torch.cat([self._full_gradient(x, shard) for shard in shards]).mean(dim=0)
         return loss + self.wd / 2 * float(x @ x), slope + self.wd * x
@@ -160,28 +174,28 @@ class ModuleTask(Task):
         def loss(x: Tensor) -> Tensor:
             if fast:
                 return fast.loss(x) + self.wd / 2 * (x @ x)
-            output = functional_call(self._module, self.layout.views(x), (inputs,))
-            return self.loss(output, targets) + self.wd / 2 * (x @ x)
+            return self._gradients.evaluation(x).loss(inputs, targets) + self.wd / 2 * (x @ x)
 
         return loss
 
     def grads_of(self, x: Tensor, batch: Batch | Everything, workers: slice) -> Tensor:
         if isinstance(batch, Everything):
             return self.grads(x, Everything(batch.shards[workers]))
-        if any(isinstance(layer, nn.modules.dropout._DropoutNd) for layer in self._module.modules()):
-            return self.grads(x, batch)[workers]  # masks are drawn for all workers at once
-        return self._gradients(x, batch.inputs[workers], batch.targets[workers], batch.t)
+        who = range(self.n)[workers]
+        rows = self._gradients(x, batch.inputs[workers], batch.targets[workers], batch.t, who)
+        return rows.add_(x, alpha=self.wd) if self.wd else rows
 
     @torch.no_grad()
     def measure(self, x: Tensor) -> dict[str, float]:
         figures: dict[str, float] = {}
+        at = self._gradients.measured(x, self._honest_batches)
         for prefix, pair in self._evaluated().items():
-            means = self._means(x, {"loss": self.loss, **self._metrics}, *pair)
+            means = at.figures({"loss": self.loss, **self._metrics}, *pair)
             if self.loss is sequence_cross_entropy:
                 means["perplexity"] = exp(means["loss"]) if means["loss"] < 700 else float("inf")
             figures |= {prefix + name: value for name, value in means.items()}
         for name, pair in self._goals.items():
-            figures |= self._means(x, {name: accuracy}, *pair)
+            figures |= at.figures({name: accuracy}, *pair)
         return figures | self.lowest.figures(self, x) if self.lowest else figures
 
     def relabelled(self, workers: Sequence[int], relabel: Relabel) -> ModuleTask:
@@ -205,7 +219,8 @@ class ModuleTask(Task):
         return self._softmax
 
     def _softmax_on(self, pool: Pool) -> Softmax | None:
-        if not Softmax.fits(self._module, self.loss, self.layout, pool.inputs, pool.targets):
+        labels = pool.targets
+        if not (self._gradients.softmax and pool.inputs.ndim == 2 and Softmax.all_count(labels)):
             return None
         return Softmax(pool.inputs, pool.targets, pool.source, pool.shards, self.layout)
 
@@ -217,13 +232,15 @@ class ModuleTask(Task):
 
     def _classes(self, need: str) -> int:
         """How many classes the labels have. Errors: a task without labels, which `need` cannot do with."""
-        targets, output = self.pool.targets, self._first_output()
-        if targets.is_floating_point() or output.ndim != targets.ndim + 1:
+        targets, output = self.pool.targets, self._gradients.probe.example
+        scores = isinstance(output, Tensor) and output.ndim == targets.ndim + 1
+        if targets.is_floating_point() or not scores:
+            found = tuple(output.shape[1:]) if isinstance(output, Tensor) else f"in a {type(output).__name__}"
             raise InvalidInput(
                 f"{need} needs integer labels and a score for each class. Found targets of "
-                f"{targets.dtype} with outputs {tuple(output.shape[1:])} a sample. Use another attack."
+                f"{targets.dtype} with outputs {found} a sample. Use another attack."
             )
-        return output.shape[-1]
+        return int(output.shape[-1])
 
     def _sample(self, t: int) -> Pair:
         return self.pool.at(self._sampler.draw(t))
@@ -238,36 +255,33 @@ class ModuleTask(Task):
         return {"": self.pool.at(honest)} | self._sets
 
     def _full_gradient(self, x: Tensor, shard: Tensor) -> Tensor:
-        """One worker's gradient `[1, d]` over all its samples, chunk by chunk."""
-        total = x.new_zeros(1, len(x))
-        for chunk in torch.split(shard, self._gradients.most):
-            inputs, targets = self.pool.at(chunk.unsqueeze(0))
-            total += self._gradients.still(x, inputs, targets) * (len(chunk) / len(shard))
-        return total
+        """One worker's gradient `[1, d]` over all its samples."""
+        return self._gradients.full(x, *self.pool.at(shard)).unsqueeze(0)
 
-    def _means(
-        self, x: Tensor, measures: Mapping[str, Metric], inputs: Tensor, targets: Tensor
-    ) -> dict[str, float]:
-        totals = x.new_zeros(len(measures), dtype=torch.float64)
-        parameters = self.layout.views(x)
-        most = self._gradients.most
-        for part, truth in zip(torch.split(inputs, most), torch.split(targets, most), strict=True):
-            output = functional_call(self._module, parameters, (self._gradients.arranged(part),))
-            values = torch.stack([measure(output, truth).double() for measure in measures.values()])
-            totals += values * len(part)
-        return dict(zip(measures, (totals / len(inputs)).tolist(), strict=True))
+    def _corner(self) -> Pair:
+        """Samples `[n, b, ...]` to look at the module with: the first batch, or a few of each worker's."""
+        if self.batch != "full":
+            return self._sample(1)
+        few = min(FEW, *(len(shard) for shard in self.pool.shards), FEW)
+        return self.pool.at(torch.stack([shard[:few] for shard in self.pool.shards]))
 
-    def _first_output(self) -> Tensor:
-        with torch.no_grad():
-            output: Tensor = self._module(self.pool.inputs[:1])
-        return output
+    def _honest_batches(self) -> list[Tensor]:
+        """Honest workers' inputs, a batch each, of the first rounds or all they have."""
+        honest = list(self.cohort.honest)
+        if self.batch == "full":
+            return [self.pool.at(self.pool.shards[i])[0] for i in honest]
+        rounds = ceil(SETTLING / (len(honest) * self.batch))
+        return [x for t in range(1, rounds + 1) for x in self._sample(t)[0][honest]]
 
     def _default_metrics(self) -> dict[str, Metric]:
-        output, targets = self._first_output(), self.pool.targets
+        output, targets = self._gradients.probe.example, self.pool.targets
         labels = not targets.is_floating_point() and targets.ndim == 1
-        return {"accuracy": accuracy} if labels and output.ndim == 2 and output.shape[1] > 1 else {}
+        scores = isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1
+        return {"accuracy": accuracy} if labels and scores else {}
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The share of samples whose largest logit is their label's: logits `[b, classes]`, labels `[b]`."""
-    return (logits.argmax(dim=-1) == labels).double().mean()
+_STATISTICS = (
+    "Layer {!r} has running statistics, which no worker reports and no rule combines: each worker normalises "
+    "by its own batch, full gradients by all of a worker's samples, and figures are measured with averages "
+    "over batches of honest workers, taken at the point that is measured."
+)

@@ -67,6 +67,7 @@ class FixedDropout(nn.Module):
     """Dropout whose mask hangs on a sample's place in its batch alone: the same in every round and worker."""
 
     mask: Tensor
+    per_worker: int | None = None  # samples of a worker, where those of several go through together
 
     def __init__(self, p: float, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -75,7 +76,8 @@ class FixedDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        return x * self.mask[torch.arange(len(x), device=x.device) % len(self.mask)]
+        places = torch.arange(len(x), device=x.device) % (self.per_worker or len(x))
+        return x * self.mask[places % len(self.mask)]
 
 
 @TASKS.register("mnist_released")

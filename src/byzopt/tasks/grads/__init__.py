@@ -1,8 +1,21 @@
 """Per-worker gradients of one round, in the fastest way that is right for the module."""
 
+from byzopt.tasks.grads.adopt import adopted
 from byzopt.tasks.grads.choice import Strategy, WorkerGradients
-from byzopt.tasks.grads.losses import Loss, sequence_cross_entropy
+from byzopt.tasks.grads.evaluation import Metric, accuracy
+from byzopt.tasks.grads.losses import Loss, adopted_loss, sequence_cross_entropy
 from byzopt.tasks.grads.randomness import lent_rng
 from byzopt.tasks.grads.softmax import Softmax
 
-__all__ = ["Loss", "Softmax", "Strategy", "WorkerGradients", "lent_rng", "sequence_cross_entropy"]
+__all__ = [
+    "Loss",
+    "Metric",
+    "Softmax",
+    "Strategy",
+    "WorkerGradients",
+    "accuracy",
+    "adopted",
+    "adopted_loss",
+    "lent_rng",
+    "sequence_cross_entropy",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from copy import deepcopy
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,12 +12,16 @@ from torch import Tensor, nn
 from byzopt.errors import InvalidInput, require
 from byzopt.layout import Layout
 from byzopt.rng import seed_of
+from byzopt.tasks.grads.adopt import adopted, by_batch, copied, refuse_single_samples, untracked
 from byzopt.tasks.grads.dense import Dense
-from byzopt.tasks.grads.grouped import CannotGroupError, Grouped, GroupedPixels
-from byzopt.tasks.grads.losses import Loss
+from byzopt.tasks.grads.evaluation import Evaluation, settled
+from byzopt.tasks.grads.grouped import Grouped, GroupedPixels
+from byzopt.tasks.grads.losses import Loss, adopted_loss, counted
 from byzopt.tasks.grads.plain import Looped, Vmapped
 from byzopt.tasks.grads.probe import Probe
-from byzopt.tasks.grads.randomness import lent_rng
+from byzopt.tasks.grads.pure import Pure
+from byzopt.tasks.grads.randomness import CannotGroupError, drawing
+from byzopt.tasks.grads.softmax import Softmax
 
 Strategy = Literal["auto", "grouped", "vmap", "loop"]
 # Fastest first. A written-out chain of linear layers is grouping at its simplest, and goes by that name.
@@ -31,17 +35,24 @@ PASS_FLOATS = 1 << 24  # layer outputs of one pass: more of them at a time only 
 
 
 class WorkerGradients:
-    """Gradients `[n, d]` of n workers' mean losses of one module; worker i's equals autograd's on its batch.
+    """Gradients `[n, d]` of n workers' losses of one module; worker i's equals autograd's on its batch.
 
-    `module` is copied, not changed; its parameters that require gradients are the coordinates, in order.
-    `loss(output, targets)` is the mean over a batch. `sample` is a batch `[n, b, ...]` of inputs and targets
-    on which each way is compared with a plain loop before it is used, at a point near the module's own.
-    `strategy="auto"` takes the first that agrees: "grouped" (one pass for all workers, parameter gradients
-    split by layer), "vmap", "loop" (with a `UserWarning`). Random layers draw from `(seed, t)`, for each
-    worker its own, so the same round has the same masks at every point.
+    `module` and `loss` are copied, not changed; the module's parameters that require gradients are the
+    coordinates, in order. `loss(output, targets)` is one number for a batch, as a rule the mean over it.
+    `sample` is a batch `[n, b, ...]` of inputs and targets. On a corner of it, near the module's own point,
+    in training and in evaluation mode, each way has to agree with a plain loop before it is used, to give the
+    same bits again, and to give a worker the same bits when another worker's samples are others.
+    `strategy="auto"` takes the first that does: "grouped" (one pass for all workers, parameter gradients
+    split by layer), "vmap", "loop" (with a `UserWarning`).
 
-    Errors: `InvalidInput` for batch statistics, no trainable parameter, a module or a loss that does not work
-    on the sample, a strategy that does not fit. Cost: as n backward passes; memory is bounded by taking
+    What is drawn in a pass hangs on `(seed, t, worker)` alone, whoever else is asked and at whichever point.
+    Batch norms take the statistics of each worker's own batch and keep none; frozen ones stay as they are.
+    What a forward pass writes into the module or the loss is dropped after it, so that every worker, point
+    and round starts from the module as it was given.
+
+    Errors: `InvalidInput` for a module that `adopted` refuses, no trainable parameter or several dtypes, a
+    module or a loss that does not work on the sample or gives other gradients when asked again, batch norm on
+    single samples, a strategy that does not fit. Cost: as n backward passes; memory is bounded by taking
     workers in groups.
     """
 
@@ -55,12 +66,22 @@ class WorkerGradients:
     ) -> None:
         known = ("auto", "grouped", "vmap", "loop")
         require(strategy in known, "Parameter `strategy`", f"be one of {', '.join(known)}", strategy)
-        _refuse_batch_statistics(module)
-        self.module, self.loss, self.seed = deepcopy(module), loss, seed
-        self.layout = Layout.of((k, p) for k, p in module.named_parameters() if p.requires_grad)
+        self.module, self.loss, self.seed = adopted(module), adopted_loss(loss), seed
+        self._by_batch = by_batch(self.module)
+        refuse_single_samples(self._by_batch, sample[0].shape[1])
+        self._tracked = copied(self.module)
+        self.statistics = untracked(self.module)
+        trained = {k: p for k, p in self.module.named_parameters() if p.requires_grad}
+        self.layout = Layout.of(trained)
         require(self.layout.d > 0, "The module", "have a parameter that requires gradients", "none")
-        self._probe = Probe(Looped(self.module, loss, self.layout), self.start, sample)
+        kinds = sorted({str(p.dtype) for p in trained.values()})
+        remedy = "Convert the module by `.to(dtype)`."
+        require(len(kinds) == 1, "The parameters that require gradients", "have one dtype", kinds, remedy)
+        self.pure = Pure(self.module, self.loss, self.layout)
+        self.probe = Probe(self.pure, self.start, sample)
         self.strategy, self._way = self._chosen(strategy)
+        self._settled_cuts: bool | None = None
+        self.softmax = Softmax.fits(self.module, self.loss, self.layout) and self.probe.agrees(self._softmax)
 
     @property
     def start(self) -> Tensor:
@@ -71,51 +92,117 @@ class WorkerGradients:
     @property
     def most(self) -> int:
         """How many samples go through the module at a time."""
-        return max(1, PASS_FLOATS // max(1, self._probe.sample_floats))
+        return max(1, PASS_FLOATS // max(1, self.probe.sample_floats))
 
     def arranged(self, samples: Tensor) -> Tensor:
         """Samples `[b, ...]` as the module takes them fastest: equal numbers, perhaps otherwise in memory."""
         arranged: Tensor = self._way.arranged(samples) if isinstance(self._way, Grouped) else samples
         return arranged
 
-    def __call__(self, x: Tensor, inputs: Tensor, targets: Tensor, t: int) -> Tensor:
-        """Gradients `[n, d]` at `x` `[d]` on round t's `inputs` and `targets` `[n, b, ...]`."""
-        self._way.module.train()
-        return self._taken(x, inputs, targets, t)
+    def __call__(
+        self, x: Tensor, inputs: Tensor, targets: Tensor, t: int, workers: Sequence[int] | None = None
+    ) -> Tensor:
+        """Gradients `[n, d]` at `x` `[d]` on round t's `inputs` and `targets` `[n, b, ...]`, of all workers
+        or of those whose samples they are."""
+        who = range(len(inputs)) if workers is None else workers
+        mode = self.probe.training
+        return self._taken(x, inputs, targets, ("dropout", t), who, mode.cuts and mode.termwise)
 
     def still(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The same in evaluation mode: gradients of the loss without dropout."""
-        self._way.module.eval()
-        return self._taken(x, inputs, targets, 0)
+        mode = self.probe.evaluation
+        return self._taken(
+            x, inputs, targets, ("evaluation",), range(len(inputs)), mode.cuts and mode.termwise, False
+        )
 
-    def _taken(self, x: Tensor, inputs: Tensor, targets: Tensor, t: int) -> Tensor:
-        n, b = inputs.shape[:2]
+    def full(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """One worker's gradient `[d]` in evaluation mode over all its samples `[m, ...]`: from parts of them
+        where module and loss allow it, else from all at once."""
+        refuse_single_samples(self._by_batch, len(inputs))
+        mode, most = self.probe.evaluation, self.most
+        if len(inputs) <= most or not mode.cuts:
+            return self.still(x, inputs.unsqueeze(0), targets.unsqueeze(0))[0]
+        if not mode.termwise:
+            return self.evaluation(x).gradient(inputs, targets)
+        total, weights = (
+            torch.zeros_like(x),
+            [int(counted(part).sum()) for part in torch.split(targets, most)],
+        )
+        parts = zip(torch.split(inputs, most), torch.split(targets, most), weights, strict=True)
+        for seen, true, weight in parts:
+            if weight:
+                total += self.still(x, seen.unsqueeze(0), true.unsqueeze(0))[0] * (weight / sum(weights))
+        return total
+
+    def evaluation(self, x: Tensor) -> Evaluation:
+        """The function that `still` gives gradients of, at `x` `[d]`."""
+        return Evaluation(self.pure, x, self.probe.evaluation.cuts, self.most, self.arranged, self.seed)
+
+    def measured(self, x: Tensor, batches: Callable[[], Sequence[Tensor]]) -> Evaluation:
+        """The module as it is measured at `x` `[d]`. What its forward pass writes in training mode, running
+        statistics above all, comes from `batches`, seen at `x`; others are measured as they are."""
+        if not (self.statistics or self.probe.training.writes):
+            return self.evaluation(x)
+        module = settled(self.pure, self._tracked, self.statistics, x, batches(), self.seed)
+        pure = Pure(module, self.loss, self.layout)
+        mode = self.probe.evaluation
+        pure.draws, pure.coins, pure.writes = mode.draws, mode.coins, mode.writes
+        view = Evaluation(pure, x, False, self.most, self.arranged, self.seed)
+        if self._settled_cuts is None:
+            clean = not (mode.draws or mode.coins or mode.writes)
+            with torch.no_grad():
+                self._settled_cuts = clean and self.probe.apart(view.output)
+        return view._replace(cuts=self._settled_cuts)
+
+    def _taken(
+        self,
+        x: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+        purpose: tuple[str | int, ...],
+        who: Sequence[int],
+        cuts: bool,
+        training: bool = True,
+    ) -> Tensor:
+        way, (n, b) = self._way, inputs.shape[:2]
+        way.module.train(training)
         rows = x.new_empty(n, len(x))
-        if isinstance(self._way, Dense) and n * b <= self.most:  # which draws nothing
-            self._way.fill(rows, x, inputs, targets, self.most)
+        if isinstance(way, Dense) and n * b <= self.most:  # which draws nothing
+            way.fill(rows, x, inputs, targets, self.most, ())
             return rows
-        group = max(1, self.most // b)
-        with lent_rng(seed_of(self.seed, "dropout", t), x.device), torch.enable_grad():
-            for i in range(0, n, group):
-                part = slice(i, i + group)
-                self._way.fill(rows[part], x.detach(), inputs[part], targets[part], self.most)
+        seeds = [seed_of(self.seed, *purpose, i) for i in who]
+        together = self.pure.draws and not isinstance(way, Looped)
+        group, most = max(1, self.most // b), self.most if cuts else b
+        for i in range(0, n, group):
+            part = slice(i, i + group)
+            with drawing(seeds[part], x.device, together, self.pure.coins), torch.enable_grad():
+                way.fill(rows[part], x.detach(), inputs[part], targets[part], most, seeds[part])
         return rows
 
+    def _softmax(self, x: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Gradients as one linear layer under cross-entropy would have them."""
+        places = torch.arange(labels.numel())
+        shards = torch.split(places, labels.shape[1])
+        return Softmax(inputs.flatten(0, 1), labels.flatten(), places, shards, self.layout).grads(x)
+
     def _chosen(self, strategy: Strategy) -> tuple[str, Any]:
-        reasons = {}
-        for name, kind in FASTER:
+        reasons: dict[str, str] = {}
+        alone = self._alone()
+        for name, kind in FASTER if strategy != "loop" else ():
             if strategy not in ("auto", name):
                 continue
-            try:
-                way = kind(self.module, self.loss, self.layout)
-                reason = self._probe.objection(way)
-            except CannotGroupError as error:
-                reason = str(error)
-            if not reason:
-                return name, way
+            reason = alone
+            if not alone:
+                try:
+                    way = kind(self.pure)
+                    reason = self.probe.objection(way)
+                except CannotGroupError as error:
+                    reason = str(error)
+                if not reason:
+                    return name, way
             reasons[name] = f"{name}: {reason}"
         what = type(self.module).__name__
-        why = "; ".join(reasons.values())
+        why = alone or "; ".join(reasons.values())
         if strategy == "auto":
             warnings.warn(
                 f"{what} cannot be vectorised, so its workers are looped over ({why}).",
@@ -126,15 +213,16 @@ class WorkerGradients:
             raise InvalidInput(
                 f'{what} does not fit strategy "{strategy}". Found {reasons[strategy]}. Use strategy="auto".'
             )
-        return "loop", Looped(self.module, self.loss, self.layout)
+        return "loop", Looped(self.pure)
 
-
-def _refuse_batch_statistics(module: nn.Module) -> None:
-    for layer in module.modules():
-        # Instance norm that tracks statistics is of the same family, and only that one.
-        tracks = getattr(layer, "track_running_stats", False)
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) or tracks:
-            raise InvalidInput(
-                f"The module should keep no batch statistics. Found {type(layer).__name__}: "
-                "running statistics are not a gradient. Use GroupNorm or LayerNorm."
+    def _alone(self) -> str:
+        """Why workers cannot share a pass, whatever the layers; empty where they may."""
+        if self.pure.coins:
+            return "it draws from the generators of Python or NumPy, a number for all samples of a pass"
+        if self.pure.writes:
+            few = ", ".join(self.pure.writes[:3]) + (", ..." if len(self.pure.writes) > 3 else "")
+            return (
+                f"its forward pass writes {few}; each worker starts from the module as it was given, and "
+                "what is written is dropped"
             )
+        return ""

@@ -5,6 +5,7 @@ The products go straight into the workers' rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from byzopt.layout import Layout
-from byzopt.tasks.grads.grouped import CannotGroupError
-from byzopt.tasks.grads.losses import ELEMENTWISE, Loss, plain, slope
+from byzopt.tasks.grads.losses import ELEMENTWISE, plain, slope
+from byzopt.tasks.grads.pure import Pure
+from byzopt.tasks.grads.randomness import CannotGroupError
 
 
 class Affine(NamedTuple):
@@ -28,17 +30,19 @@ class Dense:
     """An `nn.Sequential` of `nn.Linear` (all trained) and `nn.ReLU`, perhaps with `nn.Flatten` before them,
     under a loss that is a mean of elementwise terms. Errors: `CannotGroupError` for anything else."""
 
-    def __init__(self, module: nn.Module, loss: Loss, layout: Layout) -> None:
-        self.module, self.loss, self.layout = module, plain(loss), layout
-        self.layers = _layers(module, layout)
+    def __init__(self, pure: Pure) -> None:
+        self.module, self.loss, self.layout = pure.module, plain(pure.loss), pure.layout
+        self.layers = _layers(self.module, self.layout)
         if self.loss not in ELEMENTWISE:
             raise CannotGroupError("its loss is not a mean of known terms")
 
     @torch.no_grad()
-    def fill(self, rows: Tensor, x: Tensor, inputs: Tensor, targets: Tensor, most: int) -> None:
+    def fill(
+        self, rows: Tensor, x: Tensor, inputs: Tensor, targets: Tensor, most: int, seeds: Sequence[int]
+    ) -> None:
         """Write into `rows` `[n, d]` the gradients at `x` `[d]` on `inputs`, `targets` `[n, b, ...]`.
 
-        All samples go through at once, whatever `most` says.
+        All samples go through at once, whatever `most` says, and nothing is drawn.
         """
         parameters = self.layout.views(x)
         seen = self._forward(parameters, inputs.reshape(targets.shape[:2].numel(), -1))

@@ -65,8 +65,8 @@ class Rule(ABC):
         """Whether the layer uses only options that the rule knows."""
         return True
 
-    def prepare(self, x: Tensor) -> Tensor:
-        """The part of the layer before its parameters, left to autograd."""
+    def prepare(self, x: Tensor, n: int) -> Tensor:
+        """The part of the layer before its parameters, left to autograd, on the samples of n workers."""
         return x
 
     @abstractmethod

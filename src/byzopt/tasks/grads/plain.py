@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch import Tensor
+from torch.func import grad, vmap
 
-from byzopt.layout import Layout
-from byzopt.tasks.grads.losses import Loss
+from byzopt.tasks.grads.pure import Pure
+from byzopt.tasks.grads.randomness import started
 
 
 class Looped:
     """One forward and one backward pass for each worker: the yardstick of the other ways."""
 
-    def __init__(self, module: nn.Module, loss: Loss, layout: Layout) -> None:
-        self.module, self.loss, self.layout = module, loss, layout
+    def __init__(self, pure: Pure) -> None:
+        self.pure, self.module = pure, pure.module
 
-    def fill(self, rows: Tensor, x: Tensor, inputs: Tensor, targets: Tensor, most: int) -> None:
+    def fill(
+        self, rows: Tensor, x: Tensor, inputs: Tensor, targets: Tensor, most: int, seeds: Sequence[int]
+    ) -> None:
         """Write into `rows` `[n, d]` the gradients at `x` `[d]` on `inputs`, `targets` `[n, b, ...]`.
 
-        A worker's samples always go through together, whatever `most` says.
+        A worker's samples always go through together, whatever `most` says. Worker i draws from `seeds[i]`.
         """
-        for i in range(len(rows)):
-            leaf = x.detach().requires_grad_()
-            rows[i] = torch.autograd.grad(self.value(leaf, inputs[i], targets[i]), leaf)[0]
+        layout = self.pure.layout
+        for row, seen, true, seed in zip(rows, inputs, targets, seeds, strict=True):
+            # Copies, so that a module that writes to its parameters writes to nobody's point.
+            leaves = {k: p.clone().requires_grad_() for k, p in layout.views(x.detach()).items()}
+            started(seed, x.device, self.pure.coins)
+            # Backwards inside, for modules that compute parts of the forward pass again.
+            with self.pure.held(leaves, seed) as (module, loss):
+                value = loss(module(seen), true)
+                slopes = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+            for place, slope in zip(layout.views(row).values(), slopes, strict=True):
+                place.copy_(slope.to_dense() if slope.is_sparse else slope)
 
-    def value(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """One worker's loss at `x` on its samples `[b, ...]`."""
-        return self.loss(functional_call(self.module, self.layout.views(x), (inputs,)), targets)
 
+class Vmapped:
+    """`vmap` over workers of the gradient."""
 
-class Vmapped(Looped):
-    """`vmap` over workers of the gradient; random layers draw for each worker on its own."""
+    def __init__(self, pure: Pure) -> None:
+        self.pure, self.module = pure, pure.module
 
-    def fill(self, rows: Tensor, x: Tensor, inputs: Tensor, targets: Tensor, most: int) -> None:
-        per_worker: Callable[..., Tensor] = vmap(grad(self.value), (None, 0, 0), randomness="different")
+    def fill(
+        self, rows: Tensor, x: Tensor, inputs: Tensor, targets: Tensor, most: int, seeds: Sequence[int]
+    ) -> None:
+        """As `Looped.fill`; what is drawn is seen to by `Apart`."""
+
+        def value(x: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+            with self.pure.held(self.pure.layout.views(x)) as (module, loss):
+                return loss(module(inputs), targets)
+
+        per_worker: Callable[..., Tensor] = vmap(grad(value), (None, 0, 0), randomness="different")
         rows.copy_(per_worker(x, inputs, targets))

@@ -1,70 +1,233 @@
-"""A few samples on which a way of taking gradients is compared with a plain loop before it is used."""
+"""How a module and a loss behave on a corner of the first batch, by which each way is judged."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from byzopt.errors import InvalidInput
 from byzopt.linalg import norm
-from byzopt.rng import stream
+from byzopt.rng import seed_of, stream
+from byzopt.tasks.grads.losses import termwise
+from byzopt.tasks.grads.outputs import apart
 from byzopt.tasks.grads.plain import Looped
-from byzopt.tasks.grads.randomness import lent_rng
+from byzopt.tasks.grads.pure import Pure
+from byzopt.tasks.grads.randomness import drawing, lent_coins, lent_rng, states
+from byzopt.tasks.grads.state import written
 
-FEW = 2  # workers, and samples of each
+WORKERS, SAMPLES = 2, 3  # of the corner
+SEEDS = [seed_of(0, "probe", i) for i in range(WORKERS)]
+Batch = tuple[Tensor, Tensor]
+
+
+class Mode(NamedTuple):
+    """What a forward pass in one mode does besides computing.
+
+    `draws` from torch's generators; `coins` from those of Python or NumPy; `writes` to these parts of module
+    and loss; `apart`: the output for a sample hangs on that sample alone; `termwise`: the loss is a mean of
+    known terms of one sample each.
+    """
+
+    draws: bool
+    coins: bool
+    writes: tuple[str, ...]
+    apart: bool
+    termwise: bool
+
+    @property
+    def cuts(self) -> bool:
+        """Whether samples may go through the module in parts of a batch."""
+        return self.apart and not (self.draws or self.coins or self.writes)
 
 
 class Probe:
-    """The loop's gradients on a corner of a batch `[n, b, ...]`, near the module's own point `start` `[d]`.
+    """A corner of a batch `[n, b, ...]`, near the module's own point `start` `[d]`, and what is seen there.
 
-    `sample_floats` counts what the module's layers put out for one sample. Errors: `InvalidInput` for a
-    module or a loss that does not work on the samples.
+    `training`, `evaluation`: the module's behaviour; `example`: its output in evaluation mode;
+    `sample_floats` counts what its layers put out for one sample. Errors: `InvalidInput` for a module or a loss that does not work on the samples, whose gradients
+    are not finite there, or are others when asked for again.
     """
 
-    def __init__(self, loop: Looped, start: Tensor, sample: tuple[Tensor, Tensor]) -> None:
-        self.inputs, self.targets = (part[:FEW, :FEW] for part in sample)
+    def __init__(self, pure: Pure, start: Tensor, sample: Batch) -> None:
+        self.pure = pure
+        contiguous = torch.contiguous_format  # so that equal numbers take equal paths through the kernels
+        self.inputs, self.targets = (p[:WORKERS, :SAMPLES].clone(memory_format=contiguous) for p in sample)
+        self.exact = start.device.type == "cpu"  # elsewhere sums may come in another order every time
         # Off the module's own point, where an output layer that starts at zero would hide what lies below it.
         noise = torch.randn(start.shape, generator=stream(0, "probe"), dtype=torch.float64)
         self.point = start + 0.02 * noise.to(start)
-        self._put_out = 0
-        self.truth = self._watched(loop)
-        self.sample_floats = self._put_out // self.inputs.shape[:2].numel()
+        pure.writes = ("unknown",)  # copies for every pass until it is known
+        self.sample_floats = self._counted()
+        self.training, self.evaluation = (self._mode(training) for training in (True, False))
+        both = self.training, self.evaluation
+        pure.writes = tuple(dict.fromkeys(name for mode in both for name in mode.writes))
+        pure.draws, pure.coins = (any(seen) for seen in zip(*((m.draws, m.coins) for m in both), strict=True))
+        if not self._truths():
+            self.point = start
+            if not self._truths():
+                raise InvalidInput(
+                    "The gradients should be finite where training starts. Found NaN or Inf on the first "
+                    "samples of the first batch. Look at the loss on them."
+                )
+        self._others = self._changed(sample)
 
     def objection(self, way: Any) -> str:
         """Why `way` may not be used. Empty when it may."""
         try:
-            way.module.train()
-            self._rows(way)
-            way.module.eval()
-            rows = self._rows(way)
+            for training in (True, False):
+                rows = self._rows(way, training)
+                if not self._close(rows, self.truth[training]):
+                    return "its gradients differ from a plain loop's"
+                if not self._same(self._rows(way, training), rows):
+                    return "its gradients are others when asked for again"
+                if len(rows) > 1:
+                    moved = self._rows(way, training, self._others)
+                    if not self._same(moved[0], rows[0]):
+                        return "a worker's gradient moves when another worker's samples change"
         except Exception as error:  # torch raises many kinds for what vmap does not cover
-            return str(error).strip().partition("\n")[0]
-        limits = torch.finfo(rows.dtype)
-        scale = norm(self.truth).max().clamp_min(limits.tiny)
-        close = bool(norm(rows - self.truth).max() <= limits.eps**0.5 * scale)
-        return "" if close else "its gradients differ from a plain loop's"
+            return str(error).strip().partition("\n")[0] or type(error).__name__
+        return ""
 
-    def _rows(self, way: Any) -> Tensor:
-        rows = self.point.new_empty(len(self.inputs), len(self.point))
-        with lent_rng(0, self.point.device), torch.enable_grad():
-            way.fill(rows, self.point, self.inputs, self.targets, FEW)
+    def agrees(self, gradients: Callable[[Tensor, Tensor, Tensor], Tensor]) -> bool:
+        """Whether `gradients(x, inputs, targets)` are those of a loop in evaluation mode."""
+        try:
+            return self._close(gradients(self.point, self.inputs, self.targets), self.truth[False])
+        except Exception:  # whatever a shortcut does not cover
+            return False
+
+    def apart(self, output: Callable[[Tensor], Any]) -> bool:
+        """Whether `output` for a sample hangs on that sample alone, as far as the corner shows."""
+        return apart(output, self.inputs.flatten(0, 1), self.exact)
+
+    def _truths(self) -> bool:
+        """Take the loop's gradients; False where they are not finite."""
+        loop = Looped(self.pure)
+        self.truth = {training: self._rows(loop, training) for training in (True, False)}
+        for training, rows in self.truth.items():
+            if not self._same(self._rows(loop, training), rows):
+                raise InvalidInput(
+                    "The gradients should depend on parameters, samples and round alone. Found others when "
+                    "they were asked for again: the module or the loss keeps something outside of itself, "
+                    "or draws from a generator that cannot be seeded. Keep it in an attribute of the module."
+                )
+        return all(bool(rows.isfinite().all()) for rows in self.truth.values())
+
+    def _rows(self, way: Any, training: bool, batch: Batch | None = None) -> Tensor:
+        inputs, targets = batch or (self.inputs, self.targets)
+        rows = self.point.new_empty(len(inputs), len(self.point))
+        way.module.train(training)
+        seeds = SEEDS[: len(inputs)]
+        together = self.pure.draws and not isinstance(way, Looped)
+        with drawing(seeds, rows.device, together, self.pure.coins), torch.enable_grad():
+            way.fill(rows, self.point.clone(), inputs, targets, SAMPLES, seeds)
         return rows
 
-    def _watched(self, loop: Looped) -> Tensor:
-        hooks = [layer.register_forward_hook(self._count) for layer in loop.module.modules()]
-        loop.module.eval()
-        try:
-            return self._rows(loop)
-        except Exception as error:
-            raise InvalidInput(
-                "The module and the loss should give a scalar mean on one worker's batch. "
-                f"Found {type(error).__name__}: {str(error).strip()}."
-            ) from error
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def _close(self, rows: Tensor, truth: Tensor) -> bool:
+        limits = torch.finfo(rows.dtype)
+        scale = norm(truth).max().clamp_min(limits.tiny)
+        return bool(norm(rows - truth).max() <= limits.eps**0.5 * scale)
 
-    def _count(self, layer: nn.Module, inputs: Any, output: Any) -> None:
-        self._put_out += output.numel() if isinstance(output, Tensor) else 0
+    def _same(self, a: Tensor, b: Tensor) -> bool:
+        if self.exact:
+            return bool(((a == b) | (a.isnan() & b.isnan())).all())
+        return torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()), equal_nan=True)
+
+    def _changed(self, sample: Batch) -> Batch:
+        """The corner with other samples, of the same data, for its last worker."""
+        few = self.inputs.shape[1]
+        ends = tuple(part[-1, -few:] for part in sample)
+        flips = tuple(part[0, :few].flip(0) for part in sample)
+        wholes = tuple(part.clone() for part in (self.inputs, self.targets))
+        chosen = next((own for own in (ends, flips) if not torch.equal(own[0], wholes[0][-1])), None)
+        if chosen is not None:
+            wholes[0][-1], wholes[1][-1] = chosen
+        elif wholes[0].is_floating_point():
+            wholes[0][-1] *= 0.5
+        return wholes[0], wholes[1]
+
+    def _mode(self, training: bool) -> Mode:
+        seen, targets = self.inputs[0], self.targets[0]
+        self.pure.module.train(training)
+        with lent_rng(SEEDS[0], self.point.device), lent_coins(SEEDS[0]), torch.enable_grad():
+            before = states(self.point.device)
+            with self._held() as (module, loss, parameters):
+                output = self.example = module(seen)
+                value = self._number(loss, output, targets, parameters)
+                del value
+                after = states(self.point.device)
+                drawn = [any(True for _ in written(*pair)) for pair in zip(before, after, strict=True)]
+                left = (*self._left(module, parameters), *written(self.pure.loss, loss, "loss"))
+        alone = not any(drawn) and self.apart(self._output(training))
+        return Mode(any(drawn[2:]), any(drawn[:2]), left, alone, termwise(self.pure.loss, output, targets))
+
+    def _left(self, module: nn.Module, parameters: Mapping[str, Tensor]) -> Iterator[str]:
+        """Names of what a pass changed in the module, and of parameters that it wrote to."""
+        yield from written(self.pure.module, module)
+        own = self.pure.layout.views(self.point)
+        yield from (name for name, value in parameters.items() if not torch.equal(value.detach(), own[name]))
+
+    @contextmanager
+    def _held(self) -> Iterator[tuple[nn.Module, Any, dict[str, Tensor]]]:
+        """Copies of module and loss at the point, with the parameters in them."""
+        views = self.pure.layout.views(self.point)
+        parameters = {name: view.clone().requires_grad_() for name, view in views.items()}
+        with self.pure.held(parameters) as (module, loss):
+            yield module, loss, parameters
+
+    def _number(self, loss: Any, output: Any, targets: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The loss, after checks."""
+        try:
+            value = loss(output, targets)
+        except Exception as error:
+            raise _does_not_work(f"{type(error).__name__} in the loss: {_line(error)}") from error
+        if not isinstance(value, Tensor):
+            raise _does_not_work(f"a {type(value).__name__} from the loss, which no gradient can be taken of")
+        if value.numel() != 1:
+            raise _does_not_work(f"a tensor {list(value.shape)} from the loss. Reduce it by mean")
+        if value.is_complex() or not value.is_floating_point():
+            raise _does_not_work(f"a loss of {value.dtype}. It has to be a real number")
+        if not value.requires_grad:
+            raise _does_not_work("a loss that hangs on no parameter: it was detached, or has no slope")
+        return value
+
+    def _counted(self) -> int:
+        """Numbers that the layers put out for one sample; the first pass of all."""
+        total = 0
+
+        def count(layer: nn.Module, inputs: Any, output: Any) -> None:
+            nonlocal total
+            total += output.numel() if isinstance(output, Tensor) else 0
+
+        self.pure.module.eval()
+        with lent_rng(0, self.point.device), lent_coins(0), self._held() as (module, _, _):
+            for layer in module.modules():
+                layer.register_forward_hook(count)
+            try:
+                module(self.inputs[0])
+            except Exception as error:
+                shape = list(self.inputs[0].shape)
+                found = f"{type(error).__name__} in the module, given {shape}: {_line(error)}"
+                raise _does_not_work(found) from error
+        return total // self.inputs.shape[1]
+
+    def _output(self, training: bool) -> Callable[[Tensor], Any]:
+        def output(samples: Tensor) -> Any:
+            self.pure.module.train(training)
+            with torch.no_grad(), self._held() as (module, _, _):
+                return module(samples)
+
+        return output
+
+
+def _does_not_work(found: str) -> InvalidInput:
+    return InvalidInput(
+        f"The module and the loss should give a scalar mean on one worker's batch. Found {found}."
+    )
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")

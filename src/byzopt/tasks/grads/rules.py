@@ -93,7 +93,7 @@ class _NormRule(Rule):
         return tuple(self.layer.weight.shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x * self.layer.weight.view(self.shape(x))
+        y: Tensor = x if self.layer.weight is None else x * self.layer.weight.view(self.shape(x))
         return y if self.layer.bias is None else y + self.layer.bias.view(self.shape(x))
 
     def pull(self, x: Tensor, weight: Tensor, g: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class LayerNormRule(_NormRule):
 
     kinds = (nn.LayerNorm,)
 
-    def prepare(self, x: Tensor) -> Tensor:
+    def prepare(self, x: Tensor, n: int) -> Tensor:
         return functional.layer_norm(x, self.layer.normalized_shape, eps=self.layer.eps)
 
     def _summed(self, terms: Tensor, weight: Tensor, n: int) -> Tensor:
@@ -128,8 +128,30 @@ class GroupNormRule(_NormRule):
 
     kinds = (nn.GroupNorm,)
 
-    def prepare(self, x: Tensor) -> Tensor:
+    def prepare(self, x: Tensor, n: int) -> Tensor:
         return functional.group_norm(x, self.layer.num_groups, eps=self.layer.eps)
+
+    def shape(self, x: Tensor) -> tuple[int, ...]:
+        return (-1,) + (1,) * (x.ndim - 2)
+
+    def _summed(self, terms: Tensor, weight: Tensor, n: int) -> Tensor:
+        return terms.reshape(n, -1, len(weight), terms[0, 0].numel()).sum(dim=(1, 3))
+
+
+class BatchNormRule(_NormRule):
+    """BatchNorm: w and b have one number a channel; each worker's samples are a batch of their own."""
+
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+    def prepare(self, x: Tensor, n: int) -> Tensor:
+        """x̂, by the statistics of each worker's samples, or by the layer's own where it is frozen."""
+        layer = self.layer
+        if layer.training or layer.running_mean is None:
+            parts = [
+                functional.batch_norm(part, None, None, training=True, eps=layer.eps) for part in x.chunk(n)
+            ]
+            return torch.cat(parts)
+        return functional.batch_norm(x, layer.running_mean, layer.running_var, training=False, eps=layer.eps)
 
     def shape(self, x: Tensor) -> tuple[int, ...]:
         return (-1,) + (1,) * (x.ndim - 2)
@@ -140,6 +162,6 @@ class GroupNormRule(_NormRule):
 
 RULES: dict[type, type[Rule]] = {
     kind: rule
-    for rule in (LinearRule, ConvRule, EmbeddingRule, LayerNormRule, GroupNormRule)
+    for rule in (LinearRule, ConvRule, EmbeddingRule, LayerNormRule, GroupNormRule, BatchNormRule)
     for kind in rule.kinds
 }

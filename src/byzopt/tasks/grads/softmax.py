@@ -51,13 +51,17 @@ class Softmax:
         self._latest: _Found | None = None
 
     @staticmethod
-    def fits(module: nn.Module, loss: Loss, layout: Layout, inputs: Tensor, labels: Tensor) -> bool:
-        """Whether the module is one trained linear layer on flat inputs, under plain cross-entropy."""
+    def all_count(labels: Tensor) -> bool:
+        """Whether these are labels `[m]` that all count."""
+        return labels.ndim == 1 and not labels.is_floating_point() and bool((labels >= 0).all())
+
+    @staticmethod
+    def fits(module: nn.Module, loss: Loss, layout: Layout) -> bool:
+        """Whether the module looks like one trained linear layer, under plain cross-entropy."""
         parts = [m for m in module.modules() if not isinstance(m, (nn.Sequential, nn.Identity))]
         alone = len(parts) == 1 and type(parts[0]) is nn.Linear
         whole = alone and len(layout.names) == sum(1 for _ in module.parameters())
-        flat = inputs.ndim == 2 and labels.ndim == 1 and not labels.is_floating_point()
-        return whole and flat and plain(loss) is functional.cross_entropy and bool((labels >= 0).all())
+        return whole and plain(loss) is functional.cross_entropy
 
     def grads(self, x: Tensor) -> Tensor:
         """Gradients `[n, d]` of the workers' mean losses at `x` `[d]`, in memory of the caller's."""
