@@ -270,14 +270,6 @@ def test_what_cannot_be_grouped_falls_back_and_stays_right(module, strategy):
     torch.testing.assert_close(rows, expected, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm1d(6), nn.InstanceNorm1d(6, track_running_stats=True)])
-@pytest.mark.parametrize("strategy", ["auto", "grouped", "vmap", "loop"])
-def test_batch_statistics_are_refused_with_a_remedy(norm, strategy):
-    module = nn.Sequential(norm, nn.Linear(6, 4)).double()
-    with pytest.raises(InvalidInput, match=r"running statistics are not a gradient. Use GroupNorm"):
-        WorkerGradients(module, functional.cross_entropy, (normal(N, B, 6), labels(4, N, B)), strategy)
-
-
 def test_what_does_not_work_is_refused_in_words():
     sample = (normal(N, B, 6), labels(4, N, B))
     module = mlp((6, 4), 0).double()

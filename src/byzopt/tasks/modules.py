@@ -51,17 +51,21 @@ class Everything(NamedTuple):
 class ModuleTask(Task):
     """Minimise the mean over workers of `loss(module(inputs), targets)` on each worker's own samples.
 
-    `module` is copied and stays as it is; x^0 is its parameters that require gradients, in order.
-    `loss(output, targets)` gives the scalar mean over a batch. `workers` is a pair `(inputs [m_i, ...],
-    targets [m_i, ...])` for each worker, of any lengths, or a `Pool`. Each round every worker draws `batch`
-    samples, walking through permutations of its own, or with `batch="full"` takes all it has.
+    `module` and `loss` are copied and stay as they are; x^0 is the module's parameters that require
+    gradients, in order. `loss(output, targets)` gives one number for a batch, as a rule the mean over it; a
+    loss that is none (class weights, a sum, contrastive) is taken of all samples at once.
+
+    `workers` is a pair `(inputs [m_i, ...], targets [m_i, ...])` for each worker, of any lengths, or a
+    `Pool`. Each round every worker draws `batch` samples, walking through permutations of its own, or with
+    `batch="full"` takes all it has.
     `byzantine` is a count (the last workers) or indices.
     `strategy` of gradients: see `WorkerGradients`; "auto" warns when it has to loop over workers.
 
     `measure` gives `loss` and `metrics` on `test` (without it: on the honest workers' samples) in evaluation
-    mode, and the same with prefix `validation_` on `validation`. `metrics` are means over a batch by name,
-    `metric(output, targets)`; by default `accuracy` where logits are `[b, classes]` and targets integers.
-    `perplexity` = exp(loss) is added for `sequence_cross_entropy`. `full` gradients are in evaluation mode.
+    mode, and the same with prefix `validation_` on `validation`. `metrics` are numbers by name,
+    `metric(output, targets)` of the outputs for the whole set; by default `accuracy` where logits are
+    `[b, classes]` and targets integers. `perplexity` = exp(loss) is added for `sequence_cross_entropy`.
+    `full` gradients are in evaluation mode.
 
     `wd`/2 ‖x‖² is part of every worker's loss, of `objective` and of the proxy loss, not of what is measured
     on sets. `proxy` is the loss that the server owns: a worker's, by its number, or that on a pair of the
@@ -69,6 +73,10 @@ class ModuleTask(Task):
     its `grad_norm`, and its `gap` to the least value, solved for once: the objective has to have one minimum.
 
     `sampler` replaces that walk through permutations; its shards are the workers' places in the pool.
+
+    Batch norms take the statistics of each worker's own batch, `full` gradients those of all its samples.
+    Nobody keeps running statistics: `measure` uses averages over honest workers' batches of the first rounds,
+    taken at the point that it measures, and a `UserWarning` says so.
 
     Floating values are held in `dtype` (float32 or float64) on `device`. Errors: `InvalidInput` for data that
     are no tensors, empty, not finite or of unequal lengths, and for modules as `WorkerGradients` says.

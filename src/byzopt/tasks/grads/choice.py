@@ -203,7 +203,7 @@ class WorkerGradients:
             reasons[name] = f"{name}: {reason}"
         what = type(self.module).__name__
         why = alone or "; ".join(reasons.values())
-        if strategy == "auto":
+        if strategy == "auto" or (strategy == "loop" and self.pure.writes):
             warnings.warn(
                 f"{what} cannot be vectorised, so its workers are looped over ({why}).",
                 UserWarning,

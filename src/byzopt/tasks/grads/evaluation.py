@@ -14,7 +14,7 @@ from byzopt.tasks.grads.losses import counted, termwise
 from byzopt.tasks.grads.outputs import joined, leaves
 from byzopt.tasks.grads.pure import Pure, slots, swapped
 from byzopt.tasks.grads.randomness import drawing, started
-from byzopt.tasks.grads.state import fresh, reseed
+from byzopt.tasks.grads.state import fresh, reseed, unused
 
 Metric = Callable[[Any, Tensor], Tensor]
 
@@ -46,6 +46,7 @@ class Evaluation(NamedTuple):
         Those known to be means of one term a sample are added up from parts, weighted by the targets that
         count; any other is taken once, of all outputs.
         """
+        measures = {name: unused(measure) for name, measure in measures.items()}
         most = self.most if self.cuts else len(inputs)
         totals, weight = dict.fromkeys(measures, _zero(self.x)), 0
         kept: list[Any] = []
@@ -99,7 +100,10 @@ class Evaluation(NamedTuple):
     def _called(self, work: Callable[[nn.Module, Any], Any]) -> Any:
         self.pure.module.eval()
         seed = seed_of(self.seed, "evaluation", 0)
-        with self.pure.held(self.pure.layout.views(self.x), seed) as (module, loss):
+        own = self.pure.layout.views(self.x)
+        if self.pure.writes:  # perhaps to parameters
+            own = {name: view.clone() for name, view in own.items()}
+        with self.pure.held(own, seed) as (module, loss):
             if not (self.pure.draws or self.pure.coins):
                 return work(module, loss)
             with drawing([seed], self.x.device, False, self.pure.coins):

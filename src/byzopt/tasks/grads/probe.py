@@ -48,8 +48,10 @@ class Probe:
     """A corner of a batch `[n, b, ...]`, near the module's own point `start` `[d]`, and what is seen there.
 
     `training`, `evaluation`: the module's behaviour; `example`: its output in evaluation mode;
-    `sample_floats` counts what its layers put out for one sample. Errors: `InvalidInput` for a module or a loss that does not work on the samples, whose gradients
-    are not finite there, or are others when asked for again.
+    `sample_floats` counts what its layers put out for one sample.
+
+    Errors: `InvalidInput` for a module or a loss that does not work on the samples, or whose gradients there
+    are not finite, are others when asked for again, or go to parameters that the module does not register.
     """
 
     def __init__(self, pure: Pure, start: Tensor, sample: Batch) -> None:
@@ -78,16 +80,15 @@ class Probe:
     def objection(self, way: Any) -> str:
         """Why `way` may not be used. Empty when it may."""
         try:
-            for training in (True, False):
-                rows = self._rows(way, training)
-                if not self._close(rows, self.truth[training]):
-                    return "its gradients differ from a plain loop's"
-                if not self._same(self._rows(way, training), rows):
-                    return "its gradients are others when asked for again"
-                if len(rows) > 1:
-                    moved = self._rows(way, training, self._others)
-                    if not self._same(moved[0], rows[0]):
-                        return "a worker's gradient moves when another worker's samples change"
+            rows = {training: self._rows(way, training) for training in (True, False)}
+            if not all(self._close(rows[training], self.truth[training]) for training in rows):
+                return "its gradients differ from a plain loop's"
+            if not self._same(self._rows(way, True), rows[True]):
+                return "its gradients are others when asked for again"
+            if len(self.inputs) > 1:
+                moved = self._rows(way, True, self._others)
+                if not self._same(moved[0], rows[True][0]):
+                    return "a worker's gradient moves when another worker's samples change"
         except Exception as error:  # torch raises many kinds for what vmap does not cover
             return str(error).strip().partition("\n")[0] or type(error).__name__
         return ""
@@ -107,13 +108,12 @@ class Probe:
         """Take the loop's gradients; False where they are not finite."""
         loop = Looped(self.pure)
         self.truth = {training: self._rows(loop, training) for training in (True, False)}
-        for training, rows in self.truth.items():
-            if not self._same(self._rows(loop, training), rows):
-                raise InvalidInput(
-                    "The gradients should depend on parameters, samples and round alone. Found others when "
-                    "they were asked for again: the module or the loss keeps something outside of itself, "
-                    "or draws from a generator that cannot be seeded. Keep it in an attribute of the module."
-                )
+        if not self._same(self._rows(loop, True), self.truth[True]):
+            raise InvalidInput(
+                "The gradients should depend on parameters, samples and round alone. Found others when they "
+                "were asked for again: the module or the loss keeps something outside of itself, or draws "
+                "from a generator that cannot be seeded. Keep it in an attribute of the module."
+            )
         return all(bool(rows.isfinite().all()) for rows in self.truth.values())
 
     def _rows(self, way: Any, training: bool, batch: Batch | None = None) -> Tensor:
@@ -192,6 +192,13 @@ class Probe:
             raise _does_not_work(f"a loss of {value.dtype}. It has to be a real number")
         if not value.requires_grad:
             raise _does_not_work("a loss that hangs on no parameter: it was detached, or has no slope")
+        others = _reached(value) - {id(p) for p in parameters.values()}
+        if others:
+            raise InvalidInput(
+                "The loss should depend on no parameters but those that the module registers. Found "
+                f"{len(others)} others, which would never move, and whose part would have no gradient. "
+                "Register them; a penalty on the module's own goes into `wd`, or into what it puts out."
+            )
         return value
 
     def _counted(self) -> int:
@@ -227,6 +234,20 @@ def _does_not_work(found: str) -> InvalidInput:
     return InvalidInput(
         f"The module and the loss should give a scalar mean on one worker's batch. Found {found}."
     )
+
+
+def _reached(value: Tensor) -> set[int]:
+    """Ids of the `nn.Parameter`s that a value's graph ends in."""
+    known, ahead, found = set(), [value.grad_fn], set()
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in known:
+            continue
+        known.add(node)
+        variable = getattr(node, "variable", None)
+        found |= {id(variable)} if isinstance(variable, nn.Parameter) else set()
+        ahead += [parent for parent, _ in node.next_functions]
+    return found
 
 
 def _line(error: Exception) -> str:

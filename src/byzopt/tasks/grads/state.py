@@ -7,6 +7,7 @@ import random
 from collections import deque
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,17 @@ _REFERENCES = frozenset({"_flat_weights", "_flat_weight_refs"})
 def fresh(module: nn.Module, loss: Any) -> tuple[nn.Module, Any]:
     """Copies of a module and a loss with whatever state they have; parameters are shared, not copied."""
     memo: dict[int, Any] = {id(p): p for p in module.parameters()}
+    return deepcopy(module, memo), unused(loss)
+
+
+def unused(call: Any) -> Any:
+    """`call`, or a copy of it where calling it may leave something behind."""
+    if isinstance(call, (FunctionType, BuiltinFunctionType, MethodType)):
+        return call
     try:
-        return deepcopy((module, loss), memo)
-    except Exception:  # a loss may hold what cannot be copied; the module was copied before
-        return deepcopy(module, {id(p): p for p in module.parameters()}), loss
+        return deepcopy(call)
+    except Exception:  # nothing is known of what cannot be copied
+        return call
 
 
 def written(before: Any, after: Any, name: str = "") -> Iterator[str]:
