@@ -18,6 +18,7 @@ from byzopt.experiments import Outcome, Spec
 from byzopt.experiments.sweeps import Shelf, Sweep, Tune, run_sweep
 from byzopt.reports.study import captions, latex, make
 from byzopt.reports.study.cases import Case, Setting, load, ordered
+from byzopt.reports.study.chart import Chart
 from byzopt.reports.study.sheet import Sheet
 
 SPEC = {"task": "digits", "rounds": 10, "lr": 0.1, "eval_every": 5}
@@ -44,6 +45,17 @@ def filled(root: Path, *runs: tuple[dict, Outcome]) -> Path:
 def read(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
         return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def drawn():
+    """For tests that look at drawings: the others are spared them."""
+
+
+@pytest.fixture(autouse=True)
+def spared(request, monkeypatch):
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(Chart, "_bytes", lambda self, kind: b"<svg></svg>")
 
 
 @pytest.fixture
@@ -101,7 +113,7 @@ def test_a_target_that_no_record_has_is_refused(store):
         make(store, ("acuracy", 0.5))
 
 
-def test_curves_hold_every_record_of_every_seed(store, tmp_path):
+def test_curves_hold_every_record_of_every_seed(store, tmp_path, drawn):
     make(store).save(tmp_path / "out", html=False)
     rows = read(tmp_path / "out" / "accuracy-attack-none.csv")
     assert len(rows) == 2 * 2 * 3
@@ -215,7 +227,7 @@ def test_captions_name_few_numbers_and_count_many():
     assert captions.about([Case({}, 7, LOST)]) == "seed 7."
 
 
-def test_drawings_are_vectors_with_their_fonts_in_them(store, tmp_path):
+def test_drawings_are_vectors_with_their_fonts_in_them(store, tmp_path, drawn):
     make(store).save(tmp_path / "out", html=False)
     raw = (tmp_path / "out" / "attack-by-rule.pdf").read_bytes()
     assert raw.startswith(b"%PDF")
@@ -242,7 +254,7 @@ def test_latex_says_every_name_to_the_letter():
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX")
-def test_latex_compiles(store, tmp_path):
+def test_latex_compiles(store, tmp_path, drawn):
     out = tmp_path / "out"
     report = make(store)
     sheet = Sheet("hard", NASTY[0], "".join(NASTY), tuple(NASTY), [tuple(NASTY)] * 60)
@@ -282,7 +294,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_needs_nothing_else_and_is_made_for_phones(store, tmp_path):
+def test_the_page_needs_nothing_else_and_is_made_for_phones(store, tmp_path, drawn):
     make(store).save(tmp_path / "out", html=True)
     text = (tmp_path / "out" / "index.html").read_text()
     page = Page(text)

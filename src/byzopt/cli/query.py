@@ -77,7 +77,11 @@ def _telling(shown: list[dict[str, Any]]) -> list[str]:
     """The usual columns, figures, and whatever differs between rows."""
     names = list(shown[0]) if shown else []
     hidden = {"seconds", "message", "gradients", "bits", "aggregate_norm", "stalls", "rounds_run"}
-    differ = [n for n in names if len({json.dumps(row[n]) for row in shown}) > 1 and n not in hidden]
+    from byzopt.experiments.each import own
+
+    differ = [
+        n for n in names if len({json.dumps(row[n]) for row in shown}) > 1 and n not in hidden and not own(n)
+    ]
     first = [n for n in USUAL if n in names]
     return first + [n for n in names if n not in first and (n in FIGURES or n in differ)]
 

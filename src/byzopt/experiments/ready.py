@@ -21,11 +21,13 @@ SMALL = 1 << 21  # numbers in a round's rows below which one thread is taken
 
 
 class Plan(NamedTuple):
-    """How long to run, how often to measure, and the figures at which the run has converged."""
+    """How long to run, how often to measure, the figures at which the run has converged, and whether to
+    measure each honest worker's."""
 
     rounds: int
     interval: int
     stop: dict[str, float]
+    per_worker: bool = False
 
 
 class Over(NamedTuple):
@@ -75,6 +77,8 @@ def prepare(
         for name in plan.stop:
             if name not in known:
                 raise UnknownName(f"In `stop`: {unknown('figure', name, known)}")
+    if plan.per_worker:
+        task.measure_workers(task.start())  # refused now where it cannot be
     first: Snapshot | TooManyFaults
     try:
         with threads_for(task):

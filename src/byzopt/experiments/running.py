@@ -112,6 +112,7 @@ def simulate(
     on_record: Callable[[Record], None] = lambda record: None,
     placement: Placement = "free",
     base: Base = "own",
+    per_worker: bool = False,
 ) -> Outcome:
     """Run a method on a task that is already built; its cohort says who lies. Recipes or their names.
 
@@ -120,7 +121,7 @@ def simulate(
     recipe = METHODS.build(method, n=task.n, f=f) if isinstance(method, str) else method
     attack = ATTACKS.build(attack) if isinstance(attack, str) else attack
     built = recipe.build(rule_from(rule, f=f), lr, rounds)
-    plan = Plan(rounds, eval_every or max(1, rounds // 50), dict(stop or {}))
+    plan = Plan(rounds, eval_every or max(1, rounds // 50), dict(stop or {}), per_worker)
     ready = prepare(task, built, attack, f, seed, plan, placement, base)
     return Trial(ready, Progress(ready.start), on_record).run(lambda t: False)
 
@@ -131,6 +132,6 @@ def prepared(spec: Spec, tasks: dict[Any, Task], over: Over | None = None) -> Re
     if key not in tasks:
         tasks[key] = spec.task.build(spec.cohort, spec.seed)
     method = spec.method.build(spec.rule, spec.lr, spec.rounds)
-    plan = Plan(spec.rounds, spec.interval, dict(spec.stop))
+    plan = Plan(spec.rounds, spec.interval, dict(spec.stop), spec.per_worker)
     where = (spec.placement, spec.base)
     return prepare(tasks[key], method, spec.attack, spec.f, spec.seed, plan, *where, over)

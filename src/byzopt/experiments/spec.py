@@ -32,7 +32,9 @@ class Spec:
     `stop` maps figures to the values at which the run has converged, for instance `{"grad_norm": 1e-3}`.
     `placement` says where the adversary acts: on the server's rows (`"free"`), on rows that the wire then
     compresses (`"state"`), or on messages (`"message"`); `base` is for parity: see `Adversary`.
-    `compare` names specs that are run beside this one; in plain data these are tables of what differs.
+    `per_worker` adds each honest worker's loss, and accuracy where there is one, on its own data to every
+    record (`loss_worker_0`). `compare` names specs that are run beside this one; in plain data these are
+    tables of what differs.
 
     Errors: `InvalidInput` (`UnknownName` for keys and names) for anything out of range.
     """
@@ -51,6 +53,7 @@ class Spec:
     stop: Mapping[str, float] = field(default_factory=dict)
     placement: Placement = "free"
     base: Base = "own"
+    per_worker: bool = False
     compare: Mapping[str, Spec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -100,7 +103,10 @@ class Spec:
             name: {key: value for key, value in variant._own().items() if value != own.get(key)}
             for name, variant in self.compare.items()
         }
-        return {key: value for key, value in (own | {"compare": variants}).items() if value != {}}
+        told = {key: value for key, value in (own | {"compare": variants}).items() if value != {}}
+        if not self.per_worker:
+            del told["per_worker"]  # so that specs keep the ids that they had before there was such a key
+        return told
 
     @property
     def id(self) -> str:
@@ -115,7 +121,7 @@ class Spec:
         attackers = self.f if self.attackers is None else self.attackers
         own = {"n": self.n, "f": self.f, "attackers": plain(attackers), "seed": self.seed}
         own |= {"rounds": self.rounds, "lr": float(self.lr), "eval_every": self.interval}
-        own |= {"placement": self.placement, "base": self.base}
+        own |= {"placement": self.placement, "base": self.base, "per_worker": self.per_worker}
         own |= {"rule": rule_data(self.rule), "stop": dict(self.stop)}
         return own | {key: plain(getattr(self, key)) for key in ("task", "method", "attack")}
 

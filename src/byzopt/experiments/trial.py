@@ -14,6 +14,7 @@ from torch import Tensor
 from byzopt import linalg
 from byzopt.engines import LoopState, Snapshot, rounds
 from byzopt.errors import Status, TooManyFaults, require
+from byzopt.experiments.each import each_worker
 from byzopt.experiments.ready import Ready, threads_for
 from byzopt.experiments.spec import RISING
 
@@ -160,7 +161,8 @@ class Trial:
         figures = figures or self.ready.task.measure(place.x)
         if not (place.x.isfinite().all() and isfinite(figures["loss"])):
             return Status.NONFINITE
-        record = {"t": place.t, **figures, **place.report()}
+        own = each_worker(self.ready.task, place.x) if self.ready.plan.per_worker else {}
+        record = {"t": place.t, **figures, **own, **place.report()}
         wrong = sorted(RESERVED & (record.keys() - {"t"} | figures.keys()))
         require(not wrong, "A figure", "have a name that is not in use for a run", ", ".join(wrong))
         self.records.append(record)

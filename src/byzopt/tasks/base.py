@@ -58,6 +58,14 @@ class Task(ABC):
         """Figures of merit at `x` by name: always `loss`; `grad_norm` of the honest objective, `accuracy`
         (a share in [0, 1]), `perplexity`, ... where the task has them."""
 
+    def measure_workers(self, x: Tensor) -> dict[str, list[float]]:
+        """`loss`, and `accuracy` (a share in [0, 1]) where there is one, of each honest worker on all of its
+        own data at `x` `[d]`, in the order of `cohort.honest`. Errors: a task that cannot tell."""
+        raise InvalidInput(
+            f"{type(self).__name__} has no figures of single workers. "
+            "Write its `measure_workers`, or leave out `per_worker`."
+        )
+
     def relabelled(self, workers: Sequence[int], relabel: Relabel) -> Task:
         """This task with the labels of some workers' samples changed. Errors: a task without labels."""
         raise InvalidInput(

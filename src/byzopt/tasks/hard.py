@@ -76,6 +76,10 @@ class HardTask(Task):
     def measure(self, x: Tensor) -> dict[str, float]:
         return self._figures(float(x[0]), float(self.lean))
 
+    def measure_workers(self, x: Tensor) -> dict[str, list[float]]:
+        """All honest workers have one loss."""
+        return {"loss": [self.measure(x)["loss"]] * len(self.cohort.honest)}
+
     def _figures(self, x: float, lean: float) -> dict[str, float]:
         raise NotImplementedError
 

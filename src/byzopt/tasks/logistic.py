@@ -109,6 +109,14 @@ class LogisticTask(Task):
     def measure(self, x: Tensor) -> dict[str, float]:
         return measured([self], x.unsqueeze(0))[0]
 
+    def measure_workers(self, x: Tensor) -> dict[str, list[float]]:
+        """f_i(x) with its regulariser, and the share of worker i's samples on their side."""
+        scores, honest = (self.store @ x)[self.order], list(self.cohort.honest)
+        losses = self.share * -logsigmoid((2 * self.labels - 1) * scores)
+        rights = self.share * ((scores > 0) == (self.labels == 1))
+        means = [x.new_zeros(self.n).index_add_(0, self.owner, part)[honest] for part in (losses, rights)]
+        return {"loss": (means[0] + self.l2 / 2 * (x @ x)).tolist(), "accuracy": means[1].tolist()}
+
     def crowd(self, tasks: Sequence[Any]) -> LogisticCrowd | None:
         return LogisticCrowd(tasks) if all(task.store is self.store for task in tasks) else None
 

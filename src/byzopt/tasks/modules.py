@@ -206,6 +206,14 @@ class ModuleTask(Task):
             figures |= at.figures({name: accuracy}, *pair)
         return figures | self.lowest.figures(self, x) if self.lowest else figures
 
+    @torch.no_grad()
+    def measure_workers(self, x: Tensor) -> dict[str, list[float]]:
+        """The figures of `measure` on each honest worker's samples, a pass over all of them."""
+        measures = {"loss": self.loss, **self._metrics}
+        shards = [self.pool.shards[i] for i in self.cohort.honest]
+        found = [self._means(x, measures, *self.pool.at(shard)) for shard in shards]
+        return {name: [means[name] for means in found] for name in measures}
+
     def relabelled(self, workers: Sequence[int], relabel: Relabel) -> ModuleTask:
         return self._with(self.pool.relabelled(workers, relabel, self._classes("Label flipping")))
 

@@ -19,7 +19,7 @@ from byzopt.reports.study.bounded import bounding
 
 COMPONENTS = ("task.partition", "task", "method", "attack")  # the first that fits a setting's path takes it
 AXES = ("task", "split", "n", "f", "attackers", "attack", "method", "rule", "variant", "lr", "rounds")
-OWN = frozenset({"run", "seed", "eval_every", "status", "message", "rounds_run", "seconds"})
+OWN = frozenset({"per_worker", "run", "seed", "eval_every", "status", "message", "rounds_run", "seconds"})
 SERIES = ("rule", "method", "variant")  # what tells lines and columns apart
 Labels = Mapping[str, str]
 

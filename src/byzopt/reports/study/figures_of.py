@@ -7,6 +7,7 @@ from math import isfinite
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+from byzopt.experiments.each import own
 from byzopt.experiments.spec import RISING
 from byzopt.reports.study.cases import Case
 
@@ -35,7 +36,8 @@ class Figure(NamedTuple):
     @property
     def rises(self) -> bool:
         """Whether larger is better."""
-        return self.key.removeprefix("validation_") in RISING
+        one = own(self.key)
+        return (one.figure if one else self.key).removeprefix("validation_") in RISING
 
     def final(self, case: Case) -> float | None:
         """A case's last value in the figure's unit; None where the run failed or has none."""
@@ -78,6 +80,9 @@ LOSS = Figure("loss", "Loss")
 
 def figure_of(key: str) -> Figure:
     """The figure that records call `key`. Shares are shown in percent, as accuracy is everywhere."""
+    if (one := own(key)) is not None:
+        of_all = figure_of(one.figure)
+        return Figure(key, f"{of_all.label}, worker {one.worker}", of_all.scale)
     known = next((one for one in (*KNOWN, GAP, LOSS) if one.key == key), None)
     plain = key.replace("_", " ").capitalize()
     if known is None and (key.removeprefix("validation_") in RISING or key == "backdoor_success"):

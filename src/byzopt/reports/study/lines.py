@@ -44,7 +44,7 @@ def curves(
     name: str, title: str, figure: Figure, series: Mapping[str, Sequence[Case]], against: str = "rounds"
 ) -> Chart | None:
     """A chart of these series against rounds or another of `AXES`; None where no run has the figure."""
-    found = {label: _line(figure, cases, AXES[against][0]) for label, cases in series.items()}
+    found = {label: line_of(figure, cases, AXES[against][0]) for label, cases in series.items()}
     lines = {label: line for label, line in found.items() if line is not None}
     if not lines:
         return None
@@ -53,7 +53,7 @@ def curves(
     names, handles = distinct(labels, LEGEND), list[Any]()
     columns = 1 if longest(names) > SHORT else 2
     drawing, axes = canvas(4.3, 3.0 + 0.2 * -(-heights(names) // columns))
-    top, log = _scale(figure, lines)
+    top, log = scale(figure, lines)
     for i, line in enumerate(lines.values()):
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
         handles += axes.plot(line.rounds, line.mean, linewidth=1.8, zorder=20 - i, **style)
@@ -66,7 +66,7 @@ def curves(
         axes.set_xscale("log", nonpositive="mask")  # no place for what nothing had cost yet
     axes.set_xlabel(AXES[against][1] + (", log scale" if axes.get_xscale() == "log" else ""))
     axes.set_ylabel(letters(figure.label + (", log scale" if log else "")))
-    _limits(axes, figure, lines, top, log)
+    limits(axes, figure, lines, top, log)
     _crosses(axes, lines)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -81,7 +81,8 @@ def curves(
     )
 
 
-def _line(figure: Figure, cases: Sequence[Case], against: str = "t") -> Line | None:
+def line_of(figure: Figure, cases: Sequence[Case], against: str = "t") -> Line | None:
+    """Cases that differ in the seed as one series; None where not all of them have the figure."""
     found = [
         {
             int(record["t"]): (record.get(against, 0.0), figure.unit(record[figure.key]))
@@ -113,7 +114,7 @@ def _bounds(
     return found
 
 
-def _scale(figure: Figure, lines: Mapping[str, Line]) -> tuple[float, bool]:
+def scale(figure: Figure, lines: Mapping[str, Line]) -> tuple[float, bool]:
     """The largest value to show and whether on a log axis: runs that failed or fled do not set the scale."""
     if figure.scale == 100:
         return 100.0, False
@@ -124,7 +125,8 @@ def _scale(figure: Figure, lines: Mapping[str, Line]) -> tuple[float, bool]:
     return max(shown) * (10.0 if log else ROOM), log
 
 
-def _limits(axes: Any, figure: Figure, lines: Mapping[str, Line], top: float, log: bool) -> None:
+def limits(axes: Any, figure: Figure, lines: Mapping[str, Line], top: float, log: bool) -> None:
+    """Set the vertical axis."""
     if figure.scale == 100:
         axes.set_ylim(0, 101)
     elif log:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from byzopt.reports.study.chart import Chart
     from byzopt.reports.study.report import Report
 
 TABLES = 8  # tables that are shown at once
@@ -32,14 +33,18 @@ def render(report: Report) -> str:
         for case in study.cases
         if case.outcome.status.failed
     ]
-    main_curves = [chart for chart in report.curves if not chart.name.startswith("loss")]
-    losses = [chart for chart in report.curves if chart.name.startswith("loss")]
+    groups: dict[str, list[Chart]] = {}
+    for chart in report.curves:
+        kind = chart.name.partition("-")[0]
+        groups.setdefault(kind if kind in ("loss", "workers") else "main", []).append(chart)
+    main_curves, losses = groups.get("main", []), groups.get("loss", [])
     return environment.get_template("page.html.j2").render(
         study=study,
         counts=numbers(report),
         maps=report.maps,
         curves=main_curves or losses,
         losses=losses if main_curves else [],
+        workers=groups.get("workers", []),
         sheets=report.sheets,
         reasons=reasons,
         varied=study.varied,

@@ -10,7 +10,7 @@ from typing import Any
 from byzopt.errors import UnknownName
 from byzopt.experiments.estimates import Tell, silent
 from byzopt.files import write_atomically
-from byzopt.reports.study import page
+from byzopt.reports.study import page, workers
 from byzopt.reports.study.cases import SERIES, Case, Study, load, split
 from byzopt.reports.study.chart import Chart, own_names, slug
 from byzopt.reports.study.figures_of import LOSS, Figure, figure_of, main, shown
@@ -64,6 +64,7 @@ def make(store: Path, target: Target | None = None, bounds: bool = False, tell: 
         part = _Part(study, cases, task, series)
         maps += part.maps()
         lines += part.curves()
+        lines += part.workers()
         sheets += part.sheets(target)
     sheets += tuned(store)
     return _named(study, [*filter(None, maps)], [*filter(None, lines)], [*filter(None, sheets)])
@@ -112,6 +113,13 @@ class _Part:
                     part = f"-{at // MOST + 1}" if len(lines) > MOST else ""
                     named = {label[key]: own for key, own in lines[at : at + MOST]}
                     yield curves(f"{figure.key}{tag}{part}", f"{self._said(figure)}{title}", figure, named)
+
+    def workers(self) -> Iterator[Chart | None]:
+        """Each honest worker's figures, a chart for every setting, where they were measured."""
+        for figure in workers.figures(self.cases):
+            for title, tag, cases in self._facets([]):
+                said = f"{self._said(figure)} {workers.WHOSE}{title}"
+                yield workers.workers(f"workers-{figure.key}{tag}", said, figure, cases)
 
     def sheets(self, target: Target | None) -> Iterator[Sheet | None]:
         """Final values, worst attacks, costs to a target, bounds."""
