@@ -210,8 +210,9 @@ class ModuleTask(Task):
     def measure_workers(self, x: Tensor) -> dict[str, list[float]]:
         """The figures of `measure` on each honest worker's samples, a pass over all of them."""
         measures = {"loss": self.loss, **self._metrics}
+        at = self._gradients.measured(x, self._honest_batches)
         shards = [self.pool.shards[i] for i in self.cohort.honest]
-        found = [self._means(x, measures, *self.pool.at(shard)) for shard in shards]
+        found = [at.figures(measures, *self.pool.at(shard)) for shard in shards]
         return {name: [means[name] for means in found] for name in measures}
 
     def relabelled(self, workers: Sequence[int], relabel: Relabel) -> ModuleTask:
