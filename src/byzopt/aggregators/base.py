@@ -20,8 +20,8 @@ from torch import Tensor
 
 from byzopt.aggregators import influence
 from byzopt.aggregators.batching import together
-from byzopt.aggregators.calling import call, certificate, report
-from byzopt.aggregators.certificate import Certificate, nearly_median
+from byzopt.aggregators.calling import call, certificate, certificates, report
+from byzopt.aggregators.certificate import Certificate, Source, nearly_median
 from byzopt.aggregators.geometry import Geometry
 from byzopt.aggregators.inputs import RowsLike, admit, as_rows, restored
 from byzopt.aggregators.mixed import Mixed
@@ -224,6 +224,10 @@ class Aggregator(Stage):
         """
         return certificate(self, rows, f)
 
+    def certify_batch(self, rows: Tensor, f: int) -> list[Certificate]:
+        """`certify` for each of R sets of rows `[R, n, d]`; many small sets cost little more than one."""
+        return certificates(self, rows, f)
+
     def proved(self, n: int, f: int) -> Coefficients:
         """What the rule's own lemmas prove for f faulty rows among n, f at most what it tolerates, 2 f < n.
 
@@ -231,13 +235,24 @@ class Aggregator(Stage):
         """
         return NOTHING
 
-    def answered(self, mixed: Mixed, f: int) -> Coefficients:
-        """What is proved of the answer to these rows, f of which are faulty. Default: what always holds."""
-        return self.coefficients(mixed.m, f)
+    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+        """What is proved, of the whole, for the answer to these rows, f of which are faulty.
+
+        `source` says what they were made of. Default: what always holds.
+        """
+        return source.whole(self.coefficients(mixed.m, f))
 
     def certifiable(self, n: int, f: int) -> bool:
         """Whether single answers may be certified where f of n rows are faulty."""
         return self.coefficients(n, f).squared is not None
+
+    def behind(self, n: int, f: int) -> tuple[int, int]:
+        """How many rows reach the last rule, and how many faulty ones it has to bear for f of the n."""
+        return n, f
+
+    def whole(self, found: Coefficients, n: int, f: int) -> Coefficients:
+        """What is proved of the whole on n rows, f of them faulty, where `found` is of its last rule."""
+        return found
 
 
 class GeometricRule(Aggregator):
@@ -256,13 +271,13 @@ class GeometricRule(Aggregator):
         _ = mixed.geometry.centred  # some weights need no look at the rows; the policy does
         return mixed.blend(self.weights(mixed.geometry))
 
-    def answered(self, mixed: Mixed, f: int) -> Coefficients:
+    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
         known, n = self.coefficients(mixed.m, f), mixed.m
         best = geometric_median(n, f)  # no answer can be certified for less
         if known.squared is not None and best.squared is not None and known.squared <= best.squared:
-            return known
+            return source.whole(known)
         weights = self.weights(mixed.geometry).numpy()
-        return both(known, closed(nearly_median(mixed.geometry, weights, n, f), n, f))
+        return both(source.whole(known), nearly_median(mixed.geometry, weights, n, f, source))
 
     def certifiable(self, n: int, f: int) -> bool:
         return 2 * f < n and f <= self.tolerance(n)

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.certificate import Certificate
+from byzopt.aggregators.batching import near_together
+from byzopt.aggregators.certificate import Certificate, Nearness, Source, proof
 from byzopt.aggregators.inputs import RowsLike, admit, as_rows, faults, restored
 from byzopt.aggregators.measuring import Unusual
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.report import Report
 from byzopt.aggregators.suspicion import refuse, remoteness, suspects
 from byzopt.errors import require
-from byzopt.theory.robustness import closed
+from byzopt.theory.robustness import Coefficients, both, closed
 
 if TYPE_CHECKING:
     from byzopt.aggregators.base import Aggregator
@@ -85,6 +86,22 @@ def certificate(rule: Aggregator, given: RowsLike, f: int | None) -> Certificate
     return certified(rule, ready, Mixed(kept, unit), len(rows), f)
 
 
+def certificates(rule: Aggregator, rows: Tensor, f: int) -> list[Certificate]:
+    """What is certified of the answers to R sets of rows `[R, n, d]`."""
+    n = rows.shape[1]
+    m, most = rule.behind(n, f)
+
+    def whole(found: Coefficients) -> Coefficients:
+        return rule.whole(found, n, f)
+
+    seen = near_together(rule.stages, rule.last, rows, f, whole) if rule.certifiable(n, f) else None
+    if seen is None:
+        return [certificate(rule, each, f) for each in rows.unbind(0)]
+    known = whole(rule.last.coefficients(m, most))
+    parts = [Nearness(*one) for one in zip(*seen, strict=True)]
+    return [_told(closed(both(known, proof(one, m, most, whole)), n, f), n, f) for one in parts]
+
+
 def certified(rule: Aggregator, ready: Aggregator, mixed: Mixed, n: int, f: int | None) -> Certificate:
     """The certificate of a call of `rule` on n rows that ran as `ready` on the finite ones, `mixed`."""
     f = rule.tolerance(n) if f is None else f
@@ -95,9 +112,13 @@ def certified(rule: Aggregator, ready: Aggregator, mixed: Mixed, n: int, f: int 
         return Certificate(None, None, finite, 0, reason)
     if not ready.certifiable(finite, left):
         return Certificate(None, None, finite, left, ready.unproved(finite, left))
-    found = closed(ready.answered(mixed, left), finite, left)
+    source = Source(mixed.geometry, None, left, lambda found: found)
+    return _told(closed(ready.answered(mixed, left, source), finite, left), finite, left)
+
+
+def _told(found: Coefficients, n: int, f: int) -> Certificate:
     far = "the answer is too far from the geometric median of the rows (n - 2 f - ε <= 0)"
-    return Certificate(found.linear, found.squared, finite, left, far if found.squared is None else "")
+    return Certificate(found.linear, found.squared, n, f, far if found.squared is None else "")
 
 
 def tolerating(rule: Aggregator, f: int, n: int) -> Aggregator:

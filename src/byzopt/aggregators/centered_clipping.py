@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.base import RULES, Aggregator, GeometricRule
-from byzopt.aggregators.certificate import nearly_median
+from byzopt.aggregators.certificate import Source, nearly_median
 from byzopt.aggregators.chain import Chain
 from byzopt.aggregators.filters import At, Filter, RoundRule
 from byzopt.aggregators.geometry import Geometry, even
 from byzopt.aggregators.mixed import Mixed, geometry_beside
 from byzopt.errors import require
-from byzopt.theory.robustness import Coefficients, closed
+from byzopt.theory.robustness import Coefficients
 
 
 @RULES.register("centered_clipping")
@@ -70,10 +70,10 @@ class CenteredClipping(GeometricRule):
     def weights(self, geometry: Geometry) -> Tensor:
         return self.settled(geometry, geometry.bulk(), geometry.m)
 
-    def answered(self, mixed: Mixed, f: int) -> Coefficients:
+    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
         if self.start == "zero":
-            return _Continued(self, mixed.rows.new_zeros(mixed.d)).answered(mixed, f)
-        return super().answered(mixed, f)
+            return _Continued(self, mixed.rows.new_zeros(mixed.d)).answered(mixed, f, source)
+        return super().answered(mixed, f, source)
 
     def settled(self, geometry: Geometry, weights: Tensor, n: int) -> Tensor:
         """The weights `[..., m]` of z after all iterations from `weights`; the last n rows pull."""
@@ -102,6 +102,9 @@ class Following(RoundRule):
     """
 
     rule: Aggregator
+
+    def certifiable(self, n: int, f: int) -> bool:
+        return self.rule.certifiable(n, f) and self.rule.coefficients(n, f).squared is None
 
     def init(self, x0: Tensor, n: int) -> Last:
         self.rule.check(n)
@@ -134,10 +137,10 @@ class _Continued(GeometricRule):
         out = mixed.blend(weights[1:]).to(wide).add(centre.to(wide), alpha=float(weights[0]))
         return out.to(centre.dtype)
 
-    def answered(self, mixed: Mixed, f: int) -> Coefficients:
+    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
         geometry = self._beside(mixed)
         weights = self.weights(geometry).numpy()
-        return closed(nearly_median(geometry, weights, mixed.m, f), mixed.m, f)
+        return nearly_median(geometry, weights, mixed.m, f, source)
 
     def _beside(self, mixed: Mixed) -> Geometry:
         return geometry_beside(self._held(mixed), mixed)

@@ -7,13 +7,15 @@ Certificates hold up to the rounding of those products.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from byzopt.aggregators.geometry import Array, Geometry
-from byzopt.theory.robustness import NOTHING, Coefficients, beside, both, geometric_median
+from byzopt.theory.robustness import NOTHING, Coefficients, beside, both, closed, geometric_median
 
 _AFFINE = 1e-9  # weights of a mean sum to one, up to this
 _FINE = 1e-7  # of the median distance: nearer to a row, the direction to it is rounding
@@ -52,32 +54,96 @@ class Certificate:
         return f"certified for f = {self.f} of {self.n}: {kappas}"
 
 
-def nearly_median(geometry: Geometry, weights: Array, n: int, f: int) -> Coefficients:
-    """What is proved of the point with `weights` `[m]`, an approximate geometric median of the last n rows.
+class Source(NamedTuple):
+    """The rows that came in: their geometry, the `mixing` that made the rule's rows of them (None: they are
+    the same), how many are faulty, and what is proved of the whole where something is of the rule."""
 
-    Itself, or by way of the row nearest to it, where iterations that end at a row leave the gradient blunt:
-    the least of the two. Nothing if the weights do not sum to one. Cost: a few operations on m x m numbers.
+    geometry: Geometry
+    mixing: Array | None
+    f: int
+    whole: Callable[[Coefficients], Coefficients]
+
+
+class Nearness(NamedTuple):
+    """How near a point comes to the geometric median of rows: floats, or arrays for many sets of rows.
+
+    `affine`: whether it is a weighted mean of the rows. `unrest`: the length of the sum of the unit vectors
+    to all rows, less 1 for each row there. `row_unrest`: the same at the row nearest to the point, which is
+    `away` from it; `mean` and `root` are the mean and the root mean square of the distances from that row to
+    the n - f nearest of the rows that came in.
     """
-    if 2 * f >= n or abs(float(weights.sum()) - 1) > _AFFINE:
-        return NOTHING
-    k = geometry.m - n + int(geometry.sq_lengths_to(weights)[-n:].argmin())
-    row = geometry.about(k).numpy()
-    lean = row @ weights
-    point = row - lean[:, None] - lean + weights @ lean
-    away = float(np.sqrt(max(float(point[k, k]), 0.0)))
-    row, point = row[-n:, -n:], point[-n:, -n:]
-    dists = np.sort(np.sqrt(np.maximum(row.diagonal(), 0)))[: n - f]
-    at_row = geometric_median(n, f, unrest(row))
-    if not away > _FINE * float(np.sqrt(np.median(point.diagonal()))):
-        return at_row
-    near = beside(at_row, away, (float(dists.mean()), float(np.sqrt((dists**2).mean()))))
-    return both(near, geometric_median(n, f, unrest(point)))
+
+    affine: Any
+    unrest: Any
+    row_unrest: Any
+    away: Any
+    mean: Any
+    root: Any
 
 
-def unrest(gram: Array) -> float:
-    """‖Σ of the unit vectors to all rows‖ from products `[n, n]` about a point, less 1 for each row there."""
-    lengths = np.sqrt(np.maximum(gram.diagonal(), 0))
+def nearness(geometry: Geometry, weights: Array, n: int, source: Source) -> Nearness:
+    """How near the point with `weights` `[..., m]` comes to the geometric median of the last n of m rows.
+
+    Cost: a few operations on m x m numbers.
+    """
+    gram, sq_dists = geometry.centred.numpy(), geometry.sq_dists.numpy()
+    best = geometry.sq_lengths_to(weights)[..., -n:].argmin(axis=-1)[..., None, None]
+    k = geometry.m - n + best
+    lean = np.take_along_axis(gram, k, axis=-2)
+    row = gram - lean.swapaxes(-1, -2) - lean + np.take_along_axis(lean, k, axis=-1)
+    apart = np.take_along_axis(sq_dists, k, axis=-2) > 0
+    row *= apart & apart.swapaxes(-1, -2)  # rows that equal the nearest one do so to the last bit
+    lean = weights[..., None, :] @ row
+    length = lean @ weights[..., None]
+    point = row - lean.swapaxes(-1, -2) - lean + length
+    row, point = row[..., -n:, -n:], point[..., -n:, -n:]
+    away = np.sqrt(np.maximum(length[..., 0, 0], 0))
+    away = np.where(away > _FINE * np.median(_lengths(point), axis=-1), away, 0.0)
+    if source.mixing is None:
+        came = _lengths(row)
+    else:
+        came = np.sqrt(
+            source.geometry.sq_lengths_to(np.take_along_axis(source.mixing, best, axis=-2)[..., 0, :])
+        )
+    nearest = np.sort(came, axis=-1)[..., : came.shape[-1] - source.f]
+    root = np.sqrt((nearest**2).mean(axis=-1))
+    affine = np.abs(weights.sum(axis=-1) - 1) <= _AFFINE
+    return Nearness(affine, unrest(point), unrest(row), away, nearest.mean(axis=-1), root)
+
+
+def unrest(gram: Array) -> Array:
+    """The sum of unit vectors to all rows: its length, less 1 for each row there; from products about it.
+
+    `gram` `[..., n, n]` holds the products of the rows about the point.
+    """
+    lengths = _lengths(gram)
     inverse = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    cosines = np.clip(gram * inverse * inverse[:, None], -1, 1)
-    pull = float(np.sqrt(max(float(cosines.sum()), 0.0)))
-    return max(0.0, pull - int((lengths == 0).sum()))
+    cosines = np.clip(gram * inverse[..., None, :] * inverse[..., None], -1, 1)
+    pull = np.sqrt(np.maximum(cosines.sum(axis=(-1, -2)), 0))
+    rest: Array = np.maximum(pull - (lengths == 0).sum(axis=-1), 0)
+    return rest
+
+
+def proof(found: Nearness, n: int, f: int, whole: Callable[[Coefficients], Coefficients]) -> Coefficients:
+    """What is proved of a point as an approximate geometric median of n rows, f of them faulty.
+
+    Of itself, or by way of the row nearest to it (where iterations end at a row, the directions seen from
+    beside it say little): the least of the two. Nothing if it is no weighted mean of the rows.
+    """
+    if 2 * f >= n or not found.affine:
+        return NOTHING
+    at_row = whole(closed(geometric_median(n, f, float(found.row_unrest)), n, f))
+    if found.away == 0:
+        return at_row
+    near = beside(at_row, float(found.away), (float(found.mean), float(found.root)))
+    return both(near, whole(closed(geometric_median(n, f, float(found.unrest)), n, f)))
+
+
+def nearly_median(geometry: Geometry, weights: Array, n: int, f: int, source: Source) -> Coefficients:
+    """What is proved of the point with `weights` `[m]`, as near as it comes to the last n rows' median."""
+    return proof(nearness(geometry, weights, n, source), n, f, source.whole) if 2 * f < n else NOTHING
+
+
+def _lengths(gram: Array) -> Array:
+    own: Array = np.sqrt(np.maximum(np.einsum("...ii->...i", gram), 0))
+    return own

@@ -9,6 +9,7 @@ from typing import Any, cast, overload
 from torch import Tensor
 
 from byzopt.aggregators.base import Aggregator, PreAggregator
+from byzopt.aggregators.certificate import Source
 from byzopt.aggregators.filters import Filter
 from byzopt.aggregators.mixed import Mixed
 from byzopt.theory.robustness import NOTHING, Coefficients, carried, geometric_median
@@ -106,30 +107,32 @@ class Chain(Aggregator):
         return mixed
 
     def proved(self, n: int, f: int) -> Coefficients:
-        sizes, most = self._sizes(n), self._own(n)
-        if not f <= most <= self.rule.tolerance(sizes[-1]):
+        m, most = self.behind(n, f)
+        if not f <= most <= self.rule.tolerance(m):
             return NOTHING
-        return self._composed(self.rule.coefficients(sizes[-1], most), n, f)
+        return self.whole(self.rule.coefficients(m, most), n, f)
 
-    def answered(self, mixed: Mixed, f: int) -> Coefficients:
-        n, behind, most = mixed.m, self._mix(mixed), self._own(mixed.m)
-        if not f <= most <= self.rule.tolerance(behind.m):
+    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+        last, (_, most) = self._mix(mixed), self.behind(mixed.m, f)
+        if not f <= most <= self.rule.tolerance(last.m):
             return NOTHING
-        return self._composed(self.rule.answered(behind, most), n, f)
+        mixing = None if last.mixing is None else last.mixing.numpy()
+        here = Source(mixed.geometry, mixing, f, lambda found: self.whole(found, mixed.m, f))
+        return self.rule.answered(last, most, here)
 
     def certifiable(self, n: int, f: int) -> bool:
-        last, most = self._sizes(n)[-1], self._own(n)
-        if not (f <= most and 2 * most < last and self.rule.certifiable(last, most)):
+        m, most = self.behind(n, f)
+        if not (f <= most and 2 * most < m and self.rule.certifiable(m, most)):
             return False
-        return self._composed(geometric_median(last, most), n, f).squared is not None
+        return self.whole(geometric_median(m, most), n, f).squared is not None
 
-    def _own(self, n: int) -> int:
-        """The largest f that a stage is set to: lemmas take one f for all of a chain."""
-        return max(stage.tolerance(m) for stage, m in zip(self.stages, self._sizes(n), strict=False))
+    def behind(self, n: int, f: int) -> tuple[int, int]:
+        """Lemmas take one f for all of a chain: the largest that a stage is set to."""
+        sizes = self._sizes(n)
+        return sizes[-1], max(stage.tolerance(m) for stage, m in zip(self.stages, sizes, strict=False))
 
-    def _composed(self, found: Coefficients, n: int, f: int) -> Coefficients:
-        """What is proved of the whole where `found` is of the rule behind the stages."""
-        most = self._own(n)
+    def whole(self, found: Coefficients, n: int, f: int) -> Coefficients:
+        _, most = self.behind(n, f)
         for stage, m in reversed(list(zip(self.stages, self._sizes(n), strict=False))):
             found = stage.compose(found, m, most)
         return NOTHING if f < most and self.trusts else carried(found, n, most, f)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from byzopt.aggregators.base import Aggregator
+from byzopt.aggregators.certificate import Source
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.wrapper import WRAPPERS, Wrapper
 from byzopt.theory.robustness import Coefficients
@@ -37,8 +38,8 @@ class FailClosed(Wrapper):
     def proved(self, n: int, f: int) -> Coefficients:
         return self.rule.coefficients(n, f)
 
-    def answered(self, mixed: Mixed, f: int) -> Coefficients:
-        return self.rule.answered(mixed, f)
+    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+        return self.rule.answered(mixed, f, source)
 
     def certifiable(self, n: int, f: int) -> bool:
         return self.rule.certifiable(n, f)

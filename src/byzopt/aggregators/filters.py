@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from byzopt.aggregators.base import Aggregator
+from byzopt.aggregators.certificate import Certificate
 from byzopt.aggregators.expulsion import Expulsion
 
 State = Any  # a typed tuple of tensors and numbers, fixed in structure for the whole run
@@ -54,6 +55,16 @@ class Filter(ABC):
         """What workers may do this round unseen, for attackers that know the defence. None: nothing is."""
         return None
 
+    def certifiable(self, n: int, f: int) -> bool:
+        """Whether `certificates` are worth asking for: single answers may be certified for f faulty rows of
+        n, and nothing is proved in advance. Default: no."""
+        return False
+
+    def certificates(self, state: State, rows: Tensor, at: At, f: int) -> list[Certificate]:
+        """The certificate of what `step` answers, f of the rows `[n, d]` being faulty; where the filter is
+        `batched`, those of R sets of rows `[R, n, d]`. Default: none."""
+        return []
+
     def report(self, state: State) -> dict[str, float]:
         """Figures of the memory itself, for records. Default: none."""
         return {}
@@ -97,6 +108,10 @@ class RoundRule(Filter):
         out = self.preview(state, rows, at)
         return out, self.after(state, out)
 
+    def certificates(self, state: State, rows: Tensor, at: At, f: int) -> list[Certificate]:
+        rule = self.now(state, at)
+        return [rule.certify(rows, f=f)] if rows.ndim == 2 else rule.certify_batch(rows, f)
+
     def preview(self, state: State, rows: Tensor, at: At) -> Tensor:
         rule = self.now(state, at)
         return rule(rows) if rows.ndim == 2 else rule.batch(rows)
@@ -108,6 +123,9 @@ class Pure(RoundRule):
 
     rule: Aggregator
     batched = True
+
+    def certifiable(self, n: int, f: int) -> bool:
+        return self.rule.certifiable(n, f) and self.rule.coefficients(n, f).squared is None
 
     def init(self, x0: Tensor, n: int) -> tuple[()]:
         self.rule.check(n)

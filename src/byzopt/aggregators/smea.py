@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.base import RULES, GeometricRule
+from byzopt.aggregators.certificate import Source
 from byzopt.aggregators.geometry import Geometry
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.subsets import Array, Cost, Found, Index, best_subset, surely_ends
@@ -55,11 +56,11 @@ class SMEA(GeometricRule):
             return NOTHING
         return selecting.least_spread(n, f, twice=not surely_ends(n, f, self.budget))
 
-    def answered(self, mixed: Mixed, f: int) -> Coefficients:
-        known = super().answered(mixed, f)
+    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+        known = super().answered(mixed, f, source)
         if f != self.f or surely_ends(mixed.m, f, self.budget) or not self.searched(mixed.geometry).proved:
             return known
-        return both(known, closed(selecting.least_spread(mixed.m, f), mixed.m, f))
+        return both(known, source.whole(closed(selecting.least_spread(mixed.m, f), mixed.m, f)))
 
     def searched(self, geometry: Geometry) -> Found:
         """The rows chosen, and whether the search has proved that none are better."""

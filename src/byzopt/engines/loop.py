@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from byzopt import linalg
+from byzopt.aggregators.certificate import Certificate
 from byzopt.aggregators.expulsion import Expulsion
 from byzopt.aggregators.filters import At, Defence
 from byzopt.engines.base import Engine
@@ -40,14 +41,31 @@ class LoopState(NamedTuple):
         return self[4:9]
 
 
+class Heard(NamedTuple):
+    """What the server's rule was given in a round: its memory, the rows `[n, d]`, where the round stood."""
+
+    memory: Any
+    rows: Tensor
+    at: At
+
+
 class Snapshot(NamedTuple):
-    """A finished round: the state after it, the point asked at, the aggregate, the iterate to answer."""
+    """A finished round: the state after it, the point asked at, the aggregate, the iterate to answer, and,
+    where it is at hand, what the rule was given."""
 
     state: LoopState
     asked: Tensor
     aggregate: Tensor
     x: Tensor
     method: Method
+    heard: Heard | None = None
+
+    def certificate(self, f: int) -> Certificate | None:
+        """What is certified of the aggregate where f of the rows are faulty; None where nothing can be."""
+        if self.heard is None:
+            return None
+        memory, rows, at = self.heard
+        return next(iter(self.method.filter.certificates(memory, rows, at, f)), None)
 
     def report(self) -> dict[str, float]:
         """Figures that need no task: norm of the aggregate, the ledger (`LEDGER`, per worker so far), and
@@ -81,11 +99,12 @@ def rounds(method: Method, engine: Engine, state: LoopState, last: int) -> Itera
         at = At(t, x)
         defence = Defence(method.filter, state.filter, at)
         seen, workers = engine.exchange(state.engine, x, t, defence, state.aggregate)
-        g, memory = method.filter.step(state.filter, seen.rows, at)
+        heard = Heard(state.filter, seen.rows, at)
+        g, memory = method.filter.step(*heard)
         step = method.step.tell(state.step, g)
         cost = added(state.ledger, seen[1:])
         state = LoopState(t, step, memory, workers, cost[0], cost[1], cost[2], cost[3], cost[4], g)
-        yield Snapshot(state, x, g, method.step.answer(step), method)
+        yield Snapshot(state, x, g, method.step.answer(step), method, heard)
 
 
 def added(before: Sequence[float], cost: Sequence[float]) -> tuple[float, ...]:

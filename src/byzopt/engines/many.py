@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from byzopt.aggregators.certificate import Certificate
 from byzopt.aggregators.filters import At, Filter, Limits, Pure
 from byzopt.engines import bunches
 from byzopt.engines.bunches import Slot, slot
@@ -61,6 +62,7 @@ class Many:
         self.liars = torch.stack(liars) if lying else None
         self.asked: Tensor | None = None
         self.aggregate: Tensor | None = None
+        self.heard: tuple[Slot, Tensor] | None = None  # the rules' memory before the last round, and its rows
 
     @cached_property
     def x(self) -> Tensor:
@@ -104,7 +106,28 @@ class Many:
         g, memory = bunches.call(memory, lambda p, s, who, r, at: p.step(s, r, At(t, at)), rows, x)
         _, step = bunches.call(step, lambda p, s, who, v: (0, p.tell(s, v)), g)
         slots = Slots(worker, crossing.wire, crossing.attack, memory, step, down)
-        return self._after(slots, x, g, (oracles.calls, *crossing.costs, *below))
+        after = self._after(slots, x, g, (oracles.calls, *crossing.costs, *below))
+        after.heard = self.slots.filter, rows
+        return after
+
+    def certificates(self, faulty: Mapping[int, int]) -> dict[int, Certificate]:
+        """What is certified of the last round's aggregates of the runs named, each with its faulty rows."""
+        if self.heard is None or self.asked is None:
+            return {}
+        memory, rows = self.heard
+        found: dict[int, Certificate] = {}
+        for bunch in memory:
+            for f in sorted({faulty[r] for r in bunch.who if r in faulty}):
+                who = [r for r in bunch.who if faulty.get(r) == f]
+                if bunch.part.batched and len(who) > 1:
+                    # A filter that is batched and certified has no memory.
+                    at = At(self.t, self.asked[who])
+                    found |= zip(who, bunch.part.certificates((), rows[who], at, f), strict=False)
+                    continue
+                for r in who:
+                    at = At(self.t, self.asked[r])
+                    found |= zip([r], bunch.part.certificates(bunch.of(r), rows[r], at, f), strict=False)
+        return found
 
     def link(self, t: int, who: int | tuple[int, ...], last: Tensor, way: str = "up") -> Link:
         """What both ends of the wire know of round t, for the runs `who`."""

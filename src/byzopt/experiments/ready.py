@@ -29,6 +29,10 @@ class Plan(NamedTuple):
     stop: dict[str, float]
     per_worker: bool = False
 
+    def measures(self, t: int) -> bool:
+        """Whether the run is measured after round t."""
+        return t % self.interval == 0 or t == self.rounds
+
 
 class Over(NamedTuple):
     """The processes that play a run's workers, and the run's number among those that they play."""
@@ -83,6 +87,8 @@ def prepare(
     try:
         with threads_for(task):
             first = next(rounds(method, engine, start, 1))
+            if not plan.measures(1):
+                first = first._replace(heard=None)  # it stays for all of the run, and so would the rows
     except TooManyFaults as error:
         first = error
     return Ready(task, method, engine, plan, start, first)

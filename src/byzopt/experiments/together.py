@@ -152,19 +152,18 @@ class Together:
         t, trials = after.many.t, [self.trials[i] for i in after.who]
         lengths = linalg.norm(after.many.x).tolist()
         near = [length <= trial.bound for length, trial in zip(lengths, trials, strict=True)]
-        due = [
-            k
-            for k, trial in enumerate(trials)
-            if near[k] and (t % trial.ready.plan.interval == 0 or t == trial.ready.plan.rounds)
-        ]
+        due = [k for k, trial in enumerate(trials) if near[k] and trial.ready.plan.measures(t)]
         figures = dict(zip(due, after.many.crowd.measure(after.many.x[due], due), strict=True)) if due else {}
+        faulty = {k: trials[k].faulty for k in due if trials[k].certifies}
+        certified = after.many.certificates(faulty) if faulty else {}
         for k, i in enumerate(after.who):
             if near[k] and k not in figures:
                 continue
             self._place(before, k)
             snapshot = after.many.snapshot(k)
             if snapshot is not None:
-                self._end(i, trials[k].take(snapshot, figures.get(k)) or self._over(i))
+                status = trials[k].take(snapshot, figures.get(k), certified.get(k))
+                self._end(i, status or self._over(i))
 
     def _left(self, batch: _Batch) -> _Batch | None:
         """The batch of those that have not ended."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from byzopt import linalg
+from byzopt.aggregators.certificate import Certificate
 from byzopt.engines import LoopState, Snapshot, rounds
 from byzopt.errors import Status, TooManyFaults, require
 from byzopt.experiments.each import each_worker
@@ -63,11 +64,13 @@ class Outcome:
 
 
 class Place(NamedTuple):
-    """An iterate that may be measured: its round, itself, and what the loop reports of that round."""
+    """An iterate that may be measured: its round, itself, what the loop reports of that round, and what is
+    certified of its aggregate."""
 
     t: int
     x: Tensor
     report: Callable[[], Mapping[str, float]]
+    certified: Callable[[], Mapping[str, float]] = dict
 
 
 class Trial:
@@ -86,6 +89,9 @@ class Trial:
         self.clock = clock or (lambda: perf_counter() - began)
         self.here = Place(self.state.t, ready.method.step.answer(self.state.step), lambda: progress.report)
         self.shown = self.here.x  # the iterate of the last record
+        self.faulty = len(ready.task.cohort.byzantine)
+        # Where a coefficient is known in advance, or none can be, the rounds' own are not recorded.
+        self.certifies = ready.method.filter.certifiable(ready.task.n, self.faulty)
         self.bound = FAR * (1 + float(linalg.norm(ready.task.start())))
 
     @property
@@ -141,15 +147,26 @@ class Trial:
             state = first.state
         yield from rounds(self.ready.method, self.ready.engine, state, self.ready.plan.rounds)
 
-    def take(self, snapshot: Snapshot, figures: Mapping[str, float] | None = None) -> Status | None:
-        """Take in a finished round. Its status, if the run ends with it. `figures` if measured already."""
+    def take(
+        self,
+        snapshot: Snapshot,
+        figures: Mapping[str, float] | None = None,
+        certificate: Certificate | None = None,
+    ) -> Status | None:
+        """Take in a finished round. Its status, if the run ends with it. `figures` if measured already, and
+        the `certificate` of its aggregate if there is one."""
         self.state, plan = snapshot.state, self.ready.plan
-        there = Place(self.state.t, snapshot.x, snapshot.report)
+
+        def certified() -> Mapping[str, float]:
+            found = certificate or (snapshot.certificate(self.faulty) if self.certifies else None)
+            return {} if found is None else found.figures()
+
+        there = Place(self.state.t, snapshot.x, snapshot.report, certified)
         if not float(linalg.norm(there.x)) <= self.bound:
             self._salvage(there, self.here)
             return Status.DIVERGED if there.x.isfinite().all() else Status.NONFINITE
         status = None
-        if there.t % plan.interval == 0 or there.t == plan.rounds:
+        if plan.measures(there.t):
             status = self._measure(there, figures)
         if status is Status.NONFINITE:
             self._salvage(self.here)
@@ -162,7 +179,7 @@ class Trial:
         if not (place.x.isfinite().all() and isfinite(figures["loss"])):
             return Status.NONFINITE
         own = each_worker(self.ready.task, place.x) if self.ready.plan.per_worker else {}
-        record = {"t": place.t, **figures, **own, **place.report()}
+        record = {"t": place.t, **figures, **own, **place.report(), **place.certified()}
         wrong = sorted(RESERVED & (record.keys() - {"t"} | figures.keys()))
         require(not wrong, "A figure", "have a name that is not in use for a run", ", ".join(wrong))
         self.records.append(record)
