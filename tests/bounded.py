@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -67,6 +68,8 @@ class Setup:
         return list(self.play(recipe, attack, seed))
 
     def play(self, recipe: MethodRecipe, attack: str | Attack, seed: int) -> Iterator[Snapshot]:
-        """Its rounds as they come."""
+        """Its rounds as they come; as a spec would, it tells a recipe f."""
+        if getattr(recipe, "f", self.f) is None:
+            recipe = replace(cast(Any, recipe), f=self.f)
         task = Bowl(Cohort.of(self.n, self.f), self.d, self.noise, self.curve, seed)
         return play(recipe, Mean(), attack, task, self.n, self.f, self.lr, self.last, seed)

@@ -18,7 +18,7 @@ from byzopt.wire import COMPRESSORS
 from tests.contract.test_tasks import build
 
 N, F = 7, 2
-GUARDED = ("byzantine_sgd", "safeguard")  # their rule is the mean
+GUARDED = ("byzantine_sgd", "safeguard")  # their rule is the mean, and they ask for differing data by name
 NEED_A_LOSS = ("pigs", "aeg_prox")
 UNBIASED = ("br_csgd", "br_diana", "byz_vr_marina", "byz_vr_marina2", "byz_dasha_page")
 CONTRACTIVE = ("byz_dm21", "byz_vr_dm21", "byz_ef21", "byz_ef21_bc", "byz_ef21_sgdm", "ef_sign")
@@ -61,9 +61,9 @@ VARIANTS = list(variants())
 
 def outcome(task: Task, method: str, parameters: dict[str, Any]) -> str:
     """How three rounds end; the reason where they are refused."""
-    rule = "mean" if method in GUARDED else "nnm >> trimmed_mean"
+    rule, wish = ("mean", {"differing": True}) if method in GUARDED else ("nnm >> trimmed_mean", {})
     try:
-        recipe = METHODS.build({"name": method, **parameters})
+        recipe = METHODS.build({"name": method, **wish, **parameters})
         return str(simulate(task, rule, 0.01, 3, F, recipe, "alie", placement="message").status)
     except InvalidInput as refusal:
         return str(refusal)

@@ -262,8 +262,9 @@ def test_explain_command_prints_cards_and_numbers(monkeypatch, capsys, spec_file
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_explained_and_audited_on_a_spec(monkeypatch, capsys, spec_file, name):
-    rule = "mean" if name in ("byzantine_sgd", "safeguard") else "nnm >> trimmed_mean"
-    spec = (spec_file, f"method={name}", f"rule={rule}", "attack=alie")
+    guards = name in ("byzantine_sgd", "safeguard")
+    rule, wish = ("mean", ["method.differing=true"]) if guards else ("nnm >> trimmed_mean", [])
+    spec = (spec_file, f"method={name}", f"rule={rule}", "attack=alie", *wish)
     assert run(monkeypatch, "explain", *spec, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["method"] == name
@@ -292,7 +293,7 @@ def test_a_run_that_diverges_is_audited_up_to_there(monkeypatch, capsys, spec_fi
 
 
 def test_an_adversary_that_hugs_finds_the_guard_behind_the_audit():
-    method = {"name": "byzantine_sgd", "noise": 1.0, "diameter": 1.0}
+    method = {"name": "byzantine_sgd", "noise": 1.0, "diameter": 1.0, "differing": True}
     spec = Spec.of(DATA | {"method": method, "attack": "hug", "rounds": 20, "lr": 0.1, "rule": "mean"})
     task = spec.task.build(COHORT, 0)
     *_, end = play(spec.method, spec.rule, spec.attack, task, 10, 2, 0.1, 20)

@@ -227,7 +227,7 @@ def test_rows_that_are_not_finite_expel_their_workers_alone(attack, noise):
         assert set(gone.values()) == {(1, "not finite")}
 
 
-def test_learnt_thresholds_keep_the_honest_and_find_liars():
+def test_without_a_known_noise_it_keeps_the_honest_and_finds_liars():
     recipe = ByzantineSGD()
     for seed in range(5):
         for attack in ("none", "sign_flip", ALIE(), Straddle(), Sleeper(until=100)):
@@ -292,7 +292,8 @@ def test_nobody_left_holds_the_iterate():
 def test_batched_guard_is_the_guard_alone():
     rows, points = walk()
     others = [r.flip(0) * 1.1 for r in rows]
-    for guard in (GUARD, replace(GUARD, noise=None), replace(GUARD, finder="random", thresholds="printed")):
+    unknown, printed = replace(GUARD, noise=None, f=2), replace(GUARD, finder="random", thresholds="printed")
+    for guard in (GUARD, unknown, printed):
         alone = [guard_path(r, points, guard)[0] for r in (rows, others)]
         states = [guard.init(points[0], 9) for _ in range(2)]
         state = torch.utils._pytree.tree_map(lambda a, b: torch.stack([a, b]), *states)

@@ -243,6 +243,6 @@ def test_released_thresholds_continue_bit_for_bit_and_run_together(thresholds):
 def test_a_sketch_of_windows_tells_the_same_workers():
     setup = Setup(last=90, d=2000)
     for attack, liars in (("none", set()), (Shift(by=0.02), {6, 7, 8, 9})):
-        runs = [setup.run(SafeguardSGD(windows=(30,), sketch=k), attack) for k in (None, 256)]
+        runs = [setup.run(SafeguardSGD(windows=(45,), sketch=k), attack) for k in (None, 256)]
         assert runs[1][-1].state.filter.windows[0].sums.shape == (10, 256)
         assert [{one.worker for one in run[-1].expelled} for run in runs] == [liars, liars]

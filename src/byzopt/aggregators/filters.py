@@ -39,6 +39,12 @@ class Filter(ABC):
         """Whether it is written over leading dimensions, so that one call serves many runs."""
         return False
 
+    @property
+    def alike(self) -> bool:
+        """Whether it expels for good on the premise that all honest workers sample one distribution, and
+        is not to be run where they do not."""
+        return False
+
     @abstractmethod
     def init(self, x0: Tensor, n: int) -> State:
         """State before round 1 for n workers."""

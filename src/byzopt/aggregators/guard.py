@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators import majority
+from byzopt.aggregators import majority, pairs
 from byzopt.aggregators.base import Aggregator
 from byzopt.aggregators.behind import combined
 from byzopt.aggregators.expulsion import Expulsion, Roll
 from byzopt.aggregators.filters import At, Filter, Limits
 from byzopt.aggregators.majority import Middle
 from byzopt.aggregators.mean import Mean
+from byzopt.aggregators.pairs import Pairs
 from byzopt.aggregators.sketch import sketched
 from byzopt.errors import require
 from byzopt.rng import stream
@@ -29,7 +30,7 @@ from byzopt.theory.byzantine_epochs import Epoch
 from byzopt.theory.byzantine_sgd import RADII, SELECT, TEST, Rule, log_factor
 
 Finder = Literal["medoid", "random"]
-SETTLE = 50  # rounds in which V is only being learnt: misfits are left out but not expelled
+SETTLE = 50  # rounds in which a learnt V may only grow
 FADE = 0.99  # by which a learnt V may fall in a round afterwards
 SAFE = 1.25  # times the largest majority radius seen
 WIDE = 100  # parameters from which honest pairs lie sqrt(2) apart for one deviation
@@ -37,13 +38,15 @@ WIDE = 100  # parameters from which honest pairs lie sqrt(2) apart for one devia
 
 class Sums(NamedTuple):
     """A `[n]` (float64) and B `[n, d]` (or its sketch `[n, k]`) about the medians' sums, x_1 `[d]`, Σ v²,
-    Σ v²‖x - x_1‖²."""
+    Σ v²‖x - x_1‖²; what workers' rows and their A say of each other."""
 
     a: Tensor
     b: Tensor
     home: Tensor
     energy: Tensor
     path: Tensor
+    pairs: Pairs
+    pairs_a: Pairs
 
 
 class GuardState(NamedTuple):
@@ -72,11 +75,12 @@ class Radii(NamedTuple):
 class Guard(Filter):
     """good <- {i in good: |A_i - A_med| <= τ_A, ‖B_i - B_med‖ <= τ_B, ‖g_i - g_med‖ <= 4V}; Σ_good g_i/n.
 
-    `epochs` say when sums start anew and on which balls (one epoch: the plain method). `noise` V; None learns
-    it: 1.25 times the largest majority radius of the gradients so far (after 50 rounds a fading maximum), and
-    τ_B = 4 sqrt(Λ Σ V_t²). A ball of infinite radius leaves τ_A = 4V sqrt(Λ Σ‖x_t - x_1‖²) alone, which
-    `adaptive_a` adds elsewhere. `anytime` has k for T in sqrt(TΛ). `finder` None: `random` for `printed`
-    thresholds, else `medoid`. `over_good` divides by |good|.
+    `epochs` say when sums start anew and on which balls (one epoch: the plain method). `noise` V. None: no
+    thresholds, for V cannot be learnt from rows of which f lie. Then a worker goes who is at odds with more
+    than `f` others in A, in B or in the gradients, as `byzopt.theory.accusing` measures it. A ball of
+    infinite radius leaves τ_A = 4V sqrt(Λ Σ‖x_t - x_1‖²) alone, which `adaptive_a` adds elsewhere. `anytime`
+    has k for T in sqrt(TΛ). `finder` None: `random` for `printed` thresholds, else `medoid`. `over_good`
+    divides by |good|. `differing`: to be run also where workers' data differ, which expels honest ones.
 
     A row that is not finite expels its worker at once and enters no sum. Nobody left: the aggregate is 0, the
     thresholds double, and the finite ones are tried again. `rule`: see `behind.combined`.
@@ -97,13 +101,23 @@ class Guard(Filter):
     n: int | None = None
     rule: Aggregator = Mean()
     sketch: int | None = None
+    f: int | None = None
+    differing: bool = False
     batched = True
 
     def __post_init__(self) -> None:
         require(self.sketch is None or self.sketch >= 1, "Parameter `sketch`", "be at least 1", self.sketch)
         ok = self.noise is None or (isfinite(self.noise) and self.noise >= 0)
         require(ok, "The noise bound V (`noise`)", "be finite and at least 0", self.noise)
+        counted = self.noise is not None or (self.f is not None and self.f >= 0)
+        require(
+            counted, "A guard that is told no `noise` V", "know `f`, at least 0", self.f, "A spec gives it."
+        )
         log_factor(1, 1, self.p_fail)
+
+    @property
+    def alike(self) -> bool:
+        return not self.differing
 
     def init(self, x0: Tensor, n: int) -> GuardState:
         self.rule.check(n)
@@ -117,7 +131,9 @@ class Guard(Filter):
         b = torch.zeros(
             n, min(self.sketch or x0.numel(), x0.numel()), dtype=linalg.compute_dtype(x0.dtype), device=device
         )
-        sums = Sums(number.expand(n).clone(), b, x0, number, number)
+        sizes = (n if self.noise is None else 0, device)
+        between = pairs.fresh(*sizes), pairs.fresh(*sizes, threes=False)
+        sums = Sums(number.expand(n).clone(), b, x0, number, number, *between)
         return GuardState(Roll.all(n, device), sums, number, number + 1, count, count)
 
     def preview(self, state: GuardState, rows: Tensor, at: At) -> Tensor:
@@ -129,6 +145,8 @@ class Guard(Filter):
         fit = majority.fit(rows)
         g, noise = self._gradients(state, rows, fit, at.t)
         sums = self._grown(state.sums, rows, fit, majority.take(rows, g.place), at.x, noise)
+        if self.noise is None:
+            return self._by_pairs(state, rows, fit, sums, noise, k, at.t)
         radii = self._radii(sums, noise, state.scale, epoch, k, rows.shape[-2])
         sound = majority.fit(sums.b)
         b = self._find(sums.b, sound, radii.b_select, at.t, "B")
@@ -144,6 +162,18 @@ class Guard(Filter):
         misses = state.misses + (~(g.found & b.found)).long()
         after = GuardState(state.roll, sums, noise, state.scale, misses, state.alarms)
         return aggregate, self._judged(after, kept, fit, failed, at.t)
+
+    def _by_pairs(
+        self, state: GuardState, rows: Tensor, fit: Tensor, sums: Sums, noise: Tensor, k: int, t: int
+    ) -> tuple[Tensor, GuardState]:
+        """A step without V: who is at odds with more than f others. Half the level is A's."""
+        f, level = self.f or 0, self.p_fail / len(self.epochs) / 2
+        b, g = pairs.accused(sums.pairs, k, f, level)
+        a, _ = pairs.accused(sums.pairs_a, k, f, level)
+        kept = state.roll.good & fit & ~(a | b | g)
+        aggregate = combined(self.rule, rows, kept, fit, self.over_good, t)
+        roll = state.roll.keep(kept, t, (~fit, g, b, a))
+        return aggregate, state._replace(roll=roll, sums=sums, noise=noise)
 
     def limits(self, state: GuardState, at: At) -> Limits:
         """What an attacker that knows everything takes for its own measure: V, τ_B, k and T of the epoch."""
@@ -185,14 +215,14 @@ class Guard(Filter):
         pivot = torch.where(centre.isfinite().all(dim=-1, keepdim=True), centre, 0).to(sums.b.dtype)
         moves = sound - pivot.unsqueeze(-2)
         offset = x.double() - sums.home.double()
-        energy = noise.square()
-        return Sums(
-            sums.a + majority.products(moves, offset),
-            sums.b + sketched(moves, self.sketch, self.seed),
-            sums.home,
-            sums.energy + energy,
-            sums.path + energy * offset.square().sum(dim=-1),
-        )
+        energy, short = noise.square(), sketched(moves, self.sketch, self.seed)
+        along = majority.products(moves, offset)
+        a, b, between, between_a = sums.a + along, sums.b + short, sums.pairs, sums.pairs_a
+        if self.noise is None:
+            between = pairs.grown(between, short, fit, b)
+            between_a = pairs.grown(between_a, along.unsqueeze(-1), fit, a.unsqueeze(-1))
+        path = sums.path + energy * offset.square().sum(dim=-1)
+        return Sums(a, b, sums.home, sums.energy + energy, path, between, between_a)
 
     def _find(self, rows: Tensor, fit: Tensor, radius: Tensor, t: int, what: str) -> Middle:
         finder = self.finder or ("random" if self.thresholds == "printed" else "medoid")
@@ -218,8 +248,7 @@ class Guard(Filter):
     ) -> GuardState:
         """The state with those expelled who have to go."""
         nobody = ~kept.any(dim=-1)
-        learning = self.noise is None and t <= SETTLE
-        stay = fit if learning else torch.where(nobody.unsqueeze(-1), fit, kept)
+        stay = torch.where(nobody.unsqueeze(-1), fit, kept)
         return state._replace(
             roll=state.roll.keep(stay, t, failed),
             scale=torch.where(nobody, 2 * state.scale, state.scale),
@@ -232,4 +261,5 @@ def _fresh(state: GuardState, x: Tensor) -> GuardState:
     old = state.sums
     zeros = (torch.zeros_like(part) for part in (old.a, old.b, old.energy, old.path))
     a, b, energy, path = zeros
-    return state._replace(sums=Sums(a, b, x, energy, path))
+    between = (Pairs(*(torch.zeros_like(part) for part in each)) for each in (old.pairs, old.pairs_a))
+    return state._replace(sums=Sums(a, b, x, energy, path, *between))

@@ -7,27 +7,28 @@ stay n times below them; here one convention is kept (`sums`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import ceil, inf, isfinite
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators import majority
+from byzopt.aggregators import majority, pairs
 from byzopt.aggregators.base import Aggregator
 from byzopt.aggregators.behind import combined
 from byzopt.aggregators.expulsion import Expulsion, Roll
 from byzopt.aggregators.filters import At, Filter
 from byzopt.aggregators.majority import Middle
 from byzopt.aggregators.mean import Mean
+from byzopt.aggregators.pairs import Pairs
 from byzopt.aggregators.sketch import sketched
 from byzopt.errors import require
 from byzopt.rng import stream
 from byzopt.theory.safeguard import threshold
 
 Scale = Literal["raw", "normalised", "printed"]
-Measured = Literal["medoid", "window_end", "capped"]
+Measured = Literal["pairs", "medoid", "window_end", "capped"]
 SETTLE = 10  # rounds of a window before thresholds measured in it are tested
 WIDE, NEAR, FAR = 100, 2.0, 3.0  # parameters from which c = 2 is wide enough, and c below it
 SPARE = 1e-3  # what `window_end` adds to a distance
@@ -35,11 +36,12 @@ SPARE = 1e-3  # what `window_end` adds to a distance
 
 class Window(NamedTuple):
     """Sums `[n, d]` (or their sketch `[n, k]`) of the window under way, and of the squared weights that they
-    were taken with; the threshold that the windows before have left."""
+    were taken with; the threshold that the windows before have left; what workers' rows say of each other."""
 
     sums: Tensor
     weight: Tensor
     limit: Tensor
+    pairs: Pairs
 
 
 class SafeguardState(NamedTuple):
@@ -58,8 +60,11 @@ class Safeguard(Filter):
     with more than n/2 others within Th. Th is given (`limits_of`), or 8 V sqrt(T_w log(16 n T/p)) from
     `noise` V. Without either it is `measured`:
 
+    - `pairs`, no threshold at all: a worker goes who is at odds with more than `f` others over a window, as
+      `byzopt.theory.accusing` measures it. No honest worker goes, with probability 1 - p, for any n > 2 f and
+      whatever the liars do, while the honest sample one distribution.
     - `medoid`: max(floor, c s) in place of 2 Th, s the majority radius of the medoid of this round's sums,
-      from a window's tenth round on.
+      from a window's tenth round on. Empirical: f copies of an honest row shrink s, near n = 2 f + 1 to 0.
     - `window_end` (released by third parties): the distance of the (⌊n/2⌋+1)-th nearest sum to the median
       when the window before ended, + 0.001, in place of 2 Th; before that `limits_of`, or no test. The median
       is the first of good in random order with n/2 sums within it, or the one with most.
@@ -70,7 +75,8 @@ class Safeguard(Filter):
     they are. `reset` trusts all again when the longest window starts afresh. `sketch` keeps sums as a secret
     random projection to so many numbers a worker (`sketch.sketched`).
 
-    A row that is not finite expels its worker at once. `rule`: see `behind.combined`.
+    A row that is not finite expels its worker at once. `rule`: see `behind.combined`. `differing`: to be run
+    also where workers' data differ, which expels honest ones.
     """
 
     lengths: tuple[int, ...]
@@ -87,6 +93,8 @@ class Safeguard(Filter):
     rule: Aggregator = Mean()
     measured: Measured = "medoid"
     sketch: int | None = None
+    f: int | None = None
+    differing: bool = False
     batched = True
 
     def __post_init__(self) -> None:
@@ -97,19 +105,32 @@ class Safeguard(Filter):
         least = 0.5 if self.measured == "capped" else 1
         require(self.c is None or self.c >= least, "Parameter `c`", f"be at least {least}", self.c)
         require(self.sketch is None or self.sketch >= 1, "Parameter `sketch`", "be at least 1", self.sketch)
-        free = self.noise is None or self.measured == "medoid"
+        free = self.noise is None or self.measured in ("pairs", "medoid")
         require(free, f"Thresholds {self.measured}", "be measured, without `noise`", self.noise)
         ok = self.noise is None or (isfinite(self.noise) and self.noise >= 0)
         require(ok, "The noise bound V (`noise`)", "be finite and at least 0", self.noise)
+        counted = not self.paired or (self.f is not None and self.f >= 0)
+        require(counted, "A safeguard that goes by pairs", "know `f`, at least 0", self.f, "A spec gives it.")
+
+    @property
+    def paired(self) -> bool:
+        """Whether workers are tested against each other, for want of a known threshold."""
+        return self.measured == "pairs" and self.limits_of is None and self.noise is None
+
+    @property
+    def alike(self) -> bool:
+        return not self.differing
 
     def init(self, x0: Tensor, n: int) -> SafeguardState:
         self.rule.check(n)
+        require(not self.paired or 2 * (self.f or 0) < n, "Pairs", "have 2 f < n", f"f = {self.f}, n = {n}")
         dtype = linalg.compute_dtype(x0.dtype)
         width = x0.numel() if self.sketch is None else min(self.sketch, x0.numel())
         blank = torch.zeros(n, width, dtype=dtype, device=x0.device)
         zero = torch.zeros((), dtype=torch.float64, device=x0.device)
         first = self.limits_of or (inf,) * len(self.lengths)
-        windows = tuple(Window(blank, zero, zero + limit) for limit in first)
+        between = pairs.fresh(n if self.paired else 0, x0.device)
+        windows = tuple(Window(blank, zero, zero + limit, between) for limit in first)
         return SafeguardState(Roll.all(n, x0.device), windows, zero.long())
 
     def preview(self, state: SafeguardState, rows: Tensor, at: At) -> Tensor:
@@ -122,17 +143,22 @@ class Safeguard(Filter):
         trusted = roll.good & fit
         anew = self.measured == "capped"
         roll = roll._replace(good=torch.ones_like(roll.good)) if anew else roll
-        present = roll.good & fit
+        present = fit if self.paired else roll.good & fit
         share = 1 / roll.good.sum(dim=-1).clamp_min(1).double()
-        windows, kept, misses = [], present, state.misses
+        windows, kept, misses, odd = [], roll.good & fit, state.misses, torch.zeros_like(fit)
         for place, window in enumerate(state.windows):
             age = self._age(self.lengths[place], at.t)
             after = self._added(window, rows, present, share, age)
+            if self.paired:
+                drifted, odd_here = pairs.accused(after.pairs, age, self.f or 0, self._level)
+                windows.append(after)
+                kept, odd = kept & ~(drifted | odd_here), odd | (odd_here & ~drifted)
+                continue
             passed, found, limit = self._passed(after, present, place, age, at.t)
             windows.append(after._replace(limit=limit))
             kept, misses = kept & passed, misses + (~found).long()
         aggregate = combined(self.rule, rows, trusted, fit, True, at.t)
-        roll = roll.keep(kept, at.t, (~fit, torch.zeros_like(fit), ~kept))
+        roll = roll.keep(kept, at.t, (~fit, odd, ~kept))
         return aggregate, SafeguardState(roll, tuple(windows), misses)
 
     def report(self, state: SafeguardState) -> dict[str, float]:
@@ -151,9 +177,14 @@ class Safeguard(Filter):
         sound = majority.sound(rows, present).to(window.sums.dtype)
         weighted = sound if self.sums == "raw" else sound * weight[..., None, None].to(sound.dtype)
         added = sketched(weighted, self.sketch, self.seed)
+        before = window.pairs
         if age == 1:
-            return Window(added.clone(), weight.square(), window.limit)
-        return Window(window.sums + added, window.weight + weight.square(), window.limit)
+            sums, weight = added.clone(), weight.square()
+            before = pairs.fresh(before.sums.shape[-1], rows.device)
+        else:
+            sums, weight = window.sums + added, window.weight + weight.square()
+        between = pairs.grown(before, added, present, sums) if self.paired else before
+        return Window(sums, weight, window.limit, between)
 
     def _passed(
         self, window: Window, present: Tensor, place: int, age: int, t: int
@@ -185,6 +216,11 @@ class Safeguard(Filter):
         found = middle.radius.isfinite()
         passed = (middle.dists <= limit.unsqueeze(-1)) | ~found.unsqueeze(-1)
         return (passed if settled else torch.ones_like(passed)), middle.found & found, window.limit
+
+    @property
+    def _level(self) -> float:
+        """Of all windows of the run together `p_fail`."""
+        return self.p_fail / sum(ceil(self.rounds / length) for length in self.lengths)
 
     def _limit(self, place: int, n: int) -> float:
         if self.limits_of is not None:

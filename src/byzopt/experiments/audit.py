@@ -74,6 +74,10 @@ class Watched(Filter):
     honest: tuple[int, ...]
     seen: list[Round] = field(default_factory=list)
 
+    @property
+    def alike(self) -> bool:
+        return self.inner.alike
+
     def init(self, x0: Tensor, n: int) -> Any:
         return self.inner.init(x0, n)
 

@@ -13,6 +13,7 @@ from byzopt.distributed.link import Link
 from byzopt.engines import Engine, LoopState, Simulated, Snapshot, begin, rounds
 from byzopt.engines.process_group import ProcessGroup, Share
 from byzopt.errors import TooManyFaults, UnknownName, unknown
+from byzopt.experiments import alike
 from byzopt.methods import Method
 from byzopt.servers import Site
 from byzopt.tasks import Task
@@ -68,6 +69,7 @@ def prepare(
     `task` is not poisoned yet; `f` is the server's tolerance; `over` says which processes play the workers
     (None: this one, all of them at once). Errors: `InvalidInput`.
     """
+    alike.check(task, method.filter)
     adversary = Adversary(attack, task.cohort, f, placement, base)
     task = adversary.poison(task)
     parts = (task, method.worker, method.wire, adversary, seed, method.down)

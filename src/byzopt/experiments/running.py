@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.attacks import ATTACKS, Attack, Base, Placement
@@ -118,12 +118,18 @@ def simulate(
 
     `f` is the server's tolerance, which fills the rule's missing `f`; the rest is as in `Spec`.
     """
-    recipe = METHODS.build(method, n=task.n, f=f) if isinstance(method, str) else method
+    recipe = _counted(METHODS.build(method) if isinstance(method, str) else method, task.n, f)
     attack = ATTACKS.build(attack) if isinstance(attack, str) else attack
     built = recipe.build(rule_from(rule, f=f), lr, rounds)
     plan = Plan(rounds, eval_every or max(1, rounds // 50), dict(stop or {}), per_worker)
     ready = prepare(task, built, attack, f, seed, plan, placement, base)
     return Trial(ready, Progress(ready.start), on_record).run(lambda t: False)
+
+
+def _counted(recipe: MethodRecipe, n: int, f: int) -> MethodRecipe:
+    """The recipe with `n` and `f` where its theory needs them and it was not told."""
+    counts = {name: count for name, count in (("n", n), ("f", f)) if getattr(recipe, name, 0) is None}
+    return cast(MethodRecipe, replace(cast(Any, recipe), **counts)) if counts else recipe
 
 
 def prepared(spec: Spec, tasks: dict[Any, Task], over: Over | None = None) -> Ready:

@@ -5,7 +5,8 @@
                x <- projection of x - γ Σ_good g_i/n on the ball of radius D around x_1; answer: the mean x
 
 Assumptions: f convex, all honest workers sample one distribution, honest noise ‖g_i - ∇f‖ <= V, a fixed set
-of fewer than n/2 liars, ‖x_1 - x*‖ <= D. Data that differ between workers get honest workers expelled.
+of fewer than n/2 liars, ‖x_1 - x*‖ <= D. Data that differ between workers get honest workers expelled: such
+runs ask for it by name (`differing`).
 Theory: `byzopt.theory.byzantine_sgd`, `byzantine_epochs`, `byzantine_limits`.
 """
 
@@ -35,8 +36,10 @@ ROUNDING = 1 + 1e-9
 class ByzantineSGD(MethodRecipe):
     """Projected, averaged SGD behind a guard that expels workers by the history of their gradients.
 
-    `noise` V and `diameter` D; without V it is learnt on the way, without D nothing is projected and the A
-    test adapts to the path (no worst-case rate then). `thresholds`: `default`, `proved`, or `printed`, which
+    `noise` V and `diameter` D. Without V there are no thresholds, for rows of which f lie cannot teach it: a
+    worker goes who is at odds with more than `f` others, by `byzopt.theory.accusing` (no worst-case rate
+    then; a spec fills in f). Without D nothing is projected and the A test adapts to the path (no worst-case
+    rate either). `thresholds`: `default`, `proved`, or `printed`, which
     restores the paper's B test and is broken by the straddle attack. `anytime`: thresholds by rounds so far
     in place of all rounds; `adaptive_A`: τ_A by the path walked. `vmed`, the vector median: `medoid`, or
     `random` as in the paper (and by default with `printed`), drawn with `seed`. `mean_over_good` divides by
@@ -53,6 +56,9 @@ class ByzantineSGD(MethodRecipe):
     2 `first` more, and so on, with steps `lr`, `lr`/√2, `lr`/2 ...: nothing hangs on the number of rounds.
     Where D is not known either, `grow` takes `diameter` as a guess: at each restart the ball's radius becomes
     twice the largest distance seen from the centre if that is more, and the A test adapts to the path.
+
+    Data that differ between workers get honest ones expelled in the end, so that such a run is refused;
+    `differing` says that it is wanted all the same.
 
     `error2` is the constant of the last term in the theorems.
 
@@ -83,6 +89,7 @@ class ByzantineSGD(MethodRecipe):
     seed: int = 0
     n: int | None = None
     f: int | None = None
+    differing: bool = False
 
     def __post_init__(self) -> None:
         ball = self.diameter is None or (isfinite(self.diameter) and self.diameter > 0)
@@ -121,6 +128,8 @@ class ByzantineSGD(MethodRecipe):
             self.n,
             rule,
             self.sketch,
+            self.f,
+            self.differing,
         )
         return Method(Plain(), Direct(), guard, ProjectedStep(plan, self.average == "smooth", self.grow))
 

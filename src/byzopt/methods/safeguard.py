@@ -34,8 +34,13 @@ class SafeguardSGD(MethodRecipe):
     raw sums, one for each window (the paper calibrates them in a run before); else those of the theory from
     `noise` V; else measured on the way, by `thresholds`:
 
-    - `medoid`, in each round: `c` times the majority radius of the medoid (default 2 from 100 parameters on,
-      below 3), at least `floor`.
+    - `pairs` (ours): no threshold. A worker goes who is at odds with more than `f` others over a window, by
+      tests of two and of three workers that no liar can turn against honest ones: see
+      `byzopt.theory.accusing`. No honest worker goes, with probability 1 - `p_fail` over the whole run, for
+      any n > 2 f and any noise, while all honest workers sample one distribution.
+    - `medoid` (ours, empirical), in each round: `c` times the majority radius of the medoid (default 2 from
+      100 parameters on, below 3), at least `floor`. Nothing is proved: near n = 2 f + 1 liars who copy one
+      honest worker get the others expelled.
     - `window_end`, as third parties release it: how far the (⌊n/2⌋+1)-th nearest sum was from the median when
       the last window ended (`limits` until then). Half of the honest lie beyond such a radius: without
       `reset` hardly anybody is left in the end.
@@ -47,6 +52,9 @@ class SafeguardSGD(MethodRecipe):
     a worker. `nu` deviation of the noise that the server adds (0: first-order points), drawn with `seed`, as
     are the sketch and a `random` `vmed`.
 
+    Where workers' data differ honest ones drift apart, and are expelled in the end. Such a run is refused;
+    `differing` says that it is wanted all the same.
+
     A spec's `rule` is `mean`. Another one combines the rows of the trusted in place of their mean (not in the
     paper): for it the others are missing, which counts against its f.
     """
@@ -54,7 +62,7 @@ class SafeguardSGD(MethodRecipe):
     windows: tuple[int, ...] = (100, 600)
     noise: float | None = None
     limits: tuple[float, ...] | None = None
-    thresholds: Measured = "medoid"
+    thresholds: Measured = "pairs"
     sums: Scale = "raw"
     c: float | None = None
     floor: float = 0.0
@@ -65,6 +73,8 @@ class SafeguardSGD(MethodRecipe):
     nu: float = 0.0
     schedule: Schedule = Constant()
     seed: int = 0
+    f: int | None = None
+    differing: bool = False
 
     def __post_init__(self) -> None:
         require(self.nu >= 0, "Parameter `nu` of safeguard", "be at least 0", self.nu)
@@ -79,6 +89,7 @@ class SafeguardSGD(MethodRecipe):
             c=self.c,
             measured=self.thresholds,
             sketch=self.sketch,
+            f=self.f or 0,
         )
 
     def build(self, rule: Aggregator, lr: float, rounds: int | None = None) -> Method:
@@ -99,6 +110,8 @@ class SafeguardSGD(MethodRecipe):
             rule,
             self.thresholds,
             self.sketch,
+            self.f,
+            self.differing,
         )
         return Method(Plain(), Direct(), guard, Shaken(lr, self.nu, self.schedule.over(rounds), self.seed))
 

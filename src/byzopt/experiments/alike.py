@@ -1,0 +1,50 @@
+"""Whether all honest workers of a task sample one distribution: what guards rest on before they expel."""
+
+from __future__ import annotations
+
+import torch
+
+from byzopt.aggregators.filters import Filter
+from byzopt.errors import InvalidInput
+from byzopt.rng import stream
+from byzopt.tasks import Task
+
+REMEDY = "Give all workers the same data, take another method, or say `method.differing=true` to run it so."
+
+
+def check(task: Task, filter: Filter) -> None:
+    """Raise `InvalidInput` where a filter that expels on the premise of one distribution meets a task whose
+    honest workers have not got one, or that cannot tell.
+
+    Seen by their full gradients at a point near the start, which then are one to rounding. Cost: one full
+    pass, for such filters alone.
+    """
+    if not filter.alike:
+        return
+    premise = "This method expels workers on the premise that all honest ones sample one distribution."
+    try:
+        found = spread(task)
+    except InvalidInput:
+        raise InvalidInput(
+            f"{premise} Found a task without full gradients, of which nobody can tell. {REMEDY}"
+        ) from None
+    end = torch.finfo(task.start().dtype).eps ** 0.5
+    if found > end:
+        raise InvalidInput(
+            f"{premise} Found honest full gradients that differ by {found:.2g} of their length: honest "
+            f"workers would be expelled in the end. {REMEDY}"
+        )
+
+
+def spread(task: Task) -> float:
+    """The largest distance of an honest full gradient from their mean, as a share of the longest one.
+
+    Errors: `InvalidInput` for a task without full gradients.
+    """
+    x = task.start()
+    drawn = torch.randn(x.shape, dtype=torch.float64, generator=stream(0, "alike")).to(x)
+    near = x + 0.1 * (1 + x.abs()) * drawn
+    rows = task.grads(near, task.full())[list(task.cohort.honest)].double()
+    longest = float(torch.linalg.vector_norm(rows, dim=1).max())
+    away = float(torch.linalg.vector_norm(rows - rows.mean(dim=0), dim=1).max())
+    return away / longest if longest else 0.0

@@ -1,0 +1,284 @@
+"""Accusations that hold: no liar gets an honest worker expelled, and those in the open go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from byzopt.aggregators import pairs
+from byzopt.aggregators.filters import At
+from byzopt.aggregators.guard import Guard
+from byzopt.aggregators.safeguard import Safeguard
+from byzopt.errors import InvalidInput
+from byzopt.experiments import Spec, run
+from byzopt.methods import ByzantineSGD, SafeguardSGD
+from byzopt.rng import stream
+from byzopt.theory.accusing import odd_limit
+from byzopt.theory.byzantine_epochs import Epoch
+from tests.reference import accusing as twin
+
+Rows = list[Tensor]  # of all rounds
+Lie = Callable[[Tensor, int, int, Tensor], None]  # (rows of the round, f, t, sums so far): the last f change
+
+
+def honest(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    """Does nothing."""
+
+
+def copy(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    rows[-f:] = rows[0]
+
+
+def copy_with_noise(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    rows[-f:] = rows[0] + 0.1 * rows[-f:]
+
+
+def copy_in_turn(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    rows[-f:] = rows[t % (len(rows) - f)]
+
+
+def copy_two(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    rows[-f:] = rows[torch.arange(f) % 2]
+
+
+def copy_the_farthest(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    """In sums, so that one victim stays."""
+    rows[-f:] = rows[int((sums[:-f] - sums[:-f].mean(dim=0)).norm(dim=1).argmax())]
+
+
+def between(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    """Where two honest rows meet: whoever is not of these two seems remote."""
+    rows[-f:] = (rows[0] + rows[1]) / 2
+
+
+def shadow(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    """Always opposite one victim, so that its sum is the remote one."""
+    rest = rows[1:-f].mean(dim=0)
+    rows[-f:] = rest + (rest - rows[0])
+
+
+def at_the_mean(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    """Without noise, so that the honest seem wild."""
+    rows[-f:] = rows[:-f].mean(dim=0)
+
+
+def straddle(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    """Sums beside those of a victim, on the side away from the others."""
+    way = torch.nn.functional.normalize(sums[0] - sums[:-f].mean(dim=0), dim=0)
+    rows[-f:] = sums[0] + rows[0] + 2 * t**0.5 * way - sums[-f:]
+
+
+def alternate(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    if t % 2:
+        rows[-f:] = rows[:-f].mean(dim=0) + 3
+
+
+def sleeper(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    if t > 60:
+        rows[-f:] = -5 * rows[:-f].mean(dim=0) + 2
+
+
+def together(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    rows[-f:, 0] += 3
+
+
+def wild(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    rows[-f:] *= 1e6
+
+
+def huge_in_every_third(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    if t % 3 == 0:
+        rows[-f:] = 1e6
+
+
+LIES: list[Lie] = [
+    copy,
+    copy_with_noise,
+    copy_in_turn,
+    copy_two,
+    copy_the_farthest,
+    between,
+    shadow,
+    at_the_mean,
+    straddle,
+    alternate,
+    sleeper,
+    together,
+    wild,
+    huge_in_every_third,
+]
+
+
+def drawn(law: str, n: int, d: int, t: int, seed: int) -> Tensor:
+    """Honest rows: one distribution, of any law."""
+    generator = stream(seed, "accusing", t)
+    rows = torch.randn(n, d, dtype=torch.float64, generator=generator)
+    if law == "heavy":  # of no variance
+        rows /= torch.randn(n, 1, dtype=torch.float64, generator=generator).abs()
+    if law == "line":
+        rows = rows[:, :1].repeat(1, d)
+    if law == "two kinds":  # a rare sample is a hundred times the usual one
+        rows *= 1 + 99 * (torch.rand(n, 1, dtype=torch.float64, generator=generator) < 0.03)
+    if law == "fading":
+        rows *= 0.97**t
+    return rows
+
+
+def rounds_of(
+    lie: Lie, n: int, f: int, d: int, last: int, law: str = "normal", seed: int = 0
+) -> list[Tensor]:
+    """Rows of all rounds; their common mean moves."""
+    sums, made = torch.zeros(n, d, dtype=torch.float64), []
+    for t in range(1, last + 1):
+        rows = drawn(law, n, d, t, seed)
+        lie(rows, f, t, sums)
+        sums = sums + rows
+        made.append(rows + 10 / t)
+    return made
+
+
+def gone(guard: Safeguard | Guard, rows: Rows) -> dict[int, int]:
+    """Who was expelled, and in which round."""
+    state = guard.init(rows[0][0], len(rows[0]))
+    for t, each in enumerate(rows, start=1):
+        _, state = guard.step(state, each, At(t, each.mean(dim=0) / t))
+    return {one.worker: one.round for one in guard.expelled(state)}
+
+
+def safeguard(f: int, last: int) -> Safeguard:
+    return Safeguard((last // 2, last), last, measured="pairs", f=f)
+
+
+@pytest.mark.parametrize("lie", [honest, copy, shadow, together, huge_in_every_third])
+@pytest.mark.parametrize("n, f", [(5, 2), (6, 2), (5, 1)])
+def test_two_and_three_accuse_as_their_slow_twin_does(n, f, lie):
+    rows = rounds_of(lie, n, f, 3, 45)
+    state, sums = pairs.fresh(n, torch.device("cpu")), torch.zeros(n, 3, dtype=torch.float64)
+    for t, each in enumerate(rows, start=1):
+        sums = sums + each
+        state = pairs.grown(state, each, torch.ones(n, dtype=torch.bool), sums)
+        if t % 9 == 0:
+            drifted, odd = pairs.accused(state, t, f, 0.5)
+            expected = twin.accused(torch.stack(rows[:t]).numpy(), f, 0.5)
+            assert set((drifted | odd).nonzero().flatten().tolist()) == expected
+
+
+@pytest.mark.parametrize("rounds", [1, 7, 40, 300])
+@pytest.mark.parametrize("level", [0.3, 1e-3, 1e-6])
+def test_how_often_one_may_be_the_odd_one_out(rounds, level):
+    limit = odd_limit(rounds, level)
+    assert limit > rounds or twin.chance(limit, rounds) <= level
+    assert limit == 0 or twin.chance(limit - 1, rounds) > level
+    assert limit > rounds / 3
+
+
+LAWS = ("normal", "heavy", "line", "two kinds", "fading")
+
+
+@pytest.mark.parametrize("n, f", [(5, 2), (6, 2), (8, 2), (9, 4), (10, 4)])
+@pytest.mark.parametrize("d", [1, 12])
+def test_no_strategy_gets_an_honest_worker_expelled(n, f, d):
+    """All strategies under all laws, side by side in one batch."""
+    played = [(lie.__name__, law) for lie in LIES for law in LAWS]
+    many = [rounds_of(lie, n, f, d, 100, law) for lie in LIES for law in LAWS]
+    guard = safeguard(f, 100)
+    state = guard.init(many[0][0][0], n)
+    state = torch.utils._pytree.tree_map(lambda part: part.expand(len(many), *part.shape).clone(), state)
+    for t in range(1, 101):
+        rows = torch.stack([one[t - 1] for one in many])
+        _, state = guard.step(state, rows, At(t, rows[:, 0]))
+    kept = state.roll.good[:, : n - f].all(dim=1)
+    assert [who for who, fine in zip(played, kept.tolist(), strict=True) if not fine] == []
+
+
+@pytest.mark.parametrize("lie", [copy, shadow, straddle, wild, together])
+def test_a_guard_without_a_known_noise_expels_no_honest_worker_either(lie):
+    for n, f in ((5, 2), (9, 4)):
+        guard = Guard((Epoch(120, 1.0, 0.1),), None, f=f)
+        assert not [worker for worker in gone(guard, rounds_of(lie, n, f, 8, 120)) if worker < n - f]
+
+
+@pytest.mark.parametrize(
+    "lie, n, f, within",
+    [
+        (together, 9, 4, 60),
+        (together, 10, 4, 50),
+        (sleeper, 11, 4, 110),
+        (alternate, 20, 3, 60),
+        (wild, 10, 4, 15),  # noise without drift shows from n = 2 f + 2 on
+        (huge_in_every_third, 20, 3, 150),
+    ],
+)
+def test_liars_in_the_open_are_expelled_in_time(lie, n, f, within):
+    expelled = gone(safeguard(f, 200), rounds_of(lie, n, f, 40, 200))
+    assert set(expelled) == set(range(n - f, n))
+    assert max(expelled.values()) <= within
+
+
+def test_equal_rows_and_rounding_accuse_nobody():
+    """Without noise honest rows differ by rounding alone, which may lean to one side for ever."""
+    for dtype in (torch.float32, torch.float64):
+        base = torch.randn(4, dtype=dtype, generator=stream(1))
+        eps = torch.finfo(dtype).eps
+        rows = [
+            (base * (1 + eps * torch.tensor([0, 1, -1, 1, 0]).unsqueeze(1))).to(dtype) for _ in range(200)
+        ]
+        assert not gone(safeguard(2, 200), rows)
+
+
+def test_many_workers_are_told_by_pairs_alone():
+    n = pairs.THREES + 2
+    state = pairs.fresh(n, torch.device("cpu"))
+    assert state.odd.numel() == 0
+    rows = torch.randn(n, 3, dtype=torch.float64, generator=stream(2))
+    state = pairs.grown(state, rows, torch.ones(n, dtype=torch.bool), rows)
+    drifted, odd = pairs.accused(state, 1, 3, 0.05)
+    assert not (drifted | odd).any()
+
+
+QUADRATIC = {"name": "quadratic", "d": 200, "noise": 1.0, "heterogeneity": 0.0}
+
+
+@pytest.mark.parametrize("attack", ["mimic_index", "mimic_variance"])
+@pytest.mark.parametrize("n, f", [(9, 4), (10, 4)])
+@pytest.mark.parametrize("method", ["safeguard", "byzantine_sgd"])
+def test_who_copies_an_honest_worker_expels_nobody(method, attack, n, f):
+    data = {"task": QUADRATIC, "rule": "mean", "method": method, "attack": attack, "rounds": 120, "lr": 0.01}
+    assert run(Spec.of(data | {"n": n, "f": f})).main.expelled == ()
+
+
+DIGITS = {"name": "digits", "partition": "iid", "hidden": []}
+
+
+@pytest.mark.parametrize("method", ["safeguard", {"name": "byzantine_sgd", "noise": 1.0}])
+@pytest.mark.parametrize("task", [DIGITS, QUADRATIC | {"heterogeneity": 0.1}])
+def test_a_guard_is_refused_where_data_differ_unless_it_is_asked_for_by_name(method, task):
+    data = {"task": task, "rule": "mean", "method": method, "rounds": 2, "lr": 0.1, "n": 5, "f": 1}
+    with pytest.raises(InvalidInput, match=r"one distribution.*differ by.*differing"):
+        run(Spec.of(data))
+    named = {"name": method} if isinstance(method, str) else method
+    assert run(Spec.of(data | {"method": named | {"differing": True}})).main.rounds == 2
+
+
+def test_a_task_that_cannot_tell_is_refused_too(monkeypatch):
+    from byzopt.tasks.quadratic import QuadraticTask
+
+    def none(task: QuadraticTask) -> None:
+        raise InvalidInput("no full gradients")
+
+    data = {"task": QUADRATIC, "rule": "mean", "method": "safeguard", "rounds": 2, "lr": 0.1, "n": 5, "f": 1}
+    assert run(Spec.of(data)).main.rounds == 2
+    monkeypatch.setattr(QuadraticTask, "full", none)
+    with pytest.raises(InvalidInput, match="nobody can tell"):
+        run(Spec.of(data))
+
+
+@pytest.mark.parametrize("recipe", [SafeguardSGD(), ByzantineSGD()])
+def test_whoever_goes_by_pairs_must_know_f(recipe):
+    from byzopt.aggregators import Mean
+
+    with pytest.raises(InvalidInput, match="know `f`"):
+        recipe.build(Mean(), 0.1, 10)
