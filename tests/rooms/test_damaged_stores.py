@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -10,16 +11,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from byzopt.checkpoint import save
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec, run
 from byzopt.experiments.reading import Damaged, finished
-from byzopt.experiments.sweeps import Shelf, Sweep, run_sweep, survey
+from byzopt.experiments.sweeps import Shelf, Sweep, Tune, Unwritable, run_sweep, survey
 from byzopt.experiments.table import rows, table
 from byzopt.reports.study import make
 from tests import sealed
@@ -198,6 +201,68 @@ def test_tables_reports_and_sweeps_go_on_beside_damage(store, whole):
     assert (store / victim / name).read_bytes() == (whole / victim / name).read_bytes()
     with pytest.raises(InvalidInput, match="Use --fresh"):
         run(Spec.of(SPEC | {"compare": {"mean": {"rule": "mean"}}}), out=store / "own")
+
+
+TUNED = Sweep(name="tuned", spec=SPEC, grid={"lr": [0.1, 0.2]}, tune=Tune(("lr",), "loss"))
+
+
+def test_a_complete_sweep_in_a_store_that_cannot_be_written_is_read(tmp_path, monkeypatch):
+    before = run_sweep(TUNED, tmp_path, jobs=0)
+    monkeypatch.setattr("byzopt.experiments.sweeps.claims.fcntl.flock", refuse)
+    monkeypatch.setattr("byzopt.experiments.sweeps.shelf.write_atomically", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    swept = run_sweep(TUNED, tmp_path, jobs=0)
+    assert swept.finished
+    assert (swept.counts, swept.tuned, swept.stored) == (before.counts, before.tuned, before.stored)
+    assert "Read-only file system" in swept.unnoted
+    more = replace(TUNED, grid={"lr": [0.1, 0.3]})
+    with pytest.raises(Unwritable, match="Read-only"):
+        run_sweep(more, tmp_path, jobs=0)
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def test_what_a_sweep_notes_of_itself_is_read_with_care(tmp_path):
+    folder = run_sweep(TUNED, tmp_path, jobs=0).folder
+    kept = (folder / "tuned.json").read_text()
+    assert [sheet.name for sheet in make(tmp_path).sheets if sheet.name.startswith("tuned")]
+    for content in (
+        b"[]",
+        b"NaN",
+        DEEP,
+        b"\xff",
+        b"{}",
+        kept.replace('"lr": 0', '"x": 0').encode(),
+        b"3" * 5000,
+    ):
+        (folder / "tuned.json").write_bytes(content)
+        report = make(tmp_path)
+        assert [name.rpartition("/")[2] for name in report.study.damaged] == ["tuned.json"]
+        assert len(report.study.cases) == 2
+    (tmp_path / survey(TUNED, tmp_path).intents[0].run.id / "result.json").unlink()
+    for content in (b"two", b"", b"-1", b"9" * 5000, b"\xff", "٣".encode()):
+        (folder / "threads.txt").write_bytes(content)
+        with pytest.raises(InvalidInput, match=r"threads\.txt should hold"):
+            run_sweep(TUNED, tmp_path, jobs=0)
+    (folder / "threads.txt").write_text("1\n")
+    assert run_sweep(TUNED, tmp_path, jobs=0).finished
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"half", {"running": {}}, {"a": 1}, {"running": 3, "ended": {}, "log": {}}]
+)
+def test_a_damaged_checkpoint_of_a_batch_is_said_in_the_log_and_costs_no_more(content, whole, tmp_path):
+    plan = survey(SWEEP, tmp_path)
+    (tmp_path / "batches").mkdir()
+    path = tmp_path / "batches" / f"{plan.batches[0].id}.pt"
+    save(path, content) if isinstance(content, dict) else path.write_bytes(content)
+    assert run_sweep(plan, jobs=0).finished
+    for one in plan.intents:
+        name = "records.parquet"
+        assert (tmp_path / one.run.id / name).read_bytes() == (whole / one.run.id / name).read_bytes()
+        assert "starts again: " in (tmp_path / one.run.id / "log.txt").read_text()
 
 
 def test_a_directory_that_cannot_be_looked_into_is_named(store, monkeypatch):

@@ -258,4 +258,10 @@ def test_the_command(tiny, tmp_path, capsys, monkeypatch):
     assert status == 0
     assert len(json.loads(out)["cells"]) == 2
     assert "0 of 2 runs to come" in err
+    next((tmp_path / "store").glob("*/result.json")).unlink()
+    monkeypatch.setattr("byzopt.experiments.reproduce.seconds_left", lambda plan: pytest.fail("timed again"))
+    status, out, err = call(str(tiny), "--store", store, "--jobs", "0", "--checkpoint-every", "0.5")
+    assert status == 0
+    assert "1 of 4 runs to come" in err
+    assert call(str(tiny), "--store", str(tmp_path / "new"), "--checkpoint-every", "0")[0] == 2
     assert call(str(tiny), "--seeds", "a")[0] == 2

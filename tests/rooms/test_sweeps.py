@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -16,6 +16,7 @@ from byzopt.experiments.sweeps.batches import batches
 from byzopt.experiments.sweeps.grid import points
 from byzopt.experiments.sweeps.sinks import Sink
 from byzopt.experiments.table import rows, table
+from byzopt.tasks import TASKS, Quartic, TaskRecipe
 from tests.rooms.test_cli import byzopt, place  # noqa: F401
 
 SPEC = {"task": "quartic", "rule": "mean", "rounds": 6, "lr": 0.1, "eval_every": 2}
@@ -316,6 +317,35 @@ def test_validation_figures_and_tasks_without_test_samples_may_choose():
     assert Sweep.of({**held, "tune": {"choose": ["lr"], "figure": "validation_accuracy"}}).expand()
     data = {"spec": SPEC, "grid": {"lr": [0.1, 0.2]}, "tune": {"choose": ["lr"], "figure": "grad_norm"}}
     assert Sweep.of(data).expand()
+
+
+def test_a_task_of_ones_own_may_be_chosen_by_its_figures_only_if_it_says_that_they_are_no_test_figures(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(TASKS, "_classes", dict(TASKS._classes))
+    tune = {"choose": ["lr"], "figure": "loss"}
+    for name, base, own in (
+        ("silent", TaskRecipe, {}),
+        ("below", Quartic, {}),  # what a class measures, the class above it cannot know
+        ("said", TaskRecipe, {"tested": True}),
+    ):
+        TASKS.register(name)(dataclass(frozen=True)(type(name, (base,), {"build": Quartic.build, **own})))
+        task = {"name": name, "d": 4} if base is Quartic else name
+        data = {"spec": SPEC | {"task": task}, "grid": {"lr": [0.1, 0.2]}}
+        assert "`tested: ClassVar[bool] = False`" in refusal(**data, tune=tune)
+        sweep = Sweep.of({**data, "tune": tune | {"test_figures": True}})
+        assert sweep.expand()
+        runs = sweep.expand().runs
+        ended = {run.id: Outcome(Status.COMPLETED, 1, 0.0, ({"t": 1, "loss": 1.0},)) for run in runs}
+        assert sweep.tune.pick(ended, runs)["on_test_figures"]
+    TASKS.register("other")(dataclass(frozen=True)(type("other", (Quartic,), {"tested": False})))
+    assert Sweep.of({"spec": SPEC | {"task": "other"}, "grid": {"lr": [0.1, 0.2]}, "tune": tune}).expand()
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_shipped_tasks_say_whether_they_measure_on_test_samples(name):
+    held_out = {"digits", "mnist", "shakespeare", "mnist_released", "shakespeare_released"}
+    assert TASKS[name].tested == (name in held_out)
 
 
 def test_a_choice_is_recorded_with_the_sweep(tmp_path):

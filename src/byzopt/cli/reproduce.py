@@ -41,6 +41,9 @@ def command(
         int | None, typer.Option(help="Worker processes. Default: as `byzopt doctor` measured.")
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed.")] = False,
+    checkpoint_every: Annotated[
+        float | None, typer.Option(help="Seconds between checkpoints. Default: by what one costs.")
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="Where models train. Default: a GPU if there is one."),
@@ -52,10 +55,13 @@ def command(
     What is stored is not run again: the same command goes on after an interruption. With --quick it says
     what is left out.
     """
+    from byzopt.errors import require
     from byzopt.experiments.declared import load_reproduction, reproductions
     from byzopt.experiments.placed import on_device
     from byzopt.experiments.reproduce import account, plans
 
+    good = checkpoint_every is None or checkpoint_every > 0
+    require(good, "Option --checkpoint-every", "be above 0 seconds", checkpoint_every)
     if name is None:
         for known, told in reproductions().items():
             print(f"{known:32}{told}")
@@ -66,11 +72,10 @@ def command(
     todo = [] if stored else plans(it, store, retry)
     if quick:
         _left_out(whole, it)
-    if not stored:
-        _estimate(todo)
     if dry_run:
+        _estimate(todo)
         return 0
-    if not _played(todo, jobs, retry):
+    if not _played(todo, jobs, retry, checkpoint_every):
         print(f"byzopt: interrupted; go on with: {shlex.join(['byzopt', *sys.argv[1:]])}", file=sys.stderr)
         return 130
     return _told(account(it, store), out or store / "reproductions" / it.name.replace("/", "-"), as_json)
@@ -104,22 +109,37 @@ def _left_out(whole: Reproduction, it: Reproduction) -> None:
 
 
 def _estimate(todo: list[Plan]) -> None:
-    from byzopt.experiments.reproduce import seconds_left
-
     total = 0.0
     for plan in todo:
-        seconds = seconds_left(plan)
+        seconds, told = _timed(plan)
         total += seconds
-        left = f"{plan.to_play} of {len(plan.intents)} runs to come"
-        _say(f"{plan.sweep.name}: {left}, {_time(seconds)} on one core")
+        _say(f"{_left(plan)}{told}")
     if total:
         _say(f"in all at most about {_time(total)} of one core; runs that advance together take less")
 
 
-def _played(todo: list[Plan], jobs: int | None, retry: bool) -> bool:
+def _played(todo: list[Plan], jobs: int | None, retry: bool, every: float | None) -> bool:
+    """Play part by part. A part is timed when it begins, and not when it goes on: a command that is killed
+    again and again shall not spend its time on that."""
     from byzopt.cli.sweep import played
 
-    return all(played(plan, jobs, "local", retry, 10.0, []).finished for plan in todo if plan.to_play)
+    for plan in todo:
+        _say(_left(plan) + ("" if plan.begun else _timed(plan)[1]))
+        if plan.to_play and not played(plan, jobs, "local", retry, every, []).finished:
+            return False
+    return True
+
+
+def _left(plan: Plan) -> str:
+    return f"{plan.sweep.name}: {plan.to_play} of {len(plan.intents)} runs to come"
+
+
+def _timed(plan: Plan) -> tuple[float, str]:
+    """About how long a part takes on one core, in seconds and in words."""
+    from byzopt.experiments.reproduce import seconds_left
+
+    seconds = seconds_left(plan)
+    return seconds, f", {_time(seconds)} on one core"
 
 
 def _told(account: Account, out: Path, as_json: bool) -> int:

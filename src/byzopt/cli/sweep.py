@@ -33,7 +33,9 @@ def command(
     ] = None,
     engine: Annotated[str, typer.Option(help="local, or ray: the cores of a Ray cluster.")] = "local",
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed.")] = False,
-    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 10.0,
+    checkpoint_every: Annotated[
+        float | None, typer.Option(help="Seconds between checkpoints. Default: by what one costs.")
+    ] = None,
     tensorboard: Annotated[Path | None, typer.Option(help="Write runs to this TensorBoard folder.")] = None,
     mlflow: Annotated[
         str | None, typer.Option(help="Write runs to the MLflow server at this address.")
@@ -53,6 +55,11 @@ def command(
         return 0
     swept = played(plan, jobs, engine, retry, checkpoint_every, _sinks(plan, tensorboard, mlflow))
     _told(swept, as_json)
+    if swept.unnoted:
+        print(
+            f"byzopt: all runs are stored; what the sweep notes of itself is not: {swept.unnoted}",
+            file=sys.stderr,
+        )
     for line in swept.unsent[:SHOWN]:
         print(f"byzopt: not handed on, the same command does it again: {line}", file=sys.stderr)
     if not swept.finished:
@@ -61,7 +68,9 @@ def command(
     return 1 if any(one.kind == "failed" for one in swept.stored.values()) else 0
 
 
-def played(plan: Plan, jobs: int | None, engine: Any, retry: bool, every: float, sinks: list[Sink]) -> Swept:
+def played(
+    plan: Plan, jobs: int | None, engine: Any, retry: bool, every: float | None, sinks: list[Sink]
+) -> Swept:
     """Run a plan with progress on stderr; a signal stops it and keeps checkpoints."""
     from byzopt.cli.stopping import stop_on_signals
     from byzopt.cli.sweep_progress import SweepDisplay
@@ -139,4 +148,5 @@ def _told(swept: Swept, as_json: bool) -> None:
         else:
             print(f"chosen  {spelled(cell['chosen'])}  ({cell['score']:.4g})  {where}")
     if swept.tuned:
-        print(f"Tuned by {swept.tuned['by']} of {swept.tuned['figure']}: {swept.folder / 'tuned.json'}")
+        place = "" if swept.unnoted else f": {swept.folder / 'tuned.json'}"
+        print(f"Tuned by {swept.tuned['by']} of {swept.tuned['figure']}{place}")

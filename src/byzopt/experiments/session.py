@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 
 from byzopt.engines import Snapshot
 from byzopt.errors import InvalidInput, Status, require
 from byzopt.experiments.outcomes import frozen, frozen_progress, thawed, thawed_progress
+from byzopt.experiments.pace import Pace
 from byzopt.experiments.ready import Ready
 from byzopt.experiments.store import Store
 from byzopt.experiments.trial import Outcome, Progress, Record, Trial
@@ -15,7 +15,6 @@ from byzopt.experiments.trial import Outcome, Progress, Record, Trial
 OnRecord = Callable[[str, Record], None]  # (variant, its newest record)
 OnRound = Callable[[str, int], bool]  # (variant, finished round) -> whether to stop and keep a checkpoint
 REMEDY = "Use --fresh to run again."
-EVERY = 10.0  # seconds between two checkpoints
 
 
 class Session:
@@ -27,7 +26,7 @@ class Session:
         self.ready, self.store, self.on_record, self.on_round = ready, store, on_record, on_round
         self.progress = {name: Progress(one.start) for name, one in ready.items()}
         self.outcomes: dict[str, Outcome] = {}
-        self.kept = monotonic()
+        self.pace = Pace()
 
     def play(self) -> dict[str, Outcome]:
         """Run what is left; the last outcome is `INTERRUPTED` when `on_round` asked to stop."""
@@ -61,7 +60,7 @@ class Session:
     def _run(self, name: str) -> Outcome:
         def listen(t: int) -> bool:
             stop = self.on_round(name, t)
-            if stop or monotonic() - self.kept > EVERY:
+            if stop or self.pace.due:
                 self._keep(name, trial.progress)
             return stop
 
@@ -69,7 +68,7 @@ class Session:
         return trial.run(listen)
 
     def _keep(self, name: str, progress: Progress) -> None:
-        if self.store:
-            ended = {other: frozen(outcome) for other, outcome in self.outcomes.items()}
-            self.store.keep({"ended": ended, "current": name, "progress": frozen_progress(progress)})
-        self.kept = monotonic()
+        with self.pace.keeping():
+            if self.store:
+                ended = {other: frozen(outcome) for other, outcome in self.outcomes.items()}
+                self.store.keep({"ended": ended, "current": name, "progress": frozen_progress(progress)})

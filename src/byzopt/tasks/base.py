@@ -115,11 +115,17 @@ class TaskRecipe(ABC):
     """A task as plain data; `build` makes the task for a cohort and a seed.
 
     `tested`: its figures, other than those called `validation_...`, are taken on samples held out for the
-    end, so that nothing may be chosen by them.
+    end, so that nothing may be chosen by them. That is taken to be so of every class that does not say
+    `tested: ClassVar[bool] = False` itself: what a class measures, no class above it can know.
     """
 
     name: ClassVar[str]
-    tested: ClassVar[bool] = False
+    tested: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "tested" not in vars(cls):
+            cls.tested = True
 
     @property
     def dimension(self) -> int | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from math import inf, sqrt
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -143,6 +143,8 @@ class HardLin(_Hard):
     `gap_share` of it in θD; `correct` 1 when the answer lies in the correct half, that is gap < θD.
     """
 
+    tested: ClassVar[bool] = False
+
     theta: float = 0.1
     noise: float = 1.0
     diameter: float = 1.0
@@ -164,6 +166,8 @@ class HardQuad(_Hard):
 
     `distance` ε̂. `clip` as in hard_lin. Measured: `loss` f - f*, `grad_norm`, `distance` |x - x*|, `correct`.
     """
+
+    tested: ClassVar[bool] = False
 
     mu: float = 1.0
     distance: float = 0.1

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -190,6 +190,8 @@ class LogisticRegression(TaskRecipe):
     once. The setting of arXiv:2603.15144 is `data = "a9a"`, `l2 = 0.00056`, `unit_norm = true`, `batch = 1`,
     `partition = "strided"`, `byzantine_data = "honest"`. There L = 0.113766 and f* = 0.3656807 over all data.
     """
+
+    tested: ClassVar[bool] = False
 
     data: Literal["a9a", "w8a", "synthetic"] = "synthetic"
     l2: float = 0.01

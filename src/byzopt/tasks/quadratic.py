@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from math import inf, sqrt
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -111,6 +111,8 @@ class Quadratic(TaskRecipe):
     by coordinate and ū its mean over the honest, whose mean Hessian stays A: then B > 0, the optimum is
     (Σ A_i)⁻¹ Σ A_i b_i, and the `proxy` loss ("worker", or "server" for one more draw) has Δ > 0.
     """
+
+    tested: ClassVar[bool] = False
 
     d: int = 20
     mu: float = 0.1

@@ -20,7 +20,7 @@ WAIT = 0.2
 
 
 def run_ray(
-    batches: Sequence[Batch], shelf: Shelf, tell: Tell, stopped: Callable[[], bool], every: float
+    batches: Sequence[Batch], shelf: Shelf, tell: Tell, stopped: Callable[[], bool], every: float | None
 ) -> None:
     """Play all batches as tasks of one core each on the Ray cluster at hand, or on one that is started here.
 
@@ -67,7 +67,7 @@ def _hear(ray: Any, one: Any, batch: Batch, work: Work, tell: Tell) -> None:
     work.ended(batch, Played(played))
 
 
-def _task(batch: Batch, root: Path, halt: Path, every: float) -> tuple[str, list[Any]]:
+def _task(batch: Batch, root: Path, halt: Path, every: float | None) -> tuple[str, list[Any]]:
     said: list[Any] = []
     asked = [monotonic(), False]
 

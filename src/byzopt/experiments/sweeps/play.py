@@ -12,22 +12,20 @@ from byzopt.experiments.sweeps.claims import Claims
 from byzopt.experiments.sweeps.player import Played, Player, Tell
 from byzopt.experiments.sweeps.shelf import Shelf, writing
 
-EVERY = 10.0  # seconds between two checkpoints
-
 
 def play(
     batch: Batch,
     shelf: Shelf,
     tell: Tell,
     stop: Callable[[], bool],
-    every: float = EVERY,
+    every: float | None = None,
     threads: int = 1,
 ) -> Played:
     """Compute and store those runs of a batch that are not stored, from its checkpoint if there is one.
 
-    Sums in another number of `threads` end on other bits. `stop` is asked after every round; then a
-    checkpoint is kept. Errors: `Unwritable`; what is wrong with a run is stored as its outcome, and the
-    others go on.
+    Sums in another number of `threads` end on other bits. `every`: see `Pace`. `stop` is asked after every
+    round; then a checkpoint is kept. Errors: `Unwritable`; what is wrong with a run is stored as its outcome,
+    and the others go on.
     """
     with Claims(shelf.claims) as claims:
         with writing(shelf.root):

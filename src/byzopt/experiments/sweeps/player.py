@@ -14,6 +14,7 @@ from typing import Any
 from byzopt.engines import Snapshot
 from byzopt.errors import ByzoptError, InvalidInput, Status, require
 from byzopt.experiments.outcomes import frozen, frozen_progress, thawed, thawed_progress
+from byzopt.experiments.pace import Pace
 from byzopt.experiments.ready import Ready
 from byzopt.experiments.running import prepared
 from byzopt.experiments.sweeps.batches import Batch
@@ -49,13 +50,13 @@ class Player:
         wanted: list[str],
         tell: Tell,
         stop: Callable[[], bool],
-        every: float,
+        every: float | None,
     ) -> None:
         self.batch, self.shelf, self.wanted = batch, shelf, set(wanted)
-        self.tell, self.stop, self.every = tell, stop, every
+        self.tell, self.stop, self.pace = tell, stop, Pace(every)
         self.outcomes: dict[str, Outcome] = {}
         self.log: dict[str, list[str]] = {run: [] for run in batch.ids}
-        self.kept = self.told = monotonic()
+        self.told = monotonic()
 
     def play(self) -> Played:
         with warnings.catch_warnings(record=True) as caught:
@@ -119,7 +120,7 @@ class Player:
                 n: o for n, o in zip(names, together.outcomes, strict=True) if o and n not in self.outcomes
             }
             stop = self.stop()
-            if ended or stop or monotonic() - self.kept > self.every:
+            if ended or stop or self.pace.due:
                 for name, outcome in ended.items():
                     self._end(name, outcome)
                 self._keep(dict(zip(names, together.progress, strict=True)))
@@ -176,8 +177,8 @@ class Player:
         """Keep a checkpoint. It comes before any run of the batch is stored, and says who is in the batch."""
         running = {run: frozen_progress(where) for run, where in progress.items() if run not in self.outcomes}
         ended = {run: frozen(replace(outcome, x=None)) for run, outcome in self.outcomes.items()}
-        self.shelf.keep(self.batch.id, {"running": running, "ended": ended, "log": self.log})
-        self.kept = monotonic()
+        with self.pace.keeping():
+            self.shelf.keep(self.batch.id, {"running": running, "ended": ended, "log": self.log})
 
     def _put(self, whole: bool = True) -> None:
         """Store what has ended. `whole`: it was computed in the whole batch."""

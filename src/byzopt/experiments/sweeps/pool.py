@@ -28,7 +28,7 @@ def run_local(
     shelf: Shelf,
     tell: Tell,
     stopped: Callable[[], bool],
-    every: float,
+    every: float | None,
     jobs: int,
     threads: int,
 ) -> None:
@@ -50,7 +50,7 @@ def run_local(
 
 
 def _here(
-    work: Work, shelf: Shelf, tell: Tell, stopped: Callable[[], bool], every: float, threads: int
+    work: Work, shelf: Shelf, tell: Tell, stopped: Callable[[], bool], every: float | None, threads: int
 ) -> None:
     while work.left and not stopped():
         batch = work.next()
@@ -75,7 +75,7 @@ def _drive(work: Work, workers: list[_Worker], tell: Tell, stopped: Callable[[],
 class _Worker:
     """A process, what it is doing, and the pipe to it."""
 
-    def __init__(self, shelf: Shelf, every: float, threads: int) -> None:
+    def __init__(self, shelf: Shelf, every: float | None, threads: int) -> None:
         self.shelf, self.every, self.threads = shelf, every, threads
         self.batch: Batch | None = None
         self._start()
@@ -132,7 +132,7 @@ class _Worker:
             self._start()
 
 
-def _work(pipe: Connection, root: Path, every: float, threads: int) -> None:
+def _work(pipe: Connection, root: Path, every: float | None, threads: int) -> None:
     """What a worker process does: batches, until it hears None or its parent is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent, who gets them too, says when to stop

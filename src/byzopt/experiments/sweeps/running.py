@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,13 +16,14 @@ from byzopt.errors import require
 from byzopt.experiments.sweeps.batches import Batch, batches
 from byzopt.experiments.sweeps.claims import owner
 from byzopt.experiments.sweeps.cluster import run_ray
-from byzopt.experiments.sweeps.play import EVERY
 from byzopt.experiments.sweeps.player import Tell
 from byzopt.experiments.sweeps.pool import run_local
-from byzopt.experiments.sweeps.shelf import Shelf, Stored
+from byzopt.experiments.sweeps.shelf import Shelf, Stored, Unwritable
 from byzopt.experiments.sweeps.sinks import Sink
 from byzopt.experiments.sweeps.sweep import Expansion, Run, Sweep, load_sweep
+from byzopt.experiments.sweeps.tuning import NOTE
 from byzopt.experiments.toml import dumps
+from byzopt.files import read
 
 EngineName = Literal["local", "ray"]
 ENGINES = ("local", "ray")
@@ -45,6 +49,16 @@ class Plan:
     batches: tuple[Batch, ...]
 
     @property
+    def folder(self) -> str:
+        """The name of the sweep's own folder in the store."""
+        return f"{self.sweep.name or 'sweep'}-{self.sweep.id[:8]}"
+
+    @property
+    def begun(self) -> bool:
+        """Whether the sweep was run before, to an end or not."""
+        return os.path.exists(self.shelf.root / "sweeps" / self.folder)
+
+    @property
     def to_play(self) -> int:
         """How many runs are to be played."""
         return sum(intent.play for intent in self.intents)
@@ -59,6 +73,7 @@ class Swept:
     folder: Path
     tuned: Mapping[str, Any] | None
     unsent: tuple[str, ...] = ()  # why a sink did not take a run; the next call hands it on again
+    unnoted: str = ""  # why `folder` was not written
 
     @property
     def finished(self) -> bool:
@@ -100,7 +115,7 @@ def run_sweep(
     threads: int = 1,
     engine: EngineName = "local",
     retry: bool = False,
-    every: float = EVERY,
+    every: float | None = None,
     tell: Tell = lambda kind, content: None,
     stopped: Callable[[], bool] = lambda: False,
     sinks: Sequence[Sink] = (),
@@ -109,8 +124,9 @@ def run_sweep(
 
     `jobs` worker processes (0: in this one) of `threads` threads each, or `engine="ray"`: the cores of a Ray
     cluster. A sweep keeps to the threads with which it began, so that it ends on the same bits. `every`
-    seconds between checkpoints. `tell(kind, content)` hears of progress; after `stopped()` checkpoints are
-    kept and the call returns. `sinks` are told of every run of the sweep that is stored, once each.
+    seconds between checkpoints (None: by what one costs). `tell(kind, content)` hears of progress; after
+    `stopped()` checkpoints are kept and the call returns. `sinks` are told of every run of the sweep that is
+    stored, once each. A store that holds all runs need not be writable.
 
     Errors: `InvalidInput` before any work; `Unwritable` when the store's disk is full. What goes wrong in a
     run is its outcome and does not stop the others.
@@ -118,11 +134,13 @@ def run_sweep(
     require(engine in ENGINES, "The engine", f"be one of {', '.join(ENGINES)}", repr(engine))
     require(jobs >= 0, "The number of processes `jobs`", "be at least 0", jobs)
     require(threads >= 1, "The number of `threads` of a process", "be at least 1", threads)
-    require(every > 0, "The time between checkpoints", "be above 0", every)
+    require(every is None or every > 0, "The time between checkpoints", "be above 0", every)
     plan = sweep if isinstance(sweep, Plan) else survey(sweep, store, retry)
-    shelf, folder = plan.shelf, f"{plan.sweep.name or 'sweep'}-{plan.sweep.id[:8]}"
-    place = shelf.note(folder, _about(plan))
-    threads = _kept(shelf, folder, threads)
+    shelf = plan.shelf
+    if not plan.to_play:
+        return _told(plan, _Sinks(sinks, plan, tell))
+    shelf.note(plan.folder, _about(plan))
+    threads = _kept(shelf, plan.folder, threads)
     for intent in plan.intents:
         if intent.play and intent.stored.kind == "failed":
             shelf.remove(intent.run.id)
@@ -131,14 +149,29 @@ def run_sweep(
         run_ray(plan.batches, shelf, told, stopped, every)
     else:
         run_local(plan.batches, shelf, told, stopped, every, jobs, threads)
-    stored = {run.id: shelf.look(run.id) for run in plan.expansion.runs}
-    swept = Swept(plan, stored, place, None, tuple(told.unsent))
-    if not swept.finished or plan.sweep.tune is None:
-        return swept
-    ended = {run.id: shelf.outcome(run.id) for run in plan.expansion.runs}
-    tuned = plan.sweep.tune.pick(ended, plan.expansion.runs)
-    shelf.note(folder, {"tuned.json": json.dumps(tuned, indent=1, allow_nan=False)})
-    return replace(swept, tuned=tuned)
+    return _told(plan, told)
+
+
+def _told(plan: Plan, sinks: _Sinks) -> Swept:
+    """What became of a sweep, noted in the store; one that had nothing left to do is told of from a store
+    that cannot be written, too."""
+    shelf, runs = plan.shelf, plan.expansion.runs
+    stored = {run.id: shelf.look(run.id) for run in runs}
+    place = shelf.root / "sweeps" / plan.folder
+    swept = Swept(plan, stored, place, None, tuple(sinks.unsent))
+    files = _about(plan)
+    if swept.finished and plan.sweep.tune is not None:
+        swept = replace(
+            swept, tuned=plan.sweep.tune.pick({run.id: shelf.outcome(run.id) for run in runs}, runs)
+        )
+        files[NOTE] = json.dumps(swept.tuned, indent=1, allow_nan=False)
+    try:
+        shelf.note(plan.folder, files)
+    except Unwritable as error:
+        if plan.to_play:
+            raise
+        swept = replace(swept, unnoted=str(error))
+    return swept
 
 
 class _Sinks:
@@ -171,7 +204,13 @@ def _kept(shelf: Shelf, folder: str, threads: int) -> int:
     note = shelf.root / "sweeps" / folder / "threads.txt"
     if not note.exists():
         shelf.note(folder, {note.name: f"{threads}\n"})
-    return int(note.read_text())
+    found = ""
+    with suppress(OSError, ValueError):
+        found = read(note, 100).decode().strip()
+    good = re.fullmatch("[1-9][0-9]{0,3}", found) is not None
+    remedy = "Write the number with which the sweep began, or remove the file to go on with another."
+    require(good, f"File {note}", "hold the number of threads of the sweep's processes", repr(found), remedy)
+    return int(found)
 
 
 def _about(plan: Plan) -> dict[str, str]:

@@ -6,16 +6,23 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from byzopt.errors import InvalidInput, require
+from byzopt.experiments.reading import parsed
 from byzopt.experiments.spec import RISING
+from byzopt.files import read
 
 if TYPE_CHECKING:
     from byzopt.experiments.sweeps.sweep import Run
     from byzopt.experiments.trial import Outcome
 
+NOTE = "tuned.json"  # where a sweep's choice is recorded
+MOST = 1 << 26  # bytes of it
 PREFIX = "validation_"  # of figures on samples held out for choosing
 
 
@@ -36,7 +43,8 @@ class Tune:
 
     Choosing on test figures is refused. Where a task holds test samples out, `figure` must be one on its
     validation samples (`validation_accuracy`, with `task.validation` set); a task that has no validation
-    samples to hold out needs `test_figures = true`, which the record of the choice repeats.
+    samples to hold out needs `test_figures = true`, which the record of the choice repeats. A task of one's
+    own is taken to measure on test samples unless its class says `tested = False`.
     """
 
     choose: tuple[str, ...]
@@ -65,7 +73,8 @@ class Tune:
             remedy = (
                 f"Set spec.task.validation and tune on {PREFIX}accuracy or {PREFIX}loss."
                 if can
-                else "The task has no validation samples; test_figures = true chooses on test figures."
+                else "The task has no validation samples; test_figures = true chooses on test figures. If it "
+                "has no test samples either, its class should say so: `tested: ClassVar[bool] = False`."
             )
             raise InvalidInput(
                 f"Tuning should choose on validation samples. Found the figure {self.figure!r} of task "
@@ -132,6 +141,41 @@ class Tune:
     @property
     def _rises(self) -> bool:
         return self.figure.removeprefix(PREFIX) in RISING
+
+
+class ChosenCell(msgspec.Struct):
+    """One cell of a recorded choice: where it is, what was chosen, by which score, out of which settings."""
+
+    cell: dict[str, Any]
+    chosen: dict[str, Any] | None
+    score: float | None
+    settings: list[dict[str, Any]]
+
+
+class Choice(msgspec.Struct):
+    """A choice as `Tune.pick` records it."""
+
+    by: str
+    figure: str
+    choose: list[str]
+    on_test_figures: bool
+    cells: list[ChosenCell]
+
+
+def recorded(store: Path) -> tuple[dict[str, Choice], dict[str, str]]:
+    """The choices of a store's sweeps by the name of their folder, and what is wrong with those that are not
+    as they were written."""
+    found, damaged = {}, {}
+    for path in sorted((store / "sweeps").glob(f"*/{NOTE}")):
+        try:
+            choice = parsed(read(path, MOST), Choice)
+            for one in choice.cells:
+                fits = one.chosen is None or set(choice.choose) <= one.chosen.keys()
+                require(fits, "A choice", f"name {', '.join(choice.choose)}", list(one.chosen or ()))
+            found[path.parent.name] = choice
+        except (InvalidInput, OSError, ValueError) as error:
+            damaged[f"sweeps/{path.parent.name}/{NOTE}"] = " ".join(str(error).split())
+    return found, damaged
 
 
 def _worth(score: float | None, rises: bool) -> float:

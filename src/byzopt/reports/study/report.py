@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from byzopt.errors import UnknownName
 from byzopt.experiments.estimates import Tell, silent
+from byzopt.experiments.sweeps.tuning import recorded
 from byzopt.files import write_atomically
 from byzopt.reports.study import page, workers
 from byzopt.reports.study.cases import SERIES, Case, Study, load, split
@@ -66,7 +67,9 @@ def make(store: Path, target: Target | None = None, bounds: bool = False, tell: 
         lines += part.curves()
         lines += part.workers()
         sheets += part.sheets(target)
-    sheets += tuned(store)
+    choices, wrong = recorded(store)
+    sheets += tuned(choices)
+    study = replace(study, damaged={**study.damaged, **wrong})
     return _named(study, [*filter(None, maps)], [*filter(None, lines)], [*filter(None, sheets)])
 
 

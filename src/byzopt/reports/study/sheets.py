@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
-from pathlib import Path
 from statistics import median
 
+from byzopt.experiments.sweeps.tuning import Choice
 from byzopt.reports.study.bounded import BOUND
 from byzopt.reports.study.captions import about
 from byzopt.reports.study.cases import Case, spelt, split
@@ -71,32 +70,23 @@ def to_target(
     return Sheet(name, title, text, head, rows)
 
 
-def tuned(store: Path) -> list[Sheet]:
-    """What each tuned sweep of a store chose, by which rule: a table a sweep."""
-    made = []
-    for path in sorted((store / "sweeps").glob("*/tuned.json")):
-        told = json.loads(path.read_text())
-        if not told:
-            continue
-        axes = list(dict.fromkeys(axis for cell in told["cells"] for axis in cell["cell"]))
+def tuned(choices: Mapping[str, Choice]) -> Iterator[Sheet]:
+    """What each tuned sweep of a store chose, by which rule: a table a sweep, by the name of its folder."""
+    for folder, told in choices.items():
+        axes = list(dict.fromkeys(axis for cell in told.cells for axis in cell.cell))
         rows: list[tuple[Cell, ...]] = []
-        figure = figure_of(told["figure"])
-        for cell in told["cells"]:
-            about = [spelt(cell["cell"].get(axis, "-")) for axis in axes]
-            score = None if cell["score"] is None else figure.unit(cell["score"])
-            chosen = cell["chosen"] or dict.fromkeys(told["choose"], "none")
-            settings = [spelt(chosen[axis]) for axis in told["choose"]]
-            rows.append((*about, *settings, score, len(cell["settings"])))
-        head = (*axes, *told["choose"], figure.label, "settings tried")
-        text = f"Chosen by {told['by'].replace('_', ' ')} of {told['figure']}"
-        text += ", on test figures." if told["on_test_figures"] else "."
-        name = f"tuned-{path.parent.name}"
-        made.append(
-            Sheet(
-                name, f"Tuned settings, {path.parent.name}", text, head, rows, {figure.label: figure.digits}
-            )
-        )
-    return made
+        figure = figure_of(told.figure)
+        for cell in told.cells:
+            about = [spelt(cell.cell.get(axis, "-")) for axis in axes]
+            score = None if cell.score is None else figure.unit(cell.score)
+            chosen = cell.chosen or dict.fromkeys(told.choose, "none")
+            settings = [spelt(chosen[axis]) for axis in told.choose]
+            rows.append((*about, *settings, score, len(cell.settings)))
+        head = (*axes, *told.choose, figure.label, "settings tried")
+        text = f"Chosen by {told.by.replace('_', ' ')} of {told.figure}"
+        text += ", on test figures." if told.on_test_figures else "."
+        title, digits = f"Tuned settings, {folder}", {figure.label: figure.digits}
+        yield Sheet(f"tuned-{folder}", title, text, head, rows, digits)
 
 
 def bounds(name: str, title: str, cases: Sequence[Case], axes: Sequence[str]) -> Sheet | None:
