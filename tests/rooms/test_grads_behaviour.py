@@ -101,6 +101,32 @@ class Placed(nn.Module):
         return x
 
 
+class Caching(nn.Module):
+    """A table made in the first pass, again where the batch is of another size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.table is None or len(self.table) != len(x):
+            self.table = torch.linspace(1, 2, 6, dtype=x.dtype).repeat(len(x), 1)
+        return x * self.table
+
+
+class FirstBatch(nn.Module):
+    """Normalises by the first batch that it ever saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mean is None:
+            self.mean = x.detach().mean(0)
+        return x - self.mean
+
+
 def with_counter(self, x: Tensor) -> Tensor:
     self.calls += 1
     return x * (1 + 0.1 * self.calls)
@@ -162,6 +188,8 @@ MIDDLES = {
     "spectral norm": (lambda: new.spectral_norm(nn.Linear(6, 6)), "loop"),
     "old weight norm": (lambda: old_norm(nn.utils.weight_norm), "loop"),
     "weight norm": (lambda: new.weight_norm(nn.Linear(6, 6)), "vmap"),
+    "a mask kept for the next pass": (Caching, "grouped"),
+    "statistics of the first batch": (FirstBatch, "loop"),
     # computed again in the backward pass, or used in several places
     "checkpointing": (
         lambda: By(lambda self, x: checkpoint(self.layer, x, use_reentrant=False), layer=nn.Linear(6, 6)),
@@ -272,6 +300,50 @@ def test_generators_that_a_module_holds_are_seeded_for_each_worker_and_round():
     assert len({tuple(row.tolist()) for row in rows}) == N
     assert torch.equal(held.grads(x, batch), rows)
     assert not torch.equal(held.grads(x, batch._replace(t=2)), rows)
+
+
+def test_samples_stay_as_they_are_where_module_or_loss_write_to_them():
+    def merging(output: Tensor, targets: Tensor) -> Tensor:
+        targets[targets == 2] = 0
+        return functional.cross_entropy(output.clone(), targets)
+
+    module = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 3)).double()
+    writing = task(module, merging)
+    x, batch = writing.start(), writing.draw(1)
+    rows = writing.grads(x, batch)
+    assert torch.equal(writing.grads(x, batch), rows)
+    again = writing.draw(1)
+    assert torch.equal(batch.inputs, again.inputs)
+    assert torch.equal(batch.targets, again.targets)
+    figures = writing.measure(x)
+    assert writing.measure(x) == figures
+
+
+def test_a_module_that_begins_to_draw_later_is_stopped():
+    def late(self, x: Tensor) -> Tensor:
+        return x * torch.rand(len(x), 1) if x.abs().max() > 100 else x
+
+    module = nn.Sequential(By(late), nn.Tanh(), nn.Linear(6, 3)).double()
+    quiet, looped = task(module), task(module, strategy="loop")
+    x, batch = quiet.start(), quiet.draw(1)
+    loud = batch._replace(inputs=1000 * batch.inputs)
+    assert quiet.grads(x, batch).isfinite().all()
+    with pytest.raises(InvalidInput, match="drew nothing there"):
+        quiet.grads(x, loud)
+    assert torch.equal(looped.grads(x, loud)[1:2], looped.grads_of(x, loud, slice(1, 2)))
+
+
+def test_the_choice_does_not_hang_on_the_number_of_workers():
+    for name in ("own batch norm", "mixup", "divided by the batch's size", "dropout"):
+        alone = task(around(name), workers=WORKERS[:1])
+        assert alone.strategy == MIDDLES[name][1]
+
+
+def test_a_slice_has_the_regulariser_too():
+    regularised = task(nn.Sequential(nn.Linear(6, 3)), wd=0.5)
+    x, batch = regularised.start(), regularised.draw(1)
+    rows = regularised.grads(x, batch)
+    torch.testing.assert_close(regularised.grads_of(x, batch, slice(1, 3)), rows[1:3], rtol=1e-12, atol=1e-14)
 
 
 def test_a_loop_says_why():
@@ -524,6 +596,11 @@ SECRET = nn.Linear(6, 3)
         (Locked(), None, "be copyable"),
         (nn.Sequential(By(counting_outside), nn.Linear(6, 3)), None, "others when they were asked for again"),
         (nn.Sequential(By(lambda self, x: SECRET(x)), nn.Linear(3, 3)), None, "no parameters but those"),
+        (
+            nn.Sequential(nn.Linear(6, 3), nn.Tanh(), By(lambda self, x: x.mul_(2))),
+            None,
+            "RuntimeError in the backward pass: one of the variables needed",
+        ),
         (nn.Flatten(), None, "have a parameter that requires gradients"),
         (lambda x: x, None, "be an nn.Module"),
         (nn.Linear(5, 3), None, r"RuntimeError in the module, given \[3, 6\]"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from byzopt.errors import require
 from byzopt.rng import seed_of
@@ -61,7 +63,9 @@ class CausalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).movedim(-3, 0).transpose(-3, -2)
         p = self.dropout if self.training else 0.0
-        seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+        # The fused kernels of a GPU draw one mask for all workers' samples, of which none has a share.
+        with sdpa_kernel(SDPBackend.MATH) if p else nullcontext():
+            seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
         mixed: Tensor = self.out(seen.transpose(-3, -2).flatten(-2))
         return mixed
 

@@ -177,6 +177,7 @@ class ModuleTask(Task):
         if self._owned is None:
             return None
         inputs, targets = self._owned
+        self._gradients.enough(len(inputs))
         fast = self._softmax_on(Pool.of([self._owned]))
 
         def loss(x: Tensor) -> Tensor:

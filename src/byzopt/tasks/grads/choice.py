@@ -20,7 +20,7 @@ from byzopt.tasks.grads.losses import Loss, adopted_loss, counted
 from byzopt.tasks.grads.plain import Looped, Vmapped
 from byzopt.tasks.grads.probe import Probe
 from byzopt.tasks.grads.pure import Pure
-from byzopt.tasks.grads.randomness import CannotGroupError, drawing
+from byzopt.tasks.grads.randomness import CannotGroupError, drawing, drawn
 from byzopt.tasks.grads.softmax import Softmax
 
 Strategy = Literal["auto", "grouped", "vmap", "loop"]
@@ -68,7 +68,7 @@ class WorkerGradients:
         require(strategy in known, "Parameter `strategy`", f"be one of {', '.join(known)}", strategy)
         self.module, self.loss, self.seed = adopted(module), adopted_loss(loss), seed
         self._by_batch = by_batch(self.module)
-        refuse_single_samples(self._by_batch, sample[0].shape[1])
+        self.enough(sample[0].shape[1])
         self._tracked = copied(self.module)
         self.statistics = untracked(self.module)
         trained = {k: p for k, p in self.module.named_parameters() if p.requires_grad}
@@ -79,9 +79,11 @@ class WorkerGradients:
         require(len(kinds) == 1, "The parameters that require gradients", "have one dtype", kinds, remedy)
         self.pure = Pure(self.module, self.loss, self.layout)
         self.probe = Probe(self.pure, self.start, sample)
+        self.module, self.loss = self.pure.module, self.pure.loss
         self.strategy, self._way = self._chosen(strategy)
         self._settled_cuts: bool | None = None
         self.softmax = Softmax.fits(self.module, self.loss, self.layout) and self.probe.agrees(self._softmax)
+        self.probe.forget()
 
     @property
     def start(self) -> Tensor:
@@ -94,6 +96,10 @@ class WorkerGradients:
         """How many samples go through the module at a time."""
         return max(1, PASS_FLOATS // max(1, self.probe.sample_floats))
 
+    def enough(self, samples: int) -> None:
+        """Raise `InvalidInput` where so few samples of a worker are too few for a batch norm."""
+        refuse_single_samples(self._by_batch, samples)
+
     def arranged(self, samples: Tensor) -> Tensor:
         """Samples `[b, ...]` as the module takes them fastest: equal numbers, perhaps otherwise in memory."""
         arranged: Tensor = self._way.arranged(samples) if isinstance(self._way, Grouped) else samples
@@ -105,20 +111,17 @@ class WorkerGradients:
         """Gradients `[n, d]` at `x` `[d]` on round t's `inputs` and `targets` `[n, b, ...]`, of all workers
         or of those whose samples they are."""
         who = range(len(inputs)) if workers is None else workers
-        mode = self.probe.training
-        return self._taken(x, inputs, targets, ("dropout", t), who, mode.cuts and mode.termwise)
+        return self._taken(x, inputs, targets, [seed_of(self.seed, "dropout", t, i) for i in who], True)
 
     def still(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The same in evaluation mode: gradients of the loss without dropout."""
-        mode = self.probe.evaluation
-        return self._taken(
-            x, inputs, targets, ("evaluation",), range(len(inputs)), mode.cuts and mode.termwise, False
-        )
+        seeds = [seed_of(self.seed, "evaluation", i) for i in range(len(inputs))]
+        return self._taken(x, inputs, targets, seeds, False)
 
     def full(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """One worker's gradient `[d]` in evaluation mode over all its samples `[m, ...]`: from parts of them
         where module and loss allow it, else from all at once."""
-        refuse_single_samples(self._by_batch, len(inputs))
+        self.enough(len(inputs))
         mode, most = self.probe.evaluation, self.most
         if len(inputs) <= most or not mode.cuts:
             return self.still(x, inputs.unsqueeze(0), targets.unsqueeze(0))[0]
@@ -147,6 +150,7 @@ class WorkerGradients:
         pure = Pure(module, self.loss, self.layout)
         mode = self.probe.evaluation
         pure.draws, pure.coins, pure.writes = mode.draws, mode.coins, mode.writes
+        pure.spoils = self.pure.spoils
         view = Evaluation(pure, x, False, self.most, self.arranged, self.seed)
         if self._settled_cuts is None:
             clean = not (mode.draws or mode.coins or mode.writes)
@@ -155,29 +159,32 @@ class WorkerGradients:
         return view._replace(cuts=self._settled_cuts)
 
     def _taken(
-        self,
-        x: Tensor,
-        inputs: Tensor,
-        targets: Tensor,
-        purpose: tuple[str | int, ...],
-        who: Sequence[int],
-        cuts: bool,
-        training: bool = True,
+        self, x: Tensor, inputs: Tensor, targets: Tensor, seeds: Sequence[int], training: bool
     ) -> Tensor:
         way, (n, b) = self._way, inputs.shape[:2]
         way.module.train(training)
         rows = x.new_empty(n, len(x))
         if isinstance(way, Dense) and n * b <= self.most:  # which draws nothing
-            way.fill(rows, x, inputs, targets, self.most, ())
+            way.fill(rows, x, inputs, targets, self.most, seeds)
             return rows
-        seeds = [seed_of(self.seed, *purpose, i) for i in who]
-        together = self.pure.draws and not isinstance(way, Looped)
-        group, most = max(1, self.most // b), self.most if cuts else b
+        mode = self.probe.training if training else self.probe.evaluation
+        most = self.most if mode.cuts and mode.termwise else b
+        shared = not isinstance(way, Looped)
+        group = max(1, self.most // b)
         for i in range(0, n, group):
             part = slice(i, i + group)
+            together = shared and self.pure.draws
             with drawing(seeds[part], x.device, together, self.pure.coins), torch.enable_grad():
                 way.fill(rows[part], x.detach(), inputs[part], targets[part], most, seeds[part])
+                if shared and not self.pure.draws and drawn(seeds[i], x.device):
+                    raise self._late()
         return rows
+
+    def _late(self) -> InvalidInput:
+        return InvalidInput(
+            "A module whose workers share a pass should draw on all samples as on the first. Found "
+            f'{type(self.module).__name__}, which drew nothing there. Use strategy="loop".'
+        )
 
     def _softmax(self, x: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         """Gradients as one linear layer under cross-entropy would have them."""

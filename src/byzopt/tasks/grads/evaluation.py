@@ -58,21 +58,26 @@ class Evaluation(NamedTuple):
                 whole = [name for name, m in measures.items() if not _a_mean(m, output, truth)]
             share = int(counted(truth).sum()) if ignored else len(part)
             for name in measures.keys() - whole if share else ():
-                totals[name] = totals[name] + _number(name, measures[name](output, truth)) * share
+                totals[name] = (
+                    totals[name] + _number(name, measures[name](output, *self.pure.given(truth))) * share
+                )
             weight += share
             kept += [output] if whole else []
         values = {name: totals[name] / weight if weight else totals[name] * torch.nan for name in measures}
         if whole:
             together = joined(kept)
-            values |= {name: _number(name, measures[name](together, targets)) for name in whole}
+            values |= {
+                name: _number(name, measures[name](together, *self.pure.given(targets))) for name in whole
+            }
         return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
 
     def output(self, inputs: Tensor) -> Any:
         """What the module puts out."""
-        return self._called(lambda module, loss: module(inputs))
+        return self._called(lambda module, loss: module(*self.pure.given(inputs)))
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss on all the samples at once, which autograd can go through to `x`."""
+        inputs, targets = self.pure.given(inputs, targets)
         value: Tensor = self._called(lambda module, loss: loss(module(inputs), targets))
         return value
 
@@ -83,14 +88,14 @@ class Evaluation(NamedTuple):
         parts = [self.arranged(part) for part in torch.split(inputs, self.most)]
         with torch.no_grad():
             output = joined([self.output(part) for part in parts])
-        slopes = _slopes(self.pure.loss, output, targets)
+        slopes = _slopes(self.pure.loss, output, *self.pure.given(targets))
         own = {k: p.clone().requires_grad_() for k, p in layout.views(self.x.detach()).items()}
         total = torch.zeros_like(self.x)
         for part, slope in zip(
             parts, zip(*(torch.split(s, self.most) for s in slopes), strict=True), strict=True
         ):
             with torch.enable_grad(), self.pure.held(own) as (module, _):
-                mine = _floating(module(part))
+                mine = _floating(module(*self.pure.given(part)))
                 pairs = [(out, by) for out, by in zip(mine, slope, strict=True) if out.requires_grad]
                 outs, bys = zip(*pairs, strict=True)
                 found = torch.autograd.grad(outs, list(own.values()), bys, materialize_grads=True)
@@ -131,7 +136,7 @@ def settled(
                 started(seed_of(seed, "statistics", k), x.device, pure.coins)
                 for layer in layers:
                     layer.momentum = 1 / (k + 1)
-                module(inputs)
+                module(*pure.given(inputs))
     return module.eval()
 
 

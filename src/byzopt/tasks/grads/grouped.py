@@ -21,7 +21,7 @@ class Grouped:
 
     def __init__(self, pure: Pure) -> None:
         self.module, self.loss, self.layout = deepcopy(pure.module), plain(pure.loss), pure.layout
-        self._slots = slots(self.module, self.layout)
+        self._slots, self._given = slots(self.module, self.layout), pure.given
         # Layers for which a sample's place in its worker's batch matters are told how many a worker has.
         self._placed = [layer for layer in self.module.modules() if hasattr(layer, "per_worker")]
         self._sheet: Sheet
@@ -50,6 +50,7 @@ class Grouped:
 
     def _pass(self, x: Tensor, inputs: Tensor, targets: Tensor, whole: Tensor) -> None:
         self._samples = samples = inputs.shape[0] * inputs.shape[1]
+        inputs, targets = self._given(inputs, targets)
         given = self.arranged(inputs.flatten(0, 1))
         for layer in self._placed:
             layer.per_worker = inputs.shape[1]  # type: ignore[assignment]

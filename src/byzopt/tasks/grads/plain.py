@@ -32,6 +32,7 @@ class Looped:
             started(seed, x.device, self.pure.coins)
             # Backwards inside, for modules that compute parts of the forward pass again.
             with self.pure.held(leaves, seed) as (module, loss):
+                seen, true = self.pure.given(seen, true)
                 value = loss(module(seen), true)
                 slopes = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
             for place, slope in zip(layout.views(row).values(), slopes, strict=True):
@@ -54,4 +55,4 @@ class Vmapped:
                 return loss(module(inputs), targets)
 
         per_worker: Callable[..., Tensor] = vmap(grad(value), (None, 0, 0), randomness="different")
-        rows.copy_(per_worker(x, inputs, targets))
+        rows.copy_(per_worker(x, *self.pure.given(inputs, targets)))

@@ -15,9 +15,9 @@ from byzopt.rng import seed_of, stream
 from byzopt.tasks.grads.losses import termwise
 from byzopt.tasks.grads.outputs import apart
 from byzopt.tasks.grads.plain import Looped
-from byzopt.tasks.grads.pure import Pure
+from byzopt.tasks.grads.pure import Pure, slots, swapped
 from byzopt.tasks.grads.randomness import drawing, lent_coins, lent_rng, states
-from byzopt.tasks.grads.state import written
+from byzopt.tasks.grads.state import fresh, written
 
 WORKERS, SAMPLES = 2, 3  # of the corner
 SEEDS = [seed_of(0, "probe", i) for i in range(WORKERS)]
@@ -56,6 +56,8 @@ class Probe:
 
     def __init__(self, pure: Pure, start: Tensor, sample: Batch) -> None:
         self.pure = pure
+        if len(sample[0]) < WORKERS:  # how gradients are taken should not hang on how many workers there are
+            sample = torch.cat([sample[0], sample[0].flip(1)]), torch.cat([sample[1], sample[1].flip(1)])
         contiguous = torch.contiguous_format  # so that equal numbers take equal paths through the kernels
         self.inputs, self.targets = (p[:WORKERS, :SAMPLES].clone(memory_format=contiguous) for p in sample)
         self.exact = start.device.type == "cpu"  # elsewhere sums may come in another order every time
@@ -67,6 +69,9 @@ class Probe:
         self.training, self.evaluation = (self._mode(training) for training in (True, False))
         both = self.training, self.evaluation
         pure.writes = tuple(dict.fromkeys(name for mode in both for name in mode.writes))
+        if pure.writes and self._caches():
+            pure.writes = ()
+            self.training, self.evaluation = (mode._replace(writes=()) for mode in both)
         pure.draws, pure.coins = (any(seen) for seen in zip(*((m.draws, m.coins) for m in both), strict=True))
         if not self._truths():
             self.point = start
@@ -77,6 +82,10 @@ class Probe:
                 )
         self._others = self._changed(sample)
 
+    def forget(self) -> None:
+        """Let go of the gradients, once the way is chosen."""
+        self.truth.clear()
+
     def objection(self, way: Any) -> str:
         """Why `way` may not be used. Empty when it may."""
         try:
@@ -85,10 +94,9 @@ class Probe:
                 return "its gradients differ from a plain loop's"
             if not self._same(self._rows(way, True), rows[True]):
                 return "its gradients are others when asked for again"
-            if len(self.inputs) > 1:
-                moved = self._rows(way, True, self._others)
-                if not self._same(moved[0], rows[True][0]):
-                    return "a worker's gradient moves when another worker's samples change"
+            moved = self._rows(way, True, self._others)
+            if not self._same(moved[0], rows[True][0]):
+                return "a worker's gradient moves when another worker's samples change"
         except Exception as error:  # torch raises many kinds for what vmap does not cover
             return str(error).strip().partition("\n")[0] or type(error).__name__
         return ""
@@ -107,7 +115,11 @@ class Probe:
     def _truths(self) -> bool:
         """Take the loop's gradients; False where they are not finite."""
         loop = Looped(self.pure)
-        self.truth = {training: self._rows(loop, training) for training in (True, False)}
+        try:
+            self.truth = {training: self._rows(loop, training) for training in (True, False)}
+        except Exception as error:
+            found = f"{type(error).__name__} in the backward pass: {_line(error)}"
+            raise _does_not_work(found) from error
         if not self._same(self._rows(loop, True), self.truth[True]):
             raise InvalidInput(
                 "The gradients should depend on parameters, samples and round alone. Found others when they "
@@ -150,7 +162,7 @@ class Probe:
         return wholes[0], wholes[1]
 
     def _mode(self, training: bool) -> Mode:
-        seen, targets = self.inputs[0], self.targets[0]
+        seen, targets = self.inputs[0].clone(), self.targets[0].clone()
         self.pure.module.train(training)
         with lent_rng(SEEDS[0], self.point.device), lent_coins(SEEDS[0]), torch.enable_grad():
             before = states(self.point.device)
@@ -159,10 +171,37 @@ class Probe:
                 value = self._number(loss, output, targets, parameters)
                 del value
                 after = states(self.point.device)
-                drawn = [any(True for _ in written(*pair)) for pair in zip(before, after, strict=True)]
+                drawn = [any(written(*pair)) for pair in zip(before, after, strict=True)]
                 left = (*self._left(module, parameters), *written(self.pure.loss, loss, "loss"))
+        self.pure.spoils |= any(written((seen, targets), (self.inputs[0], self.targets[0])))
         alone = not any(drawn) and self.apart(self._output(training))
         return Mode(any(drawn[2:]), any(drawn[:2]), left, alone, termwise(self.pure.loss, output, targets))
+
+    def _caches(self) -> bool:
+        """Whether passes leave the same behind whatever samples, parameters and drawn numbers are, and then
+        leave it alone, like an attention mask kept for the next pass. The module then keeps it."""
+        kept = []
+        for k in range(WORKERS):
+            module, loss = fresh(self.pure.module, self.pure.loss)
+            if not self._stable(module, loss, k):
+                return False
+            kept.append((module, loss))
+        if any(written(kept[0], kept[1])) or not self._stable(*fresh(*kept[0]), 1, kept[0]):
+            return False
+        self.pure.module, self.pure.loss = kept[0]
+        return True
+
+    def _stable(self, module: nn.Module, loss: Any, k: int, before: Any = None) -> bool:
+        """Call copies on worker k's samples at a point of its own, in both modes. Whether parameters are as
+        they were and, where `before` is given, module and loss too."""
+        views = self.pure.layout.views(self.point * (1 + k) + 0.01 * k)
+        parameters = {name: view.clone() for name, view in views.items()}
+        inside = swapped(module, slots(module, self.pure.layout), parameters)
+        with lent_rng(SEEDS[k], self.point.device), lent_coins(SEEDS[k]), inside:
+            for training in (True, False):
+                loss(module.train(training)(self.inputs[k].clone()), self.targets[k].clone())
+        still = all(torch.equal(view, parameters[name]) for name, view in views.items())
+        return still and not (before and any(written(before, (module, loss))))
 
     def _left(self, module: nn.Module, parameters: Mapping[str, Tensor]) -> Iterator[str]:
         """Names of what a pass changed in the module, and of parameters that it wrote to."""
@@ -214,7 +253,7 @@ class Probe:
             for layer in module.modules():
                 layer.register_forward_hook(count)
             try:
-                module(self.inputs[0])
+                module(self.inputs[0].clone())
             except Exception as error:
                 shape = list(self.inputs[0].shape)
                 found = f"{type(error).__name__} in the module, given {shape}: {_line(error)}"
@@ -225,7 +264,7 @@ class Probe:
         def output(samples: Tensor) -> Any:
             self.pure.module.train(training)
             with torch.no_grad(), self._held() as (module, _, _):
-                return module(samples)
+                return module(samples.clone())
 
         return output
 

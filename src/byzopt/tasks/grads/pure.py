@@ -15,16 +15,20 @@ from byzopt.tasks.grads.state import fresh, reseed
 class Pure:
     """`module` and `loss` at parameters of one's choice.
 
-    `draws`: from torch's generators; `coins`: from those of Python or NumPy. `writes` names what a forward
-    pass leaves behind. Where there is any, every pass gets copies of module and loss as they were given, so
-    that nothing that one worker's samples leave reaches another worker or a later call.
+    `draws`: from torch's generators; `coins`: from those of Python or NumPy; `spoils`: writes to its samples.
+    `writes` names what a forward pass leaves behind. Where there is any, every pass gets copies of module and
+    loss as they were given, so that what one worker's samples leave reaches no other and no later call.
     """
 
     def __init__(self, module: nn.Module, loss: Loss, layout: Layout) -> None:
         self.module, self.loss, self.layout = module, loss, layout
-        self.draws = self.coins = False
+        self.draws = self.coins = self.spoils = False
         self.writes: tuple[str, ...] = ()
         self._slots = slots(module, layout)
+
+    def given(self, *samples: Tensor) -> tuple[Tensor, ...]:
+        """Inputs or targets as a pass may have them."""
+        return tuple(part.clone() for part in samples) if self.spoils else samples
 
     @contextmanager
     def held(self, parameters: Mapping[str, Tensor], seed: int = 0) -> Iterator[tuple[nn.Module, Loss]]:

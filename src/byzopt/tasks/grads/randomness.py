@@ -65,6 +65,14 @@ def drawing(seeds: Sequence[int], device: torch.device, together: bool, coins: b
         yield
 
 
+def drawn(seed: int, device: torch.device) -> bool:
+    """Whether torch's global generators moved since they were `started` from `seed`."""
+    return any(
+        not torch.equal(g.get_state(), torch.Generator(g.device).manual_seed(seed).get_state())
+        for g in _generators(device).values()
+    )
+
+
 def states(device: torch.device) -> list[Any]:
     """The states of the global generators: of Python, of NumPy, then torch's."""
     return [random.getstate(), np.random.get_state(), *(g.get_state() for g in _generators(device).values())]
