@@ -73,6 +73,7 @@ class Status(StrEnum):
 
 
 _SHOWN = 200  # letters of a value in a message
+_FEW = 20  # names that are all listed beside the near ones
 _SENTENCES = {
     Status.COMPLETED: "All rounds were run.",
     Status.CONVERGED: "The stopping criterion was met.",
@@ -103,5 +104,6 @@ def said(value: object) -> str:
 def unknown(kind: str, name: object, known: Sequence[str]) -> UnknownName:
     """The error for a name that is not registered, with near names or the whole list."""
     near = get_close_matches(str(name)[:_SHOWN], known, n=3)
-    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(sorted(known))}."
-    return UnknownName(f"Unknown {kind} {said(name)}. {hint}")
+    close = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    hint = close + (f"Known: {', '.join(sorted(known))}." if not near or len(known) <= _FEW else "")
+    return UnknownName(f"Unknown {kind} {said(name)}. {hint.rstrip()}")

@@ -212,7 +212,7 @@ def test_curves_against_rounds_gradients_or_bits(byzopt):
     assert len(seen) == 3
     failed = byzopt("run", "spec.toml", "--axis", "bit")
     assert failed.status == 2
-    assert "Did you mean 'bits'" in failed.err
+    assert "should be one of 'rounds', 'gradients', 'bits'. Found 'bit'." in failed.err
 
 
 def test_doctor_shows_versions_devices_and_data(byzopt):

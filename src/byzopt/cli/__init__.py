@@ -8,6 +8,7 @@ import sys
 from byzopt.cli.stopping import INTERRUPTED, heard, say_interrupted
 from byzopt.waiting import WAITING
 
+LONGEST = 2000  # letters of an error, whose middle may be a value of any length
 FAILED, WRONG = 1, 2  # exit statuses: a part failed, as the output says; the input was refused
 
 
@@ -34,6 +35,7 @@ def _status() -> int:
 
     with terminal.opened():
         try:
+            os.getcwd()  # where it is gone, libraries end the process when they are loaded
             status: int = app(standalone_mode=False) or 0
             sys.stdout.flush()
         except terminal.Unprintable as error:
@@ -43,7 +45,7 @@ def _status() -> int:
         except BrokenPipeError:
             return FAILED  # a reader such as `head` has gone: nothing to say, and nobody to say it to
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
+            where = f"{error.filename}: " if error.filename else "the working directory or a stream: "
             return _refused(f"{where}{error.strerror or error}.")
         except MemoryError as error:
             return _refused(f"This takes more memory than there is. {error}")
@@ -56,5 +58,8 @@ def _status() -> int:
 
 
 def _refused(message: str, status: int = WRONG) -> int:
-    print(f"byzopt: error: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+    print(f"byzopt: error: {line}", file=sys.stderr)
     return status

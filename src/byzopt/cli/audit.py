@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from byzopt.cli.options import at_least
+
 if TYPE_CHECKING:
     from byzopt.experiments.audit import Audit
     from byzopt.theory.promise import Promise
@@ -24,7 +26,9 @@ def command(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the spec. Repeatable.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds to watch. Default: the spec's.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(callback=at_least(1), help="Rounds to watch. Default: the spec's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Measure a rule's error oracle (zeta^2, alpha) in a run, and say what each theorem then promises.
@@ -33,11 +37,9 @@ def command(
     over the run G, B; on the task L, mu, Delta. Variants of the spec are left out.
     """
     from byzopt.cli.progress import Steps
-    from byzopt.errors import require
     from byzopt.experiments import load
     from byzopt.experiments.audit import audit
 
-    require(rounds is None or rounds >= 1, "Option --rounds", "be at least 1", rounds)
     loaded = load(spec, [*(settings or ()), *(more or ())], compare=False)
     with Steps() as tell:
         found = audit(loaded, rounds, tell)

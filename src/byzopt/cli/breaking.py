@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from byzopt.cli.options import at_least
+from byzopt.errors import require
+
 if TYPE_CHECKING:
     from byzopt.experiments.breaking import Breach, Finding
 
@@ -17,21 +20,28 @@ BROKE = 1  # exit status: a proved bound is exceeded, or an answer is NaN, Inf o
 
 def command(
     rule: Annotated[str, typer.Argument(help='As in a spec: krum, "nnm >> krum(extra=1)".')],
-    n: Annotated[int, typer.Option("--n", help="Workers.")],
-    f: Annotated[int, typer.Option("--f", help="Byzantine ones; also the rule's f where it names none.")],
-    d: Annotated[int, typer.Option("--d", help="Coordinates of a row.")] = 10,
+    n: Annotated[int, typer.Option("--n", callback=at_least(1), help="Workers.")],
+    f: Annotated[
+        int,
+        typer.Option(
+            "--f", callback=at_least(0), help="Byzantine ones; also the rule's f where it names none."
+        ),
+    ],
+    d: Annotated[int, typer.Option("--d", callback=at_least(1), help="Coordinates of a row.")] = 10,
     task: Annotated[
         str | None, typer.Option(help="Train on this task (a name or a JSON table) instead.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    trials: Annotated[int, typer.Option(help="Seeds to try for the best cases.")] = 3,
+    seed: Annotated[int, typer.Option(callback=at_least(0), help="The first seed.")] = 0,
+    trials: Annotated[int, typer.Option(callback=at_least(1), help="Seeds to try for the best cases.")] = 3,
     budget: Annotated[
-        int | None, typer.Option(help="Games in all. Default: 10000, or 200 trainings.")
+        int | None, typer.Option(callback=at_least(1), help="Games in all. Default: 10000, or 200 trainings.")
     ] = None,
     attack: Annotated[
         str | None, typer.Option(help="Play only this attack (a name or a JSON table).")
     ] = None,
-    rows: Annotated[str, typer.Option(help="Kind of honest rows, with --attack.")] = "gaussian",
+    rows: Annotated[
+        str | None, typer.Option(help="Kind of honest rows, with --attack. Default: gaussian.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> int:
     """Search all attacks and their parameters for the largest error of a rule.
@@ -41,9 +51,11 @@ def command(
     """
     from byzopt.experiments.breaking import Verdict, break_rule, replay
 
+    with_attack = attack is not None or rows is None
+    require(with_attack, "Option --rows", "go with --attack", f"--rows {rows}", "A search tries all kinds.")
     table = _data(task)
     if attack is not None:
-        finding = replay(rule, n, f, d, attack=_data(attack), rows=rows, seed=seed, task=table)
+        finding = replay(rule, n, f, d, attack=_data(attack), rows=rows or "gaussian", seed=seed, task=table)
         _say(_flat(finding), as_json)
         return BROKE if finding.verdict is Verdict.BROKEN else 0
     breach = break_rule(rule, n, f, d, table, seed, trials, budget)
@@ -56,15 +68,15 @@ def command(
 
 def _data(text: str | None) -> Any:
     """A component's name, or its table where the text is JSON."""
-    from byzopt.errors import InvalidInput
+    from byzopt.errors import InvalidInput, said
 
     if text is None or not text.lstrip().startswith("{"):
         return text
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(
-            f"A component should be a name or a JSON table. Found {text!r}: {error}."
+            f"A component should be a name or a JSON table. Found {said(text)}: {error}."
         ) from None
 
 

@@ -10,17 +10,24 @@ from typing import Annotated, Any
 
 import typer
 
+from byzopt.cli.options import directory, names
+from byzopt.errors import require
+
 WIDTH = 200  # of the table where stdout is no terminal
 FIGURES = ("loss", "accuracy", "perplexity", "grad_norm")
 USUAL = ("run", "task", "rule", "method", "attack", "n", "f", "lr", "seed", "status")
 
 
 def command(
-    store: Annotated[Path, typer.Argument(help="A store, or the directory of what `byzopt run` made.")],
+    store: Annotated[
+        Path, typer.Argument(parser=directory, help="A store, or the directory of what `byzopt run` made.")
+    ],
     where: Annotated[
         list[str] | None, typer.Option(help="A condition, as attack=alie or lr>=0.1. Repeatable: all hold.")
     ] = None,
-    columns: Annotated[str | None, typer.Option(help="Names with commas between. Default: all.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(callback=names, help="Names with commas between. Default: all.")
+    ] = None,
     records: Annotated[
         bool, typer.Option("--records", help="A row for every record, not every run.")
     ] = False,
@@ -30,6 +37,9 @@ def command(
     """Show runs and their final figures, or all their records, as one table."""
     from byzopt.experiments.table import chosen, rows
 
+    require(
+        not (as_csv and as_json), "A table", "have one form", "--csv and --json", "Leave out one of them."
+    )
     found = rows(store, records)
     wanted = [name.strip() for name in columns.split(",")] if columns else []
     shown = chosen(found.rows, where or (), wanted)

@@ -8,25 +8,40 @@ from typing import Annotated
 
 import typer
 
+from byzopt.cli.options import directory
+from byzopt.cli.options import target as a_target
+
 
 def command(
-    store: Annotated[Path, typer.Argument(help="A store, or the directory of what `byzopt run` made.")],
+    store: Annotated[
+        Path, typer.Argument(parser=directory, help="A store, or the directory of what `byzopt run` made.")
+    ],
     html: Annotated[bool, typer.Option("--html", help="One self-contained page besides.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Where to write. Default: STORE/report.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=directory, metavar="DIR", help="Where to write. Default: STORE/report."),
+    ] = None,
     target: Annotated[
-        str | None, typer.Option(metavar="FIGURE=VALUE", help="For costs to a target, as accuracy=0.9.")
+        str | None,
+        typer.Option(
+            metavar="FIGURE=VALUE", callback=a_target, help="For costs to a target, as accuracy=0.9."
+        ),
     ] = None,
     bound: Annotated[bool, typer.Option("--bound", help="With what theory promises of each run.")] = False,
 ) -> int:
     """Draw curves, heat maps and tables of a store's runs, each as PNG, SVG, PDF, CSV and LaTeX."""
     from byzopt.cli.progress import Steps
+    from byzopt.experiments.directories import check_directory, writing
     from byzopt.reports.study import make
 
+    place = out or store / "report"
+    if out or store.is_dir():  # else the store itself is what is wrong
+        check_directory(place, "--out")
     with Steps() as tell:
         report = make(store, _target(target), bound, tell)
-    place = out or store / "report"
-    made = report.save(place, html)
     _print(report.sheets)
+    with writing(place, "Run the same command again, or choose another --out."):
+        made = report.save(place, html)
     for name, reason in report.study.damaged.items():
         print(f"byzopt: damaged and left out: {name}: {reason}", file=sys.stderr)
     for name, reason in report.study.unbounded.items():
@@ -37,15 +52,10 @@ def command(
 
 
 def _target(text: str | None) -> tuple[str, float] | None:
-    from byzopt.errors import InvalidInput
-
     if text is None:
         return None
     name, _, value = text.partition("=")
-    try:
-        return name.strip(), float(value)
-    except ValueError:
-        raise InvalidInput(f"A target should read `accuracy=0.9`. Found {text!r}.") from None
+    return name.strip(), float(value)
 
 
 def _print(sheets: object) -> None:

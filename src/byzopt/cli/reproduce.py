@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from byzopt.cli.options import at_least, directory, seconds
+from byzopt.cli.options import seeds as some_seeds
+
 if TYPE_CHECKING:
     from byzopt.experiments.reproduce import Account
     from byzopt.experiments.reproduction import Reproduction
@@ -23,7 +26,9 @@ def command(
         str | None, typer.Argument(help="As byz-nsgdm/table1, or a TOML file. Default: list all.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Minutes: fewer cells, seeds and rounds.")] = False,
-    seeds: Annotated[str | None, typer.Option(help="Seeds, separated by commas.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(callback=some_seeds, help="Seeds, separated by commas.")
+    ] = None,
     cells: Annotated[
         list[str] | None,
         typer.Option(help="Labels that a cell must all have, as quartic,BF,as-released. May be repeated."),
@@ -32,17 +37,25 @@ def command(
     stored: Annotated[
         bool, typer.Option("--stored", help="Run nothing: tables and page from what is stored.")
     ] = False,
-    store: Annotated[Path, typer.Option(help="Directory of all runs.")] = Path(DEFAULT_STORE),
+    store: Annotated[
+        Path, typer.Option(parser=directory, metavar="DIR", help="Directory of all runs.")
+    ] = Path(DEFAULT_STORE),
     out: Annotated[
         Path | None,
-        typer.Option(help="Where the page and figures go. Default: in the store."),
+        typer.Option(
+            parser=directory, metavar="DIR", help="Where the page and figures go. Default: in the store."
+        ),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Worker processes. Default: as `byzopt doctor` measured.")
+        int | None,
+        typer.Option(
+            callback=at_least(0), help="Worker processes; 0: this one. Default: as `byzopt doctor` measured."
+        ),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed.")] = False,
     checkpoint_every: Annotated[
-        float | None, typer.Option(help="Seconds between checkpoints. Default: by what one costs.")
+        float | None,
+        typer.Option(callback=seconds, help="Seconds between checkpoints. Default: by what one costs."),
     ] = None,
     device: Annotated[
         str | None,
@@ -55,21 +68,27 @@ def command(
     What is stored is not run again: the same command goes on after an interruption. With --quick it says
     what is left out.
     """
-    from byzopt.errors import require
     from byzopt.experiments.declared import load_reproduction, reproductions
+    from byzopt.experiments.directories import check_directory
+    from byzopt.experiments.loading import there
     from byzopt.experiments.placed import on_device
     from byzopt.experiments.reproduce import account, plans
 
-    good = checkpoint_every is None or checkpoint_every > 0
-    require(good, "Option --checkpoint-every", "be above 0 seconds", checkpoint_every)
     if name is None:
-        for known, told in reproductions().items():
-            print(f"{known:32}{told}")
+        shipped = reproductions()
+        print(json.dumps(shipped) if as_json else "\n".join(f"{k:32}{v}" for k, v in shipped.items()))
         return 0
     whole = load_reproduction(name)
+    place = out or store / "reproductions" / whole.name.replace("/", "-")
+    if not there(store):
+        check_directory(store, "--store")
+    if not dry_run:
+        check_directory(place, "--out")
     it = on_device(whole.chosen(cells or (), _numbers(seeds), quick), device)
     whole = whole.chosen(cells or (), _numbers(seeds))
     todo = [] if stored else plans(it, store, retry)
+    if not dry_run and any(plan.to_play for plan in todo):
+        check_directory(store, "--store")
     if quick:
         _left_out(whole, it)
     if dry_run:
@@ -78,16 +97,11 @@ def command(
     if not _played(todo, jobs, retry, checkpoint_every):
         print(f"byzopt: interrupted; go on with: {shlex.join(['byzopt', *sys.argv[1:]])}", file=sys.stderr)
         return 130
-    return _told(account(it, store), out or store / "reproductions" / it.name.replace("/", "-"), as_json)
+    return _told(account(it, store), place, as_json)
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:
-    from byzopt.errors import InvalidInput
-
-    try:
-        return tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise InvalidInput(f"`--seeds` should be whole numbers as 0,1,2. Found {text!r}.") from None
+    return tuple(map(int, text.split(","))) if text else ()
 
 
 def _left_out(whole: Reproduction, it: Reproduction) -> None:
@@ -143,6 +157,7 @@ def _timed(plan: Plan) -> tuple[float, str]:
 
 
 def _told(account: Account, out: Path, as_json: bool) -> int:
+    from byzopt.experiments.directories import writing
     from byzopt.reports.reproduction import results, save
     from byzopt.reports.reproduction_page import (
         columns,
@@ -154,7 +169,8 @@ def _told(account: Account, out: Path, as_json: bool) -> int:
         worth_saying,
     )
 
-    made = save(account, out)
+    with writing(out, "Run the same command again, or choose another --out."):
+        made = save(account, out)
     if as_json:
         print(json.dumps(results(account) | {"files": [str(path) for path in made]}, allow_nan=False))
     else:

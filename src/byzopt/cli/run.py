@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from contextlib import ExitStack
@@ -11,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from byzopt.errors import require, unknown
+from byzopt.cli.options import AXES, RUN_ENGINES, at_least, directory, one_of
+from byzopt.errors import require
 
 if TYPE_CHECKING:
     from byzopt.experiments import Result, Spec
     from byzopt.reports.curves import Bound
 
-AXES = ("rounds", "gradients", "bits")  # those of `reports.curves`, which would load torch
 DEFAULT_ROOT = "byzopt-runs"
 LABELS = {"gap": "Gap f(x) - f* of the honest loss"}
-ENGINES = ("simulated", "torchrun")
+LONGEST = 200  # bytes of a spec's name in the default directory's
 WIDTH = 120  # of the table where stdout is no terminal
 
 
@@ -36,7 +37,10 @@ def command(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Directory of the run. Default: byzopt-runs/NAME-ID.")
+        Path | None,
+        typer.Option(
+            parser=directory, metavar="DIR", help="Directory of the run. Default: byzopt-runs/NAME-ID."
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Final metrics as one JSON object on stdout.")
@@ -44,32 +48,46 @@ def command(
     compare: Annotated[bool, typer.Option(help="Run the spec's variants beside it.")] = True,
     engine: Annotated[
         str,
-        typer.Option(help="simulated: in this process; torchrun: over gloo processes, with equal iterates."),
+        typer.Option(
+            callback=one_of(*RUN_ENGINES),
+            metavar="|".join(RUN_ENGINES),
+            help="simulated: in this process; torchrun: over gloo processes, with equal iterates.",
+        ),
     ] = "simulated",
     count: Annotated[
-        int | None, typer.Option("--processes", help="With torchrun: how many. Default: one a worker.")
+        int | None,
+        typer.Option(
+            "--processes", callback=at_least(1), help="With torchrun: how many. Default: one a worker."
+        ),
     ] = None,
     fresh: Annotated[bool, typer.Option(help="Start again where the directory holds this run.")] = False,
     bound: Annotated[bool, typer.Option(help="Draw what theory promises beside the measurement.")] = False,
-    axis: Annotated[str, typer.Option(help="Curves against rounds, gradients or bits.")] = "rounds",
+    axis: Annotated[
+        str,
+        typer.Option(callback=one_of(*AXES), metavar="|".join(AXES), help="What curves are drawn against."),
+    ] = "rounds",
 ) -> int:
     """Run a spec: live progress, a table, curves and a stored record.
 
     The same command continues a run that was interrupted, and shows one that is finished.
     """
+    from byzopt.cli import FAILED
     from byzopt.cli.progress import Display
-    from byzopt.cli.stopping import stop_on_signals
+    from byzopt.cli.stopping import INTERRUPTED, stop_on_signals
     from byzopt.experiments import load, run
 
-    if axis not in AXES:
-        raise unknown("axis", axis, AXES)
+    alone = engine == "simulated"
+    require(
+        count is None or not alone, "Option --processes", "go with --engine torchrun", f"--engine {engine}"
+    )
+    drawn = not bound or axis == "rounds"
+    require(drawn, "Option --bound", "be drawn against rounds", f"--axis {axis}", "Leave out one of the two.")
     loaded = load(spec, [*(settings or ()), *(more or ())], compare)
     proved = _bound(loaded) if bound else None  # refused before the run, not after
-    require(engine in ENGINES, "The engine", f"be one of {', '.join(ENGINES)}", repr(engine))
     place = out or Path(DEFAULT_ROOT) / f"{_stem(spec)}-{loaded.id[:8]}"
     with ExitStack() as stack:
         link = None
-        if engine == "torchrun":
+        if not alone:
             from byzopt.experiments.processes import processes
 
             link = stack.enter_context(processes(loaded, count))
@@ -82,7 +100,7 @@ def command(
             return stopped()
 
         result = run(loaded, display.on_record, place, on_round, fresh, link)
-    _report(result, place, as_json, proved, axis)
+    drawn = _report(result, place, as_json, proved, axis)
     if proved is not None and proved.key not in result.metrics:
         remedy = "set task.gap=true" if proved.key == "gap" else "take another task"
         print(
@@ -90,20 +108,17 @@ def command(
             file=sys.stderr,
         )
     if not result.interrupted:
-        return 0
+        return 0 if drawn else FAILED
     words = [word for word in sys.argv[1:] if word != "--fresh"]
     print(f"byzopt: interrupted; go on with: {shlex.join(['byzopt', *words])}", file=sys.stderr)
-    return 130
+    return INTERRUPTED
 
 
-def _report(result: Result, place: Path, as_json: bool, bound: Bound | None, axis: Any) -> None:
+def _report(result: Result, place: Path, as_json: bool, bound: Bound | None, axis: Any) -> bool:
+    """Print a result and draw its curves; whether they could be written."""
     if as_json:
         print(json.dumps(flat(result, place), allow_nan=False))
-    if not result.interrupted:
-        from byzopt.reports import curves
-
-        plot = curves.draw(place, bound, axis)
-    if not as_json:
+    else:
         from byzopt.cli import terminal
         from byzopt.reports import tables
 
@@ -111,8 +126,20 @@ def _report(result: Result, place: Path, as_json: bool, bound: Bound | None, axi
         console.print(tables.outcomes(result.spec, result.outcomes))
         for note in tables.notes(result.outcomes):
             console.print(note, soft_wrap=True)
-        if not result.interrupted:
-            print(f"Curves: {plot.resolve()}")
+    if result.interrupted:
+        return True
+    from byzopt.reports import curves
+
+    try:
+        plot = curves.draw(place, bound, axis)
+    except OSError as error:
+        why = f"{place / curves.NAME}: {error.strerror or error}"
+        told = "the result is stored, and the same command draws them"
+        print(f"byzopt: no curves drawn: {why}; {told}", file=sys.stderr)
+        return False
+    if not as_json:
+        print(f"Curves: {plot.resolve()}")
+    return True
 
 
 def _bound(spec: Spec) -> Bound:
@@ -139,4 +166,8 @@ def flat(result: Result, place: Path) -> dict[str, Any]:
 
 
 def _stem(spec: str) -> str:
-    return spec.removesuffix(".toml").replace("/", "-") if not Path(spec).exists() else Path(spec).stem
+    """A spec's name in the name of a directory, which has not room for all that a file's may be."""
+    from byzopt.experiments.loading import there
+
+    stem = Path(spec).stem if there(spec) else spec.removesuffix(".toml").replace("/", "-")
+    return os.fsdecode(os.fsencode(stem)[:LONGEST])

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from byzopt.cli.options import SWEEP_ENGINES, at_least, directory, one_of, seconds
+
 if TYPE_CHECKING:
     from byzopt.experiments.sweeps import Plan, Swept
     from byzopt.experiments.sweeps.sinks import Sink
@@ -26,17 +28,33 @@ def command(
             "--set", metavar="KEY=VALUE", help="For all runs, or other values of an axis. Repeatable."
         ),
     ] = None,
-    store: Annotated[Path, typer.Option(help="Directory of all runs.")] = Path(DEFAULT_STORE),
+    store: Annotated[
+        Path, typer.Option(parser=directory, metavar="DIR", help="Directory of all runs.")
+    ] = Path(DEFAULT_STORE),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why.")] = False,
     jobs: Annotated[
-        int | None, typer.Option(help="Worker processes. Default: as `byzopt doctor` measured.")
+        int | None,
+        typer.Option(
+            callback=at_least(0), help="Worker processes; 0: this one. Default: as `byzopt doctor` measured."
+        ),
     ] = None,
-    engine: Annotated[str, typer.Option(help="local, or ray: the cores of a Ray cluster.")] = "local",
+    engine: Annotated[
+        str,
+        typer.Option(
+            callback=one_of(*SWEEP_ENGINES),
+            metavar="|".join(SWEEP_ENGINES),
+            help="ray: the cores of a Ray cluster.",
+        ),
+    ] = "local",
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed.")] = False,
     checkpoint_every: Annotated[
-        float | None, typer.Option(help="Seconds between checkpoints. Default: by what one costs.")
+        float | None,
+        typer.Option(callback=seconds, help="Seconds between checkpoints. Default: by what one costs."),
     ] = None,
-    tensorboard: Annotated[Path | None, typer.Option(help="Write runs to this TensorBoard folder.")] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(parser=directory, metavar="DIR", help="Write runs to this TensorBoard folder."),
+    ] = None,
     mlflow: Annotated[
         str | None, typer.Option(help="Write runs to the MLflow server at this address.")
     ] = None,
@@ -47,12 +65,20 @@ def command(
     The same command goes on after an interruption of any kind. Runs that fail are stored with their reason
     and do not stop the others; then the exit status is 1.
     """
+    from byzopt.experiments.directories import check_directory
+    from byzopt.experiments.loading import there
     from byzopt.experiments.sweeps import load_sweep, survey
 
+    if not there(store):
+        check_directory(store, "--store")
     plan = survey(load_sweep(sweep, settings or ()), store, retry)
     if dry_run:
         _preview(plan, as_json)
         return 0
+    if plan.to_play:  # else there is nothing to write
+        check_directory(store, "--store")
+    if tensorboard:
+        check_directory(tensorboard, "--tensorboard")
     swept = played(plan, jobs, engine, retry, checkpoint_every, _sinks(plan, tensorboard, mlflow))
     _told(swept, as_json)
     if swept.unnoted:

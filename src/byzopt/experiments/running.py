@@ -77,6 +77,7 @@ def run(
         store.check()
         if store.finished and not fresh:
             return Result(spec, store.outcomes(), store.path)
+        store.check_writable()
     tasks: dict[Any, Task] = {}
     variants = spec.variants().items()
     ready = {

@@ -6,9 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,16 +15,19 @@ from typing import Any
 from byzopt import parquet
 from byzopt.engines.checkpoint import load, save
 from byzopt.errors import InvalidInput
+from byzopt.experiments.directories import check_directory, writing
 from byzopt.experiments.environment import environment
 from byzopt.experiments.loading import load as load_spec
+from byzopt.experiments.loading import read
 from byzopt.experiments.outcomes import summary
 from byzopt.experiments.reading import RECORDS, RESULT, SPEC, Damaged, digest, finished
 from byzopt.experiments.spec import Spec
 from byzopt.experiments.toml import dumps
 from byzopt.experiments.trial import Outcome
-from byzopt.files import clear_leftovers, write_atomically
+from byzopt.files import clear_leftovers, new_directory, write_atomically
 
 CHECKPOINT = "checkpoint.pt"
+GO_ON = "Make that possible and run the same command again: it goes on from what is stored."
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,32 @@ class Store:
     spec: Spec
 
     def check(self) -> None:
-        """Raise unless the directory is absent, empty, or of this very spec."""
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+        """Raise unless the directory is absent, empty, or of this very spec; its name can be a new one's."""
+        try:
+            inside = {one.name for one in self.path.iterdir() if not one.name.startswith(f".{SPEC}.")}
+        except (OSError, ValueError) as error:
+            check_directory(self.path, "--out")
+            if isinstance(error, FileNotFoundError):
+                return
+            raise InvalidInput(
+                f"Directory {self.path} should be readable. Found: {error}. Choose another --out."
+            ) from None
+        if not inside:
             return
         try:
-            found = load_spec(self.path / SPEC).id
+            found, spec = "something else", read(self.path / SPEC)
+            found = Spec.of(spec).id if Spec.of(spec).data == spec else f"a {SPEC} that no run wrote"
         except InvalidInput:
-            found = "something else"
+            pass
         if found != self.spec.id:
             raise InvalidInput(
                 f"Directory {self.path} should be new, empty or of this spec ({self.spec.id}). "
                 f"Found {found}. Choose another --out."
             )
+
+    def check_writable(self) -> None:
+        """Raise unless a run can be stored there."""
+        check_directory(self.path, "--out")
 
     @property
     def finished(self) -> bool:
@@ -57,15 +72,18 @@ class Store:
         return (self.path / RESULT).exists()
 
     def stage(self) -> None:
-        """Make the directory, unless it is there: at once, with the spec in it."""
+        """Make the directory, unless it is there: at once, with the spec in it. One that the user made empty
+        stays the user's, with its mode."""
         if (self.path / SPEC).exists():
-            return
-        with _writing(self.path):
+            return None
+        content = dumps(self.spec.data).encode()
+        with writing(self.path, "Choose another --out."):
+            if self.path.exists():
+                return write_atomically(self.path / SPEC, content)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            staged = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=f".{self.path.name}."))
+            staged = new_directory(self.path)
             try:
-                (staged / SPEC).write_text(dumps(self.spec.data), encoding="utf-8")
-                staged.chmod(0o755)
+                write_atomically(staged / SPEC, content)
                 os.replace(staged, self.path)
             except BaseException:
                 shutil.rmtree(staged)
@@ -78,13 +96,13 @@ class Store:
 
     def clear(self) -> None:
         """Remove what a run left, so that it starts again."""
-        with _writing(self.path):
+        with writing(self.path, GO_ON):
             for name in (CHECKPOINT, RESULT, RECORDS):
                 (self.path / name).unlink(missing_ok=True)
 
     def keep(self, checkpoint: dict[str, Any]) -> None:
         """Store a checkpoint."""
-        with _writing(self.path):
+        with writing(self.path, GO_ON):
             save(self.path / CHECKPOINT, checkpoint)
 
     def checkpoint(self) -> dict[str, Any] | None:
@@ -94,7 +112,7 @@ class Store:
 
     def finish(self, outcomes: Mapping[str, Outcome]) -> None:
         """Store the records and the result; the checkpoint has served."""
-        with _writing(self.path):
+        with writing(self.path, GO_ON):
             for name, content in contents(self.spec, outcomes).items():
                 write_atomically(self.path / name, content)
             (self.path / CHECKPOINT).unlink(missing_ok=True)
@@ -130,13 +148,3 @@ def contents(
     } | dict(more or {})
     text = json.dumps(result | {"digest": digest(result)}, indent=1, allow_nan=False)
     return {RECORDS: table, RESULT: text.encode()}
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InvalidInput(
-            f"Directory {path} should be writable. Found: {error.strerror}. Choose another --out."
-        ) from None

@@ -78,7 +78,7 @@ def table(
 def chosen(found_rows: Sequence[Row], where: Sequence[str], columns: Sequence[str]) -> list[Row]:
     """The rows that meet all conditions, with these columns (by default all that any row has)."""
     known = list(dict.fromkeys(key for row in found_rows for key in row))
-    tests = [_condition(text, known) for text in where]
+    tests = [_condition(text, known, found_rows) for text in where]
     for name in columns:
         if name not in known:
             raise unknown("column", name, known)
@@ -167,20 +167,23 @@ def _flat(key: str, value: Any) -> Row:
     return told
 
 
-def _condition(text: str, known: Sequence[str]) -> Callable[[Row], bool]:
+def _condition(text: str, known: Sequence[str], found_rows: Sequence[Row]) -> Callable[[Row], bool]:
     match = _CONDITION.fullmatch(text)
     if match is None:
         raise InvalidInput(f"A condition should read `attack=alie` or `lr>=0.1`. Found {text!r}.")
     name, sign, wanted = match[1], match[2], match[3].strip()
     if name not in known:
         raise unknown("column", name, known)
+    values = [value for row in found_rows if (value := row.get(name)) is not None]
+    if values and not any(isinstance(v, str) or not _is_number(v) for v in values) and not _is_number(wanted):
+        raise InvalidInput(f"A condition on `{name}` should name a number. Found {text!r}.")
     return lambda row: _holds(row.get(name), sign, wanted)
 
 
 def _holds(value: Any, sign: str, wanted: str) -> bool:
     if value is None:
         return False
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if _is_number(value) and not isinstance(value, str):
         try:
             return _TESTS[sign](value, float(wanted))  # a whole number of any size is compared exactly
         except ValueError:
@@ -205,3 +208,13 @@ def _float(value: float) -> float:
         return float(value)
     except OverflowError:
         return inf if value > 0 else -inf
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            return False
+        return True
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -159,5 +159,6 @@ def _saved(figure: Any, path: Path) -> Path:
 
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
-    write_atomically(path, buffer.getvalue())
+    if not (path.is_file() and path.read_bytes() == buffer.getvalue()):  # what is there may be read-only
+        write_atomically(path, buffer.getvalue())
     return path
