@@ -87,7 +87,9 @@ def test_bound_falls_to_noise_and_floor():
 def test_heterogeneity_that_grows_with_the_gradient():
     gamma, args = byz_dm21.step(ATTACKED), (100, 5.0, 0.5, 0.3)
     plain = byz_dm21.bound(ATTACKED, gamma, *args)
-    assert byz_dm21.bound(ATTACKED, gamma, *args, growth=1 / 32) == pytest.approx(2 * plain)
+    # At the start the growth B adds B · 2 L gap to the honest gradients' mean square, (1 - α) A/α of it to Ψ.
+    first = 2 * 0.9 * (8 * 2 + 6) / 0.1 * (1 / 32) * 2 * 5.0 / 100
+    assert byz_dm21.bound(ATTACKED, gamma, *args, growth=1 / 32) == pytest.approx(2 * (plain + first))
     with pytest.raises(InvalidInput, match="below 1"):
         byz_dm21.bound(ATTACKED, gamma, *args, growth=1 / 16)
 
@@ -221,15 +223,16 @@ def test_steps_of_the_baselines():
 
 
 KNOWN = Constants(
-    n=20, f=8, d=100, rounds=10**6, lipschitz=1.0, local=1.0, kappa_squared=2.0, sigma=0.5, zeta=0.3, gap=5.0
-)
+    n=20, f=8, d=100, rounds=10**6, attackers=8, tolerated=8, sampling="fresh", lipschitz=1.0, local=1.0,
+    kappa_squared=2.0, sigma=0.5, zeta=0.3, gap=5.0,
+)  # fmt: skip
 
 
 def test_promises():
     top = {"name": "top_k", "ratio": 0.1}
     said = METHODS.build({"name": "byz_dm21", "compressor": top}).promise(KNOWN)
     assert said.steps["lr"] == pytest.approx(0.0025600643, rel=1e-7)
-    assert said.floor == pytest.approx(16 * 0.09)
+    assert said.floor == pytest.approx(16 * 0.09 + 94.644 * 0.25, rel=1e-4)  # the weights' noise stays too
     assert said.bound > said.floor
     single = METHODS.build({"name": "byz_ef21_sgdm", "compressor": top}).promise(KNOWN)
     assert single.steps["lr"] == pytest.approx(0.0060268475, rel=1e-8)
@@ -250,12 +253,8 @@ def test_promises():
     assert (said.steps["p"], said.steps["a"]) == (1 / 50, 1 / 19)
     R = (12 * 9 * 19 * (1 + 4) + 2 * 50 * 4) * (1 / sqrt(12) + sqrt(8 * cdelta)) ** 2
     assert said.steps["lr"] == pytest.approx(1 / (1 + sqrt(R)))
-    assert METHODS.build("byz_dasha_page").promise(KNOWN).missing == (
-        "`sample` is unknown",
-        "`passes` is unknown",
-    )
-    for name in ("byz_vr_marina", "byz_vr_marina2", "byz_dasha_page"):
-        assert METHODS.build({"name": name}).promise(replace(fine, lipschitz=0.0)).missing
+    lacks = METHODS.build("byz_dasha_page").promise(KNOWN).missing
+    assert [reason.rpartition(": ")[2] for reason in lacks] == ["sample is not known", "passes is not known"]
     for name in ("br_csgd", "br_diana", "br_lsvrg", "br_mvr", "ef_sign", "byz_ef21_bc"):
         assert METHODS.build(name).promise(fine) is None
-    assert METHODS.build("byz_dm21").promise(ignorant).missing == ("`sigma` is unknown",)
+    assert METHODS.build("byz_dm21").promise(ignorant).missing[0].endswith("sigma is not known")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
-from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,8 +33,9 @@ def command(
 ) -> None:
     """Measure a rule's error oracle (zeta^2, alpha) in a run, and say what each theorem then promises.
 
-    Per round kappa-hat = |g - m|^2 / variance of the honest rows, m their mean, against the proved kappa;
-    over the run G, B; on the task L, mu, Delta. Variants of the spec are left out.
+    Per round kappa-hat = |g - m|^2 / variance of the honest rows, m their mean, and |g - m| / mean distance
+    to m, against the proved coefficients; over the run G, B; on the task L, mu, Delta. Variants of the spec
+    are left out.
     """
     from byzopt.cli.progress import Steps
     from byzopt.experiments import load
@@ -50,78 +51,119 @@ def command(
 
 
 def flat(found: Audit) -> dict[str, Any]:
-    """The audit as plain data; null in place of what is unknown or not finite."""
+    """The audit as plain data: "inf" for what is infinite, null in place of what is unknown."""
+    from byzopt.cli.promises import finite, plain_constants, plain_promise
+
+    hats = {"kappa_hat": found.kappa_hat, "linear_hat": found.linear_hat}
+    hats |= {"zeta_squared": found.zeta_squared, "alpha": found.alpha}
     return {
-        "rounds": [_finite(r._asdict()) for r in found.rounds],
-        "kappa_hat": found.kappa_hat,
+        "rounds": [finite(r._asdict()) for r in found.rounds],
+        **finite(hats),
+        "certified": finite(
+            {
+                "worst_squared": found.worst[0],
+                "worst_linear": found.worst[1],
+                "median_squared": found.middle[0],
+                "median_linear": found.middle[1],
+            }
+        ),
         "kappa": found.kappa,
+        "linear": found.linear,
         "G": found.pair.g,
         "B": found.pair.b,
-        "zeta_squared": found.zeta_squared,
-        "alpha": found.alpha,
-        "constants": _finite(asdict(found.known)),
-        "proved": {name: told(promise) for name, promise in found.proved.items()},
-        "measured": {name: told(promise) for name, promise in found.measured.items()},
+        "constants": plain_constants(found.known),
+        "proved": {name: plain_promise(promise) for name, promise in found.proved.items()},
+        "measured": {name: plain_promise(promise) for name, promise in found.measured.items()},
+        "with_certificates": plain_promise(found.certified) if found.certified else None,
         "message": found.message,
     }
-
-
-def told(promise: Promise) -> dict[str, Any]:
-    """A promise as plain data."""
-    values = asdict(promise)
-    return values | _finite({key: values[key] for key in ("bound", "floor")})
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: v if not isinstance(v, float) or isfinite(v) else None for k, v in values.items()}
 
 
 def _print(found: Audit) -> None:
     from rich.table import Table
 
     from byzopt.cli import terminal
+    from byzopt.cli.promises import lines
+    from byzopt.experiments.audit import times
 
-    console = terminal.console()
-    proved = "none is proved" if found.kappa is None else f"proved {found.kappa:.4g}"
-    table = Table("round", title=f"Largest kappa-hat {found.kappa_hat:.4g}; {proved}", title_justify="left")
-    for name in ("kappa-hat", "variance", "|m|", "error", "zeta^2", "alpha"):
+    console = terminal.console(width=160)
+    title = f"Largest kappa-hat {found.kappa_hat:.4g}; {_proved(found.kappa)}"
+    title += (
+        f". In the linear form {found.linear_hat:.4g}; {_proved(found.linear)}.\nCertified of the answers: "
+    )
+    title += f"worst {found.worst[0]:.4g}, median {found.middle[0]:.4g}; linear {found.worst[1]:.4g}, "
+    title += f"{found.middle[1]:.4g} (inf: not certified)"
+    table = Table("round", title=title, title_justify="left")
+    for name in (
+        "kappa-hat",
+        "certified",
+        "linear",
+        "certified",
+        "variance",
+        "|m|",
+        "error",
+        "zeta^2",
+        "alpha",
+    ):
         table.add_column(name, justify="right")
     step = max(1, -(-len(found.rounds) // LINES))
     for r in [*found.rounds[:-1:step], *found.rounds[-1:]]:
-        oracle = (r.kappa_hat * found.pair.g**2, r.kappa_hat * found.pair.b**2)
-        figures = (r.kappa_hat, r.variance, r.grad_norm, r.error, *oracle)
+        oracle = (times(r.kappa_hat, found.pair.g**2), times(r.kappa_hat, found.pair.b**2))
+        hats = (r.kappa_hat, r.certified, r.linear_hat, r.certified_linear)
+        figures = (*hats, r.variance, r.grad_norm, r.error, *oracle)
         table.add_row(str(r.t), *(f"{value:.4g}" for value in figures))
     console.print(table)
     pair = f"G = {found.pair.g:.4g}, B = {found.pair.b:.4g}"
     print(f"Over the run: {pair}, zeta^2 = {found.zeta_squared:.4g}, alpha = {found.alpha:.4g}")
-    print(f"On the task: {constants_line(asdict(found.known))}")
-    for title, promises in (("the proved kappa", found.proved), ("the measured kappa-hat", found.measured)):
-        console.print(promised(title, promises))
+    print("\n".join(known_lines(asdict(found.known))))
+    titles = {"the proved coefficients": found.proved, "those measured in this run": found.measured}
+    for title, promises in titles.items():
+        print(f"\nWith {title}, {found.method}:")
+        print("\n".join(lines(promises[found.method], found.known.lr)))
+        others = {name: told for name, told in promises.items() if name != found.method}
+        console.print(promised(f"Other methods, with {title} and their own steps", others))
+    if found.certified is not None and found.certified.theorem != "none":
+        print(f"\nWith the coefficients certified of this run's answers, {found.method}:")
+        print("\n".join(lines(found.certified, found.known.lr)))
     if found.message:
         print(f"The run ended early: {found.message}")
 
 
-def constants_line(values: dict[str, Any]) -> str:
-    """Known constants in one line."""
-    names = {"lipschitz": "L", "mu": "mu", "delta": "Delta", "gap": "gap", "sigma": "sigma", "zeta": "zeta"}
-    return ", ".join(f"{shown} = {_shown(values[name])}" for name, shown in names.items())
+def _proved(kappa: float | None) -> str:
+    return "none is proved" if kappa is None else f"proved {kappa:.4g}"
 
 
-def promised(title: str, promises: Any) -> Any:
-    """A table of promises by method."""
+def known_lines(values: Mapping[str, Any]) -> list[str]:
+    """Known constants in a line, those that are estimates marked by ~, and what was corrected about them."""
+    names = {"lipschitz": "L", "delta": "Delta", "kappa_squared": "kappa2", "kappa_linear": "kappa"}
+    skipped = ("convex", "lr", "horizon")
+    counts = ("n", "f", "d", "rounds", "attackers", "tolerated", "kappa_squared", "kappa_linear")
+    exact = {*values["exact"], *(("g", "b") if {"pairs", "zeta"} & set(values["exact"]) else ())}
+    told = []
+    for name, value in values.items():
+        if isinstance(value, (int, float)) and name not in skipped:
+            sign = "=" if name in exact or name in counts else "~"
+            told.append(f"{names.get(name, name)} {sign} {value:.4g}")
+    line = "On this task (~: estimated): " + ", ".join(told)
+    return [line, *(f"  corrected: {note}" for note in values["notes"])]
+
+
+def promised(title: str, promises: Mapping[str, Promise]) -> Any:
+    """A table of promises by method; of several reasons why there is none it shows the first."""
     from rich.table import Table
 
-    table = Table("method", "theorem", title=f"With {title}", title_justify="left")
+    from byzopt.cli.promises import bound_words, steps_line
+
+    table = Table("method", "theorem", title=title, title_justify="left")
     for name in ("bound", "floor"):
         table.add_column(name, justify="right")
-    table.add_column("steps, or what is missing")
+    table.add_column("what it rests on, or what is missing")
     for name, promise in promises.items():
-        steps = ", ".join(f"{key} = {value:.4g}" for key, value in promise.steps.items())
-        lacks = "; ".join(promise.missing)
-        words = (name, promise.theorem.partition(" (")[0], _shown(promise.bound), _shown(promise.floor))
-        table.add_row(*words, lacks or steps)
+        told, more = promise.missing, len(promise.missing) - 1
+        about = [told[0] + (f" (and {more} more, see --json)" if more else "")] if told else []
+        if not promise.broken:
+            about += [f"steps {steps_line(promise)}"] if promise.steps else []
+            about += [f"rests on {len(promise.estimated)} estimates"] if promise.estimated else []
+        words = (bound_words(promise), bound_words(promise, "floor"), "; ".join(about))
+        table.add_row(name, promise.theorem.partition(" (")[0], *words)
     return table
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,8 +26,9 @@ def command(
 ) -> None:
     """Print a method's card: paper, algorithm, symbols, assumptions, step sizes.
 
-    For a spec or preset the constants of its task are estimated, and the card ends with what the method's
-    theorem says with those numbers.
+    For a spec or preset the constants of its task are estimated where the task does not state them, and the
+    card ends with what the method's theorem says with those numbers and the spec's own step: every premise
+    with its verdict, and a bound where all of them stand.
     """
     from byzopt.errors import InvalidInput
     from byzopt.methods import METHODS
@@ -35,13 +36,13 @@ def command(
     if what in METHODS:
         if more or settings:
             raise InvalidInput(f"Settings change a spec. Found the method {what!r} alone. Name a spec.")
-        found = card(METHODS.build(what))
+        found, told = card(METHODS.build(what)), list[str]()
     else:
-        found = _filled(what, [*(settings or ()), *(more or ())])
+        found, told = _filled(what, [*(settings or ()), *(more or ())])
     if as_json:
         print(json.dumps(found, allow_nan=False))
     else:
-        _print(found)
+        _print(found, told)
 
 
 def card(recipe: MethodRecipe) -> dict[str, Any]:
@@ -53,9 +54,9 @@ def card(recipe: MethodRecipe) -> dict[str, Any]:
     return {"method": recipe.name, **text, "parameters": plain(recipe)}
 
 
-def _filled(source: str, changes: list[str]) -> dict[str, Any]:
-    from byzopt.cli.audit import told
+def _filled(source: str, changes: list[str]) -> tuple[dict[str, Any], list[str]]:
     from byzopt.cli.progress import Steps
+    from byzopt.cli.promises import bound_words, lines, plain_constants, plain_promise, steps_line
     from byzopt.errors import UnknownName, unknown
     from byzopt.experiments import load
     from byzopt.experiments.loading import presets
@@ -67,29 +68,28 @@ def _filled(source: str, changes: list[str]) -> dict[str, Any]:
     spec = load(source, changes, compare=False)
     with Steps() as tell:
         known, promise = promised(spec, tell)
-    found = card(spec.method) | {"constants": asdict(known), "step_in_spec": spec.lr}
-    return found | {"promise": told(promise) if promise else None}
+    found = card(spec.method) | {"constants": plain_constants(known), "step_in_spec": spec.lr}
+    # Where the spec's step is out of range: what would hold with the theorem's own.
+    other = spec.method.promise(replace(known, lr=None)) if promise.broken else None
+    better = other if other is not None and not other.broken and other.bound is not None else None
+    found |= {"promise": plain_promise(promise)}
+    found |= {"with_the_theorems_own_step": plain_promise(better) if better else None}
+    told = lines(promise, spec.lr)
+    if better:
+        bound, floor = bound_words(better), bound_words(better, "floor")
+        told.append(f"  with its own step {steps_line(better)} instead, bound: {bound}, floor: {floor}")
+    return found, told
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(found: dict[str, Any], told: list[str]) -> None:
     print(f"{found['method']}\n\n{found['card']}\n\n{found['family']}\n")
     print("Parameters: " + (", ".join(f"{k} = {v}" for k, v in _parameters(found).items()) or "none"))
     if "constants" not in found:
         return
-    known = {key: value for key, value in found["constants"].items() if value is not None}
-    print("\nOn this task: " + ", ".join(f"{key} = {value:.4g}" for key, value in known.items()))
-    promise = found["promise"]
-    if promise is None:
-        print("No theorem is known.")
-        return
-    print(f"{promise['theorem']}, on {promise['measures']}:")
-    steps = ", ".join(f"{key} = {value:.4g}" for key, value in promise["steps"].items())
-    print(f"  steps: {steps or '-'} (the spec has lr = {found['step_in_spec']:.4g})")
-    for key in ("bound", "floor"):
-        print(f"  {key}: {'-' if promise[key] is None else format(promise[key], '.4g')}")
-    for key in ("missing", "remarks"):
-        for line in promise[key]:
-            print(f"  {key}: {line}")
+    from byzopt.cli.audit import known_lines
+
+    print("\n" + "\n".join(known_lines(found["constants"])))
+    print("\n".join(told))
 
 
 def _parameters(found: dict[str, Any]) -> dict[str, Any]:

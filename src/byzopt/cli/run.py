@@ -18,6 +18,7 @@ from byzopt.errors import require
 if TYPE_CHECKING:
     from byzopt.experiments import Result, Spec
     from byzopt.reports.curves import Bound
+    from byzopt.theory.promise import Promise
 
 DEFAULT_ROOT = "byzopt-runs"
 LABELS = {"gap": "Gap f(x) - f* of the honest loss"}
@@ -146,15 +147,24 @@ def _bound(spec: Spec) -> Bound:
     """The spec's method's bound, round by round. Errors: no theorem gives one, with the reason."""
     from byzopt.cli.progress import Steps
     from byzopt.errors import InvalidInput
-    from byzopt.experiments.promised import curve
+    from byzopt.experiments.promised import constants, curve
     from byzopt.reports.curves import Bound
 
     with Steps() as tell:
-        key, values, promise = curve(spec, tell)
-    if not values:
-        reason = "; ".join(promise.missing) if promise else "no theorem is known"
-        raise InvalidInput(f"Option --bound should have a theorem to draw. Found none: {reason}.")
-    return Bound(key, LABELS.get(key, key), tuple(values), tuple(values.values()))
+        found = curve(spec, constants(spec, tell), tell)
+    if not found.values:
+        raise InvalidInput(
+            f"Option --bound should have a theorem to draw. Found none: {_why(found.promise)}."
+        )
+    label = LABELS.get(found.key, found.key)
+    return Bound(found.key, label, tuple(found.values), tuple(found.values.values()), found.least)
+
+
+def _why(promise: Promise) -> str:
+    """Why there is no bound to draw."""
+    if promise.vacuous:
+        return f"the bound is vacuous, {promise.bound:.4g} where the start has {promise.trivial:.4g}"
+    return "; ".join(promise.missing) or f"{promise.theorem} bounds no figure of the records"
 
 
 def flat(result: Result, place: Path) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -11,59 +13,88 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.expulsion import Expulsion
-from byzopt.aggregators.filters import At, Filter, Limits
+from byzopt.aggregators.filters import At, Filter, Limits, Pure
 from byzopt.engines import rounds
 from byzopt.errors import TooManyFaults
 from byzopt.experiments.estimates import Pair, Tell, best_pair, estimate, pairs, silent
 from byzopt.experiments.ready import Plan, prepare, threads_for
 from byzopt.experiments.spec import Spec
 from byzopt.experiments.trial import FAR
-from byzopt.methods import METHODS, MethodRecipe
+from byzopt.methods import METHODS, Method, MethodRecipe
 from byzopt.tasks import Task
 from byzopt.theory.promise import Constants, Promise
+from byzopt.wire import Direct
+from byzopt.workers import Plain
 
 POINTS = 3  # of the iterates at which constants are measured too
 
 
 class Round(NamedTuple):
-    """One round: `variance` of the honest rows, `grad_norm` of their mean m, `error` ‖g - m‖, and
-    κ̂ = error²/variance (0 where both are)."""
+    """One round: `variance` of the honest rows, `grad_norm` of their mean m, `error` ‖g - m‖, κ̂ =
+    error²/variance in the squared form, and `linear_hat` = error/mean‖v_i - m‖ in the linear one. An error
+    without any spread makes both infinite; no error makes both 0. `certified` and `certified_linear` are the
+    coefficients that this answer is certified to have (infinite: not certified)."""
 
     t: int
     kappa_hat: float
     variance: float
     grad_norm: float
     error: float
+    linear_hat: float = 0.0
+    certified: float = inf
+    certified_linear: float = inf
 
 
 @dataclass(frozen=True)
 class Audit:
     """What was measured, and what theory says with it.
 
-    `kappa_hat` is the largest measured, `kappa` the rule's proved squared coefficient; `pair` (G, B) has the
-    least floor with κ̂, ζ² = κ̂ G² and α = κ̂ B². `known` holds the measured constants with the proved κ.
-    `proved` and `measured` are the promises of methods, with κ and with κ̂ in its place; each takes, of the
-    (G, B) that fit this run, those with which its theorem holds at the lowest floor.
+    `kappa_hat` and `linear_hat` are the largest measured, `kappa` and `linear` the rule's proved coefficients
+    (squared and linear), `worst` and `middle` the largest and the median (squared, linear) that are certified
+    for the rounds' answers; `pair` (G, B) has the least common floor with κ̂, ζ² = κ̂ G² and α = κ̂ B². `known`
+    holds the measured constants with the proved coefficients. `proved` and `measured` are the promises of
+    methods, with the coefficients proved for every input and with those measured in this run; the spec's own
+    method is looked at with its own step and with the (G, B) that fit this run.
     """
 
     rounds: tuple[Round, ...]
     kappa_hat: float
+    linear_hat: float
     kappa: float | None
+    linear: float | None
     pair: Pair
     known: Constants
     proved: Mapping[str, Promise]
     measured: Mapping[str, Promise]
+    method: str = ""
     message: str = ""
+    certified: Promise | None = None
+
+    @property
+    def worst(self) -> tuple[float, float]:
+        """The largest certified coefficients, squared and linear; infinite where a round has none."""
+        return certified(self.rounds)
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """The median ones."""
+        told = [(r.certified, r.certified_linear) for r in self.rounds] or [(inf, inf)]
+        return median(a for a, _ in told), median(b for _, b in told)
 
     @property
     def zeta_squared(self) -> float:
         """ζ² = κ̂ G²."""
-        return self.kappa_hat * self.pair.g**2
+        return times(self.kappa_hat, self.pair.g**2)
 
     @property
     def alpha(self) -> float:
         """α = κ̂ B²."""
-        return self.kappa_hat * self.pair.b**2
+        return times(self.kappa_hat, self.pair.b**2)
+
+
+def times(kappa: float, square: float) -> float:
+    """κ times a square. An infinite κ: rows without any spread, and yet an error, so that no G is enough."""
+    return kappa if kappa == inf else kappa * square
 
 
 @dataclass(frozen=True)
@@ -83,7 +114,13 @@ class Watched(Filter):
 
     def step(self, state: Any, rows: Tensor, at: At) -> tuple[Tensor, Any]:
         g, after = self.inner.step(state, rows, at)
-        self.seen.append(noted(at.t, rows[list(self.honest)].double(), g.double()))
+        seen = noted(at.t, rows[list(self.honest)].double(), g.double())
+        if isinstance(self.inner, Pure):  # a rule that remembers answers to more than these rows
+            rule, liars = self.inner.rule.at(at.t), len(rows) - len(self.honest)
+            told = rule.certify(rows, f=liars).figures() if liars <= rule.tolerance(len(rows)) else {}
+            squared, linear = (told.get(f"certified_{form}", inf) for form in ("squared", "linear"))
+            seen = seen._replace(certified=squared, certified_linear=linear)
+        self.seen.append(seen)
         return g, after
 
     def preview(self, state: Any, rows: Tensor, at: At) -> Tensor:
@@ -102,12 +139,70 @@ class Watched(Filter):
 def noted(t: int, honest: Tensor, g: Tensor) -> Round:
     """The figures of a round from its honest rows `[h, d]` and the aggregate `[d]`."""
     mean = honest.mean(dim=0)
-    variance = float((honest - mean).square().sum(dim=1).mean())
-    error = float(torch.linalg.vector_norm(g - mean))
-    # Rounding of the mean itself is no error of the rule.
-    noise = 1e-12 * float(torch.linalg.vector_norm(mean))
-    kappa = error**2 / variance if variance > noise**2 and error > noise else 0.0
-    return Round(t, kappa, variance, float(torch.linalg.vector_norm(mean)), error)
+    lengths = torch.linalg.vector_norm(honest - mean, dim=1)
+    variance, spread = float(lengths.square().mean()), float(lengths.mean())
+    size, error = float(torch.linalg.vector_norm(mean)), float(torch.linalg.vector_norm(g - mean))
+    # Rounding of the mean itself is neither an error of the rule nor a spread of the rows.
+    noise = 1e-12 * size
+    if error <= noise:
+        return Round(t, 0.0, variance, size, error, 0.0)
+    if spread <= noise or variance == 0:
+        return Round(t, inf, variance, size, error, inf)
+    return Round(t, error**2 / variance, variance, size, error, error / spread)
+
+
+def certified(rounds: Sequence[Round]) -> tuple[float, float]:
+    """The largest certified coefficients of the rounds, squared and linear."""
+    squared = max((r.certified for r in rounds), default=inf)
+    return squared, max((r.certified_linear for r in rounds), default=inf)
+
+
+class Watch(NamedTuple):
+    """A run that was watched: its task and method, its rounds, points where it asked (in twos: one, and the
+    next), what its step reported last, and why it ended early."""
+
+    task: Task
+    method: Method
+    seen: list[Round]
+    asked: list[Tensor]
+    report: Mapping[str, float]
+    message: str
+
+
+def watch(spec: Spec, last: int, tell: Tell = silent) -> Watch:
+    """Play `last` rounds of a spec, and look at each. `tell` hears how far it is."""
+    task = spec.task.build(spec.cohort, spec.seed)
+    method = spec.method.build(spec.rule, spec.lr, spec.rounds)
+    watched = Watched(method.filter, spec.cohort.honest)
+    ready = prepare(
+        task,
+        replace(method, filter=watched),
+        spec.attack,
+        spec.f,
+        spec.seed,
+        Plan(last, last, {}),
+        spec.placement,
+        spec.base,
+    )
+    watched.seen.clear()  # round 1 is played again
+    asked: list[Tensor] = []
+    message = ""
+    report: Mapping[str, float] = {}
+    bound, every = FAR * (1 + float(linalg.norm(task.start()))), max(1, last // POINTS)
+    with threads_for(task):
+        try:
+            for snapshot in rounds(ready.method, ready.engine, ready.start, last):
+                tell("round", snapshot.state.t, last)
+                if not float(linalg.norm(snapshot.x)) <= bound:
+                    watched.seen.pop()
+                    message = f"the iterate left every reasonable range in round {snapshot.state.t}"
+                    break
+                report = snapshot.report()
+                if snapshot.state.t % every == 0 or len(asked) % 2:
+                    asked.append(snapshot.asked)
+        except TooManyFaults as error:
+            message = str(error)
+    return Watch(task, method, watched.seen, asked, report, message)
 
 
 def audit(spec: Spec, last: int | None = None, tell: Tell = silent) -> Audit:
@@ -118,65 +213,68 @@ def audit(spec: Spec, last: int | None = None, tell: Tell = silent) -> Audit:
     Errors: `InvalidInput` as for a run. A run without a majority, or one that diverges, is audited up to
     there, and `message` says so.
     """
-    task = spec.task.build(spec.cohort, spec.seed)
-    method = spec.method.build(spec.rule, spec.lr, spec.rounds)
-    watched = Watched(method.filter, spec.cohort.honest)
     last = last or spec.rounds
-    ready = prepare(
-        task, replace(method, filter=watched), spec.attack, spec.f, spec.seed, Plan(last, last, {})
-    )
-    watched.seen.clear()  # round 1 is played again
-    visited, message = [], ""
-    bound = FAR * (1 + float(linalg.norm(task.start())))
-    with threads_for(task):
-        try:
-            for snapshot in rounds(ready.method, ready.engine, ready.start, last):
-                tell("round", snapshot.state.t, last)
-                if not float(linalg.norm(snapshot.x)) <= bound:
-                    watched.seen.pop()
-                    message = f"the iterate left every reasonable range in round {snapshot.state.t}"
-                    break
-                if snapshot.state.t % max(1, last // POINTS) == 0:
-                    visited.append(snapshot.asked)
-        except TooManyFaults as error:
-            message = str(error)
-        return _audited(spec, task, watched.seen, visited, message, last, tell)
+    run = watch(spec, last, tell)
+    with threads_for(run.task):
+        known = estimate(run.task, spec.rule, spec.f, last, run.asked[::2], spec.seed, tell, run.asked)
+        known = replace(known, lr=spec.lr, horizon=spec.rounds)
+        return _audited(spec, run, looked_at(known, run.report, len(run.seen)))
 
 
-def _audited(
-    spec: Spec,
-    task: Task,
-    seen: Sequence[Round],
-    visited: list[Tensor],
-    message: str,
-    last: int,
-    tell: Tell,
-) -> Audit:
-    known = estimate(task, spec.rule, spec.f, last, visited, spec.seed, tell)
+def looked_at(known: Constants, report: Mapping[str, float], t: int) -> Constants:
+    """The constants with how many inner solves did not meet their stop in the first t rounds, from what a
+    step with inner solves reports."""
+    unmet = report.get("inner_unmet")
+    return known if unmet is None else replace(known, unmet=int(unmet), watched=t)
+
+
+def _audited(spec: Spec, run: Watch, known: Constants) -> Audit:
+    seen, method = run.seen, run.method
     kappa_hat = max((r.kappa_hat for r in seen), default=0.0)
+    linear_hat = max((r.linear_hat for r in seen), default=0.0)
     fits = pairs([r.variance for r in seen], [r.grad_norm**2 for r in seen]) if seen else [Pair(0.0, 0.0)]
-    # The theorems ask for (G, B) at the points where gradients were asked for, and nowhere else.
-    pair = best_pair(fits, kappa_hat)
+    pair = best_pair(fits, kappa_hat if kappa_hat < inf else None)
+    # Rows are the gradients themselves: then (G, B) may be those of the points where this run asked.
+    plain = isinstance(method.worker, Plain) and isinstance(method.wire, Direct) and known.sigma == 0
+    own = replace(known, pairs=tuple(fits), g=pair.g, b=pair.b) if plain and seen else known
+    own = replace(own, exact=own.exact | {"pairs"}) if plain and seen else own
+    other = replace(known, lr=None, horizon=None, unmet=None, watched=None)
     recipes: dict[str, MethodRecipe] = {name: METHODS.build(name) for name in METHODS}
     recipes[spec.method.name] = spec.method
-    attained = replace(known, kappa_squared=kappa_hat)
+
+    def told(here: Constants, there: Constants) -> dict[str, Promise]:
+        return {
+            name: recipe.promise(here if name == spec.method.name else there) or NONE
+            for name, recipe in recipes.items()
+        }
+
+    hat, line = (value if value < inf else None for value in (kappa_hat, linear_hat))
+    seen_own = replace(own, kappa_squared=hat, kappa_linear=line, origin="measured")
+    seen_other = replace(other, kappa_squared=hat, kappa_linear=line, origin="borrowed")
     return Audit(
         tuple(seen),
         kappa_hat,
+        linear_hat,
         known.kappa_squared,
+        known.kappa_linear,
         pair,
-        replace(known, g=pair.g, b=pair.b),
-        {name: _best(recipe, known, fits) for name, recipe in recipes.items()},
-        {name: _best(recipe, attained, fits) for name, recipe in recipes.items()},
-        message,
+        replace(own, g=pair.g, b=pair.b),
+        told(own, other),
+        told(seen_own, seen_other),
+        spec.method.name,
+        run.message,
+        spec.method.promise(attested(own, seen)),
     )
 
 
-def _best(recipe: MethodRecipe, known: Constants, fits: Sequence[Pair]) -> Promise:
-    """The promise with the lowest floor over the pairs; if its theorem never holds, that of B = 0."""
-    found = [recipe.promise(replace(known, g=pair.g, b=pair.b)) for pair in fits]
-    told = [promise for promise in found if promise is not None]
-    if not told:
-        return Promise("none", "", missing=("no theorem is known",))
-    held = [promise for promise in told if promise.floor is not None]
-    return min(held, key=lambda promise: promise.floor or 0.0) if held else told[0]
+def attested(known: Constants, seen: Sequence[Round]) -> Constants:
+    """The constants with the coefficients that all these rounds' answers are certified to have, where these
+    are less than what is proved for every input."""
+    squared, linear = (value if value < inf else None for value in certified(seen))
+    proved = known.kappa_squared, known.kappa_linear
+    if None not in proved and squared is not None and linear is not None and (squared, linear) >= proved:
+        return known
+    return replace(known, kappa_squared=squared, kappa_linear=linear, origin="certified")
+
+
+NONE = Promise("none", "", lacks=("no theorem is known",))

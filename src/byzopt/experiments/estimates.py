@@ -1,12 +1,13 @@
-"""Constants of theorems measured on a task: curvature, noise, heterogeneity, similarity, gap.
+"""Constants of theorems on a task: what it states for certain, and the rest measured at a few points.
 
-Everything is a maximum over a few points and samples, and so a lower estimate of a constant that should hold
-everywhere; for quadratics, whose Hessian does not move, curvatures are exact.
+What is measured is a maximum over a few points and samples, and so a lower estimate of a constant that should
+hold everywhere. Estimates are held against each other and against what gradients do on a run's path
+(`smoothness.reconciled`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import inf, sqrt
 from typing import Any, NamedTuple
@@ -16,20 +17,14 @@ from torch import Tensor
 
 from byzopt.aggregators import Aggregator
 from byzopt.errors import InvalidInput
-from byzopt.experiments.curvature import DENSE, Extremes, extremes, hessian, product
-from byzopt.servers.inner import value_and_grad
+from byzopt.experiments.curvature import DENSE
+from byzopt.experiments.smoothness import Tell, honest, reconciled, silent, slope, smoothness
 from byzopt.tasks import Task
 from byzopt.tasks.optimum import Optimum, optimum
 from byzopt.theory.promise import Constants
 
 DRAWS = 4  # samples a point for σ
 GRID = (0.0, *(10 ** (k / 4) for k in range(-12, 13)))  # of B²
-Tell = Callable[[str, int, int], None]  # what is under way, how much of it is done, of how much
-SMALL = 1 << 16  # numbers in the rows up to which every worker's own curvature is looked for
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Tells nobody."""
 
 
 class Pair(NamedTuple):
@@ -46,11 +41,14 @@ def pairs(variances: Sequence[float], squares: Sequence[float]) -> list[Pair]:
 
 
 def best_pair(found: Sequence[Pair], kappa: float | None) -> Pair:
-    """The pair with the least common floor κG²/(1 - κB²); without κ, B = 0."""
-    if kappa is None:
-        return found[0]
+    """The pair with the least common floor κG²/(1 - κB²) of theorems on inexact gradients; without κ, B = 0.
+
+    Other theorems weigh G and B in other ways: each looks for its own best among all pairs.
+    """
 
     def floor(pair: Pair) -> float:
+        if kappa is None:
+            return pair.g if pair.b == 0 else inf
         free = 1 - kappa * pair.b**2
         return pair.g**2 / free if free > 0 else inf
 
@@ -65,38 +63,57 @@ def estimate(
     visited: Sequence[Tensor] = (),
     seed: int = 0,
     tell: Tell = silent,
+    path: Sequence[Tensor] = (),
 ) -> Constants:
-    """What can be measured of the constants of a task, for `rounds` rounds of a rule that tolerates f.
+    """What is known of the constants of a task, for `rounds` rounds of a rule on a server that tolerates f.
 
-    Points: the start, the optimum of the honest loss where it is found, points between them, and `visited`
-    ones. What a task does not give (no full gradients, no proxy, no optimum) stays None. Cost: some hundred
-    calls of `grads` for up to 64 coordinates, about 50 a point beyond.
+    What the task states holds for certain and is named in `exact`; the rest is measured at the start, the
+    optimum of the honest loss where it is found, points between them, and `visited` ones. Estimates that
+    contradict each other, or what gradients do between successive points of `path`, are raised, and `notes`
+    say so. What a task does not give (no full gradients, no proxy, no optimum) stays None. Cost: some hundred
+    calls of `grads` for up to 64 coordinates, about 70 a point beyond.
     """
-    known = Constants(n=task.n, f=f, d=task.layout.d, rounds=rounds)
-    known = replace(known, kappa_linear=rule.kappa_linear(task.n), kappa_squared=rule.kappa_squared(task.n))
+    liars = len(task.cohort.byzantine)
+    known = Constants(
+        n=task.n,
+        f=f,
+        d=task.layout.d,
+        rounds=rounds,
+        attackers=liars,
+        tolerated=rule.tolerance(task.n),
+        rule=" >> ".join(stage.name for stage in (*rule.stages, rule.last)),
+        kappa_linear=rule.kappa_linear(task.n, liars),
+        kappa_squared=rule.kappa_squared(task.n, liars),
+        unproved=rule.unproved(task.n, liars),
+    )
+    stated = task.stated()
+    least = stated.pop("least", None)
     try:
         task.full()
     except InvalidInput:
-        return known
+        return _filled(known, {}, stated, set(stated))
     lowest = _optimum(task)
     points = [*_between(task, lowest), *visited]
-    found: dict[str, Any] = _heterogeneity(task, points, known.kappa_squared)
-    found |= _curvature(task, points, lowest, seed, tell)
+    found: dict[str, Any] = _heterogeneity(task, points)
+    found |= smoothness(task, points, lowest, seed, tell, stated)
     found |= _noise(task, points, tell) | {"passes": task.passes}
-    if lowest is not None:
-        start = task.start()
-        found["gap"] = max(0.0, task.objective(start)[0] - lowest.value)
-        found["diameter"] = float((start - lowest.x).norm())
-    return replace(known, **{name: value for name, value in found.items() if value is not None})
+    own, certain = _start(task, points, lowest, least)
+    found |= own
+    found, notes = reconciled(task, found, stated, [points, path])
+    return replace(_filled(known, found, stated, certain | set(stated)), notes=tuple(notes))
 
 
-def slope(task: Task, x: Tensor) -> Tensor:
-    """The full gradient of the mean honest loss at x `[d]`."""
-    return _honest(task, x).mean(dim=0)
-
-
-def _honest(task: Task, x: Tensor) -> Tensor:
-    return task.grads(x, task.full())[list(task.cohort.honest)]
+def _filled(known: Constants, found: dict[str, Any], stated: dict[str, Any], exact: set[str]) -> Constants:
+    """The constants that were found, with what is stated in their place."""
+    if {"pairs", "zeta"} & stated.keys():  # an estimated pair says nothing beside exact ones
+        found = {name: value for name, value in found.items() if name not in ("pairs", "zeta")}
+    if "curves" in stated:
+        found = {name: value for name, value in found.items() if name not in ("l0", "l1")}
+        exact = exact | {"l0", "l1"}
+    there = found | stated
+    if told := there.get("pairs"):
+        there["g"], there["b"] = best_pair([Pair(*pair) for pair in told], known.kappa_squared)
+    return replace(known, **{k: v for k, v in there.items() if v is not None}, exact=frozenset(exact))
 
 
 def _optimum(task: Task) -> Optimum | None:
@@ -123,114 +140,44 @@ def _between(task: Task, lowest: Optimum | None) -> list[Tensor]:
     return points[::5]
 
 
-def _heterogeneity(task: Task, points: Sequence[Tensor], kappa: float | None) -> dict[str, float]:
+def _heterogeneity(task: Task, points: Sequence[Tensor]) -> dict[str, Any]:
     variances, squares = [], []
     for x in points:
-        rows = _honest(task, x).double()
+        rows = honest(task, x).double()
         mean = rows.mean(dim=0)
         variances.append(float((rows - mean).square().sum(dim=1).mean()))
         squares.append(float(mean @ mean))
-    g, b = best_pair(pairs(variances, squares), kappa)
-    return {"zeta": sqrt(max(variances)), "g": g, "b": b, "gradient": sqrt(max(squares))}
+    told = tuple((g, b) for g, b in pairs(variances, squares))
+    return {"zeta": sqrt(max(variances)), "pairs": told, "gradient": sqrt(max(squares))}
 
 
-def _curvature(
-    task: Task, points: Sequence[Tensor], lowest: Optimum | None, seed: int, tell: Tell
-) -> dict[str, float | None]:
-    def mean(x: Tensor) -> Tensor:
-        return slope(task, x)
-
-    whole = [extremes(mean, x, seed) for x in _told("curvature, point", points, tell)]
-    lipschitz = max(found.norm for found in whole)
-    stated = task.convexity
-    low = min(found.low for found in whole)
-    measured = low if whole[0].sure and low > 1e-6 * lipschitz else None
-    mu = stated or measured
-    own = _own_curvature(task, points, seed)
-    found: dict[str, float | None] = {"lipschitz": lipschitz, "mu": mu}
-    found |= _similarity(task, points, seed, tell)
-    if own is not None:
-        found["local"] = sqrt(sum(max(at) ** 2 for at in zip(*own, strict=True)) / len(own[0]))
-        lengths = [float(_honest(task, x).double().norm(dim=1).max()) for x in points]
-        found |= _generalised([max(at) for at in own], lengths)
-    if lowest is not None and mu:
-        # f_i(x*) - f_i* <= ‖∇f_i(x*)‖²/(2μ) for μ-strongly convex f_i.
-        floor = min(filter(None, (stated, _least(task, lowest.x))), default=0.0)
-        spread = float(_honest(task, lowest.x).double().square().sum(dim=1).mean())
-        found["star_gap"] = spread / (2 * floor) if floor > 0 else None
-    return found
-
-
-def _similarity(task: Task, points: Sequence[Tensor], seed: int, tell: Tell) -> dict[str, float | None]:
-    proxy = task.proxy()
-    if proxy is None:
-        return {}
-
-    def rest(x: Tensor) -> Tensor:
-        return slope(task, x) - value_and_grad(proxy, x)[1]
-
-    seen = _told("similarity, point", points, tell)
-    return {"delta": max(extremes(rest, x, seed).norm for x in seen)}
-
-
-def _own_curvature(task: Task, points: Sequence[Tensor], seed: int) -> list[list[float]] | None:
-    """Every honest worker's ‖∇²f_i‖ at every point; None where that would take too long."""
-    if task.layout.d <= DENSE:
-        all_workers = [hessian(lambda x: _honest(task, x), x).double() for x in points]
-        return [torch.linalg.matrix_norm(whole, 2).tolist() for whole in all_workers]
-    if task.n * task.layout.d > SMALL:
-        return None
-    return [[_power(task, x, i, seed) for i in range(len(task.cohort.honest))] for x in points]
-
-
-def _power(task: Task, x: Tensor, i: int, seed: int) -> float:
-    """‖∇²f_i(x)‖ by eight steps of the power method."""
-    generator = torch.Generator().manual_seed(seed)
-    way = torch.randn(len(x), dtype=torch.float64, generator=generator).to(x)
-    length = 0.0
-    for _ in range(8):
-        way = product(lambda y: _honest(task, y)[i], x, way / way.norm())
-        length = float(way.norm())
-        if length == 0:
-            break
-    return length
-
-
-def _least(task: Task, x: Tensor) -> float:
-    """The smallest curvature of any honest worker at x; 0 where it is not found."""
-    if task.layout.d > DENSE:
-        return 0.0
-    whole = hessian(lambda y: _honest(task, y), x).double()
-    return float(torch.linalg.eigvalsh(whole)[:, 0].min())
-
-
-def _generalised(norms: Sequence[float], lengths: Sequence[float]) -> dict[str, float | None]:
-    """(L0, L1) with ‖∇²f_i‖ <= L0 + L1 ‖∇f_i‖ at all points: the pair that is least at the middle one."""
-    middle = sorted(lengths)[len(lengths) // 2]
-    seen = list(zip(norms, lengths, strict=True))
-    slopes = [0.0] + [(a - c) / (b - d) for a, b in seen for c, d in seen if b > d and a > c]
-    best = min(slopes, key=lambda l1: (max(a - l1 * b for a, b in seen) + l1 * middle, l1))
-    return {"l0": max(0.0, *(a - best * b for a, b in seen)), "l1": best}
-
-
-def _told(what: str, points: Sequence[Tensor], tell: Tell) -> Iterator[Tensor]:
-    """The points, each told when it is done with."""
-    tell(what, 0, len(points))
-    for k, x in enumerate(points, 1):
-        yield x
-        tell(what, k, len(points))
+def _start(
+    task: Task, points: Sequence[Tensor], lowest: Optimum | None, least: float | None
+) -> tuple[dict[str, float], set[str]]:
+    """Figures of the start, and which are certain. Without the optimum: no loss lies below `least`."""
+    start = task.start()
+    rows = honest(task, start).double()
+    found = {"start_gradient": float(rows.mean(dim=0).norm()), "start_rows": float(rows.norm(dim=1).mean())}
+    if lowest is not None:
+        found["gap"] = max(0.0, task.objective(start)[0] - lowest.value)
+        found["diameter"] = float((start - lowest.x).norm())
+        return found, {*found} if task.convexity else {"start_gradient", "start_rows"}
+    if least is not None:
+        values = [task.objective(x)[0] for x in points]
+        found |= {"gap": values[0] - least, "star_gap": min(values) - least}
+    return found, {*found}
 
 
 def _noise(task: Task, points: Sequence[Tensor], tell: Tell) -> dict[str, float]:
     """σ, V and the mean-squared smoothness of minibatch gradients, over a few draws."""
-    honest = list(task.cohort.honest)
+    who = list(task.cohort.honest)
     squares, longest, smooth = [0.0], 0.0, 0.0
     for t in range(1, DRAWS + 1):
         tell("noise, draw", t, DRAWS)
         batch = task.draw(t)
-        rows = [task.grads(x, batch)[honest].double() for x in points]
+        rows = [task.grads(x, batch)[who].double() for x in points]
         for x, seen in zip(points, rows, strict=True):
-            noise = (seen - _honest(task, x).double()).square().sum(dim=1)
+            noise = (seen - honest(task, x).double()).square().sum(dim=1)
             squares.append(float(noise.mean()))
             longest = max(longest, float(noise.max().sqrt()))
         for k in range(len(points) - 1):
@@ -240,4 +187,4 @@ def _noise(task: Task, points: Sequence[Tensor], tell: Tell) -> dict[str, float]
     return {"sigma": sqrt(max(squares)), "bound": longest, "sample": smooth}
 
 
-__all__ = ["Extremes", "Pair", "Tell", "best_pair", "estimate", "pairs", "silent", "slope"]
+__all__ = ["Pair", "Tell", "best_pair", "estimate", "pairs", "silent", "slope"]

@@ -1,35 +1,110 @@
-"""What theory promises of a spec: constants estimated on its task, and the method's theorem with them."""
+"""What theory promises of a spec: its method's theorem with its task's constants and its own step."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from math import sqrt
 
+from byzopt.engines import rounds
+from byzopt.errors import TooManyFaults
+from byzopt.experiments.audit import NONE, attested, looked_at, watch
 from byzopt.experiments.estimates import Tell, estimate, silent
+from byzopt.experiments.running import prepared
+from byzopt.experiments.smoothness import fitted
 from byzopt.experiments.spec import Spec
-from byzopt.theory.promise import Constants, Promise
+from byzopt.theory.promise import Constants, Promise, Verdict
 
-KEYS = {"gap": "gap", "min ‖grad f‖": "grad_norm"}  # what a promise measures to what records call it
+FIRST = 5  # rounds in which inner solves are looked at
+
+Change = Callable[[float], float]
+# What a promise measures: the records' figure that it bounds, how, and whether only its least value so far.
+KEYS: dict[str, tuple[str, Change, bool]] = {
+    "gap": ("gap", float, False),
+    "min ‖grad f‖": ("grad_norm", float, True),
+    "min ‖grad f‖²": ("grad_norm", sqrt, True),
+    "mean ‖∇f‖²": ("grad_norm", sqrt, True),  # the least square is at most the mean
+}
 
 
-def promised(spec: Spec, tell: Tell = silent) -> tuple[Constants, Promise | None]:
-    """The constants of the spec's task, and what its method's theorem says with them."""
+@dataclass(frozen=True)
+class Curve:
+    """A bound round by round: the records' figure `key` that it bounds (`least`: only its least value so
+    far), `values` by round, and the promise for the whole run. Empty where the promise gives no bound, or one
+    that is vacuous."""
+
+    promise: Promise
+    key: str = ""
+    least: bool = False
+    values: Mapping[float, float] = field(default_factory=dict)
+
+
+def constants(spec: Spec, tell: Tell = silent) -> Constants:
+    """The constants of the spec's task for its rule and rounds, whatever its attack, method and step."""
     task = spec.task.build(spec.cohort, spec.seed)
-    known = estimate(task, spec.rule, spec.f, spec.rounds, seed=spec.seed, tell=tell)
-    return known, spec.method.promise(known)
+    return estimate(task, spec.rule, spec.f, spec.rounds, seed=spec.seed, tell=tell)
 
 
-def curve(spec: Spec, tell: Tell = silent) -> tuple[str, dict[float, float], Promise | None]:
-    """The bound after each round at which the spec is measured: the records' key that it bounds, the bound by
-    round (empty where theory gives none), and the promise for the whole run.
+def promised(spec: Spec, tell: Tell = silent) -> tuple[Constants, Promise]:
+    """The constants of the spec's task, and what its method's theorem says with them and the spec's step."""
+    known = filled(spec, constants(spec, tell), tell)
+    return known, spec.method.promise(known) or NONE
 
-    The step sizes are the theorem's, which need not be the spec's.
+
+def filled(spec: Spec, known: Constants, tell: Tell = silent) -> Constants:
+    """The constants with what the spec's own method, step and run add to them.
+
+    Where nothing but the rule's coefficient is missing, and its single answers may be certified, the run is
+    played for the coefficients that all of them have; estimates then have to fit its path.
     """
-    known, promise = promised(spec, tell)
-    if promise is None:
-        return "gap", {}, None
+    known = _solved(spec, replace(known, lr=spec.lr, horizon=spec.rounds))
+    if not wants_certificates(spec, known):
+        return known
+    run = watch(spec, spec.rounds, tell)
+    if run.message:
+        return replace(known, unproved=f"{known.unproved}, and the run ended early: {run.message}")
+    return fitted(run.task, attested(known, run.seen), run.asked)
+
+
+def wants_certificates(spec: Spec, known: Constants) -> bool:
+    """Whether the rule's coefficient is all that a theorem lacks, and answers may be certified."""
+    promise = spec.method.promise(known)
+    if promise is None or not promise.broken or known.attackers is None:
+        return False
+    others = [premise for premise in promise.broken if premise.verdict is not Verdict.UNKNOWN]
+    certifiable = spec.rule.certifiable(spec.n, known.attackers)
+    if others or not certifiable or None not in (known.kappa_linear, known.kappa_squared):
+        return False
+    given = replace(known, kappa_linear=0.0, kappa_squared=0.0)  # any number: would it stand then?
+    asked = spec.method.promise(given)
+    return asked is not None and not asked.broken
+
+
+def curve(spec: Spec, known: Constants, tell: Tell = silent) -> Curve:
+    """The bound after each round at which the spec is measured, where every premise stands. `known`: see
+    `constants`."""
+    known = filled(spec, known, tell)
+    promise = spec.method.promise(known) or NONE
+    if promise.measures not in KEYS or promise.bound is None or promise.vacuous:
+        return Curve(promise)
+    key, change, least = KEYS[promise.measures]
     values: dict[float, float] = {}
     for t in [*range(spec.interval, spec.rounds, spec.interval), spec.rounds]:
         here = spec.method.promise(replace(known, rounds=t))
-        if here is not None and here.bound is not None:
-            values[float(t)] = here.bound
-    return KEYS.get(promise.measures, promise.measures), values, promise
+        if here is not None and here.bound is not None and not here.vacuous:
+            values[float(t)] = change(here.bound)
+    return Curve(promise, key, least, values)
+
+
+def _solved(spec: Spec, known: Constants) -> Constants:
+    """Whether the inner solves of a method that has some meet their stop in the first rounds."""
+    method = spec.method.build(spec.rule, spec.lr, spec.rounds)
+    if not hasattr(method.step, "inner"):
+        return known
+    ready = prepared(spec, {})
+    try:
+        for snapshot in rounds(ready.method, ready.engine, ready.start, min(FIRST, spec.rounds)):
+            known = looked_at(known, snapshot.report(), snapshot.state.t)
+    except TooManyFaults:
+        return replace(known, unmet=None)
+    return known

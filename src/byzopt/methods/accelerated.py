@@ -19,11 +19,13 @@ from math import sqrt
 from byzopt.aggregators import Aggregator
 from byzopt.errors import require
 from byzopt.methods.base import METHODS, Method, MethodRecipe
-from byzopt.methods.promised import oracle_of, promise_of, unknown
+from byzopt.methods.promised import guaranteed, over_pairs
 from byzopt.servers import Extragradient, NesterovMomentum, ThreeSequences
 from byzopt.servers.nesterov import check_convexity
 from byzopt.theory import inexact
-from byzopt.theory.promise import Constants, Promise
+from byzopt.theory.inexact import InexactOracle
+from byzopt.theory.premises import at_most, constant, convexity, setting
+from byzopt.theory.promise import Constants, Premise, Promise, Verdict
 from byzopt.wire import Direct
 from byzopt.workers import Plain
 
@@ -57,15 +59,18 @@ class Nesterov(MethodRecipe):
         return (1 - root) / (1 + root)
 
     def promise(self, known: Constants) -> Promise:
-        """No rate; the floor of wherever it settles."""
-        oracle, missing = oracle_of(known), unknown(known, "mu")
-        floor = inexact.common_floor(oracle, known.mu) if oracle and known.mu else None
-        no_rate = "no theorem covers free (lr, β)"
-        told = ("the floor holds where the iterates settle, at a zero of g",)
-        floor = floor if floor is not None and floor < float("inf") else None
-        return Promise(
-            "common floor of the zeros of g", "gap", floor=floor, missing=(no_rate, *missing), remarks=told
-        )
+        """No rate; the floor of wherever it settles, which nobody knows beforehand."""
+        what = "the iterates settle at a zero of g"
+        settles = Premise(what, Verdict.UNKNOWN, "no theorem says so for free (lr, β)")
+
+        def made(oracle: InexactOracle) -> Promise:
+            floor = inexact.common_floor(oracle, known.mu or 0.0)
+            told = f"if the iterates settle, the gap there is at most {floor:.4g}"
+            # The floor is compared between pairs, and then dropped: its premise does not stand.
+            return Promise("", "", (settles,), remarks=(told,), lacks=("no theorem covers free (lr, β)",))
+
+        name = "common floor of the zeros of g"
+        return over_pairs(known, name, "gap", [convexity(known)], made)
 
 
 @METHODS.register("nag")
@@ -92,14 +97,22 @@ class NAG(MethodRecipe):
         return Method(Plain(), Direct(), rule.as_filter(), ThreeSequences(lr, self.mu, self.alpha, self.tau))
 
     def promise(self, known: Constants) -> Promise:
-        """Theorem B, or its small-τ form where `alpha` is set."""
-        mu, lipschitz = known.mu or 0.0, known.lipschitz or 0.0
-        return promise_of(
-            known,
-            "Theorem B",
-            ("lipschitz", "mu"),
-            lambda oracle: inexact.nag(oracle, max(lipschitz, mu), mu, small_tau=self.alpha > 0),
-        )
+        """Theorem B, or its small-τ form where `alpha` is set, with 1/lr >= L for L and `mu` <= μ for μ."""
+        small, lipschitz = self.alpha > 0, max(known.lipschitz or 0.0, self.mu)
+
+        def made(oracle: InexactOracle) -> Promise:
+            step = at_most("the step is at most 1/L", known.lr, 1 / lipschitz)
+            L = 1 / known.lr if known.lr and step.stands else lipschitz
+            asked = InexactOracle(oracle.zeta_squared, max(oracle.alpha, self.alpha))
+            found = inexact.nag(asked, max(L, self.mu), self.mu, small_tau=small)
+            own = [step]
+            if small:
+                own.append(at_most("`alpha` is at least κ₂ B²", oracle.alpha, self.alpha))
+            return guaranteed(known, asked, found, own)
+
+        free = setting("τ is that of the theorem", self.tau is None, f"tau = {self.tau}")
+        asked = [constant(known, "lipschitz"), *declared(known, self.mu), free]
+        return over_pairs(known, "Theorem B", "gap", asked, made)
 
 
 @METHODS.register("accelerated_extragradient")
@@ -124,9 +137,21 @@ class AcceleratedExtragradient(MethodRecipe):
         return Method(Plain(), Direct(), rule.as_filter(), step)
 
     def promise(self, known: Constants) -> Promise:
-        """Theorem B2."""
-        mu, lipschitz = known.mu or 0.0, known.lipschitz or 0.0
-        needs = ("lipschitz", "mu")
-        return promise_of(
-            known, "Theorem B2", needs, lambda oracle: inexact.aeg(oracle, max(lipschitz, mu), mu)
-        )
+        """Theorem B2, with 1/(2 lr) >= L for L and `mu` <= μ for μ."""
+        lipschitz = max(known.lipschitz or 0.0, self.mu)
+
+        def made(oracle: InexactOracle) -> Promise:
+            step = at_most("the step is at most 1/(2L)", known.lr, 1 / (2 * lipschitz))
+            L = 1 / (2 * known.lr) if known.lr and step.stands else lipschitz
+            return guaranteed(known, oracle, inexact.aeg(oracle, max(L, self.mu), self.mu), [step])
+
+        factors = (self.tau_factor, self.fast_factor)
+        own = setting("the factors are (0.4, 0.32)", factors == (0.4, 0.32), factors)
+        asked = [constant(known, "lipschitz"), *declared(known, self.mu), own]
+        return over_pairs(known, "Theorem B2", "gap", asked, made)
+
+
+def declared(known: Constants, mu: float) -> list[Premise]:
+    """μ, and that the recipe's `mu` is no larger: f is then mu-strongly convex too."""
+    what = "the method's `mu` is at most μ"
+    return [convexity(known), at_most(what, mu, known.mu or 0.0)]

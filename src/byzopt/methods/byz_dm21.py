@@ -27,9 +27,10 @@ from typing import Literal, TypeAlias
 from byzopt.aggregators import Aggregator
 from byzopt.errors import require
 from byzopt.methods.base import METHODS, Method, MethodRecipe
-from byzopt.methods.promises import double_promise, reduced_promise
+from byzopt.methods.promises import double_promise, reduced_promise, steady
 from byzopt.schedules import Constant, Schedule
 from byzopt.servers import Descent
+from byzopt.theory.premises import setting
 from byzopt.theory.promise import Constants, Promise
 from byzopt.wire import EF21, Compressor, Opening, TopK
 from byzopt.workers import DoubleMomentum, Start, Storm
@@ -98,7 +99,8 @@ class ByzDM21(MethodRecipe):
 
     def promise(self, known: Constants) -> Promise | None:
         """Our own derivation: step, bound and floor of mean ‖∇f‖²."""
-        return double_promise(self.both, self.compressor, known)
+        begun = setting("the start is v = u = s, g = C(u)", self.init == "first", f"init = {self.init}")
+        return double_promise(self.both, self.compressor, known, [begun, steady(self.schedule)])
 
 
 @METHODS.register("byz_vr_dm21")

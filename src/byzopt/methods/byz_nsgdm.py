@@ -11,18 +11,30 @@ normalises first and keeps a heavy ball at the server (`order="normalise_then_mo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import inf
+from dataclasses import dataclass, replace
+from math import inf, sqrt
 from typing import Literal
 
 from byzopt.aggregators import Aggregator
 from byzopt.errors import require
 from byzopt.methods.base import METHODS, Method, MethodRecipe
-from byzopt.methods.promised import oracle_of, promise_of, unknown
+from byzopt.methods.promised import guaranteed, over_pairs
+from byzopt.methods.promises import steady
 from byzopt.schedules import Constant, FixedHorizon, InverseSqrt, Schedule
 from byzopt.servers import Descent, Euclidean, LMOStep, Norm
 from byzopt.theory import inexact, nsgdm
-from byzopt.theory.promise import Constants, Promise
+from byzopt.theory.inexact import InexactOracle
+from byzopt.theory.premises import (
+    at_most,
+    bounded_heterogeneity,
+    constant,
+    convexity,
+    covers,
+    noise,
+    robust,
+    setting,
+)
+from byzopt.theory.promise import Constants, Premise, Promise, Verdict, least, promise
 from byzopt.wire import Direct
 from byzopt.workers import Form, Plain, Start, WorkerMomentum
 
@@ -64,46 +76,133 @@ class ByzNSGDM(MethodRecipe):
         return Method(worker, Direct(), rule.as_filter(), LMOStep(lr, schedule, self.norm, self.cutoff))
 
     def promise(self, known: Constants) -> Promise:
-        """Theorem 1, which covers `fixed_horizon` with the Euclidean norm and averaged momentum.
+        """Theorem 1 where γ and η are those of `fixed_horizon`; its proof (derived) for other steps that do
+        not grow, with constant η: the `inverse_sqrt` of the paper's experiments, a constant step, and a fixed
+        horizon looked at before its end.
 
-        V0 <= M + ζ for a zero start, <= σ for `first_gradient`. The step is the best admissible γ0.
+        V0 is mean‖∇f_i(x^0)‖ for a zero start and at most σ for `first_gradient`. Of all admissible (L0, L1)
+        those count with which the theorem says most.
         """
-        missing = [f"{name} is not known" for name in self._needs(known) if getattr(known, name) is None]
-        missing += [f"Theorem 1 covers {case} only" for case, other in self._outside().items() if other]
-        theorem, measures = "Theorem 1 of arXiv:2603.12512", "min ‖grad f‖"
-        if missing:
-            return Promise(theorem, measures, missing=tuple(missing))
-        kappa, zeta, sigma = known.kappa_linear or 0.0, known.zeta or 0.0, known.sigma or 0.0
-        problem = nsgdm.Problem(
-            l0=known.l0 or 0.0,
-            l1=known.l1 or 0.0,
-            start_gap=known.gap or 0.0,
-            honest=known.n - known.f,
-            zeta=zeta,
-            sigma=sigma,
-            star_gap=known.star_gap or 0.0,
-            momentum_gap=(known.gradient or 0.0) + zeta if self.start == "zero" else sigma,
+        measures, fixed = "min ‖grad f‖", isinstance(self.schedule, FixedHorizon)
+        horizon = self._horizon(known)
+        whole = fixed and known.rounds == horizon
+        theorem = "Theorem 1 of arXiv:2603.12512" + ("" if whole else ", its proof for other steps (derived)")
+        asked = [*self._covered(), *robust(known, "linear"), self._smooth(known)]
+        asked += [bounded_heterogeneity(known), *noise(known), constant(known, "gap")]
+        asked += [constant(known, "start_rows")] if self.start == "zero" else []
+        make = self._theorem if whole else self._along
+        return promise(
+            theorem, measures, asked, lambda: least([make(known, l0, l1) for l0, l1 in known.smoothness])
         )
-        p = self.schedule.p if isinstance(self.schedule, FixedHorizon) else 2.0
-        best = nsgdm.best_gamma0(problem, kappa)
-        steps = {"lr": best} if 0 < best < inf else {}
-        bound = nsgdm.bound(problem, kappa, known.rounds, best, p=p).total if steps else None
-        return Promise(theorem, measures, steps, bound, 4 * kappa * zeta)
 
-    def _needs(self, known: Constants) -> list[str]:
-        needs = ["l0", "l1", "gap", "zeta", "sigma", "kappa_linear"]
-        needs += ["star_gap"] if known.l1 else []
-        return needs + (["gradient"] if self.start == "zero" else [])
+    def _horizon(self, known: Constants) -> int:
+        own = self.schedule.rounds if isinstance(self.schedule, FixedHorizon) else None
+        return own or known.horizon or known.rounds
 
-    def _outside(self) -> dict[str, bool]:
-        """What the theorem covers, and whether this recipe is something else."""
-        return {
-            "schedule fixed_horizon": not isinstance(self.schedule, FixedHorizon),
-            "norm euclidean": not isinstance(self.norm, Euclidean),
-            "averaged momentum": self.momentum != "average",
-            "order momentum_then_normalise": self.order != "momentum_then_normalise",
-            "cutoff 0": self.cutoff > 0,
-        }
+    def _covered(self) -> list[Premise]:
+        kinds = (FixedHorizon, InverseSqrt, Constant)
+        return covers(
+            {
+                "steps fixed for the horizon, falling as 1/√k, or constant": (
+                    isinstance(self.schedule, kinds),
+                    f"schedule {self.schedule.name}",
+                ),
+                "the norm is Euclidean": (isinstance(self.norm, Euclidean), self.norm.name),
+                "the momentum is an average": (self.momentum == "average", self.momentum),
+                "momentum comes before normalisation": (
+                    self.order == "momentum_then_normalise",
+                    self.order,
+                ),
+                "every aggregate but 0 makes a step": (self.cutoff == 0, f"cutoff = {self.cutoff:g}"),
+            }
+        )
+
+    def _smooth(self, known: Constants) -> Premise:
+        what = "the honest f_i are (L0, L1)-smooth"
+        if not known.smoothness:
+            return Premise(what, Verdict.UNKNOWN, "l0 and l1 are not known")
+        if {"l0", "l1"} <= known.exact:
+            return Premise(what, Verdict.HOLDS, "certain on this task")
+        raised = any(note.startswith("l0") for note in known.notes)
+        l0, l1 = known.smoothness[0]
+        told = f"L0 = {l0:.4g}, L1 = {l1:.4g}, seen at a few points"
+        return Premise(what, Verdict.ESTIMATED, told + (" and raised to fit the path" if raised else ""))
+
+    def _problem(
+        self, known: Constants, l0: float, l1: float, start: float
+    ) -> tuple[nsgdm.Problem, list[Premise]]:
+        """The problem of the theorem with one (L0, L1), and the premise that Δ* is known where L1 > 0."""
+        zero = self.start == "zero"
+        problem = nsgdm.Problem(
+            l0=l0,
+            l1=l1,
+            start_gap=known.gap or 0.0,
+            honest=known.honest,
+            zeta=known.zeta or 0.0,
+            sigma=known.sigma or 0.0,
+            star_gap=known.star_gap or 0.0,
+            momentum_gap=(known.start_rows or 0.0) if zero else start,
+        )
+        return problem, [constant(known, "star_gap")] if l1 else []
+
+    def _theorem(self, known: Constants, l0: float, l1: float) -> Promise:
+        """Theorem 1 itself: γ = γ0 T^(-3/4), η = T^(-1/2)."""
+        kappa, p = known.kappa_linear or 0.0, getattr(self.schedule, "p", 2.0)
+        problem, own = self._problem(known, l0, l1, known.sigma or 0.0)
+        cap, best = nsgdm.max_gamma0(l1, kappa, known.rounds), nsgdm.best_gamma0(problem, kappa)
+        step = at_most("γ0 is at most 1/(8 √(2 (1 + 2κ)) L1)", known.lr, cap, "the best admissible one")
+        gamma0 = known.lr or best
+        steps = {"lr": best} | ({"lr_most": cap} if cap < inf else {}) if 0 < best < inf else {}
+        there = step.stands and 0 < gamma0 < inf
+        bound = nsgdm.bound(problem, kappa, known.rounds, gamma0, p=p).total if there else None
+        return self._told(known, l0, l1, (*own, step), steps, bound)
+
+    def _along(self, known: Constants, l0: float, l1: float) -> Promise:
+        """The same proof for the run's own steps, up to the round that is asked for."""
+        kappa, filled = known.kappa_linear or 0.0, self.schedule.over(self._horizon(known))
+        eta = filled.eta(1, self.eta)
+        # v^1 = g_1 is an error σ that the proof counts from the round before.
+        start = (known.sigma or 0.0) / (1 - eta) if eta < 1 else 0.0
+        problem, own = self._problem(known, l0, l1, start)
+        most = nsgdm.longest_step(l1) / filled.gamma(1)
+        plain = setting("noise has a variance (p = 2)", getattr(filled, "p", 2.0) == 2.0, "p < 2")
+        step = at_most("the first step is at most ln 2 / L1", known.lr, most)
+        steps = {"lr_most": most} if most < inf else {}
+        bound = None
+        if known.lr is not None and step.stands and plain.stands:
+            gammas = [known.lr * filled.gamma(k) for k in range(1, known.rounds + 1)]
+            bound = nsgdm.bound_along(problem, kappa, gammas, eta).total
+        lacks = ("no step is given",) if known.lr is None else ()
+        found = self._told(known, l0, l1, (*own, plain, step), steps, bound)
+        return replace(found, lacks=(*found.lacks, *lacks))
+
+    def _told(
+        self,
+        known: Constants,
+        l0: float,
+        l1: float,
+        own: tuple[Premise, ...],
+        steps: dict[str, float],
+        bound: float | None,
+    ) -> Promise:
+        told = (f"with L0 = {l0:.4g}, L1 = {l1:.4g}",)
+        floor = self._floor(known, l1)
+        return Promise("", "", own, steps, bound, floor, known.start_gradient, (), told)
+
+    def _floor(self, known: Constants, l1: float) -> float | None:
+        """What remains as rounds grow: 4κζ, and with a constant weight η its noise.
+
+        None for a constant step, whose floor hangs on lr, and for steps that fall as 1/√k where the proof's
+        weights fall as fast: Σ w_k γ_k has to grow without end, (8 + 32 q/η) (L1 γ0)² < 1/2.
+        """
+        kappa, sigma = known.kappa_linear or 0.0, known.sigma or 0.0
+        floor = 4 * kappa * (known.zeta or 0.0)
+        if isinstance(self.schedule, FixedHorizon):
+            return floor
+        growth = (8 + 32 * (1 + 2 * kappa) / self.eta) * (l1 * (known.lr or inf)) ** 2 if l1 else 0.0
+        if not isinstance(self.schedule, InverseSqrt) or growth >= 0.5:
+            return None
+        return floor + sqrt(self.eta) * sigma * (2 / sqrt(known.honest) + 4 * kappa)
 
 
 @METHODS.register("robust_sgdm")
@@ -129,8 +228,8 @@ class RobustSGDM(MethodRecipe):
         """Theorem A where `eta` = 1 makes it descent; else no theorem is known."""
         if self.eta == 1:
             return RobustGD(self.schedule).promise(known)
-        reason = "no theorem covers momentum SGD with a robust rule under these assumptions"
-        return Promise("none", "gap", missing=(reason,))
+        what = "there is no momentum (eta = 1)"
+        return Promise("Theorem A", "gap", (setting(what, False, f"eta = {self.eta:g}"),))
 
 
 @METHODS.register("robust_gd")
@@ -144,19 +243,34 @@ class RobustGD(MethodRecipe):
         return Method(Plain(), Direct(), rule.as_filter(), Descent(lr, self.schedule.over(rounds)))
 
     def promise(self, known: Constants) -> Promise:
-        """Theorem A for a constant step; where μ is unknown, its form without convexity."""
-        if not isinstance(self.schedule, Constant):
-            return Promise("Theorem A", "gap", missing=("Theorem A covers schedule constant only",))
-        if known.mu or known.lipschitz is None or known.gap is None:
-            mu, lipschitz = known.mu or 0.0, known.lipschitz or 0.0
-            needs = ("lipschitz", "mu")
-            return promise_of(
-                known, "Theorem A", needs, lambda oracle: inexact.gd(oracle, max(lipschitz, mu), mu)
-            )
-        oracle, missing = oracle_of(known), unknown(known)
-        theorem, measures = "Theorem A without convexity", "min ‖grad f‖²"
-        if oracle is None or oracle.alpha >= 1:
-            return Promise(theorem, measures, missing=missing or ("α = κ B² is not below 1",))
-        bound = inexact.gd_nonconvex(oracle, known.lipschitz, known.gap, known.rounds)
-        floor = oracle.zeta_squared / (1 - oracle.alpha)
-        return Promise(theorem, measures, {"lr": 1 / known.lipschitz}, bound, floor)
+        """Theorem A for a constant step; where μ is unknown, its form without convexity. Each with 1/lr >= L
+        for L."""
+        asked = [steady(self.schedule), constant(known, "lipschitz")]
+        lipschitz = known.lipschitz or 0.0
+
+        def edged(mu: float) -> tuple[Premise, float]:
+            L = max(lipschitz, mu)
+            step = at_most("the step is at most 1/L", known.lr, 1 / L if L else inf)
+            return step, 1 / known.lr if known.lr and step.stands else L
+
+        def strongly(oracle: InexactOracle) -> Promise:
+            mu = known.mu or 0.0
+            step, L = edged(mu)
+            found = inexact.gd(oracle, max(L, mu), mu)
+            return guaranteed(known, oracle, replace(found, steps={"lr": 1 / max(lipschitz, mu)}), [step])
+
+        def plainly(oracle: InexactOracle) -> Promise:
+            step, L = edged(0.0)
+            below = setting("α = κ₂ B² is below 1", oracle.alpha < 1, f"{oracle.alpha:.6g}")
+            steps = {"lr": 1 / lipschitz} if lipschitz else {}
+            if not below.stands:
+                return Promise("", "", (step, below), steps)
+            bound = inexact.gd_nonconvex(oracle, L, known.gap or 0.0, known.rounds)
+            floor = oracle.zeta_squared / (1 - oracle.alpha)
+            trivial = None if known.start_gradient is None else known.start_gradient**2
+            return Promise("", "", (step, below), steps, bound, floor, trivial)
+
+        if known.mu:
+            return over_pairs(known, "Theorem A", "gap", [*asked, convexity(known)], strongly)
+        theorem = "Theorem A without convexity"
+        return over_pairs(known, theorem, "min ‖grad f‖²", [*asked, constant(known, "gap")], plainly)

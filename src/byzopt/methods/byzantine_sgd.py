@@ -12,7 +12,7 @@ Theory: `byzopt.theory.byzantine_sgd`, `byzantine_epochs`, `byzantine_limits`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Literal
 
@@ -21,14 +21,11 @@ from byzopt.aggregators.guard import Finder, Guard
 from byzopt.errors import InvalidInput, require
 from byzopt.methods.base import METHODS, Method, MethodRecipe
 from byzopt.servers import ProjectedStep
-from byzopt.theory import byzantine_sgd as theory
 from byzopt.theory.byzantine_epochs import Curved, Epoch, Lengths, doubling, within
-from byzopt.theory.byzantine_sgd import Error2, Rule, Setting
+from byzopt.theory.byzantine_sgd import Error2, Rule
 from byzopt.theory.promise import Constants, Promise
 from byzopt.wire import Direct
 from byzopt.workers import Plain
-
-ROUNDING = 1 + 1e-9
 
 
 @METHODS.register("byzantine_sgd")
@@ -156,78 +153,7 @@ class ByzantineSGD(MethodRecipe):
         )
 
     def promise(self, known: Constants) -> Promise | None:
-        """Theorem 3.2 (smooth) or 3.3 with the step that minimises its bound; the floor is 0 in T. With
-        `epochs` the same of the last epoch, which holds for lengths of theory.
+        """Theorems 3.2 and 3.3, or for epochs 3.4 and 3.5: see `byzopt.methods.guarded`."""
+        from byzopt.methods.guarded import promised  # which takes recipes apart
 
-        `bound` needs V, D and L (or M), the method's own where it has them; it lies on f(x̄) - f*, with
-        probability 1 - p_fail.
-        """
-        smooth = self.average == "smooth"
-        theorem = f"arXiv:1803.08917, Theorem {'3.2' if smooth else '3.3'}"
-        if self._shrinks:
-            theorem = f"arXiv:1803.08917, Theorem {'3.4' if smooth else '3.5'}, schedule derived"
-        own = replace(self, n=known.n, f=known.f, noise=_first(self.noise, known.bound))
-        own = replace(own, diameter=_first(self.diameter, known.diameter or None))
-        steep = known.lipschitz if smooth else known.gradient
-        missing = own._missing(known, steep)
-        if missing or own.noise is None or own.diameter is None or steep is None:
-            return Promise(theorem, "gap", missing=missing)
-        remarks = (f"with probability {1 - self.p_fail:g}", f"f(x̄) - f* of the mean iterate; {self.error2}")
-        if self._shrinks:
-            return own._last(known, Promise(theorem, "gap", remarks=remarks))
-        at = Setting(known.n, known.f, known.rounds, own.noise, own.diameter, self.p_fail)
-        step = own._best(at, steep)
-        limits = theory.thresholds(at, self.thresholds)
-        steps = {"lr": step, "tau_A": limits.a, "tau_B": limits.b, "r_B": limits.select}
-        return Promise(theorem, "gap", steps, own._bound(at, steep, step), 0.0, remarks=remarks)
-
-    def _missing(self, known: Constants, steep: float | None) -> tuple[str, ...]:
-        """What the theorems need and do not find, for a recipe that was given all that is known."""
-        smooth = self.average == "smooth"
-        needed = {"bound (V)": self.noise, "diameter (D)": self.diameter}
-        needed |= {"lipschitz (L)" if smooth else "gradient (M)": steep}
-        lacks = [name for name, value in needed.items() if value is None]
-        if self.epochs == "doubling":
-            lacks.append("a fixed T: no theorem covers restarts of doubling length")
-        lacks += ["mu"] if self._shrinks and not _first(self.mu, known.mu) else []
-        lacks += ["a linear objective without noise: no step is too long"] if steep == self.noise == 0 else []
-        lacks += ["2 f < n"] if 2 * known.f >= known.n else []
-        if (known.bound or 0) > (self.noise or 0) * ROUNDING and self.noise is not None:
-            lacks.append(f"V = {self.noise:.4g} >= the noise: {known.bound:.4g} was seen")
-        if (known.diameter or 0) > (self.diameter or 0) * ROUNDING and self.diameter is not None:
-            lacks.append(f"D = {self.diameter:.4g} >= ‖x^0 - x*‖ = {known.diameter:.4g}")
-        if (known.zeta or 0) > (ROUNDING - 1) * (known.gradient or 1):
-            lacks.append("zeta = 0: all honest workers sample one distribution")
-        return tuple(lacks)
-
-    @property
-    def _shrinks(self) -> bool:
-        return self.epochs in ("theory", "practical")
-
-    def _best(self, at: Setting, steep: float) -> float:
-        if self.average == "smooth":
-            return theory.smooth_step(at, steep, self.error2)
-        return theory.nonsmooth_step(at, steep, self.error2)
-
-    def _bound(self, at: Setting, steep: float, step: float) -> float:
-        made = theory.smooth_bound if self.average == "smooth" else theory.nonsmooth_bound
-        return made(at, steep, step, self.error2).total
-
-    def _last(self, known: Constants, promise: Promise) -> Promise:
-        """The promise for the last epoch of the run, whose start lies within its D_s of x*."""
-        smooth = self.average == "smooth"
-        L, M = _first(self.L, known.lipschitz), _first(self.M, known.gradient)
-        filled = replace(self, mu=_first(self.mu, known.mu), L=L, M=M)
-        plan = filled.plan(1.0, known.rounds)
-        last, p = plan[-1], self.p_fail / len(plan)
-        steps = {"lr": 1.0, "epochs": float(len(plan)), "last_radius": last.radius, "last_step": last.step}
-        if self.epochs == "practical":
-            reason = "practical lengths are shorter than those that the theorem covers"
-            return replace(promise, steps=steps, missing=(reason,))
-        at = Setting(known.n, known.f, last.rounds, self.noise or 0.0, last.radius, p)
-        bound = self._bound(at, (L if smooth else M) or 0.0, last.step)
-        return replace(promise, steps=steps, bound=bound, floor=0.0)
-
-
-def _first(own: float | None, measured: float | None) -> float | None:
-    return measured if own is None else own
+        return promised(self, known)

@@ -20,7 +20,7 @@ from byzopt.aggregators import Aggregator
 from byzopt.errors import require
 from byzopt.methods.base import METHODS, Method, MethodRecipe
 from byzopt.methods.byz_dm21 import STARTS, Init, feedback
-from byzopt.methods.promises import single_promise, step_promise, uncontracted
+from byzopt.methods.promises import contracts, single_promise, steady, step_promise
 from byzopt.schedules import Constant, Schedule
 from byzopt.servers import Descent
 from byzopt.theory import compressed
@@ -55,14 +55,13 @@ class ByzEF21(MethodRecipe):
 
     def promise(self, known: Constants) -> Promise | None:
         """γ = 1/(L + (2/α)(1 + √(8 c δ)) Lt)."""
-        alpha = self.compressor.alpha(known.d) or 0.0
-        if missing := uncontracted(self.compressor, known):
-            return Promise("Byz-EF21", "mean ‖∇f‖²", missing=missing)
 
         def step(cdelta: float, G: int) -> float:
+            alpha = self.compressor.alpha(known.d) or 0.0
             return compressed.ef21_step(known.lipschitz or 0.0, known.local or 0.0, alpha, cdelta)
 
-        return step_promise("Byz-EF21", known, ("lipschitz", "local"), step)
+        own = [contracts(self.compressor, known), steady(self.schedule)]
+        return step_promise("Byz-EF21", known, ("lipschitz", "local"), step, own=own)
 
 
 @METHODS.register("byz_ef21_bc")
@@ -104,7 +103,7 @@ class ByzEF21SGDM(MethodRecipe):
 
     def promise(self, known: Constants) -> Promise | None:
         """Our own derivation: step and floor of mean ‖∇f‖²."""
-        return single_promise(self.eta, self.compressor, known)
+        return single_promise(self.eta, self.compressor, known, [steady(self.schedule)])
 
 
 @METHODS.register("ef_sign")

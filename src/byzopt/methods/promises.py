@@ -2,75 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from math import inf
 
+from byzopt.schedules import Constant, Schedule
 from byzopt.theory import averaging, byz_dm21, compressed
 from byzopt.theory.byz_dm21 import Setting
-from byzopt.theory.promise import Constants, Promise
+from byzopt.theory.premises import at_most, constant, constants, heterogeneity, noise, robust, setting
+from byzopt.theory.promise import Constants, Premise, Promise, Verdict, least, promise
 from byzopt.wire import Compressor
 
 WHAT = "mean ‖∇f‖²"
 
 
-def absent(known: Constants, *names: str) -> tuple[str, ...]:
-    """Which of these constants are not known, as reasons."""
-    lacks = [f"`{name}` is unknown" for name in names if getattr(known, name) is None]
-    lacks += ["L is 0: no step is too long"] if "lipschitz" in names and known.lipschitz == 0 else []
-    return tuple(lacks)
+def contracts(compressor: Compressor, known: Constants) -> Premise:
+    """Whether a compressor has an α in this dimension."""
+    alpha = compressor.alpha(known.d)
+    return setting("the compressor contracts, 0 < α <= 1", bool(alpha), f"α = {alpha} with d = {known.d}")
 
 
-def uncontracted(compressor: Compressor, known: Constants) -> tuple[str, ...]:
-    """The reason, where a compressor has no α in this dimension."""
-    return () if compressor.alpha(known.d) else ("the compressor does not contract in this dimension",)
+def unbiased(compressor: Compressor, known: Constants) -> Premise:
+    """Whether a compressor has an ω."""
+    omega = compressor.omega(known.d)
+    return setting("the compressor is unbiased", omega is not None, f"ω = {omega} with d = {known.d}")
 
 
-def biased(compressor: Compressor, known: Constants) -> tuple[str, ...]:
-    """The reason, where a compressor has no ω."""
-    return () if compressor.omega(known.d) is not None else ("the compressor is biased",)
+def steady(schedule: Schedule) -> Premise:
+    """A step that stays as it is."""
+    return setting("the step is constant", isinstance(schedule, Constant), f"schedule {schedule.name}")
 
 
-def double_promise(weights: tuple[float, float], compressor: Compressor, known: Constants) -> Promise:
-    """Byz-DM21."""
-    names = ("lipschitz", "local", "kappa_squared", "sigma", "zeta")
+def double_promise(
+    weights: tuple[float, float], compressor: Compressor, known: Constants, own: Iterable[Premise]
+) -> Promise:
+    """Byz-DM21. `own` are the premises on the recipe."""
     theorem = "Byz-DM21, own Lyapunov derivation (the theorems of arXiv:2603.15144 were not available)"
-    if missing := absent(known, *names) + uncontracted(compressor, known):
-        return Promise(theorem, WHAT, missing=missing)
-    s, sigma, zeta = _setting(weights, compressor, known)
-    limit = averaging.limit(*weights)
-    remarks = (f"stable on a quadratic without compression for γ L < {limit:.4g} only",)
-    gamma = byz_dm21.step(s)
-    floor = byz_dm21.floor(s.kappa, zeta)
-    steps = {"lr": gamma, "eta_v": weights[0], "eta_u": weights[1]}
-    if missing := absent(known, "gap"):
-        return Promise(theorem, WHAT, steps, None, floor, missing, remarks)
-    gap, growth = known.gap or 0.0, (known.b or 0.0) ** 2
-    if 8 * s.kappa * growth >= 1:
-        return Promise(theorem, WHAT, steps, missing=("8 κ₂ B² >= 1: heterogeneity grows too fast",))
-    bound = byz_dm21.bound(s, gamma, known.rounds, gap, sigma, zeta, growth)
-    floor /= 1 - 8 * s.kappa * growth
-    best = byz_dm21.weight(s, gap, sigma, known.rounds)
-    return Promise(theorem, WHAT, steps | {"eta_suggested": best}, bound, floor, (), remarks)
+    asked = [*own, contracts(compressor, known), *_common(known)]
+
+    def told(g: float, b: float) -> Promise:
+        s, sigma = _setting(weights, compressor, known), known.sigma or 0.0
+        most, growth, gap = byz_dm21.step(s), b**2, known.gap
+        edge = at_most("the step is at most 1/(L + √(2S))", known.lr, most)
+        share = 8 * s.kappa * growth
+        grows = setting("8 κ₂ B² < 1", share < 1, f"{share:.6g} with B = {b:.4g}")
+        steps = {"lr": most, "eta_v": weights[0], "eta_u": weights[1]}
+        limit = averaging.limit(*weights)
+        remarks = [f"with ζ = {g:.4g}, B = {b:.4g}"]
+        remarks += [f"stable on a quadratic without compression for γ L < {limit:.4g} only"]
+        if not grows.stands or not edge.stands:
+            return Promise("", "", (edge, grows), steps, remarks=tuple(remarks))
+        floor = (2 * sigma**2 * byz_dm21.noise(s) + byz_dm21.floor(s.kappa, g)) / (1 - share)
+        if gap is None:
+            lacks = ("gap is not known",)
+            return Promise("", "", (edge, grows), steps, None, floor, _trivial(known), lacks, tuple(remarks))
+        steps |= {"eta_suggested": byz_dm21.weight(s, gap, sigma, known.rounds)}
+        bound = byz_dm21.bound(s, known.lr or most, known.rounds, gap, sigma, g, growth)
+        premises = (edge, grows, constant(known, "gap"))
+        return Promise("", "", premises, steps, bound, floor, _trivial(known), (), tuple(remarks))
+
+    return promise(theorem, WHAT, asked, lambda: least([told(*pair) for pair in known.heterogeneity]))
 
 
-def single_promise(eta: float, compressor: Compressor, known: Constants) -> Promise:
+def single_promise(eta: float, compressor: Compressor, known: Constants, own: Iterable[Premise]) -> Promise:
     """Byz-EF21-SGDM."""
     theorem = "Byz-EF21-SGDM, own derivation by the method of Byz-DM21"
-    names = ("lipschitz", "local", "kappa_squared", "sigma", "zeta")
-    if missing := absent(known, *names) + uncontracted(compressor, known):
-        return Promise(theorem, WHAT, missing=missing)
-    s, _, zeta = _setting((eta, eta), compressor, known)
-    steps = {"lr": byz_dm21.single_step(s), "eta": eta}
-    floor = byz_dm21.single_floor(s.kappa, zeta)
-    return Promise(theorem, WHAT, steps, None, floor, ("the start's potential is not worked out",))
+    asked = [*own, contracts(compressor, known), *_common(known)]
+
+    def told(g: float, b: float) -> Promise:
+        s = _setting((eta, eta), compressor, known)
+        most, share = byz_dm21.single_step(s), 6 * s.kappa * b**2
+        edge = at_most("the step is at most 1/(L + √(2S'))", known.lr, most)
+        grows = setting("6 κ₂ B² < 1", share < 1, f"{share:.6g} with B = {b:.4g}")
+        free = 1 - share
+        stays = 2 * (known.sigma or 0.0) ** 2 * byz_dm21.single_noise(s) + byz_dm21.single_floor(s.kappa, g)
+        return Promise(
+            "",
+            "",
+            (edge, grows),
+            {"lr": most, "eta": eta},
+            None,
+            stays / free if free > 0 else inf,
+            _trivial(known),
+            ("the start's potential is not worked out",),
+            (f"with ζ = {g:.4g}, B = {b:.4g}",),
+        )
+
+    return promise(theorem, WHAT, asked, lambda: least([told(*pair) for pair in known.heterogeneity]))
 
 
 def reduced_promise(weights: tuple[float, float]) -> Promise:
     """Byz-VR-DM21: the rate is the paper's claim, not re-derived."""
     limit = averaging.limit(weights[1])
+    what = "the conditions of the paper's theorem"
+    how = "they were not available to us, and equal weights gave us O(ε⁻⁴) only"
     return Promise(
         "Byz-VR-DM21, arXiv:2603.15144 (abstract: O(ε⁻³) rounds)",
         WHAT,
-        missing=("the paper's conditions were not available, and equal weights gave us O(ε⁻⁴) only",),
+        (Premise(what, Verdict.UNKNOWN, how),),
         remarks=(f"with exact differences stable on a quadratic for γ L < {limit:.4g}", "try η_u = √η_v"),
     )
 
@@ -82,23 +110,41 @@ def step_promise(
     step: Callable[[float, int], float],
     more: dict[str, float] | None = None,
     remarks: tuple[str, ...] = (),
-    reasons: tuple[str, ...] = (),
+    own: Iterable[Premise] = (),
 ) -> Promise:
     """A baseline's step from (c δ, G) where κ₂ and the constants `names` are known; `more` parameters."""
     theorem = f"{what}, released code of arXiv:2310.09804"
-    if missing := absent(known, "kappa_squared", *names) + reasons:
-        return Promise(theorem, WHAT, missing=missing)
-    G = known.n - known.f
-    gamma = step(compressed.pairwise(known.kappa_squared or 0.0, G), G)
-    remarks = ("there the step that was run is 2^i times this one, tuned", *remarks)
-    steps = {"lr": gamma} | (more or {})
-    return Promise(theorem, WHAT, steps, missing=("no bound is worked out",), remarks=remarks)
+    asked = [*own, *robust(known, "squared"), *constants(known, *names), *_curved(known)]
+
+    def found() -> Promise:
+        gamma = step(compressed.pairwise(known.kappa_squared or 0.0, known.honest), known.honest)
+        told = ("there the step that was run is 2^i times this one, tuned", *remarks)
+        return Promise(
+            "", "", (), {"lr": gamma} | (more or {}), lacks=("no bound is worked out",), remarks=told
+        )
+
+    return promise(theorem, WHAT, asked, found)
 
 
-def _setting(
-    weights: tuple[float, float], compressor: Compressor, known: Constants
-) -> tuple[Setting, float, float]:
+def _common(known: Constants) -> list[Premise]:
+    names = [*constants(known, "lipschitz", "local"), *_curved(known)]
+    return [*robust(known, "squared"), *names, heterogeneity(known), *noise(known)]
+
+
+def _curved(known: Constants) -> list[Premise]:
+    what = "L is positive: else no step is too long"
+    return [setting(what, False, "L = 0")] if known.lipschitz == 0 else []
+
+
+def _trivial(known: Constants) -> float | None:
+    """‖∇f(x^0)‖², or 2 L (f(x^0) - f*), which is no less."""
+    if known.start_gradient is not None:
+        return known.start_gradient**2
+    gap, lipschitz = known.gap, known.lipschitz
+    return 2 * lipschitz * gap if gap is not None and lipschitz is not None else None
+
+
+def _setting(weights: tuple[float, float], compressor: Compressor, known: Constants) -> Setting:
     alpha = compressor.alpha(known.d) or 0.0
     L, Lt, kappa = known.lipschitz or 0.0, known.local or 0.0, known.kappa_squared or 0.0
-    s = Setting(L, Lt, kappa, alpha, *weights, known.n - known.f)
-    return s, known.sigma or 0.0, known.zeta or 0.0
+    return Setting(L, Lt, kappa, alpha, *weights, known.honest)

@@ -20,6 +20,7 @@ from byzopt.methods.base import METHODS, Method, MethodRecipe
 from byzopt.schedules import Constant, Schedule
 from byzopt.servers.shaken import Shaken
 from byzopt.theory import safeguard as theory
+from byzopt.theory.premises import bounded_heterogeneity, liars
 from byzopt.theory.promise import Constants, Promise
 from byzopt.wire import Direct
 from byzopt.workers import Plain
@@ -120,14 +121,13 @@ class SafeguardSGD(MethodRecipe):
         T = Õ((f_0 - f*) d (δ² + 1/n)/ε⁴) rounds. No bound with constants is known."""
         steps = {}
         noise = known.bound if known.bound is not None else self.noise
+        asked = [*liars(known), bounded_heterogeneity(known)]
         if noise is not None:
             for place, length in enumerate(self.windows):
                 found = theory.threshold(length, known.rounds, known.n, noise, self.p_fail)
                 steps[f"threshold_{place}"] = found
-        missing = ("constants and logarithms of the theorem",)
-        remarks = (
-            f"C3 = {theory.crowd_factor(known.n, known.f):.4g}; orders: byzopt.theory.safeguard.scales",
-        )
-        return Promise(
-            "arXiv:2012.14368, main theorem", "gradient norm", steps, missing=missing, remarks=remarks
-        )
+        c3 = theory.crowd_factor(known.n, known.f) if 2 * known.f < known.n else None
+        remarks = (f"C3 = {c3:.4g}; orders: byzopt.theory.safeguard.scales",) if c3 is not None else ()
+        lacks = ("constants and logarithms of the theorem",)
+        theorem = "arXiv:2012.14368, main theorem"
+        return Promise(theorem, "gradient norm", tuple(asked), steps, lacks=lacks, remarks=remarks)

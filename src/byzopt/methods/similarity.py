@@ -11,17 +11,20 @@ Inner steps cost no round and are reported apart. Theory: `byzopt.theory.inexact
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, sqrt
 
 from byzopt.aggregators import Aggregator
 from byzopt.errors import require
+from byzopt.methods.accelerated import declared
 from byzopt.methods.base import METHODS, Method, MethodRecipe
-from byzopt.methods.promised import promise_of
+from byzopt.methods.promised import guaranteed, over_pairs
 from byzopt.servers import LBFGS, ExtragradientProx, Inner, SimilarityProx
-from byzopt.servers.inner import Rule
+from byzopt.servers.inner import MACHINE, Rule
 from byzopt.theory import inexact
-from byzopt.theory.promise import Constants, Promise
+from byzopt.theory.inexact import InexactOracle
+from byzopt.theory.premises import at_most, constant, convexity, setting
+from byzopt.theory.promise import EDGE, Constants, Premise, Promise, Verdict
 from byzopt.wire import Direct
 from byzopt.workers import Plain
 
@@ -57,14 +60,32 @@ class PIGS(MethodRecipe):
         return Method(Plain(), Direct(), rule.as_filter(), step)
 
     def promise(self, known: Constants) -> Promise:
-        """Theorem C, or its longer step. L only enters the start of the bound."""
+        """Theorem C, or its longer step: whichever the step η admits, with Δ' >= max(Δ, μ) in Δ's place.
+
+        L only enters the start of the bound.
+        """
         delta, mu = known.delta or 0.0, known.mu or 0.0
-        return promise_of(
-            known,
-            "Theorem C",
-            ("delta", "mu"),
-            lambda oracle: inexact.pigs(oracle, delta, mu, self.longer, known.lipschitz),
-        )
+        scale = 1.0 if self.delta is None else inexact.pigs_eta(self.delta, self.mu, self.longer)
+        eta = None if known.lr is None and self.delta is None else scale * (known.lr or 1.0)
+        longer = self.longer if eta is None else eta > inexact.pigs_eta(delta, mu or 1.0) * EDGE
+
+        def made(oracle: InexactOracle) -> Promise:
+            most = inexact.pigs_eta(delta, mu, longer)
+            step = at_most(f"η is at most {'0.65' if longer else '0.25'}/max(Δ, μ)", eta, most)
+            wide = (0.65 if longer else 0.25) / eta if eta and step.stands else max(delta, mu)
+            worse = inexact.worsened(oracle, left(self.stop, self.tol))
+            found = inexact.pigs(worse, wide, mu, longer, known.lipschitz)
+            edge = {"lr": most / scale}  # in the unit of the recipe's own lr
+            return guaranteed(known, worse, replace(found, steps=found.steps | edge), [step])
+
+        asked = [
+            constant(known, "delta"),
+            convexity(known),
+            *solved(known, self.stop, self.sec, 10.0 if longer else 1.0),
+        ]
+        if known.lipschitz is not None:
+            asked.append(constant(known, "lipschitz"))
+        return over_pairs(known, "Theorem C", "gap", asked, made)
 
 
 @METHODS.register("aeg_prox")
@@ -115,14 +136,45 @@ class AEGProx(MethodRecipe):
         return Method(Plain(), Direct(), rule.as_filter(), step)
 
     def promise(self, known: Constants) -> Promise:
-        """Theorem D; Δ' is among the steps."""
-        mu, lipschitz, delta = known.mu or 0.0, known.lipschitz or 0.0, known.delta or 0.0
-        return promise_of(
-            known,
-            "Theorem D",
-            ("lipschitz", "delta", "mu"),
-            lambda oracle: inexact.aeg_prox(oracle, lipschitz, delta, mu),
-        )
+        """Theorem D, with 1/(4θ) in Δ's place; Δ' is among the steps."""
+        lipschitz, delta, prime = known.lipschitz or 0.0, known.delta or 0.0, self.delta_prime
+        scale = 1.0 if prime is None else 1 / (4 * prime)
+        theta = None if known.lr is None and prime is None else scale * (known.lr or 1.0)
+
+        def made(oracle: InexactOracle) -> Promise:
+            worse = inexact.worsened(oracle, left(self.stop, self.tol))
+            least = inexact.delta_prime(delta, self.mu, worse.alpha, lipschitz)
+            step = at_most("θ is at most 1/(4Δ')", theta, 1 / (4 * least))
+            wide = 1 / (4 * theta) if theta and step.stands else least
+            found = inexact.aeg_prox(worse, lipschitz, wide, self.mu)
+            edge = {"lr": 1 / (4 * least) / scale, "delta_prime": least}
+            return guaranteed(known, worse, replace(found, steps=found.steps | edge), [step])
+
+        factors = (self.tau_factor, self.fast_factor)
+        own = setting("the factors are (0.3 √2, 0.36)", factors == (0.3 * sqrt(2), 0.36), factors)
+        asked = [constant(known, "lipschitz"), constant(known, "delta"), *declared(known, self.mu), own]
+        return over_pairs(known, "Theorem D", "gap", [*asked, *solved(known, self.stop, self.sec, 1.0)], made)
+
+
+def left(stop: Rule, tol: float) -> float:
+    """The squared length of ∇φ that an inner stop may leave however short the step is."""
+    return MACHINE**2 if stop == "machine" else tol
+
+
+def solved(known: Constants, stop: Rule, sec: float, least: float) -> list[Premise]:
+    """That inner solves are as good as the theorem asks, and meet their stop."""
+    told = f"stop = {stop}, sec = {sec:g}"
+    asked = setting(
+        f"the inner stop is relative with sec >= {least:g}, or stricter",
+        stop != "relative" or sec >= least,
+        told,
+    )
+    what = "every inner solve meets its stop"
+    if known.unmet is None:
+        return [asked, Premise(what, Verdict.UNKNOWN, "no solve was looked at")]
+    good, how = known.unmet == 0, f"{known.unmet} did not in the first {known.watched} rounds"
+    partly = good and (known.watched or 0) < known.rounds
+    return [asked, Premise(what, Verdict.ESTIMATED, how) if partly else setting(what, good, how)]
 
 
 def _check(delta: float | None, mu: float) -> None:

@@ -24,10 +24,11 @@ from typing import Literal
 from byzopt.aggregators import Aggregator
 from byzopt.errors import require
 from byzopt.methods.base import METHODS, Method, MethodRecipe
-from byzopt.methods.promises import biased, step_promise
+from byzopt.methods.promises import steady, step_promise, unbiased
 from byzopt.schedules import Constant, Schedule
 from byzopt.servers import Descent
 from byzopt.theory import compressed
+from byzopt.theory.premises import setting
 from byzopt.theory.promise import Constants, Promise
 from byzopt.wire import Channel, Compressor, Dasha, Diana, Direct, Marina, Marina2, RandK
 from byzopt.workers import LSVRG, Differences, Estimator, Page, Plain, Storm
@@ -103,9 +104,9 @@ class ByzVRMarina(_Descending):
 
         names = ("lipschitz", "local", "sample", "passes")
         doubt = "the last term of R lacks a squared smoothness: doubtful"
-        return step_promise(
-            "Byz-VR-MARINA", known, names, step, {"p": p}, (doubt,), biased(self.compressor, known)
-        )
+        kind = setting("differences on a sample", self.differences == "sample", self.differences)
+        own = [unbiased(self.compressor, known), kind, steady(self.schedule)]
+        return step_promise("Byz-VR-MARINA", known, names, step, {"p": p}, (doubt,), own)
 
 
 @METHODS.register("byz_vr_marina2")
@@ -132,14 +133,9 @@ class ByzVRMarina2(_Descending):
             return compressed.marina2_step(known.lipschitz or 0.0, known.local or 0.0, omega, cdelta, G)
 
         more = {"p": 1 / (omega + 1)}
-        return step_promise(
-            "Byz-VR-MARINA 2.0",
-            known,
-            ("lipschitz", "local"),
-            step,
-            more,
-            reasons=biased(self.compressor, known),
-        )
+        kind = setting("full differences", self.differences == "full", self.differences)
+        own = [unbiased(self.compressor, known), kind, steady(self.schedule)]
+        return step_promise("Byz-VR-MARINA 2.0", known, ("lipschitz", "local"), step, more, own=own)
 
 
 @METHODS.register("byz_dasha_page")
@@ -168,9 +164,8 @@ class ByzDashaPage(_Descending):
 
         more = {"p": 1 / max(1.0, passes), "a": 1 / (2 * omega + 1)}
         names = ("lipschitz", "local", "sample", "passes")
-        return step_promise(
-            "Byz-DASHA-PAGE", known, names, step, more, reasons=biased(self.compressor, known)
-        )
+        own = [unbiased(self.compressor, known), steady(self.schedule)]
+        return step_promise("Byz-DASHA-PAGE", known, names, step, more, own=own)
 
 
 @METHODS.register("br_lsvrg")

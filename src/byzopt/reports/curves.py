@@ -34,12 +34,14 @@ class Panel(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """A proved bound by round, the records' key that it bounds, and that figure's label."""
+    """A proved bound by round, the records' key that it bounds, and that figure's label. `least`: it bounds
+    the least value so far alone."""
 
     key: str
     label: str
     rounds: tuple[float, ...]
     values: tuple[float, ...]
+    least: bool = False
 
 
 PANELS = (
@@ -116,12 +118,19 @@ def _panel(axes: Any, panel: Panel, found: Mapping[str, Outcome], axis: Axis = "
 
 
 def _bound(axes: Any, bound: Bound) -> None:
-    axes.plot(bound.rounds, bound.values, color="0.4", linestyle=":", linewidth=1.6)
+    mark = "_" if len(bound.rounds) == 1 else ""
+    axes.plot(bound.rounds, bound.values, color="0.4", linestyle=":", linewidth=1.6, marker=mark)
     axes.set_yscale("log")
     axes.set_ylim(top=2 * max(bound.values))
     end = (bound.rounds[-1], bound.values[-1])
     axes.annotate(
-        "proved bound", end, (0, 5), textcoords="offset points", ha="right", va="bottom", fontsize=9
+        "bound of the least so far" if bound.least else "bound",
+        end,
+        (0, 5),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=9,
     )
 
 

@@ -103,6 +103,12 @@ class Task(ABC):
         """A μ with which the objective is μ-strongly convex for certain; 0 where none is known."""
         return 0.0
 
+    def stated(self) -> dict[str, Any]:
+        """What the task knows for certain of the constants of theorems, by their names in
+        `theory.promise.Constants`: values that hold everywhere, None where no finite one does. `least` is a
+        number below the honest loss. What is not stated is estimated. Default: `convexity`, as `mu`."""
+        return {"mu": self.convexity} if self.convexity else {}
+
     def objective(self, x: Tensor) -> tuple[float, Tensor]:
         """The mean over honest workers of their whole losses, regulariser included, and its gradient `[d]`.
 

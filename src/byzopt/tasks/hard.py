@@ -73,6 +73,13 @@ class HardTask(Task):
         other.forged = (tuple(workers), said)
         return other
 
+    def stated(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"lipschitz": self.curvature, "local": self.curvature, "convex": True}
+        found |= {"l0": self.curvature, "l1": 0.0, "sample": self.curvature, "passes": 1.0}
+        found |= {"zeta": 0.0, "pairs": ((0.0, 0.0),), "sigma": self.noise}  # clipping only lessens σ
+        found |= {"spread": self.noise} if self.clip is None else {"bound": self.clip * self.noise}
+        return found | {"sampling": "fresh" if self.noise else "exact"}
+
     def measure(self, x: Tensor) -> dict[str, float]:
         return self._figures(float(x[0]), float(self.lean))
 
@@ -103,6 +110,11 @@ class HardLinTask(HardTask):
 
     diameter: float = 1.0
 
+    def stated(self) -> dict[str, Any]:
+        # On the line f has no minimum, and so no gap; on the ball it has, `diameter` away.
+        theta = abs(float(self.lean))
+        return super().stated() | {"mu": None, "diameter": self.diameter, "gradient": theta}
+
     def _figures(self, x: float, lean: float) -> dict[str, float]:
         gap = abs(lean) * self.diameter + lean * x
         share = gap / (abs(lean) * self.diameter)
@@ -111,6 +123,11 @@ class HardLinTask(HardTask):
 
 class HardQuadTask(HardTask):
     """f = μ/2 (x ∓ ε̂)²."""
+
+    def stated(self) -> dict[str, Any]:
+        away = abs(float(self.lean)) / self.curvature
+        own = {"mu": self.curvature, "diameter": away, "gap": self.curvature * away**2 / 2}
+        return super().stated() | own | {"star_gap": 0.0}
 
     def _figures(self, x: float, lean: float) -> dict[str, float]:
         away = x + lean / self.curvature

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from math import inf
+from math import inf, sqrt
+from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -126,6 +127,25 @@ class LogisticTask(Task):
         slope = (weights * residual(scores, self.truth)) @ self.store + self.l2 * x
         return float(weights @ losses + self.l2 / 2 * (x @ x)), slope
 
+    def stated(self) -> dict[str, Any]:
+        # The logistic loss of a score has curvature in (0, 1/4], and 1/4 at x = 0: the suprema are there.
+        whole, own, single = torch.zeros(self.layout.d, self.layout.d, dtype=torch.float64), [], []
+        for i in self.cohort.honest:
+            seen = self.store[self.order[self.bounds[i] : self.bounds[i + 1]]]
+            gram, long = seen.T @ seen / (4 * len(seen)), seen * seen.square().sum(dim=1, keepdim=True)
+            whole += gram / len(self.cohort.honest)
+            own.append((_top(gram) + self.l2) ** 2)
+            # The mean over samples a of ‖(c a a' + l2) v‖² with c <= 1/4.
+            single.append(_top(long.T @ seen / (16 * len(seen)) + 2 * self.l2 * gram) + self.l2**2)
+        local = sqrt(fmean(own))
+        found: dict[str, Any] = {"lipschitz": _top(whole) + self.l2, "mu": self.l2 or None, "local": local}
+        found |= {"l0": sqrt(max(own)), "l1": 0.0, "passes": self.passes, "convex": True, "least": 0.0}
+        if self.sampler is None:
+            return found | {"sampling": "exact", "sigma": 0.0, "bound": 0.0, "sample": local}
+        share = 1 / self.sampler.batch  # of samples drawn independently, which a walk does no worse than
+        found["sample"] = sqrt(share * fmean(single) + (1 - share) * local**2)
+        return found | {"sampling": "fresh" if self.sampler.replacement else "walk"}
+
     def proxy(self) -> ProxyLoss | None:
         if self.server is None:
             return None
@@ -165,6 +185,11 @@ def measured(tasks: Sequence[LogisticTask], x: Tensor) -> list[dict[str, float]]
         if task.lowest:
             found["gap"] = found["loss"] - task.lowest.value
     return each
+
+
+def _top(square: Tensor) -> float:
+    """The largest eigenvalue of a symmetric matrix."""
+    return float(torch.linalg.eigvalsh(square)[-1])
 
 
 def residual(scores: Tensor, labels: Tensor) -> Tensor:

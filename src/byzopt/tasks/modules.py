@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from math import ceil, exp, inf
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, require
@@ -25,6 +26,7 @@ from byzopt.tasks.grads import (
     adopted_loss,
     sequence_cross_entropy,
 )
+from byzopt.tasks.grads.losses import ELEMENTWISE, counted, plain
 from byzopt.tasks.optimum import Lowest
 from byzopt.tasks.pool import Pair, Pool, cast, checked
 from byzopt.tasks.proxies import ProxyLoss, WorkerProxy
@@ -172,6 +174,23 @@ class ModuleTask(Task):
             loss = sum(values) / len(honest)
             slope = torch.cat([self._full_gradient(x, shard) for shard in shards]).mean(dim=0)
         return loss + self.wd / 2 * float(x @ x), slope + self.wd * x
+
+    def stated(self) -> dict[str, Any]:
+        known: dict[str, Any] = {"passes": self.passes}
+        loss, labels = plain(self.loss), self.pool.targets
+        if loss in (functional.cross_entropy, sequence_cross_entropy):
+            known["least"] = 0.0
+        if self._linear():
+            known |= {"convex": True} | ({"mu": self.wd} if self.wd else {})
+        if self.batch == "full":
+            return known | {"sampling": "exact", "sigma": 0.0, "bound": 0.0}
+        if not self._gradients.evaluates_as_it_trains:
+            return known | {"sampling": "biased"}  # dropout, or statistics of the batch
+        if loss not in ELEMENTWISE or not bool(counted(labels).all()):
+            return (
+                known  # where it is no plain mean over samples, a batch's need not be the shard's on average
+            )
+        return known | {"sampling": "fresh" if self._sampler.replacement else "walk"}
 
     def proxy(self) -> ProxyLoss | None:
         if self._owned is None:

@@ -89,11 +89,43 @@ class QuadraticTask(Task):
         slope = self.spectrum * away
         return float(away @ slope) / 2, slope
 
+    def stated(self) -> dict[str, Any]:
+        honest, d = list(self.cohort.honest), self.layout.d
+        own = self.curvatures.expand_as(self.centres)[honest]
+        slopes = own * (self.optimum - self.centres[honest])  # ∇f_i(x*)
+        steepest = own.amax(dim=1)
+        away = self.start() - self.optimum
+        found: dict[str, Any] = {"lipschitz": float(self.spectrum.max()), "mu": self.convexity}
+        found |= {"local": float(steepest.square().mean().sqrt()), "l0": float(steepest.max()), "l1": 0.0}
+        found |= {"sample": found["local"], "passes": 1.0, "convex": True}
+        found |= {"sigma": self.noise, "spread": self.noise / sqrt(d)}
+        found |= {"sampling": "fresh" if self.noise else "exact"} | ({} if self.noise else {"bound": 0.0})
+        found |= {"gap": float(away @ (self.spectrum * away)) / 2, "diameter": float(away.norm())}
+        found["star_gap"] = float((slopes.square() / own).sum(dim=1).mean()) / 2
+        if self.server is not None:
+            found["delta"] = float((self.spectrum - self.server[0]).abs().max())
+        return found | spread_of(own / self.spectrum - 1, slopes)
+
     def proxy(self) -> ProxyLoss | None:
         if self.server is None:
             return None
         curvature, centre = self.server
         return lambda x: ((x - centre).square() * curvature).sum() / 2
+
+
+def spread_of(tilts: Tensor, slopes: Tensor) -> dict[str, Any]:
+    """The pairs (G, B) of a quadratic, and ζ where Hessians are alike: exact.
+
+    With y = ∇f(x) worker i's row lies `tilts[i]` y + `slopes[i]` from the mean, so that a coordinate adds
+    a y² + 2 c y + s to the variance, a the mean square of its tilts, c their mean product with its slopes, s
+    those' mean square: at most B² y² + s + c²/(B² - a) for every B² > a.
+    """
+    a, c = tilts.square().mean(dim=0), (tilts * slopes).mean(dim=0)
+    s, most = float(slopes.square().mean(dim=0).sum()), float(a.max())
+    if most == 0:
+        return {"zeta": sqrt(s), "pairs": ((sqrt(s), 0.0),)}
+    grid = [most * (1 + 10 ** (k / 4)) for k in range(-12, 13)]
+    return {"pairs": tuple((sqrt(s + float((c.square() / (b2 - a)).sum())), sqrt(b2)) for b2 in grid)}
 
 
 @TASKS.register("quadratic")

@@ -18,6 +18,7 @@ from byzopt.layout import Layout
 from byzopt.rng import stream
 from byzopt.tasks.base import TASKS, Task, TaskRecipe
 from byzopt.tasks.crowd import Crowd, Stacked
+from byzopt.theory.nsgdm import quartic
 
 
 class QuarticTask(Task):
@@ -50,6 +51,17 @@ class QuarticTask(Task):
 
     def objective(self, x: Tensor) -> tuple[float, Tensor]:
         return float((x @ x) ** 2), 4 * (x @ x) * x
+
+    def stated(self) -> dict[str, Any]:
+        lengths = linalg.norm(self.shifts[list(self.cohort.honest)]).tolist()
+        sigma, radius = self.noise * sqrt(self.layout.d), float(linalg.norm(self.start()))
+        found = quartic(1.0, lengths, radius, sigma)
+        kinds = [10 ** (k / 8) for k in range(-32, 25)]  # of L1: every one holds, with an L0 of its own
+        curves = tuple((quartic(l1, lengths, radius).l0, l1) for l1 in kinds)
+        known: dict[str, Any] = {"lipschitz": None, "local": None, "mu": None, "curves": curves}
+        known |= {"sigma": sigma, "spread": self.noise, "sampling": "fresh" if self.noise else "exact"}
+        known |= {"zeta": found.zeta, "pairs": ((found.zeta, 0.0),), "star_gap": found.star_gap}
+        return known | {"gap": found.start_gap, "diameter": radius, "convex": True}
 
     def measure(self, x: Tensor) -> dict[str, float]:
         radius = float(linalg.norm(x))

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from math import inf, sqrt
 
 from byzopt.errors import require
+from byzopt.theory.premises import below
+from byzopt.theory.promise import EDGE
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,15 @@ def floor(kappa: float, zeta: float) -> float:
     return 8 * kappa * zeta**2
 
 
-def potential(s: Setting, gamma: float, gap: float, sigma: float, zeta: float) -> float:
-    """Ψ of round 0 for `init="first"`: v = u = s, g = C(u), and ‖∇f(x^0)‖² <= 2 L gap."""
+def potential(s: Setting, gamma: float, gap: float, sigma: float, zeta: float, growth: float = 0.0) -> float:
+    """Ψ of round 0 for `init="first"`: v = u = s, g = C(u), and ‖∇f(x^0)‖² <= 2 L gap.
+
+    `growth` B of mean‖∇f_i - ∇f‖² <= B‖∇f‖² + ζ².
+    """
     A, v, u = 8 * s.kappa + 6, s.eta_v, s.eta_u
     c = 4 * s.kappa / v + 8 * s.kappa * v / u**2 + 16 * A * v / s.alpha**2
     mean = 3 / v + 6 * v / u**2
-    left = (1 - s.alpha) * (2 * s.L * gap + zeta**2 + sigma**2)  # mean‖g_i - u_i‖²
+    left = (1 - s.alpha) * ((1 + growth) * 2 * s.L * gap + zeta**2 + sigma**2)  # mean‖g_i - u_i‖²
     return gap + gamma * (A / s.alpha * left + c * sigma**2 + mean * sigma**2 / s.G)
 
 
@@ -89,8 +94,8 @@ def bound(
     share = 1 - 8 * s.kappa * growth
     require(share > 0, "8 κ₂ B", "be below 1", 8 * s.kappa * growth, "Use a rule with a smaller κ₂.")
     most = step(s)
-    require(0 < gamma <= most * (1 + 1e-12), "The step γ", f"lie in (0, {most:.6g}]", gamma)
-    opened = 2 * potential(s, gamma, gap, sigma, zeta) / (gamma * T)
+    require(0 < gamma <= most * EDGE, "The step γ", f"lie in (0, {below(most)}]", gamma)
+    opened = 2 * potential(s, gamma, gap, sigma, zeta, growth) / (gamma * T)
     return (opened + 2 * sigma**2 * noise(s) + floor(s.kappa, zeta)) / share
 
 

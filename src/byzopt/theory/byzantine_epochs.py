@@ -50,7 +50,9 @@ class Curved(NamedTuple):
     p_fail: float = 0.05
 
     def check(self) -> None:
-        """Errors: `InvalidInput` unless μ, D_1 > 0 and exactly one of L, M is known."""
+        """Errors: `InvalidInput` unless 2 f < n, μ, D_1 > 0 and exactly one of L, M is known."""
+        found = f"f = {self.f} with n = {self.n}"
+        require(0 <= 2 * self.f < self.n, "The count `f`", "satisfy 0 <= 2 f < n", found, "Lower f.")
         for name, value in (("mu", self.mu), ("start", self.start)):
             require(isfinite(value) and value > 0, f"Constant `{name}`", "be finite and positive", value)
         known = [c for c in (self.smoothness, self.gradient) if c is not None]

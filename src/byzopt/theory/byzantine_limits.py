@@ -25,6 +25,8 @@ def strongly_convex_rounds(n: int, delta: float, noise: float, mu: float, distan
 
 def convex_floor(n: int, delta: float, noise: float, diameter: float, rounds: int) -> float:
     """DV sqrt((1/n + δ²)/T): the gap that Theorem 4.3 leaves after T rounds, up to its constant."""
+    _check(delta, noise, diameter)
+    require(rounds >= 1, "The number of rounds", "be at least 1", rounds)
     return diameter * noise * sqrt((1 / n + delta**2) / rounds)
 
 

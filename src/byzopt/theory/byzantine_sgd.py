@@ -9,10 +9,12 @@ Where we differ from the print: the B median is selected with a radius that is h
 
 from __future__ import annotations
 
-from math import isfinite, log, sqrt
+from dataclasses import dataclass
+from math import erfc, exp, isfinite, log, sqrt
 from typing import Literal, NamedTuple, TypeAlias
 
 from byzopt.errors import require
+from byzopt.theory.promise import EDGE
 
 Rule: TypeAlias = Literal["default", "proved", "printed"]
 Error2: TypeAlias = Literal["lemma", "triangle", "printed"]
@@ -50,8 +52,12 @@ class Bound(NamedTuple):
         return sum(self)
 
 
-class Setting(NamedTuple):
-    """What the theorems are about: n workers of which f lie, T `rounds`, V `noise`, D `diameter`, p_fail."""
+@dataclass(frozen=True)
+class Setting:
+    """What the theorems are about: n workers of which f lie, T `rounds`, V `noise`, D `diameter`, p_fail.
+
+    Errors: `InvalidInput` unless 2 f < n, T >= 1, V and D are finite and at least 0, and 0 < p_fail < 1.
+    """
 
     n: int
     f: int
@@ -59,6 +65,14 @@ class Setting(NamedTuple):
     noise: float
     diameter: float
     p_fail: float = 0.05
+
+    def __post_init__(self) -> None:
+        found = f"f = {self.f} with n = {self.n}"
+        require(0 <= 2 * self.f < self.n, "The count `f`", "satisfy 0 <= 2 f < n", found, "Lower f.")
+        for name, value in (("noise bound V", self.noise), ("radius D", self.diameter)):
+            good = isfinite(value) and value >= 0
+            require(good, f"The {name}", "be finite and at least 0", value)
+        log_factor(self.n, self.rounds, self.p_fail)
 
     @property
     def delta(self) -> float:
@@ -118,7 +132,7 @@ def nonsmooth_step(at: Setting, gradient: float, error2: Error2 = "triangle") ->
 def smooth_bound(at: Setting, smoothness: float, step: float, error2: Error2 = "triangle") -> Bound:
     """Theorem 3.2: D²/(γT) + 8DV sqrt(Λ/(Tn)) + 32 δDV sqrt(Λ/T) + γW for γ <= 1/(2L)."""
     _positive("The step γ", step)
-    fits = step * 2 * smoothness <= 1 + 1e-12
+    fits = step * 2 * smoothness <= EDGE
     require(fits, "The step γ of Theorem 3.2", "be at most 1/(2L)", f"γ = {step}, L = {smoothness}")
     return _bound(at, step, variance_term(at, error2))
 
@@ -138,6 +152,17 @@ def error1(at: Setting) -> float:
 def error2(at: Setting, rule: Error2 = "triangle") -> float:
     """Lemma 3.1: Error₂ <= 4V²Λ/n + (w/2) δ²V²: what W is twice of."""
     return variance_term(at, rule) / 2
+
+
+def tail(length: float, spread: float, d: int, messages: int) -> float:
+    """At most this is the probability that any of so many Gaussian noises N(0, spread² I) in d dimensions is
+    longer than `length` (a union bound; for d > 1 by the concentration of the norm about spread √d)."""
+    if spread == 0:
+        return 0.0
+    if d == 1:
+        return min(1.0, messages * erfc(length / (spread * sqrt(2))))
+    beyond = length / spread - sqrt(d)
+    return min(1.0, messages * exp(-(beyond**2) / 2)) if beyond > 0 else 1.0
 
 
 def caught_by(bias: float, noise: float, log: float) -> float:

@@ -16,6 +16,7 @@ from math import inf, log, sqrt
 from typing import NamedTuple
 
 from byzopt.errors import require
+from byzopt.theory.promise import EDGE
 
 
 class InexactOracle(NamedTuple):
@@ -30,7 +31,8 @@ class Guarantee:
     """One theorem with its numbers.
 
     `steps` parameters by name; `alpha_limit` the largest α that the theorem admits (for descent: excluded),
-    `holds` whether this α is admitted; per iteration, which costs `rounds_each` gradient rounds,
+    `holds` whether this α is admitted (`floor` is infinite otherwise); per iteration, which costs
+    `rounds_each` gradient rounds,
     Ψ <- `contraction` Ψ + `additive`; `start` bounds weight Ψ_0 by start · gap_0; `floor` bounds limsup gap;
     `rounds` to bring a gap down by a factor e, up to the floor.
     """
@@ -47,8 +49,14 @@ class Guarantee:
     rounds: float
     rounds_each: int = 1
 
+    def __post_init__(self) -> None:
+        if not self.holds:  # what a theorem does not admit, it says nothing of
+            object.__setattr__(self, "floor", inf)
+
     def bound(self, gap: float, rounds: int) -> float:
-        """The gap after so many gradient rounds from a start with this gap."""
+        """The gap after so many gradient rounds from a start with this gap; infinite unless it `holds`."""
+        if not self.holds:
+            return inf
         return self.start * self.contraction ** (rounds // self.rounds_each) * gap + self.floor
 
     def rounds_to(self, share: float) -> float:
@@ -58,13 +66,33 @@ class Guarantee:
 
 
 def oracle(kappa: float, g: float, b: float = 0.0, sigma: float = 0.0, honest: int = 1) -> InexactOracle:
-    """ζ² = κ G² and α = κ B²; messages with noise σ add κ σ² + σ²/honest to ζ² (in the mean).
+    """ζ² = κ G² and α = κ B²; with noise σ in every message, in the mean over it,
+
+    E‖g - ∇L‖² <= (√(κ (G² + B²‖∇L‖² + σ²)) + σ/√honest)²: the rule's error may point where the honest mean's
+    own noise does. As ζ² + α‖∇L‖² that is ζ² = (√(κ (G² + σ²)) + σ/√honest)² and α = (1 + t) κ B² with
+    t = σ/√(honest κ (G² + σ²)).
 
     `sigma` is the root mean square length of one message's noise: per sample over √batch.
     """
     for name, value in (("κ", kappa), ("G", g), ("B", b), ("σ", sigma)):
         require(value >= 0, f"Constant {name}", "be at least 0", value)
-    return InexactOracle(kappa * g**2 + (kappa + 1 / honest) * sigma**2, kappa * b**2)
+    own, mean = sqrt(kappa * (g**2 + sigma**2)), sigma / sqrt(honest)
+    if kappa * b == 0 or mean == 0:
+        return InexactOracle((own + mean) ** 2, kappa * b**2)
+    return InexactOracle((own + mean) ** 2, (1 + mean / own) * kappa * b**2 if own else inf)
+
+
+def worsened(known: InexactOracle, square: float) -> InexactOracle:
+    """The oracle whose error has one more part of squared length `square`, as an inner solve leaves it:
+
+    (√(ζ² + α‖∇L‖²) + √square)² <= (1 + t)(ζ² + α‖∇L‖²) + (1 + 1/t) square, with t = √square/ζ, but at most
+    1/100 so that α hardly grows.
+    """
+    zeta = sqrt(known.zeta_squared)
+    if square == 0 or known.alpha == 0:
+        return InexactOracle((zeta + sqrt(square)) ** 2, known.alpha)
+    t = min(sqrt(square) / zeta, 0.01) if zeta else 0.01
+    return InexactOracle((1 + t) * known.zeta_squared + (1 + 1 / t) * square, (1 + t) * known.alpha)
 
 
 def common_floor(known: InexactOracle, mu: float) -> float:
@@ -82,7 +110,7 @@ def gd(known: InexactOracle, lipschitz: float, mu: float, lr: float | None = Non
     _check(lipschitz, mu)
     lr = 1 / lipschitz if lr is None else lr
     free = 1 - known.alpha
-    holds = known.alpha < 1 and 0 < lr <= 1 / lipschitz * (1 + 1e-12)
+    holds = known.alpha < 1 and 0 < lr <= 1 / lipschitz * EDGE
     contraction, floor = 1 - lr * mu * free, common_floor(known, mu)
     rounds = 1 / (lr * mu * free) if free > 0 else inf
     additive = lr * known.zeta_squared / 2

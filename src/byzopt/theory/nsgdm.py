@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import exp, inf, isfinite, log, sqrt
 from typing import NamedTuple
 
 from byzopt.errors import require
 from byzopt.schedules import horizon_exponents
+from byzopt.theory.premises import below
+from byzopt.theory.promise import EDGE
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def bound(
     the cap.
     """
     cap = max_gamma0(problem.l1, kappa, rounds)
-    require(0 < gamma0 <= cap, "The step scale γ0", f"lie in (0, {cap:.6g}]", gamma0, "Lower it.")
+    require(0 < gamma0 <= cap * EDGE, "The step scale γ0", f"lie in (0, {below(cap)}]", gamma0, "Lower it.")
     powers = horizon_exponents(p)
     gamma, eta = gamma0 * rounds**-powers.gamma, rounds**-powers.eta
     return _terms(problem, kappa, rounds, gamma, eta, 0.5, printed, p)
@@ -113,11 +116,56 @@ def bound_at(
 
     e^(1/2) becomes e^(ET) with E = 8 L1² γ² + 32 q L1² γ²/η, so that the bound may be infinite.
     """
-    require(gamma > 0 and gamma * problem.l1 <= log(2), "The step γ", "lie in (0, ln 2 / L1]", gamma)
+    good = gamma > 0 and gamma * problem.l1 <= log(2) * EDGE
+    require(good, "The step γ", "lie in (0, ln 2 / L1]", gamma)
     require(0 < eta <= 1, "The weight η", "lie in (0, 1]", eta)
     horizon_exponents(p)
     growth = (8 + 32 * (1 + 2 * kappa) / eta) * (problem.l1 * gamma) ** 2 * rounds
     return _terms(problem, kappa, rounds, gamma, eta, growth, printed, p)
+
+
+def longest_step(l1: float) -> float:
+    """The longest single step that `bound_at` and `bound_along` admit: ln 2 / L1."""
+    return log(2) / l1 if l1 else inf
+
+
+def bound_along(problem: Problem, kappa: float, gammas: Sequence[float], eta: float) -> Bound:
+    """The nine terms for steps γ_1 >= γ_2 >= ... that do not grow, and constant η (derived; the same proof).
+
+    With E_k = (8 + 32 q/η) L1² γ_k² and weights w_0 = 1, w_k = w_(k-1)/(1 + E_k) the proof's sum telescopes:
+    Σ w_k γ_k E‖∇f(x^(k-1))‖ <= Δ0 + 2 q V0 Σ w_k γ_k (1 - η)^k + c Σ w_k γ_k² + (floor and noise) Σ w_k γ_k,
+    with c from the terms in L0 and Δ*. The least gradient norm is at most the weighted mean. A lagged step
+    γ_j enters with later, smaller weights w_k γ_k <= w_j γ_j. For equal steps this is at most `bound_at`.
+    Errors: steps that grow, or a first one above ln 2 / L1.
+    """
+    _check(kappa, len(gammas))
+    falls = all(a >= b > 0 for a, b in pairwise(gammas)) and gammas[0] > 0
+    require(falls, "The steps γ_k", "be positive and not grow", "steps that do")
+    good = gammas[0] * problem.l1 <= log(2) * EDGE
+    require(good, "The first step γ", "lie in (0, ln 2 / L1]", gammas[0])
+    require(0 < eta <= 1, "The weight η", "lie in (0, 1]", eta)
+    q, square = 1 + 2 * kappa, problem.l1**2
+    weight, stay, length, first, curved = 1.0, 1.0, 0.0, 0.0, 0.0
+    for gamma in gammas:
+        weight /= 1 + (8 + 32 * q / eta) * square * gamma**2
+        stay *= 1 - eta
+        length += weight * gamma
+        first += weight * gamma * stay
+        curved += weight * gamma**2
+    if length == 0:
+        return Bound(*(inf,) * 9)
+    mean, noise = curved / length, sqrt(eta) * problem.sigma
+    return Bound(
+        start=problem.start_gap / length,
+        momentum_start=2 * q * problem.momentum_gap * first / length,
+        heterogeneity=4 * kappa * problem.zeta,
+        curvature=2 * problem.l0 * mean,
+        lag=8 * q * problem.l0 * mean / eta,
+        star_curvature=8 * square * problem.star_gap * mean,
+        star_lag=32 * q * square * problem.star_gap * mean / eta,
+        noise=2 * noise / sqrt(problem.honest),
+        attacked_noise=4 * kappa * noise,
+    )
 
 
 def descent_bound(

@@ -30,7 +30,8 @@ def threshold(window: int, rounds: int, n: int, noise: float, p_fail: float = 0.
 
 
 def crowd_factor(n: int, f: int) -> float:
-    """C₃ = δ² + 1/n."""
+    """C₃ = δ² + 1/n. Errors: `InvalidInput` unless 2 f < n."""
+    require(0 <= 2 * f < n, "The count `f`", "satisfy 0 <= 2 f < n", f"f = {f} with n = {n}", "Lower f.")
     return (f / n) ** 2 + 1 / n
 
 

@@ -16,6 +16,7 @@ from byzopt.experiments.estimates import Tell, silent
 from byzopt.experiments.reading import Damaged, run_directories, unfinished
 from byzopt.experiments.table import runs_in
 from byzopt.reports.study.bounded import bounding
+from byzopt.theory.promise import Promise
 
 COMPONENTS = ("task.partition", "task", "method", "attack")  # the first that fits a setting's path takes it
 AXES = ("task", "split", "n", "f", "attackers", "attack", "method", "rule", "variant", "lr", "rounds")
@@ -39,12 +40,13 @@ class Setting(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One run: its label on every axis, its seed, how it ended."""
+    """One run: its label on every axis, its seed, how it ended, and what theory promises of it, if asked."""
 
     labels: Labels
     seed: int
     outcome: Outcome
     setting: Setting | None = None
+    promise: Promise | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def load(store: Path, bounds: bool = False, tell: Tell = silent) -> Study:
     """A store's finished runs, with `bounds` of theory in records. Errors: `InvalidInput` for none."""
     added = bounding(tell)
     unbounded: dict[str, str] = {}
-    found: list[tuple[dict[str, Any], Outcome]] = []
+    found: list[tuple[dict[str, Any], Outcome, Promise | None]] = []
     damaged, left = {}, 0
     for path in run_directories(store):
         if unfinished(path):
@@ -94,15 +96,15 @@ def load(store: Path, bounds: bool = False, tell: Tell = silent) -> Study:
             continue
         for spec, row, outcome in runs:
             try:
-                found.append((row, added(Spec.of(spec.data), outcome) if bounds else outcome))
+                found.append((row, *(added(Spec.of(spec.data), outcome) if bounds else (outcome, None))))
             except ByzoptError as error:  # its plugin or its data are not here
                 unbounded[path.name] = str(error)
-                found.append((row, outcome))
+                found.append((row, outcome, None))
     require(bool(found), f"Store {store}", "hold a finished run", "none", "Run `byzopt sweep` first.")
-    told = _labelled([row for row, _ in found])
+    told = _labelled([row for row, _, _ in found])
     cases = [
-        Case(labels, int(row["seed"]), outcome, Setting.of(row))
-        for labels, (row, outcome) in zip(told, found, strict=True)
+        Case(labels, int(row["seed"]), outcome, Setting.of(row), promise)
+        for labels, (row, outcome, promise) in zip(told, found, strict=True)
     ]
     return Study(tuple(cases), damaged, left, unbounded)
 

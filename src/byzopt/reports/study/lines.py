@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from byzopt.reports.curves import COLOURS, STYLES
 from byzopt.reports.lettering import WIDE as LEGEND
 from byzopt.reports.lettering import distinct, heights, inked, legend, letters, longest
-from byzopt.reports.study.bounded import BOUND
+from byzopt.reports.study.bounded import BOUND, LEAST
 from byzopt.reports.study.captions import about
 from byzopt.reports.study.cases import Case
 from byzopt.reports.study.chart import Chart, canvas
@@ -48,8 +48,8 @@ def curves(
     lines = {label: line for label, line in found.items() if line is not None}
     if not lines:
         return None
-    bounds = _bounds(figure, series)
-    labels = [_named(label, line) for label, line in lines.items()] + [f"bound: {label}" for label in bounds]
+    bounds = _bounds(figure, series) if against == "rounds" else {}
+    labels = [*(_named(label, line) for label, line in lines.items()), *bounds]
     names, handles = distinct(labels, LEGEND), list[Any]()
     columns = 1 if longest(names) > SHORT else 2
     drawing, axes = canvas(4.3, 3.0 + 0.2 * -(-heights(names) // columns))
@@ -60,7 +60,9 @@ def curves(
         if line.seeds > 1:
             axes.fill_between(line.rounds, line.low, line.high, color=style["color"], alpha=0.18, linewidth=0)
     for rounds, values in bounds.values():
-        handles += axes.plot(rounds, values, color="0.35", linewidth=1.2, linestyle=(0, (1, 1)))
+        # A bound of the last round alone is a mark.
+        mark = "" if len(rounds) > 1 else "_"
+        handles += axes.plot(rounds, values, color="0.35", linewidth=1.2, linestyle=(0, (1, 1)), marker=mark)
     far = [line.rounds[-1] for line in lines.values()]
     if against != "rounds" and max(far) > WIDE * min(far) > 0:
         axes.set_xscale("log", nonpositive="mask")  # no place for what nothing had cost yet
@@ -104,13 +106,15 @@ def line_of(figure: Figure, cases: Sequence[Case], against: str = "t") -> Line |
 def _bounds(
     figure: Figure, series: Mapping[str, Sequence[Case]]
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """What theory promises, where records say it."""
-    key, found = figure.key + BOUND, {}
-    for label, cases in series.items():
-        told = [record for record in cases[0].outcome.records if key in record]
-        if told:
-            values = [figure.unit(record[key]) for record in told]
-            found[label] = [float(record["t"]) for record in told], values
+    """What theory promises, where the records of all seeds say it: the largest of their bounds."""
+    found = {}
+    for end, words in ((BOUND, "bound"), (LEAST, "bound of the least so far")):
+        key = figure.key + end
+        for label, cases in series.items():
+            told = [{r["t"]: r[key] for r in case.outcome.records if key in r} for case in cases]
+            if common := sorted(set.intersection(*map(set, told))):
+                values = [figure.unit(max(one[t] for one in told)) for t in common]
+                found[f"{words}: {label}"] = [float(t) for t in common], values
     return found
 
 

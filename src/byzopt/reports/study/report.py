@@ -19,7 +19,7 @@ from byzopt.reports.study.finals import final_values
 from byzopt.reports.study.heat import heat
 from byzopt.reports.study.lines import MOST, curves
 from byzopt.reports.study.sheet import Sheet
-from byzopt.reports.study.sheets import bounds, to_target, tuned, worst_case
+from byzopt.reports.study.sheets import bounds, promises, to_target, tuned, worst_case
 
 Target = tuple[str, float]  # a figure's key, and the value to reach in records' own unit
 
@@ -137,9 +137,9 @@ class _Part:
             name, said = f"to-target{tag}", f"Cost to a target{title}"
             yield to_target(name, said, figure, cases, self.series, goal)
         axes = [axis for axis in self.varied if axis not in self.series]
-        yield bounds(
-            f"bounds{self.tag}", f"Bound beside measurement, {self.task}", self.cases, [*self.series, *axes]
-        )
+        told = [*self.series, *axes]
+        yield bounds(f"bounds{self.tag}", f"Bound beside measurement, {self.task}", self.cases, told)
+        yield promises(f"promises{self.tag}", f"What theory promises, {self.task}", self.cases, told)
 
     def _facets(self, shown: Sequence[str]) -> Iterator[tuple[str, str, list[Case]]]:
         """The runs for each setting of what varies and is not shown: words for titles and for file names."""

@@ -7,12 +7,13 @@ from math import isfinite
 from statistics import median
 
 from byzopt.experiments.sweeps.tuning import Choice
-from byzopt.reports.study.bounded import BOUND
+from byzopt.reports.study.bounded import BOUND, LEAST
 from byzopt.reports.study.captions import about
 from byzopt.reports.study.cases import Case, spelt, split
 from byzopt.reports.study.figures_of import Figure, figure_of, worst
 from byzopt.reports.study.finals import SPREAD
 from byzopt.reports.study.sheet import Cell, Sheet
+from byzopt.theory.promise import Promise
 
 NEAR = 0.9  # the target lies this far on the way from the start to the best final value
 
@@ -94,20 +95,50 @@ def bounds(name: str, title: str, cases: Sequence[Case], axes: Sequence[str]) ->
     rows: list[tuple[Cell, ...]] = []
     for labels, own in split(cases, axes).items():
         for case in own:
-            for key in _bounded(case):
-                record = next(r for r in reversed(case.outcome.records) if key in r and key + BOUND in r)
-                seen, bound = record[key], record[key + BOUND]
+            for key, end in _bounded(case):
+                told = [r for r in case.outcome.records if key in r]
+                at = max(i for i, r in enumerate(told) if key + end in r)
+                seen = min(r[key] for r in told[: at + 1]) if end == LEAST else told[at][key]
+                bound = told[at][key + end]
                 held = "holds" if seen <= bound else "EXCEEDED"
-                rows.append((*labels, case.seed, key, seen, bound, seen / bound if bound else None, held))
+                name_of = f"least {key}" if end == LEAST else key
+                share = seen / bound if bound else None
+                rows.append((*labels, case.seed, name_of, seen, bound, share, held))
     head = (*axes, "seed", "figure", "measured", "bound", "measured / bound", "")
-    text = "Last records of each run. Bounds are those of the theorem's own step sizes, with constants "
-    text += "estimated on the task: a run with other steps may exceed them."
+    text = "Last records of each run. A bound is of the run's own step and stands here only where every "
+    text += "premise of its theorem does; what rests on estimates is named in the table of promises. Bounds "
+    text += "of methods with noise are in expectation, or with the probability that is said there."
     return Sheet(name, title, text, head, rows) if rows else None
 
 
-def _bounded(case: Case) -> list[str]:
+def promises(name: str, title: str, cases: Sequence[Case], axes: Sequence[str]) -> Sheet | None:
+    """What theory promises of every run, and what the promise rests on, or why there is none."""
+    rows: list[tuple[Cell, ...]] = []
+    for labels, own in split(cases, axes).items():
+        for case in own:
+            if case.promise is not None:
+                told = said(case.promise)
+                rows.append((*labels, case.seed, case.promise.theorem, case.promise.measures, *told))
+    head = (*axes, "seed", "theorem", "on", "bound", "rests on, or fails for")
+    text = "A bound is given where every premise of the theorem was looked at and stands, with the run's own "
+    text += "step. One that is no less than the figure at the start is vacuous."
+    return Sheet(name, title, text, head, rows) if rows else None
+
+
+def said(promise: Promise) -> tuple[str, str]:
+    """A promise's bound in words, and what it rests on or lacks."""
+    if promise.bound is None:
+        return "none", "; ".join(promise.missing) or "no bound is worked out"
+    rests = "; ".join((*promise.estimated, *promise.remarks)) or "every premise holds for certain"
+    if promise.vacuous:
+        return f"vacuous: {promise.bound:.4g}, where the start has {promise.trivial:.4g}", rests
+    return f"{promise.bound:.4g}", rests
+
+
+def _bounded(case: Case) -> list[tuple[str, str]]:
+    """The figures of a run that have a bound, and how its key ends."""
     keys = dict.fromkeys(key for record in case.outcome.records for key in record)
-    return [key for key in keys if key + BOUND in keys]
+    return [(key, end) for key in keys for end in (BOUND, LEAST) if key + end in keys]
 
 
 def _target(figure: Figure, cases: Sequence[Case]) -> float | None:

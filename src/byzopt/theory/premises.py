@@ -1,0 +1,169 @@
+"""Premises that theorems share, looked at in the constants of a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from byzopt.theory.promise import EDGE, Constants, Premise, Verdict
+
+NAMES = {
+    "lipschitz": "f is L-smooth",
+    "local": "the honest f_i are L_i-smooth, with root mean square",
+    "sample": "minibatch losses are smooth in the mean square",
+    "passes": "the number of minibatches in a full pass is known",
+    "mu": "f is μ-strongly convex (or μ-PŁ)",
+    "sigma": "honest noise has root mean square at most σ",
+    "delta": "∇(f - q) is Δ-Lipschitz, q the server's loss",
+    "diameter": "x* lies within D of x^0",
+    "gradient": "‖∇f‖ <= M on the ball",
+    "start_gradient": "‖∇f(x^0)‖ is known",
+    "start_rows": "mean‖∇f_i(x^0)‖ is known",
+    "gap": "f(x^0) - f* is known",
+    "star_gap": "mean of f* - f_i* is known",
+}
+SYMBOLS = {"lipschitz": "L", "local": "L~", "sample": "ℓ", "mu": "μ", "sigma": "σ", "delta": "Δ"}
+SYMBOLS |= {"diameter": "D", "gradient": "M"}
+
+
+def setting(what: str, good: bool, found: object) -> Premise:
+    """A condition on the recipe or the run, which is plain to see."""
+    return Premise(what, Verdict.HOLDS if good else Verdict.FAILS, f"found {found}")
+
+
+def covers(cases: Mapping[str, tuple[bool, object]]) -> list[Premise]:
+    """What a theorem covers, by name: whether it is so, and what the recipe has."""
+    return [setting(what, good, found) for what, (good, found) in cases.items()]
+
+
+def constant(known: Constants, name: str) -> Premise:
+    """A constant of the problem: stated by the task, estimated, or unknown."""
+    value, what, symbol = getattr(known, name), NAMES[name], SYMBOLS.get(name, "value")
+    if value is None and name in known.exact:
+        return Premise(what, Verdict.FAILS, "the task states that there is none")
+    if value is None:
+        return Premise(what, Verdict.UNKNOWN, f"{name} is not known")
+    if name in known.exact:
+        return Premise(what, Verdict.HOLDS, f"{symbol} = {value:.6g}, certain on this task")
+    return Premise(what, Verdict.ESTIMATED, f"{symbol} = {value:.6g}, seen at a few points")
+
+
+def constants(known: Constants, *names: str) -> list[Premise]:
+    """Several of them."""
+    return [constant(known, name) for name in names]
+
+
+def convexity(known: Constants) -> Premise:
+    """μ > 0, which some theorems divide by."""
+    if known.mu == 0:
+        return Premise(NAMES["mu"], Verdict.FAILS, "mu is 0")
+    return constant(known, "mu")
+
+
+def convex(known: Constants) -> Premise:
+    """Convexity alone."""
+    what = "f is convex"
+    if known.convex is None:
+        if known.mu and "mu" in known.exact:
+            return Premise(what, Verdict.HOLDS, "it is strongly convex")
+        return Premise(what, Verdict.UNKNOWN, "the task does not say so")
+    return setting(what, known.convex, "a convex task" if known.convex else "a task that is not convex")
+
+
+def liars(known: Constants) -> list[Premise]:
+    """An honest majority, and no more liars than are tolerated."""
+    majority = "honest workers are the majority, 2 f < n"
+    found = [setting(majority, 2 * known.f < known.n, f"f = {known.f} with n = {known.n}")]
+    what = "no more workers lie than the server tolerates"
+    if known.attackers is None:
+        return [*found, Premise(what, Verdict.UNKNOWN, "the number of liars is not known")]
+    return [*found, setting(what, known.attackers <= known.f, f"{known.attackers} liars with f = {known.f}")]
+
+
+def robust(known: Constants, form: str) -> list[Premise]:
+    """The rule's coefficient in the form that a theorem takes ("linear" or "squared"), for this many liars.
+
+    A proved one is for as many liars as the rule tolerates. One that was certified or measured in the rounds
+    of a run holds there, whoever lied.
+    """
+    kappa = getattr(known, f"kappa_{form}")
+    symbol = "κ" if form == "linear" else "κ₂"
+    what = f"the rule has a coefficient {symbol} ({form} form)"
+    if known.origin != "proved":
+        if kappa is None:
+            none = "an error without any spread of the honest rows makes it infinite"
+            uncertified = "not every answer of this run could be certified"
+            told = uncertified if known.origin == "certified" else none
+            return [Premise(what, Verdict.FAILS, told)]
+        sure = known.origin == "certified" or (known.origin == "measured" and known.sigma == 0)
+        where = "a run of another method" if known.origin == "borrowed" else "every round of this run"
+        how = (
+            f"{symbol} = {kappa:.6g}, {'certified' if known.origin == 'certified' else 'measured'} in {where}"
+        )
+        return [Premise(what, Verdict.HOLDS if sure else Verdict.ESTIMATED, how)]
+    tolerates = "the rule tolerates f liars"
+    if known.tolerated is None:
+        seen = Premise(tolerates, Verdict.UNKNOWN, "the rule's tolerance is not known")
+    else:
+        told = f"a rule that tolerates {known.tolerated} with f = {known.f}"
+        seen = setting(tolerates, known.tolerated >= known.f, told)
+    if kappa is None:
+        own = Premise(what, Verdict.UNKNOWN, known.unproved or "none is known")
+    else:
+        own = Premise(what, Verdict.HOLDS, f"{symbol} = {kappa:.6g}, proved")
+    return [*liars(known), seen, own]
+
+
+def heterogeneity(known: Constants) -> Premise:
+    """Some admissible (G, B)."""
+    what = "mean‖∇f_i - ∇f‖² <= G² + B²‖∇f‖² over the honest workers"
+    if not known.heterogeneity:
+        return Premise(what, Verdict.UNKNOWN, "no (G, B) is known, nor ζ")
+    if {"zeta", "pairs"} & known.exact:
+        return Premise(what, Verdict.HOLDS, "certain on this task")
+    return Premise(what, Verdict.ESTIMATED, "pairs that fit the points looked at")
+
+
+def bounded_heterogeneity(known: Constants) -> Premise:
+    """ζ alone: B = 0."""
+    what = "mean‖∇f_i - ∇f‖² <= ζ² over the honest workers"
+    if known.zeta is None:
+        return Premise(what, Verdict.UNKNOWN, "zeta is not known")
+    if "zeta" in known.exact:
+        return Premise(what, Verdict.HOLDS, f"ζ = {known.zeta:.6g}, certain on this task")
+    return Premise(what, Verdict.ESTIMATED, f"ζ = {known.zeta:.6g}, seen at a few points")
+
+
+def noise(known: Constants) -> list[Premise]:
+    """σ, and that noise is unbiased and independent of the rounds before."""
+    found, what = [constant(known, "sigma")], "honest noise is unbiased and independent between rounds"
+    if known.sigma == 0 and ("sigma" in known.exact or known.sampling == "exact"):
+        return [Premise(NAMES["sigma"], Verdict.HOLDS, "there is no noise")]
+    told = {
+        "exact": (Verdict.HOLDS, "there is no noise"),
+        "fresh": (Verdict.HOLDS, "each round draws anew"),
+        "walk": (
+            Verdict.ESTIMATED,
+            "samples come from walks through permutations, taken for independent ones",
+        ),
+        "biased": (Verdict.FAILS, "minibatch gradients are not those of the loss (dropout)"),
+        None: (Verdict.UNKNOWN, "the task does not say how it draws"),
+    }
+    return [*found, Premise(what, *told[known.sampling])]
+
+
+def at_most(what: str, value: float | None, edge: float, default: str = "the edge itself") -> Premise:
+    """A parameter of the run against the edge of its range; None takes the theorem's own value."""
+    if value is None:
+        return Premise(what, Verdict.HOLDS, f"taken as {default}")
+    good = value <= edge * EDGE
+    return setting(what, good, f"{value:.6g} {'within' if good else 'above'} {below(edge)}")
+
+
+def below(value: float, digits: int = 6) -> str:
+    """A number in so many digits that is no larger than `value`, so that an upper edge may be typed back."""
+    text = f"{value:.{digits}g}"
+    if float(text) <= value:
+        return text
+    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+    step = 10.0 ** (int(power) - digits + 1)
+    return f"{float(mantissa + 'e' + power) - step:.{digits}g}"
