@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.expulsion import Expulsion
-from byzopt.aggregators.filters import At, Filter, Limits, Pure
+from byzopt.aggregators.filters import At, Filter, Limits
 from byzopt.engines import rounds
 from byzopt.errors import TooManyFaults
 from byzopt.experiments.estimates import Pair, Tell, best_pair, estimate, pairs, silent
@@ -115,10 +115,9 @@ class Watched(Filter):
     def step(self, state: Any, rows: Tensor, at: At) -> tuple[Tensor, Any]:
         g, after = self.inner.step(state, rows, at)
         seen = noted(at.t, rows[list(self.honest)].double(), g.double())
-        if isinstance(self.inner, Pure):  # a rule that remembers answers to more than these rows
-            rule, liars = self.inner.rule.at(at.t), len(rows) - len(self.honest)
-            told = rule.certify(rows, f=liars).figures() if liars <= rule.tolerance(len(rows)) else {}
-            squared, linear = (told.get(f"certified_{form}", inf) for form in ("squared", "linear"))
+        for one in self.inner.certificates(state, rows, at, len(rows) - len(self.honest)):
+            figures = one.figures()
+            squared, linear = figures["certified_squared"], figures["certified_linear"]
             seen = seen._replace(certified=squared, certified_linear=linear)
         self.seen.append(seen)
         return g, after
@@ -263,18 +262,20 @@ def _audited(spec: Spec, run: Watch, known: Constants) -> Audit:
         told(seen_own, seen_other),
         spec.method.name,
         run.message,
-        spec.method.promise(attested(own, seen)),
+        spec.method.promise(attested(own, certified(seen))),
     )
 
 
-def attested(known: Constants, seen: Sequence[Round]) -> Constants:
-    """The constants with the coefficients that all these rounds' answers are certified to have, where these
-    are less than what is proved for every input."""
-    squared, linear = (value if value < inf else None for value in certified(seen))
+def attested(
+    known: Constants, found: tuple[float, float], origin: Literal["certified", "recorded"] = "certified"
+) -> Constants:
+    """The constants with the coefficients (squared, linear) that a run's answers are certified to have, where
+    these are less than what is proved for every input."""
+    squared, linear = (value if value < inf else None for value in found)
     proved = known.kappa_squared, known.kappa_linear
     if None not in proved and squared is not None and linear is not None and (squared, linear) >= proved:
         return known
-    return replace(known, kappa_squared=squared, kappa_linear=linear, origin="certified")
+    return replace(known, kappa_squared=squared, kappa_linear=linear, origin=origin)
 
 
 NONE = Promise("none", "", lacks=("no theorem is known",))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import sqrt
 
 from byzopt.engines import rounds
 from byzopt.errors import TooManyFaults
-from byzopt.experiments.audit import NONE, attested, looked_at, watch
+from byzopt.experiments.audit import NONE, attested, certified, looked_at, watch
+from byzopt.experiments.certified import certified as of_records
 from byzopt.experiments.estimates import Tell, estimate, silent
 from byzopt.experiments.running import prepared
 from byzopt.experiments.smoothness import fitted
@@ -51,19 +52,25 @@ def promised(spec: Spec, tell: Tell = silent) -> tuple[Constants, Promise]:
     return known, spec.method.promise(known) or NONE
 
 
-def filled(spec: Spec, known: Constants, tell: Tell = silent) -> Constants:
+def filled(
+    spec: Spec, known: Constants, tell: Tell = silent, records: Sequence[Mapping[str, float]] = ()
+) -> Constants:
     """The constants with what the spec's own method, step and run add to them.
 
-    Where nothing but the rule's coefficient is missing, and its single answers may be certified, the run is
-    played for the coefficients that all of them have; estimates then have to fit its path.
+    Where nothing but the rule's coefficient is missing, and its single answers may be certified, those count
+    that the `records` of the run hold; without any the run is played for the coefficients that all of its
+    answers have, and estimates then have to fit its path.
     """
     known = _solved(spec, replace(known, lr=spec.lr, horizon=spec.rounds))
     if not wants_certificates(spec, known):
         return known
+    if (found := of_records(records)) is not None:
+        worst = (found.worst.squared or 0.0, found.worst.linear or 0.0)
+        return attested(known, worst, "certified" if found.rounds == spec.rounds else "recorded")
     run = watch(spec, spec.rounds, tell)
     if run.message:
         return replace(known, unproved=f"{known.unproved}, and the run ended early: {run.message}")
-    return fitted(run.task, attested(known, run.seen), run.asked)
+    return fitted(run.task, attested(known, certified(run.seen)), run.asked)
 
 
 def wants_certificates(spec: Spec, known: Constants) -> bool:
@@ -80,10 +87,12 @@ def wants_certificates(spec: Spec, known: Constants) -> bool:
     return asked is not None and not asked.broken
 
 
-def curve(spec: Spec, known: Constants, tell: Tell = silent) -> Curve:
+def curve(
+    spec: Spec, known: Constants, tell: Tell = silent, records: Sequence[Mapping[str, float]] = ()
+) -> Curve:
     """The bound after each round at which the spec is measured, where every premise stands. `known`: see
-    `constants`."""
-    known = filled(spec, known, tell)
+    `constants`; `records`: see `filled`."""
+    known = filled(spec, known, tell, records)
     promise = spec.method.promise(known) or NONE
     if promise.measures not in KEYS or promise.bound is None or promise.vacuous:
         return Curve(promise)

@@ -165,7 +165,8 @@ class ByzNSGDM(MethodRecipe):
         start = (known.sigma or 0.0) / (1 - eta) if eta < 1 else 0.0
         problem, own = self._problem(known, l0, l1, start)
         most = nsgdm.longest_step(l1) / filled.gamma(1)
-        plain = setting("noise has a variance (p = 2)", getattr(filled, "p", 2.0) == 2.0, "p < 2")
+        p = getattr(filled, "p", 2.0)
+        plain = setting("noise has a variance (p = 2)", p == 2.0, f"p = {p:g}")
         step = at_most("the first step is at most ln 2 / L1", known.lr, most)
         steps = {"lr_most": most} if most < inf else {}
         bound = None

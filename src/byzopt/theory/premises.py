@@ -92,13 +92,16 @@ def robust(known: Constants, form: str) -> list[Premise]:
         if kappa is None:
             none = "an error without any spread of the honest rows makes it infinite"
             uncertified = "not every answer of this run could be certified"
-            told = uncertified if known.origin == "certified" else none
+            told = uncertified if known.origin in ("certified", "recorded") else none
             return [Premise(what, Verdict.FAILS, told)]
-        sure = known.origin == "certified" or (known.origin == "measured" and known.sigma == 0)
-        where = "a run of another method" if known.origin == "borrowed" else "every round of this run"
-        how = (
-            f"{symbol} = {kappa:.6g}, {'certified' if known.origin == 'certified' else 'measured'} in {where}"
-        )
+        # With noise a theorem speaks of the mean over runs, and this is one of them.
+        sure = known.origin in ("certified", "measured") and known.sigma == 0
+        where = {
+            "borrowed": "measured in a run of another method",
+            "recorded": "certified in the rounds of this run that were recorded",
+        }
+        told = where.get(known.origin, f"{known.origin} in every round of this run")
+        how = f"{symbol} = {kappa:.6g}, {told}"
         return [Premise(what, Verdict.HOLDS if sure else Verdict.ESTIMATED, how)]
     tolerates = "the rule tolerates f liars"
     if known.tolerated is None:

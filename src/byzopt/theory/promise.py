@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from byzopt.errors import require
 
-Origin: TypeAlias = Literal["proved", "certified", "measured", "borrowed"]
+Origin: TypeAlias = Literal["proved", "certified", "recorded", "measured", "borrowed"]
 Sampling: TypeAlias = Literal["exact", "fresh", "walk", "biased"]
 Pairs: TypeAlias = tuple[tuple[float, float], ...]
 EDGE = 1 + 1e-9  # a value that was computed, printed in full and typed back is the same up to rounding
@@ -36,8 +36,9 @@ class Constants:
     ball around x^0 that holds x*, `gradient` M >= ‖∇f‖ on it, `start_gradient` ‖∇f(x^0)‖, `start_rows`
     mean‖∇f_i(x^0)‖, `gap` f(x^0) - f*, `star_gap` mean of f* - f_i* over the honest. `kappa_linear` and
     `kappa_squared` are the rule's for so many liars (`unproved` says why there are none), of this `origin`:
-    proved for every input, or certified or measured in a run's rounds ("borrowed": measured in a run of
-    another method). `unmet` inner solves of its first `watched` rounds did not meet their stop.
+    proved for every input, certified in all of a run's rounds or in those that were recorded, or measured in
+    them ("borrowed": in a run of another method). `unmet` inner solves of its first `watched` rounds did
+    not meet their stop.
 
     `exact` names the constants that hold everywhere for certain; the others are estimates. `notes` say which
     estimates were corrected, and by what.

@@ -29,7 +29,7 @@ def bounding(tell: Tell = silent) -> Callable[[Spec, Outcome], tuple[Outcome, Pr
         about = replace(bare, method=METHODS.build("robust_gd")).id
         if about not in known:
             known[about] = constants(spec, tell)
-        found = curve(spec, known[about], tell)
+        found = curve(spec, known[about], tell, outcome.records)
         key = found.key + (LEAST if found.least else BOUND)
         told = tuple(
             record | ({key: found.values[record["t"]]} if record["t"] in found.values else {})
