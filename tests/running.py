@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from byzopt.aggregators import Aggregator
+from byzopt.aggregators.filters import Filter
 from byzopt.attacks import ATTACKS, Adversary, Attack, Base, Placement
 from byzopt.cohort import Cohort
-from byzopt.engines import Simulated, Snapshot, begin, rounds
+from byzopt.engines import Against, Simulated, Snapshot, begin, rounds
+from byzopt.engines.loop import never
 from byzopt.methods import MethodRecipe
 from byzopt.servers import Site
 from byzopt.tasks import Quartic, Task, TaskRecipe
@@ -25,18 +28,20 @@ def play(
     seed: int = 0,
     placement: Placement = "free",
     base: Base = "own",
+    against: Against = never,
+    wrapped: Callable[[Aggregator], Filter] | None = None,
 ) -> Iterator[Snapshot]:
-    """Rounds 1 .. last, on the quartic unless told otherwise."""
+    """Rounds 1 .. last, on the quartic unless told otherwise; `wrapped` makes the filter of a rule."""
     cohort = Cohort.of(n, byzantine)
     task = task or Quartic()
     built = task if isinstance(task, Task) else task.build(cohort, seed)
     method = recipe.build(rule, lr, rounds=last)
+    method = replace(method, filter=wrapped(rule)) if wrapped else method
     attack = ATTACKS.build(attack) if isinstance(attack, str) else attack
     adversary = Adversary(attack, built.cohort, byzantine, placement, base)
     engine = Simulated(built, method.worker, method.wire, adversary, seed, method.down)
-    return rounds(
-        method, engine, begin(method, built.start(), Site(built.layout, built.proxy()), built.n), last
-    )
+    start = begin(method, built.start(), Site(built.layout, built.proxy()), built.n)
+    return rounds(method, engine, start, last, against)
 
 
 def finish(snapshots: Iterator[Snapshot]) -> Snapshot:

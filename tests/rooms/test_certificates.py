@@ -24,6 +24,7 @@ from byzopt.aggregators import (
     NormClipping,
     TrimmedMean,
     Weighted,
+    rule_from,
 )
 from byzopt.aggregators.filters import At
 from byzopt.errors import TooManyFaults
@@ -166,11 +167,13 @@ def test_certificates_of_many_sets_are_those_of_each():
     rows[2] = rows[2, 0]
     for rule in (RFA(f=3), NNM(f=3) >> RFA(f=3), Krum(f=3), Median(f=3), CenteredClipping(f=3, start="zero")):
         each = [rule.certify(one, f=3) for one in rows]
-        for one, other in zip(rule.certify_batch(rows, 3), each, strict=True):
+        out, told = rule.judged(rows, 3)
+        assert torch.equal(out, rule.batch(rows))
+        for one, other in zip(told, each, strict=True):
             assert (one.n, one.f, one.reason) == (other.n, other.f, other.reason)
             assert one.figures() == pytest.approx(other.figures(), rel=1e-6)
     rows[3, 0] = NAN
-    assert [one.n for one in RFA(f=3).certify_batch(rows, 3)] == [20, 20, 20, 19, 20]
+    assert [one.n for one in RFA(f=3).judged(rows, 3)[1]] == [20, 20, 20, 19, 20]
 
 
 def test_searches_that_ended_are_certified_at_their_constant():
@@ -197,8 +200,9 @@ def test_clipping_from_the_last_answer_is_certified_about_its_rows():
     state = filtered.init(torch.zeros(6, dtype=torch.float64), 20)
     at = At(1, torch.zeros(6))
     _, state = filtered.step(state, rows, at)
-    answer, _ = filtered.step(state, rows + 0.1, at)
-    (found,) = filtered.certificates(state, rows + 0.1, at, 3)
+    answer, after, (found,) = filtered.judged(state, rows + 0.1, at, 3)
+    assert torch.equal(answer, filtered.step(state, rows + 0.1, at)[0])
+    assert torch.equal(answer, after.centre)
     eps = unrest_by_hand(rows + 0.1, answer)
     assert found.squared <= (20 + eps) / (14 - eps) * (1 + 1e-6)
 
@@ -225,11 +229,23 @@ def test_a_run_records_its_certificates_where_it_measures(tmp_path):
     assert [record["t"] for record in every if "certified_squared" in record] == list(range(1, 13))
 
 
-def test_a_recorded_certificate_is_that_of_the_rounds_answer():
-    (first,) = (one for one in play(ByzNSGDM(), NNM(f=3) >> RFA(f=3), "ipm", last=1))
-    _, rows, _ = first.heard
-    assert torch.equal((NNM(f=3) >> RFA(f=3))(rows), first.aggregate)
-    assert first.certificate(3) == (NNM(f=3) >> RFA(f=3)).certify(rows, f=3)
+@pytest.mark.parametrize("rule", ["nnm >> rfa", "fail_closed(rule='nnm >> rfa')", "centered_clipping"])
+def test_what_is_certified_along_a_run_is_what_the_rows_say(rule):
+    rule = rule_from(rule, f=3)
+    alone = list(play(ByzNSGDM(), rule, "ipm", last=3))
+    seen = []
+
+    @dataclass(frozen=True)
+    class Watched(type(rule.as_filter())):
+        def judged(self, state, rows, at, f):
+            seen.append((self.now(state, at), rows))
+            return super().judged(state, rows, at, f)
+
+    told = list(play(ByzNSGDM(), rule, "ipm", last=3, against=lambda t: 3, wrapped=Watched))
+    for plain, one, (now, rows) in zip(alone, told, seen, strict=True):
+        assert torch.equal(plain.x, one.x)  # to certify changes nothing
+        assert plain.certificate is None
+        assert one.certificate == now.certify(rows, f=3)
 
 
 @pytest.mark.parametrize("rule", ["trimmed_mean", "mean", "norm_clipping", "nnm >> krum"])

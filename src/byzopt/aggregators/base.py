@@ -20,7 +20,7 @@ from torch import Tensor
 
 from byzopt.aggregators import influence
 from byzopt.aggregators.batching import together
-from byzopt.aggregators.calling import call, certificate, certificates, report
+from byzopt.aggregators.calling import call, certificate, judged, judged_sets, report
 from byzopt.aggregators.certificate import Certificate, Source, nearly_median
 from byzopt.aggregators.geometry import Geometry
 from byzopt.aggregators.inputs import RowsLike, admit, as_rows, restored
@@ -144,7 +144,7 @@ class Aggregator(Stage):
         """
         self.check(rows.shape[1])
         found = together(self.stages, self.last, rows)
-        return torch.stack([self(each) for each in rows.unbind(0)]) if found is None else found
+        return torch.stack([self(each) for each in rows.unbind(0)]) if found is None else found[0]
 
     @property
     def last(self) -> Aggregator:
@@ -224,9 +224,10 @@ class Aggregator(Stage):
         """
         return certificate(self, rows, f)
 
-    def certify_batch(self, rows: Tensor, f: int) -> list[Certificate]:
-        """`certify` for each of R sets of rows `[R, n, d]`; many small sets cost little more than one."""
-        return certificates(self, rows, f)
+    def judged(self, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
+        """The answer to rows `[n, d]` and its certificate for f faulty ones, at little more than a call's
+        cost; or those to R sets of rows `[R, n, d]`. Errors: as for a call."""
+        return judged(self, rows, f) if rows.ndim == 2 else judged_sets(self, rows, f)
 
     def proved(self, n: int, f: int) -> Coefficients:
         """What the rule's own lemmas prove for f faulty rows among n, f at most what it tolerates, 2 f < n.
@@ -276,11 +277,19 @@ class GeometricRule(Aggregator):
         best = geometric_median(n, f)  # no answer can be certified for less
         if known.squared is not None and best.squared is not None and known.squared <= best.squared:
             return source.whole(known)
-        weights = self.weights(mixed.geometry).numpy()
-        return both(source.whole(known), nearly_median(mixed.geometry, weights, n, f, source))
+        if type(self).reduce is not GeometricRule.reduce:  # its answer need not be what its weights say
+            return source.whole(known)
+        return both(source.whole(known), self.approached(mixed, f, source))
+
+    def approached(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+        """What is proved of the mean with the rule's weights, as an approximate geometric median."""
+        weights = self.weights(mixed.geometry) if mixed.weights is None else mixed.weights
+        return nearly_median(mixed.geometry, weights.numpy(), mixed.m, f, source)
 
     def certifiable(self, n: int, f: int) -> bool:
-        return 2 * f < n and f <= self.tolerance(n)
+        own = type(self)
+        stated = own.reduce is GeometricRule.reduce or own.answered is not GeometricRule.answered
+        return (stated and 2 * f < n and f <= self.tolerance(n)) or super().certifiable(n, f)
 
 
 class CoordinateRule(Aggregator):

@@ -7,7 +7,7 @@ Sets that have to be looked at (NaN, Inf, extreme values) are left to one call e
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -21,68 +21,39 @@ from byzopt.kernels import Plan
 
 if TYPE_CHECKING:
     from byzopt.aggregators.base import PreAggregator, Stage
-    from byzopt.theory.robustness import Coefficients
 
 _LARGEST = {torch.float32: 1e30, torch.float64: 1e100}  # magnitudes that need no other unit or dtype
 
 
-def together(stages: tuple[PreAggregator, ...], rule: Stage, rows: Tensor) -> Tensor | None:
+class Seen(NamedTuple):
+    """What decided the answers to R sets of rows: their geometry, that behind all stages with the `mixing`
+    `[R, m, n]` that leads there (None: there is no stage), and the weights `[R, m]` of the answers."""
+
+    first: Geometry
+    geometry: Geometry
+    mixing: Tensor | None
+    weights: Tensor
+
+    def near(self, source: Source) -> Nearness:
+        """How near each answer comes to the geometric median of the rows that reach the rule."""
+        return nearness(self.geometry, self.weights.numpy(), self.geometry.m, source)
+
+
+def together(
+    stages: tuple[PreAggregator, ...], rule: Stage, rows: Tensor
+) -> tuple[Tensor, Seen | None] | None:
     """The aggregates `[R, d]` of rows `[R, n, d]` on the CPU; None if they should be called one by one.
 
-    `rule` has `weights(geometry)` or `plan(m)`; all recipes have been checked with their numbers of rows.
+    With them what decided them, where that is their geometry. `rule` has `weights(geometry)` or `plan(m)`;
+    all recipes have been checked with their numbers of rows.
     """
-    if not _plain(stages, rule, rows):
+    sets, n, d = rows.shape
+    simple = rows.device.type == "cpu" and rows.dtype in _LARGEST and all(s.batched for s in (*stages, rule))
+    if sets < 2 or n * d > SMALL or not simple or not float(rows.abs().amax()) < _LARGEST[rows.dtype]:
         return None
     ranks = getattr(rule, "plan", None)
     if ranks and not stages:
-        return _ranked(rows, ranks)
-    behind = geometries(stages, rows)
-    if behind is None:
-        return None
-    geometry, mixing, _ = behind
-    if ranks:
-        assert mixing is not None
-        return _ranked(mixing.to(rows) @ rows, ranks)
-    weights: Tensor = rule.weights(geometry).unsqueeze(-2)  # type: ignore[attr-defined]
-    return ((weights if mixing is None else weights @ mixing).to(rows) @ rows).squeeze(-2)
-
-
-def near_together(
-    stages: tuple[PreAggregator, ...],
-    rule: Stage,
-    rows: Tensor,
-    f: int,
-    whole: Callable[[Coefficients], Coefficients],
-) -> Nearness | None:
-    """How near each answer comes to the median of the rows that reach `rule`; f of `rows` are faulty.
-
-    None where `rule` has no `weights(geometry)`, and where `together` has none.
-    """
-    weights = getattr(rule, "weights", None)
-    if weights is None or not _plain(stages, rule, rows):
-        return None
-    behind = geometries(stages, rows)
-    if behind is None:
-        return None
-    geometry, mixing, first = behind
-    source = Source(first, None if mixing is None else mixing.numpy(), f, whole)
-    return nearness(geometry, weights(geometry).numpy(), geometry.m, source)
-
-
-def _plain(stages: tuple[PreAggregator, ...], rule: Stage, rows: Tensor) -> bool:
-    """Whether the sets `[R, n, d]` go through all stages at once, for all that a look at them shows."""
-    sets, n, d = rows.shape
-    if sets < 2 or n * d > SMALL or rows.device.type != "cpu" or rows.dtype not in _LARGEST:
-        return False
-    every = all(stage.batched for stage in (*stages, rule))
-    return every and float(rows.abs().amax()) < _LARGEST[rows.dtype]
-
-
-def geometries(
-    stages: tuple[PreAggregator, ...], rows: Tensor
-) -> tuple[Geometry, Tensor | None, Geometry] | None:
-    """The stacked geometry of rows `[R, n, d]` behind all stages, their mixing `[R, m, n]`, and the geometry
-    before all; None where a set is extreme."""
+        return _ranked(rows, ranks), None
     first = geometry = _geometry(rows.double())
     if geometry is None or first is None:
         return None
@@ -91,7 +62,12 @@ def geometries(
         matrix = stage.mixing(geometry)
         geometry = geometry.mixed(matrix, stage.affine)
         mixing = matrix if mixing is None else matrix @ mixing
-    return geometry, mixing, first
+    if ranks:
+        assert mixing is not None
+        return _ranked(mixing.to(rows) @ rows, ranks), None
+    weights: Tensor = rule.weights(geometry)  # type: ignore[attr-defined]
+    through = weights.unsqueeze(-2) if mixing is None else weights.unsqueeze(-2) @ mixing
+    return (through.to(rows) @ rows).squeeze(-2), Seen(first, geometry, mixing, weights)
 
 
 def _ranked(rows: Tensor, ranks: Callable[[int], Plan]) -> Tensor:

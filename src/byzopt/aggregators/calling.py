@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.batching import near_together
+from byzopt.aggregators.batching import together
 from byzopt.aggregators.certificate import Certificate, Nearness, Source, proof
 from byzopt.aggregators.inputs import RowsLike, admit, as_rows, faults, restored
 from byzopt.aggregators.measuring import Unusual
@@ -86,20 +86,29 @@ def certificate(rule: Aggregator, given: RowsLike, f: int | None) -> Certificate
     return certified(rule, ready, Mixed(kept, unit), len(rows), f)
 
 
-def certificates(rule: Aggregator, rows: Tensor, f: int) -> list[Certificate]:
-    """What is certified of the answers to R sets of rows `[R, n, d]`."""
+def judged(rule: Aggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
+    """The answer to rows `[n, d]`, and what is certified of it."""
+    made = call(rule, rows, None, False)
+    return made.out, [certified(rule, made.ready, made.mixed, len(rows), f)]
+
+
+def judged_sets(rule: Aggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
+    """The answers to R sets of rows `[R, n, d]`, and what is certified of each."""
     n = rows.shape[1]
+    rule.check(n)
+    found = together(rule.stages, rule.last, rows)
+    if found is None or found[1] is None or not rule.certifiable(n, f):
+        each = [judged(rule, one, f) for one in rows.unbind(0)]
+        return torch.stack([out for out, _ in each]), [one for _, told in each for one in told]
+
+    def whole(proved: Coefficients) -> Coefficients:
+        return rule.whole(proved, n, f)
+
     m, most = rule.behind(n, f)
-
-    def whole(found: Coefficients) -> Coefficients:
-        return rule.whole(found, n, f)
-
-    seen = near_together(rule.stages, rule.last, rows, f, whole) if rule.certifiable(n, f) else None
-    if seen is None:
-        return [certificate(rule, each, f) for each in rows.unbind(0)]
-    known = whole(rule.last.coefficients(m, most))
-    parts = [Nearness(*one) for one in zip(*seen, strict=True)]
-    return [_told(closed(both(known, proof(one, m, most, whole)), n, f), n, f) for one in parts]
+    seen, known = found[1], whole(rule.last.coefficients(m, most))
+    near = seen.near(Source(seen.first, None if seen.mixing is None else seen.mixing.numpy(), f, whole))
+    parts = [Nearness(*one) for one in zip(*near, strict=True)]
+    return found[0], [_told(closed(both(known, proof(one, m, most, whole)), n, f), n, f) for one in parts]
 
 
 def certified(rule: Aggregator, ready: Aggregator, mixed: Mixed, n: int, f: int | None) -> Certificate:

@@ -73,7 +73,7 @@ class CenteredClipping(GeometricRule):
     def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
         if self.start == "zero":
             return _Continued(self, mixed.rows.new_zeros(mixed.d)).answered(mixed, f, source)
-        return super().answered(mixed, f, source)
+        return self.approached(mixed, f, source)
 
     def settled(self, geometry: Geometry, weights: Tensor, n: int) -> Tensor:
         """The weights `[..., m]` of z after all iterations from `weights`; the last n rows pull."""

@@ -102,9 +102,13 @@ class Chain(Aggregator):
         return self.rule.influence(self._mix(mixed))
 
     def _mix(self, mixed: Mixed) -> Mixed:
-        for stage in self.stages:
-            mixed = stage.apply(mixed)
-        return mixed
+        """The rows behind all stages; a second look at the same rows finds them again."""
+        if mixed.behind is None or mixed.behind[0] != self.stages:
+            last = mixed
+            for stage in self.stages:
+                last = stage.apply(last)
+            mixed.behind = self.stages, last
+        return mixed.behind[1]
 
     def proved(self, n: int, f: int) -> Coefficients:
         m, most = self.behind(n, f)

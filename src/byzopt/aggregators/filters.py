@@ -62,14 +62,14 @@ class Filter(ABC):
         return None
 
     def certifiable(self, n: int, f: int) -> bool:
-        """Whether `certificates` are worth asking for: single answers may be certified for f faulty rows of
-        n, and nothing is proved in advance. Default: no."""
+        """Whether `judged` is worth asking for: single answers may be certified for f faulty rows of n, and
+        nothing is proved in advance. Default: no."""
         return False
 
-    def certificates(self, state: State, rows: Tensor, at: At, f: int) -> list[Certificate]:
-        """The certificate of what `step` answers, f of the rows `[n, d]` being faulty; where the filter is
-        `batched`, those of R sets of rows `[R, n, d]`. Default: none."""
-        return []
+    def judged(self, state: State, rows: Tensor, at: At, f: int) -> tuple[Tensor, State, list[Certificate]]:
+        """`step`, and the certificate of its answer, f of the rows being faulty; where the filter is
+        `batched`, those of R sets of rows. Default: no certificate."""
+        return *self.step(state, rows, at), []
 
     def report(self, state: State) -> dict[str, float]:
         """Figures of the memory itself, for records. Default: none."""
@@ -114,9 +114,9 @@ class RoundRule(Filter):
         out = self.preview(state, rows, at)
         return out, self.after(state, out)
 
-    def certificates(self, state: State, rows: Tensor, at: At, f: int) -> list[Certificate]:
-        rule = self.now(state, at)
-        return [rule.certify(rows, f=f)] if rows.ndim == 2 else rule.certify_batch(rows, f)
+    def judged(self, state: State, rows: Tensor, at: At, f: int) -> tuple[Tensor, State, list[Certificate]]:
+        out, told = self.now(state, at).judged(rows, f)
+        return out, self.after(state, out), told
 
     def preview(self, state: State, rows: Tensor, at: At) -> Tensor:
         rule = self.now(state, at)

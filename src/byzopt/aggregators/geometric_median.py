@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.base import RULES, GeometricRule
-from byzopt.aggregators.certificate import Source, nearly_median
+from byzopt.aggregators.certificate import Source
 from byzopt.aggregators.geometry import Geometry, medoid
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.weiszfeld import certified_median
@@ -49,5 +49,4 @@ class GeometricMedian(GeometricRule):
 
     def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
         """That of the point found, whose gap is proved but not zero."""
-        weights = self.weights(mixed.geometry).numpy()
-        return nearly_median(mixed.geometry, weights, mixed.m, f, source)
+        return self.approached(mixed, f, source)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +44,8 @@ class Mixed:
         self.mixing = mixing
         self.admitted = admitted
         self.geometry = geometry or geometry_of(rows, unit, admitted)
+        self.weights: Tensor | None = None  # of the last blend
+        self.behind: tuple[Any, Mixed] | None = None  # stages, and the rows behind them
 
     @property
     def m(self) -> int:
@@ -85,6 +88,7 @@ class Mixed:
 
     def blend(self, weights: Tensor) -> Tensor:
         """The weighted sum of the mixed rows: one pass over the unmixed ones. `[m] -> [d]`."""
+        self.weights = weights
         return linalg.blend(self.through(weights), self.rows)
 
     def columns(self, plan: kernels.Plan) -> Tensor:

@@ -1,7 +1,7 @@
 """Engines and the one loop that drives them."""
 
 from byzopt.engines.base import Engine, Exchange
-from byzopt.engines.loop import LoopState, Snapshot, begin, rounds
+from byzopt.engines.loop import Against, LoopState, Snapshot, begin, rounds
 from byzopt.engines.simulated import Simulated
 
-__all__ = ["Engine", "Exchange", "LoopState", "Simulated", "Snapshot", "begin", "rounds"]
+__all__ = ["Against", "Engine", "Exchange", "LoopState", "Simulated", "Snapshot", "begin", "rounds"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -15,6 +15,7 @@ from byzopt.engines.base import Engine
 from byzopt.methods import Method
 from byzopt.servers import Site
 
+Against = Callable[[int], int | None]
 LEDGER = ("gradients", "bits", "coordinates", "bits_down", "coordinates_down")
 
 
@@ -41,31 +42,16 @@ class LoopState(NamedTuple):
         return self[4:9]
 
 
-class Heard(NamedTuple):
-    """What the server's rule was given in a round: its memory, the rows `[n, d]`, where the round stood."""
-
-    memory: Any
-    rows: Tensor
-    at: At
-
-
 class Snapshot(NamedTuple):
-    """A finished round: the state after it, the point asked at, the aggregate, the iterate to answer, and,
-    where it is at hand, what the rule was given."""
+    """A finished round: the state after it, the point asked at, the aggregate, the iterate to answer, and
+    what was certified of the aggregate, if that was asked for."""
 
     state: LoopState
     asked: Tensor
     aggregate: Tensor
     x: Tensor
     method: Method
-    heard: Heard | None = None
-
-    def certificate(self, f: int) -> Certificate | None:
-        """What is certified of the aggregate where f of the rows are faulty; None where nothing can be."""
-        if self.heard is None:
-            return None
-        memory, rows, at = self.heard
-        return next(iter(self.method.filter.certificates(memory, rows, at, f)), None)
+    certificate: Certificate | None = None
 
     def report(self) -> dict[str, float]:
         """Figures that need no task: norm of the aggregate, the ledger (`LEDGER`, per worker so far), and
@@ -89,8 +75,17 @@ def begin(method: Method, x0: Tensor, site: Site, n: int) -> LoopState:
     return LoopState(0, method.step.init(x0, site), method.filter.init(x0, n), None, 0.0, 0.0)
 
 
-def rounds(method: Method, engine: Engine, state: LoopState, last: int) -> Iterator[Snapshot]:
+def never(t: int) -> int | None:
+    """No round's aggregate is certified."""
+    return None
+
+
+def rounds(
+    method: Method, engine: Engine, state: LoopState, last: int, against: Against = never
+) -> Iterator[Snapshot]:
     """Run rounds `state.t + 1 .. last`, one ask and one tell each.
+
+    `against(t)` says for how many faulty rows the aggregate of round t is to be certified; None: not at all.
 
     Errors: `TooManyFaults` when a round's rows hold more faulty ones than the rule tolerates.
     """
@@ -99,12 +94,15 @@ def rounds(method: Method, engine: Engine, state: LoopState, last: int) -> Itera
         at = At(t, x)
         defence = Defence(method.filter, state.filter, at)
         seen, workers = engine.exchange(state.engine, x, t, defence, state.aggregate)
-        heard = Heard(state.filter, seen.rows, at)
-        g, memory = method.filter.step(*heard)
+        f, told = against(t), list[Certificate]()
+        if f is None:
+            g, memory = method.filter.step(state.filter, seen.rows, at)
+        else:
+            g, memory, told = method.filter.judged(state.filter, seen.rows, at, f)
         step = method.step.tell(state.step, g)
         cost = added(state.ledger, seen[1:])
         state = LoopState(t, step, memory, workers, cost[0], cost[1], cost[2], cost[3], cost[4], g)
-        yield Snapshot(state, x, g, method.step.answer(step), method, heard)
+        yield Snapshot(state, x, g, method.step.answer(step), method, next(iter(told), None))
 
 
 def added(before: Sequence[float], cost: Sequence[float]) -> tuple[float, ...]:

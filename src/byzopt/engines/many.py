@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class Many:
         self.liars = torch.stack(liars) if lying else None
         self.asked: Tensor | None = None
         self.aggregate: Tensor | None = None
-        self.heard: tuple[Slot, Tensor] | None = None  # the rules' memory before the last round, and its rows
+        self.certificates: dict[int, Certificate] = {}  # of the last round's aggregates, where asked for
 
     @cached_property
     def x(self) -> Tensor:
@@ -81,53 +81,57 @@ class Many:
         if self.asked is None or self.aggregate is None:
             return None
         asked, aggregate, x = (part[r].clone() for part in (self.asked, self.aggregate, self.x))
-        return Snapshot(self.state(r), asked, aggregate, x, self.lanes[r].method)
+        certificate = self.certificates.get(r)
+        return Snapshot(self.state(r), asked, aggregate, x, self.lanes[r].method, certificate)
 
     def only(self, left: Sequence[int]) -> Many:
         """These runs alone, in this order."""
         few = Many([self.lanes[r]._replace(state=self.state(r)) for r in left])
         if self.asked is not None and self.aggregate is not None:
             few.asked, few.aggregate = self.asked[list(left)], self.aggregate[list(left)]
+            told = self.certificates
+            few.certificates = {k: told[r] for k, r in enumerate(left) if r in told}
         return few
 
-    def round(self) -> Many:
+    def round(self, faulty: Mapping[int, int] | None = None) -> Many:
         """All runs after one ask and one tell more.
+
+        `faulty`: the runs whose aggregates are to be certified, and for how many faulty rows.
 
         Errors: `LostError` names the runs whose rows hold more faulty ones than their rule tolerates; then
         nothing has happened, and the round can be taken without them.
         """
         t, (worker, wire, attack, memory, step, down) = self.t + 1, self.slots
+        faulty = faulty or {}
         x = _read(step, lambda part, state: part.ask(state))
         (w, *below), down = bunches.call(down, partial(self._broadcast, t), x)
         oracles = _Oracles(t, self)
         said, worker = bunches.call(worker, lambda p, s, who, at: p.step(s, at, oracles.of(who)), w)
         crossing = _Wires(self, wire, attack, w)
         rows = crossed(crossing, said, self.lanes[0].engine.adversary, self.liars, crossing.speak)
-        g, memory = bunches.call(memory, lambda p, s, who, r, at: p.step(s, r, At(t, at)), rows, x)
+        told: dict[int, Certificate] = {}
+
+        def aggregate(part: Any, state: Any, who: Any, rows: Tensor, at: Tensor) -> tuple[Tensor, Any]:
+            runs = (who,) if isinstance(who, int) else who
+            liars = {faulty[r] for r in runs if r in faulty}
+            if not liars:
+                return cast("tuple[Tensor, Any]", part.step(state, rows, At(t, at)))
+            # Runs side by side nearly always have equally many liars; the others are certified on their own.
+            out, after, found = part.judged(state, rows, At(t, at), max(liars))
+            for r, one in zip(runs, found, strict=False):
+                if faulty.get(r) == max(liars):
+                    told[r] = one
+                elif r in faulty:
+                    own = rows if isinstance(who, int) else rows[runs.index(r)]
+                    told.update(zip([r], part.judged((), own, At(t, at), faulty[r])[2], strict=False))
+            return out, after
+
+        g, memory = bunches.call(memory, aggregate, rows, x)
         _, step = bunches.call(step, lambda p, s, who, v: (0, p.tell(s, v)), g)
         slots = Slots(worker, crossing.wire, crossing.attack, memory, step, down)
         after = self._after(slots, x, g, (oracles.calls, *crossing.costs, *below))
-        after.heard = self.slots.filter, rows
+        after.certificates = told
         return after
-
-    def certificates(self, faulty: Mapping[int, int]) -> dict[int, Certificate]:
-        """What is certified of the last round's aggregates of the runs named, each with its faulty rows."""
-        if self.heard is None or self.asked is None:
-            return {}
-        memory, rows = self.heard
-        found: dict[int, Certificate] = {}
-        for bunch in memory:
-            for f in sorted({faulty[r] for r in bunch.who if r in faulty}):
-                who = [r for r in bunch.who if faulty.get(r) == f]
-                if bunch.part.batched and len(who) > 1:
-                    # A filter that is batched and certified has no memory.
-                    at = At(self.t, self.asked[who])
-                    found |= zip(who, bunch.part.certificates((), rows[who], at, f), strict=False)
-                    continue
-                for r in who:
-                    at = At(self.t, self.asked[r])
-                    found |= zip([r], bunch.part.certificates(bunch.of(r), rows[r], at, f), strict=False)
-        return found
 
     def link(self, t: int, who: int | tuple[int, ...], last: Tensor, way: str = "up") -> Link:
         """What both ends of the wire know of round t, for the runs `who`."""

@@ -10,7 +10,7 @@ import torch
 
 from byzopt.attacks import Adversary, Attack, Base, Placement
 from byzopt.distributed.link import Link
-from byzopt.engines import Engine, LoopState, Simulated, Snapshot, begin, rounds
+from byzopt.engines import Against, Engine, LoopState, Simulated, Snapshot, begin, rounds
 from byzopt.engines.process_group import ProcessGroup, Share
 from byzopt.errors import TooManyFaults, UnknownName, unknown
 from byzopt.experiments import alike
@@ -53,6 +53,14 @@ class Ready(NamedTuple):
     first: Snapshot | TooManyFaults
 
 
+def against(task: Task, method: Method, plan: Plan) -> Against:
+    """For how many faulty rows a round's aggregate is certified: the attackers that there are, in rounds that
+    are measured, where the rule's coefficient is not known in advance and single answers may be certified."""
+    faulty = len(task.cohort.byzantine)
+    worth = method.filter.certifiable(task.n, faulty)
+    return lambda t: faulty if worth and plan.measures(t) else None
+
+
 def prepare(
     task: Task,
     method: Method,
@@ -88,9 +96,7 @@ def prepare(
     first: Snapshot | TooManyFaults
     try:
         with threads_for(task):
-            first = next(rounds(method, engine, start, 1))
-            if not plan.measures(1):
-                first = first._replace(heard=None)  # it stays for all of the run, and so would the rows
+            first = next(rounds(method, engine, start, 1, against(task, method, plan)))
     except TooManyFaults as error:
         first = error
     return Ready(task, method, engine, plan, start, first)

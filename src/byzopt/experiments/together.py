@@ -135,7 +135,7 @@ class Together:
 
     def _advance(self, batch: _Batch) -> None:
         try:
-            after = batch._replace(many=batch.many.round())
+            after = batch._replace(many=batch.many.round(self._faulty(batch)))
         except LostError as error:
             self._settle(batch)
             for k, reason in error.reasons.items():
@@ -154,16 +154,18 @@ class Together:
         near = [length <= trial.bound for length, trial in zip(lengths, trials, strict=True)]
         due = [k for k, trial in enumerate(trials) if near[k] and trial.ready.plan.measures(t)]
         figures = dict(zip(due, after.many.crowd.measure(after.many.x[due], due), strict=True)) if due else {}
-        faulty = {k: trials[k].faulty for k in due if trials[k].certifies}
-        certified = after.many.certificates(faulty) if faulty else {}
         for k, i in enumerate(after.who):
             if near[k] and k not in figures:
                 continue
             self._place(before, k)
             snapshot = after.many.snapshot(k)
             if snapshot is not None:
-                status = trials[k].take(snapshot, figures.get(k), certified.get(k))
-                self._end(i, status or self._over(i))
+                self._end(i, trials[k].take(snapshot, figures.get(k)) or self._over(i))
+
+    def _faulty(self, batch: _Batch) -> dict[int, int]:
+        """Whose next aggregates are to be certified, and for how many faulty rows."""
+        wanted = {k: self.trials[i].against(batch.many.t + 1) for k, i in enumerate(batch.who)}
+        return {k: f for k, f in wanted.items() if f is not None}
 
     def _left(self, batch: _Batch) -> _Batch | None:
         """The batch of those that have not ended."""

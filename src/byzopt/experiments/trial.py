@@ -16,7 +16,7 @@ from byzopt.aggregators.certificate import Certificate
 from byzopt.engines import LoopState, Snapshot, rounds
 from byzopt.errors import Status, TooManyFaults, require
 from byzopt.experiments.each import each_worker
-from byzopt.experiments.ready import Ready, threads_for
+from byzopt.experiments.ready import Ready, against, threads_for
 from byzopt.experiments.spec import RISING
 
 Record = dict[str, float]  # one measurement: `t`, then figures by name
@@ -70,7 +70,7 @@ class Place(NamedTuple):
     t: int
     x: Tensor
     report: Callable[[], Mapping[str, float]]
-    certified: Callable[[], Mapping[str, float]] = dict
+    certificate: Certificate | None = None
 
 
 class Trial:
@@ -89,9 +89,7 @@ class Trial:
         self.clock = clock or (lambda: perf_counter() - began)
         self.here = Place(self.state.t, ready.method.step.answer(self.state.step), lambda: progress.report)
         self.shown = self.here.x  # the iterate of the last record
-        self.faulty = len(ready.task.cohort.byzantine)
-        # Where a coefficient is known in advance, or none can be, the rounds' own are not recorded.
-        self.certifies = ready.method.filter.certifiable(ready.task.n, self.faulty)
+        self.against = against(ready.task, ready.method, ready.plan)
         self.bound = FAR * (1 + float(linalg.norm(ready.task.start())))
 
     @property
@@ -145,23 +143,16 @@ class Trial:
                 raise first
             yield first
             state = first.state
-        yield from rounds(self.ready.method, self.ready.engine, state, self.ready.plan.rounds)
+        yield from rounds(self.ready.method, self.ready.engine, state, self.ready.plan.rounds, self.against)
 
     def take(
         self,
         snapshot: Snapshot,
         figures: Mapping[str, float] | None = None,
-        certificate: Certificate | None = None,
     ) -> Status | None:
-        """Take in a finished round. Its status, if the run ends with it. `figures` if measured already, and
-        the `certificate` of its aggregate if there is one."""
+        """Take in a finished round. Its status, if the run ends with it. `figures` if measured already."""
         self.state, plan = snapshot.state, self.ready.plan
-
-        def certified() -> Mapping[str, float]:
-            found = certificate or (snapshot.certificate(self.faulty) if self.certifies else None)
-            return {} if found is None else found.figures()
-
-        there = Place(self.state.t, snapshot.x, snapshot.report, certified)
+        there = Place(self.state.t, snapshot.x, snapshot.report, snapshot.certificate)
         if not float(linalg.norm(there.x)) <= self.bound:
             self._salvage(there, self.here)
             return Status.DIVERGED if there.x.isfinite().all() else Status.NONFINITE
@@ -178,8 +169,9 @@ class Trial:
         figures = figures or self.ready.task.measure(place.x)
         if not (place.x.isfinite().all() and isfinite(figures["loss"])):
             return Status.NONFINITE
+        certified = place.certificate.figures() if place.certificate else {}
         own = each_worker(self.ready.task, place.x) if self.ready.plan.per_worker else {}
-        record = {"t": place.t, **figures, **own, **place.report(), **place.certified()}
+        record = {"t": place.t, **figures, **own, **place.report(), **certified}
         wrong = sorted(RESERVED & (record.keys() - {"t"} | figures.keys()))
         require(not wrong, "A figure", "have a name that is not in use for a run", ", ".join(wrong))
         self.records.append(record)
