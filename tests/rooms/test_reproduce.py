@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+from pathlib import Path
 
 import pytest
+import torch
 
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments.declared import load_reproduction, reproductions
 from byzopt.experiments.placed import on_device
-from byzopt.experiments.reproduce import account, measured, plans, play, seconds_left
-from byzopt.experiments.reproduction import Cell, Measure, Part
+from byzopt.experiments.reproduce import Account, account, measured, plans, play, seconds_left
+from byzopt.experiments.reproduction import Cell, Measure, Part, Quick, Reproduction
 from byzopt.experiments.trial import Outcome
 from byzopt.experiments.verdict import judged
 from byzopt.reports.reproduction import save
+from byzopt.reports.reproduction_page import columns, markdown, summary
 
 TINY = """
 title = "Tiny"
@@ -119,8 +123,12 @@ def test_verdicts():
     assert verdict((12.0, 13.0, 14.0), relative=0.2) == "agrees"
     # Two standard errors of the difference: 2 sqrt(2 * 0.96 / 3) = 1.6, and half a printed digit.
     assert verdict((11.6, 11.6, 11.6), (10.0, 0.0)) == "differs"
-    assert verdict((11.5,), (10.0, 0.8)) == "agrees"
-    assert verdict((12.6,), (10.0, 0.8)) == "differs"
+    # A single run has no spread, and the paper's is not its own.
+    assert verdict((10.0,), (10.0, 0.8)) == verdict((78.4,), (91.9, 4.6)) == "one run"
+    assert verdict((9.0,), (10.0, 0.8), missing=2) == "one run; 2 of 3 runs to come"
+    assert verdict((10.04,), (10.0, None)) == "agrees"
+    assert verdict((11.9,), (10.0, None), tolerance=2.0) == "agrees"
+    assert verdict((10.2,), (10.0, 0.0)) == "differs"
     assert verdict((9.0, None, 11.0)) == "no value in 1 of 3 runs"
     assert verdict((9.0, 10.0), missing=1) == "agrees; 1 of 3 runs to come"
     assert verdict((), missing=3) == "3 of 3 runs to come"
@@ -128,6 +136,103 @@ def test_verdicts():
     assert verdict((99.0,), kind="chaotic") == "chaotic, not compared"
     assert verdict((89.0, 98.0, 98.1), kind="bimodal", mode=95.0) == "bimodal: 2 of 3 above 95"
     assert verdict((9.0, 10.0, 11.0), shortened=True) == "shortened, not compared"
+
+
+@pytest.mark.parametrize(
+    "measure, value, told",
+    [
+        (Measure("m", "loss", "first_below", 0.1, digits=0), 30.0, "agrees"),
+        (Measure("m", "loss", "first_below", 0.1, digits=0), 40.0, "differs"),
+        (Measure("m", "loss", "first_below", 0.1, digits=0), 60.0, "shortened, not compared"),  # at the end
+        (Measure("m", "loss", "first_below", 0.1, digits=0), None, "shortened, not compared"),  # or later
+        (Measure("m", "loss", "first_below", 0.1, scale=2.0, digits=0), 60.0, "differs"),
+        (Measure("m", "loss", "at", 59.0), 30.0, "agrees"),
+        (Measure("m", "loss", "at", 60.0), 30.0, "shortened, not compared"),
+        (Measure("m", "loss"), 30.0, "shortened, not compared"),
+        (Measure("m", "loss", "least"), 30.0, "shortened, not compared"),
+        (Measure("m", "loss", "tail", 2.0), 30.0, "shortened, not compared"),
+    ],
+)
+def test_what_shortening_cannot_change_is_judged(measure, value, told):
+    short = {"measures": (measure,), "shortened": True}
+    assert verdict((value,), (30.0, None), unchanged=60, **short) == told
+    assert verdict((value,), (30.0, None), **short) == "shortened, not compared"
+
+
+SHORT = {
+    "fewer rounds": ({}, {"rounds": 5, "eval_every": 2}, 5),
+    "looked at elsewhere": ({}, {"rounds": 5, "eval_every": 1}, 0),
+    "another size": ({}, {"rounds": 5, "eval_every": 2, "n": 12}, 0),
+    "other data": ({}, {"rounds": 5, "eval_every": 2, "task": {"name": "quartic", "d": 3}}, 0),
+    "a schedule by the horizon": (
+        {"method": {"name": "byz_nsgdm", "schedule": "fixed_horizon"}},
+        {"rounds": 5, "eval_every": 2},
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SHORT)
+def test_a_shortened_part_knows_which_of_its_rounds_are_those_of_the_whole(case):
+    more, quick, rounds = SHORT[case]
+    spec = {
+        "task": "quartic",
+        "rule": "mean",
+        "method": "robust_sgdm",
+        "rounds": 20,
+        "lr": 0.1,
+        "eval_every": 2,
+    }
+    told = {"name": "p", "protocol": "q", "axes": ("a",), "choices": {"a": {"x": {"attack": "alie"}}}}
+    own = Part(
+        **told,
+        cells=(Cell(("x",)),),
+        measures=(Measure("m", "loss"),),
+        spec=spec | more,
+        quick=Quick(spec=quick),
+    )
+    (short,) = Reproduction("r", "t", "p", (own,)).chosen(quick=True).parts
+    assert (short.shortened, short.unchanged) == (True, rounds)
+
+
+def test_orientation_figures_are_marked_as_our_own():
+    measure, cell = Measure("m", "loss"), Cell(("x",), printed={"m": (1.0, None)})
+    for named, head in (("paper", "paper"), ("theory", "theory"), ("orientation", "orientation (our own)")):
+        own = part(cells=(cell,), measures=(measure,), beside=named)
+        line = judged(own, cell, measure, {0: 1.0}, 0)
+        assert head in columns(own)
+        assert summary([line]) == ("Verdicts" + f" beside {head}" * (named != "paper") + ": 1 agrees.")
+        page = markdown(Account(Reproduction("r", "t", "p", (own,)), {}, (line,)))
+        assert f"| {head} |" in page
+
+
+def test_attackers_can_be_spread_over_the_labels_of_mnist():
+    sizes = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # of the training set's labels
+    labels = torch.arange(10).repeat_interleave(torch.tensor(sizes))
+    held = {}
+    for name in ("byz-nsgdm/table1", "byz-nsgdm/mnist-spread"):
+        own = next(
+            one
+            for one in load_reproduction(name).parts
+            if one.name == "mnist" and one.protocol != "as-released"
+        )
+        spec = own.sweep.specs()[0]
+        shards = spec.task.partition.split(labels, len(labels), spec.n, torch.Generator())
+        held[own.protocol] = {int(label) for i in spec.cohort.honest for label in labels[shards[i]].unique()}
+        assert len(own.cells) == 27
+    assert held == {"as-written": set(range(9)), "liars-spread": set(range(10))}
+    (as_written,) = load_reproduction("byz-nsgdm/table1").chosen(["mnist,as-written"]).parts
+    assert "89.9 %" in " ".join(as_written.remarks.split())
+
+
+def test_stored_pages_say_what_their_numbers_say_today():
+    """After a change to verdicts, words or declarations: python scripts/pages.py."""
+    place = Path(__file__).parents[2] / "scripts" / "pages.py"
+    spec = importlib.util.spec_from_file_location("pages", place)
+    pages = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pages)
+    stale = [path.name for path, text in pages.made().items() if path.read_text(encoding="utf-8") != text]
+    assert not stale
 
 
 def test_what_is_read_off_records():
@@ -249,7 +354,7 @@ def test_the_command(tiny, tmp_path, capsys, monkeypatch):
     assert status == 0
     assert not out
     assert "2 of 2 runs to come" in err
-    assert "nothing is compared" in err
+    assert "only its first rounds are compared" in err
     status, out, err = call(str(tiny), "--store", store, "--jobs", "0")
     assert status == 0
     assert "differs" in out

@@ -140,7 +140,7 @@ def test_from_a_declaration_to_a_page_with_a_fit(tmp_path):
     assert fit["of"] == {"rule": "mean"}
     assert fit["value"] == found.fitted[0].value
     bits = (tmp_path / "out" / "line-as-written-gap-share-by-bits-mean.csv").read_text().splitlines()
-    assert bits[0] == "series,seed,t,bits,gap_share"
+    assert bits[0] == "series,seed,t,bits,Gap share"
     assert bits[-1].startswith("40,11,40,1280.0,")
 
 

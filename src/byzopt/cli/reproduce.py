@@ -118,7 +118,8 @@ def _left_out(whole: Reproduction, it: Reproduction) -> None:
             f"{len(short.seeds)} of {len(part.seeds)} seeds",
         ]
         if short.shortened:
-            told.append("other settings, so that nothing is compared: " + json.dumps(dict(part.quick.spec)))
+            what = "only its first rounds are" if short.unchanged else "nothing is"
+            told.append(f"other settings, so that {what} compared: " + json.dumps(dict(part.quick.spec)))
         _say(f"--quick runs {where} with {', '.join(told)}")
 
 
@@ -179,7 +180,7 @@ def _told(account: Account, out: Path, as_json: bool) -> int:
             fits = [one for one in account.fitted if one.part is part]
             print(f"\n{titled(part)}")
             if fits:
-                _table([fit_columns(), *map(fit_row, fits)])
+                _table([fit_columns(part), *map(fit_row, fits)])
                 print(summary(fits) + "\n")
             _table([columns(part), *map(row, lines)])
             print(summary(lines))

@@ -45,15 +45,16 @@ def _decoded(name: str, data: Mapping[str, Any]) -> Reproduction:
 
 
 def _borrowed(data: dict[str, Any]) -> dict[str, Any]:
-    """With `from`: the part of that name and protocol in another reproduction, changed by ours."""
+    """With `from`: the part of that name and protocol (or of the protocol `like`) in another reproduction,
+    changed by ours."""
     if "from" not in data:
         return data
     source = shipped("reproductions").get(data["from"])
     if source is None:
         raise unknown("reproduction", data["from"], list(shipped("reproductions")))
     told = toml.loads(_text(source), data["from"])
-    own = {key: value for key, value in data.items() if key != "from"}
-    wanted = (own.get("name"), own.get("protocol"))
+    own = {key: value for key, value in data.items() if key not in ("from", "like")}
+    wanted = (own.get("name"), data.get("like", own.get("protocol")))
     known = {(part["name"], part["protocol"]): part for part in told["part"]}
     if wanted not in known:
         raise unknown("part", " ".join(map(str, wanted)), [" ".join(each) for each in known])

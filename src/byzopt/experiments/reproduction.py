@@ -101,7 +101,8 @@ class Part:
     spread over seeds. `fits` are numbers made of several cells. `beside` names whose numbers stand beside
     ours. `show`: the figures whose curves are drawn, a chart for each combination of all axes but the last,
     and for each of `against`: rounds, or another figure of records; with `map`, a heat map of the first
-    measure over the last two axes. `shortened`: not the paper's protocol, so that no verdict is due.
+    measure over the last two axes. `shortened`: not the paper's protocol, so that no verdict is due but on
+    what lies in its first `unchanged` rounds, which are those of the whole.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Part:
     together: int = 16
     quick: Quick = Quick()
     shortened: bool = False
+    unchanged: int = 0
     remarks: str = ""
 
     def __post_init__(self) -> None:
@@ -202,7 +204,23 @@ def _quick(part: Part) -> Part:
     short = replace(short, shortened=part.shortened or bool(quick.spec))
     own = {key: value for key, value in quick.spec.items() if not isinstance(value, Mapping)}
     cells = _kept(part, quick.cells) if quick.cells else part.cells
-    return replace(short, cells=tuple(replace(cell, set={**cell.set, **own}) for cell in cells))
+    whole = replace(short, cells=cells, spec=part.spec)
+    short = replace(short, cells=tuple(replace(cell, set={**cell.set, **own}) for cell in cells))
+    return replace(short, unchanged=_unchanged(short, whole)) if quick.spec else short
+
+
+def _unchanged(short: Part, whole: Part) -> int:
+    """How many rounds of a shortened part are those of the whole, measured at the same rounds.
+
+    All of them, if nothing but the number of rounds was changed and nothing hangs on it, as a schedule may.
+    """
+    for one, other in zip(short.sweep.specs(), whole.sweep.specs(), strict=True):
+        ends = {"rounds": one.rounds}
+        same = one.rounds <= other.rounds and one.data == other.data | ends
+        steps = [spec.method.build(spec.rule, spec.lr, spec.rounds) for spec in (one, other)]
+        if not same or steps[0] != steps[1]:
+            return 0
+    return min((spec.rounds for spec in short.sweep.specs()), default=0)
 
 
 def _kept(part: Part, wanted: Sequence[str]) -> tuple[Cell, ...]:

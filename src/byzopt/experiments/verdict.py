@@ -65,14 +65,15 @@ def _compared(line: Line) -> str:
     """What to say of a line.
 
     "to the digit": mean and deviation round to what is printed. "agrees": the means differ by no more than
-    WIDTH standard errors of their difference, half a printed digit and the part's own room.
+    WIDTH standard errors of their difference, half a printed digit and the part's own room. A single run has
+    no spread to be judged by, and the paper's says nothing of ours: "one run", where the paper prints one.
     """
     part, cell = line.part, line.cell
     lost = len(line.values) - len(line.known)
     if cell.kind == "bimodal" and line.printed and not lost and not part.shortened:
         above = sum(value > part.mode for value in line.known)
         return f"bimodal: {above} of {len(line.known)} above {part.mode:g}"
-    if part.shortened:
+    if part.shortened and not _unchanged(line):
         return "shortened, not compared"
     if lost:
         return f"no value in {lost} of {len(line.values)} runs"
@@ -84,15 +85,27 @@ def _compared(line: Line) -> str:
     own = line.deviation
     if own is not None and (_round(line.mean, line), _round(own, line)) == (mean, spread):
         return "to the digit"
+    if spread and len(line.known) == 1:
+        return "one run"
     room = WIDTH * _error(line, spread) + 0.5 * 10.0**-line.measure.digits
     room += part.tolerance + part.relative * abs(mean)
     return "agrees" if abs(line.mean - mean) <= room else "differs"
 
 
+def _unchanged(line: Line) -> bool:
+    """Whether a shortened run has what the whole one would: what happens before its end."""
+    measure, before = line.measure, line.part.unchanged
+    if measure.how == "at":
+        return measure.at < before
+    found = line.known
+    reached = bool(found) and len(found) == len(line.values)
+    return measure.how == "first_below" and reached and max(found) < measure.scale * before
+
+
 def _error(line: Line, spread: float | None) -> float:
-    """The standard error of the difference of the two means. One run of ours is as wide as the paper's."""
+    """The standard error of the difference of the two means; 0 for one run beside one."""
     theirs = (spread or 0.0) ** 2 * _unbiased(line.part)
-    ours = variance(line.known) if len(line.known) > 1 else theirs
+    ours = variance(line.known) if len(line.known) > 1 else 0.0
     return sqrt(theirs / line.part.runs + ours / len(line.known))
 
 

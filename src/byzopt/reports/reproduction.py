@@ -46,7 +46,7 @@ def results(account: Account) -> dict[str, Any]:
     it = account.reproduction
     cells = [_told(account, line) for line in account.lines if line.values]
     told = {"reproduction": it.name, "paper": it.paper, "environment": environment(), "cells": cells}
-    fits = [_fit(one) for one in account.fitted]
+    fits = [fit_told(one) for one in account.fitted]
     return told | ({"fits": fits} if fits else {})
 
 
@@ -55,12 +55,16 @@ def save(account: Account, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     drawn = charts(account)
     made = [path for chart in drawn for path in chart.save(out)]
-    told = json.dumps(results(account), indent=1, allow_nan=False)
-    told = re.sub(r'\{\s*"-?\d+":[^{}]*\}', lambda found: " ".join(found.group().split()), told)  # by seed
-    for name, content in ((RESULTS, told), ("README.md", markdown(account, drawn))):
+    for name, content in ((RESULTS, dumped(results(account))), ("README.md", markdown(account, drawn))):
         write_atomically(out / name, content.encode())
         made.append(out / name)
     return made
+
+
+def dumped(told: dict[str, Any]) -> str:
+    """`results` as text, what is by seed in a line."""
+    text = json.dumps(told, indent=1, allow_nan=False)
+    return re.sub(r'\{\s*"-?\d+":[^{}]*\}', lambda found: " ".join(found.group().split()), text)
 
 
 def _curves(account: Account, part: Part, key: str, against: str) -> list[Chart | None]:
@@ -122,7 +126,8 @@ def _setting(one: Found) -> Setting:
     return Setting(one.spec.n, one.spec.f, len(one.spec.cohort.byzantine))
 
 
-def _fit(one: Fitted) -> dict[str, Any]:
+def fit_told(one: Fitted) -> dict[str, Any]:
+    """A fit as plain data."""
     part, expected = one.part, one.expected
     told: dict[str, Any] = {
         "part": part.name,

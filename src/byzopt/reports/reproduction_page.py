@@ -41,8 +41,8 @@ def worth_saying(lines: Sequence[Line]) -> list[Line]:
 
 def columns(part: Part) -> list[str]:
     """The names of the columns of `row`; where nothing is printed, there is nothing beside ours."""
-    beside, apart = ([part.beside], ["difference"]) if _compared(part) else ([], [])
-    return [*part.axes, "measure", *beside, "ours", "runs", *apart, "verdict"]
+    theirs, apart = ([beside(part)], ["difference"]) if _compared(part) else ([], [])
+    return [*part.axes, "measure", *theirs, "ours", "runs", *apart, "verdict"]
 
 
 def row(line: Line) -> list[str]:
@@ -61,12 +61,19 @@ def _compared(part: Part) -> bool:
     return any(cell.printed for cell in part.cells)
 
 
+def beside(part: Part) -> str:
+    """Whose numbers stand beside those of the runs, for people: orientation figures are no paper's."""
+    return f"{part.beside} (our own)" if part.beside == "orientation" else part.beside
+
+
 def summary(lines: Sequence[Line | Fitted]) -> str:
     """How many lines have which verdict, numbers of runs aside."""
     counts = Counter(re.split("[:;]", line.verdict)[0] for line in lines)
     if set(counts) <= {"nothing printed"}:
         return "Nothing printed to compare with."
-    return "Verdicts: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
+    others = {beside(line.part) for line in lines} - {"paper"}
+    whose = f" beside {', '.join(sorted(others))}" if others else ""
+    return f"Verdicts{whose}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
 
 
 def titled(part: Part) -> str:
@@ -79,9 +86,10 @@ def tag(part: Part) -> str:
     return slug(f"{part.name}-{part.protocol}")
 
 
-def fit_columns() -> list[str]:
+def fit_columns(part: Part) -> list[str]:
     """The names of the columns of `fit_row`."""
-    return ["of several cells", "at", "expected", "ours", "difference", "verdict"]
+    expected = beside(part) if part.beside == "orientation" else "expected"
+    return ["of several cells", "at", expected, "ours", "difference", "verdict"]
 
 
 def fit_row(one: Fitted) -> list[str]:
@@ -98,11 +106,13 @@ def fit_row(one: Fitted) -> list[str]:
 def _section(part: Part, lines: Sequence[Line], fits: Sequence[Fitted], drawn: Sequence[Chart]) -> list[str]:
     text = [*_headed(part), *prose(part.remarks.strip()).splitlines(), ""]
     if part.shortened:
-        text += ["Shortened with `--quick`: nothing is compared.", ""]
-    whose = "Printed" if part.beside == "paper" else part.beside.capitalize()
+        early = part.unchanged and any(one.how in ("at", "first_below") for one in part.measures)
+        what = f"only what the first {part.unchanged} rounds decide" if early else "nothing"
+        text += [f"Shortened with `--quick`: {what} is compared.", ""]
+    whose = "Printed" if part.beside == "paper" else beside(part).capitalize()
     text += [f"{markdown_cell(whose)}: {prose(part.source) or 'nothing'}. Seeds {_seeds_said(part)}.", ""]
     if fits:
-        text += [*_table(fit_columns(), [fit_row(one) for one in fits]), "", summary(fits), ""]
+        text += [*_table(fit_columns(part), [fit_row(one) for one in fits]), "", summary(fits), ""]
     text += _table(columns(part), [row(line) for line in lines])
     missing = len(part.cells) - len({line.cell.at for line in lines})
     text += ["", summary(lines) + (f" Cells not run: {missing}." if missing else "")]
