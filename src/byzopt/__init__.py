@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -25,6 +26,8 @@ _ROOMS = ("errors", "cohort", "aggregators", "attacks", "methods", "tasks", "exp
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__all__":  # asked for by `from byzopt import *`, which loads every room
+        return _public()
     # A room is asked for here too before it is loaded (`from byzopt import linalg`), and is no public name.
     if not name.startswith("_") and find_spec(f"byzopt.{name}") is None:
         for room in _ROOMS:
@@ -35,5 +38,10 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    rooms = (import_module(f"byzopt.{room}").__all__ for room in _ROOMS)
-    return sorted({*globals(), *(name for room in rooms for name in room)})
+    own = (name for name, value in globals().items() if name[:2] == "__" or isinstance(value, ModuleType))
+    return sorted({*_public(), *own, "__all__"})
+
+
+def _public() -> list[str]:
+    """The public names of all rooms."""
+    return sorted({name for room in _ROOMS for name in import_module(f"byzopt.{room}").__all__})

@@ -7,6 +7,7 @@ blocks, and everything n x n, are float64. Nothing here writes to its arguments.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,30 +47,46 @@ def pieces(rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield piece, block.contiguous()
 
 
-def gram(rows: Tensor, pivot: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+def gram(
+    rows: Tensor,
+    pivot: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+    order: Any = None,
+) -> Tensor:
     """Inner products `<x_i - p, x_j - p>` as `[n, n]` float64; `pivot` `[d]` defaults to no centring.
 
-    Blocks are multiplied in `dtype` (default: the compute dtype) and accumulated in float64. Cost: n^2 d.
+    Blocks are multiplied in `dtype` (default: the compute dtype) and accumulated in float64. `order`, indices
+    `[n]`, is that in which rows are laid side by side to be multiplied, which torch's rounding may depend on;
+    the products come in the order of the rows. Cost: n^2 d.
     """
     dtype = dtype or compute_dtype(rows.dtype)
     pivot = torch.zeros_like(rows[0]) if pivot is None else pivot
     total = torch.zeros(rows.shape[0], rows.shape[0], dtype=torch.float64, device=rows.device)
     for piece, block in pieces(rows) if rows.dtype == dtype else column_blocks(rows, dtype, PIECE_BYTES):
         about = pivot[piece].to(dtype)
-        total += kernels.gram(block, about) if kernels.usable(block) else _gram(block, about)
+        total += kernels.gram(block, about) if kernels.usable(block) else _gram(block, about, order)
     return total
 
 
-def _gram(rows: Tensor, pivot: Tensor) -> Tensor:
+def _gram(rows: Tensor, pivot: Tensor, order: Any) -> Tensor:
     n, d = rows.shape
+    index = None if order is None else torch.as_tensor(order, device=rows.device)
     total = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
     width = min(d, max(64, (PIECE_BYTES // 4 if not rows.is_cuda else 1 << 26) // (n * rows.element_size())))
     scratch = torch.empty(n, width, dtype=rows.dtype, device=rows.device)
     for start in range(0, d, width):
         piece = slice(start, min(start + width, d))
-        centred = torch.sub(rows[:, piece], pivot[piece], out=scratch[:, : piece.stop - start])
+        centred = scratch[:, : piece.stop - start]
+        if index is None:
+            torch.sub(rows[:, piece], pivot[piece], out=centred)
+        else:
+            torch.index_select(rows[:, piece], 0, index, out=centred).sub_(pivot[piece])
         total += centred @ centred.T
-    return (total + total.T) / 2
+    total = (total + total.T) / 2
+    if index is None:
+        return total
+    back = index.argsort()
+    return total[back][:, back]
 
 
 def lengths(rows: Tensor, pivot: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
@@ -92,7 +109,7 @@ def _lengths(rows: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
     cross = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device)
     squares = torch.zeros_like(cross)
     for piece, block in column_blocks(rows):
-        cross += (block - pivot[piece]) @ pivot[piece]
+        cross += ((block - pivot[piece]) * pivot[piece]).sum(dim=1)
         squares += torch.linalg.vector_norm(block, dim=1).double().square()
     return cross, squares
 

@@ -16,6 +16,7 @@ from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, 
 import msgspec
 
 from byzopt.errors import InvalidInput, UnknownName, said, unknown
+from byzopt.fields import checked
 from byzopt.plugins import load_plugins
 
 T = TypeVar("T")
@@ -34,13 +35,14 @@ class Registry(Generic[T]):
         _ROOMS[base] = self
 
     def register(self, name: str) -> Callable[[C], C]:
-        """Class decorator: file a frozen dataclass under `name`."""
+        """Class decorator: file a frozen dataclass under `name`, and have its fields checked when built."""
 
         def file(cls: C) -> C:
             if name in self._classes:
                 raise InvalidInput(
                     f"The {self.kind} name {name!r} is taken by {self._classes[name].__name__}."
                 )
+            checked(cls)
             cls.name = name  # type: ignore[attr-defined]
             self._classes[name] = cls
             return cls

@@ -319,3 +319,6 @@ def test_ratio_of_weights():
     assert METHODS.build({"name": "byz_vr_dm21", "eta": 0.04, "weights": "ratio"}).both == (0.04, 0.2)
     assert METHODS.build({"name": "byz_dm21", "eta": 0.04}).both == (0.04, 0.04)
     assert METHODS.build({"name": "byz_dm21", "eta_v": 0.5, "eta_u": 0.1}).both == (0.5, 0.1)
+    for alone in ("eta_v", "eta_u"):
+        assert METHODS.build({"name": "byz_dm21", alone: 0.3}).both == (0.3, 0.3)
+    assert METHODS.build({"name": "byz_vr_dm21", "eta_v": 0.25, "weights": "ratio"}).both == (0.25, 0.5)

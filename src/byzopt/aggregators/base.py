@@ -4,7 +4,8 @@ Policy, the same for every rule and chain: the input is `[n, d]` with n, d >= 1 
 or float64, else `InvalidInput`. Rows that hold NaN or Inf are dropped and counted against f; when there are
 more of them than f, `TooManyFaults` names them. What is left is combined with n' = n - k and f' = f - k,
 whose precondition must hold. Finite rows of any size give a finite answer. Inputs are never written to;
-dtype and device out are those that came in (an array for an array).
+dtype and device out are those that came in (an array for an array, or for a sequence of arrays). The answer
+carries no gradient.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from byzopt.aggregators.batching import together
 from byzopt.aggregators.calling import call, certificate, judged, judged_sets, report
 from byzopt.aggregators.certificate import Certificate, Source, nearly_median
 from byzopt.aggregators.geometry import Geometry
-from byzopt.aggregators.inputs import RowsLike, admit, as_rows, restored
+from byzopt.aggregators.inputs import RowsLike, admit, as_rows, held, like, restored
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.selection import answer
 from byzopt.errors import require
@@ -46,6 +47,21 @@ class Stage(ABC):
     name: ClassVar[str]
     batched: ClassVar[bool] = False  # whether `weights`, `mixing` and `plan` take a stacked geometry
     notices: ClassVar[bool] = False  # whether it looks at rows only as `Mixed` says that `Unusual` is raised
+
+    positional: ClassVar[bool] = False  # whether the place of a row means something to it
+    by_value: ClassVar[bool] = False  # whether exact ties are left open, and are broken by the rows' values
+
+    def __init_subclass__(cls) -> None:
+        """What a class says of how it looks at rows holds for its own code alone.
+
+        A subclass that looks at them in a way of its own is given rows that have been looked at, unless it
+        says again that it notices.
+        """
+        super().__init_subclass__()
+        if not cls.__module__.startswith("byzopt.") and "positional" not in vars(cls):
+            cls.positional, cls.by_value = True, False  # it may read a place; a plugin says where it does not
+        if vars(cls).keys() & {"reduce", "apply"} and "notices" not in vars(cls):
+            cls.notices = False
 
     def __post_init__(self) -> None:
         f = getattr(self, "f", None)
@@ -122,7 +138,11 @@ class Aggregator(Stage):
 
     @overload
     def __call__(
-        self, rows: np.ndarray[Any, Any], *, f: float | None = None, fail_closed: bool = False
+        self,
+        rows: np.ndarray[Any, Any] | Sequence[np.ndarray[Any, Any]],
+        *,
+        f: float | None = None,
+        fail_closed: bool = False,
     ) -> np.ndarray[Any, Any]: ...
     @overload
     def __call__(
@@ -270,6 +290,7 @@ class GeometricRule(Aggregator):
 
     def reduce(self, mixed: Mixed) -> Tensor:
         _ = mixed.geometry.centred  # some weights need no look at the rows; the policy does
+        mixed = mixed.sorted() if self.by_value else mixed
         return mixed.blend(self.weights(mixed.geometry))
 
     def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
@@ -385,17 +406,22 @@ class PreAggregator(Stage):
         return NOTHING
 
     @overload
-    def __call__(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]: ...
+    def __call__(
+        self, rows: np.ndarray[Any, Any] | Sequence[np.ndarray[Any, Any]]
+    ) -> np.ndarray[Any, Any]: ...
     @overload
     def __call__(self, rows: Tensor | Sequence[Tensor] | Sequence[Sequence[float]]) -> Tensor: ...
     def __call__(self, rows: RowsLike) -> Tensor | np.ndarray[Any, Any]:
         """The mixed rows `[m, d]` of a lone stage; dropped rows leave no row behind."""
+        rows = held(rows)
         tensor = as_rows(rows)
         stage, kept, unit = admit(self, tensor)
-        mixed = Mixed(kept, unit)
-        mixed = stage.apply(mixed)
+        mixed = Mixed(kept, unit, ordered=not self.positional)
+        order, mixed = mixed.order, stage.apply(mixed.sorted())
         out = restored(mixed.materialise(), unit, tensor.dtype)
-        return out.numpy() if isinstance(rows, np.ndarray) else out
+        if order is not None and len(out) == len(order):
+            out = out[order.argsort()]  # row i of worker i
+        return cast("Tensor", like(rows, out))
 
     @overload
     def __rshift__(self, after: PreAggregator) -> PreChain: ...

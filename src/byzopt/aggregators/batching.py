@@ -16,6 +16,7 @@ from torch import Tensor
 from byzopt.aggregators.certificate import Nearness, Source, nearness
 from byzopt.aggregators.geometry import Geometry, Origin
 from byzopt.aggregators.measuring import SMALL, close_pairs, far_pivots, ordinary
+from byzopt.aggregators.ordering import keys, order_of
 from byzopt.aggregators.selection import answer
 from byzopt.kernels import Plan
 
@@ -51,6 +52,9 @@ def together(
     simple = rows.device.type == "cpu" and rows.dtype in _LARGEST and all(s.batched for s in (*stages, rule))
     if sets < 2 or n * d > SMALL or not simple or not float(rows.abs().amax()) < _LARGEST[rows.dtype]:
         return None
+    if rule.by_value if not stages else not any(s.positional for s in (*stages, rule)):
+        order = torch.from_numpy(order_of(keys(rows.reshape(sets * n, d), 0, d).view(sets, n)))
+        rows = rows.take_along_dim(order.unsqueeze(-1), dim=1)
     ranks = getattr(rule, "plan", None)
     if ranks and not stages:
         return _ranked(rows, ranks), None

@@ -26,6 +26,7 @@ class Bucketing(PreAggregator):
     """
 
     batched: ClassVar[bool] = True
+    positional: ClassVar[bool] = True
 
     s: int = 2
     seed: int = 0

@@ -24,11 +24,12 @@ class Bulyan(Aggregator):
     """Krum's winner is taken out n - 2 f times; of those, each coordinate's n - 4 f nearest to the median.
 
     Every choice scores the m rows that are left by their m - f - 2 nearest others (at least one). Needs
-    n >= 4 f + 3. Ties, which are usual among the last five: the smaller sum
-    over all that are left, the lower index; the smaller value. Cost: one Gram product and a sorting network.
+    n >= 4 f + 3. Ties, which are usual among the last five: the smaller sum over all that are left, then the
+    order of the rows' values; the smaller value. Cost: one Gram product and a sorting network.
     Source: El Mhamdi, Guerraoui, Rouault, ICML 2018, algorithm 2 (the iterative form).
     """
 
+    by_value: ClassVar[bool] = True
     notices: ClassVar[bool] = True
 
     f: int
@@ -55,6 +56,7 @@ class Bulyan(Aggregator):
         return picked.through(by_columns(partial(answer, plan=self._plan(picked.m)), picked))
 
     def _picked(self, mixed: Mixed) -> Mixed:
+        mixed = mixed.sorted()
         chosen = self._chosen(mixed.geometry.sq_dists)
         return mixed.then(torch.eye(mixed.m, dtype=torch.float64)[chosen], affine=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ class CAF(GeometricRule):
     Source: Allouah, Guerraoui, Stephan, arXiv:2505.01874, the filter of its robust aggregation. Where we
     differ: f = 0 is the mean (there the loop never runs).
     """
+
+    by_value: ClassVar[bool] = True
 
     f: int
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.batching import together
 from byzopt.aggregators.certificate import Certificate, Nearness, Source, proof
-from byzopt.aggregators.inputs import RowsLike, admit, as_rows, faults, restored
+from byzopt.aggregators.inputs import RowsLike, admit, as_rows, faults, held, like, restored
 from byzopt.aggregators.measuring import Unusual
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.report import Report
@@ -46,6 +45,7 @@ def call(
     rule: Aggregator, given: RowsLike, f: float | None, fail_closed: bool, explained: bool = False
 ) -> Call:
     """Run `rule` on the rows `given`, in the one order: shape, f, finite rows, suspicion, answer."""
+    given = held(given)
     rows = as_rows(given)
     n = len(rows)
     if f is not None:
@@ -55,7 +55,7 @@ def call(
         rule, rows, closed
     )
     out = restored(answer, mixed.unit, rows.dtype)
-    return Call(rule, ready, rows, mixed, answer, out.numpy() if isinstance(given, np.ndarray) else out)
+    return Call(rule, ready, rows, mixed, answer, like(given, out))
 
 
 def _at_once(rule: Aggregator, rows: Tensor) -> tuple[Aggregator, Mixed, Tensor] | None:
@@ -63,7 +63,7 @@ def _at_once(rule: Aggregator, rows: Tensor) -> tuple[Aggregator, Mixed, Tensor]
     if not rule.notices:
         return None
     rule.check(len(rows))
-    mixed = Mixed(rows, admitted=False)
+    mixed = Mixed(rows, admitted=False, ordered=rule.by_value)
     try:
         return rule, mixed, rule.reduce(mixed)
     except Unusual:
@@ -72,7 +72,7 @@ def _at_once(rule: Aggregator, rows: Tensor) -> tuple[Aggregator, Mixed, Tensor]
 
 def _in_order(rule: Aggregator, rows: Tensor, closed: bool) -> tuple[Aggregator, Mixed, Tensor]:
     ready, kept, unit = admit(rule, rows)
-    mixed = Mixed(kept, unit)
+    mixed = Mixed(kept, unit, ordered=ready.by_value)
     if closed:
         found = suspects(finite_rows(rows, mixed), remoteness(mixed, rows.dtype))
         refuse(found, rule.tolerance(len(rows)), len(rows))

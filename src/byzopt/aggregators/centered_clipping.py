@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -39,6 +39,8 @@ class CenteredClipping(GeometricRule):
     Cost: one Gram product, iterations in n x n space. Source: Karimireddy, He, Jaggi, arXiv:2012.10333,
     equation 3. Where we differ: the default start and τ, because a fixed τ fits one stage of training only.
     """
+
+    notices: ClassVar[bool] = True
 
     f: int | None = None
     tau: float | None = None
@@ -121,6 +123,8 @@ class Following(RoundRule):
 @dataclass(frozen=True, eq=False)
 class _Continued(GeometricRule):
     """`rule` with z at `centre` to begin with, which stands as row 0 beside the rows."""
+
+    notices: ClassVar[bool] = True
 
     rule: CenteredClipping
     centre: Tensor

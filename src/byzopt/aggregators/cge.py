@@ -22,6 +22,7 @@ class CGE(GeometricRule):
     Needs 2 f < n. Cost: one pass for norms. Source: Gupta, Liu, Vaidya, arXiv:2008.04699 (there the sum).
     """
 
+    by_value: ClassVar[bool] = True
     measure: ClassVar[str] = "norm"
 
     f: int

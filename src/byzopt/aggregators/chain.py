@@ -39,9 +39,11 @@ class PreChain:
 class Chain(Aggregator):
     """Pre-aggregators, then a rule; built with `>>`. Costs one Gram product and one weighted sum.
 
-    Every stage is checked with the number of rows that reach it. The chain tolerates the smallest f among
-    its stages, and a κ is claimed only where a lemma covers the stages, all set to the same f, and the rule
-    tolerates that f.
+    Every stage is checked with the number of rows that reach it. Stages see the rows in an order of their
+    values (`ordering`), so that the answer does not depend on the order of workers, whatever ties there are;
+    not so where a stage draws lots among places (bucketing) or a rule trusts one. The chain tolerates the
+    smallest f among its stages, and a κ is claimed only where a lemma covers the stages, all set to the same
+    f, and the rule tolerates that f.
     """
 
     def __init__(self, stages: Sequence[PreAggregator], rule: Aggregator) -> None:
@@ -50,6 +52,8 @@ class Chain(Aggregator):
         self.fail_closed = rule.fail_closed  # type: ignore[misc]  # the last stage speaks for the chain
         self.trusts = rule.trusts
         self.notices = all(stage.notices for stage in (*stages, rule))  # type: ignore[misc]
+        self.positional = any(stage.positional for stage in (*stages, rule))  # type: ignore[misc]
+        self.by_value = not self.positional  # type: ignore[misc]
 
     @property
     def last(self) -> Aggregator:
@@ -104,7 +108,7 @@ class Chain(Aggregator):
     def _mix(self, mixed: Mixed) -> Mixed:
         """The rows behind all stages; a second look at the same rows finds them again."""
         if mixed.behind is None or mixed.behind[0] != self.stages:
-            last = mixed
+            last = mixed.sorted() if self.by_value else mixed
             for stage in self.stages:
                 last = stage.apply(last)
             mixed.behind = self.stages, last

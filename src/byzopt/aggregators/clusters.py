@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,9 +15,15 @@ def largest_mode(points: Tensor, quantile: float = 0.5) -> Tensor:
     """The largest cluster of mean shift with a flat kernel started from every point: `[n, p]` to `[n]` bool.
 
     Points are shares, so distances are of order 1. The window's radius is the mean distance from a point to
-    its (n · quantile)-th nearest, itself counted. A mode within a radius of a better one (more points, then
-    the lower index) is dropped, and each point joins the nearest mode left.
+    its (n · quantile)-th nearest, itself counted. A mode within a radius of a better one (more points) is
+    dropped, and each point joins the nearest mode left. Ties are broken in the lexicographic order of the
+    points, so that their places mean nothing.
     """
+    order = np.lexsort(points.numpy().T[::-1])
+    return _largest_mode(points[order], quantile)[order.argsort()]
+
+
+def _largest_mode(points: Tensor, quantile: float) -> Tensor:
     n = len(points)
     radii = _apart(points, points).sort(dim=1).values
     radius = float(radii[:, max(1, int(n * quantile)) - 1].mean()) + _SLACK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,8 @@ class DnC(GeometricRule):
     middle row are dropped first, farthest first, on account of c f; an empty intersection is filled as
     said.
     """
+
+    by_value: ClassVar[bool] = True
 
     f: int
     filtering: float = 1.0

@@ -35,6 +35,14 @@ class FailClosed(Wrapper):
     def trusts(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.rule.trusts
 
+    @property
+    def by_value(self) -> bool:  # type: ignore[override]
+        return self.rule.by_value
+
+    @property
+    def positional(self) -> bool:  # type: ignore[override]
+        return self.rule.positional
+
     def proved(self, n: int, f: int) -> Coefficients:
         return self.rule.coefficients(n, f)
 

@@ -17,6 +17,8 @@ from torch import Tensor
 Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 Index: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
 
+TIE = 1e-9  # squared radii that differ by less, relatively, are equal but for rounding
+
 
 class Origin(NamedTuple):
     """`<x_i - p, p>` `[m]`, `<p, p>`, and the squared norms `[m]`."""
@@ -39,6 +41,7 @@ class Geometry:
     ) -> None:
         self.m = m
         self.unit = unit
+        self.pivot: int | None = None  # the row of the bulk that products are about, once it is known
         self._centred = centred
         self._origin = origin
 
@@ -103,12 +106,27 @@ class Geometry:
     def bulk(self) -> Tensor:
         """Mean of the majority nearest to the row that has the tightest majority: weights `[..., m]`.
 
-        A starting point inside the bulk, whatever fewer than half of the rows hold.
+        A starting point inside the bulk, whatever fewer than half of the rows hold. Two rows that are each
+        other's farthest in their majorities have equal radii whatever the rows hold: of rows whose majority
+        is equally tight the means are averaged, and a majority holds all rows that lie on its rim.
         """
-        size = self.m // 2 + 1
-        best = self.ranked.numpy()[..., self.m // 2].argmin(axis=-1)
-        near = np.take_along_axis(self.sq_dists.numpy(), best[..., None, None], axis=-2)[..., 0, :]
-        return even(near.argsort(axis=-1, kind="stable")[..., :size], self.m)
+        radii = self.ranked.numpy()[..., self.m // 2] * (1 + TIE)
+        best = radii <= radii.min(axis=-1, keepdims=True) * (1 + TIE)
+        near = (self.sq_dists.numpy() <= radii[..., None]) & best[..., None]
+        shares = near / np.maximum(near.sum(axis=-1, keepdims=True), 1)
+        return torch.from_numpy(shares.sum(axis=-2) / best.sum(axis=-1, keepdims=True))
+
+    def taken(self, order: Index) -> Geometry:
+        """The geometry of the rows in another order `[m]`."""
+
+        def centred() -> Tensor:
+            return torch.from_numpy(self.centred.numpy()[np.ix_(order, order)])
+
+        def origin() -> Origin:
+            cross, square, sq_norms = self.origin
+            return Origin(cross[order], square, sq_norms[order])
+
+        return Geometry(self.m, centred, origin, self.unit)
 
     def mixed(self, mixing: Tensor, affine: bool) -> Geometry:
         """The geometry of `mixing @ rows`. `affine` says that every row of `mixing` sums to one."""

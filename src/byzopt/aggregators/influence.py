@@ -21,7 +21,8 @@ class _Watched(Mixed):
 
     def __init__(self, mixed: Mixed, seen: list[Tensor]) -> None:
         super().__init__(mixed.rows, mixed.unit, mixed.mixing, mixed.geometry)
-        self.inner, self.seen, self.first = mixed, seen, mixed.first
+        self.inner, self.watched, self.first = mixed, seen, mixed.first
+        self.order, self.unmixed = mixed.order, mixed.unmixed
 
     @property
     def d(self) -> int:
@@ -31,10 +32,10 @@ class _Watched(Mixed):
         return self.inner.total(partial)
 
     def again(self, rows: Tensor, mixing: Tensor | None = None, geometry: Geometry | None = None) -> Mixed:
-        return _Watched(self.inner.again(rows, mixing, geometry), self.seen)
+        return _Watched(self.inner.again(rows, mixing, geometry), self.watched)
 
     def blend(self, weights: Tensor) -> Tensor:
-        self.seen.append(self.through(weights))
+        self.watched.append(self.through(weights))
         return super().blend(weights)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil, frexp, isfinite, ldexp
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,10 @@ from torch import Tensor
 from byzopt import linalg
 from byzopt.errors import InvalidInput, TooManyFaults, require
 
-RowsLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | Sequence[Tensor] | Sequence[Sequence[float]]"
+RowsLike: TypeAlias = (
+    "Tensor | np.ndarray[Any, Any] | Sequence[Tensor] | Sequence[np.ndarray[Any, Any]]"
+    " | Sequence[Sequence[float]]"
+)
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _FAR = 1e140  # float64 rows longer than this many bulk lengths are shortened to it
@@ -34,6 +37,19 @@ def as_rows(rows: RowsLike) -> Tensor:
         "Convert them first, for instance rows.float().",
     )
     return rows.detach()
+
+
+def held(rows: Any) -> RowsLike:
+    """`rows` as they are, or as a list where they can be looked at only once."""
+    whole = isinstance(rows, (Tensor, np.ndarray, Sequence)) or not isinstance(rows, Iterable)
+    return cast("RowsLike", rows if whole else list(rows))
+
+
+def like(rows: RowsLike, out: Tensor) -> Any:
+    """`out` as an array where `rows` are one, or a sequence of them; else as it is."""
+    several = not isinstance(rows, (Tensor, np.ndarray))
+    arrays = several and all(isinstance(row, np.ndarray) for row in rows)
+    return out.numpy() if arrays or isinstance(rows, np.ndarray) else out
 
 
 def _converted(rows: Any) -> Tensor:

@@ -27,7 +27,7 @@ def krum_scores(ranked: Tensor, neighbours: int, power: int = 2) -> Tensor:
 
 @dataclass(frozen=True)
 class _KrumLike(GeometricRule):
-    """The score, its switches and the original precondition, shared by Krum and Multi-Krum."""
+    """The score, its switches and the precondition, shared by Krum and Multi-Krum."""
 
     batched: ClassVar[bool] = True
     measure: ClassVar[str] = "Krum score"
@@ -35,10 +35,11 @@ class _KrumLike(GeometricRule):
     f: int
 
     def check(self, n: int) -> None:
+        extra: int = getattr(self, "extra", 0)  # both have it, in a place of their own
         require(
-            n >= 2 * self.f + 3,
+            n > 2 * self.f if extra else n >= 2 * self.f + 3,
             f"Parameter `f` of {type(self).__name__}",
-            "satisfy n >= 2 f + 3",
+            f"satisfy {'n > 2 f' if extra else 'n >= 2 f + 3'} with extra = {extra}",
             f"f = {self.f} with n = {n}",
             "Lower f or add workers.",
         )
@@ -59,13 +60,14 @@ class _KrumLike(GeometricRule):
 class Krum(_KrumLike):
     """The row with the smallest sum of squared distances to its n - f - 2 nearest others.
 
-    Needs n >= 2 f + 3; breakdown point (n - 3) / 2 of n. Cost: one Gram product. Ties: the lowest index.
-    Source: Blanchard et al., NeurIPS 2017. κ and κ₂, 4.50 at n = 20,
-    f = 3: see `theory.selecting.krum` (derived here; published for extra = 1: 6 (1 + f/(n - 2 f)),
-    arXiv:2302.01772).
+    Needs n >= 2 f + 3; breakdown point (n - 3) / 2 of n. Cost: one Gram product. Ties: the lowest index (in a
+    chain the first in the order of the rows' values, see `Chain`). Source: Blanchard et al., NeurIPS 2017.
+    κ and κ₂, 4.50 at n = 20, f = 3: see `theory.selecting.krum` (derived here; published for extra = 1:
+    6 (1 + f/(n - 2 f)), arXiv:2302.01772).
 
     Switches for variants in the wild: `extra` neighbours beyond n - f - 2 (1 in ByzFL and the released
-    quartic code of arXiv:2603.12512), `power` of the distance (1, 2, or the releases' 4).
+    quartic code of arXiv:2603.12512; then n > 2 f is enough, for the score and for its κ₂), `power` of the
+    distance (1, 2, or the releases' 4).
     """
 
     extra: Literal[0, 1] = 0
@@ -87,15 +89,19 @@ class MultiKrum(_KrumLike):
     """The mean of the m rows with the smallest Krum scores; m = n - f unless given.
 
     m = 1 is Krum. The paper allows 1 <= m <= n and runs m = n - f; m > n - f lets a faulty row in by force
-    and is refused. Needs n >= 2 f + 3. Cost: one Gram product. Ties: the lower index. Source: Blanchard et
-    al., NeurIPS 2017, section 4. `extra` and `power` as in Krum. Rows dropped as non-finite lower n and f
-    together, so the default m stays the number of rows that must be honest. κ and κ₂, 1.05 at n = 20, f = 3:
-    see `theory.selecting.multi_krum` (derived here).
+    and is refused. Needs n >= 2 f + 3, or n > 2 f with `extra`. Cost: one Gram product. Ties: as in Krum.
+    Source: Blanchard et al., NeurIPS 2017, section 4. `extra` and `power` as in Krum. Rows dropped as
+    non-finite lower n and f together, so the default m stays the number of rows that must be honest. κ and
+    κ₂, 1.05 at n = 20, f = 3: see `theory.selecting.multi_krum` (derived here).
     """
 
     m: int | None = None
     extra: Literal[0, 1] = 0
     power: Literal[1, 2, 4] = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.m is None or self.m >= 1, "Parameter `m` of MultiKrum", "be at least 1", self.m)
 
     def check(self, n: int) -> None:
         super().check(n)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from byzopt.aggregators.base import Aggregator, CoordinateRule
 from byzopt.aggregators.geometric_median import GeometricMedian
-from byzopt.aggregators.geometry import Geometry
+from byzopt.aggregators.geometry import TIE, Geometry
 from byzopt.aggregators.geometry import medoid as middle_row
 from byzopt.aggregators.meamed import MeaMed, Phocas
 from byzopt.aggregators.mean import Mean
@@ -23,7 +23,7 @@ from byzopt.aggregators.rfa import RFA
 from byzopt.aggregators.sign_majority import SignMajority
 from byzopt.aggregators.trimmed_mean import TrimmedMean
 from byzopt.aggregators.weighing import WeighingRule, lengths, shrink
-from byzopt.aggregators.weiszfeld import certified_median, relative_sums
+from byzopt.aggregators.weiszfeld import certified_median, medoid_of
 
 Form: TypeAlias = "Callable[[Any, Tensor, float], Aggregator]"
 
@@ -99,11 +99,14 @@ def _upper_middle(values: Tensor, mass: Tensor) -> Tensor:
 
 
 def bulk(geometry: Geometry, mass: Tensor) -> Tensor:
-    """Weights `[m]` of the mean of a majority of the mass around the row that has the tightest one."""
-    radii = _upper_middle(geometry.sq_dists, mass)
-    best = int(radii.argsort(stable=True)[0])
-    inside = torch.where(geometry.sq_dists[best] <= radii[best], mass, 0)
-    return inside / inside.sum()
+    """Weights `[m]` of the mean of a majority of the mass around the row that has the tightest one.
+
+    Ties as in `Geometry.bulk`.
+    """
+    radii = _upper_middle(geometry.sq_dists, mass) * (1 + TIE)
+    best = radii <= radii.min() * (1 + TIE)
+    inside = torch.where(geometry.sq_dists[best] <= radii[best].unsqueeze(1), mass, 0)
+    return (inside / inside.sum(dim=1, keepdim=True)).mean(dim=0)
 
 
 def _geometric_median(rule: GeometricMedian, mixed: Mixed, mass: Tensor) -> Tensor:
@@ -113,8 +116,9 @@ def _geometric_median(rule: GeometricMedian, mixed: Mixed, mass: Tensor) -> Tens
 
 def _medoid(mixed: Mixed, mass: Tensor) -> Tensor:
     gram = mixed.geometry.about(middle_row(mixed.geometry.sq_dists)[0])
-    sums = torch.from_numpy(relative_sums(gram.numpy(), mass.numpy())[1])
-    return torch.zeros_like(mass).index_fill(0, sums.argsort(stable=True)[:1], 1.0)
+    weights = torch.zeros_like(mass)
+    weights[medoid_of(gram.numpy(), mass.numpy())] = 1
+    return weights
 
 
 def _rfa(rule: RFA, mixed: Mixed, mass: Tensor) -> Tensor:

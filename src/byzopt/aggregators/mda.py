@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ class MDA(GeometricRule):
     κ₂ = 8 f²/(n - f) and κ = 2 f (derived here). Cost: one Gram product and a search that is exponential in f
     alone (n = 30, f = 10: milliseconds). Source: Rousseeuw, 1985; El Mhamdi et al., arXiv:1905.03853.
     """
+
+    by_value: ClassVar[bool] = True
 
     f: int
 

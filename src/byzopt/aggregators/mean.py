@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ class Mean(RankRule):
     it has none.
     Cost: one pass over the rows.
     """
+
+    notices: ClassVar[bool] = True
 
     def tolerance(self, n: int) -> int:
         return 0

@@ -27,26 +27,29 @@ class Unusual(Exception):
     """Rows that nobody looked at before prove not to be finite, or extreme: the policy must see them."""
 
 
-def geometry_of(rows: Tensor, unit: float = 1.0, admitted: bool = True) -> Geometry:
+def geometry_of(
+    rows: Tensor, unit: float = 1.0, admitted: bool = True, order: Index | None = None
+) -> Geometry:
     """The geometry of finite `rows` `[n, d]`, given in units of `unit`.
 
     Rows that are not `admitted` may hold anything; then asking for products raises `Unusual` where rows are
-    not finite, or squares overflow.
+    not finite, or squares overflow. With an `order` of the rows' values products depend on them alone, to
+    the last bit, and not on their places.
     """
-    pivot = 0
 
     def centred() -> Tensor:
-        nonlocal pivot
-        pivot, product = _centred(rows, admitted)
+        geometry.pivot, product = _centred(rows, admitted, order)
         return product
 
     def origin() -> Origin:
-        found = _origin(rows, rows[pivot])
+        _ = geometry.centred  # decides on the pivot
+        found = _origin(rows, rows[geometry.pivot or 0])
         if not (admitted or ordinary(found.sq_norms)):
             raise Unusual
         return found
 
-    return Geometry(rows.shape[0], centred, origin, unit)
+    geometry = Geometry(rows.shape[0], centred, origin, unit)
+    return geometry
 
 
 def geometry_about(centre: Tensor, rows: Tensor, unit: float, admitted: bool) -> Geometry | None:
@@ -58,7 +61,7 @@ def geometry_about(centre: Tensor, rows: Tensor, unit: float, admitted: bool) ->
         raise Unusual
     if not np.isfinite(product.numpy()).all():
         return None
-    best, width = medoid(torch.from_numpy(squared(product.numpy())))
+    best, width = _middle(product, None)
     if not _TINY < float(product[best, best]) <= _FAR * width:
         return None
     whole = torch.zeros(n + 1, n + 1, dtype=torch.float64)
@@ -68,23 +71,29 @@ def geometry_about(centre: Tensor, rows: Tensor, unit: float, admitted: bool) ->
     )
 
 
-def _centred(rows: Tensor, admitted: bool) -> tuple[int, Tensor]:
+def _centred(rows: Tensor, admitted: bool, order: Index | None) -> tuple[int, Tensor]:
     """A pivot of the bulk and the Gram matrix about it; the first pivot comes from a sketch."""
 
     def product(pivot: int, dtype: torch.dtype) -> Tensor:
-        return linalg.gram(rows, rows[pivot], dtype).cpu()
+        return linalg.gram(rows, rows[pivot], dtype, order).cpu()
 
-    pivot = _sketched(rows) if rows.numel() > _LARGE and rows.device.type == "cpu" else 0
+    pivot = 0 if order is None else int(order[len(order) // 2])
+    if rows.numel() > _LARGE and rows.device.type == "cpu":
+        pivot = _sketched(rows, order)
     dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
     first = product(pivot, dtype)
     if not (admitted or ordinary(first.diagonal())):
         raise Unusual
-    pivot, found = settled(product, first, pivot, dtype)
+    pivot, found = settled(product, first, pivot, dtype, order)
     return pivot, found if kernels.usable(rows) else _equated(rows, found)
 
 
 def settled(
-    product: Callable[[int, torch.dtype], Tensor], found: Tensor, pivot: int, dtype: torch.dtype
+    product: Callable[[int, torch.dtype], Tensor],
+    found: Tensor,
+    pivot: int,
+    dtype: torch.dtype,
+    order: Index | None = None,
 ) -> tuple[int, Tensor]:
     """A pivot of the bulk and the Gram matrix about it, from the one `found` about `pivot` in `dtype`.
 
@@ -94,7 +103,7 @@ def settled(
     """
     for _ in range(len(found)):
         fits = bool(np.isfinite(found.numpy()).all())
-        best, width = medoid(torch.from_numpy(squared(found.numpy()))) if fits else (pivot, 0.0)
+        best, width = _middle(found, order) if fits else (pivot, 0.0)
         near = fits and float(found[best, best]) <= _FAR * width
         if dtype != torch.float64 and (not fits or (near and width < _TINY)):
             dtype = torch.float64
@@ -106,12 +115,23 @@ def settled(
     return pivot, found
 
 
-def _sketched(rows: Tensor) -> int:
+def _sketched(rows: Tensor, order: Index | None) -> int:
     """The medoid of some of the columns: likely a row of the bulk, whatever the others hold."""
     some = rows[:, :: max(1, rows.shape[1] // _SKETCH)].double()
+    some = some if order is None else some[order]
     about = some - some[0]
     product = about @ about.mT
-    return medoid(torch.from_numpy(squared(product.numpy())))[0] if product.isfinite().all() else 0
+    best = _middle(product, None)[0] if product.isfinite().all() else 0
+    return best if order is None else int(order[best])
+
+
+def _middle(product: Tensor, order: Index | None) -> tuple[int, float]:
+    """The medoid by products `[n, n]`, and the squared radius of its majority; ties as the rows come."""
+    sq_dists = squared(product.numpy())
+    if order is None:
+        return medoid(torch.from_numpy(sq_dists))
+    best, width = medoid(torch.from_numpy(sq_dists[np.ix_(order, order)]))
+    return int(order[best]), width
 
 
 def ordinary(squares: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class MedianOfMeans(Aggregator):
     Source: Nemirovsky, Yudin, 1983; with faulty workers (there with the geometric median, which is
     `bucketing >> geometric_median` here) Chen, Su, Xu, arXiv:1705.05491.
     """
+
+    positional: ClassVar[bool] = True
 
     f: int
     groups: int | None = None

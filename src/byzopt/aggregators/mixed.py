@@ -6,7 +6,7 @@ columns says so by `total`, and then need not know.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import isfinite
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from byzopt import kernels, linalg
-from byzopt.aggregators.geometry import Geometry
+from byzopt.aggregators.geometry import Geometry, Index
 from byzopt.aggregators.measuring import Unusual, geometry_about, geometry_of
+from byzopt.aggregators.ordering import keys, order_of
 from byzopt.aggregators.selection import answer
 
 _WIDE = 1 << 24  # bytes of a block for coordinate rules: their cost is torch calls for each pair of rows
@@ -26,7 +27,8 @@ class Mixed:
     """Rows `[n, d]`, in units of `unit`, seen through a mixing matrix `[m, n]` (None: identity).
 
     Rows that are `admitted` are finite and in a safe range. With others, `geometry` and `columns` raise
-    `Unusual` where rows turn out not to be so; nothing else looks.
+    `Unusual` where rows turn out not to be so; nothing else looks. Rows that are `ordered` are looked at in
+    an order of their values (`ordering`), so that nothing depends on their places.
     """
 
     first = 0  # the place, in whole rows, of the first column held here
@@ -38,12 +40,16 @@ class Mixed:
         mixing: Tensor | None = None,
         geometry: Geometry | None = None,
         admitted: bool = True,
+        ordered: bool = False,
     ) -> None:
         self.rows = rows
         self.unit = unit
         self.mixing = mixing
         self.admitted = admitted
-        self.geometry = geometry or geometry_of(rows, unit, admitted)
+        self.order: Index | None = None
+        if ordered:
+            self.order = order_of(self.total(keys(rows, self.first, self.d)))
+        self.geometry = self.unmixed = geometry or self.measured()
         self.weights: Tensor | None = None  # of the last blend
         self.behind: tuple[Any, Mixed] | None = None  # stages, and the rows behind them
 
@@ -65,14 +71,38 @@ class Mixed:
         """What `vec` `[d]` has in the columns held here."""
         return vec[self.first : self.first + self.rows.shape[1]]
 
+    def measured(self) -> Geometry:
+        """The geometry of the unmixed rows."""
+        return geometry_of(self.rows, self.unit, self.admitted, self.order)
+
     def again(self, rows: Tensor, mixing: Tensor | None = None, geometry: Geometry | None = None) -> Mixed:
         """Other rows whose columns are held in the same way as these."""
         return Mixed(rows, self.unit, mixing, geometry, self.admitted)
 
     def then(self, mixing: Tensor, affine: bool) -> Mixed:
         """These rows, mixed once more by `mixing` `[m', m]`."""
-        total = mixing if self.mixing is None else mixing @ self.mixing
-        return self.again(self.rows, total, self.geometry.mixed(mixing, affine))
+        total, order = mixing, self.order
+        if self.mixing is not None and order is None:
+            total = mixing @ self.mixing
+        elif self.mixing is not None and order is not None:  # rounded in the order of the rows' values too
+            total = (mixing @ self.mixing[:, order])[:, order.argsort()]
+        return self._behind(total, self.geometry.mixed(mixing, affine))
+
+    def sorted(self) -> Mixed:
+        """These rows in the order of their values, if they are `ordered` and no stage has moved them yet."""
+        if self.order is None or self.mixing is not None:
+            return self
+        places = torch.eye(self.m, dtype=torch.float64, device="cpu")[self.order]
+        return self._behind(places, self.geometry.taken(self.order))
+
+    def seen(self, geometry: Geometry) -> Mixed:
+        """The same rows with another geometry."""
+        return self._behind(self.mixing, geometry)
+
+    def _behind(self, mixing: Tensor | None, geometry: Geometry) -> Mixed:
+        behind = self.again(self.rows, mixing, geometry)
+        behind.order, behind.unmixed = self.order, self.unmixed
+        return behind
 
     def widened(self, centre: Tensor) -> Geometry:
         """The geometry of the unmixed rows behind one more, `centre`, of which the held columns are given.
@@ -101,7 +131,7 @@ class Mixed:
         for piece, rows in linalg.pieces(self.rows):
             if kernels.usable(rows) and kernels.reduces(rows, self.mixing):
                 place = out[piece] if out.dtype == rows.dtype else torch.empty_like(rows[0])
-                fine = kernels.columns(rows, plan, self.mixing, place)
+                fine = kernels.columns(rows, plan, self.mixing, place, self.order)
                 out[piece] = place
             else:
                 fine = self._by_blocks(rows, plan, out[piece])
@@ -125,6 +155,7 @@ class Mixed:
         def part(start: int, stop: int) -> None:
             room: Tensor | None = None
             mine = Mixed(rows[:, start:stop], 1.0, self.mixing, self.geometry)
+            mine.order, mine.unmixed = self.order, self.unmixed
             for piece, block in mine.blocks():
                 if room is None:
                     room = block.new_empty(len(block) + 1, block.shape[1])
@@ -141,18 +172,46 @@ class Mixed:
         """Weights of the mixed rows as weights of the unmixed ones, `[m] -> [n]`."""
         return weights if self.mixing is None else weights @ self.mixing.to(weights)
 
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Column blocks `[m, b]` of the mixed rows in the compute dtype. They may be views: do not write."""
-        mixing = None
-        size = min(_WIDE, _GRAIN * self.rows.shape[0] * linalg.compute_dtype(self.rows.dtype).itemsize)
-        for piece, block in linalg.column_blocks(self.rows, size=size):
-            if self.mixing is not None and mixing is None:
-                mixing = self.mixing.to(block)
-            yield piece, block if mixing is None else mixing @ block
+    def blocks(self, dtype: torch.dtype | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Column blocks `[m, b]` of the mixed rows in `dtype` (default: the compute dtype).
+
+        They may be views: do not write.
+        """
+        dtype = dtype or linalg.compute_dtype(self.rows.dtype)
+        size = min(_WIDE, _GRAIN * self.rows.shape[0] * dtype.itemsize)
+        mix = self._mixer(dtype)
+        for piece, block in linalg.column_blocks(self.rows, dtype, size):
+            yield piece, mix(block)
+
+    def _mixer(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """What makes mixed columns `[m, b]` of columns `[n, b]` of the rows, in `dtype`.
+
+        Means of rows that share an offset keep their digits: in float32 they are taken about a row of the
+        bulk, where one is known.
+        """
+        if self.mixing is None:
+            return lambda block: block
+        order, pivot = self.order, self.unmixed.pivot
+        mixing = self.mixing if order is None else self.mixing[:, order]
+        means = bool(((mixing.sum(dim=1) - 1).abs() < 1e-9).all())
+        mixing = mixing.to(self.rows.device, dtype)
+
+        def mixed(block: Tensor) -> Tensor:
+            sources = block if order is None else block[order]
+            if pivot is None or dtype == torch.float64 or not means:
+                return mixing @ sources
+            return (mixing @ (sources - block[pivot])).add_(block[pivot])
+
+        return mixed
 
     def materialise(self) -> Tensor:
         """The mixed rows `[m, d]`."""
-        return self.rows.clone() if self.mixing is None else linalg.mix(self.mixing, self.rows)
+        if self.mixing is None:
+            return self.rows.clone()
+        out = self.rows.new_empty(self.m, self.rows.shape[1])
+        for piece, block in self.blocks():
+            out[:, piece] = block
+        return out
 
 
 def geometry_beside(centre: Tensor, mixed: Mixed) -> Geometry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ class MVA(GeometricRule):
     search. Source: the minimum-variance rule compared with in Farhadkhani et al.,
     arXiv:2209.10931; for one dimension, the minimum covariance determinant of Rousseeuw, 1985.
     """
+
+    by_value: ClassVar[bool] = True
 
     f: int
     budget: int = 50_000

@@ -17,7 +17,7 @@ from byzopt.theory.robustness import NOTHING, Coefficients
 @PRE_AGGREGATORS.register("nnm")
 @dataclass(frozen=True)
 class NNM(PreAggregator):
-    """y_i = mean of the n - f rows nearest to v_i, itself included; ties by the lower index.
+    """y_i = mean of the n - f rows nearest to v_i, itself included; ties by the order of the rows' values.
 
     Needs 2 f < n. Turns a rule with κ₂ into one with (4 f/(n - f)) (κ₂ + 1), which is O(f/n) (derived here,
     and tight before a trimmed mean; published: twice as much). Linear form: `theory.robustness.nnm`.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from byzopt.aggregators.base import PRE_AGGREGATORS, PreAggregator
 from byzopt.aggregators.geometry import Geometry
+from byzopt.aggregators.measuring import geometry_of
 from byzopt.aggregators.mixed import Mixed
 from byzopt.errors import require
 from byzopt.rng import stream
@@ -29,8 +29,6 @@ class RandomProjection(PreAggregator):
     Source: the sketch of Charikar, Chen, Farach-Colton, 2002 (hashing into k signed sums).
     """
 
-    notices: ClassVar[bool] = False
-
     k: int = 4096
     seed: int = 0
     t: int = 0
@@ -49,10 +47,10 @@ class RandomProjection(PreAggregator):
         if mixed.d <= self.k:
             return mixed
         sums = mixed.total(self.projected(mixed.rows, mixed.first, mixed.d))
-        short = Mixed(sums, mixed.unit)
+        geometry = geometry_of(sums, mixed.unit, order=mixed.order)
         if mixed.mixing is not None:
-            short = short.then(mixed.mixing, affine=False)  # clipping may stand before
-        return mixed.again(mixed.rows, mixed.mixing, short.geometry)
+            geometry = geometry.mixed(mixed.mixing, affine=False)  # clipping may stand before
+        return mixed.seen(geometry)
 
     def projected(self, rows: Tensor, first: int = 0, d: int | None = None) -> Tensor:
         """P v_i for all rows, `[n, d] -> [n, k]`, float64; or what the columns from `first` on, of d, add.

@@ -24,7 +24,8 @@ class SignGuard(WeighingRule):
 
     `f` only says how many rows may be dropped. Needs 2 f < n; whatever f rows hold, the answer is no longer
     than M, which lies among the honest norms. κ unproved: rows that imitate length and sign shares pass.
-    Scale-equivariant, not translation-equivariant; ties go to the lower index. Cost: three passes over the
+    Scale-equivariant, not translation-equivariant; ties among clusters are broken by the shares of
+    signs. Cost: three passes over the
     rows.
     Source: Xu, Huang, Song, Lan, ICDCS 2022 (arXiv:2109.05872), algorithm 2, the plain variant (no
     similarity feature). Where we differ: all coordinates are counted, not a random tenth, so nothing is

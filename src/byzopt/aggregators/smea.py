@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -39,6 +40,8 @@ class SMEA(GeometricRule):
     Scale- and translation-equivariant. Cost: one Gram product and the
     search. Source: Allouah et al., arXiv:2302.04787.
     """
+
+    by_value: ClassVar[bool] = True
 
     f: int
     budget: int = 5_000

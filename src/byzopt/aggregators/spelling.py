@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar, cast
 
-from byzopt.aggregators.base import PRE_AGGREGATORS, RULES, Aggregator, PreAggregator
+from byzopt.aggregators.base import PRE_AGGREGATORS, RULES, Aggregator, PreAggregator, Stage
 from byzopt.aggregators.chain import Chain
 from byzopt.aggregators.wrapper import WRAPPERS, Wrapper
-from byzopt.errors import InvalidInput, said, unknown
-from byzopt.registry import plain
+from byzopt.errors import InvalidInput, require, said, unknown
+from byzopt.registry import Registry, plain
+
+S = TypeVar("S", bound=Stage)
 
 
 def rule_from(data: Any, **defaults: Any) -> Aggregator:
@@ -26,7 +29,7 @@ def rule_from(data: Any, **defaults: Any) -> Aggregator:
     if not isinstance(parts, Sequence) or not parts:
         raise InvalidInput(f"A rule should be a name, a table or a list of stages. Found {said(data)}.")
     *before, last = parts
-    stages = [PRE_AGGREGATORS.build(_known(stage, last=False), **defaults) for stage in before]
+    stages = [_recipe(PRE_AGGREGATORS, _known(stage, last=False), defaults) for stage in before]
     rule = _built(last, defaults)
     return Chain(stages, rule) if stages else rule
 
@@ -41,10 +44,21 @@ def rule_data(rule: Aggregator) -> list[dict[str, Any]]:
 def _built(stage: Any, defaults: dict[str, Any]) -> Aggregator:
     name = stage.get("name") if isinstance(stage, Mapping) else stage
     if not isinstance(name, str) or name not in WRAPPERS:
-        return RULES.build(_known(stage, last=True), **defaults)
+        return _recipe(RULES, _known(stage, last=True), defaults)
     if not isinstance(stage, Mapping) or "rule" not in stage:
         raise InvalidInput(f"The wrapper {name!r} should name its `rule`. Found none. Add rule='median'.")
     return WRAPPERS.build({**stage, "rule": rule_from(stage["rule"], **defaults)}, **defaults)
+
+
+def _recipe(room: Registry[S], stage: Any, defaults: Mapping[str, Any]) -> S:
+    """The recipe that `stage` spells. A missing f is told of in the words of whoever calls a rule by name."""
+    name, given = (stage.get("name"), stage) if isinstance(stage, Mapping) else (stage, {})
+    if isinstance(name, str) and "f" not in {*given, *defaults}:
+        needs = any(field.name == "f" and field.default is MISSING for field in fields(cast(Any, room[name])))
+        what = f"The {room.kind} {name!r}"
+        remedy = f"Give f= beside the rule, or write {name}(f=...)."
+        require(not needs, what, "know how many faulty rows to tolerate", "no `f`", remedy)
+    return room.build(stage, **defaults)
 
 
 def _plain(stage: PreAggregator | Aggregator) -> dict[str, Any]:

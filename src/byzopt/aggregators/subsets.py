@@ -103,4 +103,6 @@ def _start(cost: Cost) -> tuple[Index, float, Index]:
     hoods = np.unique(np.sort(order, axis=1), axis=0)
     values = [cost.value(hood) for hood in hoods]
     best = int(np.argmin(values))
-    return hoods[best], values[best], np.flatnonzero(cost.least_with(near) <= values[best] * (1 + _SAME))
+    held = cost.least_with(near) <= values[best] * (1 + _SAME)
+    held[hoods[best]] = True  # whatever rounding says: rows may be equal but for it
+    return hoods[best], values[best], np.flatnonzero(held)

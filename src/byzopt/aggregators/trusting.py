@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from numbers import Integral
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from torch import Tensor
 
@@ -18,6 +18,8 @@ class TrustingRule(WeighingRule):
 
     All other rows may be faulty: needs f < n only. Not permutation-invariant, by design.
     """
+
+    positional: ClassVar[bool] = True
 
     f: int | None
     trusted: int

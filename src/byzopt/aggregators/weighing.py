@@ -48,8 +48,8 @@ def saturated(vec: Tensor, dtype: torch.dtype) -> Tensor:
 
 def wide_blocks(mixed: Mixed) -> Iterator[Tensor]:
     """Column blocks `[m, b]` of the mixed rows in float64. They may be views: do not write."""
-    for _, block in linalg.column_blocks(mixed.rows, torch.float64):
-        yield block if mixed.mixing is None else mixed.mixing.to(block) @ block
+    for _, block in mixed.blocks(torch.float64):
+        yield block
 
 
 def squares(mixed: Mixed) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import frexp, isfinite, ldexp
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -43,6 +43,8 @@ class Weighted(Wrapper):
     rules that use their f. κ unproved (theirs is about the plain mean of the honest). Cost: that of the rule,
     columns being sorted. The weighted form of the geometric median is that of arXiv:1912.13445.
     """
+
+    positional: ClassVar[bool] = True
 
     rule: Aggregator
     weights: tuple[float, ...]

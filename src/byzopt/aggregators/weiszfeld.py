@@ -18,6 +18,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from byzopt.aggregators.geometry import TIE
+
 Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 ROUNDS = 200  # at most this many steps; Newton's method needs about ten
@@ -70,6 +72,17 @@ def relative_sums(gram: Array, mass: Array | None = None) -> tuple[Array, Array]
     change = own[:, None] - 2 * gram  # squared distance less that of the origin row
     excess: Array = (np.divide(change, both, out=np.zeros_like(both), where=both > 0) * mass).sum(axis=1)
     return lengths, excess
+
+
+def medoid_of(gram: Array, mass: Array | None = None) -> int:
+    """The row with the smallest sum of distances; of those equal but for rounding the lowest index.
+
+    `gram` `[n, n]` is about any row of the bulk.
+    """
+    mass = np.ones(len(gram)) if mass is None else mass
+    lengths, excess = relative_sums(gram, mass)
+    k = int(excess.argmin())
+    return int((excess <= excess[k] + TIE * _majority_sum(lengths[k], mass)).argmax())
 
 
 def _majority_sum(lengths: Array, mass: Array) -> float:

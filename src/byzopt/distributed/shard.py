@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.geometry import Geometry, Origin
+from byzopt.aggregators.geometry import Geometry, Index, Origin
 from byzopt.aggregators.measuring import SMALL, close_pairs, settled
 from byzopt.aggregators.mixed import Mixed
 from byzopt.distributed.link import Link
@@ -27,9 +27,10 @@ class Shard(Mixed):
         d: int,
         mixing: Tensor | None = None,
         geometry: Geometry | None = None,
+        ordered: bool = False,
     ) -> None:
         self.link, self.first, self._d = link, link.columns(d)[link.rank][0], d
-        super().__init__(rows, unit, mixing, geometry or summed(rows, unit, link, d))
+        super().__init__(rows, unit, mixing, geometry, ordered=ordered)
 
     @property
     def d(self) -> int:
@@ -37,6 +38,9 @@ class Shard(Mixed):
 
     def total(self, partial: Tensor) -> Tensor:
         return self.link.total(partial)
+
+    def measured(self) -> Geometry:
+        return summed(self.rows, self.unit, self.link, self._d, self.order)
 
     def again(self, rows: Tensor, mixing: Tensor | None = None, geometry: Geometry | None = None) -> Shard:
         return Shard(rows, self.unit, self.link, self._d, mixing, geometry)
@@ -46,30 +50,32 @@ class Shard(Mixed):
         return summed(rows, self.unit, self.link, self._d)
 
 
-def summed(rows: Tensor, unit: float, link: Link, d: int) -> Geometry:
+def summed(rows: Tensor, unit: float, link: Link, d: int, order: Index | None = None) -> Geometry:
     """The geometry of rows `[n, d]` of which every rank holds some columns: partial products are summed.
 
     The pivot is chosen as for whole rows. All that is read is on all ranks the same, so all make the same
     passes.
     """
-    pivot = 0
 
     def product(pivot: int, dtype: torch.dtype) -> Tensor:
-        return link.total(linalg.gram(rows, rows[pivot], dtype)).cpu()
+        return link.total(linalg.gram(rows, rows[pivot], dtype, order)).cpu()
 
     def centred() -> Tensor:
-        nonlocal pivot
         dtype = torch.float64 if len(rows) * d <= SMALL else linalg.compute_dtype(rows.dtype)
-        pivot, gram = settled(product, product(0, dtype), 0, dtype)
+        first = 0 if order is None else int(order[len(order) // 2])
+        geometry.pivot, gram = settled(product, product(first, dtype), first, dtype, order)
         return _equated(rows, gram, link)
 
     def origin() -> Origin:
+        _ = geometry.centred  # decides on the pivot
+        pivot = geometry.pivot or 0
         cross, norms = linalg.lengths(rows, rows[pivot], torch.float64)
         own = linalg.norm(rows[pivot]).square().unsqueeze(0)
         n, whole = len(rows), link.total(torch.cat([cross, norms, own])).cpu()
         return Origin(whole[:n], whole[-1], whole[n:-1])
 
-    return Geometry(len(rows), centred, origin, unit)
+    geometry = Geometry(len(rows), centred, origin, unit)
+    return geometry
 
 
 def _equated(rows: Tensor, gram: Tensor, link: Link) -> Tensor:

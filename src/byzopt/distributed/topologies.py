@@ -78,7 +78,7 @@ def sharded(link: Link, vec: Tensor, sizes: Tensor, turn: Turn) -> tuple[Tensor,
     block = link.dealt(vec)
     rows, near = (block, sizes) if finite.all() else (block[finite.to(block.device)], sizes[finite])
     rows, unit = ranged(rows, float(near.max()), near.to(rows))
-    shard = Shard(rows, unit, link, len(vec))
+    shard = Shard(rows, unit, link, len(vec), ordered=ready.by_value)
     if rule.fail_closed:
         found = suspects(finite, remoteness(shard, vec.dtype))
         refuse(found, rule.tolerance(link.n), link.n)

@@ -46,7 +46,7 @@ def judged_whole(t: int, rule: Aggregator | None, rows: Tensor) -> Verdict:
     if rule is None:
         return judged(t, None, Mixed(rows[finite]), finite.cpu(), rows.dtype)
     ready, kept, unit = admit(rule, rows)
-    return judged(t, ready, Mixed(kept, unit), finite.cpu(), rows.dtype)
+    return judged(t, ready, Mixed(kept, unit, ordered=ready.by_value), finite.cpu(), rows.dtype)
 
 
 def _placed(values: Tensor, finite: Tensor, other: float) -> Tensor:

@@ -49,20 +49,24 @@ def reduces(rows: Tensor, mixing: Tensor | None = None) -> bool:
     return _asked[n, m] > 1
 
 
-def columns(rows: Tensor, plan: Plan, mixing: Tensor | None, out: Tensor) -> bool:
+def columns(rows: Tensor, plan: Plan, mixing: Tensor | None, out: Tensor, order: Any = None) -> bool:
     """The plan's answer for every column of usable `rows` `[n, d]`, or of `mixing @ rows`, into `out` `[d]`.
 
-    `mixing` `[m, n]` is taken in the rows' dtype. Returns whether all rows and answers are finite.
+    `mixing` `[m, n]` is taken in the rows' dtype, and sums over rows in the `order` given, indices `[n]`.
+    Returns whether all rows and answers are finite.
     """
     n, d = rows.shape
     m, step = n if mixing is None else len(mixing), _step(rows, mixing)
     run = _kernel(rows.dtype, n, m, mixing is not None, plan)
-    shares = None if mixing is None else mixing.to(rows.dtype).contiguous()
+    order = np.arange(n) if order is None else order
+    shares = None if mixing is None else mixing[:, order].to(rows.dtype).contiguous()
+    offsets = np.asarray(order, dtype=np.int64) * rows.stride(0)
     spoilt: dict[int, Tensor] = {}
-    where = (rows.data_ptr(), rows.stride(0), 0 if shares is None else shares.data_ptr(), out.data_ptr())
+    mixed = 0 if shares is None else shares.data_ptr()
+    where = (rows.data_ptr(), rows.stride(0), offsets.ctypes.data, mixed, out.data_ptr())
 
     def piece(start: int, stop: int) -> None:
-        spoilt[start] = torch.zeros(lanes(rows.dtype), dtype=rows.dtype)
+        spoilt[start] = torch.zeros(lanes(rows.dtype), dtype=rows.dtype, device="cpu")
         whole = start + (stop - start) // step * step
         run(*where, spoilt[start].data_ptr(), start, whole)
         if whole < stop:  # columns in the overlap are written twice, with the same values
@@ -80,13 +84,13 @@ def _step(rows: Tensor, mixing: Tensor | None) -> int:
 def _kernel(dtype: torch.dtype, n: int, m: int, mixes: bool, plan: Plan) -> Run:
     def emit(builder: Any, function: Any) -> None:
         k = Body(builder, function, dtype)
-        rows, stride, mixing, out, spoilt, start, stop = function.args
+        rows, stride, offsets, mixing, out, spoilt, start, stop = function.args
         trace = k.local(k.vector, k.load(spoilt, 0))
         with k.loop(start, stop, k.lanes * (_DEEP if mixes else 1)) as column:
             if mixes:
                 mixed = k.array(m * _DEEP)
                 for i in range(0, m, _TILE):
-                    _mix(k, rows, stride, mixing, n, range(i, min(i + _TILE, m)), column, mixed)
+                    _mix(k, rows, offsets, mixing, n, range(i, min(i + _TILE, m)), column, mixed)
                 with k.loop(0, _DEEP) as a:
                     wires = [k.b.load(k.at(mixed, k.add(a, i * _DEEP), k.vector)) for i in range(m)]
                     _answer(k, wires, plan, out, k.add(column, k.times(a, k.lanes)), trace)
@@ -95,14 +99,14 @@ def _kernel(dtype: torch.dtype, n: int, m: int, mixes: bool, plan: Plan) -> Run:
                 _answer(k, wires, plan, out, column, trace)
         k.store(k.b.load(trace), spoilt, 0)
 
-    return compiled(f"columns_{dtype.itemsize}", "pipppii", emit)
+    return compiled(f"columns_{dtype.itemsize}", "pippppii", emit)
 
 
-def _mix(k: Body, rows: Any, stride: Any, mixing: Any, n: int, tile: range, column: Any, mixed: Any) -> None:
+def _mix(k: Body, rows: Any, offsets: Any, mixing: Any, n: int, tile: range, column: Any, mixed: Any) -> None:
     """Mixed rows `tile` of one step's columns, kept in the array `mixed`."""
     held = [[k.zeros() for _ in range(_DEEP)] for _ in tile]
     with k.loop(0, n) as j:
-        place = k.add(k.times(j, stride), column)
+        place = k.add(k.b.load(k.at(offsets, j, k.i64)), column)
         values = [k.load(rows, k.add(place, a * k.lanes)) for a in range(_DEEP)]
         for i, sums in zip(tile, held, strict=True):
             share = k.spread(mixing, k.add(j, i * n))

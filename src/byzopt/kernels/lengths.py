@@ -33,7 +33,7 @@ def lengths(rows: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
     for start in sorted(sums):  # in the same order however threads are scheduled
         total += sums[start]
     tail, p = rows[:, whole:].double(), pivot[whole:].double()
-    return total[0] + (tail - p) @ p, total[1] + tail.square().sum(dim=1)
+    return total[0] + ((tail - p) * p).sum(dim=1), total[1] + tail.square().sum(dim=1)
 
 
 @cache

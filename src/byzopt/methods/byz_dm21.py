@@ -56,11 +56,12 @@ def feedback(compressor: Compressor, opening: Opening, shortcut: bool, rule: Agg
 class ByzDM21(MethodRecipe):
     """EF21 with an average of an average of stochastic gradients: one gradient, one compressed message.
 
-    `eta` is both weights of the new; `eta_v` (first average) and `eta_u` (second) override it, and
-    `weights="ratio"` makes the second √η_v where it is not given. `compressor` contractive. `init`:
-    `"first"` v = u = s, g = C(u); `"zero"` v = η_v s, u = η_u η_v s, g = C(u); `"released"` v = u = g = s
-    at both ends, while the server's rows are 0 in round 1 alone: it costs d floats, and x stays at x^0 for a
-    round. `shortcut`: the server keeps mean g_i only, for the mean alone.
+    `eta` is both weights of the new; `eta_v` (first average) and `eta_u` (second) override it. With
+    `weights="equal"` one that is given alone is both; `weights="ratio"` makes the second √η_v where it is not
+    given. `compressor` contractive. `init`: `"first"` v = u = s, g = C(u); `"zero"` v = η_v s, u = η_u η_v s,
+    g = C(u); `"released"` v = u = g = s at both ends, while the server's rows are 0 in round 1 alone: it
+    costs d floats, and x stays at x^0 for a round. `shortcut`: the server keeps mean g_i only, for the mean
+    alone.
     """
 
     eta: float = 0.1
@@ -82,10 +83,11 @@ class ByzDM21(MethodRecipe):
     @property
     def both(self) -> tuple[float, float]:
         """η_v and η_u as they are used."""
-        v = self.eta if self.eta_v is None else self.eta_v
-        if self.eta_u is not None:
-            return v, self.eta_u
-        return v, sqrt(v) if self.weights == "ratio" else self.eta
+        if self.weights == "equal":
+            other = self.eta_v or self.eta_u or self.eta  # weights are positive
+            return self.eta_v or other, self.eta_u or other
+        v = self.eta_v or self.eta
+        return v, self.eta_u or sqrt(v)
 
     def build(self, rule: Aggregator, lr: float, rounds: int | None = None) -> Method:
         start, opening = STARTS[self.init]
