@@ -132,11 +132,16 @@ def mix(weights: Tensor, rows: Tensor) -> Tensor:
     return out
 
 
-def blend(weights: Tensor, rows: Tensor) -> Tensor:
-    """`weights @ rows` for one row of weights, `[n] x [n, d] -> [d]`. Rows of weight 0 are not read."""
+def blend(weights: Tensor, rows: Tensor, order: Any = None) -> Tensor:
+    """`weights @ rows` for one row of weights, `[n] x [n, d] -> [d]`. Rows of weight 0 are not read.
+
+    `order`, indices `[n]`, is that in which rows are summed.
+    """
     if weights.is_cuda:
         return mix(weights.unsqueeze(0), rows)[0]
-    shares = {i: share for i, share in enumerate(weights.tolist()) if share}
+    listed = weights.tolist()
+    places = range(len(listed)) if order is None else order.tolist()
+    shares = {i: listed[i] for i in places if listed[i]}
     if list(shares.values()) == [1.0]:
         return rows[next(iter(shares))].clone()
     out = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
@@ -146,7 +151,8 @@ def blend(weights: Tensor, rows: Tensor) -> Tensor:
             kernels.blend(block, list(shares), list(shares.values()), place)
             out[piece] = place
         else:
-            out[piece] = mix(weights.unsqueeze(0), block)[0]
+            chosen = list(shares)
+            out[piece] = mix(weights[chosen].unsqueeze(0), block[chosen])[0]
     return out
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import MISSING, FrozenInstanceError, fields
-from typing import Any
+from dataclasses import MISSING, FrozenInstanceError, fields, replace
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -81,6 +81,20 @@ def test_nan_is_refused_for_every_number(registry, name):
         if isinstance(value, float):
             with pytest.raises(InvalidInput, match=key):
                 registry.build(data | {key: float("nan")})
+
+
+WRONG = {int: (1.5, True, "1", None), float: (float("nan"), float("inf"), "1", True, None), bool: (1, "yes")}
+FIELDS = [(registry, name) for registry, name in EVERY if any(f.init for f in fields(registry[name]))]
+
+
+@pytest.mark.parametrize("registry, name", FIELDS, ids=[f"{r.kind}-{name}" for r, name in FIELDS])
+def test_fields_are_checked_however_a_recipe_is_built(registry, name):
+    recipe, hints = default_of(registry, name), get_type_hints(registry[name])
+    for field in fields(recipe):
+        if field.init:
+            for value in (object(), *WRONG.get(hints[field.name], ())):
+                with pytest.raises(InvalidInput):
+                    replace(recipe, **{field.name: value})
 
 
 @pytest.mark.parametrize("registry, name", EVERY, ids=IDS)

@@ -142,11 +142,17 @@ def centered_clipping(rows, start, tau=None, iterations=1):
 
 
 def bulk(rows):
-    """The mean of the n // 2 + 1 rows nearest to the row whose majority lies nearest."""
-    size = len(rows) // 2 + 1
-    near = [sorted(range(len(rows)), key=lambda j: (dist(row, rows[j]), j))[:size] for row in rows]
-    reach = [max(dist(row, rows[j]) for j in hood) for row, hood in zip(rows, near, strict=True)]
-    return even(rows, near[reach.index(min(reach))])
+    """The mean of the rows no farther from a row than n // 2 others, for the row of which that is nearest.
+
+    Means of rows that tie are averaged. Distances here are equal to 12 digits or not at all.
+    """
+    reach = [sorted(dist(row, other) for other in rows)[len(rows) // 2] for row in rows]
+    hoods = [
+        [j for j, other in enumerate(rows) if dist(row, other) <= radius * (1 + 1e-12)]
+        for row, radius in zip(rows, reach, strict=True)
+        if radius <= min(reach) * (1 + 1e-12)
+    ]
+    return np.mean([even(rows, hood) for hood in hoods], axis=0)
 
 
 def median_of_means(rows, order, groups):

@@ -198,8 +198,7 @@ def test_trusting_rules_keep_the_contract_of_all_rules(name):
     contract.test_one_coordinate_works_at_every_legal_size(name)
     contract.test_runs_repeat_to_the_last_bit(name)
     contract.test_a_rule_can_be_written_down_and_read_back(name)
-    for scale in (1e-12, 1e-3, 1e3, 1e12):
-        contract.test_scale_equivariant(name, scale)
+    contract.test_scale_equivariant(name)
 
 
 @pytest.mark.parametrize("name", TRUSTING)

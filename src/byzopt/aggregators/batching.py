@@ -53,7 +53,7 @@ def together(
     if sets < 2 or n * d > SMALL or not simple or not float(rows.abs().amax()) < _LARGEST[rows.dtype]:
         return None
     if rule.by_value if not stages else not any(s.positional for s in (*stages, rule)):
-        order = torch.from_numpy(order_of(keys(rows.reshape(sets * n, d), 0, d).view(sets, n)))
+        order = torch.from_numpy(order_of(keys(rows, 0, d)))
         rows = rows.take_along_dim(order.unsqueeze(-1), dim=1)
     ranks = getattr(rule, "plan", None)
     if ranks and not stages:

@@ -11,8 +11,9 @@ from byzopt import linalg
 from byzopt.aggregators.batching import together
 from byzopt.aggregators.certificate import Certificate, Nearness, Source, proof
 from byzopt.aggregators.inputs import RowsLike, admit, as_rows, faults, held, like, restored
-from byzopt.aggregators.measuring import Unusual
+from byzopt.aggregators.measuring import SMALL, Unusual, geometry_of
 from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.ordering import keys, order_of
 from byzopt.aggregators.report import Report
 from byzopt.aggregators.suspicion import refuse, remoteness, suspects
 from byzopt.errors import require
@@ -63,11 +64,20 @@ def _at_once(rule: Aggregator, rows: Tensor) -> tuple[Aggregator, Mixed, Tensor]
     if not rule.notices:
         return None
     rule.check(len(rows))
-    mixed = Mixed(rows, admitted=False, ordered=rule.by_value)
+    mixed = _seen(rule, rows)
     try:
         return rule, mixed, rule.reduce(mixed)
     except Unusual:
         return None
+
+
+def _seen(rule: Aggregator, rows: Tensor) -> Mixed:
+    """Rows that nobody has looked at, as `rule` sees them: few are put in order, many in an order of sums."""
+    few = rows.device.type == "cpu" and rows.numel() <= SMALL
+    if rule.by_value and few:
+        rows = rows.index_select(0, torch.from_numpy(order_of(keys(rows, 0, rows.shape[1]))))
+        return Mixed(rows, 1.0, None, geometry_of(rows, admitted=False, first=len(rows) // 2), False)
+    return Mixed(rows, admitted=False, ordered=rule.by_value)
 
 
 def _in_order(rule: Aggregator, rows: Tensor, closed: bool) -> tuple[Aggregator, Mixed, Tensor]:

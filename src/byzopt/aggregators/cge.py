@@ -16,7 +16,7 @@ from byzopt.aggregators.mixed import Mixed
 @RULES.register("cge")
 @dataclass(frozen=True)
 class CGE(GeometricRule):
-    """The mean of the n - f rows with the smallest norms. Ties: the lower index.
+    """The mean of the n - f rows with the smallest norms. Ties: the first by value.
 
     Norms make it scale- but not translation-equivariant, and a short faulty row is always let in: no κ holds.
     Needs 2 f < n. Cost: one pass for norms. Source: Gupta, Liu, Vaidya, arXiv:2008.04699 (there the sum).

@@ -30,7 +30,7 @@ class DnC(GeometricRule):
 
     Needs 2 f < n and c f < n. Breakdown point f/n for c >= 1; κ unproved (the paper bounds the error in
     terms of the largest eigenvalue of the honest covariance). Scale- and translation-equivariant. Ties: the
-    higher index is dropped. Cost: one Gram product (of b columns for each draw).
+    first in the order of the rows' values is kept. Cost: one Gram product (of b columns for each draw).
     Source: Shejwalkar, Houmansadr, NDSS 2021, algorithm 2. Where we differ: a row of 1e30 is all that u
     sees, and a second one of 1e6 would pass unseen, so rows more than 100 majority radii from the bulk's
     middle row are dropped first, farthest first, on account of c f; an empty intersection is filled as

@@ -23,7 +23,7 @@ class MDA(GeometricRule):
     A set of diameter at most t is what is left when at most f rows are taken away that touch every pair
     further apart than t: a small vertex cover, found by branching on the row with most such pairs; t is found
     by bisection over the distances. Several sets often share the smallest diameter: rows are then kept in the
-    order of their sums of distances (and of their indices). Needs 2 f < n; breakdown point f/n.
+    order of their sums of distances (and of their values). Needs 2 f < n; breakdown point f/n.
     κ₂ = 8 f²/(n - f) and κ = 2 f (derived here). Cost: one Gram product and a search that is exponential in f
     alone (n = 30, f = 10: milliseconds). Source: Rousseeuw, 1985; El Mhamdi et al., arXiv:1905.03853.
     """

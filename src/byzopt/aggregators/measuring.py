@@ -28,17 +28,18 @@ class Unusual(Exception):
 
 
 def geometry_of(
-    rows: Tensor, unit: float = 1.0, admitted: bool = True, order: Index | None = None
+    rows: Tensor, unit: float = 1.0, admitted: bool = True, order: Index | None = None, first: int = 0
 ) -> Geometry:
     """The geometry of finite `rows` `[n, d]`, given in units of `unit`.
 
     Rows that are not `admitted` may hold anything; then asking for products raises `Unusual` where rows are
     not finite, or squares overflow. With an `order` of the rows' values products depend on them alone, to
-    the last bit, and not on their places.
+    the last bit, and not on their places. Else row `first` is the first that products are taken about.
     """
+    first = first if order is None else int(order[len(order) // 2])  # likely of the bulk
 
     def centred() -> Tensor:
-        geometry.pivot, product = _centred(rows, admitted, order)
+        geometry.pivot, product = _centred(rows, admitted, order, first)
         return product
 
     def origin() -> Origin:
@@ -71,13 +72,12 @@ def geometry_about(centre: Tensor, rows: Tensor, unit: float, admitted: bool) ->
     )
 
 
-def _centred(rows: Tensor, admitted: bool, order: Index | None) -> tuple[int, Tensor]:
+def _centred(rows: Tensor, admitted: bool, order: Index | None, pivot: int) -> tuple[int, Tensor]:
     """A pivot of the bulk and the Gram matrix about it; the first pivot comes from a sketch."""
 
     def product(pivot: int, dtype: torch.dtype) -> Tensor:
         return linalg.gram(rows, rows[pivot], dtype, order).cpu()
 
-    pivot = 0 if order is None else int(order[len(order) // 2])
     if rows.numel() > _LARGE and rows.device.type == "cpu":
         pivot = _sketched(rows, order)
     dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from math import isfinite
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,14 +86,15 @@ class Mixed:
         if self.mixing is not None and order is None:
             total = mixing @ self.mixing
         elif self.mixing is not None and order is not None:  # rounded in the order of the rows' values too
-            total = (mixing @ self.mixing[:, order])[:, order.argsort()]
+            product = mixing.numpy() @ self.mixing.numpy()[:, order]
+            total = torch.from_numpy(product[:, order.argsort()])
         return self._behind(total, self.geometry.mixed(mixing, affine))
 
     def sorted(self) -> Mixed:
         """These rows in the order of their values, if they are `ordered` and no stage has moved them yet."""
         if self.order is None or self.mixing is not None:
             return self
-        places = torch.eye(self.m, dtype=torch.float64, device="cpu")[self.order]
+        places = torch.from_numpy(np.eye(self.m)[self.order])
         return self._behind(places, self.geometry.taken(self.order))
 
     def seen(self, geometry: Geometry) -> Mixed:
@@ -119,7 +121,7 @@ class Mixed:
     def blend(self, weights: Tensor) -> Tensor:
         """The weighted sum of the mixed rows: one pass over the unmixed ones. `[m] -> [d]`."""
         self.weights = weights
-        return linalg.blend(self.through(weights), self.rows)
+        return linalg.blend(self.through(weights), self.rows, self.order)
 
     def columns(self, plan: kernels.Plan) -> Tensor:
         """What `plan` makes of every column of the mixed rows, `[d]`: one pass over the unmixed ones."""
@@ -192,7 +194,7 @@ class Mixed:
         if self.mixing is None:
             return lambda block: block
         order, pivot = self.order, self.unmixed.pivot
-        mixing = self.mixing if order is None else self.mixing[:, order]
+        mixing = self.mixing if order is None else torch.from_numpy(self.mixing.numpy()[:, order])
         means = bool(((mixing.sum(dim=1) - 1).abs() < 1e-9).all())
         mixing = mixing.to(self.rows.device, dtype)
 

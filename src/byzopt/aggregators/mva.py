@@ -28,7 +28,7 @@ class MVA(GeometricRule):
     half of those to its nearest free rows. It ends after at most `budget` bounds (0.1 ms each), fewer where
     n > 30; n = 30, f = 10 takes about 1 000 on gaussian rows. Beyond the budget the best subset seen is
     used, whose variance is at most twice the least (`subsets`). Ties, to nine digits: the subset found
-    first, in an order fixed by the distances and then the indices.
+    first, in an order fixed by the distances and then the values.
 
     Needs 2 f < n; breakdown point f/n. κ₂ = 4 f/(n - 2 f), exact, where the search surely ends within the
     budget (2 C(n, f) - 1 bounds); else (1 + √2)² f/(n - 2 f) in advance, and the former for every answer

@@ -21,20 +21,23 @@ _GOLDEN = (5**0.5 - 1) / 2  # its multiples spread evenly over [0, 1), and no pe
 
 
 def keys(rows: Tensor, first: int, d: int) -> Tensor:
-    """What the columns `first ..` of d, held in `rows` `[n, b]`, add to the rows' keys: `[n]` float64.
+    """What the columns `first ..` of d, held in `rows` `[..., n, b]`, add to their keys: `[..., n]` float64.
 
-    A key is a sum over at most 512 columns with a factor for each. Rows are in the order of their keys; those
-    that agree in these columns keep their places.
+    A key is a sum over at most 512 columns with a factor for each.
     """
     columns, factors = _chosen(d)
-    here = slice(*np.searchsorted(columns.numpy(), (first, first + rows.shape[1])))
-    held = columns[here] - first
-    some = rows if len(held) == rows.shape[1] else rows.index_select(1, held.to(rows.device))
-    return (some.to(torch.float64) * factors[here].to(rows.device)).sum(dim=-1)
+    if rows.shape[-1] < d:
+        here = (columns >= first) & (columns < first + rows.shape[-1])
+        columns, factors = columns[here] - first, factors[here]
+    some = rows if rows.shape[-1] == len(columns) else rows.index_select(-1, columns.to(rows.device))
+    return some.to(torch.float64) @ factors.to(rows.device)
 
 
 def order_of(keys: Tensor) -> Index:
-    """The places of rows in the order of their `keys` `[..., n]`."""
+    """The places of rows in the order of their `keys` `[..., n]`.
+
+    Rows with equal keys, which agree in all the columns that decide, keep their order.
+    """
     return keys.cpu().numpy().argsort(axis=-1, kind="stable")
 
 

@@ -31,7 +31,7 @@ class SMEA(GeometricRule):
     seen is used, because an error would stop a training run for want of the last few per cent: its
     eigenvalue is at most 2 min(d, n - f - 1) times the least (`subsets`), and it depends on the rows alone,
     not on time. Ties, to nine digits: the subset found first, in an order fixed by the distances and then
-    the indices.
+    the values.
 
     Needs 2 f < n; breakdown point f/n. κ₂ = 4 f/(n - 2 f), even in terms of the largest eigenvalue of the
     honest covariance (`kappa_spectral`), where the search surely ends within the budget (2 C(n, f) - 1

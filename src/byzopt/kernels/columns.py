@@ -58,9 +58,10 @@ def columns(rows: Tensor, plan: Plan, mixing: Tensor | None, out: Tensor, order:
     n, d = rows.shape
     m, step = n if mixing is None else len(mixing), _step(rows, mixing)
     run = _kernel(rows.dtype, n, m, mixing is not None, plan)
-    order = np.arange(n) if order is None else order
-    shares = None if mixing is None else mixing[:, order].to(rows.dtype).contiguous()
-    offsets = np.asarray(order, dtype=np.int64) * rows.stride(0)
+    offsets = np.arange(n) * rows.stride(0)
+    if order is not None and mixing is not None:
+        mixing, offsets = torch.from_numpy(mixing.numpy()[:, order]), offsets[order]
+    shares = None if mixing is None else mixing.to(rows.dtype).contiguous()
     spoilt: dict[int, Tensor] = {}
     mixed = 0 if shares is None else shares.data_ptr()
     where = (rows.data_ptr(), rows.stride(0), offsets.ctypes.data, mixed, out.data_ptr())
