@@ -304,6 +304,7 @@ class GeometricRule(Aggregator):
 
     def approached(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
         """What is proved of the mean with the rule's weights, as an approximate geometric median."""
+        mixed = mixed.sorted() if self.by_value else mixed
         weights = self.weights(mixed.geometry) if mixed.weights is None else mixed.weights
         return nearly_median(mixed.geometry, weights.numpy(), mixed.m, f, source)
 

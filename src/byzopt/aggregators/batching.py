@@ -52,7 +52,7 @@ def together(
     simple = rows.device.type == "cpu" and rows.dtype in _LARGEST and all(s.batched for s in (*stages, rule))
     if sets < 2 or n * d > SMALL or not simple or not float(rows.abs().amax()) < _LARGEST[rows.dtype]:
         return None
-    if rule.by_value if not stages else not any(s.positional for s in (*stages, rule)):
+    if (stages or rule.by_value) and not any(stage.positional for stage in (*stages, rule)):
         order = torch.from_numpy(order_of(keys(rows, 0, d)))
         rows = rows.take_along_dim(order.unsqueeze(-1), dim=1)
     ranks = getattr(rule, "plan", None)

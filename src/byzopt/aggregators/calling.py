@@ -93,7 +93,7 @@ def certificate(rule: Aggregator, given: RowsLike, f: int | None) -> Certificate
     """What is certified of the answer of `rule` to the rows `given`, f of them faulty."""
     rows = as_rows(given)
     ready, kept, unit = admit(rule, rows)
-    return certified(rule, ready, Mixed(kept, unit), len(rows), f)
+    return certified(rule, ready, Mixed(kept, unit, ordered=ready.by_value), len(rows), f)
 
 
 def judged(rule: Aggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:

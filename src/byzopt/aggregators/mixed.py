@@ -53,6 +53,7 @@ class Mixed:
         self.geometry = self.unmixed = geometry or self.measured()
         self.weights: Tensor | None = None  # of the last blend
         self.behind: tuple[Any, Mixed] | None = None  # stages, and the rows behind them
+        self._sorted: Mixed | None = None
 
     @property
     def m(self) -> int:
@@ -94,8 +95,10 @@ class Mixed:
         """These rows in the order of their values, if they are `ordered` and no stage has moved them yet."""
         if self.order is None or self.mixing is not None:
             return self
-        places = torch.from_numpy(np.eye(self.m)[self.order])
-        return self._behind(places, self.geometry.taken(self.order))
+        if self._sorted is None:
+            places = torch.from_numpy(np.eye(self.m)[self.order])
+            self._sorted = self._behind(places, self.geometry.taken(self.order))
+        return self._sorted
 
     def seen(self, geometry: Geometry) -> Mixed:
         """The same rows with another geometry."""
