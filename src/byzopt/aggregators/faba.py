@@ -15,7 +15,7 @@ from byzopt.aggregators.geometry import Geometry
 @RULES.register("faba")
 @dataclass(frozen=True)
 class FABA(GeometricRule):
-    """f times, drop the row farthest from the mean of the rows left; then their mean. Ties: the first by value.
+    """f times, drop the row farthest from the mean of the rows left; then their mean. Ties: first by value.
 
     Needs 2 f < n; no κ is proved. Cost: one Gram product. Source: Xia et al., IJCAI 2019, algorithm 1.
     """
