@@ -113,9 +113,9 @@ class Watched(Filter):
         return self.inner.init(x0, n)
 
     def step(self, state: Any, rows: Tensor, at: At) -> tuple[Tensor, Any]:
-        g, after = self.inner.step(state, rows, at)
+        g, after, told = self.inner.judged(state, rows, at, len(rows) - len(self.honest))
         seen = noted(at.t, rows[list(self.honest)].double(), g.double())
-        for one in self.inner.certificates(state, rows, at, len(rows) - len(self.honest)):
+        for one in told:
             figures = one.figures()
             squared, linear = figures["certified_squared"], figures["certified_linear"]
             seen = seen._replace(certified=squared, certified_linear=linear)
