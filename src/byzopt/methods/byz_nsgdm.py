@@ -174,7 +174,8 @@ class ByzNSGDM(MethodRecipe):
             gammas = [known.lr * filled.gamma(k) for k in range(1, known.rounds + 1)]
             bound = nsgdm.bound_along(problem, kappa, gammas, eta).total
         lacks = ("no step is given",) if known.lr is None else ()
-        found = self._told(known, l0, l1, (*own, plain, step), steps, bound)
+        asked = (*own, plain, step) if isinstance(filled, FixedHorizon) else (*own, step)
+        found = self._told(known, l0, l1, asked, steps, bound)
         return replace(found, lacks=(*found.lacks, *lacks))
 
     def _told(

@@ -67,7 +67,8 @@ class PIGS(MethodRecipe):
         delta, mu = known.delta or 0.0, known.mu or 0.0
         scale = 1.0 if self.delta is None else inexact.pigs_eta(self.delta, self.mu, self.longer)
         eta = None if known.lr is None and self.delta is None else scale * (known.lr or 1.0)
-        longer = self.longer if eta is None else eta > inexact.pigs_eta(delta, mu or 1.0) * EDGE
+        exact = self.stop != "relative" or self.sec >= 10
+        longer = exact and (self.longer if eta is None else eta > inexact.pigs_eta(delta, mu or 1.0) * EDGE)
 
         def made(oracle: InexactOracle) -> Promise:
             most = inexact.pigs_eta(delta, mu, longer)
