@@ -62,8 +62,12 @@ def filled(
     answers have, and estimates then have to fit its path.
     """
     known = _solved(spec, replace(known, lr=spec.lr, horizon=spec.rounds))
-    if not wants_certificates(spec, known):
+    otherwise = certifiable(spec, known)
+    if otherwise is None:
         return known
+    if otherwise.broken:  # then no certificate would help, and what else is wrong should be told too
+        told = "; ".join(map(str, otherwise.broken))
+        return replace(known, unproved=f"{known.unproved}. Whatever it is, this does not hold: {told}")
     if (found := of_records(records)) is not None:
         worst = (found.worst.squared or 0.0, found.worst.linear or 0.0)
         return attested(known, worst, "certified" if found.rounds == spec.rounds else "recorded")
@@ -73,18 +77,17 @@ def filled(
     return fitted(run.task, attested(known, certified(run.seen)), run.asked)
 
 
-def wants_certificates(spec: Spec, known: Constants) -> bool:
-    """Whether the rule's coefficient is all that a theorem lacks, and answers may be certified."""
+def certifiable(spec: Spec, known: Constants) -> Promise | None:
+    """What the theorem says if the rule's coefficient, which is not known, were 0; None where something else
+    is missing before it, or where answers of the rule cannot be certified."""
     promise = spec.method.promise(known)
-    if promise is None or not promise.broken or known.attackers is None:
-        return False
-    others = [premise for premise in promise.broken if premise.verdict is not Verdict.UNKNOWN]
-    certifiable = spec.rule.certifiable(spec.n, known.attackers)
-    if others or not certifiable or None not in (known.kappa_linear, known.kappa_squared):
-        return False
-    given = replace(known, kappa_linear=0.0, kappa_squared=0.0)  # any number: would it stand then?
-    asked = spec.method.promise(given)
-    return asked is not None and not asked.broken
+    if promise is None or known.attackers is None or None not in (known.kappa_linear, known.kappa_squared):
+        return None
+    if not promise.broken or any(premise.verdict is Verdict.FAILS for premise in promise.broken):
+        return None
+    if not spec.rule.certifiable(spec.n, known.attackers):
+        return None
+    return spec.method.promise(replace(known, kappa_linear=0.0, kappa_squared=0.0))
 
 
 def curve(

@@ -87,9 +87,14 @@ def reconciled(
     slope, gap, l1 = get("start_gradient"), get("gap"), get("l1")
     if slope and gap:
         lift("lipschitz", slope**2 / (2 * gap), "‖∇f(x^0)‖² <= 2 L (f(x^0) - f*)")
-    if l1 is not None and steps:
-        needed = max(float((own - l1 * long).max()) for _, own, long in steps)
-        lift("l0", needed, f"with L1 = {l1:.4g} the assumption is violated on the path")
+    if steps and "curves" not in stated and "l0" not in stated:
+
+        def needed(l1: float) -> float:
+            return max(float((own - l1 * long).max()) for _, own, long in steps)
+
+        if l1 is not None:
+            lift("l0", needed(l1), f"with L1 = {l1:.4g} the assumption is violated on the path")
+        found["curves"] = tuple((max(l0, needed(l1)), l1) for l0, l1 in found.get("curves", ()))
     lift("local", get("lipschitz"), "the root mean square of the L_i is at least L")
     lift("sample", get("local") or get("lipschitz"), "in the mean square no minibatch is smoother")
     lift("bound", get("sigma"), "the longest noise is at least its root mean square")
@@ -102,7 +107,7 @@ def reconciled(
 
 def fitted(task: Task, known: Constants, path: Sequence[Tensor]) -> Constants:
     """Constants whose estimates do not contradict what gradients do between successive points of a path."""
-    names = ("lipschitz", "l0", "local", "sample", "bound", "mu")
+    names = ("lipschitz", "l0", "curves", "local", "sample", "bound", "mu")
     stated = {name: getattr(known, name, None) for name in known.exact}
     found, notes = reconciled(task, dict(vars(known)), stated, [path])
     return replace(known, **{name: found[name] for name in names}, notes=(*known.notes, *notes))
@@ -139,7 +144,7 @@ def _similarity(task: Task, points: Sequence[Tensor], seed: int, tell: Tell) -> 
     return {"delta": max(extremes(rest, x, seed).norm for x in seen)}
 
 
-def _own(task: Task, points: Sequence[Tensor], seed: int) -> dict[str, float]:
+def _own(task: Task, points: Sequence[Tensor], seed: int) -> dict[str, Any]:
     """The root mean square of the L_i and (L0, L1), where every worker's curvature is not too much work."""
     if task.n * task.layout.d > MOST:
         return {}
@@ -179,13 +184,15 @@ def _least(task: Task, x: Tensor) -> float:
     return float(torch.linalg.eigvalsh(whole)[:, 0].min())
 
 
-def _generalised(norms: Sequence[float], lengths: Sequence[float]) -> dict[str, float]:
-    """(L0, L1) with ‖∇²f_i‖ <= L0 + L1 ‖∇f_i‖ at all points: the pair that is least at the middle one."""
+def _generalised(norms: Sequence[float], lengths: Sequence[float]) -> dict[str, Any]:
+    """(L0, L1) with ‖∇²f_i‖ <= L0 + L1 ‖∇f_i‖ at all points: the pair that is least at the middle one, and
+    `curves`, all that touch the points."""
     middle = sorted(lengths)[len(lengths) // 2]
     seen = list(zip(norms, lengths, strict=True))
     slopes = [0.0] + [(a - c) / (b - d) for a, b in seen for c, d in seen if b > d and a > c]
     best = min(slopes, key=lambda l1: (max(a - l1 * b for a, b in seen) + l1 * middle, l1))
-    return {"l0": max(0.0, *(a - best * b for a, b in seen)), "l1": best}
+    curves = tuple((max(0.0, *(a - l1 * b for a, b in seen)), l1) for l1 in sorted(set(slopes)))
+    return {"l0": max(0.0, *(a - best * b for a, b in seen)), "l1": best, "curves": curves}
 
 
 def _told(what: str, points: Sequence[Tensor], tell: Tell) -> Iterator[Tensor]:

@@ -184,7 +184,7 @@ class ModuleTask(Task):
             known |= {"convex": True} | ({"mu": self.wd} if self.wd else {})
         if self.batch == "full":
             return known | {"sampling": "exact", "sigma": 0.0, "bound": 0.0}
-        if not self._gradients.evaluates_as_it_trains:
+        if not self._gradients.probe.alike:
             return known | {"sampling": "biased"}  # dropout, or statistics of the batch
         if loss not in ELEMENTWISE or not bool(counted(labels).all()):
             return (

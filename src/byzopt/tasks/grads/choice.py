@@ -92,12 +92,6 @@ class WorkerGradients:
         return self.layout.flatten({name: parameters[name].detach() for name in self.layout.names})
 
     @property
-    def evaluates_as_it_trains(self) -> bool:
-        """Whether gradients on the corner of the sample are the same to the bit in training and in evaluation
-        mode: not with dropout, nor with batch norm."""
-        return torch.equal(self.probe.truth[True], self.probe.truth[False])
-
-    @property
     def most(self) -> int:
         """How many samples go through the module at a time."""
         return max(1, PASS_FLOATS // max(1, self.probe.sample_floats))

@@ -83,7 +83,9 @@ class Probe:
         self._others = self._changed(sample)
 
     def forget(self) -> None:
-        """Let go of the gradients, once the way is chosen."""
+        """Let go of the gradients, once the way is chosen; `alike` stays, whether they were the same to the
+        bit in training and in evaluation mode: not so with dropout or batch norm."""
+        self.alike = torch.equal(self.truth[True], self.truth[False])
         self.truth.clear()
 
     def objection(self, way: Any) -> str:
