@@ -46,11 +46,19 @@ Which rule to take: [which rule should I use?](../which-rule.md)
 - **Bounded up to** is the breakdown point of that recipe: so many faulty rows of 20 may hold anything, and
   the answer stays bounded. Where `f` only says how many rows may be dropped, it makes no difference.
 - **κ**, the linear coefficient: ‖Agg - v̄‖ <= κ · mean‖v_i - v̄‖ for every n - f rows with mean v̄.
-  **κ₂**, the squared one: ‖Agg - v̄‖² <= κ₂ · mean‖v_i - v̄‖². Shown where a proof is known; formulas in
-  `byzopt.theory.robustness`. No rule has a κ₂ below f/(n - 2 f).
+  **κ₂**, the squared one: ‖Agg - v̄‖² <= κ₂ · mean‖v_i - v̄‖². The least that is proved, over all routes;
+  "by answer" where none is known in advance but `rule.certify(rows)` may have one for an answer, "none"
+  where no proof is known. No rule has a κ₂ below f/(n - 2 f). Arguments, and what papers state:
+  [constants](../constants.md).
+  A coefficient bounds a length in the worst case: it is
+  [no ranking of rules](../constants.md#what-a-coefficient-does-not-say).
 - NaN and Inf are the same for all rules: such rows are dropped and counted against f
   ([policy](../architecture.md#one-policy-for-bad-rows)).
 """
+LIMITS = (
+    "A coefficient bounds a length in the worst case, and is no ranking: "
+    "[what it does not say](../../constants.md#what-a-coefficient-does-not-say)."
+)
 ROOMS_OF_RULES: list[tuple[str, Registry[Any]]] = [
     ("rules", RULES),
     ("pre_aggregators", PRE_AGGREGATORS),
@@ -185,16 +193,14 @@ def _rule_facts(recipe: type[Aggregator]) -> str:
         ],
     )
     chained = [(spelling, _built(spelling, F)) for spelling in (name, f"nnm >> {name}")]
-    shown = [(f"`{spelling}`", *_kappas(rule)) for spelling, rule in chained if rule is not None]
-    return text + "\n" + _table(("proved, n = 20, f = 3", "κ (linear)", "κ₂ (squared)"), shown)
+    return text + "\n" + _coefficients(chained)
 
 
 def _stage_facts(recipe: type[PreAggregator]) -> str:
     name = recipe.name
     text = f'`{_imported(recipe)}`; in a spec before a rule, `rule = "{name} >> krum"`.\n\n'
     chained = [(f"{name} >> {rule}", _built(f"{name} >> {rule}", F)) for rule in BEHIND]
-    shown = [(f"`{spelling}`", *_kappas(chain)) for spelling, chain in chained if chain is not None]
-    return text + _table(("proved, n = 20, f = 3", "κ (linear)", "κ₂ (squared)"), shown) if shown else text
+    return text + _coefficients(chained)
 
 
 def _wrapper_facts(recipe: type[Aggregator]) -> str:
@@ -241,14 +247,25 @@ def _accepts(rule: Aggregator, n: int) -> bool:
     return True
 
 
+def _coefficients(chained: Sequence[tuple[str, Aggregator | None]]) -> str:
+    """The table of what is proved of these rules, with what it does not say."""
+    shown = [(f"`{spelling}`", *_kappas(rule)) for spelling, rule in chained if rule is not None]
+    if not shown:
+        return ""
+    table = _table((f"proved, n = {N}, f = {F}", "κ (linear)", "κ₂ (squared)"), shown)
+    trusted = any(rule is not None and rule.trusts for _, rule in chained)
+    return f"{table}\n{'Provided that the trusted row is honest. ' if trusted else ''}{LIMITS}\n"
+
+
 def _kappas(rule: Aggregator) -> tuple[str, str]:
-    proved = _accepts(rule, N) and rule.tolerance(N) == F
-    linear, squared = (rule.kappa_linear(N), rule.kappa_squared(N)) if proved else (None, None)
-    return _figure(linear), _figure(squared)
+    if not _accepts(rule, N):
+        return "none", "none"
+    found, by_answer = rule.coefficients(N, F), rule.certifiable(N, F)
+    return _figure(found.linear, by_answer), _figure(found.squared, by_answer)
 
 
-def _figure(kappa: float | None) -> str:
-    return "none" if kappa is None else f"{kappa:.4g}"
+def _figure(kappa: float | None, by_answer: bool) -> str:
+    return f"{kappa:.4g}" if kappa is not None else "by answer" if by_answer else "none"
 
 
 # Text.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import comb, sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -274,14 +275,37 @@ def test_nnm_leaves_at_most_what_its_lemmas_say():
 
 
 @pytest.mark.parametrize("n, f", [(20, 3), (7, 2), (11, 5), (13, 4), (9, 1)])
-def test_nnm_before_a_trimmed_mean_attains_its_coefficient(n, f):
-    # Half of the honest rows that a liar can split stand apart: f liars beyond the rows at 1 pull the others.
-    rule = NNM(f=f) >> TrimmedMean(f=f)
+@pytest.mark.parametrize("name", ["nnm >> trimmed_mean", "phocas", "mva", "smea"])
+def test_four_r_is_attained(name, n, f):
+    # The liars mirror the f honest rows that differ, and lie a little nearer: they are taken in their place.
+    rule = rule_from(name, f=f)
     assert rule.kappa_squared(n) == pytest.approx(4 * f / (n - 2 * f))
-    rows = np.concatenate([np.zeros(n - 2 * f), np.ones(f), -np.full(f, 1 - 1e-9)])[:, None]
+    rows = np.concatenate([np.zeros(n - 2 * f), np.ones(f), np.full(f, 1e-8 - 1)])[:, None]
     honest = rows[: n - f]
     error = (float(rule(rows)[0]) - honest.mean()) ** 2 / honest.var()
     assert error == pytest.approx(rule.kappa_squared(n), rel=1e-6)
+
+
+def test_meamed_is_exact_where_two_f_and_one_are_all():
+    rows = np.concatenate([np.zeros(1), np.ones(5), np.full(5, -1.0)])[:, None]
+    far = [float(MeaMed(f=5)(rows * side)[0]) - side * 5 / 6 for side in (1, -1)]
+    assert max(value**2 for value in far) / rows[:6].var() == pytest.approx(MeaMed(f=5).kappa_squared(11))
+
+
+@pytest.mark.parametrize("n, f", [(20, 3), (10, 4), (50, 10)])
+def test_the_constants_of_the_geometric_median_are_approached(n, f):
+    # Half of n - 2 f honest rows at one point, which the liars, just off it, make the median.
+    near, h = (n - 2 * f) // 2, 1e-2
+    away = [[1.0, h * (-1) ** i] for i in range(n - f - near)]
+    rows = np.array([[0.0, 0.0]] * near + away + [[-1e-3, 0.0]] * f)
+    answer, honest = GeometricMedian(f=f)(rows), rows[: n - f]
+    lengths = np.linalg.norm(honest - honest.mean(axis=0), axis=1)
+    error = np.linalg.norm(answer - honest.mean(axis=0))
+    # The far rows stand h apart, which costs about h² of each.
+    assert GeometricMedian(f=f).kappa_squared(n) == pytest.approx(
+        error**2 / (lengths**2).mean(), rel=10 * h**2
+    )
+    assert GeometricMedian(f=f).kappa_linear(n) == pytest.approx(error / lengths.mean(), rel=10 * h**2)
 
 
 def test_without_liars_nothing_is_lost():
@@ -345,3 +369,27 @@ def test_fewer_faulty_rows_than_tolerated_cost_no_more():
     assert MoNNA(f=4).kappa_squared(20, 3) is None
     assert (NNM(f=4) >> MoNNA(f=4)).kappa_squared(20, 3) is None
     assert (NNM(f=4) >> FailClosed(MoNNA(f=4, trusted=2))).trusts == (2,)
+
+
+def test_the_table_in_the_docs_is_what_the_rules_say():
+    page = (Path(__file__).parents[2] / "docs" / "constants.md").read_text(encoding="utf-8")
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line[:3] == "| `"
+    ]
+    assert len(lines) == 17
+    stated = {
+        "trimmed_mean": published.trimmed_mean_squared(20, 3),
+        "median": published.median_squared(20, 3),
+        "geometric_median": published.geometric_median_squared(20, 3),
+        "krum(extra=1)": published.krum_squared(20, 3),
+        "nnm >> trimmed_mean": published.nnm_squared(published.trimmed_mean_squared(20, 3), 20, 3),
+        "nnm >> median": published.nnm_squared(published.median_squared(20, 3), 20, 3),
+        "nnm >> geometric_median": published.nnm_squared(published.median_squared(20, 3), 20, 3),
+    }
+    for name, _, _, *figures, paper in lines:
+        small, middle, large = (
+            rule_from(name.strip("`"), f=f).coefficients(n, f) for n, f in ((20, 3), (50, 10), (11, 4))
+        )
+        found = (small.squared, small.linear, middle.squared, large.squared)
+        assert figures == [f"{value:.4g}" for value in found], name
+        assert paper == (f"{stated[name.strip('`')]:.4g}" if name.strip("`") in stated else "-")
