@@ -14,9 +14,11 @@ which the majority is seen to spread, since gradients may differ along few direc
 Of independent Gaussian rows fewer than one set in 1000 has any suspect row; of such as differ along one or
 two of many directions, one in 80 at n = 5 and one in 300 from n = 11 on (measured). Rows from clusters far
 apart are another matter: a minority cluster beyond the limit is suspect, honest or not, and so is every row
-that differs when more than half of the rows are equal. Rows that differ by no more than rounding in their
-dtype are never suspect. Rows that hide among the honest ones are not seen: this is an alarm, not a proof
-that all is well.
+that differs when more than half of the rows are equal. Liars can bring this about: f copies of an honest row
+are a majority with it where n = 2 f + 1. So this is for refusing and explaining, where a false alarm is on
+the safe side; who accuses a worker asks `outlying` or `pairs`. Rows that differ by no more than rounding in
+their dtype are never suspect. Rows that hide among the honest ones are not seen: this is an alarm, not a
+proof that all is well.
 """
 
 from __future__ import annotations

@@ -10,17 +10,18 @@ from torch import Tensor
 from byzopt.aggregators import Aggregator
 from byzopt.aggregators.inputs import admit
 from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.suspicion import remoteness
+from byzopt.aggregators.outlying import liars, outlying
 
 
 class Verdict(NamedTuple):
     """Round `t` as a watch sees it, about n ranks.
 
     `weights` `[n]` (float64) are the rows' weights in the answer, as in `rule.explain`; `remote` `[n]` their
-    distances from the tightest majority as shares of what is still unsuspicious (above 1 is suspect: see
-    `aggregators.suspicion`), ∞ for rows that are not finite. `dropped` are those ranks. Where the filter is
-    no pure rule, weights are even among the finite. `absent` are those that had no part in the round, of whom
-    it says nothing.
+    distances from crowds of rows as shares of what an honest row may have although `f` others lie (above 1 is
+    suspect: see `aggregators.outlying`), ∞ for rows that are not finite. `dropped` are those ranks. Where the
+    filter is no pure rule, weights are even among the finite. `absent` are those that had no part in the
+    round, of whom it says nothing. `apart` `[n, n]` are the rows' distances, ∞ from rows that are not finite,
+    NaN from absent ones.
     """
 
     t: int
@@ -28,16 +29,19 @@ class Verdict(NamedTuple):
     remote: Tensor
     dropped: tuple[int, ...]
     absent: tuple[int, ...] = ()
+    apart: Tensor | None = None
+    f: int = 0
 
 
 def judged(t: int, rule: Aggregator | None, mixed: Mixed, finite: Tensor, dtype: torch.dtype) -> Verdict:
     """The verdict on `mixed`, the finite ones of n rows in `dtype`, for which `rule` has been made ready."""
-    n = int(finite.sum())
+    n, f = int(finite.sum()), liars(rule, int(finite.sum()))
     weights = torch.full((n,), 1 / n, dtype=torch.float64) if rule is None else rule.influence(mixed)
     dropped = tuple((~finite).nonzero().flatten().tolist())
-    return Verdict(
-        t, _placed(weights, finite, 0.0), _placed(remoteness(mixed, dtype), finite, torch.inf), dropped
-    )
+    remote = _placed(outlying(mixed, dtype, f), finite, torch.inf)
+    apart = torch.full((len(finite), len(finite)), torch.inf, dtype=torch.float64)
+    apart[finite.unsqueeze(0) & finite.unsqueeze(1)] = mixed.geometry.sq_dists.sqrt().cpu().double().flatten()
+    return Verdict(t, _placed(weights, finite, 0.0), remote, dropped, (), apart, f + len(dropped))
 
 
 def judged_whole(t: int, rule: Aggregator | None, rows: Tensor) -> Verdict:

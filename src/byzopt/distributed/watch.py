@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
+from byzopt.distributed.threes import Threes
 from byzopt.distributed.verdict import Verdict
 from byzopt.errors import require
 
@@ -15,12 +19,19 @@ if TYPE_CHECKING:
 
 FAINT = 0.1  # of an even share: a row with less weight counts as expelled, as in `rule.explain`
 FIGURES = {
-    "suspicion": "running share of steps in which the rank looked faulty",
-    "weight": "running weight of the rank in the aggregate, in even shares",
-    "remoteness": "running distance from the tightest majority, in units of what is unsuspicious",
-    "expulsions_total": "steps in which the rank had next to no weight",
+    "suspicion": "running share of steps in which the rank was not finite, or where no honest one would be",
+    "weight": "running weight of the rank in the aggregate, in even shares (no evidence: Krum gives most 0)",
+    "remoteness": "running distance from crowds of ranks, in units of what an honest one may have",
+    "odd_one_out": "1 once the rank was the odd one of three more often than chance allows, else 0",
+    "expulsions_total": "steps in which the rank had next to no weight and was remote or not finite",
+    "copies_total": "steps in which another rank sent the same vector to the bit",
     "nonfinite_total": "steps in which the rank sent NaN or Inf",
 }
+PREMISES = (
+    "at most f ranks lie, and honest vectors of a step are drawn from one distribution: `suspicion` and "
+    "`remoteness` take it for Gaussian of any covariance, `odd_one_out` takes any. Where data differ between "
+    "ranks an honest one can be suspected: say alike=False"
+)
 Record = dict[str, Any]
 
 
@@ -31,7 +42,9 @@ class Rank:
     suspicion: float = 0.0
     weight: float = 1.0
     remoteness: float = 0.0
+    odd_one_out: int = 0
     expulsions_total: int = 0
+    copies_total: int = 0
     nonfinite_total: int = 0
 
 
@@ -39,13 +52,19 @@ class Rank:
 class Suspicion:
     """A `watch` for optimizers and `robust_all_reduce`: call it with verdicts, read it at any time.
 
-    Averages are exponential, a <- (1 - η) a + η new, with `eta` η the weight of the new; a rank looks faulty
-    in a step when it is not finite or farther from the tightest majority than `aggregators.suspicion` allows.
-    Remoteness counts at most 10, so that one step with 1e30 is forgotten in time. Low weight alone raises no
-    suspicion: Krum gives all honest ranks but one none. `every` thins out: a verdict costs about one more
-    aggregation, and optimizers ask for one in every so many steps. `alarm(rank, suspicion)` is called when a
-    rank's suspicion rises above `threshold`; `on_record` with the record of each verdict. `keep` records
-    are kept.
+    Averages are exponential, a <- (1 - η) a + η new, with `eta` η the weight of the new; a rank is suspect in
+    a step when it is not finite, or where no honest one would be although f others lie (`byzopt.theory.
+    outlying`: with n = 2 f + 1 and f copies of an honest vector nobody is). Remoteness counts at most 10, so
+    that one step with 1e30 is forgotten in time. A rank that is bad now and then shows as the `odd_one_out`
+    (`byzopt.theory.accusing`), for good. Low weight alone raises no suspicion: Krum gives all honest ranks
+    but one none. Equal vectors are counted (`copies_total`) and accuse nobody: one of them may be honest.
+
+    `premises` says what an accusation rests on. `alike=False` says that ranks' data differ: then only vectors
+    that are not finite raise suspicion.
+
+    `every` thins out: a verdict costs about one more aggregation, and optimizers ask for one in every so many
+    steps. `alarm(rank, suspicion)` is called when a rank becomes a suspect, by a suspicion above `threshold`
+    or as the odd one out; `on_record` with the record of each verdict. `keep` records are kept.
     """
 
     eta: float = 0.1
@@ -54,9 +73,11 @@ class Suspicion:
     alarm: Callable[[int, float], None] | None = None
     on_record: Callable[[Record], None] | None = None
     keep: int = 1000
+    alike: bool = True
     t: int = 0
     ranks: list[Rank] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
+    threes: Threes = field(default_factory=Threes, repr=False)
 
     def __post_init__(self) -> None:
         require(0 < self.eta <= 1, "Parameter `eta` of Suspicion", "lie in (0, 1]", self.eta)
@@ -66,33 +87,47 @@ class Suspicion:
         n, self.t = len(verdict.weights), verdict.t
         self.ranks = self.ranks if len(self.ranks) == n else [Rank() for _ in range(n)]
         pairs = zip(verdict.weights.tolist(), verdict.remote.tolist(), strict=True)
+        copies = _copies(verdict.apart, n)
+        odd = self.threes.heard(verdict.apart, verdict.f) if self.alike and verdict.apart is not None else []
         for i, (weight, remote) in enumerate(pairs):
-            if i not in verdict.absent:
-                self._take(i, (n - len(verdict.absent)) * weight, remote, i in verdict.dropped)
+            if i in verdict.absent:
+                continue
+            self.ranks[i].copies_total += copies[i]
+            dropped = i in verdict.dropped
+            self._take(i, (n - len(verdict.absent)) * weight, remote, dropped, i in odd)
         record = {"t": self.t, "weights": verdict.weights.tolist(), "dropped": list(verdict.dropped)}
         record |= {name: [getattr(rank, name) for rank in self.ranks] for name in FIGURES}
         self.records = [*self.records, record][-self.keep :] if self.keep else []
         if self.on_record:
             self.on_record(record)
 
-    def _take(self, i: int, share: float, remote: float, dropped: bool) -> None:
-        rank = self.ranks[i]
-        before = rank.suspicion
-        rank.suspicion += self.eta * (float(dropped or remote > 1) - before)
+    @property
+    def premises(self) -> str:
+        """What every accusation of this watch rests on."""
+        return PREMISES if self.alike else "only vectors that are not finite raise suspicion (alike=False)"
+
+    def _take(self, i: int, share: float, remote: float, dropped: bool, odd: bool) -> None:
+        rank, before = self.ranks[i], self._suspect(self.ranks[i])
+        faulty = dropped or (remote > 1 and self.alike)
+        rank.suspicion += self.eta * (faulty - rank.suspicion)
         rank.weight += self.eta * (share - rank.weight)
         rank.remoteness += self.eta * (min(remote, 10.0) - rank.remoteness)
-        rank.expulsions_total += share <= FAINT
+        rank.odd_one_out |= odd
+        rank.expulsions_total += faulty and share <= FAINT
         rank.nonfinite_total += dropped
-        if self.alarm and before <= self.threshold < rank.suspicion:
+        if self.alarm and self._suspect(rank) and not before:
             self.alarm(i, rank.suspicion)
 
+    def _suspect(self, rank: Rank) -> bool:
+        return rank.suspicion > self.threshold or bool(rank.odd_one_out)
+
     def suspects(self) -> list[int]:
-        """The ranks whose suspicion is above the threshold."""
-        return [i for i, rank in enumerate(self.ranks) if rank.suspicion > self.threshold]
+        """The ranks whose suspicion is above the threshold, or who were the odd one out."""
+        return [i for i, rank in enumerate(self.ranks) if self._suspect(rank)]
 
     def prometheus(self, prefix: str = "byzopt") -> str:
         """All figures in Prometheus' text format: write it to a file for the node exporter, or serve it."""
-        lines = []
+        lines = [f"# What is said against a rank rests on this: {self.premises}"]
         for name, about in FIGURES.items():
             kind = "counter" if name.endswith("_total") else "gauge"
             lines += [f"# HELP {prefix}_{name} {about}", f"# TYPE {prefix}_{name} {kind}"]
@@ -106,13 +141,16 @@ class Suspicion:
         """A rich table, one line for each rank; suspects in red."""
         from rich.table import Table
 
-        table = Table(title=f"round {self.t}", title_justify="left")
-        for column in ("rank", "suspicion", "weight", "remoteness", "expelled", "not finite"):
+        caption = f"Rests on: {self.premises}."
+        table = Table(title=f"round {self.t}", title_justify="left", caption=caption, caption_justify="left")
+        figures = ("suspicion", "weight", "remoteness", "odd", "expelled", "copies", "not finite")
+        for column in ("rank", *figures):
             table.add_column(column, justify="right")
         for i, r in enumerate(self.ranks):
             cells = [f"{r.suspicion:.2f}", f"{r.weight:.2f}", f"{r.remoteness:.2f}"]
-            cells += [str(r.expulsions_total), str(r.nonfinite_total)]
-            table.add_row(str(i), *cells, style="red" if r.suspicion > self.threshold else None)
+            cells += ["yes" if r.odd_one_out else "", str(r.expulsions_total)]
+            cells += [str(r.copies_total), str(r.nonfinite_total)]
+            table.add_row(str(i), *cells, style="red" if self._suspect(r) else None)
         return table
 
     @contextmanager
@@ -133,3 +171,11 @@ class Suspicion:
                 yield
             finally:
                 self.on_record = before
+
+
+def _copies(apart: Tensor | None, n: int) -> list[bool]:
+    """Whose row was another's to the bit."""
+    if apart is None:
+        return [False] * n
+    same = (apart == 0) & ~torch.eye(n, dtype=torch.bool)
+    return list(same.any(dim=1).tolist())

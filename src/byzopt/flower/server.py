@@ -132,7 +132,11 @@ class Server:
         weights[place], remote[place] = part.weights, part.remote
         dropped = tuple(int(place[i]) for i in part.dropped)
         absent = tuple(i for i, node in enumerate(self.nodes) if node not in turn.nodes)
-        return Verdict(turn.t, weights, remote, dropped, absent)
+        apart = torch.full((len(self.nodes), len(self.nodes)), torch.nan, dtype=torch.float64)
+        if part.apart is not None:
+            apart[place.unsqueeze(1), place] = part.apart
+        # Of those who were not asked any may lie.
+        return Verdict(turn.t, weights, remote, dropped, absent, apart, part.f + len(absent))
 
 
 def medians(found: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -1,0 +1,157 @@
+"""What a watch says of ranks: no liar gets an honest one suspected, and who is bad now and then is found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from byzopt.aggregators import rule_from
+from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.outlying import liars, outlying
+from byzopt.distributed import Suspicion, Verdict, threes
+from byzopt.distributed.verdict import judged_whole
+from byzopt.errors import InvalidInput
+from byzopt.theory.outlying import limits, student
+from tests.rooms.test_accusing import (
+    LIES,
+    Lie,
+    alternate,
+    between,
+    copy,
+    copy_with_noise,
+    drawn,
+    huge_in_every_third,
+    rounds_of,
+    sleeper,
+)
+
+
+def seen(rows: list[Tensor], rule: str, f: int | None, **settings: object) -> tuple[Suspicion, list[int]]:
+    """A watch after rounds of rows, and the ranks that it gave alarm for."""
+    alarms: list[int] = []
+    watch = Suspicion(alarm=lambda i, s: alarms.append(i), **settings)
+    one = rule_from(rule) if f is None else rule_from(rule, f=f)
+    for t, each in enumerate(rows, start=1):
+        watch(judged_whole(t, one, each))
+    return watch, alarms
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_no_strategy_gets_an_honest_rank_suspected(lie: Lie):
+    for n, f, rule in ((5, 2, "median"), (6, 2, "trimmed_mean"), (9, 4, "median")):
+        for law in ("line", "heavy"):
+            watch, alarms = seen(rounds_of(lie, n, f, 4, 40, law), rule, f)
+            assert not [i for i in alarms if i < n - f], (n, law)
+            if law != "heavy":  # what is said of single steps takes rows for Gaussian
+                # At level 0.01 a step; more than 4 steps of 40 have probability 5e-5.
+                assert max(rank.suspicion for rank in watch.ranks[: n - f]) < 0.4
+                assert max(rank.expulsions_total for rank in watch.ranks[: n - f]) <= 4
+
+
+@pytest.mark.parametrize("lie", [copy, copy_with_noise])
+@pytest.mark.parametrize("n, f", [(5, 2), (6, 2), (9, 4), (10, 4)])
+def test_copies_of_an_honest_rank_expel_nobody_and_are_counted(n: int, f: int, lie: Lie):
+    watch, alarms = seen(rounds_of(lie, n, f, 100, 50), "nnm >> rfa", f)
+    assert alarms == watch.suspects() == []
+    assert [rank.expulsions_total for rank in watch.ranks] == [0] * n
+    copied = 50 if lie is copy else 0
+    assert [rank.copies_total for rank in watch.ranks] == [copied] + [0] * (n - f - 1) + [copied] * f
+
+
+@pytest.mark.parametrize("n, f", [(5, 2), (6, 1), (9, 4), (20, 3)])
+@pytest.mark.parametrize("rule", ["nnm >> trimmed_mean", "median", "mean"])
+def test_a_rank_that_is_huge_in_every_third_step_gives_alarm(n: int, f: int, rule: str):
+    rows = rounds_of(honest_but_last, n, 1, 10, 200)
+    watch, alarms = seen(rows, rule, f if rule != "mean" else None)
+    assert alarms == [n - 1]
+    assert watch.suspects() == [n - 1]
+    assert watch.ranks[-1].odd_one_out == 1
+
+
+def honest_but_last(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+    huge_in_every_third(rows, 1, t, sums)
+
+
+@pytest.mark.parametrize("lie, within", [(alternate, 90), (sleeper, 160)])
+def test_liars_in_the_open_give_alarm(lie: Lie, within: int):
+    _, alarms = seen(rounds_of(lie, 10, 3, 30, within), "median", 3)
+    assert sorted(alarms) == [7, 8, 9]
+
+
+def test_counts_begin_anew_so_that_a_rank_that_turns_bad_late_is_found(monkeypatch: pytest.MonkeyPatch):
+    rows = rounds_of(lambda rows, f, t, sums: None, 6, 1, 3, 205)
+    for t in range(180, 205):
+        rows[t][-1] *= 20
+    for span, found in ((500, 0), (60, 1)):
+        monkeypatch.setattr(threes, "SPAN", span)
+        watch, _ = seen(rows, "median", 1)
+        assert [rank.odd_one_out for rank in watch.ranks] == [0] * 5 + [found]
+
+
+def test_where_data_differ_an_honest_rank_of_its_own_is_suspected_unless_that_is_said():
+    def rare(rows: Tensor, f: int, t: int, sums: Tensor) -> None:
+        rows[0] += 1000
+
+    rows = rounds_of(rare, 8, 1, 5, 40)
+    told, alarms = seen(rows, "median", 1)
+    assert alarms == [0]
+    assert "alike=False" in told.premises
+    assert told.premises in told.prometheus()
+    assert told.premises in str(told.table().caption)
+    silent, alarms = seen(rows, "median", 1, alike=False)
+    assert alarms == silent.suspects() == []
+    assert silent.ranks[0].remoteness > 1  # the figure is there, and accuses nobody
+    rows[3][2] = torch.nan
+    silent, _ = seen(rows, "median", 1, alike=False, eta=1.0)
+    assert silent.ranks[2].nonfinite_total == 1
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 5, 13, 80])
+@pytest.mark.parametrize("tail", [1e-2, 1e-5, 1e-9])
+def test_the_quantile_of_students_t_is_bounded_from_above(degrees: int, tail: float):
+    from scipy.stats import t
+
+    exact = float(t.isf(tail / 2, degrees))
+    assert exact * (1 - 1e-9) <= student(tail, degrees) <= 1.3 * exact
+
+
+def test_limits_are_none_where_the_crowd_may_hold_one_honest_row():
+    assert limits(3, 1) == ()
+    assert [c for c, _ in limits(5, 2)] == [4]
+    assert [c for c, _ in limits(6, 2)] == [4, 5]
+    assert [c for c, _ in limits(11, 2)] == [6, 7, 8, 9, 10]
+    for n, f in ((11, 2), (20, 9)):
+        reaches = [k for _, k in limits(n, f)]
+        assert reaches == sorted(reaches, reverse=True)
+        assert reaches[-1] > 1
+    with pytest.raises(InvalidInput):
+        limits(4, 2)
+
+
+@pytest.mark.parametrize("n, f", [(6, 2), (8, 2), (10, 4)])
+@pytest.mark.parametrize("lie", [copy_with_noise, between])
+def test_honest_rows_stay_within_the_limits_at_their_level(n: int, f: int, lie: Lie):
+    """The laws with the largest tails: all along one line, and in three directions alike."""
+    beyond = draws = 0
+    for law, d in (("line", 1), ("normal", 3)):
+        for seed in range(150):
+            rows = drawn(law, n, d, 1, seed)
+            lie(rows, f, 1, rows)
+            beyond += bool((outlying(Mixed(rows), rows.dtype, f)[: n - f] > 1).any())
+            draws += 1
+    assert beyond <= 0.01 * draws
+
+
+def test_who_may_lie_follows_the_rule():
+    assert liars(rule_from("trimmed_mean", f=2), 9) == 2
+    assert liars(rule_from("median"), 9) == 4
+    assert liars(rule_from("mean"), 9) == liars(None, 9) == 4
+    assert liars(rule_from("fltrust"), 9) == 4
+    assert liars(None, 1) == 0
+
+
+def test_a_verdict_without_distances_is_heard_all_the_same():
+    watch = Suspicion(eta=1.0)
+    watch(Verdict(1, torch.full((3,), 1 / 3).double(), torch.tensor([0.1, 0.2, 5.0]).double(), ()))
+    assert watch.suspects() == [2]
