@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from math import exp
 
 import pytest
 import torch
@@ -16,8 +18,11 @@ from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec, run
 from byzopt.methods import ByzantineSGD, SafeguardSGD
 from byzopt.rng import stream
+from byzopt.theory import safeguard as theory
 from byzopt.theory.accusing import odd_limit
 from byzopt.theory.byzantine_epochs import Epoch
+from byzopt.theory.byzantine_sgd import Setting, expels_honest, slack
+from byzopt.theory.promise import Constants
 from tests.reference import accusing as twin
 
 Rows = list[Tensor]  # of all rounds
@@ -142,9 +147,12 @@ def rounds_of(
 
 def gone(guard: Safeguard | Guard, rows: Rows) -> dict[int, int]:
     """Who was expelled, and in which round."""
-    state = guard.init(rows[0][0], len(rows[0]))
+    x = torch.zeros_like(rows[0][0])
+    state = guard.init(x, len(rows[0]))
     for t, each in enumerate(rows, start=1):
-        _, state = guard.step(state, each, At(t, each.mean(dim=0) / t))
+        _, state = guard.step(state, each, At(t, x))
+        # The next point follows from this round's rows, and lies in the ball.
+        x = each.median(dim=0).values.clamp(-0.3, 0.3)
     return {one.worker: one.round for one in guard.expelled(state)}
 
 
@@ -282,3 +290,98 @@ def test_whoever_goes_by_pairs_must_know_f(recipe):
 
     with pytest.raises(InvalidInput, match="know `f`"):
         recipe.build(Mean(), 0.1, 10)
+
+
+# Known V: the paper's tests, which hold from n = 2 f + 1 on whatever the liars do.
+
+
+def bounded(lie: Lie, n: int, f: int, last: int, drift: float = 0.0) -> Rows:
+    """Honest rows of length 1 about a mean; worker 0's drifts."""
+    sums, made = torch.zeros(n, 4, dtype=torch.float64), []
+    for t in range(1, last + 1):
+        rows = torch.nn.functional.normalize(drawn("normal", n, 4, t, 3), dim=1)
+        rows[0, 0] += drift
+        lie(rows, f, t, sums)
+        sums = sums + rows
+        made.append(rows)
+    return made
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_with_a_known_noise_no_strategy_gets_an_honest_worker_expelled(lie):
+    at = Setting(9, 4, 120, 1.0, 1.0)
+    for rule in ("default", "proved"):
+        assert expels_honest(at, rule) < 0.05
+        guard = Guard((Epoch(120, 1.0, 0.1),), 1.0, rule)
+        assert not [worker for worker in gone(guard, bounded(lie, 9, 4, 120)) if worker < 5]
+    guard = Safeguard((60, 120), 120, noise=1.0)
+    assert not [worker for worker in gone(guard, bounded(lie, 9, 4, 120)) if worker < 5]
+
+
+def test_the_chance_of_an_honest_expulsion_is_the_documented_formula():
+    at = Setting(10, 4, 2000, 1.0, 1.0)
+    assert expels_honest(at, "default") == pytest.approx(20 * (exp(-at.log / 2) + exp(-2 * at.log)))
+    assert expels_honest(at, "proved") <= at.p_fail / at.rounds
+    assert expels_honest(at, "printed") == 1
+    assert expels_honest(at, "default", anytime=True) == 1
+    assert expels_honest(at, "proved", anytime=True) <= at.p_fail
+    assert theory.expels_honest((20, 100), 100, 9) < 1e-20
+
+
+@pytest.mark.parametrize("lie", [honest, straddle, copy])
+def test_differences_up_to_the_slack_are_borne_and_large_ones_are_not(lie):
+    at = Setting(9, 4, 400, 1.25, 1.0)  # V has room for what the drift adds to noise of length 1
+    borne = slack(at, "proved")
+    assert slack(at, "default") < borne < 0.25
+    guard = Guard((Epoch(400, 1.0, 0.1),), 1.25, "proved")
+    assert 0 not in gone(guard, bounded(lie, 9, 4, 400, borne))
+    if lie is honest:  # the others stand by worker 0
+        assert 0 in gone(Guard((Epoch(400, 1.0, 0.1),), 1.25), bounded(lie, 9, 4, 400, 1.2))
+    least = theory.slack(400, 400, 9, 1.25)
+    assert 0 not in gone(Safeguard((400,), 400, noise=1.25), bounded(lie, 9, 4, 400, min(least, 0.25)))
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"method": "safeguard"}, ["probability 0.95, whatever 2 liars of 9 do", "no differences"]),
+        ({"method": "safeguard", "n": 5}, ["2 f + 1, f liars who stand together"]),
+        ({"method": {"name": "safeguard", "noise": 1.0}}, ["at most", "up to V = 1", "up to ζ ="]),
+        ({"method": {"name": "safeguard", "limits": [9.0, 30.0]}}, ["within 4.5, 15 of their mean"]),
+        ({"method": {"name": "safeguard", "thresholds": "medoid"}}, ["empirical", "`c` is at least"]),
+        ({"method": {"name": "safeguard", "thresholds": "medoid"}, "f": 4}, ["copies of one honest sum"]),
+        ({"method": {"name": "safeguard", "thresholds": "capped"}}, ["even without liars"]),
+        ({"method": "byzantine_sgd"}, ["whatever the noise is"]),
+        ({"method": {"name": "byzantine_sgd", "noise": 1.0}}, ["at most 0.", "by the path walked"]),
+        ({"method": {"name": "byzantine_sgd", "noise": 1.0, "thresholds": "printed"}}, ["nothing is proved"]),
+        ({"task": QUADRATIC | {"heterogeneity": 0.3}}, ["here ζ =", "refused unless"]),
+    ],
+)
+def test_what_expulsions_rest_on_is_said_with_numbers(changes, told):
+    data = {"task": QUADRATIC | {"d": 5}, "rule": "mean", "method": "safeguard", "rounds": 50, "lr": 0.1}
+    spec = Spec.of(data | {"n": 9, "f": 2} | changes)
+    zeta = spec.task.heterogeneity  # of the right size; `explain` estimates it
+    known = Constants(n=spec.n, f=spec.f, d=5, rounds=50, zeta=zeta)
+    text = " / ".join(spec.method.expulsion(known))
+    assert all(part in text for part in told), text
+
+
+def test_methods_that_expel_nobody_say_nothing_of_it():
+    from byzopt.methods import METHODS
+
+    known = Constants(n=9, f=2, d=5, rounds=50)
+    silent = [name for name in METHODS if METHODS.build(name, n=9, f=2).expulsion(known) == ()]
+    assert set(METHODS) - set(silent) == {"byzantine_sgd", "safeguard"}
+
+
+def test_explain_prints_what_expulsions_rest_on(capsys, monkeypatch):
+    import sys
+
+    from byzopt.cli import main
+
+    words = ["explain", "byzantine-sgd/quadratic", "--json"]
+    monkeypatch.setattr(sys, "argv", ["byzopt", *words])
+    with pytest.raises(SystemExit):
+        main()
+    (first, *_) = json.loads(capsys.readouterr().out)["expulsion"]
+    assert "whatever 4 liars of 20 do" in first

@@ -73,11 +73,13 @@ def _filled(source: str, changes: list[str]) -> tuple[dict[str, Any], list[str]]
     other = spec.method.promise(replace(known, lr=None)) if promise.broken else None
     better = other if other is not None and not other.broken and other.bound is not None else None
     found |= {"promise": plain_promise(promise)}
+    found |= {"expulsion": list(spec.method.expulsion(known))}
     found |= {"with_the_theorems_own_step": plain_promise(better) if better else None}
     told = lines(promise, spec.lr)
     if better:
         bound, floor = bound_words(better), bound_words(better, "floor")
         told.append(f"  with its own step {steps_line(better)} instead, bound: {bound}, floor: {floor}")
+    told += [f"  expulsion: {line}" for line in found["expulsion"]]
     return found, told
 
 

@@ -42,5 +42,10 @@ class MethodRecipe(ABC):
         """What theory says of this method on a problem with these constants. None: no theorem is known."""
         return None
 
+    def expulsion(self, known: Constants) -> tuple[str, ...]:
+        """What this method's expulsions rest on, in sentences with the numbers of a run, and how much they
+        bear. Default: none, for methods that expel nobody."""
+        return ()
+
 
 METHODS: Registry[MethodRecipe] = Registry("method", MethodRecipe)

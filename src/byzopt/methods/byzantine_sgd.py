@@ -152,6 +152,11 @@ class ByzantineSGD(MethodRecipe):
             n, f, noise, start, mu, steep if smooth else None, None if smooth else steep, self.p_fail
         )
 
+    def expulsion(self, known: Constants) -> tuple[str, ...]:
+        from byzopt.methods.accusing import byzantine  # which takes recipes apart
+
+        return byzantine(self, known)
+
     def promise(self, known: Constants) -> Promise | None:
         """Theorems 3.2 and 3.3, or for epochs 3.4 and 3.5: see `byzopt.methods.guarded`."""
         from byzopt.methods.guarded import promised  # which takes recipes apart

@@ -116,6 +116,11 @@ class SafeguardSGD(MethodRecipe):
         )
         return Method(Plain(), Direct(), guard, Shaken(lr, self.nu, self.schedule.over(rounds), self.seed))
 
+    def expulsion(self, known: Constants) -> tuple[str, ...]:
+        from byzopt.methods.accusing import guarded  # which takes recipes apart
+
+        return guarded(self, known)
+
     def promise(self, known: Constants) -> Promise | None:
         """The theorem gives orders only: a point with ‖∇f‖ <= ε and Hessian >= -sqrt(ε) after
         T = Õ((f_0 - f*) d (δ² + 1/n)/ε⁴) rounds. No bound with constants is known."""

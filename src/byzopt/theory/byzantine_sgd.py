@@ -25,6 +25,9 @@ RADII: dict[str, tuple[float, float]] = {
     "proved": (2 * sqrt(2), 4 * sqrt(2)),
     "printed": (4.0, 4.0),
 }
+# How far an honest sum B may stray and every honest worker still be kept, in units of V sqrt(T Λ): a quarter
+# of the test's radius where the median is within twice that of an honest sum. `printed` selects too widely.
+STRAYS: dict[str, float] = {"default": 1.0, "proved": sqrt(2), "printed": 0.0}
 SELECT, TEST = 2.0, 4.0  # the same radii for the gradients of one round, in units of V
 # w in W = 8 V² Λ/n + w δ² V²: from Lemma 3.1 as stated, from the triangle inequality (7 V), as printed.
 WEIGHTS: dict[str, float] = {"lemma": 64.0, "triangle": 196.0, "printed": 32.0}
@@ -102,6 +105,28 @@ def thresholds(at: Setting, rule: Rule = "default") -> Thresholds:
     unit = at.noise * sqrt(at.rounds * at.log)
     select, test = RADII[rule]
     return Thresholds(4 * at.diameter * unit, test * unit, select * unit)
+
+
+def expels_honest(at: Setting, rule: Rule = "default", anytime: bool = False) -> float:
+    """With what probability at most the guard expels any honest worker, whatever f < n/2 liars do, where all
+    sample one distribution and V bounds their noise: 2n exp(-c²Λ/2) + 2n exp(-2Λ), c as in `STRAYS`.
+
+    Sums of B stray by r with probability 2 exp(-r²/(2TV²)) in any round (Pinelis), those of A, whose
+    test takes twice DV sqrt(TΛ) each, as scalars do (Azuma). `anytime` thresholds are a union over T rounds.
+    """
+    rounds = at.rounds if anytime else 1
+    strays = exp(-(STRAYS[rule] ** 2) * at.log / 2) + exp(-2 * at.log)
+    return min(1.0, 2 * at.n * rounds * strays)
+
+
+def slack(at: Setting, rule: Rule = "default") -> float:
+    """The largest ζ >= ‖∇f_i - ∇f‖ of honest workers, at all points, with which they are still kept with
+    probability 1 - p_fail, if V bounds ζ and noise together: their sums then drift by up to Tζ.
+
+    ζ = V (c sqrt(Λ) - sqrt(2 log(4n/p)))/sqrt(T), c as in `STRAYS`; 0 where nothing is left.
+    """
+    left = STRAYS[rule] * sqrt(at.log) - sqrt(2 * log(4 * at.n / at.p_fail))
+    return max(0.0, at.noise * left / sqrt(at.rounds))
 
 
 def variance_term(at: Setting, error2: Error2 = "triangle") -> float:

@@ -6,7 +6,7 @@ of the problem (L, the Hessian's, V) are 1 there too; V is written out in the th
 
 from __future__ import annotations
 
-from math import sqrt
+from math import ceil, exp, log, sqrt
 from typing import NamedTuple
 
 from byzopt.errors import require
@@ -27,6 +27,21 @@ def threshold(window: int, rounds: int, n: int, noise: float, p_fail: float = 0.
     """Th = 8 V sqrt(T_w log(16 n T/p)) for sums of raw gradients over windows of T_w; the test is 2 Th."""
     require(window >= 1, "A window", "be at least 1 round", window)
     return 8 * noise * sqrt(window * log_factor(n, rounds, p_fail))
+
+
+def expels_honest(windows: tuple[int, ...], rounds: int, n: int, p_fail: float = 0.05) -> float:
+    """With what probability at most any honest worker is expelled by the thresholds of V, whatever f < n/2
+    liars do: 2n exp(-8Λ) in each window. The median is selected within Th and tested with 2 Th, so that all
+    honest are kept while their sums stray by Th/2 = 4 V sqrt(T_w Λ) (Pinelis)."""
+    count = sum(ceil(rounds / window) for window in windows)
+    return min(1.0, 2 * n * count * exp(-8 * log_factor(n, rounds, p_fail)))
+
+
+def slack(window: int, rounds: int, n: int, noise: float, p_fail: float = 0.05) -> float:
+    """The largest ζ >= ‖∇f_i - ∇f‖ with which that still holds at p_fail: sums drift by T_w ζ."""
+    count = ceil(rounds / window)
+    left = 4 * sqrt(log_factor(n, rounds, p_fail)) - sqrt(2 * log(2 * n * count / p_fail))
+    return max(0.0, noise * left / sqrt(window))
 
 
 def crowd_factor(n: int, f: int) -> float:
