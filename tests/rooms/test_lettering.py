@@ -104,7 +104,7 @@ def of_sizes(tmp_path):
 
 
 def of_run(tmp_path):
-    spec = {"task": "quartic", "rule": "mean", "rounds": 3, "lr": 0.1}
+    spec = {"task": "quartic", "rule": "mean", "rounds": 9, "lr": 0.1}
     spec = Spec.of(spec | {"compare": {name: {"lr": 0.2 + i} for i, name in enumerate(HARD)}})
     store = Store(tmp_path / "run", spec)
     store.stage()
@@ -126,6 +126,13 @@ def test_rows_and_columns_of_a_map_have_their_own_names(monkeypatch):
     for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
         assert [seen(label.get_text()) for label in axis.get_ticklabels()][:6] == DRAWN
     assert seen(figure.axes[0].get_ylabel()) == "$rows$"
+
+
+@pytest.mark.parametrize("row, column", [("x" * 500, "none"), ("none", "y " * 300), ("x" * 500, "y" * 500)])
+def test_a_map_of_one_cell_has_room_for_long_names(row, column, monkeypatch):
+    figure = drawn(monkeypatch, lambda: heat("n", "t", LOSS, {(row, column): [case(1.0)]}, ("a", "b")))
+    box = figure.axes[0].get_position()
+    assert min(box.width * figure.get_figwidth(), box.height * figure.get_figheight()) > 0.5  # inches
 
 
 def test_a_users_own_settings_do_not_reach_figures(monkeypatch, tmp_path):

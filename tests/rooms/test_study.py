@@ -16,7 +16,7 @@ import pytest
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments import Outcome, Spec
 from byzopt.experiments.sweeps import Shelf, Sweep, Tune, run_sweep
-from byzopt.reports.study import captions, latex, make
+from byzopt.reports.study import captions, latex, make, page
 from byzopt.reports.study.cases import Case, Setting, load, ordered
 from byzopt.reports.study.chart import Chart
 from byzopt.reports.study.sheet import Sheet
@@ -218,6 +218,17 @@ def test_captions_say_how_many_workers_which_seeds_and_what_the_band_is(store, t
     assert all(about in text for text in captions)
 
 
+def test_people_read_a_mean_with_its_spread_in_one_column_and_files_hold_both():
+    head = ("rule", "m, mean", "m, sd", "m, count", "c, median", "c, least", "c, largest")
+    rows = [("a", 1.5, 0.25, 2, 3.0, 1.0, 12345.0), ("b", 1.5, None, 1, 3.0, 3.0, 3.0), ("c", *[None] * 6)]
+    sheet = Sheet("n", "t", "", head, rows, {"m, mean": ".1f", "m, sd": ".1f"})
+    names, texts, numeric = sheet.joined
+    assert names == ["rule", "m, mean ± sd", "m, count", "c, median (least to largest)"]
+    assert texts == [["a", "1.5 ± 0.2", "2", "3 (1 to 12,345)"], ["b", "1.5", "1", "3"], ["c", *"---"]]
+    assert numeric == [False, True, True, True]
+    assert next(csv.DictReader(sheet.csv.splitlines()))["c, largest"] == "12345.0"
+
+
 def test_captions_name_few_numbers_and_count_many():
     assert captions.listed([3, 1, 1]) == "1 and 3"
     assert captions.listed(range(30)) == "0 to 29"
@@ -303,12 +314,27 @@ def test_the_page_needs_nothing_else_and_is_made_for_phones(store, tmp_path, dra
     assert len(set(page.ids)) == len(page.ids)
     assert "<script" not in text
     assert 'name="viewport"' in text
-    assert text.count('class="bar"') == 1  # the map's colours, which do not scroll with it
+    assert 'class="bar"' not in text  # this map is narrow
     assert text.count('class="scroll" tabindex="0"') == text.count('class="scroll"') >= 5
     assert text.count("<svg") == 1 + 2 + 2  # a map; accuracy and loss, an attack each
     assert "too many" in text  # the reason of the run that failed
     for target in re.findall(r'xlink:href="#([^"]+)"', text):
         assert target in page.ids
+
+
+def test_the_colours_of_a_wide_map_do_not_scroll_with_it(tmp_path):
+    attacks = ["none", "alie", "ipm", "bit_flip"]
+    runs = [
+        ({"rule": rule, "attack": a}, ended(0.1, 0.2)) for rule in ("mean", "rfa", "median") for a in attacks
+    ]
+    text = page.render(make(filled(tmp_path / "st", *runs)))
+    figure = re.search(r"<figure>.*?</figure>", text[text.index('id="maps"') :], re.DOTALL)[0]
+    scrolled, _, rest = figure.partition("</div>")
+    assert "<svg" in scrolled
+    assert 'class="bar"' not in scrolled
+    assert 'class="bar"' in rest
+    assert rest.count("#", 0, rest.index("</i>")) == 17  # colours
+    assert "Wider than the screen" in text
 
 
 def test_names_are_escaped(tmp_path):

@@ -81,13 +81,18 @@ LOSS = Figure("loss", "Loss")
 def figure_of(key: str) -> Figure:
     """The figure that records call `key`. Shares are shown in percent, as accuracy is everywhere."""
     if (one := own(key)) is not None:
-        of_all = figure_of(one.figure)
+        of_all = of_workers(one.figure)
         return Figure(key, f"{of_all.label}, worker {one.worker}", of_all.scale)
     known = next((one for one in (*KNOWN, GAP, LOSS) if one.key == key), None)
     plain = key.replace("_", " ").capitalize()
     if known is None and (key.removeprefix("validation_") in RISING or key == "backdoor_success"):
         return Figure(key, f"{plain} (%)", 100.0)
     return known or Figure(key, plain)
+
+
+def of_workers(key: str) -> Figure:
+    """A figure of single workers, who are measured on what they train on."""
+    return Figure("accuracy", "Accuracy (%)", 100.0) if key == "accuracy" else figure_of(key)
 
 
 def shown(cases: Sequence[Case]) -> list[Figure]:

@@ -16,7 +16,7 @@ from byzopt.reports.study.figures_of import Figure
 from byzopt.reports.study.figures_of import worst as worst_of
 from byzopt.reports.study.finals import SPREAD
 
-BESIDE = 40  # letters in a line of a row's or a column's name
+BESIDE, MOST = 30, 90  # letters in a line of a row's or a column's name, and in all of it
 MAP = "cividis"  # told apart with any colour vision, and in print
 Row: TypeAlias = dict[str, Any]
 Cells = Mapping[tuple[str, str], Sequence[Case]]
@@ -37,9 +37,13 @@ def heat(
     known = [value for value in values.values() if value is not None]
     if not known:
         return None
-    down, across = distinct(rows, BESIDE), distinct(columns, BESIDE)
-    width = 1.6 + 0.075 * longest(down) + 0.82 * len(columns)
-    height = 1.9 + max(0.42 * max(3, len(rows)), 0.17 * heights(down)) + 0.035 * longest(across)
+    down, across = distinct(rows, BESIDE, MOST), distinct(columns, BESIDE, MOST)
+    width = 1.6 + 0.085 * longest(down) + 0.82 * len(columns)
+    # Names of columns stand at an angle, so that their lines take height too.
+    lines = max(name.count("\n") for name in across)
+    height = (
+        1.9 + max(0.42 * max(3, len(rows)), 0.17 * heights(down)) + 0.045 * longest(across) + 0.16 * lines
+    )
     drawing, axes = canvas(max(3.4, width), height)
     colours = _Colours(figure, known)
     for i, row in enumerate(rows):

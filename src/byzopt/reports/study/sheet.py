@@ -78,7 +78,7 @@ class Sheet(NamedTuple):
                 if self.head[at : at + len(ends)] == tuple(f"{name}, {end}" for end in ends):
                     head.append(f"{name}, {write.format(*ends)}")
                     parts = zip(*texts[at : at + len(ends)], strict=True)
-                    columns.append([part[0] if "-" in part else write.format(*part) for part in parts])
+                    columns.append([_together(write, part) for part in parts])
                     break
             else:
                 ends = (kind,)
@@ -95,6 +95,12 @@ class Sheet(NamedTuple):
         for name, text in made.items():
             write_atomically(folder / name, text.encode())
         return [folder / name for name in made]
+
+
+def _together(write: str, part: tuple[str, ...]) -> str:
+    """One text for a mean and its spread, or a median and its extremes: without them where there are none."""
+    alone = "-" in part or (len(part) == 3 and part[1] == part[2])
+    return part[0] if alone else write.format(*part)
 
 
 def spoken(value: Cell, digits: str = "") -> str:

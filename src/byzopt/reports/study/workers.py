@@ -12,7 +12,7 @@ from byzopt.reports.lettering import inked, legend, letters
 from byzopt.reports.study.captions import about
 from byzopt.reports.study.cases import Case
 from byzopt.reports.study.chart import Chart, canvas
-from byzopt.reports.study.figures_of import Figure, figure_of, worst
+from byzopt.reports.study.figures_of import Figure, of_workers, worst
 from byzopt.reports.study.lines import Line, limits, line_of, scale
 
 FEW = len(COLOURS)  # workers who all have a colour and a name
@@ -23,8 +23,7 @@ def figures(cases: Sequence[Case]) -> list[Figure]:
     """The figures that the first records of these cases hold of single workers."""
     keys = [key for case in cases if case.outcome.records for key in case.outcome.records[0]]
     names = dict.fromkeys(found.figure for key in keys if (found := own(key)) is not None)
-    plain = {"accuracy": Figure("accuracy", "Accuracy (%)", 100.0)}  # on training data
-    return [plain.get(name) or figure_of(name) for name in names]
+    return [of_workers(name) for name in names]
 
 
 @inked
