@@ -100,7 +100,7 @@ def command(
             display.on_round(name, t)
             return stopped()
 
-        result = run(loaded, display.on_record, place, on_round, fresh, link)
+        result = run(loaded, display.on_record, place, on_round, fresh, link, display.on_start)
     drawn = _report(result, place, as_json, proved, axis)
     if proved is not None and proved.key not in result.metrics:
         remedy = "set task.gap=true" if proved.key == "gap" else "take another task"
