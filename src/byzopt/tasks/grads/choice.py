@@ -95,7 +95,7 @@ class WorkerGradients:
         self.strategy, self._way = self._chosen(strategy)
         self._settled_cuts: bool | None = None
         self.softmax = Softmax.fits(self.module, self.loss, self.layout) and self._probe.agrees(self._softmax)
-        # Whether gradients are the same to the bit in both modes: not with dropout, nor with norms of a batch.
+        # Whether gradients are the same to the bit in both modes: not with dropout, nor with batch norm.
         self.evaluates_as_it_trains = self._probe.modes_agree
         self._probe.forget()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -72,6 +73,17 @@ class Corner:
             pure.writes = ()
             self.training, self.evaluation = (mode._replace(writes=()) for mode in both)
         pure.draws, pure.coins = (any(seen) for seen in zip(*((m.draws, m.coins) for m in both), strict=True))
+
+    def doubled(self) -> Corner:
+        """The same in float64."""
+        other = copy(self)
+        other.pure, other.point = self.pure.doubled(), self.point.double()
+        other.inputs, other.targets, *others = (
+            part.double() if part.is_floating_point() else part
+            for part in (self.inputs, self.targets, *self.others)
+        )
+        other.others = others[0], others[1]
+        return other
 
     def apart(self, output: Callable[[Tensor], Any]) -> bool:
         """Whether `output` for a sample hangs on that sample alone, as far as the corner shows."""
