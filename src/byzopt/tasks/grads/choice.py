@@ -89,15 +89,13 @@ class WorkerGradients:
         require(len(kinds) == 1, "The parameters that require gradients", "have one dtype", kinds, remedy)
         self.pure = Pure(self.module, self.loss, self.layout)
         self.corner = Corner(self.pure, self.start, sample)
-        self._probe = Probe(self.corner, self.start)
+        self.probe = Probe(self.corner, self.start)
         self._warn()
         self.module, self.loss = self.pure.module, self.pure.loss
         self.strategy, self._way = self._chosen(strategy)
         self._settled_cuts: bool | None = None
-        self.softmax = Softmax.fits(self.module, self.loss, self.layout) and self._probe.agrees(self._softmax)
-        # Whether gradients are the same to the bit in both modes: not with dropout, nor with batch norm.
-        self.evaluates_as_it_trains = self._probe.modes_agree
-        self._probe.forget()
+        self.softmax = Softmax.fits(self.module, self.loss, self.layout) and self.probe.agrees(self._softmax)
+        self.probe.forget()
 
     @property
     def start(self) -> Tensor:
@@ -223,7 +221,7 @@ class WorkerGradients:
             if not alone:
                 try:
                     way = kind(self.pure)
-                    reason = self._probe.objection(way)
+                    reason = self.probe.objection(way)
                 except CannotGroupError as error:
                     reason = str(error)
                 if not reason:

@@ -36,11 +36,6 @@ class Probe:
                     "samples of the first batch. Look at the loss on them."
                 )
 
-    @property
-    def modes_agree(self) -> bool:
-        """Whether training and evaluation mode give the same gradients to the bit."""
-        return torch.equal(self.truth[True], self.truth[False])
-
     def forget(self) -> None:
         """Let go of the gradients, once the way is chosen; `alike` stays, whether they were the same to the
         bit in training and in evaluation mode: not so with dropout or batch norm."""
