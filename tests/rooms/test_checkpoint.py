@@ -69,7 +69,7 @@ def same(a: object, b: object) -> bool:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_every_state_continues_from_its_file_bit_for_bit(method, attack, dtype, tmp_path):
     task = Bowl(dtype)
-    built = METHODS.build(method).build(NNM(f=3) >> Krum(f=3), 0.1, 16)
+    built = METHODS.build(method, n=12, f=3, noise=50.0).build(NNM(f=3) >> Krum(f=3), 0.1, 16)
     engine = Simulated(task, built.worker, built.wire, Adversary(ATTACKS.build(attack), task.cohort, 3), 0)
     start = begin(built, task.start(), Site(task.layout, lambda x: (x @ x) ** 2), task.n)
     whole: list[Snapshot] = list(rounds(built, engine, start, 16))

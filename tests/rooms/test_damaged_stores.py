@@ -408,6 +408,18 @@ def test_nothing_else_reads_parquet():
             assert path in own or "read_table(" not in path.read_text(), path
 
 
+def test_a_run_of_more_records_than_are_read_is_refused_before_it_starts(tmp_path, monkeypatch):
+    more = {"rounds": 700_000, "eval_every": 1}
+    Spec.of(SPEC | more)
+    with pytest.raises(InvalidInput, match=r"at most 1,000,000 records\. Found 1,400,000 with its variants"):
+        Spec.of(SPEC | more | {"compare": {"mean": {"rule": "mean"}}})
+    monkeypatch.setattr("byzopt.experiments.trial.MOST_NUMBERS", 20)
+    with pytest.raises(InvalidInput, match="Raise `eval_every`"):
+        run(Spec.of(SPEC), out=tmp_path / "r")
+    swept = run_sweep(SWEEP, tmp_path / "st", jobs=0)
+    assert all("Raise `eval_every`" in one.message for one in swept.stored.values())
+
+
 def test_a_figure_of_ones_own_may_not_be_called_as_something_else_is(tmp_path, monkeypatch):
     from byzopt.tasks.quartic import QuarticTask
 

@@ -24,7 +24,7 @@ FULL = Outcome(
     ((4, 2, "gradient"), (5, 3, "iterate")),
 )
 # Two workers are expelled in round 1, and all go on for longer than it takes to keep a checkpoint.
-TASK = {"name": "quadratic", "d": 4, "noise": 0.1}
+TASK = {"name": "quadratic", "d": 4, "noise": 0.1, "heterogeneity": 0.0}
 SPEC = {"task": TASK, "method": "safeguard", "rule": "mean", "n": 10, "f": 2, "rounds": 30, "lr": 0.05}
 SPEC |= {"attack": "nan", "eval_every": 10}
 

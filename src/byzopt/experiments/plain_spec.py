@@ -16,11 +16,13 @@ from byzopt.errors import InvalidInput, require
 from byzopt.experiments.overrides import merge
 
 MAIN = "main"  # what records call the spec itself, beside its variants
-MOST_RECORDS = 1_000_000  # of a spec and its variants: what a run may hold, and so what is read of one
+# What a spec's run may hold with its variants, and so what is read of one.
+MOST_RECORDS = 1_000_000
+MOST_NUMBERS = 1 << 24  # figures in all its records
 SPARE = 3  # records beside those at intervals: the start, the end, the last finite iterate of a failed run
 DEEP = 30  # tables within tables
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-_Above = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Above = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class _Shape(msgspec.Struct):
@@ -72,7 +74,7 @@ class PlainSpec:
     @property
     def planned(self) -> int:
         """How many records a run of this spec has at most."""
-        return int(self.data["rounds"] // self.data["eval_every"]) + SPARE
+        return planned(self.data["rounds"], self.data["eval_every"])
 
     @cached_property
     def variants(self) -> dict[str, PlainSpec]:
@@ -86,6 +88,11 @@ class PlainSpec:
             require(good, f"Variant {name!r} of a stored spec", "be a table of overrides", repr(changes)[:99])
             found[name] = PlainSpec(merge(own, changes))
         return found
+
+
+def planned(rounds: int, every: int) -> int:
+    """How many records a run has at most that measures `every` so many rounds."""
+    return rounds // every + SPARE
 
 
 def identity(data: Mapping[str, Any]) -> str:

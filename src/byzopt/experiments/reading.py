@@ -17,11 +17,10 @@ import msgspec
 from byzopt import files, parquet
 from byzopt.errors import InvalidInput, require
 from byzopt.experiments.outcomes import summarised
-from byzopt.experiments.plain_spec import MOST_RECORDS, SPARE, PlainSpec
+from byzopt.experiments.plain_spec import MOST_NUMBERS, MOST_RECORDS, SPARE, PlainSpec
 from byzopt.experiments.trial import RESERVED, Outcome, Record
 
 SPEC, RECORDS, RESULT, LOG = "spec.toml", "records.parquet", "result.json", "log.txt"
-MOST_NUMBERS = 1 << 24  # in a run's records
 _MOST_BYTES = {SPEC: 1 << 24, RESULT: 1 << 26, RECORDS: 1 << 28}
 T = TypeVar("T")
 

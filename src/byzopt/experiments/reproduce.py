@@ -17,7 +17,7 @@ from byzopt.experiments.spec import Spec
 from byzopt.experiments.sweeps import Plan, Swept, run_sweep, survey
 from byzopt.experiments.sweeps.shelf import Shelf
 from byzopt.experiments.sweeps.sweep import run_id
-from byzopt.experiments.trial import Outcome, Progress, Trial
+from byzopt.experiments.trial import Outcome, Progress, Trial, usable
 from byzopt.experiments.verdict import Line, judged
 
 PROBE = 2.0  # seconds of rounds that an estimate is made from
@@ -82,7 +82,7 @@ def account(reproduction: Reproduction, store: str | Path) -> Account:
 def measured(measure: Measure, outcome: Outcome) -> float | None:
     """A measure of a run, in its unit; None where the run failed or never had it."""
     series = [(r["t"], r[measure.figure]) for r in outcome.records if measure.figure in r]
-    if outcome.status.failed or not series:
+    if outcome.status.failed or not series or not all(usable(value) for _, value in series):
         return None
     match measure.how:
         case "final":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from byzopt.engines import Snapshot
 from byzopt.errors import InvalidInput, Status, require
 from byzopt.experiments.outcomes import frozen, frozen_progress, thawed, thawed_progress
 from byzopt.experiments.pace import Pace
+from byzopt.experiments.plain_spec import planned
 from byzopt.experiments.ready import Ready
-from byzopt.experiments.store import Store
-from byzopt.experiments.trial import Outcome, Progress, Record, Trial
+from byzopt.experiments.store import CHECKPOINT, Store
+from byzopt.experiments.trial import Outcome, Progress, Record, Trial, check_room
 
 OnRecord = Callable[[str, Record], None]  # (variant, its newest record)
 OnRound = Callable[[str, int], bool]  # (variant, finished round) -> whether to stop and keep a checkpoint
@@ -27,6 +29,7 @@ class Session:
         self.progress = {name: Progress(one.start) for name, one in ready.items()}
         self.outcomes: dict[str, Outcome] = {}
         self.pace = Pace()
+        self.planned = sum(planned(one.plan.rounds, one.plan.interval) for one in ready.values())
 
     def play(self) -> dict[str, Outcome]:
         """Run what is left; the last outcome is `INTERRUPTED` when `on_round` asked to stop."""
@@ -41,19 +44,23 @@ class Session:
     def restore(self) -> None:
         """Continue from the store's checkpoint, if it holds one."""
         content = self.store.checkpoint() if self.store else None
-        if content is None:
+        if self.store is None or content is None:
             return
+        try:
+            self._take(content)
+        except InvalidInput as error:
+            raise InvalidInput(f"In {self.store.path / CHECKPOINT}: {error} {REMEDY}") from None
+
+    def _take(self, content: dict[str, Any]) -> None:
         shape = {"ended": dict, "current": str, "progress": tuple}
         whole = content.keys() == shape.keys() and all(type(content[k]) is shape[k] for k in shape)
         fits = whole and content["current"] in self.ready and content["ended"].keys() <= self.ready.keys()
-        require(fits, "A checkpoint", "be one of this spec's runs", "something else", REMEDY)
+        require(fits, "A checkpoint", "be one of this spec's runs", "something else")
         ended = {name: thawed(told) for name, told in content["ended"].items()}
         name = content["current"]
         one = self.ready[name]
         if not isinstance(one.first, Snapshot):
-            raise InvalidInput(
-                f"A checkpoint should be of a run whose first round works. Found none. {REMEDY}"
-            )
+            raise InvalidInput("A checkpoint should be of a run whose first round works. Found none.")
         self.progress[name] = thawed_progress(content["progress"], one.first.state, one.plan.rounds)
         self.outcomes |= ended
 
@@ -64,7 +71,11 @@ class Session:
                 self._keep(name, trial.progress)
             return stop
 
-        trial = Trial(self.ready[name], self.progress[name], lambda record: self.on_record(name, record))
+        def hear(record: Record) -> None:
+            check_room(self.planned, record)
+            self.on_record(name, record)
+
+        trial = Trial(self.ready[name], self.progress[name], hear)
         return trial.run(listen)
 
     def _keep(self, name: str, progress: Progress) -> None:

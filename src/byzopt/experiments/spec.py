@@ -12,7 +12,7 @@ from byzopt.attacks import ATTACKS, Adversary, Attack, Base, Placement
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, UnknownName, require, said, unknown
 from byzopt.experiments.overrides import USUAL, merge
-from byzopt.experiments.plain_spec import MAIN, identity
+from byzopt.experiments.plain_spec import MAIN, MOST_RECORDS, identity
 from byzopt.methods import METHODS, MethodRecipe
 from byzopt.registry import Registry, decode, plain
 from byzopt.tasks import TASKS, TaskRecipe
@@ -68,6 +68,10 @@ class Spec:
         require(MAIN not in self.compare, "A variant", f"not be named {MAIN!r}", MAIN)
         nested = [name for name, variant in self.compare.items() if variant.compare]
         require(not nested, "A variant", "have no variants of its own", nested)
+        records = sum(one.rounds // one.interval for one in (self, *self.compare.values()))
+        remedy = "Raise `eval_every`."
+        found = f"{records:,} with its variants"
+        require(records <= MOST_RECORDS, "A run", f"hold at most {MOST_RECORDS:,} records", found, remedy)
         self.rule.check(self.n)
         Adversary(self.attack, self.cohort, self.f, self.placement, self.base)
 

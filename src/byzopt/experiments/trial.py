@@ -14,8 +14,9 @@ from torch import Tensor
 from byzopt import linalg
 from byzopt.aggregators.certificate import Certificate
 from byzopt.engines import LoopState, Snapshot, rounds
-from byzopt.errors import Status, TooManyFaults, require
+from byzopt.errors import InvalidInput, Status, TooManyFaults, require
 from byzopt.experiments.each import each_worker
+from byzopt.experiments.plain_spec import MOST_NUMBERS
 from byzopt.experiments.ready import Ready, against, threads_for
 from byzopt.experiments.spec import RISING
 
@@ -28,6 +29,7 @@ RESERVED = frozenset(
         *("placement", "base", "compare"),
     }
 )
+LARGEST = 1e150  # figures beyond it are shown as they are, and no more is made of them
 FAR = 1e8  # an iterate longer than this many times 1 + ‖x^0‖ has diverged
 
 
@@ -38,6 +40,20 @@ class Progress(NamedTuple):
     records: tuple[Record, ...] = ()
     report: Mapping[str, float] = MappingProxyType({})
     seconds: float = 0.0
+
+
+def usable(value: float) -> bool:
+    """Whether means, spreads and axes can be computed with a figure: finite, and its square too."""
+    return abs(value) <= LARGEST  # false for NaN
+
+
+def check_room(planned: int, record: Record) -> None:
+    """Raise unless so many records with the figures of this one can be stored and read again."""
+    if planned * (len(record) + 1) > MOST_NUMBERS:
+        raise InvalidInput(
+            f"A run should hold at most {MOST_NUMBERS:,} numbers. Found {planned:,} records of {len(record)} "
+            "figures. Raise `eval_every`."
+        )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from byzopt.experiments import MAIN, Outcome, Spec
 from byzopt.experiments.store import stored
+from byzopt.experiments.trial import usable
 from byzopt.files import write_atomically
 from byzopt.reports.lettering import WIDE as LEGEND
 from byzopt.reports.lettering import distinct, heights, inked, legend, letters, longest
@@ -135,7 +136,8 @@ def _bound(axes: Any, bound: Bound) -> None:
 
 
 def _line(panel: Panel, outcome: Outcome, along: str) -> tuple[list[float], list[float]]:
-    seen = [record for record in outcome.records if panel.key in record]
+    seen = [record for record in outcome.records if panel.key in record and usable(record[panel.key])]
+    seen = [record for record in seen if usable(record.get(along, 0.0))]
     # The start has no ledger yet: nothing was computed and nothing sent.
     return [record.get(along, 0.0) for record in seen], [panel.scale * record[panel.key] for record in seen]
 

@@ -15,13 +15,14 @@ from byzopt.engines import Snapshot
 from byzopt.errors import ByzoptError, InvalidInput, Status, require
 from byzopt.experiments.outcomes import frozen, frozen_progress, thawed, thawed_progress
 from byzopt.experiments.pace import Pace
+from byzopt.experiments.plain_spec import planned
 from byzopt.experiments.ready import Ready
 from byzopt.experiments.running import prepared
 from byzopt.experiments.sweeps.batches import Batch
 from byzopt.experiments.sweeps.shelf import Shelf, Unwritable
 from byzopt.experiments.sweeps.sweep import Run
 from byzopt.experiments.together import Together
-from byzopt.experiments.trial import Outcome, Progress
+from byzopt.experiments.trial import Outcome, Progress, Record, check_room
 from byzopt.tasks import Task
 
 TELL = 0.2  # seconds between two messages on how far the batch has come
@@ -113,7 +114,7 @@ class Player:
     def _together(self, ready: dict[str, Ready], progress: dict[str, Progress]) -> bool:
         """Play to all ends. False if somebody asked to stop before."""
         names = list(ready)
-        together = Together([ready[n] for n in names], [progress[n] for n in names], lambda i, record: None)
+        together = Together([ready[n] for n in names], [progress[n] for n in names], self._heard(ready))
 
         def on_round(t: int) -> bool:
             ended = {
@@ -144,6 +145,10 @@ class Player:
             self._keep({})
         return True
 
+    def _heard(self, ready: dict[str, Ready]) -> Callable[[int, Record], None]:
+        plans = [planned(one.plan.rounds, one.plan.interval) for one in ready.values()]
+        return lambda i, record: check_room(plans[i], record)
+
     def _alone(self, ready: dict[str, Ready], error: Exception) -> None:
         """One of the runs raised an error: find out which, by playing each from its start on its own."""
         runs = {run.id: run for run in self.batch.runs}
@@ -155,7 +160,7 @@ class Player:
         self._note(f"an error ended the batch, each run goes on alone: {_said(error)}", *left)
         for name in left:
             try:
-                alone = Together([ready[name]], None, lambda i, record: None)
+                alone = Together([ready[name]], None, self._heard({name: ready[name]}))
                 (outcome,) = alone.run(lambda t: self.stop())
             except Exception as own:
                 self._fail(runs[name], own)

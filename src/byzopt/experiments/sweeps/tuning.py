@@ -15,6 +15,7 @@ import msgspec
 from byzopt.errors import InvalidInput, require
 from byzopt.experiments.reading import parsed
 from byzopt.experiments.spec import RISING
+from byzopt.experiments.trial import usable
 from byzopt.files import read
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Tune:
     def _final(self, run: Run, ended: Mapping[str, Outcome]) -> float:
         outcome = ended[run.id]
         value = outcome.metrics.get(self.figure)
-        if outcome.status.failed or value is None:
+        if outcome.status.failed or value is None or not usable(value):
             return -inf if self._rises else inf
         return value
 

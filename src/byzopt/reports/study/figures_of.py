@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 from byzopt.experiments.each import own
 from byzopt.experiments.spec import RISING
+from byzopt.experiments.trial import usable
 from byzopt.reports.study.cases import Case
 
 
@@ -42,7 +42,7 @@ class Figure(NamedTuple):
     def final(self, case: Case) -> float | None:
         """A case's last value in the figure's unit; None where the run failed or has none."""
         value = case.outcome.metrics.get(self.key)
-        failed = case.outcome.status.failed or value is None or not isfinite(value)
+        failed = case.outcome.status.failed or value is None or not usable(value)
         return None if failed or value is None else self.unit(value)
 
     def mean(self, cases: Sequence[Case]) -> float | None:

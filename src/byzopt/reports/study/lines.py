@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from byzopt.experiments.trial import LARGEST, usable
 from byzopt.reports.curves import COLOURS, STYLES
 from byzopt.reports.lettering import WIDE as LEGEND
 from byzopt.reports.lettering import distinct, heights, inked, legend, letters, longest
@@ -77,7 +79,7 @@ def curves(
     return Chart(
         name,
         title,
-        _caption(lines, gone, len(bounds), series),
+        _caption(lines, gone, len(bounds), series) + _gaps(figure, series),
         drawing,
         _rows(figure, series, AXES[against][0]),
     )
@@ -89,7 +91,7 @@ def line_of(figure: Figure, cases: Sequence[Case], against: str = "t") -> Line |
         {
             int(record["t"]): (record.get(against, 0.0), figure.unit(record[figure.key]))
             for record in case.outcome.records
-            if figure.key in record
+            if figure.key in record and usable(record[figure.key]) and usable(record.get(against, 0.0))
         }
         for case in cases
     ]
@@ -111,7 +113,9 @@ def _bounds(
     for end, words in ((BOUND, "bound"), (LEAST, "bound of the least so far")):
         key = figure.key + end
         for label, cases in series.items():
-            told = [{r["t"]: r[key] for r in case.outcome.records if key in r} for case in cases]
+            told = [
+                {r["t"]: r[key] for r in case.outcome.records if usable(r.get(key, inf))} for case in cases
+            ]
             if common := sorted(set.intersection(*map(set, told))):
                 values = [figure.unit(max(one[t] for one in told)) for t in common]
                 found[f"{words}: {label}"] = [float(t) for t in common], values
@@ -156,6 +160,12 @@ def _crosses(axes: Any, lines: Mapping[str, Line]) -> None:
 
 def _named(label: str, line: Line) -> str:
     return f"{label} ({line.failed} of {line.seeds} failed)" if line.failed else label
+
+
+def _gaps(figure: Figure, series: Mapping[str, Sequence[Case]]) -> str:
+    records = (record for cases in series.values() for case in cases for record in case.outcome.records)
+    gone = any(figure.key in record and not usable(record[figure.key]) for record in records)
+    return f" Values that are not finite, or beyond {LARGEST:g}, are not drawn." if gone else ""
 
 
 def _caption(
