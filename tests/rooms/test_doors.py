@@ -248,10 +248,13 @@ def test_the_longest_name_of_a_spec_still_has_a_default_directory(byzopt, place)
 
 
 def test_the_advice_on_a_full_disk_goes_on_with_what_is_stored():
-    for number, first in ((errno.ENOSPC, "Free some space. "), (errno.EROFS, "")):
+    for number, advice in (
+        (errno.ENOSPC, "Free some space and run the same command again"),
+        (errno.EROFS, "X"),
+    ):
         with (
-            pytest.raises(InvalidInput, match=rf"Found: {os.strerror(number)}. {first}Again\."),
-            writing(Path("here"), "Again."),
+            pytest.raises(InvalidInput, match=rf"Found: {os.strerror(number)}\. {advice}\."),
+            writing(Path("here"), "X."),
         ):
             raise OSError(number, os.strerror(number))
 

@@ -63,6 +63,7 @@ BROKEN: tuple[dict[str, Any], ...] = (
     {"l0": None}, {"convex": None, "mu": None}, {"convex": False}, {"bound": None}, {"bound": 0.3},
     {"bound": 0.3, "exact": frozenset()}, {"spread": 0.1, "exact": frozenset()}, {"diameter": None},
     {"diameter": 2.0}, {"pairs": ((0.0, 100.0),), "zeta": None}, {"unmet": None}, {"unmet": 1},
+    {"trusts": (0, 19), "betrayed": (19,)},
     {"lr": 1e6}, {"horizon": 400}, {"lipschitz": 2.0}, {"kappa_linear": None, "kappa_squared": None,
     "origin": "measured"}, {"kappa_linear": None, "kappa_squared": None, "origin": "certified"},
 )  # fmt: skip
@@ -257,6 +258,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a rule that tolerates nobody": ({"rule": "mean"}, "tolerates 0 with f = 2"),
     "more liars than f": ({"attackers": 4}, "4 liars with f = 2"),
     "a rule without a coefficient": ({"rule": "sign_majority"}, "no coefficient is proved"),
+    "a trusted worker that lies": ({"rule": {"name": "monna", "trusted": 9}}, "of whom [9] lie"),
     "a step above 1/L": ({"lr": 1.01}, "at most 1/L"),
     "a schedule": ({"method": {"name": "robust_gd", "schedule": "inverse_sqrt"}}, "step is constant"),
     "printed thresholds": (LINE | {"method": BALL | {"thresholds": "printed"}}, "found printed"),

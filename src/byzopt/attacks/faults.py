@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from byzopt.attacks.base import ATTACKS, Attack, Knowledge, Remembering, View
-from byzopt.attacks.memory import Past, blank, delayed
+from byzopt.attacks.memory import MOST, Past, blank, delayed
 from byzopt.attacks.moments import deviation
 from byzopt.cohort import Cohort
 from byzopt.errors import require
@@ -64,7 +64,8 @@ class Stale(Remembering):
     batched = True
 
     def __post_init__(self) -> None:
-        require(self.delay >= 1, "Parameter `delay` of stale", "be at least 1", self.delay)
+        fits = 1 <= self.delay <= MOST
+        require(fits, "Parameter `delay` of stale", f"lie in 1 .. {MOST:,} rounds", self.delay)
 
     def start(self, cohort: Cohort, x: Tensor) -> Past:
         return blank(cohort, x, self.delay)

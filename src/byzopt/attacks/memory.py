@@ -10,6 +10,8 @@ from torch import Tensor
 from byzopt.cohort import Cohort
 from byzopt.linalg import compute_dtype
 
+MOST = 1 << 20  # rounds that a delay may have: each is remembered
+
 
 class Past(NamedTuple):
     """Own messages `[b, d]` of the latest rounds, oldest first. Before the run they are zeros."""

@@ -49,6 +49,10 @@ def _status() -> int:
             return _refused(f"{where}{error.strerror or error}.")
         except MemoryError as error:
             return _refused(f"This takes more memory than there is. {error}")
+        except RuntimeError as error:
+            if "allocate memory" not in str(error):  # torch's own words for want of memory
+                raise
+            return _refused(f"This takes more memory than there is. {error}")
         except Exception as error:
             # The parser's own errors: their class is click's or typer's copy of it.
             if not hasattr(error, "format_message"):

@@ -72,6 +72,13 @@ class Display:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.stop()
 
+    def on_start(self, name: str) -> None:
+        """Say that a variant's first round is being computed."""
+        self._show(name, 0)
+        if not self.console.is_terminal and monotonic() - self.told > EVERY:
+            self.told = monotonic()
+            self.console.print(f"{name}: computing its first round", soft_wrap=True)
+
     def on_record(self, name: str, record: Record) -> None:
         """Show a variant's newest figures."""
         self.figures = "  ".join(f"{key} {record[key]:.4g}" for key in SHOWN if key in record)

@@ -64,6 +64,8 @@ def bound_words(promise: Promise, what: str = "bound") -> str:
 
 def lines(promise: Promise, lr: float | None) -> list[str]:
     """A promise in print."""
+    if promise.theorem == "none":
+        return ["No theorem is known."]
     told = [f"{promise.theorem}, on {promise.measures}:"]
     run = "" if lr is None else f" (the spec has lr = {lr:g})"
     told.append(f"  admissible: {steps_line(promise) or '-'}{run}")

@@ -40,7 +40,7 @@ def command(
     with Steps() as tell:
         report = make(store, _target(target), bound, tell)
     _print(report.sheets)
-    with writing(place, "Run the same command again, or choose another --out."):
+    with writing(place, "Choose another --out."):
         made = report.save(place, html)
     for name, reason in report.study.damaged.items():
         print(f"byzopt: damaged and left out: {name}: {reason}", file=sys.stderr)

@@ -170,7 +170,7 @@ def _told(account: Account, out: Path, as_json: bool) -> int:
         worth_saying,
     )
 
-    with writing(out, "Run the same command again, or choose another --out."):
+    with writing(out, "Choose another --out."):
         made = save(account, out)
     if as_json:
         print(json.dumps(results(account) | {"files": [str(path) for path in made]}, allow_nan=False))

@@ -100,7 +100,7 @@ def command(
             display.on_round(name, t)
             return stopped()
 
-        result = run(loaded, display.on_record, place, on_round, fresh, link)
+        result = run(loaded, display.on_record, place, on_round, fresh, link, display.on_start)
     drawn = _report(result, place, as_json, proved, axis)
     if proved is not None and proved.key not in result.metrics:
         remedy = "set task.gap=true" if proved.key == "gap" else "take another task"
@@ -116,7 +116,8 @@ def command(
 
 
 def _report(result: Result, place: Path, as_json: bool, bound: Bound | None, axis: Any) -> bool:
-    """Print a result and draw its curves; whether they could be written."""
+    """Draw a result's curves and print it, also where there is no room for curves; whether there was."""
+    plot = None if result.interrupted else _drawn(place, bound, axis)
     if as_json:
         print(json.dumps(flat(result, place), allow_nan=False))
     else:
@@ -127,20 +128,21 @@ def _report(result: Result, place: Path, as_json: bool, bound: Bound | None, axi
         console.print(tables.outcomes(result.spec, result.outcomes))
         for note in tables.notes(result.outcomes):
             console.print(note, soft_wrap=True)
-    if result.interrupted:
-        return True
+    if plot and not as_json:
+        print(f"Curves: {plot.resolve()}")
+    return result.interrupted or plot is not None
+
+
+def _drawn(place: Path, bound: Bound | None, axis: Any) -> Path | None:
     from byzopt.reports import curves
 
     try:
-        plot = curves.draw(place, bound, axis)
+        return curves.draw(place, bound, axis)
     except OSError as error:
         why = f"{place / curves.NAME}: {error.strerror or error}"
         told = "the result is stored, and the same command draws them"
         print(f"byzopt: no curves drawn: {why}; {told}", file=sys.stderr)
-        return False
-    if not as_json:
-        print(f"Curves: {plot.resolve()}")
-    return True
+        return None
 
 
 def _bound(spec: Spec) -> Bound:

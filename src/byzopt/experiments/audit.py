@@ -17,6 +17,7 @@ from byzopt.aggregators.filters import At, Filter, Limits
 from byzopt.engines import rounds
 from byzopt.errors import TooManyFaults
 from byzopt.experiments.estimates import Pair, Tell, best_pair, estimate, pairs, silent
+from byzopt.experiments.memory import built
 from byzopt.experiments.ready import Plan, prepare, threads_for
 from byzopt.experiments.spec import Spec
 from byzopt.experiments.trial import FAR
@@ -170,7 +171,7 @@ class Watch(NamedTuple):
 
 def watch(spec: Spec, last: int, tell: Tell = silent) -> Watch:
     """Play `last` rounds of a spec, and look at each. `tell` hears how far it is."""
-    task = spec.task.build(spec.cohort, spec.seed)
+    task = built(spec)
     method = spec.method.build(spec.rule, spec.lr, spec.rounds)
     watched = Watched(method.filter, spec.cohort.honest)
     ready = prepare(

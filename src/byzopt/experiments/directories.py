@@ -12,6 +12,7 @@ from pathlib import Path
 from byzopt.errors import InvalidInput
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+AGAIN = "Free some space and run the same command again."
 _INSIDE = 64  # bytes of the longest name of a file in it
 _USUAL = 255  # bytes of a name, where the system does not say
 
@@ -32,14 +33,14 @@ def check_directory(path: Path, option: str) -> None:
 
 
 @contextmanager
-def writing(path: Path, remedy: str) -> Iterator[None]:
-    """What the system refuses in here as `InvalidInput`, with what to do then."""
+def writing(path: Path, remedy: str, full: str = AGAIN) -> Iterator[None]:
+    """What the system refuses in here as `InvalidInput`, with what to do then, and what if a disk is full."""
     try:
         yield
     except OSError as error:
-        first = "Free some space. " if error.errno in FULL else ""
+        advice = full if error.errno in FULL else remedy
         raise InvalidInput(
-            f"Directory {path} should be writable. Found: {error.strerror or error}. {first}{remedy}"
+            f"Directory {path} should be writable. Found: {error.strerror or error}. {advice}"
         ) from None
 
 

@@ -81,6 +81,8 @@ def estimate(
         rounds=rounds,
         attackers=liars,
         tolerated=rule.tolerance(task.n),
+        trusts=rule.trusts,
+        betrayed=tuple(i for i in rule.trusts if i in task.cohort.byzantine),
         rule=" >> ".join(stage.name for stage in (*rule.stages, rule.last)),
         kappa_linear=rule.kappa_linear(task.n, liars),
         kappa_squared=rule.kappa_squared(task.n, liars),

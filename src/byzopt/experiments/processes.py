@@ -22,6 +22,7 @@ from byzopt.attacks import Adversary
 from byzopt.distributed.link import Link
 from byzopt.engines.process_group import Share, announce, serve
 from byzopt.errors import require
+from byzopt.experiments.memory import built, check_processes
 from byzopt.experiments.spec import Spec
 
 HERE = "127.0.0.1"
@@ -37,6 +38,7 @@ def processes(spec: Spec, count: int | None = None) -> Iterator[Link | None]:
     ranks = [variant.n for variant in spec.variants().values()]
     count = int(os.environ["WORLD_SIZE"]) if launched() else count or min(ranks)
     require(1 <= count <= min(ranks), "The number of processes", f"lie in 1..n = {min(ranks)}", count)
+    check_processes(spec, 1 if launched() else count)
     meeting = None if launched() else _meeting(count)
     children = [_start(spec, meeting.port, rank, count) for rank in range(1, count)] if meeting else []
     try:
@@ -67,7 +69,7 @@ def shares(spec: Spec, link: Link) -> list[Share]:
     found = []
     for variant in spec.variants().values():
         adversary = Adversary(variant.attack, variant.cohort, variant.f)
-        task = adversary.poison(variant.task.build(variant.cohort, variant.seed))
+        task = adversary.poison(built(variant))
         method = variant.method.build(variant.rule, variant.lr, variant.rounds)
         found.append(Share(task, method.worker, variant.seed, link))
     return found

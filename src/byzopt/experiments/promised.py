@@ -11,6 +11,7 @@ from byzopt.errors import TooManyFaults
 from byzopt.experiments.audit import NONE, attested, certified, looked_at, watch
 from byzopt.experiments.certified import certified as of_records
 from byzopt.experiments.estimates import Tell, estimate, silent
+from byzopt.experiments.memory import built
 from byzopt.experiments.running import prepared
 from byzopt.experiments.smoothness import fitted
 from byzopt.experiments.spec import Spec
@@ -42,7 +43,7 @@ class Curve:
 
 def constants(spec: Spec, tell: Tell = silent) -> Constants:
     """The constants of the spec's task for its rule and rounds, whatever its attack, method and step."""
-    task = spec.task.build(spec.cohort, spec.seed)
+    task = built(spec)
     return estimate(task, spec.rule, spec.f, spec.rounds, seed=spec.seed, tell=tell)
 
 

@@ -12,6 +12,7 @@ from byzopt.attacks import ATTACKS, Attack, Base, Placement
 from byzopt.distributed.link import Link
 from byzopt.errors import Status
 from byzopt.experiments.loading import load
+from byzopt.experiments.memory import built
 from byzopt.experiments.ready import Over, Plan, Ready, prepare
 from byzopt.experiments.session import OnRecord, OnRound, Session
 from byzopt.experiments.spec import MAIN, Spec
@@ -62,12 +63,14 @@ def run(
     on_round: OnRound | None = None,
     fresh: bool = False,
     link: Link | None = None,
+    on_start: Callable[[str], None] = lambda name: None,
 ) -> Result:
     """Run a spec (or the file or preset of that name) and the variants beside it.
 
     With `out` the run is stored there; an unfinished run of the same spec is continued, bit for bit, and a
     finished one is read back, unless `fresh`. Everything is validated, and each variant's first round
-    computed, before the directory is made. `link` leads to processes that serve the spec (`processes`).
+    computed, before the directory is made; `on_start(variant)` hears of each before that. `link` leads to
+    processes that serve the spec (`processes`).
 
     Errors: `InvalidInput`, `MissingData` before any work. What goes wrong later is a status of the outcome.
     """
@@ -80,10 +83,10 @@ def run(
         store.check_writable()
     tasks: dict[Any, Task] = {}
     variants = spec.variants().items()
-    ready = {
-        name: prepared(variant, tasks, Over(link, number) if link else None)
-        for number, (name, variant) in enumerate(variants)
-    }
+    ready: dict[str, Ready] = {}
+    for number, (name, variant) in enumerate(variants):
+        on_start(name)
+        ready[name] = prepared(variant, tasks, Over(link, number) if link else None)
     on_record, on_round = on_record or (lambda name, record: None), on_round or (lambda name, t: False)
     session = Session(ready, store, on_record, on_round)
     if store:
@@ -137,7 +140,7 @@ def prepared(spec: Spec, tasks: dict[Any, Task], over: Over | None = None) -> Re
     """A spec ready to run. Specs that differ in nothing a task depends on share it, by way of `tasks`."""
     key = (spec.task, spec.cohort, spec.seed)
     if key not in tasks:
-        tasks[key] = spec.task.build(spec.cohort, spec.seed)
+        tasks[key] = built(spec)
     method = spec.method.build(spec.rule, spec.lr, spec.rounds)
     plan = Plan(spec.rounds, spec.interval, dict(spec.stop), spec.per_worker)
     where = (spec.placement, spec.base)

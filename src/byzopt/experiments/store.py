@@ -27,7 +27,8 @@ from byzopt.experiments.trial import Outcome
 from byzopt.files import clear_leftovers, new_directory, write_atomically
 
 CHECKPOINT = "checkpoint.pt"
-GO_ON = "Make that possible and run the same command again: it goes on from what is stored."
+AGAIN = "run the same command again: it goes on from what is stored."
+GO_ON = (f"Make it writable and {AGAIN}", f"Free some space and {AGAIN}")  # another --out would start anew
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,13 @@ class Store:
 
     def clear(self) -> None:
         """Remove what a run left, so that it starts again."""
-        with writing(self.path, GO_ON):
+        with writing(self.path, *GO_ON):
             for name in (CHECKPOINT, RESULT, RECORDS):
                 (self.path / name).unlink(missing_ok=True)
 
     def keep(self, checkpoint: dict[str, Any]) -> None:
         """Store a checkpoint."""
-        with writing(self.path, GO_ON):
+        with writing(self.path, *GO_ON):
             save(self.path / CHECKPOINT, checkpoint)
 
     def checkpoint(self) -> dict[str, Any] | None:
@@ -113,7 +114,7 @@ class Store:
 
     def finish(self, outcomes: Mapping[str, Outcome]) -> None:
         """Store the records and the result; the checkpoint has served."""
-        with writing(self.path, GO_ON):
+        with writing(self.path, *GO_ON):
             for name, content in contents(self.spec, outcomes).items():
                 write_atomically(self.path / name, content)
             (self.path / CHECKPOINT).unlink(missing_ok=True)

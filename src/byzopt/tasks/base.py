@@ -138,6 +138,12 @@ class TaskRecipe(ABC):
         """d, where it is known before anything is built; None: only the built task knows."""
         return None
 
+    @property
+    def worker_bytes(self) -> int:
+        """Bytes that one worker takes at least in a round, its row and its minibatch, as far as that is known
+        before anything is built."""
+        return 8 * (self.dimension or 0)
+
     @abstractmethod
     def build(self, cohort: Cohort, seed: int) -> Task:
         """The task. All its randomness comes from streams of `seed`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import cycle, pairwise
-from math import isqrt
+from math import isqrt, prod
 from typing import ClassVar, Literal
 
 import torch
@@ -22,6 +22,7 @@ from byzopt.tasks.modules import ModuleTask
 from byzopt.tasks.partitions import Dirichlet, Partition, SortedByLabel
 from byzopt.tasks.pool import Pool
 from byzopt.tasks.proxies import Proxy
+from byzopt.tasks.sampling import check_batch
 
 ByzantineData = Literal["share", "all", "mirror"]
 CLASSES = 10
@@ -79,6 +80,11 @@ class Images(TaskRecipe):
         sizes = (*self.sample, *(self.hidden if self.model == "mlp" else ()), CLASSES)
         return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
 
+    @property
+    def worker_bytes(self) -> int:
+        drawn = 0 if self.batch == "full" else self.batch * prod(self.sample)
+        return ((self.dimension or 0) + drawn) * DTYPES[self.dtype].itemsize
+
     @staticmethod
     @abstractmethod
     def images() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -89,6 +95,8 @@ class Images(TaskRecipe):
         images, labels, *test = prepared(type(self), self.pool, shape, dtype, torch.device(self.device))
         m, held = len(images), self.validation
         require(held < m, "Parameter `validation`", f"leave some of the {m} training samples", held)
+        if self.batch != "full":
+            check_batch(self.batch, m - held)
         order = torch.randperm(m, generator=stream(seed, "images", "validation"))
         kept, out = order[held:].sort().values, order[:held].sort().values
         generator = stream(seed, "images", "partition")

@@ -24,7 +24,7 @@ from byzopt.tasks.data import FEATURES, libsvm, shared
 from byzopt.tasks.optimum import Lowest
 from byzopt.tasks.partitions import IID, Partition
 from byzopt.tasks.proxies import Proxy, ProxyLoss
-from byzopt.tasks.sampling import Sampler
+from byzopt.tasks.sampling import Sampler, check_batch
 
 SYNTHETIC = (2000, 20)  # samples, features
 EVERYTHING = None  # the batch that holds all of every worker's data
@@ -236,8 +236,13 @@ class LogisticRegression(TaskRecipe):
     def dimension(self) -> int:
         return SYNTHETIC[1] if self.data == "synthetic" else FEATURES[self.data]
 
+    @property
+    def worker_bytes(self) -> int:
+        return 8 * (1 + self.batch) * self.dimension
+
     def build(self, cohort: Cohort, seed: int) -> LogisticTask:
         features, labels = _samples(self.data, seed if self.data == "synthetic" else 0, self.unit_norm)
+        check_batch(self.batch, len(labels))
         generator = stream(seed, "partition")
         owner = self.proxy.owner(cohort) if self.proxy else None
         serves = owner == cohort.n

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from math import ceil, exp, inf
@@ -122,8 +121,6 @@ class ModuleTask(Task):
         }
         placed = adopted(module).to(self.device, dtype)
         self._gradients = WorkerGradients(placed, self.loss, self._corner(), strategy, seed)
-        if self._gradients.statistics:
-            warnings.warn(_STATISTICS.format(self._gradients.statistics[0]), UserWarning, stacklevel=2)
         self._metrics = self._default_metrics() if metrics is None else dict(metrics)
         self._goals: dict[str, Pair] = {}
         self.layout = self._gradients.layout
@@ -269,7 +266,7 @@ class ModuleTask(Task):
 
     def _classes(self, need: str) -> int:
         """How many classes the labels have. Errors: a task without labels, which `need` cannot do with."""
-        targets, output = self.pool.targets, self._gradients.probe.example
+        targets, output = self.pool.targets, self._gradients.corner.example
         scores = isinstance(output, Tensor) and output.ndim == targets.ndim + 1
         if targets.is_floating_point() or not scores:
             found = tuple(output.shape[1:]) if isinstance(output, Tensor) else f"in a {type(output).__name__}"
@@ -311,14 +308,7 @@ class ModuleTask(Task):
         return [x for t in range(1, rounds + 1) for x in self._sample(t)[0][honest]]
 
     def _default_metrics(self) -> dict[str, Metric]:
-        output, targets = self._gradients.probe.example, self.pool.targets
+        output, targets = self._gradients.corner.example, self.pool.targets
         labels = not targets.is_floating_point() and targets.ndim == 1
         scores = isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1
         return {"accuracy": accuracy} if labels and scores else {}
-
-
-_STATISTICS = (
-    "Layer {!r} has running statistics, which no worker reports and no rule combines: each worker normalises "
-    "by its own batch, full gradients by all of a worker's samples, and figures are measured with averages "
-    "over batches of honest workers, taken at the point that is measured."
-)

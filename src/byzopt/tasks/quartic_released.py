@@ -12,6 +12,7 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.cohort import Cohort
+from byzopt.errors import require
 from byzopt.tasks.base import TASKS, TaskRecipe
 from byzopt.tasks.quartic import QuarticTask
 
@@ -65,6 +66,9 @@ class ReleasedQuartic(TaskRecipe):
     tested: ClassVar[bool] = False
 
     d: int = 10
+
+    def __post_init__(self) -> None:
+        require(self.d >= 1, "Parameter `d` of quartic_released", "be at least 1", self.d)
 
     @property
     def dimension(self) -> int:

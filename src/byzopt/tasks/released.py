@@ -25,7 +25,7 @@ from byzopt.tasks.models import GPT
 from byzopt.tasks.modules import Everything, ModuleTask
 from byzopt.tasks.pool import Pool
 from byzopt.tasks.sampling import Sampler
-from byzopt.tasks.text import TRAIN_SHARE, blocks, encoded
+from byzopt.tasks.text import TRAIN_SHARE, blocks, encoded, gpt_bytes
 
 Order = Callable[[int, int], Tensor]  # (worker, epoch) -> places in its shard
 
@@ -100,6 +100,14 @@ class ReleasedMnist(TaskRecipe):
     eval_samples: int = 0
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        _least(self, 1, "batch", "rounds")
+        _least(self, 0, "eval_samples")
+
+    @property
+    def worker_bytes(self) -> int:
+        return 4 * 784 * self.batch
+
     def build(self, cohort: Cohort, seed: int) -> ReleasedTask:
         where = torch.device(self.device)
         inputs, labels, others, truth = prepared(Mnist, 1, (1, 28, 28), torch.float32, where)
@@ -149,6 +157,17 @@ class ReleasedShakespeare(TaskRecipe):
     eval_samples: int = 768
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        _least(self, 1, "batch", "context", "layers", "heads", "width")
+        _least(self, 0, "eval_samples")
+        require(0 <= self.dropout < 1, "Parameter `dropout`", "lie in [0, 1)", self.dropout)
+        fits = self.width % self.heads == 0
+        require(fits, "Parameter `width`", "be a multiple of `heads`", f"{self.width} and {self.heads}")
+
+    @property
+    def worker_bytes(self) -> int:
+        return gpt_bytes(self.layers, self.width, self.batch, self.context)
+
     def build(self, cohort: Cohort, seed: int) -> ReleasedTask:
         codes, symbols = encoded(data.shakespeare())
         cut = int(TRAIN_SHARE * len(codes))
@@ -176,6 +195,12 @@ class ReleasedShakespeare(TaskRecipe):
             device=self.device,
             sampler=ReleasedSampler(shards, self.batch, rounds, order),
         )
+
+
+def _least(recipe: TaskRecipe, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(recipe, name)
+        require(value >= least, f"Parameter `{name}` of {recipe.name}", f"be at least {least}", value)
 
 
 def _permuted(m: int, seed: int) -> Tensor:

@@ -14,6 +14,12 @@ AHEAD = 1 << 15  # places drawn at a time, and at most so many rounds
 ROUNDS = 32
 
 
+def check_batch(batch: int, samples: int) -> None:
+    """Raise unless a worker's batch is at most all samples that there are."""
+    rule = f"be at most all {samples:,} training samples"
+    require(batch <= samples, "Parameter `batch`", rule, batch, "Lower it.")
+
+
 class Sampler:
     """Every worker walks through fresh permutations of its own shard, one after the other without end.
 

@@ -19,6 +19,7 @@ from byzopt.tasks.models import GPT
 from byzopt.tasks.modules import ModuleTask
 from byzopt.tasks.partitions import Contiguous, Partition
 from byzopt.tasks.pool import Pool
+from byzopt.tasks.sampling import check_batch
 
 TRAIN_SHARE = 0.9
 
@@ -58,11 +59,16 @@ class Text(TaskRecipe):
         """The whole text."""
         return data.shakespeare()
 
+    @property
+    def worker_bytes(self) -> int:
+        return gpt_bytes(self.layers, self.width, self.batch, self.context)
+
     def build(self, cohort: Cohort, seed: int) -> ModuleTask:
         codes, symbols = encoded(self.text())
         cut = int(TRAIN_SHARE * len(codes))
         inputs, targets = blocks(codes[:cut], self.context)
         test = [part[: self.eval_samples or None] for part in blocks(codes[cut:], self.context)]
+        check_batch(self.batch, len(inputs))
         generator = stream(seed, "text", "partition")
         shards = self.partition.split(None, len(inputs), cohort.n, generator)
         shape = (self.context, self.layers, self.heads, self.width, self.dropout)
@@ -86,6 +92,11 @@ class Shakespeare(Text):
 
     Defaults are the language model of arXiv:2603.12512 as released, 818,048 parameters. See `Text`.
     """
+
+
+def gpt_bytes(layers: int, width: int, batch: int, context: int) -> int:
+    """Bytes at least of a GPT's gradient (12 width² parameters a layer) and of the codes of a minibatch."""
+    return 4 * 12 * layers * width**2 + 16 * batch * context
 
 
 def encoded(text: str) -> tuple[Tensor, int]:

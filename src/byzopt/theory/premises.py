@@ -113,7 +113,11 @@ def robust(known: Constants, form: str) -> list[Premise]:
         own = Premise(what, Verdict.UNKNOWN, known.unproved or "none is known")
     else:
         own = Premise(what, Verdict.HOLDS, f"{symbol} = {kappa:.6g}, proved")
-    return [*liars(known), seen, own]
+    trusted = []
+    if known.trusts:
+        found = f"it trusts {list(known.trusts)}, of whom {list(known.betrayed) or 'none'} lie"
+        trusted = [setting("the workers that the rule trusts are honest", not known.betrayed, found)]
+    return [*liars(known), seen, *trusted, own]
 
 
 def heterogeneity(known: Constants) -> Premise:

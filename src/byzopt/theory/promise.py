@@ -21,7 +21,8 @@ class Constants:
     """What is known of a problem; None where it is not known. f stands for the honest workers' mean loss.
 
     `n` workers of which the server tolerates `f`; `attackers` truly lie, and the rule, `rule`, itself
-    tolerates `tolerated`. `d` parameters. `rounds` T after which a bound is asked for, in a run of `horizon`
+    tolerates `tolerated`; it takes the workers `trusts` for honest, of whom those in `betrayed` lie. `d`
+    parameters. `rounds` T after which a bound is asked for, in a run of `horizon`
     rounds (None: the same) at step scale `lr` (None: the step that the theorem gives).
 
     `lipschitz` L of ∇f, `local` the root mean square of the L_i, `sample` mean-squared smoothness of a
@@ -53,6 +54,8 @@ class Constants:
     attackers: int | None = None
     tolerated: int | None = None
     rule: str | None = None
+    trusts: tuple[int, ...] = ()
+    betrayed: tuple[int, ...] = ()
     horizon: int | None = None
     lr: float | None = None
     lipschitz: float | None = None

@@ -13,6 +13,7 @@ from byzopt.experiments.breaking.report import Breach, spelled
 from byzopt.experiments.breaking.search import Hunt
 from byzopt.experiments.breaking.toy import Toy
 from byzopt.experiments.breaking.training import Training
+from byzopt.experiments.memory import check_memory
 from byzopt.registry import plain
 from byzopt.tasks import TASKS, TaskRecipe
 from byzopt.theory import robustness
@@ -84,9 +85,10 @@ def _setting(rule: Aggregator, n: int, f: int, d: int, task: Any) -> Toy | Train
     require(0 <= 2 * f < n, "The count `f`", "satisfy 0 <= 2 f < n", f"f = {f} with n = {n}")
     require(d >= 1, "The number of coordinates `d`", "be at least 1", d)
     rule.check(n)
-    if task is None:
-        return Toy(rule, n, f, d)
-    return Training(rule, n, f, task if isinstance(task, TaskRecipe) else TASKS.build(task))
+    recipe = TASKS.build(task) if task is not None and not isinstance(task, TaskRecipe) else task
+    each = 8 * d if recipe is None else recipe.worker_bytes
+    check_memory(n, each, rule, f"Games of n = {n:,} workers")
+    return Toy(rule, n, f, d) if recipe is None else Training(rule, n, f, recipe)
 
 
 def _bounds(rule: Aggregator, n: int, f: int) -> dict[str, float | None]:

@@ -13,6 +13,7 @@ from byzopt.errors import InvalidInput, require
 from byzopt.layout import Layout
 from byzopt.rng import seed_of
 from byzopt.tasks.grads.adopt import adopted, by_batch, copied, refuse_single_samples, untracked
+from byzopt.tasks.grads.corner import Corner
 from byzopt.tasks.grads.dense import Dense
 from byzopt.tasks.grads.evaluation import Evaluation, settled
 from byzopt.tasks.grads.grouped import Grouped, GroupedPixels
@@ -30,6 +31,15 @@ FASTER: tuple[tuple[str, type], ...] = (
     ("grouped", GroupedPixels),
     ("grouped", Grouped),
     ("vmap", Vmapped),
+)
+STATISTICS = (
+    "Layer {!r} has running statistics, which no worker reports and no rule combines: each worker normalises "
+    "by its own batch, full gradients by all of a worker's samples, and figures are measured with averages "
+    "over batches of honest workers, taken at the point that is measured."
+)
+DRAWS_ALWAYS = (
+    "{} draws random numbers in evaluation mode too, so that full gradients and figures are taken with one "
+    "draw of them. Call dropout with `training=self.training` if that is not meant."
 )
 PASS_FLOATS = 1 << 24  # layer outputs of one pass: more of them at a time only miss the caches
 
@@ -78,7 +88,9 @@ class WorkerGradients:
         remedy = "Convert the module by `.to(dtype)`."
         require(len(kinds) == 1, "The parameters that require gradients", "have one dtype", kinds, remedy)
         self.pure = Pure(self.module, self.loss, self.layout)
-        self.probe = Probe(self.pure, self.start, sample)
+        self.corner = Corner(self.pure, self.start, sample)
+        self.probe = Probe(self.corner, self.start)
+        self._warn()
         self.module, self.loss = self.pure.module, self.pure.loss
         self.strategy, self._way = self._chosen(strategy)
         self._settled_cuts: bool | None = None
@@ -94,7 +106,7 @@ class WorkerGradients:
     @property
     def most(self) -> int:
         """How many samples go through the module at a time."""
-        return max(1, PASS_FLOATS // max(1, self.probe.sample_floats))
+        return max(1, PASS_FLOATS // max(1, self.corner.sample_floats))
 
     def enough(self, samples: int) -> None:
         """Raise `InvalidInput` where so few samples of a worker are too few for a batch norm."""
@@ -122,7 +134,7 @@ class WorkerGradients:
         """One worker's gradient `[d]` in evaluation mode over all its samples `[m, ...]`: from parts of them
         where module and loss allow it, else from all at once."""
         self.enough(len(inputs))
-        mode, most = self.probe.evaluation, self.most
+        mode, most = self.corner.evaluation, self.most
         if len(inputs) <= most or not mode.cuts:
             return self.still(x, inputs.unsqueeze(0), targets.unsqueeze(0))[0]
         if not mode.termwise:
@@ -139,23 +151,23 @@ class WorkerGradients:
 
     def evaluation(self, x: Tensor) -> Evaluation:
         """The function that `still` gives gradients of, at `x` `[d]`."""
-        return Evaluation(self.pure, x, self.probe.evaluation.cuts, self.most, self.arranged, self.seed)
+        return Evaluation(self.pure, x, self.corner.evaluation.cuts, self.most, self.arranged, self.seed)
 
     def measured(self, x: Tensor, batches: Callable[[], Sequence[Tensor]]) -> Evaluation:
         """The module as it is measured at `x` `[d]`. What its forward pass writes in training mode, running
         statistics above all, comes from `batches`, seen at `x`; others are measured as they are."""
-        if not (self.statistics or self.probe.training.writes):
+        if not (self.statistics or self.corner.training.writes):
             return self.evaluation(x)
         module = settled(self.pure, self._tracked, self.statistics, x, batches(), self.seed)
         pure = Pure(module, self.loss, self.layout)
-        mode = self.probe.evaluation
+        mode = self.corner.evaluation
         pure.draws, pure.coins, pure.writes = mode.draws, mode.coins, mode.writes
         pure.spoils = self.pure.spoils
         view = Evaluation(pure, x, False, self.most, self.arranged, self.seed)
         if self._settled_cuts is None:
             clean = not (mode.draws or mode.coins or mode.writes)
             with torch.no_grad():
-                self._settled_cuts = clean and self.probe.apart(view.output)
+                self._settled_cuts = clean and self.corner.apart(view.output)
         return view._replace(cuts=self._settled_cuts)
 
     def _taken(
@@ -167,7 +179,7 @@ class WorkerGradients:
         if isinstance(way, Dense) and n * b <= self.most:  # which draws nothing
             way.fill(rows, x, inputs, targets, self.most, seeds)
             return rows
-        mode = self.probe.training if training else self.probe.evaluation
+        mode = self.corner.training if training else self.corner.evaluation
         most = self.most if mode.cuts and mode.termwise else b
         shared = not isinstance(way, Looped)
         group = max(1, self.most // b)
@@ -179,6 +191,13 @@ class WorkerGradients:
                 if shared and not self.pure.draws and drawn(seeds[i], x.device):
                     raise self._late()
         return rows
+
+    def _warn(self) -> None:
+        """Say what a user would not expect of figures."""
+        if self.statistics:
+            warnings.warn(STATISTICS.format(self.statistics[0]), UserWarning, stacklevel=4)
+        if self.corner.evaluation.draws or self.corner.evaluation.coins:
+            warnings.warn(DRAWS_ALWAYS.format(type(self.module).__name__), UserWarning, stacklevel=4)
 
     def _late(self) -> InvalidInput:
         return InvalidInput(

@@ -1,86 +1,40 @@
-"""How a module and a loss behave on a corner of the first batch, by which each way is judged."""
+"""How each way of taking gradients is judged: by a plain loop on a corner of the first batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from byzopt.errors import InvalidInput
 from byzopt.linalg import norm
-from byzopt.rng import seed_of, stream
-from byzopt.tasks.grads.losses import termwise
-from byzopt.tasks.grads.outputs import apart
+from byzopt.tasks.grads.corner import SAMPLES, SEEDS, Batch, Corner, does_not_work, line
+from byzopt.tasks.grads.grouped import Grouped
 from byzopt.tasks.grads.plain import Looped
-from byzopt.tasks.grads.pure import Pure, slots, swapped
-from byzopt.tasks.grads.randomness import drawing, lent_coins, lent_rng, states
-from byzopt.tasks.grads.state import fresh, written
+from byzopt.tasks.grads.randomness import drawing
 
-WORKERS, SAMPLES = 2, 3  # of the corner
-SEEDS = [seed_of(0, "probe", i) for i in range(WORKERS)]
-Batch = tuple[Tensor, Tensor]
-
-
-class Mode(NamedTuple):
-    """What a forward pass in one mode does besides computing.
-
-    `draws` from torch's generators; `coins` from those of Python or NumPy; `writes` to these parts of module
-    and loss; `apart`: the output for a sample hangs on that sample alone; `termwise`: the loss is a mean of
-    known terms of one sample each.
-    """
-
-    draws: bool
-    coins: bool
-    writes: tuple[str, ...]
-    apart: bool
-    termwise: bool
-
-    @property
-    def cuts(self) -> bool:
-        """Whether samples may go through the module in parts of a batch."""
-        return self.apart and not (self.draws or self.coins or self.writes)
+WILD = (1e6, torch.nan)  # factors of another worker's samples, which may hold anything
+MOVES = "a worker's gradient moves when another worker's samples change"
 
 
 class Probe:
-    """A corner of a batch `[n, b, ...]`, near the module's own point `start` `[d]`, and what is seen there.
+    """A plain loop's gradients on a corner, in both modes.
 
-    `training`, `evaluation`: the module's behaviour; `example`: its output in evaluation mode;
-    `sample_floats` counts what its layers put out for one sample.
-
-    Errors: `InvalidInput` for a module or a loss that does not work on the samples, or whose gradients there
-    are not finite, are others when asked for again, or go to parameters that the module does not register.
+    Errors: `InvalidInput` where they cannot be taken, are not finite at the module's own point either, or are
+    others when asked for again.
     """
 
-    def __init__(self, pure: Pure, start: Tensor, sample: Batch) -> None:
-        self.pure = pure
-        if len(sample[0]) < WORKERS:  # how gradients are taken should not hang on how many workers there are
-            sample = torch.cat([sample[0], sample[0].flip(1)]), torch.cat([sample[1], sample[1].flip(1)])
-        contiguous = torch.contiguous_format  # so that equal numbers take equal paths through the kernels
-        self.inputs, self.targets = (p[:WORKERS, :SAMPLES].clone(memory_format=contiguous) for p in sample)
-        self.exact = start.device.type == "cpu"  # elsewhere sums may come in another order every time
-        # Off the module's own point, where an output layer that starts at zero would hide what lies below it.
-        noise = torch.randn(start.shape, generator=stream(0, "probe"), dtype=torch.float64)
-        self.point = start + 0.02 * noise.to(start)
-        pure.writes = ("unknown",)  # copies for every pass until it is known
-        self.sample_floats = self._counted()
-        self.training, self.evaluation = (self._mode(training) for training in (True, False))
-        both = self.training, self.evaluation
-        pure.writes = tuple(dict.fromkeys(name for mode in both for name in mode.writes))
-        if pure.writes and self._caches():
-            pure.writes = ()
-            self.training, self.evaluation = (mode._replace(writes=()) for mode in both)
-        pure.draws, pure.coins = (any(seen) for seen in zip(*((m.draws, m.coins) for m in both), strict=True))
-        if not self._truths():
+    def __init__(self, corner: Corner, start: Tensor, again: bool = True) -> None:
+        self.corner, self.pure, self.point = corner, corner.pure, corner.point
+        if not self._truths(again):
             self.point = start
-            if not self._truths():
+            if not self._truths(again):
                 raise InvalidInput(
                     "The gradients should be finite where training starts. Found NaN or Inf on the first "
                     "samples of the first batch. Look at the loss on them."
                 )
-        self._others = self._changed(sample)
 
     def forget(self) -> None:
         """Let go of the gradients, once the way is chosen; `alike` stays, whether they were the same to the
@@ -92,37 +46,57 @@ class Probe:
         """Why `way` may not be used. Empty when it may."""
         try:
             rows = {training: self._rows(way, training) for training in (True, False)}
-            if not all(self._close(rows[training], self.truth[training]) for training in rows):
+            if not self._agrees(rows) and not self._only_rounds(way):
                 return "its gradients differ from a plain loop's"
             if not self._same(self._rows(way, True), rows[True]):
                 return "its gradients are others when asked for again"
-            moved = self._rows(way, True, self._others)
-            if not self._same(moved[0], rows[True][0]):
-                return "a worker's gradient moves when another worker's samples change"
+            if not self._same(self._rows(way, True, self.corner.others)[0], rows[True][0]):
+                return MOVES
         except Exception as error:  # torch raises many kinds for what vmap does not cover
             return str(error).strip().partition("\n")[0] or type(error).__name__
-        return ""
+        return self._reached_by_wild_samples(way, rows[True][0])
+
+    def _agrees(self, rows: dict[bool, Tensor]) -> bool:
+        return all(self._close(rows[training], self.truth[training]) for training in rows)
+
+    def _only_rounds(self, way: Any) -> bool:
+        """Whether a difference in float32, which deep modules make of rounding, is gone in float64."""
+        if self.point.dtype != torch.float32:
+            return False
+        precise = Probe(self.corner.doubled(), self.point.double(), again=False)
+        twin = (Grouped if isinstance(way, Grouped) else type(way))(precise.pure)
+        return precise._agrees({training: precise._rows(twin, training) for training in (True, False)})
 
     def agrees(self, gradients: Callable[[Tensor, Tensor, Tensor], Tensor]) -> bool:
         """Whether `gradients(x, inputs, targets)` are those of a loop in evaluation mode."""
         try:
-            return self._close(gradients(self.point, self.inputs, self.targets), self.truth[False])
+            rows = gradients(self.point, self.corner.inputs, self.corner.targets)
+            return self._close(rows, self.truth[False])
         except Exception:  # whatever a shortcut does not cover
             return False
 
-    def apart(self, output: Callable[[Tensor], Any]) -> bool:
-        """Whether `output` for a sample hangs on that sample alone, as far as the corner shows."""
-        return apart(output, self.inputs.flatten(0, 1), self.exact)
+    def _reached_by_wild_samples(self, way: Any, row: Tensor) -> str:
+        """Why the first worker's row is not safe from whatever another may hold. Empty where it is."""
+        inputs, targets = self.corner.inputs, self.corner.targets
+        for factor in WILD if inputs.is_floating_point() else ():
+            wild = torch.cat([inputs[:-1], factor * inputs[-1:]])
+            try:
+                moved = self._rows(way, True, (wild, targets))
+            except Exception:  # a module may refuse such samples, alone or together
+                continue
+            if not self._same(moved[0], row):
+                return MOVES
+        return ""
 
-    def _truths(self) -> bool:
+    def _truths(self, again: bool) -> bool:
         """Take the loop's gradients; False where they are not finite."""
         loop = Looped(self.pure)
         try:
             self.truth = {training: self._rows(loop, training) for training in (True, False)}
         except Exception as error:
-            found = f"{type(error).__name__} in the backward pass: {_line(error)}"
-            raise _does_not_work(found) from error
-        if not self._same(self._rows(loop, True), self.truth[True]):
+            found = f"{type(error).__name__} in the backward pass: {line(error)}"
+            raise does_not_work(found) from error
+        if again and not self._same(self._rows(loop, True), self.truth[True]):
             raise InvalidInput(
                 "The gradients should depend on parameters, samples and round alone. Found others when they "
                 "were asked for again: the module or the loss keeps something outside of itself, or draws "
@@ -131,7 +105,7 @@ class Probe:
         return all(bool(rows.isfinite().all()) for rows in self.truth.values())
 
     def _rows(self, way: Any, training: bool, batch: Batch | None = None) -> Tensor:
-        inputs, targets = batch or (self.inputs, self.targets)
+        inputs, targets = batch or (self.corner.inputs, self.corner.targets)
         rows = self.point.new_empty(len(inputs), len(self.point))
         way.module.train(training)
         seeds = SEEDS[: len(inputs)]
@@ -146,150 +120,6 @@ class Probe:
         return bool(norm(rows - truth).max() <= limits.eps**0.5 * scale)
 
     def _same(self, a: Tensor, b: Tensor) -> bool:
-        if self.exact:
+        if self.corner.exact:
             return bool(((a == b) | (a.isnan() & b.isnan())).all())
         return torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()), equal_nan=True)
-
-    def _changed(self, sample: Batch) -> Batch:
-        """The corner with other samples, of the same data, for its last worker."""
-        few = self.inputs.shape[1]
-        ends = tuple(part[-1, -few:] for part in sample)
-        flips = tuple(part[0, :few].flip(0) for part in sample)
-        wholes = tuple(part.clone() for part in (self.inputs, self.targets))
-        chosen = next((own for own in (ends, flips) if not torch.equal(own[0], wholes[0][-1])), None)
-        if chosen is not None:
-            wholes[0][-1], wholes[1][-1] = chosen
-        elif wholes[0].is_floating_point():
-            wholes[0][-1] *= 0.5
-        return wholes[0], wholes[1]
-
-    def _mode(self, training: bool) -> Mode:
-        seen, targets = self.inputs[0].clone(), self.targets[0].clone()
-        self.pure.module.train(training)
-        with lent_rng(SEEDS[0], self.point.device), lent_coins(SEEDS[0]), torch.enable_grad():
-            before = states(self.point.device)
-            with self._held() as (module, loss, parameters):
-                output = self.example = module(seen)
-                value = self._number(loss, output, targets, parameters)
-                del value
-                after = states(self.point.device)
-                drawn = [any(written(*pair)) for pair in zip(before, after, strict=True)]
-                left = (*self._left(module, parameters), *written(self.pure.loss, loss, "loss"))
-        self.pure.spoils |= any(written((seen, targets), (self.inputs[0], self.targets[0])))
-        alone = not any(drawn) and self.apart(self._output(training))
-        return Mode(any(drawn[2:]), any(drawn[:2]), left, alone, termwise(self.pure.loss, output, targets))
-
-    def _caches(self) -> bool:
-        """Whether passes leave the same behind whatever samples, parameters and drawn numbers are, and then
-        leave it alone, like an attention mask kept for the next pass. The module then keeps it."""
-        kept = []
-        for k in range(WORKERS):
-            module, loss = fresh(self.pure.module, self.pure.loss)
-            if not self._stable(module, loss, k):
-                return False
-            kept.append((module, loss))
-        if any(written(kept[0], kept[1])) or not self._stable(*fresh(*kept[0]), 1, kept[0]):
-            return False
-        self.pure.module, self.pure.loss = kept[0]
-        return True
-
-    def _stable(self, module: nn.Module, loss: Any, k: int, before: Any = None) -> bool:
-        """Call copies on worker k's samples at a point of its own, in both modes. Whether parameters are as
-        they were and, where `before` is given, module and loss too."""
-        views = self.pure.layout.views(self.point * (1 + k) + 0.01 * k)
-        parameters = {name: view.clone() for name, view in views.items()}
-        inside = swapped(module, slots(module, self.pure.layout), parameters)
-        with lent_rng(SEEDS[k], self.point.device), lent_coins(SEEDS[k]), inside:
-            for training in (True, False):
-                loss(module.train(training)(self.inputs[k].clone()), self.targets[k].clone())
-        still = all(torch.equal(view, parameters[name]) for name, view in views.items())
-        return still and not (before and any(written(before, (module, loss))))
-
-    def _left(self, module: nn.Module, parameters: Mapping[str, Tensor]) -> Iterator[str]:
-        """Names of what a pass changed in the module, and of parameters that it wrote to."""
-        yield from written(self.pure.module, module)
-        own = self.pure.layout.views(self.point)
-        yield from (name for name, value in parameters.items() if not torch.equal(value.detach(), own[name]))
-
-    @contextmanager
-    def _held(self) -> Iterator[tuple[nn.Module, Any, dict[str, Tensor]]]:
-        """Copies of module and loss at the point, with the parameters in them."""
-        views = self.pure.layout.views(self.point)
-        parameters = {name: view.clone().requires_grad_() for name, view in views.items()}
-        with self.pure.held(parameters) as (module, loss):
-            yield module, loss, parameters
-
-    def _number(self, loss: Any, output: Any, targets: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The loss, after checks."""
-        try:
-            value = loss(output, targets)
-        except Exception as error:
-            raise _does_not_work(f"{type(error).__name__} in the loss: {_line(error)}") from error
-        if not isinstance(value, Tensor):
-            raise _does_not_work(f"a {type(value).__name__} from the loss, which no gradient can be taken of")
-        if value.numel() != 1:
-            raise _does_not_work(f"a tensor {list(value.shape)} from the loss. Reduce it by mean")
-        if value.is_complex() or not value.is_floating_point():
-            raise _does_not_work(f"a loss of {value.dtype}. It has to be a real number")
-        if not value.requires_grad:
-            raise _does_not_work("a loss that hangs on no parameter: it was detached, or has no slope")
-        others = _reached(value) - {id(p) for p in parameters.values()}
-        if others:
-            raise InvalidInput(
-                "The loss should depend on no parameters but those that the module registers. Found "
-                f"{len(others)} others, which would never move, and whose part would have no gradient. "
-                "Register them; a penalty on the module's own goes into `wd`, or into what it puts out."
-            )
-        return value
-
-    def _counted(self) -> int:
-        """Numbers that the layers put out for one sample; the first pass of all."""
-        total = 0
-
-        def count(layer: nn.Module, inputs: Any, output: Any) -> None:
-            nonlocal total
-            total += output.numel() if isinstance(output, Tensor) else 0
-
-        self.pure.module.eval()
-        with lent_rng(0, self.point.device), lent_coins(0), self._held() as (module, _, _):
-            for layer in module.modules():
-                layer.register_forward_hook(count)
-            try:
-                module(self.inputs[0].clone())
-            except Exception as error:
-                shape = list(self.inputs[0].shape)
-                found = f"{type(error).__name__} in the module, given {shape}: {_line(error)}"
-                raise _does_not_work(found) from error
-        return total // self.inputs.shape[1]
-
-    def _output(self, training: bool) -> Callable[[Tensor], Any]:
-        def output(samples: Tensor) -> Any:
-            self.pure.module.train(training)
-            with torch.no_grad(), self._held() as (module, _, _):
-                return module(samples.clone())
-
-        return output
-
-
-def _does_not_work(found: str) -> InvalidInput:
-    return InvalidInput(
-        f"The module and the loss should give a scalar mean on one worker's batch. Found {found}."
-    )
-
-
-def _reached(value: Tensor) -> set[int]:
-    """Ids of the `nn.Parameter`s that a value's graph ends in."""
-    known, ahead, found = set(), [value.grad_fn], set()
-    while ahead:
-        node = ahead.pop()
-        if node is None or node in known:
-            continue
-        known.add(node)
-        variable = getattr(node, "variable", None)
-        found |= {id(variable)} if isinstance(variable, nn.Parameter) else set()
-        ahead += [parent for parent, _ in node.next_functions]
-    return found
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")

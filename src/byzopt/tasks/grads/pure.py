@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 
 from torch import Tensor, nn
 
 from byzopt.layout import Layout
 from byzopt.tasks.grads.losses import Loss
-from byzopt.tasks.grads.state import fresh, reseed
+from byzopt.tasks.grads.state import fresh, reseed, unused
 
 
 class Pure:
@@ -25,6 +26,14 @@ class Pure:
         self.draws = self.coins = self.spoils = False
         self.writes: tuple[str, ...] = ()
         self._slots = slots(module, layout)
+
+    def doubled(self) -> Pure:
+        """The same in float64, as far as module and loss can be."""
+        module, loss = deepcopy(self.module), unused(self.loss)
+        other = Pure(module.double(), loss.double() if isinstance(loss, nn.Module) else loss, self.layout)
+        other.draws, other.coins, other.spoils = self.draws, self.coins, self.spoils
+        other.writes = self.writes
+        return other
 
     def given(self, *samples: Tensor) -> tuple[Tensor, ...]:
         """Inputs or targets as a pass may have them."""

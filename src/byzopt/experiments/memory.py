@@ -1,0 +1,64 @@
+"""What a run takes of the machine's memory at least, said before anything of it is allocated."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from byzopt.aggregators import Aggregator, Chain, GeometricRule
+from byzopt.aggregators.wrapper import Wrapper
+from byzopt.errors import require
+from byzopt.experiments.spec import Spec
+from byzopt.tasks import Task
+
+PROCESS = 100 << 20  # bytes of a process that has loaded torch
+WORKER = 40  # bytes of a worker's number in the lists of who takes part
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def built(spec: Spec) -> Task:
+    """The task of a spec. Errors: `InvalidInput` for a run that cannot fit into memory."""
+    check_memory(spec.n, spec.task.worker_bytes, spec.rule, f"n = {spec.n:,} workers on {spec.task.name}")
+    return spec.task.build(spec.cohort, spec.seed)
+
+
+def check_memory(n: int, each: int, rule: Aggregator, what: str) -> None:
+    """Raise unless n workers of `each` bytes fit, and the inner products of their rows where a rule has
+    them."""
+    need, have = n * (each + WORKER) + (8 * n * n if _has_products(rule) else 0), memory()
+    rule_said = f"fit into the {_said(have)} of memory that there are"
+    require(need <= have, what, rule_said, f"at least {_said(need)}", "Lower n, the model or the batch.")
+
+
+def check_processes(spec: Spec, count: int) -> None:
+    """Raise unless so many processes of a spec's run fit beside one another."""
+    for variant in spec.variants().values():
+        what = f"{count:,} processes of n = {variant.n:,} workers on {variant.task.name}"
+        check_memory(variant.n, variant.task.worker_bytes + count * PROCESS // variant.n, variant.rule, what)
+
+
+def memory() -> int:
+    """Bytes of memory that this process may have: the machine's, its container's or its user's limit."""
+    limits = [sys.maxsize]
+    with suppress(AttributeError, ValueError, OSError):  # of systems that do not say
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in _LIMITS:
+        with suppress(OSError, ValueError):  # no such file, or `max`
+            limits.append(int(Path(path).read_text()))
+    with suppress(ImportError):
+        import resource
+
+        limits.append(resource.getrlimit(resource.RLIMIT_AS)[0])
+    return min(limit for limit in limits if limit > 0)
+
+
+def _has_products(rule: Aggregator) -> bool:
+    if isinstance(rule, Wrapper):
+        return _has_products(rule.rule)
+    return isinstance(rule, (Chain, GeometricRule))
+
+
+def _said(size: int) -> str:
+    return f"{size / (1 << 30):,.1f} GiB"
