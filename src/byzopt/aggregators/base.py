@@ -24,9 +24,10 @@ from byzopt.aggregators.batching import together
 from byzopt.aggregators.calling import call, certificate, judged, judged_sets, report
 from byzopt.aggregators.certificate import Certificate, Source, nearly_median
 from byzopt.aggregators.geometry import Geometry
-from byzopt.aggregators.inputs import RowsLike, admit, as_rows, held, like, restored
+from byzopt.aggregators.inputs import RowsLike, admit, as_rows, as_sets, held, like, restored
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.selection import answer
+from byzopt.aggregators.surroundings import undisturbed
 from byzopt.errors import require
 from byzopt.kernels import Plan
 from byzopt.registry import Registry
@@ -157,11 +158,13 @@ class Aggregator(Stage):
     ) -> Tensor | np.ndarray[Any, Any]:
         return cast("Tensor", call(self, rows, f, fail_closed).out)
 
+    @undisturbed
     def batch(self, rows: Tensor) -> Tensor:
         """The aggregates `[R, d]` of R sets of rows `[R, n, d]`, each as in a call of its own.
 
         Many small sets cost little more than one. Errors: as for a call, when any of the sets is refused.
         """
+        rows = as_sets(rows)
         self.check(rows.shape[1])
         found = together(self.stages, self.last, rows)
         return torch.stack([self(each) for each in rows.unbind(0)]) if found is None else found[0]
@@ -171,6 +174,7 @@ class Aggregator(Stage):
         """The rule behind all stages: itself, but for a chain."""
         return self
 
+    @undisturbed
     def explain(self, rows: RowsLike, *, f: float | None = None, fail_closed: bool = False) -> Report:
         """The aggregate, and which rows are in it with what weight, score and reason: see `Report`.
 
@@ -412,6 +416,7 @@ class PreAggregator(Stage):
     ) -> np.ndarray[Any, Any]: ...
     @overload
     def __call__(self, rows: Tensor | Sequence[Tensor] | Sequence[Sequence[float]]) -> Tensor: ...
+    @undisturbed
     def __call__(self, rows: RowsLike) -> Tensor | np.ndarray[Any, Any]:
         """The mixed rows `[m, d]` of a lone stage; dropped rows leave no row behind."""
         rows = held(rows)

@@ -15,6 +15,7 @@ from byzopt.aggregators.measuring import SMALL, Unusual, geometry_of
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.ordering import keys, order_of
 from byzopt.aggregators.report import Report
+from byzopt.aggregators.surroundings import undisturbed
 from byzopt.aggregators.suspicion import refuse, remoteness, suspects
 from byzopt.errors import require
 from byzopt.theory.robustness import Coefficients, both, closed
@@ -42,6 +43,7 @@ class Call(NamedTuple):
         return finite_rows(self.rows, self.mixed)
 
 
+@undisturbed
 def call(
     rule: Aggregator, given: RowsLike, f: float | None, fail_closed: bool, explained: bool = False
 ) -> Call:
@@ -89,6 +91,7 @@ def _in_order(rule: Aggregator, rows: Tensor, closed: bool) -> tuple[Aggregator,
     return ready, mixed, ready.reduce(mixed)
 
 
+@undisturbed
 def certificate(rule: Aggregator, given: RowsLike, f: int | None) -> Certificate:
     """What is certified of the answer of `rule` to the rows `given`, f of them faulty."""
     rows = as_rows(given)
@@ -96,12 +99,14 @@ def certificate(rule: Aggregator, given: RowsLike, f: int | None) -> Certificate
     return certified(rule, ready, Mixed(kept, unit, ordered=ready.by_value), len(rows), f)
 
 
+@undisturbed
 def judged(rule: Aggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
     """The answer to rows `[n, d]`, and what is certified of it."""
     made = call(rule, rows, None, False)
     return made.out, [certified(rule, made.ready, made.mixed, len(rows), f)]
 
 
+@undisturbed
 def judged_sets(rule: Aggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
     """The answers to R sets of rows `[R, n, d]`, and what is certified of each."""
     n = rows.shape[1]

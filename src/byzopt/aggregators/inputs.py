@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
+from byzopt.aggregators.surroundings import strange
 from byzopt.errors import InvalidInput, TooManyFaults, require
 
 RowsLike: TypeAlias = (
@@ -27,16 +28,28 @@ def as_rows(rows: RowsLike) -> Tensor:
     """`rows` as a tensor `[n, d]`; accepts a tensor, an array, or a sequence of n equal vectors."""
     if not isinstance(rows, Tensor):
         rows = _converted(rows)
-    require(rows.ndim == 2, "Rows", "be one matrix [n, d]", f"shape {tuple(rows.shape)}")
-    require(min(rows.shape) >= 1, "Rows", "be non-empty in n and d", f"shape {tuple(rows.shape)}")
+    return _matrices(rows, 2, "Rows", "be one matrix [n, d]")
+
+
+def as_sets(rows: Tensor) -> Tensor:
+    """Sets of rows `[R, n, d]`, looked at as `as_rows` does."""
+    require(isinstance(rows, Tensor), "Sets of rows", "be a tensor [R, n, d]", type(rows).__name__)
+    return _matrices(rows, 3, "Sets of rows", "be a tensor [R, n, d]")
+
+
+def _matrices(rows: Tensor, dims: int, what: str, shape: str) -> Tensor:
+    found, remedy = strange(rows)
+    require(not found, what, "be a dense matrix of real numbers", found, remedy)
+    require(rows.ndim == dims, what, shape, f"shape {tuple(rows.shape)}")
+    require(min(rows.shape) >= 1, what, "be non-empty in n and d", f"shape {tuple(rows.shape)}")
     require(
         rows.dtype in _DTYPES,
-        "Rows",
+        what,
         "be float16, bfloat16, float32 or float64",
         rows.dtype,
         "Convert them first, for instance rows.float().",
     )
-    return rows.detach()
+    return rows.detach().resolve_neg()
 
 
 def held(rows: Any) -> RowsLike:
@@ -54,6 +67,8 @@ def like(rows: RowsLike, out: Tensor) -> Any:
 
 def _converted(rows: Any) -> Tensor:
     try:
+        masked = isinstance(rows, np.ma.MaskedArray)
+        require(not masked, "Rows", "be a dense matrix of real numbers", "a masked array", "Fill or drop it.")
         if isinstance(rows, np.ndarray):
             # torch wraps neither negative strides nor read-only memory; a copy has neither.
             plain = rows.flags.writeable and min(rows.strides, default=0) >= 0

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.filters import At, RoundRule
+from byzopt.aggregators.surroundings import undisturbed
 from byzopt.distributed.header import meet, recipe_text
 from byzopt.distributed.link import Link
 from byzopt.distributed.topologies import WAYS, OnVerdict, Topology, Turn, check
@@ -44,6 +45,7 @@ def robust_all_reduce(
     return exchanged(link, vector, topology, Turn(still, (), At(t, vector), {}, watch), recipe_text(rule))[0]
 
 
+@undisturbed
 def exchanged(link: Link, vector: Tensor, topology: Topology, turn: Turn, plan: str) -> tuple[Tensor, Any]:
     """The aggregate of all ranks' vectors and the filter's next state; all ranks must share the `plan`.
 

@@ -29,14 +29,14 @@ def gram(rows: Tensor, pivot: Tensor) -> Tensor:
     sums: dict[int, Tensor] = {}
 
     def piece(start: int, stop: int) -> None:
-        sums[start] = torch.zeros(tall, tall, dtype=torch.float64)
-        scratch = torch.empty(tall, block, dtype=rows.dtype)
+        sums[start] = torch.zeros(tall, tall, dtype=torch.float64, device="cpu")
+        scratch = torch.empty(tall, block, dtype=rows.dtype, device="cpu")
         scratch[n:] = 0
         where = (rows.data_ptr(), rows.stride(0), pivot.data_ptr(), scratch.data_ptr())
         run(*where, sums[start].data_ptr(), n, tall, block, start, stop)
 
     split(whole, rows.numel(), width, piece)
-    total = torch.zeros(n, n, dtype=torch.float64)
+    total = torch.zeros(n, n, dtype=torch.float64, device="cpu")
     for start in sorted(sums):  # in the same order however threads are scheduled
         total += sums[start][:n, :n]
     if whole < d:

@@ -25,11 +25,11 @@ def lengths(rows: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
     sums: dict[int, Tensor] = {}
 
     def piece(start: int, stop: int) -> None:
-        sums[start] = torch.zeros(2, n, dtype=torch.float64)
+        sums[start] = torch.zeros(2, n, dtype=torch.float64, device="cpu")
         run(rows.data_ptr(), rows.stride(0), pivot.data_ptr(), sums[start].data_ptr(), n, start, stop)
 
     split(whole, rows.numel(), _BLOCK, piece)
-    total = torch.zeros(2, n, dtype=torch.float64)
+    total = torch.zeros(2, n, dtype=torch.float64, device="cpu")
     for start in sorted(sums):  # in the same order however threads are scheduled
         total += sums[start]
     tail, p = rows[:, whole:].double(), pivot[whole:].double()
