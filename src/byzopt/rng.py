@@ -29,4 +29,4 @@ def stream(seed: int, *names: Name, device: torch.device | str = "cpu") -> torch
 
 def coin(seed: int, t: int, p: float) -> bool:
     """Round t's common coin of a run: True with probability p, the same for all who ask."""
-    return float(torch.rand((), dtype=torch.float64, generator=stream(seed, "coin", t))) < p
+    return float(torch.rand((), dtype=torch.float64, generator=stream(seed, "coin", t), device="cpu")) < p

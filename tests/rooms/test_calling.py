@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.autograd import forward_ad
+from torch.masked import masked_tensor
 
 import byzopt
+from byzopt import kernels
 from byzopt.aggregators import (
     NNM,
     RFA,
+    RULES,
     CenteredClipping,
     DnC,
     GeometricRule,
@@ -23,6 +30,8 @@ from byzopt.aggregators import (
     rule_from,
 )
 from byzopt.errors import InvalidInput, TooManyFaults
+
+TRUSTED = {"fltrust", "zeno", "monna"}
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,152 @@ def test_a_sequence_of_rows_is_answered_in_kind(kind):
 def test_a_rule_by_name_without_f_says_where_f_goes(spelling):
     with pytest.raises(InvalidInput, match=r"Give f= beside the rule, or write \w+\(f=\.\.\.\)\."):
         rule_from(spelling)
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+SURROUNDINGS = {
+    "autocast to bfloat16": lambda: torch.autocast("cpu", torch.bfloat16),
+    "autocast to float16": lambda: torch.autocast("cpu", torch.float16),
+    "another default device": lambda: torch.device("meta"),
+    "default dtype float64": lambda: default_dtype(torch.float64),
+    "default dtype bfloat16": lambda: default_dtype(torch.bfloat16),
+    "inference mode": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "deterministic algorithms": deterministic,
+}
+CALLED = [*RULES, *(f"nnm >> {name}" for name in ("mean", "median", "meamed", "rfa", "krum", "signguard"))]
+CALLED += [
+    "bucketing >> median",
+    "clipping >> cge",
+    "random_projection(k=64) >> rfa",
+    "arc >> geometric_median",
+]
+CALLED += [f"weighted(rule='{name}', weights=({'1, 2, ' * 8}))" for name in ("median", "rfa", "trimmed_mean")]
+
+
+@pytest.mark.parametrize("where", SURROUNDINGS)
+def test_surroundings_change_no_bit_of_an_answer(where):
+    """Rows with a common part that dwarfs their spread: in half precision nothing of it would be left."""
+    noise = torch.randn(16, 100, generator=torch.Generator().manual_seed(0))
+    rows = torch.linspace(-1, 1, 100) + 1e-3 * noise
+    for compiled in (True, False):
+        for spelling in CALLED:
+            rule = rule_from(spelling, f=2)
+            with nullcontext() if compiled else kernels.disabled():
+                plain = rule(rows)
+                with SURROUNDINGS[where]():
+                    again = rule(rows)
+            assert (again.device.type, again.dtype) == ("cpu", torch.float32), spelling
+            assert torch.equal(again, plain), spelling
+
+
+@pytest.mark.parametrize("where", SURROUNDINGS)
+def test_surroundings_change_no_bit_of_a_report_or_of_a_batch(where):
+    rows = torch.linspace(-1, 1, 100) + 1e-3 * torch.randn(
+        4, 16, 100, generator=torch.Generator().manual_seed(0)
+    )
+    for spelling in ("median", "nnm >> rfa", "centered_clipping", "nnm >> median", "signguard", "krum"):
+        rule = rule_from(spelling, f=2)
+        plain, told = rule.batch(rows), rule.explain(rows[0])
+        with SURROUNDINGS[where]():
+            assert torch.equal(rule.batch(rows), plain)
+            again = rule.explain(rows[0])
+        assert torch.equal(again.aggregate, rule(rows[0]))
+        assert torch.equal(again.weights, told.weights)
+        assert torch.equal(again.scores, told.scores)
+
+
+def test_a_stage_by_itself_does_not_hear_of_its_surroundings():
+    rows = torch.linspace(-1, 1, 50) + 1e-3 * torch.randn(11, 50, generator=torch.Generator().manual_seed(0))
+    plain = NNM(f=2)(rows)
+    for where in SURROUNDINGS.values():
+        with where():
+            assert torch.equal(NNM(f=2)(rows), plain)
+
+
+def test_a_rule_stands_in_a_compiled_function_and_its_answer_is_the_same():
+    rows, rule = torch.randn(7, 300, generator=torch.Generator().manual_seed(0)), NNM(f=2) >> RFA(f=2)
+    compiled = torch.compile(lambda rows: rule(rows * 2) + 1, backend="eager")
+    assert torch.equal(compiled(rows), rule(rows * 2) + 1)
+
+
+ROWS = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+STRANGE = {
+    "sparse": (lambda rule: rule(ROWS.to_sparse()), "to_dense"),
+    "sparse rows in a list": (lambda rule: rule([row.to_sparse() for row in ROWS]), "to_dense"),
+    "compressed": (lambda rule: rule(ROWS.to_sparse_csr()), "to_dense"),
+    "nested": (lambda rule: rule(torch.nested.nested_tensor(list(ROWS), layout=torch.jagged)), "nested"),
+    "masked": (lambda rule: rule(masked_tensor(ROWS, ROWS > 0)), "MaskedTensor"),
+    "masked array": (lambda rule: rule(np.ma.array(ROWS.numpy(), mask=ROWS.numpy() > 0)), "masked array"),
+    "meta": (lambda rule: rule(ROWS.to("meta")), "meta device"),
+    "sets on meta": (lambda rule: rule.batch(ROWS.expand(2, 5, 3).to("meta")), "meta device"),
+    "quantized": (
+        lambda rule: rule(torch.quantize_per_tensor(ROWS, 0.1, 0, torch.qint8)),
+        "dequantize",
+    ),
+    "complex": (lambda rule: rule(ROWS.to(torch.complex64)), "view_as_real"),
+    "whole numbers": (lambda rule: rule(ROWS.long()), "rows.float"),
+    "eight bits": (lambda rule: rule(ROWS.to(torch.float8_e4m3fn)), "rows.float"),
+    "vmap": (lambda rule: torch.func.vmap(rule)(ROWS.expand(2, 5, 3)), "rule.batch"),
+    "grad": (lambda rule: torch.func.grad(lambda rows: rule(rows).sum())(ROWS), "no derivative"),
+    "jvp": (lambda rule: torch.func.jvp(rule, (ROWS,), (ROWS,)), "no derivative"),
+    "a stage in vmap": (lambda rule: torch.func.vmap(NNM(f=1))(ROWS.expand(2, 5, 3)), "rule.batch"),
+    "explain": (lambda rule: rule.explain(ROWS.to_sparse()), "to_dense"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_is_no_plain_matrix_is_refused_in_a_line(kind):
+    act, word = STRANGE[kind]
+    for rule in (Median(f=1), NNM(f=1) >> RFA(f=1), Krum(f=1)):
+        with pytest.raises(InvalidInput, match=word) as caught:
+            act(rule)
+        assert "\n" not in str(caught.value)
+
+
+def test_dual_numbers_are_refused_and_negated_views_are_read_right():
+    with forward_ad.dual_level(), pytest.raises(InvalidInput, match="no derivative"):
+        Median()(forward_ad.make_dual(ROWS, ROWS))
+    view = torch.complex(ROWS, ROWS).conj().imag  # its memory holds the numbers with the other sign
+    assert torch.equal(Median()(view), Median()(-ROWS))
+
+
+def test_every_tensor_is_made_on_a_device_that_is_named():
+    """Not on the user's default device, where kernels and n x n numbers would not find it."""
+    call = re.compile(
+        r"torch\.(zeros|ones|empty|full|eye|arange|linspace|randperm|rand|randn|randint|tensor)\("
+    )
+    nameless = []
+    for path in sorted(Path(byzopt.__file__).parent.rglob("*.py")):
+        text = path.read_text()
+        for found in call.finditer(text):
+            depth, end = 1, found.end()
+            while depth:
+                depth += {"(": 1, ")": -1}.get(text[end], 0)
+                end += 1
+            probe = text[end:].startswith(".device.type")
+            if "device=" not in text[found.start() : end] and not probe and path.name != "placement.py":
+                nameless.append(f"{path.name}: {text[found.start() : end]}")
+    assert not nameless
 
 
 def test_all_public_names_and_no_others_come_with_a_star():

@@ -42,7 +42,7 @@ class Bucketing(PreAggregator):
         return replace(self, t=t)
 
     def mixing(self, geometry: Geometry) -> Tensor:
-        order = torch.randperm(geometry.m, generator=stream(self.seed, "bucketing", self.t))
-        buckets = torch.zeros(self.out(geometry.m), geometry.m, dtype=torch.float64)
-        buckets[torch.arange(geometry.m) // self.s, order] = 1
+        order = torch.randperm(geometry.m, generator=stream(self.seed, "bucketing", self.t), device="cpu")
+        buckets = torch.zeros(self.out(geometry.m), geometry.m, dtype=torch.float64, device="cpu")
+        buckets[torch.arange(geometry.m, device="cpu") // self.s, order] = 1
         return buckets / buckets.sum(dim=1, keepdim=True)

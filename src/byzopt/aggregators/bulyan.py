@@ -58,7 +58,7 @@ class Bulyan(Aggregator):
     def _picked(self, mixed: Mixed) -> Mixed:
         mixed = mixed.sorted()
         chosen = self._chosen(mixed.geometry.sq_dists)
-        return mixed.then(torch.eye(mixed.m, dtype=torch.float64)[chosen], affine=True)
+        return mixed.then(torch.eye(mixed.m, dtype=torch.float64, device="cpu")[chosen], affine=True)
 
     def _plan(self, k: int) -> Plan:
         return Plan((k - 1) // 2, k // 2 + 1, k - 2 * self.f)

@@ -35,7 +35,7 @@ class CAF(GeometricRule):
     f: int
 
     def weights(self, geometry: Geometry) -> Tensor:
-        c = best = torch.ones(geometry.m, dtype=torch.float64)
+        c = best = torch.ones(geometry.m, dtype=torch.float64, device="cpu")
         least = float("inf")
         while float(c.sum()) > geometry.m - 2 * self.f + 1e-9 and least > 0:
             value, spread = _top(geometry.centred, c)

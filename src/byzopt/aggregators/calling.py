@@ -156,7 +156,7 @@ def tolerating(rule: Aggregator, f: int, n: int) -> Aggregator:
 def finite_rows(rows: Tensor, mixed: Mixed) -> Tensor:
     """Which `rows` `[n]` are among those of `mixed`; looks at them only when some are missing."""
     if len(mixed.rows) == len(rows):
-        return torch.ones(len(rows), dtype=torch.bool)
+        return torch.ones(len(rows), dtype=torch.bool, device="cpu")
     return torch.isfinite(rows).all(dim=1).cpu()
 
 
@@ -197,7 +197,7 @@ def report(call: Call) -> Report:
 
 def _placed(values: Tensor, finite: Tensor, other: float) -> Tensor:
     """`values` of the finite rows in their places among all n; `other` for the rest."""
-    whole = torch.full(finite.shape, other, dtype=torch.float64)
+    whole = torch.full(finite.shape, other, dtype=torch.float64, device="cpu")
     return whole.masked_scatter(finite, values.detach().to("cpu", torch.float64))
 
 
@@ -211,7 +211,9 @@ def _distances(mixed: Mixed, answer: Tensor) -> Tensor:
 
 def _reason(i: int, weights: Tensor, scores: Tensor, rejected: list[int], measure: str) -> str:
     """Why row i was rejected: its score, if that is above every selected one's, else its weight alone."""
-    others = torch.ones_like(weights, dtype=torch.bool).index_fill(0, torch.tensor(rejected), False)
+    others = torch.ones_like(weights, dtype=torch.bool).index_fill(
+        0, torch.tensor(rejected, dtype=torch.int64, device="cpu"), False
+    )
     most = float(scores[others].max()) if others.any() else torch.inf
     if float(scores[i]) > most:
         return f"{measure} {float(scores[i]):.3g}, at most {most:.3g} among the selected"

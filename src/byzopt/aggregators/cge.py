@@ -32,4 +32,4 @@ class CGE(GeometricRule):
 
     def weights(self, geometry: Geometry) -> Tensor:
         kept = geometry.sq_norms.argsort(stable=True)[: geometry.m - self.f]
-        return torch.zeros(geometry.m, dtype=torch.float64).index_fill(0, kept, 1 / len(kept))
+        return torch.zeros(geometry.m, dtype=torch.float64, device="cpu").index_fill(0, kept, 1 / len(kept))

@@ -54,7 +54,7 @@ def linked_majority(dists: Tensor) -> Tensor:
     Components are those of a minimum spanning tree cut at t, so n^2 work is enough.
     """
     n = len(dists)
-    group, limit = torch.arange(n), float("inf") if n > 1 else 0.0
+    group, limit = torch.arange(n, device="cpu"), float("inf") if n > 1 else 0.0
     for length, i, j in sorted(_spanning_tree(dists)):
         if length > limit:
             break
@@ -68,8 +68,8 @@ def _spanning_tree(dists: Tensor) -> list[tuple[float, int, int]]:
     """A minimum spanning tree by Prim's algorithm, as (length, i, j)."""
     n = len(dists)
     edges = []
-    best, parent = dists[0].clone(), torch.zeros(n, dtype=torch.long)
-    outside = torch.ones(n, dtype=torch.bool)
+    best, parent = dists[0].clone(), torch.zeros(n, dtype=torch.long, device="cpu")
+    outside = torch.ones(n, dtype=torch.bool, device="cpu")
     outside[0] = False
     for _ in range(n - 1):
         j = int(best.masked_fill(~outside, float("inf")).argmin())

@@ -76,8 +76,10 @@ class DnC(GeometricRule):
         return mixed.blend(_even(times == times.max()))
 
     def _drawn(self, mixed: Mixed, i: int) -> Geometry:
-        order = torch.randperm(mixed.d, generator=stream(self.seed, "dnc", self.t, i))
-        drawn = torch.zeros(mixed.d, dtype=torch.bool).index_fill(0, order[: self.coordinates], True)
+        order = torch.randperm(mixed.d, generator=stream(self.seed, "dnc", self.t, i), device="cpu")
+        drawn = torch.zeros(mixed.d, dtype=torch.bool, device="cpu").index_fill(
+            0, order[: self.coordinates], True
+        )
         columns = mixed.held(drawn).nonzero().flatten().to(mixed.rows.device)
         few = Mixed(mixed.rows[:, columns].double(), mixed.unit, mixed.mixing).materialise()
         return mixed.again(few).geometry
@@ -94,7 +96,7 @@ class DnC(GeometricRule):
         top = torch.linalg.eigh(spread).eigenvectors[:, -1]
         order = top.square().round(decimals=9).argsort(stable=True)  # rounding must not break a tie
         kept = rest[order[: geometry.m - self.dropped]]
-        return torch.zeros(geometry.m, dtype=torch.bool).index_fill(0, kept, True)
+        return torch.zeros(geometry.m, dtype=torch.bool, device="cpu").index_fill(0, kept, True)
 
 
 def _even(kept: Tensor) -> Tensor:

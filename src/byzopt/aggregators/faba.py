@@ -25,7 +25,7 @@ class FABA(GeometricRule):
     f: int
 
     def weights(self, geometry: Geometry) -> Tensor:
-        weights = torch.full((geometry.m,), 1 / geometry.m, dtype=torch.float64)
+        weights = torch.full((geometry.m,), 1 / geometry.m, dtype=torch.float64, device="cpu")
         for dropped in range(1, self.f + 1):
             dists = geometry.sq_dists_to(weights).masked_fill(weights == 0, -1)
             weights[dists.argsort(descending=True, stable=True)[0]] = 0

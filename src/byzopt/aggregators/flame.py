@@ -60,6 +60,8 @@ class FLAME(WeighingRule):
         out = super().reduce(mixed)
         if self.noise == 0:
             return out
-        draw = torch.randn(mixed.d, generator=stream(self.seed, "flame", self.t), dtype=torch.float64)
+        draw = torch.randn(
+            mixed.d, generator=stream(self.seed, "flame", self.t), dtype=torch.float64, device="cpu"
+        )
         noise = self.noise * middle(lengths(mixed)) * mixed.held(draw)
         return saturated(out.double() + noise.to(out.device), out.dtype)

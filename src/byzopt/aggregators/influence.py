@@ -54,7 +54,7 @@ def by_columns(columns: Callable[[Tensor], Tensor], mixed: Mixed) -> Tensor:
     Sorting, selecting and averaging are linear where values differ, so the derivative of a column's answer
     is the weight of each value in it. Narrow pieces are sorted by an operation that has a derivative.
     """
-    total = torch.zeros(mixed.m, dtype=torch.float64)
+    total = torch.zeros(mixed.m, dtype=torch.float64, device="cpu")
     width = NARROW - 1
     for _, block in mixed.blocks():
         for start in range(0, block.shape[1], width):

@@ -73,7 +73,7 @@ def _converted(rows: Any) -> Tensor:
             # torch wraps neither negative strides nor read-only memory; a copy has neither.
             plain = rows.flags.writeable and min(rows.strides, default=0) >= 0
             return torch.from_numpy(rows if plain else rows.copy())
-        vectors = [row if isinstance(row, Tensor) else torch.tensor(row) for row in rows]
+        vectors = [row if isinstance(row, Tensor) else torch.tensor(row, device="cpu") for row in rows]
         require(len(vectors) > 0, "Rows", "be non-empty in n and d", "no rows")
         kinds = {(tuple(v.shape), v.dtype, v.device) for v in vectors}
         require(len(kinds) == 1, "All rows", "have one shape, dtype and device", sorted(map(str, kinds)))

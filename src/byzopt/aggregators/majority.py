@@ -81,7 +81,7 @@ def drawn(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generator)
     """A row with a majority within `radius`, drawn at random: the paper's finder. O(n d) a try, two tries
     expected for honest rows. Where there is none: the medoid, and `found` is False."""
     n, lead = rows.shape[-2], rows.shape[:-2]
-    order = torch.randperm(n, generator=generator).tolist()
+    order = torch.randperm(n, generator=generator, device="cpu").tolist()
     if lead:
         some = [
             _drawn(each, able, r, order) for each, able, r in zip(rows, fit, radius.expand(lead), strict=True)
@@ -106,8 +106,8 @@ def fullest(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generato
     none, the one with most, and `found` is False. O(n² d)."""
     dists = distances(rows, fit)
     n = rows.shape[-2]
-    rank = torch.empty(n, dtype=torch.int64)
-    rank[torch.randperm(n, generator=generator)] = torch.arange(n)
+    rank = torch.empty(n, dtype=torch.int64, device="cpu")
+    rank[torch.randperm(n, generator=generator, device="cpu")] = torch.arange(n, device="cpu")
     near = (dists <= radius[..., None, None]).sum(dim=-1)
     # Enough is enough: among those the order decides, as it does among equals.
     score = near.clamp_max((n + 1) // 2) * n - rank.to(near.device)

@@ -34,8 +34,10 @@ class MDA(GeometricRule):
 
     def weights(self, geometry: Geometry) -> Tensor:
         chosen = smallest_diameter(geometry.sq_dists.tolist(), self.f)
-        index = torch.tensor(chosen)
-        return torch.zeros(geometry.m, dtype=torch.float64).index_fill(0, index, 1 / len(chosen))
+        index = torch.tensor(chosen, device="cpu")
+        return torch.zeros(geometry.m, dtype=torch.float64, device="cpu").index_fill(
+            0, index, 1 / len(chosen)
+        )
 
     def proved(self, n: int, f: int) -> Coefficients:
         return selecting.least_diameter(n, f) if f == self.f else NOTHING

@@ -41,4 +41,4 @@ class Mean(RankRule):
         return mixed.through(self._even(mixed))
 
     def _even(self, mixed: Mixed) -> Tensor:
-        return torch.full((mixed.m,), 1 / mixed.m, dtype=torch.float64)
+        return torch.full((mixed.m,), 1 / mixed.m, dtype=torch.float64, device="cpu")

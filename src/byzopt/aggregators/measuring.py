@@ -65,7 +65,7 @@ def geometry_about(centre: Tensor, rows: Tensor, unit: float, admitted: bool) ->
     best, width = _middle(product, None)
     if not _TINY < float(product[best, best]) <= _FAR * width:
         return None
-    whole = torch.zeros(n + 1, n + 1, dtype=torch.float64)
+    whole = torch.zeros(n + 1, n + 1, dtype=torch.float64, device="cpu")
     whole[1:, 1:] = product
     return Geometry(
         n + 1, lambda: whole, lambda: _origin(torch.cat([centre.unsqueeze(0), rows]), centre), unit

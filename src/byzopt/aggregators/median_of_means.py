@@ -64,7 +64,7 @@ class MedianOfMeans(Aggregator):
 
     def _grouped(self, mixed: Mixed) -> Mixed:
         k, m = self.count(mixed.m), mixed.m
-        order = torch.randperm(m, generator=stream(self.seed, "median_of_means", self.t))
-        means = torch.zeros(k, m, dtype=torch.float64)
-        means[torch.arange(m) % k, order] = 1
+        order = torch.randperm(m, generator=stream(self.seed, "median_of_means", self.t), device="cpu")
+        means = torch.zeros(k, m, dtype=torch.float64, device="cpu")
+        means[torch.arange(m, device="cpu") % k, order] = 1
         return mixed.then(means / means.sum(dim=1, keepdim=True), affine=True)

@@ -227,6 +227,9 @@ def geometry_beside(centre: Tensor, mixed: Mixed) -> Geometry:
     about, n = mixed.widened(centre), len(mixed.rows)
     if mixed.mixing is None:
         return about
-    mixing = torch.zeros(mixed.m + 1, n + 1, dtype=torch.float64)
+    mixing = torch.zeros(mixed.m + 1, n + 1, dtype=torch.float64, device="cpu")
     mixing[0, 0], mixing[1:, 1:] = 1, mixed.mixing
-    return about.mixed(mixing, affine=bool(torch.allclose(mixing.sum(dim=1), torch.ones(()).double())))
+    return about.mixed(
+        mixing,
+        affine=bool(torch.allclose(mixing.sum(dim=1), torch.ones((), dtype=torch.float64, device="cpu"))),
+    )

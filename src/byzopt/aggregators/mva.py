@@ -48,7 +48,9 @@ class MVA(GeometricRule):
 
     def weights(self, geometry: Geometry) -> Tensor:
         chosen = torch.from_numpy(self.searched(geometry).rows)
-        return torch.zeros(geometry.m, dtype=torch.float64).index_fill(0, chosen, 1 / len(chosen))
+        return torch.zeros(geometry.m, dtype=torch.float64, device="cpu").index_fill(
+            0, chosen, 1 / len(chosen)
+        )
 
     def proved(self, n: int, f: int) -> Coefficients:
         if f != self.f:

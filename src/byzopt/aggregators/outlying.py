@@ -31,7 +31,7 @@ def outlying(mixed: Mixed, dtype: torch.dtype, f: int) -> Tensor:
     apart = geometry.sq_dists.sqrt()
     ordered = apart.sort(dim=1).values
     rounding = _ROUNDINGS * torch.finfo(dtype).eps
-    most = torch.zeros(n, dtype=torch.float64)
+    most = torch.zeros(n, dtype=torch.float64, device="cpu")
     for crowd, reach in limits(n, f) if n else ():
         radius, centre = ordered[:, crowd - 1].min(dim=0)
         slack = rounding * float(geometry.sq_norms[centre]) ** 0.5

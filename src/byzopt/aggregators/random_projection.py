@@ -41,7 +41,7 @@ class RandomProjection(PreAggregator):
         return replace(self, t=t)
 
     def mixing(self, geometry: Geometry) -> Tensor:
-        return torch.eye(geometry.m, dtype=torch.float64)
+        return torch.eye(geometry.m, dtype=torch.float64, device="cpu")
 
     def apply(self, mixed: Mixed) -> Mixed:
         if mixed.d <= self.k:
@@ -63,8 +63,8 @@ class RandomProjection(PreAggregator):
         total = torch.zeros(rows.shape[0], k, dtype=torch.float64, device=rows.device)
         for start in range(first // k * k, end, k):
             draw = stream(self.seed, "random_projection", self.t, start // k)
-            signs = torch.randint(0, 2, (min(k, d - start),), generator=draw) * 2.0 - 1
-            shift = int(torch.randint(k, (), generator=draw))
+            signs = torch.randint(0, 2, (min(k, d - start),), generator=draw, device="cpu") * 2.0 - 1
+            shift = int(torch.randint(k, (), generator=draw, device="cpu"))
             here = slice(max(start, first), min(start + k, end))
             part = rows[:, here.start - first : here.stop - first].double()
             part = part * signs[here.start - start : here.stop - start].to(part)

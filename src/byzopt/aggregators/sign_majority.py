@@ -37,7 +37,7 @@ class SignMajority(CoordinateRule):
 
     def influence(self, mixed: Mixed) -> Tensor:
         """Every column with a majority is shared evenly by those who voted with it."""
-        total = torch.zeros(mixed.m, dtype=torch.float64)
+        total = torch.zeros(mixed.m, dtype=torch.float64, device="cpu")
         for _, block in mixed.blocks():
             voices = self.voices(block).double()
             won = voices.abs().where(voices.sign() == voices.sum(dim=0).sign(), 0)

@@ -32,6 +32,6 @@ def sketched(rows: Tensor, k: int | None, seed: int) -> Tensor:
 @lru_cache(maxsize=8)
 def _drawn(d: int, k: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
     generator = stream(seed, "sketch", d, k)
-    place = torch.randint(k, (d,), generator=generator)
-    sign = torch.randint(2, (d,), generator=generator) * 2 - 1
+    place = torch.randint(k, (d,), generator=generator, device="cpu")
+    sign = torch.randint(2, (d,), generator=generator, device="cpu") * 2 - 1
     return place.to(device), sign.to(device, torch.float32)

@@ -66,7 +66,7 @@ class Weighted(Wrapper):
         """The weights after the cap, `[n]`, in a unit (a power of two) in which the largest is near 1."""
         unit = ldexp(1.0, frexp(max(self.weights))[1] - 1)
         cap = 1 / (2 * (1 if self._free else self.rule.tolerance(len(self.weights))) + 1)
-        return capped(torch.tensor(self.weights, dtype=torch.float64) / unit, self.cap or cap)
+        return capped(torch.tensor(self.weights, dtype=torch.float64, device="cpu") / unit, self.cap or cap)
 
     def tolerance(self, n: int) -> int:
         f = self.rule.tolerance(n)
@@ -111,7 +111,7 @@ class Weighted(Wrapper):
             require(placed, "Stages before Weighted", "keep rows in place", "one that moves them", "Drop it.")
         lost = float(_heaviest(mass)[self.tolerance(mixed.m)])
         if not (mass > 0).all():
-            mixed = mixed.then(torch.eye(mixed.m, dtype=torch.float64)[mass > 0], affine=True)
+            mixed = mixed.then(torch.eye(mixed.m, dtype=torch.float64, device="cpu")[mass > 0], affine=True)
         return FORMS[type(self.rule)](self.rule, mass[mass > 0], lost), mixed
 
 
@@ -132,7 +132,9 @@ def capped(weights: Tensor, cap: float) -> Tensor:
 
 def _heaviest(mass: Tensor) -> Tensor:
     """The mass of the 0, 1, ... n heaviest workers."""
-    return torch.cat([torch.zeros(1, dtype=torch.float64), mass.sort(descending=True).values.cumsum(dim=0)])
+    return torch.cat(
+        [torch.zeros(1, dtype=torch.float64, device="cpu"), mass.sort(descending=True).values.cumsum(dim=0)]
+    )
 
 
 def _outweighed(mass: Tensor) -> int:

@@ -50,7 +50,7 @@ class Backdoor(Attack):
         """A share of the images (at least one) with trigger and target label, the others as they are."""
         require(self.target < classes, "The target of backdoor", f"lie in 0..{classes - 1}", self.target)
         m = len(labels)
-        order = torch.randperm(m, generator=stream(self.seed, "backdoor", m))
+        order = torch.randperm(m, generator=stream(self.seed, "backdoor", m), device="cpu")
         chosen = order[: ceil(self.share * m)].to(labels.device)
         triggered = self.triggered(images)[chosen]
         return images.index_copy(0, chosen, triggered), labels.index_fill(0, chosen, self.target)

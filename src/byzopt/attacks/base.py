@@ -233,7 +233,7 @@ class Adversary:
 
 @lru_cache(maxsize=64)
 def _mask(cohort: Cohort, device: torch.device) -> Tensor:
-    mask = torch.zeros(cohort.n, 1, dtype=torch.bool)
+    mask = torch.zeros(cohort.n, 1, dtype=torch.bool, device="cpu")
     mask[list(cohort.byzantine)] = True
     return mask.to(device)
 

@@ -49,5 +49,5 @@ class LabelFlip(Attack):
         return view.own
 
     def _cycle(self, classes: int) -> Tensor:
-        order = torch.randperm(classes, generator=stream(self.seed, "label_flip", classes))
+        order = torch.randperm(classes, generator=stream(self.seed, "label_flip", classes), device="cpu")
         return torch.empty_like(order).index_copy(0, order, order.roll(-1))

@@ -89,7 +89,7 @@ def meet(link: Link, vec: Tensor, t: int, plan: str) -> Met:
     Errors: `InvalidInput`, the same on all ranks, when vectors, rounds or plans differ, or do not serve;
     `TooManyFaults` when all headers are malformed.
     """
-    own = torch.tensor(Header.of(vec, t, plan), dtype=torch.float64)
+    own = torch.tensor(Header.of(vec, t, plan), dtype=torch.float64, device="cpu")
     told = [Header(*line) for line in link.everyone(own).tolist()]
     faults = {rank: header.fault() for rank, header in enumerate(told)}
     malformed = {rank: f"Its header is malformed: {why}" for rank, why in faults.items() if why}
@@ -100,7 +100,7 @@ def meet(link: Link, vec: Tensor, t: int, plan: str) -> Met:
         )
     _same({rank: header for rank, header in enumerate(told) if rank not in malformed})
     sizes = [inf if rank in malformed else header.size for rank, header in enumerate(told)]
-    return Met(torch.tensor(sizes, dtype=torch.float64), malformed)
+    return Met(torch.tensor(sizes, dtype=torch.float64, device="cpu"), malformed)
 
 
 def _same(told: dict[int, Header]) -> None:

@@ -73,7 +73,7 @@ class Keep:
         whole; on the rank itself, with the file's name, for states that do not fit the parts.
         """
         whole, damaged = self._looked_at()
-        told = torch.tensor([_numbers(whole), _numbers(damaged)], dtype=torch.int64)
+        told = torch.tensor([_numbers(whole), _numbers(damaged)], dtype=torch.int64, device="cpu")
         kept, bad = (
             [set(line) - {0} for line in lines]
             for lines in zip(*self.link.everyone(told).tolist(), strict=True)

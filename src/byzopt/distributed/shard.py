@@ -83,7 +83,9 @@ def _equated(rows: Tensor, gram: Tensor, link: Link) -> Tensor:
     pairs = close_pairs(gram).tolist()
     if not pairs:
         return gram
-    differ = torch.tensor([not torch.equal(rows[i], rows[j]) for j, i in pairs], dtype=torch.float64)
+    differ = torch.tensor(
+        [not torch.equal(rows[i], rows[j]) for j, i in pairs], dtype=torch.float64, device="cpu"
+    )
     kind = list(range(len(gram)))
     for (j, i), apart in zip(pairs, link.total(differ).tolist(), strict=True):
         if not apart and kind[j] == j and kind[i] == i:

@@ -22,8 +22,8 @@ class Threes:
 
     def __init__(self) -> None:
         self.window, self.age = 0, SPAN
-        self.odd = self.seen = torch.zeros(0, 0, 0, dtype=torch.int32)
-        self.limits = torch.zeros(0)
+        self.odd = self.seen = torch.zeros(0, 0, 0, dtype=torch.int32, device="cpu")
+        self.limits = torch.zeros(0, device="cpu")
 
     def heard(self, apart: Tensor, f: int) -> list[int]:
         """The ranks accused after one more round, of which `apart` `[n, n]` are distances: NaN where one of
@@ -34,8 +34,10 @@ class Threes:
         if len(self.odd) != n or self.age == SPAN:
             self._begin(n)
         self.age += 1
-        self.limits = torch.cat([self.limits, torch.tensor([odd_limit(self.age, self._level(n))])])
-        near = apart.masked_fill(torch.eye(n, dtype=torch.bool), inf).unsqueeze(0)
+        self.limits = torch.cat(
+            [self.limits, torch.tensor([odd_limit(self.age, self._level(n))], device="cpu")]
+        )
+        near = apart.masked_fill(torch.eye(n, dtype=torch.bool, device="cpu"), inf).unsqueeze(0)
         self.odd += ((near < apart.unsqueeze(2)) & (near < apart.unsqueeze(1))).int()
         here = apart.isnan().logical_not()
         self.seen += (here.unsqueeze(0) & here.unsqueeze(1) & here.unsqueeze(2)).int()
@@ -45,9 +47,9 @@ class Threes:
 
     def _begin(self, n: int) -> None:
         self.window, self.age = self.window + 1, 0
-        self.odd = torch.zeros(n, n, n, dtype=torch.int32)
+        self.odd = torch.zeros(n, n, n, dtype=torch.int32, device="cpu")
         self.seen = torch.zeros_like(self.odd)
-        self.limits = torch.tensor([1])  # in no round nobody was
+        self.limits = torch.tensor([1], device="cpu")  # in no round nobody was
 
     def _level(self, n: int) -> float:
         cases = n * max(n - 1, 1) * max(n - 2, 1) / 2

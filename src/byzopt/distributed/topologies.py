@@ -129,7 +129,7 @@ def _whole(rows: Tensor, turn: Turn) -> tuple[Tensor, Any]:
 def _agree(link: Link, trouble: Exception | None) -> None:
     """Raise on all ranks what kept rank 0 from an answer; sent are its kind and flags for those to blame."""
     kinds = (TooManyFaults, InvalidInput, Exception)
-    told = torch.zeros(1 + link.n, dtype=torch.float64)
+    told = torch.zeros(1 + link.n, dtype=torch.float64, device="cpu")
     if trouble is not None:
         told[0] = 1 + next(i for i, kind in enumerate(kinds) if isinstance(trouble, kind))
         told[[1 + i for i in getattr(trouble, "rows", ())]] = 1

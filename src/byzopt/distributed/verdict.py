@@ -36,10 +36,12 @@ class Verdict(NamedTuple):
 def judged(t: int, rule: Aggregator | None, mixed: Mixed, finite: Tensor, dtype: torch.dtype) -> Verdict:
     """The verdict on `mixed`, the finite ones of n rows in `dtype`, for which `rule` has been made ready."""
     n, f = int(finite.sum()), liars(rule, int(finite.sum()))
-    weights = torch.full((n,), 1 / n, dtype=torch.float64) if rule is None else rule.influence(mixed)
+    weights = (
+        torch.full((n,), 1 / n, dtype=torch.float64, device="cpu") if rule is None else rule.influence(mixed)
+    )
     dropped = tuple((~finite).nonzero().flatten().tolist())
     remote = _placed(outlying(mixed, dtype, f), finite, torch.inf)
-    apart = torch.full((len(finite), len(finite)), torch.inf, dtype=torch.float64)
+    apart = torch.full((len(finite), len(finite)), torch.inf, dtype=torch.float64, device="cpu")
     apart[finite.unsqueeze(0) & finite.unsqueeze(1)] = mixed.geometry.sq_dists.sqrt().cpu().double().flatten()
     return Verdict(t, _placed(weights, finite, 0.0), remote, dropped, (), apart, f + len(dropped))
 
@@ -54,5 +56,5 @@ def judged_whole(t: int, rule: Aggregator | None, rows: Tensor) -> Verdict:
 
 
 def _placed(values: Tensor, finite: Tensor, other: float) -> Tensor:
-    whole = torch.full(finite.shape, other, dtype=torch.float64)
+    whole = torch.full(finite.shape, other, dtype=torch.float64, device="cpu")
     return whole.masked_scatter(finite, values.detach().to("cpu", torch.float64))

@@ -177,5 +177,5 @@ def _copies(apart: Tensor | None, n: int) -> list[bool]:
     """Whose row was another's to the bit."""
     if apart is None:
         return [False] * n
-    same = (apart == 0) & ~torch.eye(n, dtype=torch.bool)
+    same = (apart == 0) & ~torch.eye(n, dtype=torch.bool, device="cpu")
     return list(same.any(dim=1).tolist())

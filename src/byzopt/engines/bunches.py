@@ -150,7 +150,7 @@ def of(slot: Slot, r: int) -> Any:
 def _bunch(part: Any, who: Who, states: Sequence[Any], able: bool) -> Bunch:
     here = [states[r] for r in who]
     together = who == tuple(range(who[0], who[-1] + 1))
-    where: Where = slice(who[0], who[-1] + 1) if together else torch.tensor(who)
+    where: Where = slice(who[0], who[-1] + 1) if together else torch.tensor(who, device="cpu")
     if able:
         try:
             return Bunch(part, who, where, stack(here), True)

@@ -114,7 +114,7 @@ def serve(link: Link, shares: Sequence[Share]) -> None:
 
 def announce(link: Link, own: Announcement | None = None) -> Announcement:
     """Rank 0's announcement; without one, that all is over."""
-    told = torch.tensor(own or Announcement(_STOP, 0, 0), dtype=torch.int64)
+    told = torch.tensor(own or Announcement(_STOP, 0, 0), dtype=torch.int64, device="cpu")
     return Announcement(*link.from_first(told).tolist())
 
 

@@ -42,7 +42,7 @@ def spread(task: Task) -> float:
     Errors: `InvalidInput` for a task without full gradients.
     """
     x = task.start()
-    drawn = torch.randn(x.shape, dtype=torch.float64, generator=stream(0, "alike")).to(x)
+    drawn = torch.randn(x.shape, dtype=torch.float64, generator=stream(0, "alike"), device="cpu").to(x)
     near = x + 0.1 * (1 + x.abs()) * drawn
     rows = task.grads(near, task.full())[list(task.cohort.honest)].double()
     longest = float(torch.linalg.vector_norm(rows, dim=1).max())

@@ -55,7 +55,7 @@ def extremes(field: Field, x: Tensor, seed: int = 0) -> Extremes:
 
 
 def _lanczos(field: Field, x: Tensor, seed: int) -> Extremes:
-    way = torch.randn(len(x), dtype=torch.float64, generator=stream(seed, "lanczos")).to(x)
+    way = torch.randn(len(x), dtype=torch.float64, generator=stream(seed, "lanczos"), device="cpu").to(x)
     basis = [way / way.norm()]
     diagonal: list[float] = []
     beside: list[float] = []
@@ -69,7 +69,11 @@ def _lanczos(field: Field, x: Tensor, seed: int) -> Extremes:
         if beside[-1] <= 1e-8 * max(map(abs, diagonal)):
             break
         basis.append(image / beside[-1])
-    off = torch.tensor(beside[: len(diagonal) - 1], dtype=torch.float64)
-    small = torch.diag(torch.tensor(diagonal, dtype=torch.float64)) + torch.diag(off, 1) + torch.diag(off, -1)
+    off = torch.tensor(beside[: len(diagonal) - 1], dtype=torch.float64, device="cpu")
+    small = (
+        torch.diag(torch.tensor(diagonal, dtype=torch.float64, device="cpu"))
+        + torch.diag(off, 1)
+        + torch.diag(off, -1)
+    )
     found = torch.linalg.eigvalsh(small)
     return Extremes(float(found[0]), float(found[-1]), False)

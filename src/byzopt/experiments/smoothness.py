@@ -166,7 +166,7 @@ def _norms(task: Task, x: Tensor, seed: int) -> list[float]:
 def _power(task: Task, x: Tensor, i: int, seed: int) -> float:
     """‖∇²f_i(x)‖ by eight steps of the power method."""
     generator = torch.Generator().manual_seed(seed)
-    way = torch.randn(len(x), dtype=torch.float64, generator=generator).to(x)
+    way = torch.randn(len(x), dtype=torch.float64, generator=generator, device="cpu").to(x)
     full, length = task.full(), 0.0
     for _ in range(8):
         way = product(lambda y: task.grads_of(y, full, slice(i, i + 1))[0], x, way / way.norm())

@@ -38,7 +38,7 @@ def sampled(n: int, k: int, seed: int, t: int) -> tuple[int, ...]:
     """The rows of round t: k of n, in ascending order, drawn from the seed and the round."""
     if k == n:
         return tuple(range(n))
-    drawn = torch.randperm(n, generator=stream(seed, "flower", "sample", t))[:k]
+    drawn = torch.randperm(n, generator=stream(seed, "flower", "sample", t), device="cpu")[:k]
     return tuple(sorted(drawn.tolist()))
 
 

@@ -126,13 +126,13 @@ class Server:
     def _verdict(self, turn: Turn, rule: Aggregator | None, rows: Tensor) -> Verdict:
         """The verdict on all nodes, from that on those asked."""
         part = judged_whole(turn.t, rule, rows)
-        place = torch.tensor([self.nodes.index(node) for node in turn.nodes])
-        weights = torch.zeros(len(self.nodes), dtype=torch.float64)
+        place = torch.tensor([self.nodes.index(node) for node in turn.nodes], device="cpu")
+        weights = torch.zeros(len(self.nodes), dtype=torch.float64, device="cpu")
         remote = torch.zeros_like(weights)
         weights[place], remote[place] = part.weights, part.remote
         dropped = tuple(int(place[i]) for i in part.dropped)
         absent = tuple(i for i, node in enumerate(self.nodes) if node not in turn.nodes)
-        apart = torch.full((len(self.nodes), len(self.nodes)), torch.nan, dtype=torch.float64)
+        apart = torch.full((len(self.nodes), len(self.nodes)), torch.nan, dtype=torch.float64, device="cpu")
         if part.apart is not None:
             apart[place.unsqueeze(1), place] = part.apart
         # Of those who were not asked any may lie.

@@ -204,7 +204,9 @@ class Exact(Inner):
         y, value, grad = phi.x, 0.0, phi.g
         for k in range(1, self.budget + 1):
             hessian: Tensor = torch.func.hessian(phi.q)(y)
-            step, failed = torch.linalg.solve_ex(hessian + torch.eye(d).to(y) / phi.eta, grad)
+            step, failed = torch.linalg.solve_ex(
+                hessian + torch.eye(d, dtype=y.dtype, device=y.device) / phi.eta, grad
+            )
             if int(failed) or not bool(step.isfinite().all()):
                 return lbfgs.Ended(y, value, grad, k - 1, k, "nonfinite" if k == 1 else "stalled")
             before, y = y, y - step

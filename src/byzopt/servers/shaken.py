@@ -49,6 +49,8 @@ class Shaken(Step):
     def tell(self, state: ShakenState, g: Tensor) -> ShakenState:
         k = state.k + 1
         if self.nu:
-            drawn = torch.randn(g.shape[-1], dtype=torch.float64, generator=stream(self.seed, "shaken", k))
+            drawn = torch.randn(
+                g.shape[-1], dtype=torch.float64, generator=stream(self.seed, "shaken", k), device="cpu"
+            )
             g = g + (self.nu * drawn).to(g.device, g.dtype)
         return ShakenState(torch.add(state.x, g, alpha=-self.lr * self.schedule.gamma(k)), k)

@@ -31,14 +31,16 @@ class HardTask(Task):
     ) -> None:
         self.cohort, self.layout, self.seed = cohort, Layout.flat(1), seed
         self.curvature, self.noise, self.clip = curvature, noise, clip
-        self.lean = torch.tensor(lean, dtype=torch.float64)
+        self.lean = torch.tensor(lean, dtype=torch.float64, device="cpu")
         self.forged: tuple[tuple[int, ...], Tensor] | None = None
 
     def start(self) -> Tensor:
-        return torch.zeros(1, dtype=torch.float64)
+        return torch.zeros(1, dtype=torch.float64, device="cpu")
 
     def draw(self, t: int) -> Tensor:
-        drawn = torch.randn(self.n, 1, dtype=torch.float64, generator=stream(self.seed, "hard", "noise", t))
+        drawn = torch.randn(
+            self.n, 1, dtype=torch.float64, generator=stream(self.seed, "hard", "noise", t), device="cpu"
+        )
         drawn = self.noise * (drawn if self.clip is None else drawn.clamp(-self.clip, self.clip))
         if self.forged is not None:
             workers, said = self.forged
@@ -46,7 +48,7 @@ class HardTask(Task):
         return drawn
 
     def full(self) -> Tensor:
-        return torch.zeros(self.n, 1, dtype=torch.float64)
+        return torch.zeros(self.n, 1, dtype=torch.float64, device="cpu")
 
     def grads(self, x: Tensor, batch: Tensor) -> Tensor:
         return (self.curvature * x + self.lean).unsqueeze(-2) + batch
@@ -67,7 +69,9 @@ class HardTask(Task):
         generator, theta = stream(self.seed, "hard", "mirror"), abs(float(self.lean))
         side = -1.0 if self.lean > 0 else 1.0
         means = _other(theta, self.noise, rounds, len(workers), generator)
-        said = self.noise * torch.randn(rounds, len(workers), dtype=torch.float64, generator=generator)
+        said = self.noise * torch.randn(
+            rounds, len(workers), dtype=torch.float64, generator=generator, device="cpu"
+        )
         said = said - said.mean(dim=0) + side * means
         other = copy(self)
         other.forged = (tuple(workers), said)
@@ -93,11 +97,11 @@ class HardTask(Task):
 
 def _other(theta: float, noise: float, rounds: int, count: int, generator: torch.Generator) -> Tensor:
     """|z| `[count]` of draws from Q. With no noise or no slope there is nothing to draw: z = θ."""
-    found = torch.full((count,), theta, dtype=torch.float64)
-    left = torch.arange(count) if noise and theta else torch.arange(0)
+    found = torch.full((count,), theta, dtype=torch.float64, device="cpu")
+    left = torch.arange(count, device="cpu") if noise and theta else torch.arange(0, device="cpu")
     while len(left):
-        drawn = torch.randn(len(left), dtype=torch.float64, generator=generator)
-        level = torch.rand(len(left), dtype=torch.float64, generator=generator)
+        drawn = torch.randn(len(left), dtype=torch.float64, generator=generator, device="cpu")
+        level = torch.rand(len(left), dtype=torch.float64, generator=generator, device="cpu")
         z = theta + noise / sqrt(rounds) * drawn
         taken = (z > 0) & (level < -torch.expm1(-2 * theta * z * rounds / noise**2))
         found[left[taken]] = z[taken]
@@ -201,4 +205,9 @@ class HardQuad(_Hard):
 
 def sign(seed: int) -> float:
     """The secret sign of a seed."""
-    return 1.0 if float(torch.rand(1, generator=stream(seed, "hard", "sign"))) < 0.5 else -1.0
+    return (
+        1.0
+        if float(torch.rand((), dtype=torch.float32, generator=stream(seed, "hard", "sign"), device="cpu"))
+        < 0.5
+        else -1.0
+    )

@@ -97,7 +97,7 @@ class Images(TaskRecipe):
         require(held < m, "Parameter `validation`", f"leave some of the {m} training samples", held)
         if self.batch != "full":
             check_batch(self.batch, m - held)
-        order = torch.randperm(m, generator=stream(seed, "images", "validation"))
+        order = torch.randperm(m, generator=stream(seed, "images", "validation"), device="cpu")
         kept, out = order[held:].sort().values, order[:held].sort().values
         generator = stream(seed, "images", "partition")
         owner = self.proxy.owner(cohort) if self.proxy else None

@@ -57,17 +57,19 @@ class LogisticTask(Task):
         shards = shards[: cohort.n]
         self.store, self.order, self.truth = store, torch.cat(list(shards)), labels
         self.labels = labels[self.order]  # what workers train on; `truth` is what is measured
-        sizes = torch.tensor([len(shard) for shard in shards])
+        sizes = torch.tensor([len(shard) for shard in shards], device="cpu")
         self.bounds = [0, *sizes.cumsum(0).tolist()]
-        owned = torch.split(torch.arange(len(self.order)), sizes.tolist())
+        owned = torch.split(torch.arange(len(self.order), device="cpu"), sizes.tolist())
         self.sampler = Sampler(owned, batch, seed) if batch else None
         # Weights of each place in its worker's own mean, and of each sample in the mean over honest workers.
-        self.owner = torch.arange(cohort.n).repeat_interleave(sizes)
+        self.owner = torch.arange(cohort.n, device="cpu").repeat_interleave(sizes)
         self.share = 1 / sizes.double()[self.owner]
-        honest = torch.zeros(cohort.n, dtype=torch.float64)
+        honest = torch.zeros(cohort.n, dtype=torch.float64, device="cpu")
         honest[list(cohort.honest)] = 1 / len(cohort.honest)
         parts = self.share * honest[self.owner]
-        self.weights = torch.zeros(len(store), dtype=torch.float64).index_add_(0, self.order, parts)
+        self.weights = torch.zeros(len(store), dtype=torch.float64, device="cpu").index_add_(
+            0, self.order, parts
+        )
         self.lowest = Lowest(copy(self)) if gap else None
 
     @property
@@ -80,7 +82,7 @@ class LogisticTask(Task):
         return self.store[self.order]
 
     def start(self) -> Tensor:
-        return torch.zeros(self.layout.d, dtype=torch.float64)
+        return torch.zeros(self.layout.d, dtype=torch.float64, device="cpu")
 
     def draw(self, t: int) -> Tensor | None:
         return self.sampler.draw(t) if self.sampler else EVERYTHING
@@ -104,7 +106,9 @@ class LogisticTask(Task):
         """Gradients over all places: one product of the workers' pulls on all samples with the store."""
         pull = self.share * residual((self.store @ x)[self.order], self.labels)
         m = len(self.store)
-        pulls = torch.zeros(self.n * m, dtype=torch.float64).index_add_(0, self.owner * m + self.order, pull)
+        pulls = torch.zeros(self.n * m, dtype=torch.float64, device="cpu").index_add_(
+            0, self.owner * m + self.order, pull
+        )
         return (pulls.view(self.n, m) @ self.store).add_(x, alpha=self.l2)
 
     def measure(self, x: Tensor) -> dict[str, float]:
@@ -129,7 +133,11 @@ class LogisticTask(Task):
 
     def stated(self) -> dict[str, Any]:
         # The logistic loss of a score has curvature in (0, 1/4], and 1/4 at x = 0: the suprema are there.
-        whole, own, single = torch.zeros(self.layout.d, self.layout.d, dtype=torch.float64), [], []
+        whole, own, single = (
+            torch.zeros(self.layout.d, self.layout.d, dtype=torch.float64, device="cpu"),
+            [],
+            [],
+        )
         for i in self.cohort.honest:
             seen = self.store[self.order[self.bounds[i] : self.bounds[i + 1]]]
             gram, long = seen.T @ seen / (4 * len(seen)), seen * seen.square().sum(dim=1, keepdim=True)
@@ -175,7 +183,7 @@ def measured(tasks: Sequence[LogisticTask], x: Tensor) -> list[dict[str, float]]
     first, weights = tasks[0], torch.stack([task.weights for task in tasks])
     scores = x @ first.store.T
     losses = (weights * -logsigmoid((2 * first.truth - 1) * scores)).sum(dim=1)
-    l2 = torch.tensor([[task.l2] for task in tasks], dtype=x.dtype)
+    l2 = torch.tensor([[task.l2] for task in tasks], dtype=x.dtype, device="cpu")
     slopes = (weights * residual(scores, first.truth)) @ first.store + l2 * x
     rights = (weights * ((scores > 0) == (first.truth == 1))).sum(dim=1)
     losses = losses + l2[:, 0] / 2 * x.square().sum(dim=1)
@@ -274,7 +282,7 @@ def _samples(name: str, seed: int, unit_norm: bool) -> tuple[Tensor, Tensor]:
 def _synthetic(seed: int) -> tuple[Tensor, Tensor]:
     generator = stream(seed, "logistic_regression", "synthetic")
     m, d = SYNTHETIC
-    features = torch.randn(m, d, dtype=torch.float64, generator=generator)
-    model = torch.randn(d, dtype=torch.float64, generator=generator)
+    features = torch.randn(m, d, dtype=torch.float64, generator=generator, device="cpu")
+    model = torch.randn(d, dtype=torch.float64, generator=generator, device="cpu")
     chance = torch.sigmoid(features @ model)
     return features, torch.bernoulli(chance, generator=generator).long()

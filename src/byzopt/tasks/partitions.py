@@ -53,7 +53,7 @@ class IID(Partition):
     """A random permutation, cut into n consecutive parts whose sizes differ by at most one."""
 
     def _shards(self, labels: Tensor | None, m: int, n: int, generator: torch.Generator) -> list[Tensor]:
-        return list(torch.randperm(m, generator=generator).tensor_split(n))
+        return list(torch.randperm(m, generator=generator, device="cpu").tensor_split(n))
 
 
 @PARTITIONS.register("strided")
@@ -62,7 +62,7 @@ class Strided(Partition):
     """A random permutation dealt in turn: worker i owns places i, i + n, i + 2 n, ... (arXiv:2603.15144)."""
 
     def _shards(self, labels: Tensor | None, m: int, n: int, generator: torch.Generator) -> list[Tensor]:
-        permuted = torch.randperm(m, generator=generator)
+        permuted = torch.randperm(m, generator=generator, device="cpu")
         return [permuted[i::n] for i in range(n)]
 
 
@@ -72,7 +72,7 @@ class Contiguous(Partition):
     """The file's order, cut into n consecutive parts whose sizes differ by at most one."""
 
     def _shards(self, labels: Tensor | None, m: int, n: int, generator: torch.Generator) -> list[Tensor]:
-        return list(torch.arange(m).tensor_split(n))
+        return list(torch.arange(m, device="cpu").tensor_split(n))
 
 
 @PARTITIONS.register("sorted")
@@ -104,7 +104,7 @@ class GammaSimilarity(Partition):
 
     def _shards(self, labels: Tensor | None, m: int, n: int, generator: torch.Generator) -> list[Tensor]:
         k = round(self.gamma * m)
-        shuffled = torch.randperm(m, generator=generator)
+        shuffled = torch.randperm(m, generator=generator, device="cpu")
         rest = shuffled[k:].sort().values
         rest = rest[self._labels(labels).cpu()[rest].argsort(stable=True)]
         counts = _equal(k, n)
@@ -138,14 +138,14 @@ class Dirichlet(Partition):
         require(m >= n * self.minimum, "The number of samples", rule, m, "Lower `minimum` or n.")
         labels = self._labels(labels).cpu()
         # numpy draws Dirichlet shares without underflow at small alpha; its seed comes from our stream.
-        numbers = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-        owners = torch.empty(m, dtype=torch.int64)
+        numbers = np.random.default_rng(int(torch.randint(2**62, (), generator=generator, device="cpu")))
+        owners = torch.empty(m, dtype=torch.int64, device="cpu")
         for label in np.unique(labels.numpy()):
             mine = (labels == int(label)).nonzero().squeeze(1)
             cuts = numbers.dirichlet([self.alpha] * n).cumsum()[:-1] * len(mine)
             owner = torch.from_numpy(np.searchsorted(cuts, np.arange(len(mine)) + 0.5))
-            owners[mine[torch.randperm(len(mine), generator=generator)]] = owner
-        shuffled = torch.randperm(m, generator=generator)
+            owners[mine[torch.randperm(len(mine), generator=generator, device="cpu")]] = owner
+        shuffled = torch.randperm(m, generator=generator, device="cpu")
         return self._refill([shuffled[owners[shuffled] == i] for i in range(n)])
 
     def _refill(self, shards: list[Tensor]) -> list[Tensor]:

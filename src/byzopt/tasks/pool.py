@@ -31,7 +31,7 @@ class Pool:
     @classmethod
     def dealt(cls, inputs: Tensor, targets: Tensor, shards: Sequence[Tensor]) -> Pool:
         """One data set dealt to workers by index tensors, as a partition's `split` gives them."""
-        return cls(inputs, targets, torch.arange(len(inputs)), tuple(shards))
+        return cls(inputs, targets, torch.arange(len(inputs), device="cpu"), tuple(shards))
 
     @classmethod
     def of(cls, workers: Sequence[Pair]) -> Pool:
@@ -42,7 +42,7 @@ class Pool:
             kinds = sorted({f"{tuple(pair[part].shape[1:])} of {pair[part].dtype}" for pair in pairs})
             require(len(kinds) == 1, f"All workers' {what}", "have samples of one shape and dtype", kinds)
         sizes = [len(x) for x, _ in pairs]
-        shards = torch.split(torch.arange(sum(sizes)), sizes)
+        shards = torch.split(torch.arange(sum(sizes), device="cpu"), sizes)
         return cls.dealt(torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs]), shards)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Pool:
@@ -65,7 +65,7 @@ class Pool:
             mine = shards[i]
             source.append(self.source[mine])
             targets.append(relabel(self.targets[mine.to(self.targets.device)], classes).to(self.targets))
-            shards[i] = torch.arange(count, count + len(mine))
+            shards[i] = torch.arange(count, count + len(mine), device="cpu")
             count += len(mine)
         return replace(self, source=torch.cat(source), targets=torch.cat(targets), shards=tuple(shards))
 
@@ -77,8 +77,8 @@ class Pool:
             seen, labels = change(*self.at(shards[i]), classes)
             inputs.append(seen.to(self.inputs))
             targets.append(labels.to(self.targets))
-            source.append(torch.arange(held, held + len(seen)))
-            shards[i] = torch.arange(count, count + len(seen))
+            source.append(torch.arange(held, held + len(seen), device="cpu"))
+            shards[i] = torch.arange(count, count + len(seen), device="cpu")
             held, count = held + len(seen), count + len(seen)
         return Pool(torch.cat(inputs), torch.cat(targets), torch.cat(source), tuple(shards))
 

@@ -52,11 +52,11 @@ class QuadraticTask(Task):
         return float(self.spectrum.min())
 
     def start(self) -> Tensor:
-        return torch.ones(self.layout.d, dtype=torch.float64)
+        return torch.ones(self.layout.d, dtype=torch.float64, device="cpu")
 
     def draw(self, t: int) -> Tensor:
         generator = stream(self.seed, "quadratic", "noise", t)
-        drawn = torch.randn(self.n, self.layout.d, dtype=torch.float64, generator=generator)
+        drawn = torch.randn(self.n, self.layout.d, dtype=torch.float64, generator=generator, device="cpu")
         return self.noise / sqrt(self.layout.d) * drawn
 
     def grads(self, x: Tensor, batch: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class QuadraticTask(Task):
         return Stacked(tasks, joint)
 
     def full(self) -> Tensor:
-        return torch.zeros(self.n, self.layout.d, dtype=torch.float64)
+        return torch.zeros(self.n, self.layout.d, dtype=torch.float64, device="cpu")
 
     def measure(self, x: Tensor) -> dict[str, float]:
         away = x - self.optimum
@@ -169,20 +169,30 @@ class Quadratic(TaskRecipe):
         return self.d
 
     def build(self, cohort: Cohort, seed: int) -> QuadraticTask:
-        share = torch.linspace(0, 1, self.d, dtype=torch.float64) if self.d > 1 else torch.ones(1).double()
+        share = (
+            torch.linspace(0, 1, self.d, dtype=torch.float64, device="cpu")
+            if self.d > 1
+            else torch.ones(1, dtype=torch.float64, device="cpu")
+        )
         spectrum = self.mu * (self.L / self.mu) ** share
         generator = stream(seed, "quadratic", "centres")
-        drawn = torch.randn(cohort.n, self.d, dtype=torch.float64, generator=generator)
+        drawn = torch.randn(cohort.n, self.d, dtype=torch.float64, generator=generator, device="cpu")
         centres = self.heterogeneity / sqrt(self.d) * drawn
         if self.spread == 0 and self.proxy is None:
             return QuadraticTask(cohort, spectrum, centres, self.noise, seed, gap=self.gap)
         # One more draw, the last, is the server's.
-        own = torch.randn(1, self.d, dtype=torch.float64, generator=stream(seed, "quadratic", "server"))
+        own = torch.randn(
+            1, self.d, dtype=torch.float64, generator=stream(seed, "quadratic", "server"), device="cpu"
+        )
         centres = torch.cat([centres, self.heterogeneity / sqrt(self.d) * own])
         curvatures = spectrum.expand(cohort.n + 1, -1)
         if self.spread:
             drawn = torch.rand(
-                cohort.n + 1, self.d, dtype=torch.float64, generator=stream(seed, "quadratic", "spread")
+                cohort.n + 1,
+                self.d,
+                dtype=torch.float64,
+                generator=stream(seed, "quadratic", "spread"),
+                device="cpu",
             )
             tilt = 2 * drawn - 1
             curvatures = spectrum * (1 + self.spread * (tilt - tilt[list(cohort.honest)].mean(dim=0)))

@@ -29,11 +29,13 @@ class QuarticTask(Task):
         self.noise, self.shifts, self.seed = noise, shifts, seed
 
     def start(self) -> Tensor:
-        return torch.ones(self.layout.d, dtype=torch.float64)
+        return torch.ones(self.layout.d, dtype=torch.float64, device="cpu")
 
     def draw(self, t: int) -> Tensor:
         generator = stream(self.seed, "quartic", "noise", t)
-        return self.noise * torch.randn(self.n, self.layout.d, dtype=torch.float64, generator=generator)
+        return self.noise * torch.randn(
+            self.n, self.layout.d, dtype=torch.float64, generator=generator, device="cpu"
+        )
 
     def grads(self, x: Tensor, batch: Tensor) -> Tensor:
         # A dot product for each run, so that a run among others has the bits of one alone.
@@ -47,7 +49,7 @@ class QuarticTask(Task):
         return Stacked(tasks, joint)
 
     def full(self) -> Tensor:
-        return torch.zeros(self.n, self.layout.d, dtype=torch.float64)
+        return torch.zeros(self.n, self.layout.d, dtype=torch.float64, device="cpu")
 
     def objective(self, x: Tensor) -> tuple[float, Tensor]:
         return float((x @ x) ** 2), 4 * (x @ x) * x
@@ -102,8 +104,12 @@ class Quartic(TaskRecipe):
     def build(self, cohort: Cohort, seed: int) -> QuarticTask:
         honest = list(cohort.honest)
         drawn = torch.randn(
-            len(honest), self.d, dtype=torch.float64, generator=stream(seed, "quartic", "shifts")
+            len(honest),
+            self.d,
+            dtype=torch.float64,
+            generator=stream(seed, "quartic", "shifts"),
+            device="cpu",
         )
-        shifts = torch.zeros(cohort.n, self.d, dtype=torch.float64)
+        shifts = torch.zeros(cohort.n, self.d, dtype=torch.float64, device="cpu")
         shifts[honest] = sqrt(self.shift_variance) * (drawn - drawn.mean(dim=0))
         return QuarticTask(cohort, self.d, sqrt(self.noise_variance), shifts, seed)

@@ -83,7 +83,7 @@ def _begun(cohort: Cohort, d: int, seed: int) -> tuple[np.random.RandomState, Te
     numbers = np.random.RandomState(SHIFTS_SEED)
     honest = list(cohort.honest)
     free = SHIFT * numbers.randn(len(honest) - 1, d)
-    shifts = torch.zeros(cohort.n, d, dtype=torch.float64)
+    shifts = torch.zeros(cohort.n, d, dtype=torch.float64, device="cpu")
     # Added one by one, as released: the order decides the last bit.
     shifts[honest] = torch.from_numpy(np.concatenate([free, -sum(free, np.zeros((1, d)))]))
     return numbers if seed == SHIFTS_SEED else np.random.RandomState(seed % 2**32), shifts

@@ -36,7 +36,7 @@ class ReleasedSampler(Sampler):
     def __init__(self, shards: Sequence[Tensor], batch: int, rounds: int, order: Order) -> None:
         super().__init__(shards, batch, seed=0)
         self.rounds, self.order = rounds, order
-        self._known: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._known: tuple[int, Tensor] = (-1, torch.empty(0, device="cpu"))
 
     def over(self, shards: Sequence[Tensor]) -> ReleasedSampler:
         return ReleasedSampler(shards, self.batch, self.rounds, self.order)
@@ -71,7 +71,7 @@ class FixedDropout(nn.Module):
 
     def __init__(self, p: float, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.register_buffer("mask", (torch.rand(shape) >= p) / (1 - p))
+        self.register_buffer("mask", (torch.rand(shape, dtype=torch.float32, device="cpu") >= p) / (1 - p))
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -113,7 +113,7 @@ class ReleasedMnist(TaskRecipe):
         inputs, labels, others, truth = prepared(Mnist, 1, (1, 28, 28), torch.float32, where)
         h = len(cohort.honest)
         parts = _cut(labels.argsort(stable=True).cpu(), h)
-        everything = torch.arange(len(labels))
+        everything = torch.arange(len(labels), device="cpu")
         own = iter(parts)
         shards = [everything if i in cohort.byzantine else next(own) for i in range(cohort.n)]
         rank = {worker: k for k, worker in enumerate(cohort.honest)}
@@ -174,7 +174,10 @@ class ReleasedShakespeare(TaskRecipe):
         inputs, targets = blocks(codes[:cut], self.context)
         test, truth = (part[: self.eval_samples] for part in blocks(codes[cut:], self.context))
         h, size = len(cohort.honest), len(inputs) // len(cohort.honest)
-        parts = [torch.arange(k * size, (k + 1) * size if k < h - 1 else len(inputs)) for k in range(h)]
+        parts = [
+            torch.arange(k * size, (k + 1) * size if k < h - 1 else len(inputs), device="cpu")
+            for k in range(h)
+        ]
         rank = {worker: k for k, worker in enumerate(cohort.honest)}
         rank |= {worker: k % h for k, worker in enumerate(cohort.byzantine)}
         shards = [parts[rank[i]] for i in range(cohort.n)]
@@ -204,7 +207,7 @@ def _least(recipe: TaskRecipe, least: int, *names: str) -> None:
 
 
 def _permuted(m: int, seed: int) -> Tensor:
-    return torch.randperm(m, generator=torch.Generator().manual_seed(seed))
+    return torch.randperm(m, generator=torch.Generator().manual_seed(seed), device="cpu")
 
 
 def _padded(order: Tensor, h: int) -> Tensor:

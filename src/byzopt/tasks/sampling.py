@@ -38,11 +38,11 @@ class Sampler:
         require(not empty, "Every worker", "own at least one sample", f"none for workers {empty}")
         self.shards, self.batch, self.seed, self.replacement = list(shards), batch, seed, replacement
         self._sizes = [len(shard) for shard in shards]
-        self._size = torch.tensor(self._sizes).unsqueeze(1)
+        self._size = torch.tensor(self._sizes, device="cpu").unsqueeze(1)
         self._pool, self._first = torch.cat(self.shards), self._size.cumsum(0) - self._size
         self._recent: list[dict[int, Tensor]] = [{} for _ in shards]
         self._span = max(1, min(ROUNDS, AHEAD // (len(shards) * batch)))
-        self._drawn: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._drawn: tuple[int, Tensor] = (-1, torch.empty(0, device="cpu"))
 
     def over(self, shards: Sequence[Tensor]) -> Sampler:
         """The same sampler for other shards."""
@@ -69,7 +69,7 @@ class Sampler:
     def _independent(self, t: int) -> Tensor:
         generator = stream(self.seed, "sample", "replacement", t)
         shape = (len(self.shards), self.batch)
-        place = torch.rand(shape, dtype=torch.float64, generator=generator) * self._size
+        place = torch.rand(shape, dtype=torch.float64, generator=generator, device="cpu") * self._size
         return self._pool[self._first + place.long()]
 
     def _walk(self, i: int, first: int, last: int) -> Tensor:
@@ -86,5 +86,5 @@ class Sampler:
             if len(recent) == 2:
                 del recent[next(iter(recent))]
             generator = stream(self.seed, "sample", i, epoch)
-            recent[epoch] = self.shards[i][torch.randperm(self._sizes[i], generator=generator)]
+            recent[epoch] = self.shards[i][torch.randperm(self._sizes[i], generator=generator, device="cpu")]
         return recent[epoch]

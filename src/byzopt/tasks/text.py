@@ -102,7 +102,7 @@ def gpt_bytes(layers: int, width: int, batch: int, context: int) -> int:
 def encoded(text: str) -> tuple[Tensor, int]:
     """The text as int64 codes `[length]`, and how many different characters it has; codes in their order."""
     alphabet = {character: code for code, character in enumerate(sorted(set(text)))}
-    return torch.tensor([alphabet[character] for character in text]), len(alphabet)
+    return torch.tensor([alphabet[character] for character in text], device="cpu"), len(alphabet)
 
 
 def blocks(codes: Tensor, context: int) -> tuple[Tensor, Tensor]:

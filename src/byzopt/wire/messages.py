@@ -67,7 +67,7 @@ def decode(
     if len(data) != wanted:
         raise BadMessage(f"A message should have {wanted} bytes. Found {len(data)}.")
     source = Reader(data)
-    like = torch.empty(layout.d, dtype=torch.float64)
+    like = torch.empty(layout.d, dtype=torch.float64, device="cpu")
     parts = [
         _read(compressor, len(block), width, source, part)
         for block, part in _blocks(compressor, like, layout, draw)
@@ -84,7 +84,7 @@ def decode_all(
 ) -> tuple[Tensor, dict[int, str]]:
     """Rows `[n, d]`, and the reasons by worker where a message is malformed: that worker's row is NaN, which
     the policy for bad rows drops and counts against f."""
-    rows = torch.full((len(messages), layout.d), torch.nan, dtype=torch.float64)
+    rows = torch.full((len(messages), layout.d), torch.nan, dtype=torch.float64, device="cpu")
     faults = {}
     for i, message in enumerate(messages):
         try:

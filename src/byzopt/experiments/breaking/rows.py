@@ -17,40 +17,40 @@ KINDS = 3  # different rows in `duplicates`
 
 def _gaussian(n: int, f: int, d: int, generator: Generator) -> Tensor:
     """N(1, 1) in every coordinate: worker noise around one gradient."""
-    return 1 + torch.randn(n, d, dtype=torch.float64, generator=generator)
+    return 1 + torch.randn(n, d, dtype=torch.float64, generator=generator, device="cpu")
 
 
 def _clusters(n: int, f: int, d: int, generator: Generator) -> Tensor:
     """Heterogeneity: f honest rows (at least one) sit far from all others."""
-    rows = TIGHT * torch.randn(n, d, dtype=torch.float64, generator=generator)
+    rows = TIGHT * torch.randn(n, d, dtype=torch.float64, generator=generator, device="cpu")
     return rows + APART * _minority(n, f)
 
 
 def _offset(n: int, f: int, d: int, generator: Generator) -> Tensor:
     """The gaussian cloud, far from zero."""
-    return OFFSET + torch.randn(n, d, dtype=torch.float64, generator=generator)
+    return OFFSET + torch.randn(n, d, dtype=torch.float64, generator=generator, device="cpu")
 
 
 def _line(n: int, f: int, d: int, generator: Generator) -> Tensor:
     """f honest ones and n - f zeros on a line: the rows behind the lower bounds of `theory.robustness`."""
-    rows = torch.zeros(n, d, dtype=torch.float64)
+    rows = torch.zeros(n, d, dtype=torch.float64, device="cpu")
     rows[:, :1] = _minority(n, f)
     return rows
 
 
 def _duplicates(n: int, f: int, d: int, generator: Generator) -> Tensor:
     """Copies of a few different rows, so that scores and distances tie."""
-    kinds = 1 + torch.randn(KINDS, d, dtype=torch.float64, generator=generator)
-    return kinds[torch.arange(n) % KINDS]
+    kinds = 1 + torch.randn(KINDS, d, dtype=torch.float64, generator=generator, device="cpu")
+    return kinds[torch.arange(n, device="cpu") % KINDS]
 
 
 def _simplex(n: int, f: int, d: int, generator: Generator) -> Tensor:
     """Every worker has a coordinate of its own (shared from n > d on): no two rows agree."""
-    return torch.eye(d, dtype=torch.float64)[torch.arange(n) % d]
+    return torch.eye(d, dtype=torch.float64, device="cpu")[torch.arange(n, device="cpu") % d]
 
 
 def _minority(n: int, f: int) -> Tensor:
-    return (torch.arange(n) >= n - max(f, 1)).double().unsqueeze(1)
+    return (torch.arange(n, device="cpu") >= n - max(f, 1)).double().unsqueeze(1)
 
 
 ROWS: Mapping[str, Callable[[int, int, int, Generator], Tensor]] = {

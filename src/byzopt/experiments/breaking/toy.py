@@ -55,7 +55,7 @@ class Toy:
 
     def _rounds(self, attack: Attack, rows: str, seed: int) -> dict[str, float]:
         adversary = Adversary(attack, Cohort.of(self.n, range(self.f)), self.f)
-        x = torch.zeros(self.d, dtype=torch.float64)
+        x = torch.zeros(self.d, dtype=torch.float64, device="cpu")
         state, worst = adversary.start(x), dict.fromkeys(self.forms, 0.0)
         for t in range(1, (ROUNDS if isinstance(attack, Remembering) else 1) + 1):
             rule = self.rule.at(t)

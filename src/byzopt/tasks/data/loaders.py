@@ -37,7 +37,7 @@ def digits() -> tuple[Labelled, Labelled]:
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float() / 16
     labels = torch.from_numpy(bunch.target).long()
-    test = torch.zeros(len(labels), dtype=torch.bool)
+    test = torch.zeros(len(labels), dtype=torch.bool, device="cpu")
     for label in range(10):
         test[(labels == label).nonzero().squeeze(1)[_TEST_EVERY - 1 :: _TEST_EVERY]] = True
     return (images[~test], labels[~test]), (images[test], labels[test])

@@ -207,7 +207,7 @@ class WorkerGradients:
 
     def _softmax(self, x: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         """Gradients as one linear layer under cross-entropy would have them."""
-        places = torch.arange(labels.numel())
+        places = torch.arange(labels.numel(), device="cpu")
         shards = torch.split(places, labels.shape[1])
         return Softmax(inputs.flatten(0, 1), labels.flatten(), places, shards, self.layout).grads(x)
 

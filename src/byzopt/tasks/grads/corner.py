@@ -61,7 +61,7 @@ class Corner:
         self.inputs, self.targets = (p[:WORKERS, :SAMPLES].clone(memory_format=contiguous) for p in sample)
         self.exact = start.device.type == "cpu"  # elsewhere sums may come in another order every time
         # Off the module's own point, where an output layer that starts at zero would hide what lies below it.
-        noise = torch.randn(start.shape, generator=stream(0, "probe"), dtype=torch.float64)
+        noise = torch.randn(start.shape, generator=stream(0, "probe"), dtype=torch.float64, device="cpu")
         self.point = start + 0.02 * noise.to(start)
         self.others = _changed(self.inputs, self.targets, sample)
         pure.writes = ("unknown",)  # copies for every pass until it is known

@@ -150,7 +150,7 @@ def _a_mean(measure: Metric, output: Any, targets: Tensor) -> bool:
 
 
 def _number(name: str, value: Any) -> Tensor:
-    value = torch.as_tensor(value)
+    value = torch.as_tensor(value, device="cpu")
     if value.numel() != 1:
         raise InvalidInput(f"Metric {name!r} should give one number. Found a tensor {list(value.shape)}.")
     number: Tensor = value.reshape(()).double()
