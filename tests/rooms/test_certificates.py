@@ -32,6 +32,7 @@ from byzopt.experiments import run
 from byzopt.experiments.certified import beside, certified
 from byzopt.experiments.spec import Spec
 from byzopt.methods import ByzNSGDM
+from byzopt.reports.tables import notes
 from tests.running import play
 
 NAN = float("nan")
@@ -224,6 +225,7 @@ def test_a_run_records_its_certificates_where_it_measures(tmp_path):
     assert found.worst.squared == max(record.get("certified_squared", 0) for record in records)
     assert found.median.linear <= found.worst.linear
     assert "certified over 3 recorded rounds" in beside(one.rule, 9, 2, records)
+    assert list(notes(run(one).outcomes)) == [f"main: {found}"]
     assert run(one, out=tmp_path / "run").main.records == records  # as stored
     every = run(spec(eval_every=1)).main.records
     assert [record["t"] for record in every if "certified_squared" in record] == list(range(1, 13))
@@ -269,6 +271,6 @@ def test_rounds_that_lack_a_certificate_are_counted():
     records = [{"t": 0}, *({"certified_linear": k, "certified_squared": k**2} for k in (1.0, 2.0, inf))]
     found = certified(records)
     assert (found.rounds, found.lacking, found.worst.squared, found.median.squared) == (3, 1, inf, 4)
-    assert "at most none, median 4" in str(found)
+    assert "worst none, median 4" in str(found)
     assert "1 of 3 rounds are not certified" in str(found)
     assert certified([{"t": 0, "loss": 1.0}]) is None

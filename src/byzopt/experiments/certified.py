@@ -24,8 +24,8 @@ class Certified(NamedTuple):
 
     def __str__(self) -> str:
         """In words: the squared and the linear coefficient."""
-        told = f"kappa_squared at most {_shown(self.worst.squared)}, median {_shown(self.median.squared)}; "
-        told += f"kappa at most {_shown(self.worst.linear)}, median {_shown(self.median.linear)}"
+        told = f"kappa_squared worst {_shown(self.worst.squared)}, median {_shown(self.median.squared)}; "
+        told += f"kappa worst {_shown(self.worst.linear)}, median {_shown(self.median.linear)}"
         some = f"; {self.lacking} of {self.rounds} rounds are not certified" if self.lacking else ""
         return f"certified over {self.rounds} recorded rounds: {told}{some}"
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from byzopt.aggregators import Aggregator, rule_data
 from byzopt.errors import Status
 from byzopt.experiments import Outcome, Spec
+from byzopt.experiments.certified import certified
 
 FIGURES = ("loss", "accuracy", "perplexity", "grad_norm")
 COLOURS = {Status.COMPLETED: "green", Status.CONVERGED: "green", Status.INTERRUPTED: "yellow"}
@@ -31,13 +32,16 @@ def outcomes(spec: Spec, found: Mapping[str, Outcome]) -> Table:
 
 
 def notes(found: Mapping[str, Outcome]) -> Iterator[str]:
-    """A line for each variant whose end needs explaining, or whose server expelled workers."""
+    """A line for each variant whose end needs explaining, whose server expelled workers, or whose answers
+    were certified because its rule has no coefficient in advance."""
     for name, outcome in found.items():
         if outcome.message:
             yield f"{name}: {outcome.message}"
         if outcome.expelled:
             told = ", ".join(f"{worker} (round {t}, {why})" for worker, t, why in outcome.expelled)
             yield f"{name}: expelled workers {told}"
+        if (seen := certified(outcome.records)) is not None:
+            yield f"{name}: {seen}"
 
 
 def title(spec: Spec) -> str:
