@@ -18,6 +18,8 @@ from byzopt.errors import InvalidInput
 from byzopt.rng import seed_of
 from byzopt.tasks import ModuleTask
 from byzopt.tasks.grads import WorkerGradients, lent_rng
+from byzopt.tasks.grads.grouped import Grouped
+from byzopt.tasks.grads.plain import Looped
 from tests.reference.gradients import gradient
 
 N, B, SEED, T = 4, 5, 7, 3
@@ -355,6 +357,41 @@ def test_a_slice_has_the_regulariser_too():
     torch.testing.assert_close(regularised.grads_of(x, batch, slice(1, 3)), rows[1:3], rtol=1e-12, atol=1e-14)
 
 
+def test_modules_and_losses_that_need_whole_batches_are_looked_at_on_whole_batches():
+    def in_pairs(self, x: Tensor) -> Tensor:
+        return (x.view(-1, 2, 6) - x.view(-1, 2, 6).mean(1, keepdim=True)).flatten(0, 1)
+
+    def by_class(output: Tensor, targets: Tensor) -> Tensor:
+        same = (targets == targets[:1]).double()
+        return (output.square().sum(1) * same).sum() / (same.sum() - 1)  # nothing to compare with: NaN or Inf
+
+    module = nn.Sequential(nn.Linear(6, 6), By(in_pairs), nn.Linear(6, 3)).double()
+    for loss, body in ((functional.cross_entropy, module), (by_class, module[0])):
+        paired = task(body, loss, batch=8, metrics={})
+        x, batch = paired.start() + 0.1, paired.draw(2)
+        for i, row in enumerate(paired.grads(x, batch)):
+            expected, _ = gradient(body, loss, x, batch.inputs[i], batch.targets[i])
+            torch.testing.assert_close(row, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_rounding_in_float32_is_told_from_a_difference():
+    with lent_rng(0):
+        layers = [part for _ in range(24) for part in (nn.Linear(6, 6), nn.BatchNorm1d(6), nn.ReLU())]
+        deep = nn.Sequential(*layers, nn.Linear(6, 3))
+    rough = task(deep, dtype=torch.float32)
+    fine = WorkerGradients(deep.double(), functional.cross_entropy, task(deep).draw(1)[:2])
+    assert (rough.strategy, fine.strategy) == ("grouped", "grouped")
+    probe = rough._gradients.probe
+
+    class Wrong(Looped):
+        def fill(self, rows, *others) -> None:
+            super().fill(rows, *others)
+            rows *= 1.001
+
+    assert probe._only_rounds(Grouped(probe.pure))
+    assert not probe._only_rounds(Wrong(probe.pure))
+
+
 def test_a_loop_says_why():
     for name, said in [
         ("moving mean", "its forward pass writes 2.mean"),
@@ -612,8 +649,8 @@ SECRET = nn.Linear(6, 3)
         ),
         (nn.Flatten(), None, "have a parameter that requires gradients"),
         (lambda x: x, None, "be an nn.Module"),
-        (nn.Linear(5, 3), None, r"RuntimeError in the module, given \[3, 6\]"),
-        (nn.Linear(6, 3), lambda o, y: o.sum(dim=1), r"a tensor \[3\] from the loss. Reduce it by mean"),
+        (nn.Linear(5, 3), None, r"RuntimeError in the module, given \[5, 6\]"),
+        (nn.Linear(6, 3), lambda o, y: o.sum(dim=1), r"a tensor \[5\] from the loss. Reduce it by mean"),
         (nn.Linear(6, 3), lambda o, y: o.mean().item(), "Found a float from the loss"),
         (nn.Linear(6, 3), lambda o, y: o.detach().mean(), "hangs on no parameter"),
         (nn.Linear(6, 3), lambda o, y: o.mean() * torch.nan, "be finite where training starts"),

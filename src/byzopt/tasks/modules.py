@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from byzopt.cohort import Cohort
-from byzopt.errors import InvalidInput, require
+from byzopt.errors import require
 from byzopt.tasks.base import Change, Relabel, Task
 from byzopt.tasks.grads import (
     Loss,
@@ -23,6 +23,8 @@ from byzopt.tasks.grads import (
     accuracy,
     adopted,
     adopted_loss,
+    classes,
+    default_metrics,
     sequence_cross_entropy,
 )
 from byzopt.tasks.grads.losses import ELEMENTWISE, counted, plain
@@ -31,7 +33,7 @@ from byzopt.tasks.pool import Pair, Pool, cast, checked
 from byzopt.tasks.proxies import ProxyLoss, WorkerProxy
 from byzopt.tasks.sampling import Sampler
 
-FEW = 3  # samples of a worker to look at the module with, where batches are whole shards
+FEW = 64  # samples, at most, of a worker to look at the module with, where batches are whole shards
 SETTLING = 512  # samples, at least, that running statistics are taken from where figures are measured
 
 
@@ -121,7 +123,8 @@ class ModuleTask(Task):
         }
         placed = adopted(module).to(self.device, dtype)
         self._gradients = WorkerGradients(placed, self.loss, self._corner(), strategy, seed)
-        self._metrics = self._default_metrics() if metrics is None else dict(metrics)
+        known = default_metrics(self._gradients.corner.example, self.pool.targets)
+        self._metrics = known if metrics is None else dict(metrics)
         self._goals: dict[str, Pair] = {}
         self.layout = self._gradients.layout
         self._owned = self._proxy_data(proxy)
@@ -184,9 +187,7 @@ class ModuleTask(Task):
         if not self._gradients.probe.alike:
             return known | {"sampling": "biased"}  # dropout, or statistics of the batch
         if loss not in ELEMENTWISE or not bool(counted(labels).all()):
-            return (
-                known  # where it is no plain mean over samples, a batch's need not be the shard's on average
-            )
+            return known  # where it is no plain mean, a batch's need not be the shard's on average
         return known | {"sampling": "fresh" if self._sampler.replacement else "walk"}
 
     def proxy(self) -> ProxyLoss | None:
@@ -266,15 +267,7 @@ class ModuleTask(Task):
 
     def _classes(self, need: str) -> int:
         """How many classes the labels have. Errors: a task without labels, which `need` cannot do with."""
-        targets, output = self.pool.targets, self._gradients.corner.example
-        scores = isinstance(output, Tensor) and output.ndim == targets.ndim + 1
-        if targets.is_floating_point() or not scores:
-            found = tuple(output.shape[1:]) if isinstance(output, Tensor) else f"in a {type(output).__name__}"
-            raise InvalidInput(
-                f"{need} needs integer labels and a score for each class. Found targets of "
-                f"{targets.dtype} with outputs {found} a sample. Use another attack."
-            )
-        return int(output.shape[-1])
+        return classes(self._gradients.corner.example, self.pool.targets, need)
 
     def _sample(self, t: int) -> Pair:
         return self.pool.at(self._sampler.draw(t))
@@ -306,9 +299,3 @@ class ModuleTask(Task):
             return [self.pool.at(self.pool.shards[i])[0] for i in honest]
         rounds = ceil(SETTLING / (len(honest) * self.batch))
         return [x for t in range(1, rounds + 1) for x in self._sample(t)[0][honest]]
-
-    def _default_metrics(self) -> dict[str, Metric]:
-        output, targets = self._gradients.corner.example, self.pool.targets
-        labels = not targets.is_floating_point() and targets.ndim == 1
-        scores = isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1
-        return {"accuracy": accuracy} if labels and scores else {}

@@ -2,7 +2,7 @@
 
 from byzopt.tasks.grads.adopt import adopted
 from byzopt.tasks.grads.choice import Strategy, WorkerGradients
-from byzopt.tasks.grads.evaluation import Metric, accuracy
+from byzopt.tasks.grads.evaluation import Metric, accuracy, classes, default_metrics
 from byzopt.tasks.grads.losses import Loss, adopted_loss, sequence_cross_entropy
 from byzopt.tasks.grads.randomness import lent_rng
 from byzopt.tasks.grads.softmax import Softmax
@@ -16,6 +16,8 @@ __all__ = [
     "accuracy",
     "adopted",
     "adopted_loss",
+    "classes",
+    "default_metrics",
     "lent_rng",
     "sequence_cross_entropy",
 ]

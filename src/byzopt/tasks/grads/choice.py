@@ -13,7 +13,7 @@ from byzopt.errors import InvalidInput, require
 from byzopt.layout import Layout
 from byzopt.rng import seed_of
 from byzopt.tasks.grads.adopt import adopted, by_batch, copied, refuse_single_samples, untracked
-from byzopt.tasks.grads.corner import Corner
+from byzopt.tasks.grads.corner import SAMPLES, Corner
 from byzopt.tasks.grads.dense import Dense
 from byzopt.tasks.grads.evaluation import Evaluation, settled
 from byzopt.tasks.grads.grouped import Grouped, GroupedPixels
@@ -88,8 +88,7 @@ class WorkerGradients:
         remedy = "Convert the module by `.to(dtype)`."
         require(len(kinds) == 1, "The parameters that require gradients", "have one dtype", kinds, remedy)
         self.pure = Pure(self.module, self.loss, self.layout)
-        self.corner = Corner(self.pure, self.start, sample)
-        self.probe = Probe(self.corner, self.start)
+        self.corner, self.probe = self._looked_at(sample)
         self._warn()
         self.module, self.loss = self.pure.module, self.pure.loss
         self.strategy, self._way = self._chosen(strategy)
@@ -191,6 +190,17 @@ class WorkerGradients:
                 if shared and not self.pure.draws and drawn(seeds[i], x.device):
                     raise self._late()
         return rows
+
+    def _looked_at(self, sample: tuple[Tensor, Tensor]) -> tuple[Corner, Probe]:
+        """The module on a few samples; on whole batches where it cannot be asked for a few."""
+        try:
+            corner = Corner(self.pure, self.start, sample)
+            return corner, Probe(corner, self.start)
+        except InvalidInput:
+            if sample[0].shape[1] <= SAMPLES:
+                raise
+        corner = Corner(self.pure, self.start, sample, sample[0].shape[1])
+        return corner, Probe(corner, self.start)
 
     def _warn(self) -> None:
         """Say what a user would not expect of figures."""

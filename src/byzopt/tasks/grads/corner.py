@@ -53,12 +53,12 @@ class Corner:
     parameters that the module does not register.
     """
 
-    def __init__(self, pure: Pure, start: Tensor, sample: Batch) -> None:
+    def __init__(self, pure: Pure, start: Tensor, sample: Batch, samples: int = SAMPLES) -> None:
         self.pure = pure
         if len(sample[0]) < WORKERS:  # how gradients are taken should not hang on how many workers there are
             sample = torch.cat([sample[0], sample[0].flip(1)]), torch.cat([sample[1], sample[1].flip(1)])
         contiguous = torch.contiguous_format  # so that equal numbers take equal paths through the kernels
-        self.inputs, self.targets = (p[:WORKERS, :SAMPLES].clone(memory_format=contiguous) for p in sample)
+        self.inputs, self.targets = (p[:WORKERS, :samples].clone(memory_format=contiguous) for p in sample)
         self.exact = start.device.type == "cpu"  # elsewhere sums may come in another order every time
         # Off the module's own point, where an output layer that starts at zero would hide what lies below it.
         noise = torch.randn(start.shape, generator=stream(0, "probe"), dtype=torch.float64, device="cpu")

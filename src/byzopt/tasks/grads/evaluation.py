@@ -26,6 +26,25 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     return (right * counts).sum().double() / counts.sum()
 
 
+def default_metrics(output: Any, targets: Tensor) -> dict[str, Metric]:
+    """`accuracy`, for outputs `[b, classes]` like this one and labels; else none."""
+    labels = not targets.is_floating_point() and targets.ndim == 1
+    scores = isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1
+    return {"accuracy": accuracy} if labels and scores else {}
+
+
+def classes(output: Any, targets: Tensor, need: str) -> int:
+    """How many classes targets have. Errors: a task without labels, which `need` cannot do with."""
+    scores = isinstance(output, Tensor) and output.ndim == targets.ndim + 1
+    if targets.is_floating_point() or not scores:
+        found = tuple(output.shape[1:]) if isinstance(output, Tensor) else f"in a {type(output).__name__}"
+        raise InvalidInput(
+            f"{need} needs integer labels and a score for each class. Found targets of "
+            f"{targets.dtype} with outputs {found} a sample. Use another attack."
+        )
+    return int(output.shape[-1])
+
+
 class Evaluation(NamedTuple):
     """A module at the point `x` `[d]` in evaluation mode.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from byzopt.errors import InvalidInput
 from byzopt.linalg import norm
-from byzopt.tasks.grads.corner import SAMPLES, SEEDS, Batch, Corner, does_not_work, line
+from byzopt.tasks.grads.corner import SEEDS, Batch, Corner, does_not_work, line
 from byzopt.tasks.grads.grouped import Grouped
 from byzopt.tasks.grads.plain import Looped
 from byzopt.tasks.grads.randomness import drawing
@@ -111,7 +111,7 @@ class Probe:
         seeds = SEEDS[: len(inputs)]
         together = self.pure.draws and not isinstance(way, Looped)
         with drawing(seeds, rows.device, together, self.pure.coins), torch.enable_grad():
-            way.fill(rows, self.point.clone(), inputs, targets, SAMPLES, seeds)
+            way.fill(rows, self.point.clone(), inputs, targets, inputs.shape[1], seeds)
         return rows
 
     def _close(self, rows: Tensor, truth: Tensor) -> bool:
