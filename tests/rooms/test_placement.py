@@ -47,6 +47,21 @@ def test_other_cores_or_a_damaged_file_are_measured_anew(measurements, monkeypat
     assert len(measurements) == 4
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"[]", b"[" * 100_000, b"1" * 5000, b"\xff", b'{"cores": 64, "best": [1], "rates": []}'),
+        *(b'{"cores": 64, "best": [%d, 1], "rates": {}}' % count for count in (0, 65, 10**9)),
+    ],
+)
+def test_no_content_of_the_cache_does_harm(content, measurements, monkeypatch):
+    monkeypatch.setattr(pl, "available", lambda: 64)
+    pl.cache().mkdir(parents=True, exist_ok=True)
+    (pl.cache() / pl.NAME).write_bytes(content)
+    assert pl.best_layout() == Layout(64, 1)
+    assert measurements == [64]
+
+
 def test_a_cache_that_cannot_be_written_is_no_failure(measurements, monkeypatch, own_cache):
     (own_cache / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(own_cache / "file"))

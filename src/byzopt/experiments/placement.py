@@ -15,6 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
+from byzopt.experiments.reading import parsed
+from byzopt.files import read
 from byzopt.tasks.data import store
 from byzopt.waiting import WAITING
 
@@ -55,6 +59,14 @@ class Placement(NamedTuple):
     rates: dict[str, float]
 
 
+class _Kept(msgspec.Struct):
+    """What the cache holds."""
+
+    cores: int
+    best: tuple[int, int]
+    rates: dict[str, float]
+
+
 def best_layout() -> Layout:
     """The measured layout for independent runs; measures when this machine has none in the cache."""
     return placement().best
@@ -64,10 +76,10 @@ def placement(fresh: bool = False) -> Placement:
     """The measurement, from the cache unless `fresh` or the machine's cores have changed."""
     path, cores = cache() / NAME, available()
     if not fresh:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            kept = json.loads(path.read_text())
-            if kept["cores"] == cores:
-                return Placement(Layout(*map(int, kept["best"])), dict(kept["rates"]))
+        with suppress(OSError, ValueError):
+            kept = parsed(read(path, 1 << 16), _Kept)
+            if kept.cores == cores and all(1 <= count <= cores for count in kept.best):
+                return Placement(Layout(*kept.best), kept.rates)
     found = measured(cores)
     with suppress(OSError):  # a cache that cannot be written only costs the measurement next time
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from byzopt.errors import InvalidInput
+from byzopt.experiments.reading import parsed
+
 
 class Claims:
     """Claims on several names, all or none. A context that gives back what it holds.
@@ -53,9 +56,8 @@ def owner(folder: Path, name: str) -> dict[str, Any] | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        with suppress(ValueError):
-            found: dict[str, Any] = json.loads(os.read(handle, 1000))
-            return found
+        with suppress(InvalidInput, OSError):
+            return parsed(os.read(handle, 1000), dict[str, Any])
         return {}
     finally:
         os.close(handle)
