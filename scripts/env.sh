@@ -1,5 +1,5 @@
 # Sourced by the scripts beside it: makes .venv in the repository root and installs byzopt into it.
-# usage: . env.sh EXTRAS   (for instance fast or dev,fast)
+# usage: . env.sh EXTRAS   (for instance dev or dev,flower; "" for none)
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 python=${PYTHON:-python3}

@@ -14,7 +14,7 @@ from byzopt import aggregators as ag
 from byzopt import kernels, linalg
 from byzopt.kernels import Plan
 
-pytestmark = pytest.mark.skipif(not kernels.available(), reason="needs llvmlite (extra `fast`)")
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="needs llvmlite")
 SIZES = [(1, 64), (2, 65), (3, 8), (5, 1000), (7, 4097), (20, 127), (33, 1639), (64, 100), (300, 130)]
 CHAINS = {
     "mean": lambda f: ag.Mean(),
@@ -160,6 +160,16 @@ def test_a_batch_of_sets_is_one_set_after_the_other(name, dtype):
         return
     sets[4, 11, 3] = np.nan
     assert torch.allclose(rule.batch(sets)[:4], alone[:4], rtol=tolerance, atol=tolerance)
+
+
+def test_what_is_compiled_follows_from_the_sizes_alone_and_is_won_back_in_ten_calls():
+    plan = Plan(49, 51)
+    few, many = torch.empty(100, 1000), torch.empty(1, 1).expand(100, 1 << 20)
+    for _ in range(3):
+        assert not kernels.reduces(few, None, plan)
+        assert kernels.reduces(many, None, plan)
+    assert kernels.reduces(torch.empty(64, 100), None, plan)
+    assert not kernels.reduces(torch.empty(1, 1).expand(513, 1 << 24), None, plan)
 
 
 def test_threads_do_not_change_results():

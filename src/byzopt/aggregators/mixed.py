@@ -134,7 +134,7 @@ class Mixed:
             return self._seen((self.rows.new_ones(self.m) @ self.rows).div_(self.m))
         out = torch.empty(self.rows.shape[1], dtype=self.rows.dtype, device=self.rows.device)
         for piece, rows in linalg.pieces(self.rows):
-            if kernels.usable(rows) and kernels.reduces(rows, self.mixing):
+            if kernels.usable(rows) and kernels.reduces(rows, self.mixing, plan):
                 place = out[piece] if out.dtype == rows.dtype else torch.empty_like(rows[0])
                 fine = kernels.columns(rows, plan, self.mixing, place, self.order)
                 out[piece] = place

@@ -10,7 +10,6 @@ import typer
 
 EXTRAS = {
     "dev": ("pytest", "hypothesis", "ruff", "mypy", "importlinter"),
-    "fast": ("llvmlite",),
     "ray": ("ray",),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
@@ -54,12 +53,31 @@ def examined() -> dict[str, Any]:
     }
     (processes, threads), rates = placement()
     return environment() | {
+        "kernels": kernels_here(),
         "placement of independent runs": {"processes x threads": f"{processes} x {threads}"}
         | {f"rounds/s with {layout}": str(found) for layout, found in rates.items()},
         "data": {"digits": "part of scikit-learn"} | where,
         "data directories": [str(root) for root in store.roots()],
         "extras": {name: _state(modules) for name, modules in EXTRAS.items()},
     }
+
+
+def kernels_here() -> str:
+    """Whether rules run as compiled kernels here, for which vectors, and what making one takes."""
+    import torch
+
+    from byzopt import kernels
+    from byzopt.kernels.jit import lanes
+
+    if not kernels.available():
+        return "none, for llvmlite cannot be imported or knows no code for this machine: plain torch, slower"
+    if not kernels.usable(torch.zeros(1, 1, dtype=torch.float32, device="cpu")):
+        return "switched off by BYZOPT_KERNELS: plain torch, slower"
+    bits = 32 * lanes(torch.float32)
+    return (
+        f"llvmlite, vectors of {bits} bits; made in the first call for a number of rows, under 0.1 s up to "
+        "64 rows, in about 1 s for 200 and 5 s for 512, and only where ten calls without take as long"
+    )
 
 
 def _state(modules: tuple[str, ...]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,9 +16,8 @@ from byzopt.kernels.networks import Comparator, network
 _TILE = 4  # mixed rows at a time
 _DEEP = 4  # vectors at a time while mixing
 _QUICK = 64  # rows up to which compiling takes less than a tenth of a second
-_TALL = 512  # rows above which it takes too long
-_WORTH = 1 << 21  # numbers from which the time between is soon won back
-_asked: Counter[tuple[int, int]] = Counter()
+_TALL = 512  # rows above which it takes longer than five seconds
+_WORTH = 7_000  # numbers for each comparator: with so many, compiling takes as long as ten calls without
 
 
 class Plan(NamedTuple):
@@ -34,19 +32,19 @@ class Plan(NamedTuple):
     around: int | None = None
 
 
-def reduces(rows: Tensor, mixing: Tensor | None = None) -> bool:
+def reduces(rows: Tensor, mixing: Tensor | None = None, plan: Plan | None = None) -> bool:
     """Whether `columns` fits usable `rows`: wide enough for a step, and worth the compiling.
 
-    Many rows take seconds to compile for, so that is left to the second time that they are asked for.
+    A kernel is made in the first call for its plan and number of rows. That takes some 0.3 ms for each
+    comparator: less than a tenth of a second up to 64 rows, one second for 200, five for 512. Beyond 64 rows
+    it is made only where a call without it would take a tenth of that, so that no call takes longer than
+    eleven. What is decided depends on the sizes at hand alone, and on no call before.
     """
     n, d = rows.shape
     m = n if mixing is None else len(mixing)
     if d < _step(rows, mixing) or max(n, m) > _TALL:
         return False
-    if m <= _QUICK:
-        return True
-    _asked[n, m] += d * m >= _WORTH
-    return _asked[n, m] > 1
+    return m <= _QUICK or d * m >= _WORTH * len(_comparators(m, plan or Plan(0, 1, m)))
 
 
 def columns(rows: Tensor, plan: Plan, mixing: Tensor | None, out: Tensor, order: Any = None) -> bool:
