@@ -1,7 +1,7 @@
 """Compiled kernels at run time: LLVM code for this machine's vector unit, made in milliseconds by llvmlite.
 
 No compiler is needed, nothing is cached on disk, and where llvmlite cannot be imported everything runs in
-plain torch. Kernels work on column ranges and release the GIL, so ranges run on as many threads as torch uses.
+plain torch. Kernels work on column ranges and release the GIL: ranges run on as many threads as torch uses.
 """
 
 from __future__ import annotations
