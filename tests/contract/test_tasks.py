@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from copy import copy
+from dataclasses import replace
 from functools import cache
 from typing import Any
 from unittest.mock import patch
@@ -137,6 +139,25 @@ def test_measures_are_finite_numbers_with_a_loss(name):
     assert "loss" in figures
     assert all(type(value) is float and np.isfinite(value) for value in figures.values())
     assert 0 <= figures.get("accuracy", 0.0) <= 1
+
+
+def test_every_honest_worker_has_figures_of_its_own_that_liars_cannot_touch(name):
+    task = copy(shared(name))
+    if hasattr(task, "pool"):  # a few samples a worker, because passes over all data take long
+        task.pool = replace(task.pool, shards=tuple(shard[:8] for shard in task.pool.shards))
+    x = nearby(task.start())
+    before, found = x.clone(), task.measure_workers(x)
+    assert torch.equal(x, before)
+    assert set(found) in ({"loss"}, {"loss", "accuracy"})
+    for values in found.values():
+        assert len(values) == len(COHORT.honest)
+        assert all(isinstance(value, float) and np.isfinite(value) for value in values)
+    assert all(0 <= value <= 1 for value in found.get("accuracy", ()))
+    try:
+        flipped = task.relabelled(COHORT.byzantine, lambda labels, classes: classes - 1 - labels)
+    except InvalidInput:
+        return
+    assert flipped.measure_workers(x) == found
 
 
 def test_the_mean_honest_full_gradient_lowers_the_measured_loss(name):
