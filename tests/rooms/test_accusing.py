@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from byzopt.aggregators import pairs
+from byzopt.aggregators import Mean, pairs
 from byzopt.aggregators.filters import At
 from byzopt.aggregators.guard import Guard
 from byzopt.aggregators.safeguard import Safeguard
+from byzopt.distributed import RobustOptimizer
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec, run
 from byzopt.methods import ByzantineSGD, SafeguardSGD
@@ -23,6 +24,7 @@ from byzopt.theory.accusing import odd_limit
 from byzopt.theory.byzantine_epochs import Epoch
 from byzopt.theory.byzantine_sgd import Setting, expels_honest, slack
 from byzopt.theory.promise import Constants
+from tests.ranks import play_ranks
 from tests.reference import accusing as twin
 
 Rows = list[Tensor]  # of all rounds
@@ -284,10 +286,28 @@ def test_a_task_that_cannot_tell_is_refused_too(monkeypatch):
         run(Spec.of(data))
 
 
+def optimizers(rank: int) -> list[str]:
+    found = []
+    for differing in (False, True):
+        for recipe in (SafeguardSGD(f=1, differing=differing), ByzantineSGD(f=1, differing=differing)):
+            x = torch.nn.Parameter(torch.zeros(3))
+            method = recipe.build(Mean(), 0.1, 10)
+            try:
+                RobustOptimizer([x], method, 0.1, topology="server")
+                found.append("")
+            except InvalidInput as error:
+                found.append(str(error))
+    return found
+
+
+def test_optimizers_over_ranks_see_no_data_and_want_to_be_asked_too():
+    for refused in play_ranks(3, optimizers):
+        assert all("differing=True" in text for text in refused[:2])
+        assert refused[2:] == ["", ""]
+
+
 @pytest.mark.parametrize("recipe", [SafeguardSGD(), ByzantineSGD()])
 def test_whoever_goes_by_pairs_must_know_f(recipe):
-    from byzopt.aggregators import Mean
-
     with pytest.raises(InvalidInput, match="know `f`"):
         recipe.build(Mean(), 0.1, 10)
 

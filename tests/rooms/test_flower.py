@@ -42,6 +42,8 @@ def run(task, strategy, rounds, ways=None, seed=0, **parts):
     "method", [*METHODS, {"name": "byz_nsgdm", "schedule": {"name": "anytime"}}], ids=str
 )
 def test_without_faults_iterates_are_those_of_the_simulated_engine(method):
+    if method in ("byzantine_sgd", "safeguard"):
+        method = {"name": method, "f": 3, "differing": True}  # nobody sees the clients' data
     recipe = METHODS.build(method)
     built = recipe.build(rule_from("nnm >> rfa", f=3), 0.05, 12)
     if built.wire != Direct():
@@ -90,7 +92,8 @@ def test_malicious_crashing_and_slow_clients_cost_less_than_a_point_of_accuracy(
     node = grid.nodes
     crashed = "error 2: ZeroDivisionError"
     assert result.faults[rounds] == {node[14]: "no reply in time", node[15]: crashed, node[16]: crashed}
-    assert set(result.watch.suspects()) == {14, 15, 16, 17, 18}
+    # Node 18 is ten honest lengths away: less than what is out of the question for honest ones.
+    assert set(result.watch.suspects()) == {14, 15, 16, 17}
     assert result.nodes == tuple(node)
 
 

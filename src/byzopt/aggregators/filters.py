@@ -11,6 +11,7 @@ from torch import Tensor
 from byzopt.aggregators.base import Aggregator
 from byzopt.aggregators.certificate import Certificate
 from byzopt.aggregators.expulsion import Expulsion
+from byzopt.errors import require
 
 State = Any  # a typed tuple of tensors and numbers, fixed in structure for the whole run
 
@@ -78,6 +79,18 @@ class Filter(ABC):
     def expelled(self, state: State) -> tuple[Expulsion, ...]:
         """Who was expelled for good, when and why. Default: nobody."""
         return ()
+
+
+def blind(filter: Filter) -> None:
+    """Raise `InvalidInput` for a filter that expels on the premise of one distribution, where nobody sees the
+    workers' data."""
+    require(
+        not filter.alike,
+        "A filter that expels workers for good",
+        "be told that their data cannot be looked at here, and may differ",
+        "one that takes them for alike",
+        "Build it with differing=True if they all sample one distribution; else take another method.",
+    )
 
 
 @dataclass(frozen=True)

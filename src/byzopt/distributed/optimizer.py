@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from byzopt.aggregators.filters import At
+from byzopt.aggregators.filters import At, blind
 from byzopt.distributed.flat import Flat
 from byzopt.distributed.header import recipe_text
 from byzopt.distributed.link import Link
@@ -67,8 +67,9 @@ class RobustOptimizer(torch.optim.Optimizer):
     every `watch.every`-th where it has such a number; all ranks give one or none.
 
     Errors: `InvalidInput` for more than one parameter group, parameters of several dtypes or devices, a
-    filter or compressed messages that the topology cannot serve, a compressed downlink, a rule that cannot
-    work on so many ranks; in `step` as `robust_all_reduce`.
+    filter that expels ranks and takes their data for alike (`differing=True` says that it may do so all the
+    same), a filter or compressed messages that the topology cannot serve, a compressed downlink, a rule that
+    cannot work on so many ranks; in `step` as `robust_all_reduce`.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class RobustOptimizer(torch.optim.Optimizer):
         require(len(self.param_groups) == 1, "The parameters", "be one group", len(self.param_groups))
         self.compressed = not is_plain(method.wire)
         check(topology, method.filter, self.compressed)
+        blind(method.filter)
         require(method.down == Broadcast(), "The downlink of an optimizer", "be a broadcast", method.down)
         self.method, self.topology, self.watch, self.seed = method, topology, watch, seed
         self.malformed: dict[int, str] = {}

@@ -17,7 +17,7 @@ class Verdict(NamedTuple):
     """Round `t` as a watch sees it, about n ranks.
 
     `weights` `[n]` (float64) are the rows' weights in the answer, as in `rule.explain`; `remote` `[n]` their
-    distances from crowds of rows as shares of what an honest row may have although `f` others lie (above 1 is
+    distances from crowds of rows as shares of what an honest row may have although f others lie (above 1 is
     suspect: see `aggregators.outlying`), ∞ for rows that are not finite. `dropped` are those ranks. Where the
     filter is no pure rule, weights are even among the finite. `absent` are those that had no part in the
     round, of whom it says nothing. `apart` `[n, n]` are the rows' distances, ∞ from rows that are not finite,
@@ -30,7 +30,6 @@ class Verdict(NamedTuple):
     dropped: tuple[int, ...]
     absent: tuple[int, ...] = ()
     apart: Tensor | None = None
-    f: int = 0
 
 
 def judged(t: int, rule: Aggregator | None, mixed: Mixed, finite: Tensor, dtype: torch.dtype) -> Verdict:
@@ -43,7 +42,7 @@ def judged(t: int, rule: Aggregator | None, mixed: Mixed, finite: Tensor, dtype:
     remote = _placed(outlying(mixed, dtype, f), finite, torch.inf)
     apart = torch.full((len(finite), len(finite)), torch.inf, dtype=torch.float64, device="cpu")
     apart[finite.unsqueeze(0) & finite.unsqueeze(1)] = mixed.geometry.sq_dists.sqrt().cpu().double().flatten()
-    return Verdict(t, _placed(weights, finite, 0.0), remote, dropped, (), apart, f + len(dropped))
+    return Verdict(t, _placed(weights, finite, 0.0), remote, dropped, (), apart)
 
 
 def judged_whole(t: int, rule: Aggregator | None, rows: Tensor) -> Verdict:

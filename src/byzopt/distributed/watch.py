@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from byzopt.distributed.threes import Threes
 from byzopt.distributed.verdict import Verdict
 from byzopt.errors import require
 
@@ -22,15 +21,15 @@ FIGURES = {
     "suspicion": "running share of steps in which the rank was not finite, or where no honest one would be",
     "weight": "running weight of the rank in the aggregate, in even shares (no evidence: Krum gives most 0)",
     "remoteness": "running distance from crowds of ranks, in units of what an honest one may have",
-    "odd_one_out": "1 once the rank was the odd one of three more often than chance allows, else 0",
+    "remote_total": "steps in which the rank was where no honest one would be",
     "expulsions_total": "steps in which the rank had next to no weight and was remote or not finite",
     "copies_total": "steps in which another rank sent the same vector to the bit",
     "nonfinite_total": "steps in which the rank sent NaN or Inf",
 }
+SPARE, SHARE = 5, 0.1  # remote steps that accuse nobody yet: so many, and of all steps so large a share
 PREMISES = (
-    "at most f ranks lie, and honest vectors of a step are drawn from one distribution: `suspicion` and "
-    "`remoteness` take it for Gaussian of any covariance, `odd_one_out` takes any. Where data differ between "
-    "ranks an honest one can be suspected: say alike=False"
+    "at most f ranks lie, and honest vectors of a step are independent draws of one Gaussian law, of any "
+    "covariance. Where data differ between ranks an honest one can be suspected: say alike=False"
 )
 Record = dict[str, Any]
 
@@ -42,10 +41,11 @@ class Rank:
     suspicion: float = 0.0
     weight: float = 1.0
     remoteness: float = 0.0
-    odd_one_out: int = 0
+    remote_total: int = 0
     expulsions_total: int = 0
     copies_total: int = 0
     nonfinite_total: int = 0
+    heard: int = 0
 
 
 @dataclass
@@ -53,18 +53,20 @@ class Suspicion:
     """A `watch` for optimizers and `robust_all_reduce`: call it with verdicts, read it at any time.
 
     Averages are exponential, a <- (1 - η) a + η new, with `eta` η the weight of the new; a rank is suspect in
-    a step when it is not finite, or where no honest one would be although f others lie (`byzopt.theory.
-    outlying`: with n = 2 f + 1 and f copies of an honest vector nobody is). Remoteness counts at most 10, so
-    that one step with 1e30 is forgotten in time. A rank that is bad now and then shows as the `odd_one_out`
-    (`byzopt.theory.accusing`), for good. Low weight alone raises no suspicion: Krum gives all honest ranks
-    but one none. Equal vectors are counted (`copies_total`) and accuse nobody: one of them may be honest.
+    a step when it is not finite, or where no honest one would be although f others lie (`theory.outlying`:
+    with n = 2 f + 1 and f copies of an honest vector nobody is). Remoteness counts at most 10, so that one
+    step with 1e30 is forgotten in time. A rank that is remote now and then is a suspect while `remote_total`
+    is 5 and a tenth of its steps or more: an honest one is at any one step with probability 0.01 at most,
+    also where vectors of different steps hang together. Low weight alone raises no suspicion: Krum gives all
+    honest ranks but one none. Equal vectors are counted (`copies_total`) and accuse nobody: one of them may
+    be honest.
 
     `premises` says what an accusation rests on. `alike=False` says that ranks' data differ: then only vectors
     that are not finite raise suspicion.
 
     `every` thins out: a verdict costs about one more aggregation, and optimizers ask for one in every so many
     steps. `alarm(rank, suspicion)` is called when a rank becomes a suspect, by a suspicion above `threshold`
-    or as the odd one out; `on_record` with the record of each verdict. `keep` records are kept.
+    or by remote steps; `on_record` with the record of each verdict. `keep` records are kept.
     """
 
     eta: float = 0.1
@@ -77,7 +79,6 @@ class Suspicion:
     t: int = 0
     ranks: list[Rank] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
-    threes: Threes = field(default_factory=Threes, repr=False)
 
     def __post_init__(self) -> None:
         require(0 < self.eta <= 1, "Parameter `eta` of Suspicion", "lie in (0, 1]", self.eta)
@@ -88,13 +89,12 @@ class Suspicion:
         self.ranks = self.ranks if len(self.ranks) == n else [Rank() for _ in range(n)]
         pairs = zip(verdict.weights.tolist(), verdict.remote.tolist(), strict=True)
         copies = _copies(verdict.apart, n)
-        odd = self.threes.heard(verdict.apart, verdict.f) if self.alike and verdict.apart is not None else []
         for i, (weight, remote) in enumerate(pairs):
             if i in verdict.absent:
                 continue
             self.ranks[i].copies_total += copies[i]
             dropped = i in verdict.dropped
-            self._take(i, (n - len(verdict.absent)) * weight, remote, dropped, i in odd)
+            self._take(i, (n - len(verdict.absent)) * weight, remote, dropped)
         record = {"t": self.t, "weights": verdict.weights.tolist(), "dropped": list(verdict.dropped)}
         record |= {name: [getattr(rank, name) for rank in self.ranks] for name in FIGURES}
         self.records = [*self.records, record][-self.keep :] if self.keep else []
@@ -106,23 +106,25 @@ class Suspicion:
         """What every accusation of this watch rests on."""
         return PREMISES if self.alike else "only vectors that are not finite raise suspicion (alike=False)"
 
-    def _take(self, i: int, share: float, remote: float, dropped: bool, odd: bool) -> None:
+    def _take(self, i: int, share: float, remote: float, dropped: bool) -> None:
         rank, before = self.ranks[i], self._suspect(self.ranks[i])
         faulty = dropped or (remote > 1 and self.alike)
         rank.suspicion += self.eta * (faulty - rank.suspicion)
         rank.weight += self.eta * (share - rank.weight)
         rank.remoteness += self.eta * (min(remote, 10.0) - rank.remoteness)
-        rank.odd_one_out |= odd
+        rank.heard += 1
+        rank.remote_total += remote > 1 and not dropped
         rank.expulsions_total += faulty and share <= FAINT
         rank.nonfinite_total += dropped
         if self.alarm and self._suspect(rank) and not before:
             self.alarm(i, rank.suspicion)
 
     def _suspect(self, rank: Rank) -> bool:
-        return rank.suspicion > self.threshold or bool(rank.odd_one_out)
+        often = self.alike and rank.remote_total >= SPARE + SHARE * rank.heard
+        return rank.suspicion > self.threshold or often
 
     def suspects(self) -> list[int]:
-        """The ranks whose suspicion is above the threshold, or who were the odd one out."""
+        """The ranks whose suspicion is above the threshold, or who were remote too often."""
         return [i for i, rank in enumerate(self.ranks) if self._suspect(rank)]
 
     def prometheus(self, prefix: str = "byzopt") -> str:
@@ -143,12 +145,12 @@ class Suspicion:
 
         caption = f"Rests on: {self.premises}."
         table = Table(title=f"round {self.t}", title_justify="left", caption=caption, caption_justify="left")
-        figures = ("suspicion", "weight", "remoteness", "odd", "expelled", "copies", "not finite")
+        figures = ("suspicion", "weight", "remoteness", "remote", "expelled", "copies", "not finite")
         for column in ("rank", *figures):
             table.add_column(column, justify="right")
         for i, r in enumerate(self.ranks):
             cells = [f"{r.suspicion:.2f}", f"{r.weight:.2f}", f"{r.remoteness:.2f}"]
-            cells += ["yes" if r.odd_one_out else "", str(r.expulsions_total)]
+            cells += [str(r.remote_total), str(r.expulsions_total)]
             cells += [str(r.copies_total), str(r.nonfinite_total)]
             table.add_row(str(i), *cells, style="red" if self._suspect(r) else None)
         return table

@@ -9,7 +9,10 @@ from byzopt.errors import InvalidInput
 from byzopt.rng import stream
 from byzopt.tasks import Task
 
-REMEDY = "Give all workers the same data, take another method, or say `method.differing=true` to run it so."
+REMEDY = (
+    "Take a task whose workers sample one distribution, another method, or say `method.differing=true` to "
+    "run it so."
+)
 
 
 def check(task: Task, filter: Filter) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.attacks import ATTACKS, Attack, Base, Placement
@@ -19,6 +19,7 @@ from byzopt.experiments.spec import MAIN, Spec
 from byzopt.experiments.store import Store
 from byzopt.experiments.trial import Outcome, Progress, Record, Trial
 from byzopt.methods import METHODS, MethodRecipe
+from byzopt.methods.base import counted
 from byzopt.tasks import Task
 
 
@@ -122,18 +123,12 @@ def simulate(
 
     `f` is the server's tolerance, which fills the rule's missing `f`; the rest is as in `Spec`.
     """
-    recipe = _counted(METHODS.build(method) if isinstance(method, str) else method, task.n, f)
+    recipe = counted(METHODS.build(method) if isinstance(method, str) else method, task.n, f)
     attack = ATTACKS.build(attack) if isinstance(attack, str) else attack
     built = recipe.build(rule_from(rule, f=f), lr, rounds)
     plan = Plan(rounds, eval_every or max(1, rounds // 50), dict(stop or {}), per_worker)
     ready = prepare(task, built, attack, f, seed, plan, placement, base)
     return Trial(ready, Progress(ready.start), on_record).run(lambda t: False)
-
-
-def _counted(recipe: MethodRecipe, n: int, f: int) -> MethodRecipe:
-    """The recipe with `n` and `f` where its theory needs them and it was not told."""
-    counts = {name: count for name, count in (("n", n), ("f", f)) if getattr(recipe, name, 0) is None}
-    return cast(MethodRecipe, replace(cast(Any, recipe), **counts)) if counts else recipe
 
 
 def prepared(spec: Spec, tasks: dict[Any, Task], over: Over | None = None) -> Ready:

@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from byzopt.aggregators import Aggregator, rule_from
+from byzopt.aggregators.filters import blind
 from byzopt.distributed.verdict import Verdict
 from byzopt.distributed.watch import Suspicion
 from byzopt.errors import InvalidInput, require
@@ -22,6 +23,7 @@ from byzopt.flower.replies import Refused, measured
 from byzopt.flower.result import RobustResult
 from byzopt.flower.server import Faults, Server, medians
 from byzopt.methods import METHODS, Method, MethodRecipe
+from byzopt.methods.base import counted
 from byzopt.servers import Step
 from byzopt.wire import Broadcast, Channel, Marina
 from byzopt.workers import Estimator
@@ -71,6 +73,8 @@ class RobustStrategy(Strategy):
     ) -> None:
         ready = isinstance(method, (Method, MethodRecipe))
         self.recipe: Any = method if ready else METHODS.build(method)
+        if isinstance(self.recipe, MethodRecipe):
+            self.recipe = counted(self.recipe, n, f)
         whole = isinstance(method, Method)
         self.rule = None if whole else rule_from(rule, **({} if f is None else {"f": f}))
         own = {"worker": worker, "wire": wire, "step": step}
@@ -169,6 +173,7 @@ class RobustStrategy(Strategy):
     def _begun(self, arrays: ArrayRecord, grid: Any) -> Server:
         recipe = self.recipe
         built = recipe.build(self.rule, self.lr, self.horizon) if self.rule else recipe
+        blind(built.filter)
         shares = not isinstance(built.wire, Marina) and isinstance(built.down, Broadcast)
         what = "A method over Flower"
         require(shares, what, "need no last aggregate and no compressed broadcast at clients", built)

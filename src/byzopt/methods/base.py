@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
 
 from byzopt.aggregators import Aggregator
 from byzopt.aggregators.filters import Filter
@@ -46,6 +46,13 @@ class MethodRecipe(ABC):
         """What this method's expulsions rest on, in sentences with the numbers of a run, and how much they
         bear. Default: none, for methods that expel nobody."""
         return ()
+
+
+def counted(recipe: MethodRecipe, n: int | None, f: int | None) -> MethodRecipe:
+    """The recipe with `n` and `f`, as far as known, where its theory needs them and it was not told."""
+    known = {name: count for name, count in (("n", n), ("f", f)) if count is not None}
+    blank = {name: count for name, count in known.items() if getattr(recipe, name, 0) is None}
+    return cast(MethodRecipe, replace(cast(Any, recipe), **blank)) if blank else recipe
 
 
 METHODS: Registry[MethodRecipe] = Registry("method", MethodRecipe)

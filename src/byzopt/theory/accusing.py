@@ -26,7 +26,8 @@ honest one is never the odd one beside two honest ones, so that liars alone neve
 1 - p over the whole run no honest worker is accused, for every n > 2 f. The margin is one of power: a liar
 who drifts can be told from n = 2 f + 1 on, one who is only remote (large noise without drift) from
 n = 2 f + 2 on, or from 2 f + 1 where other liars stay apart from it. Who copies an honest row is told never.
-Data that differ between workers break the premise, and then honest workers are accused.
+Data that differ between workers break the premise, and then honest workers are accused. So do rows that are
+not fresh: momentum at the workers keeps a worker's noise for many rounds.
 """
 
 from __future__ import annotations
