@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import Aggregator
+from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput
 from byzopt.experiments.curvature import DENSE
 from byzopt.experiments.smoothness import Tell, honest, reconciled, silent, slope, smoothness
@@ -73,27 +74,13 @@ def estimate(
     say so. What a task does not give (no full gradients, no proxy, no optimum) stays None. Cost: some hundred
     calls of `grads` for up to 64 coordinates, about 70 a point beyond.
     """
-    liars = len(task.cohort.byzantine)
-    known = Constants(
-        n=task.n,
-        f=f,
-        d=task.layout.d,
-        rounds=rounds,
-        attackers=liars,
-        tolerated=rule.tolerance(task.n),
-        trusts=rule.trusts,
-        betrayed=tuple(i for i in rule.trusts if i in task.cohort.byzantine),
-        rule=" >> ".join(stage.name for stage in (*rule.stages, rule.last)),
-        kappa_linear=rule.kappa_linear(task.n, liars),
-        kappa_squared=rule.kappa_squared(task.n, liars),
-        unproved=rule.unproved(task.n, liars),
-    )
+    known = Constants(n=task.n, f=f, d=task.layout.d, rounds=rounds)
     stated = task.stated()
     least = stated.pop("least", None)
     try:
         task.full()
     except InvalidInput:
-        return _filled(known, {}, stated, set(stated))
+        return with_rule(_filled(known, {}, stated, set(stated)), rule, task.cohort)
     lowest = _optimum(task)
     points = [*_between(task, lowest), *visited]
     found: dict[str, Any] = _heterogeneity(task, points)
@@ -102,7 +89,28 @@ def estimate(
     own, certain = _start(task, points, lowest, least)
     found |= own
     found, notes = reconciled(task, found, stated, [points, path])
-    return replace(_filled(known, found, stated, certain | set(stated)), notes=tuple(notes))
+    known = replace(_filled(known, found, stated, certain | set(stated)), notes=tuple(notes))
+    return with_rule(known, rule, task.cohort)
+
+
+def with_rule(known: Constants, rule: Aggregator, cohort: Cohort) -> Constants:
+    """The constants of a task with another rule, against these liars."""
+    liars = len(cohort.byzantine)
+    known = replace(
+        known,
+        attackers=liars,
+        tolerated=rule.tolerance(cohort.n),
+        trusts=rule.trusts,
+        betrayed=tuple(i for i in rule.trusts if i in cohort.byzantine),
+        rule=" >> ".join(stage.name for stage in (*rule.stages, rule.last)),
+        kappa_linear=rule.kappa_linear(cohort.n, liars),
+        kappa_squared=rule.kappa_squared(cohort.n, liars),
+        unproved=rule.unproved(cohort.n, liars),
+    )
+    if not known.pairs:
+        return known
+    g, b = best_pair([Pair(*pair) for pair in known.pairs], known.kappa_squared)
+    return replace(known, g=g, b=b)
 
 
 def _filled(known: Constants, found: dict[str, Any], stated: dict[str, Any], exact: set[str]) -> Constants:
@@ -113,8 +121,6 @@ def _filled(known: Constants, found: dict[str, Any], stated: dict[str, Any], exa
         found = {name: value for name, value in found.items() if name not in ("l0", "l1")}
         exact = exact | {"l0", "l1"}
     there = found | stated
-    if told := there.get("pairs"):
-        there["g"], there["b"] = best_pair([Pair(*pair) for pair in told], known.kappa_squared)
     return replace(known, **{k: v for k, v in there.items() if v is not None}, exact=frozenset(exact))
 
 

@@ -56,6 +56,8 @@ def _recipe(recipe: ByzantineSGD, known: Constants) -> list[Premise]:
 
 def _alike(known: Constants) -> Premise:
     what = "all honest workers sample one distribution (ζ = 0)"
+    if known.zeta is None and "zeta" in known.exact:
+        return Premise(what, Verdict.FAILS, "the task states that gradients differ without bound")
     if known.zeta is None:
         return Premise(what, Verdict.UNKNOWN, "zeta is not known")
     if known.zeta > (EDGE - 1) * (known.gradient or 1):

@@ -60,7 +60,7 @@ def guaranteed(
         f"{found.theorem} ({SOURCE})",
         "gap",
         tuple(premises),
-        found.steps,
+        found.steps if limit.stands else {},
         bound,
         found.floor,
         known.gap,

@@ -50,7 +50,7 @@ def double_promise(
         remarks = [f"with ζ = {g:.4g}, B = {b:.4g}"]
         remarks += [f"stable on a quadratic without compression for γ L < {limit:.4g} only"]
         if not grows.stands or not edge.stands:
-            return Promise("", "", (edge, grows), steps, remarks=tuple(remarks))
+            return Promise("", "", (edge, grows), steps if grows.stands else {}, remarks=tuple(remarks))
         floor = (2 * sigma**2 * byz_dm21.noise(s) + byz_dm21.floor(s.kappa, g)) / (1 - share)
         if gap is None:
             lacks = ("gap is not known",)
@@ -79,7 +79,7 @@ def single_promise(eta: float, compressor: Compressor, known: Constants, own: It
             "",
             "",
             (edge, grows),
-            {"lr": most, "eta": eta},
+            {"lr": most, "eta": eta} if grows.stands else {},
             None,
             stays / free if free > 0 else inf,
             _trivial(known),

@@ -125,7 +125,9 @@ def spread_of(tilts: Tensor, slopes: Tensor) -> dict[str, Any]:
     if most == 0:
         return {"zeta": sqrt(s), "pairs": ((sqrt(s), 0.0),)}
     grid = [most * (1 + 10 ** (k / 4)) for k in range(-12, 13)]
-    return {"pairs": tuple((sqrt(s + float((c.square() / (b2 - a)).sum())), sqrt(b2)) for b2 in grid)}
+    return {"zeta": None} | {
+        "pairs": tuple((sqrt(s + float((c.square() / (b2 - a)).sum())), sqrt(b2)) for b2 in grid)
+    }
 
 
 @TASKS.register("quadratic")

@@ -133,6 +133,8 @@ def heterogeneity(known: Constants) -> Premise:
 def bounded_heterogeneity(known: Constants) -> Premise:
     """ζ alone: B = 0."""
     what = "mean‖∇f_i - ∇f‖² <= ζ² over the honest workers"
+    if known.zeta is None and "zeta" in known.exact:
+        return Premise(what, Verdict.FAILS, "the task states that there is no such ζ")
     if known.zeta is None:
         return Premise(what, Verdict.UNKNOWN, "zeta is not known")
     if "zeta" in known.exact:
