@@ -232,13 +232,15 @@ def test_a_full_disk_behind_stdout_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("place", ["an import", "a command", "the end"])
+@pytest.mark.parametrize("place", ["an import", "a command", "a string that is run", "the end"])
 def test_a_signal_ends_a_command_with_its_status_wherever_it_is(place, number, tmp_path):
     kill = f"import os, signal; os.kill(os.getpid(), signal.{number})"
     (tmp_path / "killed.py").write_text(kill)
     code = {
         "an import": "import byzopt.cli as c; c._status = lambda: __import__('killed'); c.main()",
-        "a command": f"import byzopt.cli as c; c._status = lambda: exec({kill!r}); c.main()",
+        "a string that is run": f"import byzopt.cli as c; c._status = lambda: exec({kill!r}); c.main()",
+        "a command": f"import byzopt.cli as c; c._status = lambda: __import__('os').kill("
+        f"__import__('os').getpid(), __import__('signal').{number}); c.main()",
         "the end": f"import atexit; atexit.register(lambda: exec({kill!r}, {{}})); import byzopt.cli as c; "
         "c._status = lambda: 130; c.main()",
     }[place]

@@ -10,6 +10,13 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 INTERRUPTED = 130  # the exit status
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked to end. Not `KeyboardInterrupt` itself: once that has passed through `exec`, as of
+    dataclasses, Python ends by SIGINT whatever becomes of it."""
+
+
 ASKING = (signal.SIGINT, signal.SIGTERM)
 _Handler = Callable[[int, FrameType | None], None]
 
@@ -28,7 +35,7 @@ def heard() -> Iterator[Callable[[], bool]]:
         if _importing(frame):
             say_interrupted()
             os._exit(INTERRUPTED)
-        raise KeyboardInterrupt
+        raise Interrupted
 
     with _handled(stop):
         yield lambda: bool(came)
@@ -42,7 +49,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         if came:
-            raise KeyboardInterrupt
+            raise Interrupted
         came.append(number)
 
     with _handled(note):
