@@ -370,3 +370,24 @@ def test_the_command(tiny, tmp_path, capsys, monkeypatch):
     assert "1 of 4 runs to come" in err
     assert call(str(tiny), "--store", str(tmp_path / "new"), "--checkpoint-every", "0")[0] == 2
     assert call(str(tiny), "--seeds", "a")[0] == 2
+
+
+def test_a_page_holds_no_markup_but_its_own_and_the_declarations_formatting(tmp_path):
+    hostile = "a|b<script>1</script>[x](javascript:alert(1))\\u001b[2J"
+    text = TINY.replace('"BF"', f'"{hostile}"').replace("attack.BF", f'attack."{hostile}"')
+    for plain in ("Tiny", "a paper", "a table"):
+        text = text.replace(f'"{plain}"', f'"{hostile} {plain} *told* [here](https://a.b/c)"')
+    text = text.replace('name = "norm"', f'name = "norm {hostile}"').replace("[0, 1]", "[0]")
+    path = tmp_path / "hostile.toml"
+    path.write_text(text)
+    it = load_reproduction(path)
+    for plan in plans(it, tmp_path / "store"):
+        play(plan)
+    page = markdown(account(it, tmp_path / "store"))
+    assert not re.search(r"<(?=[a-zA-Z/!?])", page)
+    assert not re.search(r"(?<!\\)\]\(javascript", page)
+    assert "\x1b" not in page
+    assert "*told* [here](https://a.b/c)" in page  # what the paper is and its source may be formatted
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 4
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {len(columns(it.parts[0])) + 1}
