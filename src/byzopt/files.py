@@ -22,6 +22,7 @@ from typing import BinaryIO
 if sys.platform != "win32":
     import fcntl
 
+_TOKEN = 4  # random bytes, two letters each, that end a temporary name
 _LONGEST = 200  # bytes of a name that a temporary one repeats; file systems take 255
 
 
@@ -49,7 +50,7 @@ def new_directory(beside: Path) -> Path:
 
 def clear_leftovers(folder: Path, name: str) -> None:
     """Remove temporary files of `name` in `folder` whose writers are gone. What cannot be removed stays."""
-    for path in folder.glob(f".{escape(name)}.*"):
+    for path in folder.glob(f".{escape(name)}.{'?' * 2 * _TOKEN}"):
         with suppress(OSError):
             handle = os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0))
             try:
@@ -75,8 +76,9 @@ def opened(path: Path) -> Iterator[BufferedReader]:
 def read(path: Path, most: int) -> bytes:
     """The content of a file of at most `most` bytes. Errors: those of `opened`; `ValueError` for more."""
     with opened(path) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
+        long = os.fstat(file.fileno()).st_size > most
+        content = b"" if long else file.read(most + 1)
+    if long or len(content) > most:
         raise ValueError(f"it is larger than {most:,} bytes")
     return content
 
@@ -111,7 +113,7 @@ def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 def _hidden(path: Path) -> Path:
     stem = os.fsdecode(os.fsencode(path.name)[:_LONGEST])
-    return path.with_name(f".{stem}.{token_hex(4)}")
+    return path.with_name(f".{stem}.{token_hex(_TOKEN)}")
 
 
 def _locked(handle: int, alone: bool) -> bool:

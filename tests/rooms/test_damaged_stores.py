@@ -91,6 +91,8 @@ FORGED: dict[str, Callable[[Path], Any]] = {
     "NaN": file("result.json", b"NaN"),
     "brackets": file("result.json", DEEP),
     "a number of 5,000 digits": file("result.json", b"1" * 5000),
+    "longer than any result": lambda victim: os.truncate(victim / "result.json", 1 << 40),
+    "longer than any table": lambda victim: os.truncate(victim / "records.parquet", 1 << 40),
     "no text": file("result.json", b"\xff\xfe"),
     "brackets in the spec": file("spec.toml", b"a = " + DEEP),
     "5,000 digits in the spec": file("spec.toml", b"n = " + b"1" * 5000),
@@ -186,6 +188,15 @@ def test_a_bad_run_is_named_and_left_out_and_the_rest_is_shown(what, store):
     assert Shelf(store).look(victim) == ("damaged", found.damaged[victim], None, ())
     with pytest.raises(Damaged):
         Shelf(store).outcome(victim)
+
+
+def test_a_runs_own_directory_is_read_as_a_store_of_one(store, monkeypatch):
+    victim, good = ids(store)
+    assert [row["run"] for row in rows(store / good).rows] == [good]
+    assert len(make(store / "own").study.cases) == 2
+    monkeypatch.chdir(store / victim)
+    FORGED["brackets"](store / victim)
+    assert list(rows(".").damaged) == [victim]
 
 
 def test_tables_reports_and_sweeps_go_on_beside_damage(store, whole):

@@ -42,7 +42,7 @@ def _write(folder: Path, told) -> None:
 
 def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not(tmp_path):
     context = get_context("fork")
-    (tmp_path / ".checkpoint.pt.mine").mkdir()
+    (tmp_path / ".checkpoint.pt.swp").write_bytes(b"an editor's")
     children = []
     for _ in range(2):
         told = context.Event()
@@ -61,7 +61,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not(t
     os.kill(alive.pid, signal.SIGKILL)
     alive.join()
     clear_leftovers(tmp_path, "checkpoint.pt")
-    assert [path.name for path in tmp_path.iterdir()] == [".checkpoint.pt.mine"]
+    assert [path.name for path in tmp_path.iterdir()] == [".checkpoint.pt.swp"]
 
 
 def test_what_is_no_file_or_too_large_is_refused_and_not_waited_for(tmp_path):

@@ -22,6 +22,7 @@ from byzopt.experiments.trial import RESERVED, Outcome, Record
 
 SPEC, RECORDS, RESULT, LOG = "spec.toml", "records.parquet", "result.json", "log.txt"
 _MOST_BYTES = {SPEC: 1 << 24, RESULT: 1 << 26, RECORDS: 1 << 28}
+_LONGEST = 500  # letters of a reason: it may quote what is stored
 T = TypeVar("T")
 
 
@@ -85,7 +86,7 @@ def run_directories(root: Path) -> list[Path]:
     if not root.is_dir():
         raise InvalidInput(f"A store should be a directory of runs. Found no directory {str(root)!r}.")
     if _is_run(root):
-        return [root]
+        return [root.resolve()]
     try:
         inside = sorted(root.iterdir())
     except OSError as error:
@@ -168,4 +169,4 @@ def _bytes(path: Path, name: str) -> bytes:
 
 
 def _line(error: object) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error)[:_LONGEST].split())
