@@ -112,6 +112,10 @@ class Apart(TorchDispatchMode):  # type: ignore[no-untyped-call]
         }
         self._n = len(seeds)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, which takes a second and is not used here
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
