@@ -14,10 +14,10 @@ from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments.declared import load_reproduction, reproductions
 from byzopt.experiments.placed import on_device
 from byzopt.experiments.reproduce import Account, account, measured, plans, play, seconds_left
-from byzopt.experiments.reproduction import Cell, Measure, Part, Quick, Reproduction
+from byzopt.experiments.reproduction import Cell, Fit, Measure, Part, Quick, Reproduction
 from byzopt.experiments.trial import Outcome
 from byzopt.experiments.verdict import judged
-from byzopt.reports.reproduction import save
+from byzopt.reports.reproduction import charts, save
 from byzopt.reports.reproduction_page import columns, markdown, summary
 
 TINY = """
@@ -193,6 +193,21 @@ def test_a_shortened_part_knows_which_of_its_rounds_are_those_of_the_whole(case)
     )
     (short,) = Reproduction("r", "t", "p", (own,)).chosen(quick=True).parts
     assert (short.shortened, short.unchanged) == (True, rounds)
+
+
+def test_a_chart_by_size_leaves_out_what_some_seed_has_no_value_of(tmp_path):
+    fit = Fit("slope of m", "a")
+    cells = tuple(Cell((size,)) for size in ("1", "2", "4"))
+    own = part(choices={"a": {"1": {}, "2": {}, "4": {}}}, cells=cells, fits=(fit,))
+    values = [{0: 1.0, 1: 3.0}, {0: 1.0, 1: None}, {0: 4.0, 1: 6.0}]
+    lines = tuple(judged(own, *one, 1) for one in zip(cells, own.measures * 3, values, strict=True))
+    found = {(own.name, own.protocol, cell.at): [] for cell in cells}
+    (chart,) = charts(Account(Reproduction("r", "t", "p", (own,)), found, lines))
+    assert [(row["a"], row["m, mean"], row["m, count"]) for row in chart.rows] == [
+        (1.0, 2.0, 2),
+        (4.0, 5.0, 2),
+    ]
+    assert "left out: 1" in chart.caption
 
 
 def test_orientation_figures_are_marked_as_our_own():

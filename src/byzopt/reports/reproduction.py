@@ -93,9 +93,14 @@ def _sizes(account: Account, part: Part, fit: Fit) -> list[Chart | None]:
         labels = dict(zip(part.axes, line.cell.at, strict=True))
         size, apart = float(labels.pop(fit.over)), (labels.pop(axes[0]),) if split else ()
         label = ", ".join(f"{axis} {text}" for axis, text in labels.items())
-        groups.setdefault(apart, {}).setdefault(label, {})[size] = line.known
+        # The mean of those that are left, where some failed, would be of the lucky ones.
+        whole = line.known if line.mean is not None else []
+        groups.setdefault(apart, {}).setdefault(label, {})[size] = whole
     shares = all(value in (0, 1) for line in lines for value in line.known)
     level, least = fit.level if fit.how == "crossing" else None, 0.0 if shares else None
+    said = about(case for cell in part.cells for case in _cases(account, part, cell))
+    if lost := sum(line.mean is None for line in lines if line.values):
+        said += f" Sizes at which a run has no value are left out: {lost}."
     return [
         sizes(
             slug("-".join((tag(part), fit.name, *apart))),
@@ -104,7 +109,7 @@ def _sizes(account: Account, part: Part, fit: Fit) -> list[Chart | None]:
             series,
             level,
             least,
-            about(case for cell in part.cells for case in _cases(account, part, cell)),
+            said,
         )
         for apart, series in groups.items()
     ]
