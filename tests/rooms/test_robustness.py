@@ -85,8 +85,6 @@ def test_what_is_proved_here_is_never_more_than_what_is_published(n, f):
         ),
     ]
     for rule, squared, linear in pairs:
-        if isinstance(rule, Krum) and n < 2 * f + 3:
-            continue
         assert rule.kappa_squared(n) <= squared + 1e-12
         assert linear is None or rule.kappa_linear(n) <= linear + 1e-12
 

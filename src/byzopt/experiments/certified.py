@@ -1,4 +1,4 @@
-"""What was certified along a run: coefficients of its recorded rounds, beside what is proved in advance."""
+"""What was certified along a run: the coefficients of its recorded rounds, summed up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from math import inf
 from statistics import median
 from typing import NamedTuple
 
-from byzopt.aggregators import Aggregator
 from byzopt.theory.robustness import Coefficients
 
 
@@ -46,17 +45,6 @@ def certified(records: Sequence[Mapping[str, float]]) -> Certified | None:
         Coefficients(max(linear), max(squared)),
         Coefficients(median(linear), median(squared)),
     )
-
-
-def beside(rule: Aggregator, n: int, f: int, records: Sequence[Mapping[str, float]]) -> str:
-    """In one line what is proved of `rule` for f faulty rows among n, or what a run's rounds certify."""
-    known = rule.coefficients(n, f)
-    if known.squared is not None:
-        text = f"kappa_squared {_shown(known.squared)}, kappa {_shown(known.linear)}, proved in advance"
-        trusted = ", ".join(map(str, rule.trusts))
-        return f"{text}, provided that worker {trusted} is honest" if trusted else text
-    found = certified(records)
-    return rule.unproved(n, f) if found is None else str(found)
 
 
 def _shown(value: float | None) -> str:
