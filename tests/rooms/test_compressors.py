@@ -12,6 +12,7 @@ from byzopt.errors import InvalidInput
 from byzopt.layout import Layout
 from byzopt.rng import stream
 from byzopt.wire import COMPRESSORS, QSGD, Link, Natural, RandK, ScaledSign, Shrunk, TopK
+from byzopt.wire.messages import decode, encode
 
 D = 31
 CONTRACTIVE = [
@@ -183,3 +184,26 @@ def test_wrong_parameters():
             make()
     with pytest.raises(InvalidInput, match="unbiased"):
         Shrunk(TopK(k=1))
+
+
+EXTREMES = {
+    torch.float64: (5e-324, 1e-310, 1e-200, 1e-40, 1e30, 1e36),
+    torch.float32: (1e-45, 1e-40, 1e-20, 1e20, 1e36),
+}
+
+
+@pytest.mark.parametrize("compressor", [*CONTRACTIVE, *UNBIASED], ids=repr)
+def test_rows_of_any_size_are_compressed_and_cross_as_bytes(compressor):
+    """Squares of such rows overflow or vanish; what 32 bits do not hold any more crosses as 0."""
+    for dtype, sizes in EXTREMES.items():
+        for size in sizes:
+            rows = torch.randn(3, D, generator=stream(1, "extremes"), dtype=torch.float64)
+            rows = (rows.sign() if size in (5e-324, 1e-45) else rows).mul(size).to(dtype)
+            rows[0], rows[:, 5] = 0, 0
+            out = compressor(rows, link())
+            assert out.isfinite().all(), size
+            assert not out[0].any(), size
+            assert torch.equal(compressor(rows * 2, link()) / 2, out) or size < 1e-37, size
+            for row in out:
+                crossed = decode(compressor, encode(compressor, row, Layout.flat(D)), Layout.flat(D))
+                assert torch.allclose(crossed, row.double(), rtol=1e-6, atol=1.5e-45), size

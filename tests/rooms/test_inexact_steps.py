@@ -113,7 +113,10 @@ def test_pigs_with_a_quadratic_is_one_linear_solve(inner, eta):
     q = hessian(0.5, 2.0, seed=3)
     ours = walk(SimilarityProx(eta, inner, "machine"), robust, 15, quadratic(q, CENTRE + 1))
     theirs = twins.pigs(X0.numpy(), numpy_oracle, eta, twins.quadratic_prox(q.numpy()), 15)
-    same(ours, theirs, 1e-12 if isinstance(inner, Exact) else 1e-11)
+    # A linear solve is exact to the condition number (4) times a few roundings. L-BFGS compares values of φ,
+    # known to some 10 roundings of their size: it ends within √(2 · 10 · 4 roundings) of the minimum.
+    eps = float(np.finfo(float).eps)
+    same(ours, theirs, 1e4 * eps if isinstance(inner, Exact) else (80 * eps) ** 0.5)
 
 
 @pytest.mark.parametrize("eta", [0.5, 10.0, 1e9])

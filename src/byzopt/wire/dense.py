@@ -11,7 +11,16 @@ from torch import Tensor
 from byzopt.errors import require
 from byzopt.wire.compressors import COMPRESSORS, FLOAT, Compressor, Scope
 
-SMALLEST = 2.0**-126  # the least power of two that natural compression sends, as float32's exponents
+# The least and the greatest power of two that natural compression sends, as float32's exponents.
+SMALLEST, LARGEST = 2.0**-126, 2.0**127
+
+
+def unit_of(rows: Tensor) -> Tensor:
+    """A power of two near each row's largest magnitude, `[..., 1]`: in that unit no square overflows or is
+    lost, and all else is as it was, to the last bit."""
+    top = rows.abs().amax(dim=-1, keepdim=True)
+    exponent = torch.frexp(top).exponent - 1
+    return torch.where((top > 0) & top.isfinite(), torch.ldexp(torch.ones_like(top), exponent), 1.0)
 
 
 @COMPRESSORS.register("natural")
@@ -20,7 +29,7 @@ class Natural(Compressor):
     """Each coordinate rounded at random to one of the two powers of two around it, without bias.
 
     ω = 1/8 (so α = 7/8 as it is); 9 bits a coordinate: a sign and an exponent of 8 bits. Magnitudes below
-    2^-126 become 0 or 2^-126. Source: Horváth et al., arXiv:1905.10988.
+    2^-126 become 0 or 2^-126, those above 2^127 become 2^127. Source: Horváth et al., arXiv:1905.10988.
     """
 
     scope: Scope = "global"
@@ -40,7 +49,8 @@ class Natural(Compressor):
         low = torch.ldexp(torch.ones_like(size), exponent)
         tiny = size < SMALLEST
         low, gap = torch.where(tiny, 0.0, low), torch.where(tiny, SMALLEST, low)
-        up = noise * gap < size - low
+        low = low.clamp(max=LARGEST)
+        up = (noise * gap < size - low) & (low < LARGEST)
         rounded = torch.where(size.isfinite(), low + gap * up, size)
         return torch.copysign(rounded, rows)
 
@@ -62,7 +72,8 @@ class ScaledSign(Compressor):
     scope: Scope = "global"
 
     def compress(self, rows: Tensor, noise: Tensor | None) -> Tensor:
-        scale = rows.abs().mean(dim=-1, keepdim=True)
+        unit = unit_of(rows)
+        scale = (rows / unit).abs().mean(dim=-1, keepdim=True) * unit
         return torch.where(rows < 0, -scale, scale)
 
     def alpha(self, d: int) -> float:
@@ -98,8 +109,11 @@ class QSGD(Compressor):
 
     def compress(self, rows: Tensor, noise: Tensor | None) -> Tensor:
         assert noise is not None
-        norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-        level = rows.abs() * (self.levels / torch.where(norm == 0, 1.0, norm))
+        unit = unit_of(rows)
+        size = rows / unit
+        length = torch.linalg.vector_norm(size, dim=-1, keepdim=True)
+        level = size.abs() * (self.levels / torch.where(length == 0, 1.0, length))
+        norm = (length * unit).clamp_(max=torch.finfo(rows.dtype).max)
         whole = level.floor()
         whole = (whole + (noise < level - whole)).clamp_(max=self.levels)
         return torch.copysign(norm * (whole / self.levels), rows)

@@ -235,9 +235,13 @@ def _levels(row: Real, s: int, width: int) -> tuple[float, np.ndarray]:
     if top == 0 or not np.isfinite(top):
         return best
     for m in range(s, 0, -1):
-        guess = kind(top * s / m)
-        for norm in (guess, np.nextafter(guess, kind(0)), np.nextafter(guess, kind(np.inf))):
-            level = np.rint(size * (s / float(norm))).astype(np.int64)
+        with np.errstate(over="ignore"):
+            guess = kind(top * s / m)
+            guesses = guess, np.nextafter(guess, kind(0)), np.nextafter(guess, kind(np.inf))
+        for norm in guesses:
+            if not 0 < norm < np.inf:  # a length that these floats do not hold
+                continue
+            level = np.rint(size / float(norm) * s).astype(np.int64)
             off = float(np.abs(_sizes(norm, level, s, width) - size).max())
             if off < least and level.max() <= s:
                 best, least = (float(norm), level), off
