@@ -54,6 +54,8 @@ CONTENTS = {
     "20,000 tables": b"n" + b".a" * 20_000 + b" = 1",
     "a key of 20,000 steps": b"[n" + b".a" * 20_000 + b"]",
     "5,000 digits": b"n = " + b"1" * 5_000,
+    "65 bits": b"n = 9223372036854775808",
+    "400 digits": b"n = [[" + b"1" * 400 + b"]]",
     "UTF-16": TEXT.encode("utf-16"),
     "Latin-1": "# é\n".encode("latin-1") + TEXT.encode(),
     "a zero byte": b"n = 1\0",
@@ -253,3 +255,13 @@ def test_rules_that_are_no_rules(file):
     ):
         with pytest.raises(InvalidInput):
             rule_from(data)
+
+
+def test_sweeps_and_declarations_bound_what_they_span(file):
+    axis = str(list(range(101)))
+    with pytest.raises(InvalidInput, match=r"at most 1,000,000 points\. Found 1,030,301"):
+        load_sweep(file(f"grid = {{seed = {axis}, lr = {axis}, n = {axis}}}\n".encode())).expand()
+    part = b'[[part]]\nname = "a"\nseeds = 4611686018427387904\n'
+    for text in (part, b"[[part]]\nfrom = []\n", b"[[part]]\nfrom = {a = 1}\n", b"part = 3\n", b"[part]\n"):
+        with pytest.raises(InvalidInput):
+            load_reproduction(file(text))

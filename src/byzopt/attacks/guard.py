@@ -159,7 +159,7 @@ def _beyond(kept: Tensor, way: Tensor, radius: float) -> Tensor:
     """The point `[d]` furthest from the centre of the sums `[k, d]` along `way`, within `radius` of all."""
     centre = kept.mean(dim=0)
     ahead = (centre - kept) @ way
-    room = ahead.square() + radius**2 - (centre - kept).square().sum(dim=1)
+    room = ahead.square() + radius * radius - (centre - kept).square().sum(dim=1)
     return centre + (room.clamp_min(0).sqrt() - ahead).min().clamp_min(0) * way
 
 

@@ -7,12 +7,14 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from byzopt.errors import require, unknown
+from byzopt.errors import require, said, unknown
 from byzopt.experiments import toml
 from byzopt.experiments.loading import shipped, text_of, there
 from byzopt.experiments.overrides import merge
 from byzopt.experiments.reproduction import Cell, Expected, Fit, Measure, Part, Quick, Reproduction
 from byzopt.registry import decode
+
+MOST_SEEDS = 100_000
 
 
 def reproductions() -> dict[str, str]:
@@ -49,6 +51,7 @@ def _borrowed(data: dict[str, Any]) -> dict[str, Any]:
     changed by ours."""
     if "from" not in data:
         return data
+    require(isinstance(data["from"], str), "`from` of a part", "be a reproduction's name", said(data["from"]))
     source = shipped("reproductions").get(data["from"])
     if source is None:
         raise unknown("reproduction", data["from"], list(shipped("reproductions")))
@@ -77,7 +80,10 @@ def _part(data: Mapping[str, Any]) -> Part:
 
 def _seeds(told: Any) -> Any:
     """Seeds as a declaration names them: one by one, or how many from 0."""
-    return tuple(range(told)) if isinstance(told, int) else told
+    if not isinstance(told, int):
+        return told
+    require(1 <= told <= MOST_SEEDS, "A number of seeds", f"lie in 1 .. {MOST_SEEDS:,}", said(told))
+    return tuple(range(told))
 
 
 def _fit(data: Mapping[str, Any], where: str) -> Fit:
@@ -98,20 +104,20 @@ def _cell(data: Mapping[str, Any], measures: Sequence[Measure], where: str) -> C
 
 def _pair(told: Any, what: str) -> tuple[float, float | None]:
     numbers = isinstance(told, list) and all(type(one) in (int, float) for one in told)
-    require(numbers and len(told) in (1, 2), what, "be [mean] or [mean, deviation]", repr(told))
+    require(numbers and len(told) in (1, 2), what, "be [mean] or [mean, deviation]", said(told))
     return float(told[0]), float(told[1]) if len(told) == 2 else None
 
 
 def _table(data: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
     told = data.get(key, {})
-    require(isinstance(told, Mapping), f"`{key}` of {where}", "be a table", repr(told))
+    require(isinstance(told, Mapping), f"`{key}` of {where}", "be a table", said(told))
     return dict(told)
 
 
 def _tables(data: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, Any]]:
     told = data.get(key, [])
     good = isinstance(told, list) and all(isinstance(one, Mapping) for one in told)
-    require(good, f"`{key}` of {where}", "be a list of tables", repr(told))
+    require(good, f"`{key}` of {where}", "be a list of tables", said(told))
     return list(told)
 
 

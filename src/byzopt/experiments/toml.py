@@ -21,7 +21,9 @@ class NoTOML(InvalidInput):
 
 
 def loads(text: str, what: str) -> dict[str, Any]:
-    """The data of a TOML text. Errors: `NoTOML`; `InvalidInput` where it nests too deep."""
+    """The data of a TOML text. Errors: `NoTOML`; `InvalidInput` where it nests too deep, and for whole
+    numbers that TOML does not have."""
+    long = f"{what} should hold whole numbers of at most 64 bits. Found a longer one."
     deep = f"{what} should nest at most {DEEPEST} levels deep. Found more."
     # Of the standard library's reader, whose time grows with the square of a dotted key's steps.
     if any(len(_STEP.findall(part)) > 2 * DEEPEST for part in _NO_KEY.split(text)):
@@ -33,10 +35,9 @@ def loads(text: str, what: str) -> dict[str, Any]:
     except RecursionError:
         raise InvalidInput(deep) from None
     except ValueError:  # of Python, which reads no number of so many digits
-        raise InvalidInput(
-            f"{what} should hold whole numbers of at most 64 bits. Found a longer one."
-        ) from None
-    parts(data, what)
+        raise InvalidInput(long) from None
+    if any(isinstance(one, int) and not -(1 << 63) <= one < 1 << 63 for one in parts(data, what)):
+        raise InvalidInput(long)
     return data
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from math import prod
 from typing import Any
 
-from byzopt.errors import InvalidInput
+from byzopt.errors import InvalidInput, require, said
 from byzopt.experiments import overrides
 
+MOST = 1_000_000  # points, whose specs are all held in memory
 Point = dict[str, Any]  # a setting's path, as `attack.scale`, to its value
 
 
@@ -20,6 +22,8 @@ def points(grid: Mapping[str, Any], zips: Sequence[Mapping[str, Any]]) -> list[P
     """
     axes = [[{path: value} for value in values] for path, values in flat(grid, "grid").items()]
     axes += [_walked(flat(table, "zip")) for table in zips]
+    size = prod(map(len, axes))
+    require(size <= MOST, "A sweep", f"have at most {MOST:,} points", f"{size:,}", "Take axes apart.")
     found: list[Point] = []
     for choice in product(*axes):
         paths = [path for part in choice for path in part]
@@ -40,7 +44,7 @@ def flat(table: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
             found[key] = list(value)
         else:
             raise InvalidInput(
-                f"`{where}.{key}` should be a list of one or more values. Found {value!r}. "
+                f"`{where}.{key}` should be a list of one or more values. Found {said(value)}. "
                 "Put what does not vary under `spec`."
             )
     return found
@@ -50,7 +54,7 @@ def steps(path: str) -> tuple[str, ...]:
     """The steps of a setting's path. Errors: what is none."""
     found = overrides.steps(path)
     if not found:
-        raise InvalidInput(f"A setting should read as `attack.scale` does. Found {path!r}.")
+        raise InvalidInput(f"A setting should read as `attack.scale` does. Found {said(path)}.")
     return tuple(found)
 
 

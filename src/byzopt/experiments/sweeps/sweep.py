@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from byzopt.errors import InvalidInput, UnknownName, require
+from byzopt.errors import InvalidInput, UnknownName, require, said
 from byzopt.experiments.environment import version_of
 from byzopt.experiments.loading import read, read_sweep
 from byzopt.experiments.overrides import assign, merge, setting
@@ -73,13 +73,13 @@ class Sweep:
         require(self.together >= 1, "Parameter `together`", "be at least 1", self.together)
         require("compare" not in self.spec, "A sweep's spec", "have no variants", "`compare`", "Use `grid`.")
         fits = self.name == "" or (self.name.replace("-", "").replace("_", "").isalnum())
-        require(fits, "A sweep's `name`", "hold letters, digits, - and _", repr(self.name))
+        require(fits, "A sweep's `name`", "hold letters, digits, - and _", said(self.name))
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Sweep:
         """The sweep that plain data describe."""
         tune = data.get("tune")
-        require(tune is None or isinstance(tune, Mapping), "`tune`", "be a table", repr(tune))
+        require(tune is None or isinstance(tune, Mapping), "`tune`", "be a table", said(tune))
         sweep = decode(cls, {key: value for key, value in data.items() if key != "tune"}, "the sweep")
         return replace(sweep, tune=decode(Tune, tune, "`tune`")) if tune is not None else sweep
 
