@@ -358,6 +358,17 @@ def test_damage_is_named_and_left_out(store):
     assert len(report.study.cases) == 7
 
 
+def test_figures_that_are_not_finite_or_beyond_reckoning_stop_no_chart(tmp_path):
+    extremes = (float("inf"), float("nan"), 1.7e308, -1.7e308, 5e-324)
+    rules = ("krum", "rfa", "median", "trimmed_mean", "meamed")
+    ends = [({"rule": rule}, ended(0.1, 0.2, value)) for rule, value in zip(rules, extremes, strict=True)]
+    report = make(filled(tmp_path / "st", ({"rule": "mean"}, ended(0.1, 0.2)), *ends))
+    assert report.save(tmp_path / "out", html=True)
+    assert any("are not drawn" in chart.caption for chart in report.curves)
+    rows = read(tmp_path / "out" / "accuracy.csv")
+    assert len(rows) == 2 + 3 * len(extremes)  # the numbers are all there
+
+
 def test_a_store_without_runs_is_refused(tmp_path):
     with pytest.raises(InvalidInput, match="finished run"):
         make(tmp_path)
