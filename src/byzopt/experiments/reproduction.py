@@ -13,6 +13,7 @@ from byzopt.experiments.sweeps.sweep import Sweep
 
 Kind = Literal["printed", "chaotic", "bimodal", "unprinted"]
 How = Literal["final", "tail", "least", "at", "first_below"]
+EARLY: tuple[How, ...] = ("at", "first_below")  # what may be known before a run ends
 FitHow = Literal["slope", "crossing", "least"]
 
 
@@ -212,8 +213,11 @@ def _quick(part: Part) -> Part:
 def _unchanged(short: Part, whole: Part) -> int:
     """How many rounds of a shortened part are those of the whole, measured at the same rounds.
 
-    All of them, if nothing but the number of rounds was changed and nothing hangs on it, as a schedule may.
+    All of them, if nothing but the number of rounds was changed and nothing hangs on it, as a schedule may. 0
+    where nothing is measured before the end.
     """
+    if not any(measure.how in EARLY for measure in whole.measures):
+        return 0
     for one, other in zip(short.sweep.specs(), whole.sweep.specs(), strict=True):
         ends = {"rounds": one.rounds}
         same = one.rounds <= other.rounds and one.data == other.data | ends

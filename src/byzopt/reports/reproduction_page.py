@@ -106,8 +106,7 @@ def fit_row(one: Fitted) -> list[str]:
 def _section(part: Part, lines: Sequence[Line], fits: Sequence[Fitted], drawn: Sequence[Chart]) -> list[str]:
     text = [*_headed(part), *prose(part.remarks.strip()).splitlines(), ""]
     if part.shortened:
-        early = part.unchanged and any(one.how in ("at", "first_below") for one in part.measures)
-        what = f"only what the first {part.unchanged} rounds decide" if early else "nothing"
+        what = f"only what the first {part.unchanged} rounds decide" if part.unchanged else "nothing"
         text += [f"Shortened with `--quick`: {what} is compared.", ""]
     whose = "Printed" if part.beside == "paper" else beside(part).capitalize()
     text += [f"{markdown_cell(whose)}: {prose(part.source) or 'nothing'}. Seeds {_seeds_said(part)}.", ""]
