@@ -9,9 +9,11 @@ from torch import Tensor
 from byzopt.aggregators import rule_from
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.outlying import liars, outlying
+from byzopt.cohort import Cohort
 from byzopt.distributed import Suspicion, Verdict
 from byzopt.distributed.verdict import judged_whole
 from byzopt.errors import InvalidInput
+from byzopt.tasks import TASKS
 from byzopt.theory.outlying import limits, student
 from tests.rooms.test_accusing import (
     LIES,
@@ -93,6 +95,19 @@ def test_momentum_and_samples_that_are_dealt_accuse_nobody():
         rows.append(held + away)
     watch, alarms = seen(rows, "nnm >> rfa", 2)
     assert alarms == watch.suspects() == []
+
+
+@pytest.mark.parametrize("partition", [{"name": "dirichlet", "alpha": 0.1}, "sorted"])
+def test_on_digits_dealt_by_label_no_honest_rank_is_near_being_suspected(partition: object):
+    task = TASKS.build({"name": "digits", "partition": partition}).build(Cohort.of(20, 0), 1)
+    x, rule, rows = task.start(), rule_from("nnm >> trimmed_mean", f=3), []
+    for t in range(1, 41):
+        grads = task.grads(x, task.draw(t))
+        rows.append(grads if not rows else 0.9 * rows[-1] + 0.1 * grads)
+        x = x - 0.3 * rule(rows[-1])
+    watch, alarms = seen(rows, "nnm >> trimmed_mean", 3)
+    assert alarms == watch.suspects() == []
+    assert max(rank.remoteness for rank in watch.ranks) < 0.2
 
 
 def test_where_data_differ_an_honest_rank_of_its_own_is_suspected_unless_that_is_said():
