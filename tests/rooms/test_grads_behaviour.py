@@ -71,10 +71,9 @@ class FrozenNorm(nn.Module):
         self.norm = nn.BatchNorm1d(6)
         self.norm.running_var.fill_(2.0)
 
-    def train(self, mode: bool = True) -> FrozenNorm:
+    def train(self, mode: bool = True) -> None:
         super().train(mode)
-        self.norm.eval()
-        return self
+        self.norm.eval()  # and returns nothing, as is often forgotten
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x)
@@ -540,6 +539,20 @@ def test_where_outputs_and_targets_broadcast_nobody_meets_another_workers(most, 
             all_mine, _ = gradient(module, functional.mse_loss, x, inputs, inputs[:, 0])
         torch.testing.assert_close(rows[i], mine, rtol=1e-12, atol=1e-14)
         torch.testing.assert_close(full[i], all_mine, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "name", ["old spectral norm", "weights clamped in forward", "counter", "moving mean"]
+)
+def test_figures_of_modules_that_write_do_not_depend_on_the_size_of_the_pieces(name, monkeypatch):
+    whole = task(around(name))
+    x = whole.start() + 0.01
+    figures, full = whole.measure(x), whole.grads(x, whole.full())
+    monkeypatch.setattr(WorkerGradients, "most", 5)
+    parts = task(around(name))
+    assert parts._gradients.evaluation(x).cuts
+    assert parts.measure(x) == pytest.approx(figures, rel=1e-12)
+    torch.testing.assert_close(parts.grads(x, parts.full()), full, rtol=1e-12, atol=1e-14)
 
 
 def test_own_metrics_see_all_samples_at_once(monkeypatch):

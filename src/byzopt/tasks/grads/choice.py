@@ -164,7 +164,7 @@ class WorkerGradients:
         pure.spoils = self.pure.spoils
         view = Evaluation(pure, x, False, self.most, self.arranged, self.seed)
         if self._settled_cuts is None:
-            clean = not (mode.draws or mode.coins or mode.writes)
+            clean = not (mode.draws or mode.coins)
             with torch.no_grad():
                 self._settled_cuts = clean and self.corner.apart(view.output)
         return view._replace(cuts=self._settled_cuts)

@@ -40,7 +40,7 @@ class Mode(NamedTuple):
     @property
     def cuts(self) -> bool:
         """Whether samples may go through the module in parts of a batch."""
-        return self.apart and not (self.draws or self.coins or self.writes)
+        return self.apart and not (self.draws or self.coins)
 
 
 class Corner:
@@ -127,7 +127,8 @@ class Corner:
         inside = swapped(module, slots(module, self.pure.layout), parameters)
         with lent_rng(SEEDS[k], self.point.device), lent_coins(SEEDS[k]), inside:
             for training in (True, False):
-                loss(module.train(training)(self.inputs[k].clone()), self.targets[k].clone())
+                module.train(training)
+                loss(module(self.inputs[k].clone()), self.targets[k].clone())
         still = all(torch.equal(view, parameters[name]) for name, view in views.items())
         return still and not (before and any(written(before, (module, loss))))
 

@@ -107,7 +107,7 @@ class Evaluation(NamedTuple):
         parts = [self.arranged(part) for part in torch.split(inputs, self.most)]
         with torch.no_grad():
             output = joined([self.output(part) for part in parts])
-        slopes = _slopes(self.pure.loss, output, *self.pure.given(targets))
+        slopes = _slopes(unused(self.pure.loss), output, *self.pure.given(targets))
         own = {k: p.clone().requires_grad_() for k, p in layout.views(self.x.detach()).items()}
         total = torch.zeros_like(self.x)
         for part, slope in zip(
@@ -156,7 +156,8 @@ def settled(
                 for layer in layers:
                     layer.momentum = 1 / (k + 1)
                 module(*pure.given(inputs))
-    return module.eval()
+    module.eval()
+    return module
 
 
 def _zero(x: Tensor) -> Tensor:
