@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import math
 import os
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +17,7 @@ from byzopt.checkpoint import save
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec, run
 from byzopt.experiments.reading import Damaged, finished
-from byzopt.experiments.sweeps import Shelf, Sweep, Tune, Unwritable, run_sweep, survey
+from byzopt.experiments.sweeps import Shelf, Sweep, run_sweep, survey
 from byzopt.experiments.table import rows, table
 from byzopt.reports.study import make
 from tests import sealed
@@ -214,53 +209,6 @@ def test_tables_reports_and_sweeps_go_on_beside_damage(store, whole):
         run(Spec.of(SPEC | {"compare": {"mean": {"rule": "mean"}}}), out=store / "own")
 
 
-TUNED = Sweep(name="tuned", spec=SPEC, grid={"lr": [0.1, 0.2]}, tune=Tune(("lr",), "loss"))
-
-
-def test_a_complete_sweep_in_a_store_that_cannot_be_written_is_read(tmp_path, monkeypatch):
-    before = run_sweep(TUNED, tmp_path, jobs=0)
-    monkeypatch.setattr("byzopt.experiments.sweeps.claims.fcntl.flock", refuse)
-    monkeypatch.setattr("byzopt.experiments.sweeps.shelf.write_atomically", refuse)
-    monkeypatch.setattr(Path, "mkdir", refuse)
-    swept = run_sweep(TUNED, tmp_path, jobs=0)
-    assert swept.finished
-    assert (swept.counts, swept.tuned, swept.stored) == (before.counts, before.tuned, before.stored)
-    assert "Read-only file system" in swept.unnoted
-    more = replace(TUNED, grid={"lr": [0.1, 0.3]})
-    with pytest.raises(Unwritable, match="Read-only"):
-        run_sweep(more, tmp_path, jobs=0)
-
-
-def refuse(*_: Any, **__: Any) -> None:
-    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-
-def test_what_a_sweep_notes_of_itself_is_read_with_care(tmp_path):
-    folder = run_sweep(TUNED, tmp_path, jobs=0).folder
-    kept = (folder / "tuned.json").read_text()
-    assert [sheet.name for sheet in make(tmp_path).sheets if sheet.name.startswith("tuned")]
-    for content in (
-        b"[]",
-        b"NaN",
-        DEEP,
-        b"\xff",
-        b"{}",
-        kept.replace('"lr": 0', '"x": 0').encode(),
-        b"3" * 5000,
-    ):
-        (folder / "tuned.json").write_bytes(content)
-        report = make(tmp_path)
-        assert [name.rpartition("/")[2] for name in report.study.damaged] == ["tuned.json"]
-        assert len(report.study.cases) == 2
-    (tmp_path / survey(TUNED, tmp_path).intents[0].run.id / "result.json").unlink()
-    for content in (b"two", b"", b"-1", b"9" * 5000, b"\xff", "٣".encode()):
-        (folder / "threads.txt").write_bytes(content)
-        with pytest.raises(InvalidInput, match=r"threads\.txt should hold"):
-            run_sweep(TUNED, tmp_path, jobs=0)
-    (folder / "threads.txt").write_text("1\n")
-    assert run_sweep(TUNED, tmp_path, jobs=0).finished
-
-
 @pytest.mark.parametrize(
     "content", [b"", b"half", {"running": {}}, {"a": 1}, {"running": 3, "ended": {}, "log": {}}]
 )
@@ -390,64 +338,3 @@ def test_no_change_of_a_stored_file_stops_anything(seed, store):
         assert Shelf(store).look(victim).kind in ("damaged", "whole", "failed")
         for name, content in kept.items():
             (store / victim / name).write_bytes(content)
-
-
-READ = """
-import sys
-from byzopt.parquet import Limits, read, write
-raw = write([{"variant": "main", "t": t, "loss": 0.5} for t in range(100)], "variant", "t")
-assert len(read(raw, "variant", "t", Limits(100, 1000, ["main"]))["loss"]) == 100
-"""
-
-
-def test_reading_a_table_never_ends_the_interpreter_badly():
-    """`pyarrow.parquet.read_table` on a file object did, about once in twenty calls."""
-    root = str(Path(__file__).resolve().parents[2] / "src")
-    for _ in range(3):
-        several = [
-            subprocess.Popen([sys.executable, "-c", READ], env={**os.environ, "PYTHONPATH": root})
-            for _ in range(4)
-        ]
-        assert [one.wait(60) for one in several] == [0] * 4
-
-
-def test_nothing_else_reads_parquet():
-    root = Path(__file__).resolve().parents[2]
-    own = {root / "src" / "byzopt" / "parquet.py", Path(__file__)}
-    for folder in ("src", "tests", "scripts", "benchmarks", "examples"):
-        for path in (root / folder).rglob("*.py"):
-            assert path in own or "read_table(" not in path.read_text(), path
-
-
-def test_a_run_of_more_records_than_are_read_is_refused_before_it_starts(tmp_path, monkeypatch):
-    more = {"rounds": 700_000, "eval_every": 1}
-    Spec.of(SPEC | more)
-    with pytest.raises(InvalidInput, match=r"at most 1,000,000 records\. Found 1,400,000 with its variants"):
-        Spec.of(SPEC | more | {"compare": {"mean": {"rule": "mean"}}})
-    monkeypatch.setattr("byzopt.experiments.trial.MOST_NUMBERS", 20)
-    with pytest.raises(InvalidInput, match="Raise `eval_every`"):
-        run(Spec.of(SPEC), out=tmp_path / "r")
-    swept = run_sweep(SWEEP, tmp_path / "st", jobs=0)
-    assert all("Raise `eval_every`" in one.message for one in swept.stored.values())
-
-
-def test_a_figure_of_ones_own_may_not_be_called_as_something_else_is(tmp_path, monkeypatch):
-    from byzopt.tasks.quartic import QuarticTask
-
-    measure = QuarticTask.measure
-    monkeypatch.setattr(QuarticTask, "measure", lambda task, x: measure(task, x) | {"rounds": 3.0})
-    with pytest.raises(InvalidInput, match="not in use for a run"):
-        run(Spec.of(SPEC), out=tmp_path / "r")
-
-
-def test_figures_of_any_kind_of_number_are_stored(tmp_path, monkeypatch):
-    from byzopt.tasks.quartic import QuarticTask
-
-    measure = QuarticTask.measure
-    more = {"count": 2**60 + 1, "good": True, "rest": math.inf, "none": math.nan}
-    monkeypatch.setattr(QuarticTask, "measure", lambda task, x: measure(task, x) | more)
-    run(Spec.of(SPEC), out=tmp_path / "r")
-    (row,) = rows(tmp_path).rows
-    assert (row["count"], row["good"], row["rest"]) == (2.0**60, 1.0, math.inf)
-    assert math.isnan(row["none"])
-    assert json.loads((tmp_path / "r" / "result.json").read_text())["variants"]["main"]["rest"] is None

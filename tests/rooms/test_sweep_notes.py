@@ -1,0 +1,62 @@
+"""What a sweep notes of itself: in stores that cannot be written, and of any content."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byzopt.errors import InvalidInput
+from byzopt.experiments.sweeps import Sweep, Tune, Unwritable, run_sweep, survey
+from byzopt.reports.study import make
+from tests.rooms.test_damaged_stores import DEEP, SPEC
+
+TUNED = Sweep(name="tuned", spec=SPEC, grid={"lr": [0.1, 0.2]}, tune=Tune(("lr",), "loss"))
+
+
+def test_a_complete_sweep_in_a_store_that_cannot_be_written_is_read(tmp_path, monkeypatch):
+    before = run_sweep(TUNED, tmp_path, jobs=0)
+    monkeypatch.setattr("byzopt.experiments.sweeps.claims.fcntl.flock", refuse)
+    monkeypatch.setattr("byzopt.experiments.sweeps.shelf.write_atomically", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    swept = run_sweep(TUNED, tmp_path, jobs=0)
+    assert swept.finished
+    assert (swept.counts, swept.tuned, swept.stored) == (before.counts, before.tuned, before.stored)
+    assert "Read-only file system" in swept.unnoted
+    more = replace(TUNED, grid={"lr": [0.1, 0.3]})
+    with pytest.raises(Unwritable, match="Read-only"):
+        run_sweep(more, tmp_path, jobs=0)
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def test_what_a_sweep_notes_of_itself_is_read_with_care(tmp_path):
+    folder = run_sweep(TUNED, tmp_path, jobs=0).folder
+    kept = (folder / "tuned.json").read_text()
+    assert [sheet.name for sheet in make(tmp_path).sheets if sheet.name.startswith("tuned")]
+    for content in (
+        b"[]",
+        b"NaN",
+        DEEP,
+        b"\xff",
+        b"{}",
+        kept.replace('"lr": 0', '"x": 0').encode(),
+        b"3" * 5000,
+    ):
+        (folder / "tuned.json").write_bytes(content)
+        report = make(tmp_path)
+        assert [name.rpartition("/")[2] for name in report.study.damaged] == ["tuned.json"]
+        assert len(report.study.cases) == 2
+    (tmp_path / survey(TUNED, tmp_path).intents[0].run.id / "result.json").unlink()
+    for content in (b"two", b"", b"-1", b"9" * 5000, b"\xff", "٣".encode()):
+        (folder / "threads.txt").write_bytes(content)
+        with pytest.raises(InvalidInput, match=r"threads\.txt should hold"):
+            run_sweep(TUNED, tmp_path, jobs=0)
+    (folder / "threads.txt").write_text("1\n")
+    assert run_sweep(TUNED, tmp_path, jobs=0).finished
