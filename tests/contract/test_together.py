@@ -82,6 +82,15 @@ def test_every_attack(name: str) -> None:
     check([*same, spec(task=task, attack=name, rule="median"), spec(task=task, attack="ipm")])
 
 
+def test_runs_are_certified_each_against_its_own_attackers() -> None:
+    liars: list[Any] = [2, 1, 0, 2]
+    found = check([spec(rule="rfa", attackers=few, seed=seed) for seed, few in enumerate(liars)])
+    for few, outcome in zip(liars, found, strict=True):
+        told = [one["certified_squared"] for one in outcome.records if "certified_squared" in one]
+        assert len(told) == 3
+        assert max(told) == pytest.approx(11 / (11 - 2 * few), rel=0.1)
+
+
 @pytest.mark.parametrize("name", list(RULES))
 def test_every_rule(name: str) -> None:
     plain = [spec(rule=name, seed=seed) for seed in (0, 1)]

@@ -10,10 +10,8 @@ carries no gradient.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import replace
-from numbers import Integral
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, overload
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, cast, overload
 
 import numpy as np
 import torch
@@ -26,13 +24,14 @@ from byzopt.aggregators.certificate import Certificate, Source, nearly_median
 from byzopt.aggregators.geometry import Geometry
 from byzopt.aggregators.inputs import RowsLike, admit, as_rows, as_sets, held, like, restored
 from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.proved import Proved
 from byzopt.aggregators.selection import answer
+from byzopt.aggregators.stage import Stage
 from byzopt.aggregators.surroundings import undisturbed
-from byzopt.errors import require
 from byzopt.kernels import Plan
 from byzopt.registry import Registry
 from byzopt.theory import order_statistics
-from byzopt.theory.robustness import NOTHING, Coefficients, both, carried, closed, geometric_median
+from byzopt.theory.robustness import NOTHING, Coefficients, both, closed, geometric_median
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,86 +41,7 @@ if TYPE_CHECKING:
     from byzopt.aggregators.report import Report
 
 
-class Stage(ABC):
-    """What rules and pre-aggregators share: a name, a tolerance, and preconditions on (n, f)."""
-
-    name: ClassVar[str]
-    batched: ClassVar[bool] = False  # whether `weights`, `mixing` and `plan` take a stacked geometry
-    notices: ClassVar[bool] = False  # whether it looks at rows only as `Mixed` says that `Unusual` is raised
-
-    positional: ClassVar[bool] = False  # whether the place of a row means something to it
-    by_value: ClassVar[bool] = False  # whether exact ties are left open, and are broken by the rows' values
-
-    def __init_subclass__(cls) -> None:
-        """What a class says of how it looks at rows holds for its own code alone.
-
-        A subclass that looks at them in a way of its own is given rows that have been looked at, unless it
-        says again that it notices.
-        """
-        super().__init_subclass__()
-        if not cls.__module__.startswith("byzopt.") and "positional" not in vars(cls):
-            cls.positional, cls.by_value = True, False  # it may read a place; a plugin says where it does not
-        if vars(cls).keys() & {"reduce", "apply"} and "notices" not in vars(cls):
-            cls.notices = False
-
-    def __post_init__(self) -> None:
-        f = getattr(self, "f", None)
-        whole = f is None or (isinstance(f, Integral) and not isinstance(f, bool))
-        require(
-            whole and (f is None or f >= 0),
-            f"Parameter `f` of {type(self).__name__}",
-            "be a whole number, at least 0",
-            f,
-        )
-
-    def tolerance(self, n: int) -> int:
-        """How many bad rows among n the stage is set to tolerate: its `f`, or the most that n allows."""
-        f = getattr(self, "f", None)
-        return (n - 1) // 2 if f is None else int(f)
-
-    def check(self, n: int) -> None:
-        """Raise `InvalidInput` when the stage cannot work on n rows. Default: 2 f < n."""
-        f = self.tolerance(n)
-        require(
-            2 * f < n,
-            f"Parameter `f` of {type(self).__name__}",
-            "satisfy 2 f < n",
-            f"f = {f} with n = {n}",
-            "Lower f or add workers.",
-        )
-
-    def lowered(self, k: int) -> Self:
-        """The same recipe for k fewer Byzantine rows (they were dropped)."""
-        f = getattr(self, "f", None)
-        return self if f is None or k == 0 else replace(cast(Any, self), f=f - k)
-
-    def among(self, kept: Tensor) -> Self:
-        """The same recipe for the rows where `kept` `[n]` is true alone (the others were dropped)."""
-        return self.lowered(int((~kept).sum()))
-
-    def tolerating(self, f: int) -> Self:
-        """The same recipe with tolerance f. A stage without an `f` stays as it is."""
-        return replace(cast(Any, self), f=f) if hasattr(self, "f") else self
-
-    def breakdown(self, n: int) -> int:
-        """Up to how many faulty rows among n the answer stays bounded, whatever they hold.
-
-        An `f` that may be left out only says how many rows may be dropped: then it is the most that n allows.
-        """
-        spare = getattr(type(self), "f", 0) is None
-        return (replace(cast(Any, self), f=None) if spare else self).tolerance(n)
-
-    def splits(self) -> bool:
-        """Whether it may be given some columns of the rows at a time: what it needs of whole rows it takes
-        from the geometry, or sums by `Mixed.total`, and so gives these columns of its answer."""
-        return False
-
-    def at(self, t: int) -> Self:
-        """The recipe for round t. Only stages that draw lots differ between rounds."""
-        return self
-
-
-class Aggregator(Stage):
+class Aggregator(Proved):
     """A rule: `rule(rows)` with rows `[n, d]` gives the aggregate `[d]`.
 
     `f` at the call replaces the f of the rule, or of every stage of a chain, for this call: a count, or a
@@ -135,7 +55,6 @@ class Aggregator(Stage):
     stages: tuple[PreAggregator, ...] = ()  # before the rule, in a chain
     fail_closed: ClassVar[bool] = False  # whether every call is made with fail_closed
     measure: ClassVar[str] = "distance to the answer"  # what `scores` holds
-    trusts: tuple[int, ...] = ()  # rows that must be honest for the coefficients to hold
 
     @overload
     def __call__(
@@ -200,45 +119,6 @@ class Aggregator(Stage):
         """The rule's own scores `[n]` of unmixed rows, larger for worse; None: distances to the answer."""
         return None
 
-    def kappa_linear(self, n: int, f: int | None = None) -> float | None:
-        """Proved linear coefficient: ‖Agg - v̄‖ <= κ · mean‖v_i - v̄‖ over every n - f rows.
-
-        `f` faulty rows among n; default: as many as the rule is set to tolerate. None where nothing is
-        proved, as for more faulty rows than the rule tolerates: `unproved` says why. Where the rule `trusts`
-        rows, only sets that hold them count.
-        """
-        return self.coefficients(n, f).linear
-
-    def kappa_squared(self, n: int, f: int | None = None) -> float | None:
-        """Proved squared coefficient: ‖Agg - v̄‖² <= κ₂ · mean‖v_i - v̄‖², as for `kappa_linear`."""
-        return self.coefficients(n, f).squared
-
-    def coefficients(self, n: int, f: int | None = None) -> Coefficients:
-        """All that is proved for f faulty rows among n, the least over all routes.
-
-        Errors: `InvalidInput` when the rule cannot work on n rows.
-        """
-        self.check(n)
-        most = self.tolerance(n)
-        f = most if f is None else f
-        if not 0 <= f <= most or 2 * f >= n:
-            return NOTHING
-        found = closed(self.proved(n, f), n, f)
-        if f < most and 2 * most < n and not self.trusts:
-            # What holds for more faulty rows holds for fewer, and may be the only thing that is proved.
-            found = both(found, carried(closed(self.proved(n, most), n, most), n, most, f))
-        return found
-
-    def unproved(self, n: int, f: int | None = None) -> str:
-        """Why no coefficient is known for f faulty rows among n; empty where one is."""
-        most = self.tolerance(n)
-        f = most if f is None else f
-        if f > most:
-            return f"{self!r} tolerates {most} faulty rows of {n}, not {f}"
-        if 2 * f >= n:
-            return f"nothing is proved where {f} rows of {n}, half of them or more, are faulty"
-        return "" if self.coefficients(n, f).squared is not None else f"no coefficient is proved for {self!r}"
-
     def certify(self, rows: RowsLike, *, f: int | None = None) -> Certificate:
         """The coefficients of the answer to these very rows `[n, d]`: see `Certificate`.
 
@@ -252,32 +132,6 @@ class Aggregator(Stage):
         """The answer to rows `[n, d]` and its certificate for f faulty ones, at little more than a call's
         cost; or those to R sets of rows `[R, n, d]`. Errors: as for a call."""
         return judged(self, rows, f) if rows.ndim == 2 else judged_sets(self, rows, f)
-
-    def proved(self, n: int, f: int) -> Coefficients:
-        """What the rule's own lemmas prove for f faulty rows among n, f at most what it tolerates, 2 f < n.
-
-        For rules to override; default: nothing. `coefficients` adds whatever follows from it.
-        """
-        return NOTHING
-
-    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
-        """What is proved, of the whole, for the answer to these rows, f of which are faulty.
-
-        `source` says what they were made of. Default: what always holds.
-        """
-        return source.whole(self.coefficients(mixed.m, f))
-
-    def certifiable(self, n: int, f: int) -> bool:
-        """Whether single answers may be certified where f of n rows are faulty."""
-        return self.coefficients(n, f).squared is not None
-
-    def behind(self, n: int, f: int) -> tuple[int, int]:
-        """How many rows reach the last rule, and how many faulty ones it has to bear for f of the n."""
-        return n, f
-
-    def whole(self, found: Coefficients, n: int, f: int) -> Coefficients:
-        """What is proved of the whole on n rows, f of them faulty, where `found` is of its last rule."""
-        return found
 
 
 class GeometricRule(Aggregator):

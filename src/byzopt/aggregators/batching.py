@@ -21,7 +21,8 @@ from byzopt.aggregators.selection import answer
 from byzopt.kernels import Plan
 
 if TYPE_CHECKING:
-    from byzopt.aggregators.base import PreAggregator, Stage
+    from byzopt.aggregators.base import PreAggregator
+    from byzopt.aggregators.stage import Stage
 
 _LARGEST = {torch.float32: 1e30, torch.float64: 1e100}  # magnitudes that need no other unit or dtype
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, cast
 
-from byzopt.aggregators.base import PRE_AGGREGATORS, RULES, Aggregator, PreAggregator, Stage
+from byzopt.aggregators.base import PRE_AGGREGATORS, RULES, Aggregator, PreAggregator
 from byzopt.aggregators.chain import Chain
+from byzopt.aggregators.stage import Stage
 from byzopt.aggregators.wrapper import WRAPPERS, Wrapper
 from byzopt.errors import InvalidInput, require, said, unknown
 from byzopt.registry import Registry, plain

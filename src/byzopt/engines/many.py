@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from byzopt.aggregators.certificate import Certificate
 from byzopt.aggregators.filters import At, Filter, Limits, Pure
 from byzopt.engines import bunches
 from byzopt.engines.bunches import Slot, slot
+from byzopt.engines.certifying import aggregating
 from byzopt.engines.crossing import crossed
 from byzopt.engines.loop import LoopState, Snapshot, added
 from byzopt.engines.simulated import Simulated, SimulatedState
@@ -102,7 +103,6 @@ class Many:
         nothing has happened, and the round can be taken without them.
         """
         t, (worker, wire, attack, memory, step, down) = self.t + 1, self.slots
-        faulty = faulty or {}
         x = _read(step, lambda part, state: part.ask(state))
         (w, *below), down = bunches.call(down, partial(self._broadcast, t), x)
         oracles = _Oracles(t, self)
@@ -110,23 +110,7 @@ class Many:
         crossing = _Wires(self, wire, attack, w)
         rows = crossed(crossing, said, self.lanes[0].engine.adversary, self.liars, crossing.speak)
         told: dict[int, Certificate] = {}
-
-        def aggregate(part: Any, state: Any, who: Any, rows: Tensor, at: Tensor) -> tuple[Tensor, Any]:
-            runs = (who,) if isinstance(who, int) else who
-            liars = {faulty[r] for r in runs if r in faulty}
-            if not liars:
-                return cast("tuple[Tensor, Any]", part.step(state, rows, At(t, at)))
-            # Runs side by side nearly always have equally many liars; the others are certified on their own.
-            out, after, found = part.judged(state, rows, At(t, at), max(liars))
-            for r, one in zip(runs, found, strict=False):
-                if faulty.get(r) == max(liars):
-                    told[r] = one
-                elif r in faulty:
-                    own = rows if isinstance(who, int) else rows[runs.index(r)]
-                    told.update(zip([r], part.judged((), own, At(t, at), faulty[r])[2], strict=False))
-            return out, after
-
-        g, memory = bunches.call(memory, aggregate, rows, x)
+        g, memory = bunches.call(memory, aggregating(t, faulty or {}, told), rows, x)
         _, step = bunches.call(step, lambda p, s, who, v: (0, p.tell(s, v)), g)
         slots = Slots(worker, crossing.wire, crossing.attack, memory, step, down)
         after = self._after(slots, x, g, (oracles.calls, *crossing.costs, *below))

@@ -1,0 +1,91 @@
+"""What rules and pre-aggregators share."""
+
+from __future__ import annotations
+
+from abc import ABC
+from dataclasses import replace
+from numbers import Integral
+from typing import Any, ClassVar, Self, cast
+
+from torch import Tensor
+
+from byzopt.errors import require
+
+
+class Stage(ABC):
+    """What rules and pre-aggregators share: a name, a tolerance, and preconditions on (n, f)."""
+
+    name: ClassVar[str]
+    batched: ClassVar[bool] = False  # whether `weights`, `mixing` and `plan` take a stacked geometry
+    notices: ClassVar[bool] = False  # whether it looks at rows only as `Mixed` says that `Unusual` is raised
+
+    positional: ClassVar[bool] = False  # whether the place of a row means something to it
+    by_value: ClassVar[bool] = False  # whether exact ties are left open, and are broken by the rows' values
+
+    def __init_subclass__(cls) -> None:
+        """What a class says of how it looks at rows holds for its own code alone.
+
+        A subclass that looks at them in a way of its own is given rows that have been looked at, unless it
+        says again that it notices.
+        """
+        super().__init_subclass__()
+        if not cls.__module__.startswith("byzopt.") and "positional" not in vars(cls):
+            cls.positional, cls.by_value = True, False  # it may read a place; a plugin says where it does not
+        if vars(cls).keys() & {"reduce", "apply"} and "notices" not in vars(cls):
+            cls.notices = False
+
+    def __post_init__(self) -> None:
+        f = getattr(self, "f", None)
+        whole = f is None or (isinstance(f, Integral) and not isinstance(f, bool))
+        require(
+            whole and (f is None or f >= 0),
+            f"Parameter `f` of {type(self).__name__}",
+            "be a whole number, at least 0",
+            f,
+        )
+
+    def tolerance(self, n: int) -> int:
+        """How many bad rows among n the stage is set to tolerate: its `f`, or the most that n allows."""
+        f = getattr(self, "f", None)
+        return (n - 1) // 2 if f is None else int(f)
+
+    def check(self, n: int) -> None:
+        """Raise `InvalidInput` when the stage cannot work on n rows. Default: 2 f < n."""
+        f = self.tolerance(n)
+        require(
+            2 * f < n,
+            f"Parameter `f` of {type(self).__name__}",
+            "satisfy 2 f < n",
+            f"f = {f} with n = {n}",
+            "Lower f or add workers.",
+        )
+
+    def lowered(self, k: int) -> Self:
+        """The same recipe for k fewer Byzantine rows (they were dropped)."""
+        f = getattr(self, "f", None)
+        return self if f is None or k == 0 else replace(cast(Any, self), f=f - k)
+
+    def among(self, kept: Tensor) -> Self:
+        """The same recipe for the rows where `kept` `[n]` is true alone (the others were dropped)."""
+        return self.lowered(int((~kept).sum()))
+
+    def tolerating(self, f: int) -> Self:
+        """The same recipe with tolerance f. A stage without an `f` stays as it is."""
+        return replace(cast(Any, self), f=f) if hasattr(self, "f") else self
+
+    def breakdown(self, n: int) -> int:
+        """Up to how many faulty rows among n the answer stays bounded, whatever they hold.
+
+        An `f` that may be left out only says how many rows may be dropped: then it is the most that n allows.
+        """
+        spare = getattr(type(self), "f", 0) is None
+        return (replace(cast(Any, self), f=None) if spare else self).tolerance(n)
+
+    def splits(self) -> bool:
+        """Whether it may be given some columns of the rows at a time: what it needs of whole rows it takes
+        from the geometry, or sums by `Mixed.total`, and so gives these columns of its answer."""
+        return False
+
+    def at(self, t: int) -> Self:
+        """The recipe for round t. Only stages that draw lots differ between rounds."""
+        return self
