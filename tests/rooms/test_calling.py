@@ -275,3 +275,14 @@ def test_all_public_names_and_no_others_come_with_a_star():
     assert not {"TYPE_CHECKING", "Any", "import_module", "annotations"} & names.keys()
     assert set(byzopt.__all__) <= set(dir(byzopt))
     assert "TYPE_CHECKING" not in dir(byzopt)
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:99", "nonsense"])
+def test_a_device_that_is_not_here_is_refused_in_a_line(device):
+    words = r'Parameter `device` should .* Use device="cpu"\.$'
+    task = byzopt.TASKS.build({"name": "digits", "device": device})
+    with pytest.raises(InvalidInput, match=words):
+        task.build(byzopt.Cohort.of(20, 3), 0)
+    own = [(torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))] * 3
+    with pytest.raises(InvalidInput, match=words):
+        byzopt.ModuleTask(torch.nn.Linear(2, 2), torch.nn.CrossEntropyLoss(), own, device=device)

@@ -18,6 +18,7 @@ from byzopt.rng import stream
 from byzopt.tasks import data, models
 from byzopt.tasks.base import TASKS, TaskRecipe
 from byzopt.tasks.data import shared
+from byzopt.tasks.devices import device_of
 from byzopt.tasks.modules import ModuleTask
 from byzopt.tasks.partitions import Dirichlet, Partition, SortedByLabel
 from byzopt.tasks.pool import Pool
@@ -92,7 +93,7 @@ class Images(TaskRecipe):
 
     def build(self, cohort: Cohort, seed: int) -> ModuleTask:
         dtype, shape = DTYPES[self.dtype], self.sample
-        images, labels, *test = prepared(type(self), self.pool, shape, dtype, torch.device(self.device))
+        images, labels, *test = prepared(type(self), self.pool, shape, dtype, device_of(self.device))
         m, held = len(images), self.validation
         require(held < m, "Parameter `validation`", f"leave some of the {m} training samples", held)
         if self.batch != "full":

@@ -14,6 +14,7 @@ from torch.nn import functional
 from byzopt.cohort import Cohort
 from byzopt.errors import require
 from byzopt.tasks.base import Change, Relabel, Task
+from byzopt.tasks.devices import device_of
 from byzopt.tasks.grads import (
     Loss,
     Metric,
@@ -107,9 +108,7 @@ class ModuleTask(Task):
     ) -> None:
         require(0 <= wd < inf, "Parameter `wd`", "be finite and at least 0", wd)
         require(dtype in (torch.float32, torch.float64), "Parameter `dtype`", "be float32 or float64", dtype)
-        self.device, self.dtype = torch.device(device), dtype
-        cuda = self.device.type != "cuda" or torch.cuda.is_available()
-        require(cuda, "Parameter `device`", "exist on this machine", device, 'Use device="cpu".')
+        self.device, self.dtype = device_of(device), dtype
         pool = workers if isinstance(workers, Pool) else Pool.of(workers)
         self.pool = pool.to(self.device, dtype)
         self.cohort = Cohort.of(len(pool.shards), byzantine)

@@ -19,6 +19,7 @@ from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, require
 from byzopt.tasks import data
 from byzopt.tasks.base import TASKS, TaskRecipe
+from byzopt.tasks.devices import device_of
 from byzopt.tasks.grads import lent_rng, sequence_cross_entropy
 from byzopt.tasks.images import CLASSES, Mnist, prepared
 from byzopt.tasks.models import GPT
@@ -109,7 +110,7 @@ class ReleasedMnist(TaskRecipe):
         return 4 * 784 * self.batch
 
     def build(self, cohort: Cohort, seed: int) -> ReleasedTask:
-        where = torch.device(self.device)
+        where = device_of(self.device)
         inputs, labels, others, truth = prepared(Mnist, 1, (1, 28, 28), torch.float32, where)
         h = len(cohort.honest)
         parts = _cut(labels.argsort(stable=True).cpu(), h)
