@@ -51,7 +51,7 @@ def _asked(path: Path) -> None:
         above = above.parent
     found = above.stat()
     if not stat.S_ISDIR(found.st_mode):
-        raise OSError("a file" if above == path else f"{above}, a file")
+        raise OSError("it is no directory" if above == path else f"{above} is no directory")
     if found.st_nlink == 0:  # the working directory, removed
         raise OSError(os.strerror(errno.ENOENT))
     longest = os.pathconf(above, "PC_NAME_MAX") if hasattr(os, "pathconf") else _USUAL

@@ -21,7 +21,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch ex
 from byzopt.attacks import Adversary
 from byzopt.distributed.link import Link
 from byzopt.engines.process_group import Share, announce, serve
-from byzopt.errors import require
+from byzopt.errors import require, said
 from byzopt.experiments.memory import built, check_processes
 from byzopt.experiments.spec import Spec
 
@@ -36,7 +36,7 @@ def processes(spec: Spec, count: int | None = None) -> Iterator[Link | None]:
     Under torchrun they are the ranks that it started; there the others get None, when all is over.
     """
     ranks = [variant.n for variant in spec.variants().values()]
-    count = int(os.environ["WORLD_SIZE"]) if launched() else count or min(ranks)
+    count = _launched_ranks() if launched() else count or min(ranks)
     require(1 <= count <= min(ranks), "The number of processes", f"lie in 1..n = {min(ranks)}", count)
     check_processes(spec, 1 if launched() else count)
     meeting = None if launched() else _meeting(count)
@@ -62,6 +62,13 @@ def processes(spec: Spec, count: int | None = None) -> Iterator[Link | None]:
 def launched() -> bool:
     """Whether torchrun started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def _launched_ranks() -> int:
+    for name in ("RANK", "WORLD_SIZE"):
+        text = os.environ[name]
+        require(text.isascii() and text.isdigit(), f"{name}, as torchrun sets it,", "be a number", said(text))
+    return int(os.environ["WORLD_SIZE"])
 
 
 def shares(spec: Spec, link: Link) -> list[Share]:
