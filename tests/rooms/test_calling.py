@@ -30,6 +30,7 @@ from byzopt.aggregators import (
     rule_from,
 )
 from byzopt.errors import InvalidInput, TooManyFaults
+from byzopt.experiments.sweeps import Sweep, run_sweep
 
 TRUSTED = {"fltrust", "zeno", "monna"}
 
@@ -286,3 +287,10 @@ def test_a_device_that_is_not_here_is_refused_in_a_line(device):
     own = [(torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))] * 3
     with pytest.raises(InvalidInput, match=words):
         byzopt.ModuleTask(torch.nn.Linear(2, 2), torch.nn.CrossEntropyLoss(), own, device=device)
+
+
+def test_a_sweep_on_a_device_that_is_not_here_is_refused_before_anything_is_stored(tmp_path):
+    spec = {"task": {"name": "digits", "device": "cuda:99"}, "rule": "mean", "rounds": 2}
+    with pytest.raises(InvalidInput, match="Parameter `device`"):
+        run_sweep(Sweep(name="away", spec=spec, grid={"seed": [0, 1]}), tmp_path / "store", jobs=0)
+    assert not list(tmp_path.glob("store/*/result.json"))

@@ -13,6 +13,7 @@ import sys
 import time
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from torch import Tensor
@@ -52,8 +53,23 @@ def undisturbed(tmp_path_factory) -> dict[str, bytes]:
     return found
 
 
-def _child(store: Path) -> None:
-    run_sweep(SWEEP, store, jobs=0, every=0.02)
+def _child(store: Path, rounds: int, delay: float) -> None:
+    """A sweep that is killed `delay` seconds after so many rounds: how far it comes hangs on no clock."""
+    asked = 0
+
+    def stopped() -> bool:  # asked after every round
+        nonlocal asked
+        asked += 1
+        if asked == rounds:
+            Thread(target=_die, args=(delay,), daemon=True).start()
+        return False
+
+    run_sweep(SWEEP, store, jobs=0, every=0.001, stopped=stopped)
+
+
+def _die(delay: float) -> None:
+    time.sleep(delay)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_sweep_that_is_killed_at_twenty_random_moments_ends_with_the_very_same_records(
@@ -61,14 +77,14 @@ def test_a_sweep_that_is_killed_at_twenty_random_moments_ends_with_the_very_same
 ):
     draw, kills, kept = random.Random(3), 0, 0
     for _ in range(KILLS):
-        child = get_context("fork").Process(target=_child, args=(tmp_path,))
+        moment = draw.randint(2, 100), draw.uniform(0, 0.003)
+        child = get_context("fork").Process(target=_child, args=(tmp_path, *moment))
         child.start()
-        child.join(draw.uniform(0.02, 0.35))
-        if child.is_alive():
+        child.join()
+        if child.exitcode == -signal.SIGKILL:
             kills += 1
-            os.kill(child.pid, signal.SIGKILL)
-            child.join()
         else:
+            assert child.exitcode == 0
             victims = draw.sample(sorted(records(tmp_path)), 9)
             for run in victims:  # the sweep was through: go on with some of its runs gone
                 shutil.rmtree(tmp_path / run)

@@ -24,6 +24,7 @@ from byzopt.experiments.sweeps.sweep import Expansion, Run, Sweep, load_sweep
 from byzopt.experiments.sweeps.tuning import NOTE
 from byzopt.experiments.toml import dumps
 from byzopt.files import read
+from byzopt.tasks.devices import device_of
 
 EngineName = Literal["local", "ray"]
 ENGINES = ("local", "ray")
@@ -139,6 +140,11 @@ def run_sweep(
     shelf = plan.shelf
     if not plan.to_play:
         return _told(plan, _Sinks(sinks, plan, tell))
+    if engine == "local":  # a cluster's machines have devices of their own
+        for device in {
+            getattr(intent.run.spec.task, "device", "cpu") for intent in plan.intents if intent.play
+        }:
+            device_of(device)
     shelf.note(plan.folder, _about(plan))
     threads = _kept(shelf, plan.folder, threads)
     for intent in plan.intents:
