@@ -290,7 +290,7 @@ def test_a_device_that_is_not_here_is_refused_in_a_line(device):
 
 
 def test_a_sweep_on_a_device_that_is_not_here_is_refused_before_anything_is_stored(tmp_path):
-    spec = {"task": {"name": "digits", "device": "cuda:99"}, "rule": "mean", "rounds": 2}
+    spec = {"task": {"name": "digits", "device": "cuda:99"}, "rule": "mean", "lr": 0.1, "rounds": 2}
     with pytest.raises(InvalidInput, match="Parameter `device`"):
         run_sweep(Sweep(name="away", spec=spec, grid={"seed": [0, 1]}), tmp_path / "store", jobs=0)
     assert not list(tmp_path.glob("store/*/result.json"))
