@@ -270,3 +270,19 @@ def test_rounds_that_lack_a_certificate_are_counted():
     assert "worst none, median 4" in str(found)
     assert "1 of 3 rounds are not certified" in str(found)
     assert certified([{"t": 0, "loss": 1.0}]) is None
+
+
+@pytest.mark.parametrize("stages", [0, 1, 2])
+@pytest.mark.parametrize("n, f", [(3, 1), (4, 1), (7, 2), (9, 4)])
+def test_rounding_certifies_nothing_where_n_less_2f_is_the_unrest(n, f, stages):
+    """All honest rows at one point and the answer beside it: no coefficient whatever can be true."""
+    rule = RFA(f=f, iterations=1, nu_absolute=0.5)
+    for _ in range(stages):
+        rule = NNM(f=f) >> rule
+    for seed in range(20):
+        for dtype in (torch.float32, torch.float64):
+            rows = gaussian(1, 4, seed).repeat(n, 1)
+            rows[n - f :] += gaussian(1, 4, seed + 100)
+            rows = rows.to(dtype)
+            if float((rule(rows) - rows[0]).norm()) > 1e-3:
+                assert not rule.certify(rows).holds

@@ -18,6 +18,7 @@ from byzopt.aggregators.geometry import Array, Geometry
 from byzopt.theory.robustness import NOTHING, Coefficients, beside, both, closed, geometric_median
 
 _AFFINE = 1e-9  # weights of a mean sum to one, up to this
+_ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of a cosine between two rows, seen from a point
 _FINE = 1e-7  # of the median distance: nearer to a row, the direction to it is rounding
 
 
@@ -114,12 +115,15 @@ def nearness(geometry: Geometry, weights: Array, n: int, source: Source) -> Near
 def unrest(gram: Array) -> Array:
     """The sum of unit vectors to all rows: its length, less 1 for each row there; from products about it.
 
-    `gram` `[..., n, n]` holds the products of the rows about the point.
+    `gram` `[..., n, n]` holds the products of the rows about the point. The length is one that it cannot
+    exceed, whatever rounding did to the cosines: an unrest of n - 2 f, from which nothing follows, must not
+    be taken for a little less.
     """
     lengths = _lengths(gram)
     inverse = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     cosines = np.clip(gram * inverse[..., None, :] * inverse[..., None], -1, 1)
-    pull = np.sqrt(np.maximum(cosines.sum(axis=(-1, -2)), 0))
+    off = (lengths > 0).sum(axis=-1)
+    pull = np.sqrt(np.maximum(cosines.sum(axis=(-1, -2)), 0) + _ROUNDING * off**2)
     rest: Array = np.maximum(pull - (lengths == 0).sum(axis=-1), 0)
     return rest
 
