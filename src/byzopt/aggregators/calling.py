@@ -75,20 +75,25 @@ def _at_once(rule: Aggregator, rows: Tensor) -> tuple[Aggregator, Mixed, Tensor]
 
 def _seen(rule: Aggregator, rows: Tensor) -> Mixed:
     """Rows that nobody has looked at, as `rule` sees them: few are put in order, many in an order of sums."""
-    few = rows.device.type == "cpu" and rows.numel() <= SMALL
-    if rule.by_value and few:
-        rows = rows.index_select(0, torch.from_numpy(order_of(keys(rows, 0, rows.shape[1]))))
-        return Mixed(rows, 1.0, None, geometry_of(rows, admitted=False, first=len(rows) // 2), False)
-    return Mixed(rows, admitted=False, ordered=rule.by_value)
+    return _sorted(rule, rows, 1.0, False) or Mixed(rows, admitted=False, ordered=rule.by_value)
+
+
+def _sorted(rule: Aggregator, rows: Tensor, unit: float, admitted: bool) -> Mixed | None:
+    """Rows in the order of their values; None where `rule` needs none, or it would cost much."""
+    if not (rule.by_value and rows.device.type == "cpu" and rows.numel() <= SMALL):
+        return None
+    rows = rows.index_select(0, torch.from_numpy(order_of(keys(rows, 0, rows.shape[1]))))
+    return Mixed(rows, unit, None, geometry_of(rows, unit, admitted, first=len(rows) // 2), admitted)
 
 
 def _in_order(rule: Aggregator, rows: Tensor, closed: bool) -> tuple[Aggregator, Mixed, Tensor]:
+    """As `_at_once`, with the finite rows in their places, and the same answer to the last bit."""
     ready, kept, unit = admit(rule, rows)
     mixed = Mixed(kept, unit, ordered=ready.by_value)
     if closed:
         found = suspects(finite_rows(rows, mixed), remoteness(mixed, rows.dtype))
         refuse(found, rule.tolerance(len(rows)), len(rows))
-    return ready, mixed, ready.reduce(mixed)
+    return ready, mixed, ready.reduce(_sorted(ready, kept, unit, True) or mixed)
 
 
 @undisturbed
