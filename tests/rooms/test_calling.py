@@ -23,12 +23,14 @@ from byzopt.aggregators import (
     DnC,
     GeometricRule,
     Krum,
+    MeaMed,
     Median,
     Medoid,
     MultiKrum,
     PreAggregator,
     rule_from,
 )
+from byzopt.aggregators.filters import Pure
 from byzopt.errors import InvalidInput, TooManyFaults
 from byzopt.experiments.sweeps import Sweep, run_sweep
 
@@ -69,6 +71,93 @@ def test_a_rule_of_a_plugin_that_looks_at_rows_itself_is_given_finite_ones(rule)
     rows[0, 0], rows[1, 2] = torch.inf, -torch.inf
     with pytest.raises(TooManyFaults):
         rule(rows)
+
+
+@dataclass(frozen=True)
+class MeanOfKrum(Krum):
+    def reduce(self, mixed):
+        return mixed.rows.mean(dim=0)
+
+
+@dataclass(frozen=True)
+class EvenKrum(Krum):
+    def weights(self, geometry):  # of one set alone
+        return torch.full((geometry.m,), 1 / geometry.m, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class MeanOfMedian(Median):
+    def columns(self, block):
+        return block.mean(dim=0)
+
+
+@dataclass(frozen=True)
+class EvenVotes(CenteredClipping):
+    def weights(self, geometry):
+        return torch.full((geometry.m,), 1 / geometry.m, dtype=torch.float64)
+
+
+class Averages:
+    def reduce(self, mixed):
+        return mixed.rows.mean(dim=0)
+
+
+@dataclass(frozen=True)
+class MixedIn(Averages, MeaMed):
+    pass
+
+
+@pytest.mark.parametrize(
+    "rule", [MeanOfKrum(f=1), EvenKrum(f=1), MeanOfMedian(f=1), EvenVotes(f=1), MixedIn(f=1)], ids=repr
+)
+def test_what_a_rule_says_of_its_code_holds_for_no_other_code(rule):
+    """Each of these is the mean, whatever it is derived from: in a batch, as a filter, in what is proved."""
+    sets = torch.randn(3, 7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    means = sets.mean(dim=1)
+    assert torch.allclose(rule(sets[0]), means[0])
+    assert torch.allclose(rule.batch(sets), means)
+    assert torch.allclose(rule.judged(sets, 1)[0], means)
+    assert isinstance(rule.as_filter(), Pure)  # which asks the rule itself
+    assert rule.kappa_linear(7) is None
+    assert rule.kappa_squared(7) is None
+    far = torch.cat([sets[0, :6], torch.full((1, 4), 1e6, dtype=torch.float64)])
+    told = rule.certify(far).squared  # of a mean with a row far away nothing small is true
+    assert told is None or told > 1e6
+    far[6] = torch.nan
+    assert torch.allclose(rule(far), far[:6].mean(dim=0))
+
+
+@dataclass(frozen=True)
+class OtherNNM(NNM):
+    def mixing(self, geometry):
+        return torch.eye(geometry.m, dtype=torch.float64)
+
+
+def test_a_stage_that_mixes_otherwise_has_no_lemma_of_its_base():
+    chain = OtherNNM(f=1) >> Krum(f=1)
+    assert chain.kappa_squared(9) is None
+    sets = torch.randn(3, 9, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(chain.batch(sets), Krum(f=1).batch(sets))
+
+
+@dataclass(frozen=True)
+class TwoWeights(Krum):
+    def weights(self, geometry):
+        return torch.full((2,), 0.5, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class OneNumber(Krum):
+    def reduce(self, mixed):
+        return mixed.rows.mean()
+
+
+@pytest.mark.parametrize("rule", [TwoWeights(f=1), OneNumber(f=1), NNM(f=1) >> TwoWeights(f=1)], ids=repr)
+def test_an_answer_of_another_shape_is_refused(rule):
+    rows = torch.randn(7, 4)
+    for call in (rule, lambda rows: rule.batch(rows.expand(3, 7, 4))):
+        with pytest.raises(InvalidInput):
+            call(rows)
 
 
 def test_dnc_with_drawn_coordinates_drops_a_row_that_is_not_finite_elsewhere():

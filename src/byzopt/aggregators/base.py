@@ -26,7 +26,7 @@ from byzopt.aggregators.inputs import RowsLike, admit, as_rows, as_sets, held, l
 from byzopt.aggregators.mixed import Mixed
 from byzopt.aggregators.proved import Proved
 from byzopt.aggregators.selection import answer
-from byzopt.aggregators.stage import Stage
+from byzopt.aggregators.stage import DECIDE, Stage, replaces
 from byzopt.aggregators.surroundings import undisturbed
 from byzopt.kernels import Plan
 from byzopt.registry import Registry
@@ -55,6 +55,16 @@ class Aggregator(Proved):
     stages: tuple[PreAggregator, ...] = ()  # before the rule, in a chain
     fail_closed: ClassVar[bool] = False  # whether every call is made with fail_closed
     measure: ClassVar[str] = "distance to the answer"  # what `scores` holds
+
+    def __init_subclass__(cls) -> None:
+        """Nothing is proved of a plugin's class that decides in a way of its own, unless it says what."""
+        super().__init_subclass__()
+        if all(replaces(cls, name, DECIDE) for name in ("proved", "order_weights")):
+            cls.proved = Aggregator.proved  # type: ignore[method-assign]
+        for name in ("answered", "certifiable", "as_filter"):
+            if replaces(cls, name, DECIDE):
+                base = GeometricRule if issubclass(cls, GeometricRule) else Aggregator
+                setattr(cls, name, getattr(base, name))
 
     @overload
     def __call__(
@@ -228,6 +238,8 @@ class RankRule(CoordinateRule):
         return answer(block, self.plan(len(block)))
 
     def reduce(self, mixed: Mixed) -> Tensor:
+        if type(self).columns is not RankRule.columns:  # a subclass has another answer than its plan's
+            return super().reduce(mixed)
         return mixed.columns(self.plan(mixed.m))
 
 
@@ -241,6 +253,12 @@ class PreAggregator(Stage):
 
     notices = True
     affine: ClassVar[bool] = True  # every row of the mixing matrix sums to one
+
+    def __init_subclass__(cls) -> None:
+        """As for rules: nothing is proved of a plugin's stage that mixes in a way of its own."""
+        super().__init_subclass__()
+        if replaces(cls, "compose", DECIDE):
+            cls.compose = PreAggregator.compose  # type: ignore[method-assign]
 
     @abstractmethod
     def mixing(self, geometry: Geometry) -> Tensor:

@@ -17,7 +17,7 @@ from byzopt.aggregators.ordering import keys, order_of
 from byzopt.aggregators.report import Report
 from byzopt.aggregators.surroundings import undisturbed
 from byzopt.aggregators.suspicion import refuse, remoteness, suspects
-from byzopt.errors import require
+from byzopt.errors import InvalidInput, require
 from byzopt.theory.robustness import Coefficients, both, closed
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ def call(
     ready, mixed, answer = (None if closed or explained else _at_once(rule, rows)) or _in_order(
         rule, rows, closed
     )
+    if not isinstance(answer, Tensor) or answer.shape != rows.shape[1:]:
+        found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise InvalidInput(f"The answer of {ready!r} should be a tensor [{rows.shape[1]}]. Found {found}.")
     out = restored(answer, mixed.unit, rows.dtype)
     return Call(rule, ready, rows, mixed, answer, like(given, out))
 

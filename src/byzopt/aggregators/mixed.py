@@ -19,6 +19,7 @@ from byzopt.aggregators.geometry import Geometry, Index
 from byzopt.aggregators.measuring import Unusual, geometry_about, geometry_of
 from byzopt.aggregators.ordering import keys, order_of
 from byzopt.aggregators.selection import answer
+from byzopt.errors import InvalidInput
 
 _WIDE = 1 << 24  # bytes of a block for coordinate rules: their cost is torch calls for each pair of rows
 _GRAIN = 1 << 15  # numbers beyond which torch wakes its threads for an operation, at the price of several
@@ -122,7 +123,13 @@ class Mixed:
         return about
 
     def blend(self, weights: Tensor) -> Tensor:
-        """The weighted sum of the mixed rows: one pass over the unmixed ones. `[m] -> [d]`."""
+        """The weighted sum of the mixed rows: one pass over the unmixed ones. `[m] -> [d]`.
+
+        Errors: `InvalidInput` unless there is a weight for each row.
+        """
+        if weights.shape != (self.m,):  # machine code would read on behind them
+            found = f"shape {tuple(weights.shape)} for {self.m} rows"
+            raise InvalidInput(f"The weights of a rule should be one for each row, [m]. Found {found}.")
         self.weights = weights
         return linalg.blend(self.through(weights), self.rows, self.order)
 

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from byzopt.errors import require
 
+# Methods that decide an answer.
+DECIDE = ("reduce", "apply", "weights", "weigh", "mixing", "columns")
+
 
 class Stage(ABC):
     """What rules and pre-aggregators share: a name, a tolerance, and preconditions on (n, f)."""
@@ -23,16 +26,23 @@ class Stage(ABC):
     by_value: ClassVar[bool] = False  # whether exact ties are left open, and are broken by the rows' values
 
     def __init_subclass__(cls) -> None:
-        """What a class says of how it looks at rows holds for its own code alone.
+        """What a class says of its code holds for that code alone.
 
-        A subclass that looks at them in a way of its own is given rows that have been looked at, unless it
-        says again that it notices.
+        A subclass that looks at rows in a way of its own is given rows that have been looked at, unless it
+        says again that it notices. A plugin's class that decides in a way of its own is called for one set of
+        whole rows at a time, unless it says again that it is `batched` or `splits`.
         """
         super().__init_subclass__()
         if not cls.__module__.startswith("byzopt.") and "positional" not in vars(cls):
             cls.positional, cls.by_value = True, False  # it may read a place; a plugin says where it does not
         if vars(cls).keys() & {"reduce", "apply"} and "notices" not in vars(cls):
             cls.notices = False
+        if replaces(cls, "notices", ("reduce", "apply", "columns")):
+            cls.notices = False
+        if replaces(cls, "batched", DECIDE):
+            cls.batched = False
+        if replaces(cls, "splits", ("reduce", "apply")):
+            cls.splits = Stage.splits  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         f = getattr(self, "f", None)
@@ -89,3 +99,14 @@ class Stage(ABC):
     def at(self, t: int) -> Self:
         """The recipe for round t. Only stages that draw lots differ between rounds."""
         return self
+
+
+def replaces(cls: type, stated: str, code: tuple[str, ...]) -> bool:
+    """Whether a plugin replaces one of the methods `code` of the class that has `stated`, without a word of
+    its own on `stated`: then what was said there was said of other code."""
+    for each in cls.__mro__:
+        if stated in vars(each):
+            return False
+        if vars(each).keys() & set(code):
+            return not each.__module__.startswith("byzopt.")
+    return False
