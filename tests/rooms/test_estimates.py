@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from itertools import pairwise
 from math import inf, sqrt
@@ -11,11 +12,13 @@ import torch
 
 from byzopt.aggregators import rule_from
 from byzopt.cohort import Cohort
+from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec
 from byzopt.experiments.audit import audit
 from byzopt.experiments.curvature import hessian
 from byzopt.experiments.estimates import estimate
 from byzopt.experiments.promised import constants, curve, filled, promised
+from byzopt.experiments.refuted import unrefuted
 from byzopt.experiments.smoothness import fitted, honest, reconciled
 from byzopt.methods import METHODS
 from byzopt.rng import stream
@@ -189,3 +192,51 @@ def test_an_audit_without_any_spread_says_infinite_and_promises_nothing():
     assert found.measured["robust_gd"].bound is None
     assert any("infinite" in reason for reason in found.measured["robust_gd"].missing)
     assert METHODS.build("robust_gd").promise(found.known).bound is None
+
+
+def stating(told: dict[str, object]) -> Task:
+    """A quadratic that states other constants than its own: L = 1, mu = 0.1, zeta about 0.5."""
+    task = copy(Quadratic(d=3, mu=0.1, heterogeneity=0.5, noise=0.3).build(COHORT, 0))
+    task.stated = lambda: type(task).stated(task) | told  # type: ignore[method-assign]
+    return task
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"lipschitz": 0.1},
+        {"local": 0.1},
+        {"sample": 0.1},
+        {"l0": 0.1},
+        {"curves": ((0.1, 0.0),)},
+        {"zeta": 0.01},
+        {"pairs": ((0.01, 0.01),)},
+        {"sigma": 0.0},
+        {"mu": 5.0},
+        {"gap": 0.01},
+        {"diameter": 0.01},
+        {"gradient": 0.01},
+    ],
+)
+def test_a_task_that_states_what_is_refuted_is_refused(told):
+    (name,) = told
+    with pytest.raises(InvalidInput, match=rf"Constant `{name}` that the task states should .* Found"):
+        estimate(stating(told), rule_from("median", f=2), 2, 10)
+
+
+def test_a_stated_constant_that_is_no_name_or_larger_than_needed_is_told_apart():
+    with pytest.raises(InvalidInput, match=r"lipshitz.*Did you mean 'lipschitz'"):
+        estimate(stating({"lipshitz": 1.0}), rule_from("median", f=2), 2, 10)
+    loose = {"lipschitz": 3.0, "local": 3.0, "mu": 0.05, "gap": 9.0, "zeta": 2.0, "pairs": ((2.0, 0.0),)}
+    assert estimate(stating(loose), rule_from("median", f=2), 2, 10).lipschitz == 3.0
+
+
+def test_a_loss_that_bends_down_is_not_convex_whatever_its_task_states():
+    task = stating({"convex": True})
+    upright = task.grads
+    task.grads = lambda x, batch: -upright(x, batch)  # type: ignore[method-assign]
+    points = [task.start(), task.start() + 1]
+    found = {"start_gradient": 1.0}
+    with pytest.raises(InvalidInput, match="`convex` that the task states"):
+        unrefuted(task, {"convex": True}, found, points, None)
+    unrefuted(task, {"convex": False}, found, points, None)

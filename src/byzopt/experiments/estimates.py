@@ -19,6 +19,7 @@ from byzopt.aggregators import Aggregator
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput
 from byzopt.experiments.curvature import DENSE
+from byzopt.experiments.refuted import named, unrefuted
 from byzopt.experiments.smoothness import Tell, honest, reconciled, silent, slope, smoothness
 from byzopt.tasks import Task
 from byzopt.tasks.optimum import Optimum, optimum
@@ -72,11 +73,13 @@ def estimate(
     optimum of the honest loss where it is found, points between them, and `visited` ones. Estimates that
     contradict each other, or what gradients do between successive points of `path`, are raised, and `notes`
     say so. What a task does not give (no full gradients, no proxy, no optimum) stays None. Cost: some hundred
-    calls of `grads` for up to 64 coordinates, about 70 a point beyond.
+    calls of `grads` for up to 64 coordinates, about 70 a point beyond. Errors: `InvalidInput` where the task
+    states what is refuted by what is measured.
     """
     known = Constants(n=task.n, f=f, d=task.layout.d, rounds=rounds)
     stated = task.stated()
     least = stated.pop("least", None)
+    named(stated)
     try:
         task.full()
     except InvalidInput:
@@ -88,6 +91,8 @@ def estimate(
     found |= _noise(task, points, tell) | {"passes": task.passes}
     own, certain = _start(task, points, lowest, least)
     found |= own
+    unrefuted(task, stated, found, points, lowest)
+    del found["seen"]
     found, notes = reconciled(task, found, stated, [points, path])
     known = replace(_filled(known, found, stated, certain | set(stated)), notes=tuple(notes))
     return with_rule(known, rule, task.cohort)
@@ -156,7 +161,8 @@ def _heterogeneity(task: Task, points: Sequence[Tensor]) -> dict[str, Any]:
         variances.append(float((rows - mean).square().sum(dim=1).mean()))
         squares.append(float(mean @ mean))
     told = tuple((g, b) for g, b in pairs(variances, squares))
-    return {"zeta": sqrt(max(variances)), "pairs": told, "gradient": sqrt(max(squares))}
+    seen = tuple(zip(variances, squares, strict=True))
+    return {"zeta": sqrt(max(variances)), "pairs": told, "gradient": sqrt(max(squares)), "seen": seen}
 
 
 def _start(

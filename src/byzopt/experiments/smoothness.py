@@ -80,7 +80,7 @@ def reconciled(
         value: float | None = stated[name] if name in stated else found.get(name)
         return value
 
-    steps = [step for path in paths for step in _steps(task, path)]
+    steps = [step for path in paths for step in moves(task, path)]
     lift(
         "lipschitz", max((mean for mean, _, _ in steps), default=None), "gradients on the path change so fast"
     )
@@ -113,7 +113,7 @@ def fitted(task: Task, known: Constants, path: Sequence[Tensor]) -> Constants:
     return replace(known, **{name: found[name] for name in names}, notes=(*known.notes, *notes))
 
 
-def _steps(task: Task, path: Sequence[Tensor]) -> Iterator[tuple[float, Tensor, Tensor]]:
+def moves(task: Task, path: Sequence[Tensor]) -> Iterator[tuple[float, Tensor, Tensor]]:
     """For successive points: ‖Δ∇f‖/‖Δx‖, that of every honest worker, and their longer gradients `[h]`.
 
     What rounding could have added to a difference is taken off it.
