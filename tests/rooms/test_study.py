@@ -417,3 +417,18 @@ def test_bounds_of_theorems_are_put_beside_stored_runs(tmp_path):
         assert row[-5] == "gap"
         assert float(row[-4]) <= float(row[-3])
     assert not [sheet for sheet in make(tmp_path / "st").sheets if sheet.name == "bounds"]
+
+
+def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
+    """Nor is the run with records at other rounds, or without those of its workers."""
+    store = filled(
+        tmp_path,
+        ({"rule": "median", "seed": 0}, ended(0.1, 0.5, 0.9)),
+        ({"rule": "median", "seed": 0}, ended(0.1, 0.5, 0.9)),
+        ({"rule": "median", "seed": 0, "eval_every": 10}, ended(0.1, 0.9)),
+        ({"rule": "median", "seed": 1}, ended(0.1, 0.4, 0.8)),
+    )
+    report = make(store)
+    assert [case.seed for case in report.study.cases] == [0, 1]
+    assert report.study.repeated == {f"{1:016x}": f"{0:016x}", f"{2:016x}": f"{0:016x}"}
+    assert "<b>2</b> the same as another" in page.render(report)

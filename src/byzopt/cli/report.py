@@ -44,9 +44,12 @@ def command(
         made = report.save(place, html)
     for name, reason in report.study.damaged.items():
         print(f"byzopt: damaged and left out: {name}: {reason}", file=sys.stderr)
+    for name, other in report.study.repeated.items():
+        print(f"byzopt: counted once: {name} is the same run as {other}", file=sys.stderr)
     for name, reason in report.study.unbounded.items():
         print(f"byzopt: no bound for {name}: {reason}", file=sys.stderr)
-    told = f"{len(report.study.cases)} runs; {len(made)} files in {place}"
+    count = len(report.study.cases)
+    told = f"{count} {'run' if count == 1 else 'runs'}; {len(made)} files in {place}"
     print(f"{told}\nPage: {(place / 'index.html').resolve()}" if html else told)
     return 0
 

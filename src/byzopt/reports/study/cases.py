@@ -51,12 +51,14 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """All cases of a store, what is wrong with the rest, and why runs lack a bound that was asked for."""
+    """All cases of a store, what is wrong with the rest, why runs lack a bound that was asked for, and which
+    directories hold a run that another holds too."""
 
     cases: tuple[Case, ...]
     damaged: Mapping[str, str]
     unfinished: int
     unbounded: Mapping[str, str] = field(default_factory=dict)
+    repeated: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def varied(self) -> list[str]:
@@ -101,12 +103,30 @@ def load(store: Path, bounds: bool = False, tell: Tell = silent) -> Study:
                 unbounded[path.name] = str(error)
                 found.append((row, outcome, None))
     require(bool(found), f"Store {store}", "hold a finished run", "none", "Run `byzopt sweep` first.")
+    repeated = _repeated([(row, outcome) for row, outcome, _ in found])
+    found = [one for i, one in enumerate(found) if i not in repeated]
     told = _labelled([row for row, _, _ in found])
     cases = [
         Case(labels, int(row["seed"]), outcome, Setting.of(row), promise)
         for labels, (row, outcome, promise) in zip(told, found, strict=True)
     ]
-    return Study(tuple(cases), damaged, left, unbounded)
+    return Study(tuple(cases), damaged, left, unbounded, dict(repeated.values()))
+
+
+def _repeated(runs: Sequence[tuple[Mapping[str, Any], Outcome]]) -> dict[int, tuple[str, str]]:
+    """Runs that repeat another, seed and all: by place, their directory and the one that counts for both.
+
+    A copy is no second seed. Of runs that were recorded at other rounds the one with the most records counts.
+    """
+    same: dict[str, list[int]] = {}
+    for i, (row, _) in enumerate(runs):
+        settings = {path: value for path, value in row.items() if path not in OWN or path == "seed"}
+        same.setdefault(json.dumps(settings, sort_keys=True), []).append(i)
+    found: dict[int, tuple[str, str]] = {}
+    for places in same.values():
+        first = max(places, key=lambda i: len(runs[i][1].records))
+        found |= {i: (runs[i][0]["run"], runs[first][0]["run"]) for i in places if i != first}
+    return found
 
 
 def split(cases: Iterable[Case], axes: Sequence[str]) -> dict[tuple[str, ...], list[Case]]:
