@@ -61,6 +61,7 @@ def loss(outcome: Outcome) -> float:
 
 
 @needs_a9a
+@pytest.mark.slow
 def test_two_averages_beat_one_at_equal_settings_under_every_attack():
     methods = ("byz_ef21_sgdm", "byz_dm21")
     found = played([spec(m, attack=LIES[lie]) for m in methods for lie in LIES])
@@ -70,6 +71,7 @@ def test_two_averages_beat_one_at_equal_settings_under_every_attack():
 
 
 @needs_a9a
+@pytest.mark.slow
 def test_where_double_momentum_is_unstable_the_others_are_not():
     """η = 0.01, γ = 0.5: γL = 0.057 lies beyond the limit 0.0203 of two averages."""
     methods = ("byz_dm21", "byz_ef21_sgdm", "byz_vr_dm21")

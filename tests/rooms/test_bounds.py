@@ -53,6 +53,7 @@ def promised(name: str, task: Task, rounds: int) -> tuple[Any, Promise, Constant
 
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("name", ["robust_gd", "nag", "accelerated_extragradient", "pigs", "aeg_prox"])
+@pytest.mark.slow
 def test_gaps_of_exact_gradients_stay_below_the_bound_after_any_number_of_rounds(name, attack):
     for spread in (0.0, 0.02):
         task = built(0.0, spread)

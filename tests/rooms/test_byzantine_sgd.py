@@ -179,6 +179,7 @@ LISTED: list[str | Attack] = [
 
 @pytest.mark.parametrize("rule", ["default", "proved"])
 @pytest.mark.parametrize("attack", LISTED, ids=lambda a: a if isinstance(a, str) else a.name)
+@pytest.mark.slow
 def test_no_honest_worker_is_expelled(attack, rule):
     for seed in range(20):
         run = Setup(last=80).run(replace(KNOWN, thresholds=rule), attack, seed)
@@ -186,12 +187,14 @@ def test_no_honest_worker_is_expelled(attack, rule):
 
 
 @pytest.mark.parametrize("vmed", ["medoid", "random"])
+@pytest.mark.slow
 def test_no_honest_worker_is_expelled_with_anytime_thresholds(vmed):
     recipe = replace(KNOWN, anytime=True, adaptive_A=True, vmed=vmed)
     for attack in (Hug(), Straddle(), AOnly()):
         assert all(honest_gone(Setup().run(recipe, attack, seed), 6) == 0 for seed in range(5))
 
 
+@pytest.mark.slow
 def test_straddling_breaks_the_printed_thresholds():
     for seed in range(5):
         run = Setup(last=2000, lr=1e-3).play(replace(KNOWN, thresholds="printed"), Straddle(), seed)
@@ -202,6 +205,7 @@ def test_straddling_breaks_the_printed_thresholds():
     "changes",
     [{}, {"thresholds": "proved"}, {"thresholds": "printed", "vmed": "medoid"}, {"vmed": "random"}],
 )
+@pytest.mark.slow
 def test_straddling_does_not_break_the_others(changes):
     """Over 300 rounds, in which `printed` loses 4 or 5; benchmarks/byzantine_slopes.py takes 2000."""
     for seed in range(5):
@@ -227,6 +231,7 @@ def test_rows_that_are_not_finite_expel_their_workers_alone(attack, noise):
         assert set(gone.values()) == {(1, "not finite")}
 
 
+@pytest.mark.slow
 def test_without_a_known_noise_it_keeps_the_honest_and_finds_liars():
     recipe = ByzantineSGD()
     for seed in range(5):
@@ -413,6 +418,7 @@ def test_restarts_forget_what_drifted_and_keep_who_was_expelled():
 
 
 @pytest.mark.parametrize("attack", ["none", "sign_flip", Hug(), Straddle(), AOnly()], ids=str)
+@pytest.mark.slow
 def test_a_ball_that_was_guessed_too_small_grows_until_it_holds_the_optimum(attack):
     guess = replace(ENDLESS, diameter=0.05, grow=True)
     run = Setup(last=600, lr=0.2, f=2).run(guess, attack)

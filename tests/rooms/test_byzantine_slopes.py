@@ -12,6 +12,7 @@ from byzopt.theory.byzantine_limits import hug_rounds
 from byzopt.theory.byzantine_sgd import Setting, smooth_step
 from tests.arena import bowl, contest, decided, line, rescaled, steepness
 
+pytestmark = pytest.mark.slow
 WITHIN = 0.25
 
 

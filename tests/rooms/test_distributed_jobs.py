@@ -38,11 +38,13 @@ def test_the_scripts_differ_in_two_lines():
     assert changed[0] == "+ from byzopt.distributed import RobustSGD"
 
 
+@pytest.mark.slow
 def test_the_hardened_script_learns_although_one_of_four_ranks_is_faulty():
     out = torchrun(4, "after.py", "--faulty", "1")
     assert float(re.search(r"accuracy ([0-9.]+)", out)[1]) > 0.93
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_restarted_and_the_result_is_the_same(tmp_path):
     found = {}
     for name, die_at in (("whole", "0"), ("killed", "27")):

@@ -71,6 +71,7 @@ def _worlds(rounds: int, theta: float, n: int, seeds: int) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("n", [11, 101, 1001])
+@pytest.mark.slow
 def test_every_rule_is_right_half_the_time_at_the_exact_fraction(n):
     assert all(0.4 <= share <= 0.6 for share in _worlds(3, 0.15, n, 1000).values())
 

@@ -114,6 +114,7 @@ def test_the_floor_grows_with_heterogeneity_squared_and_f():
 
 
 @pytest.mark.parametrize("rule", ["nnm >> trimmed_mean", "trimmed_mean"])
+@pytest.mark.slow
 def test_the_floor_grows_with_the_liars_by_a_power_between_one_and_two(rule):
     """κ = O(f/n) is what the worst of attacks can use. One that shifts all liars alike has an error of order
     f/n times the honest deviation, whose square grows faster from a lower level."""
@@ -141,6 +142,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(name, tmp_path):
 
 
 @needs_data
+@pytest.mark.slow
 def test_pooled_mnist_as_tabulated():
     """12,000 images of 14 x 14, wd 1e-3, f = 1, optimal ALIE: rounds to gap 0.1 are 7 and 26 for PIGS and NAG
     (28 to 0.03 for PIGS), and descent is far from it then."""

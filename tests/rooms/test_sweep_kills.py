@@ -285,6 +285,7 @@ seed = [0, 1]
 """
 
 
+@pytest.mark.slow
 def test_the_command_with_a_worker_process_goes_on_after_a_kill_and_after_ctrl_c(undisturbed, tmp_path):
     (tmp_path / "small.toml").write_text(FILE)
     command = [sys.executable, "-m", "byzopt", "sweep", "small.toml", "--store", "st", "--jobs", "1"]

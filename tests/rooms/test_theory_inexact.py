@@ -140,6 +140,7 @@ def test_theorem_a(condition):
 
 @pytest.mark.parametrize("condition", [10.0, 100.0, 1e3, 1e4])
 @pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.slow
 def test_theorem_b(condition, seed):
     mu, big_l = 1 / condition, 1.0
     for known in with_alpha(min(1 / 8, 0.99 * sqrt(mu / big_l)), mu):
@@ -154,6 +155,7 @@ def test_theorem_b(condition, seed):
 
 @pytest.mark.parametrize("condition", [10.0, 100.0, 1e3])
 @pytest.mark.parametrize("alpha", [0.02, 1 / 8])
+@pytest.mark.slow
 def test_theorem_b_with_small_tau_takes_a_larger_relative_error(condition, alpha):
     mu, big_l = 1 / condition, 1.0
     for zeta_squared in (0.0, mu * 1e-3):
@@ -165,6 +167,7 @@ def test_theorem_b_with_small_tau_takes_a_larger_relative_error(condition, alpha
 
 
 @pytest.mark.parametrize("condition", [10.0, 100.0, 1e3, 1e4])
+@pytest.mark.slow
 def test_theorem_b2(condition):
     mu, big_l = 1 / condition, 1.0
     for known in with_alpha(min(1 / 50, sqrt(mu / big_l) / 3), mu):
@@ -277,6 +280,7 @@ def ends(step: Step, world: World, rounds: int, proxy: Callable[[Tensor], Tensor
     return world.gap(slows[-1]) / world.gap(slows[0])
 
 
+@pytest.mark.slow
 def test_small_tau_converges_where_the_relative_error_is_far_above_the_root_of_the_condition():
     mu, big_l, alpha = 1e-4, 1.0, 1 / 8
     world = World(mu, big_l, InexactOracle(0.0, alpha))
@@ -340,6 +344,7 @@ def test_pigs_bears_a_relative_error_that_does_not_hang_on_the_condition():
         assert float(ends(step, world, 800, q).max()) < 1e-6
 
 
+@pytest.mark.slow
 def test_aeg_prox_needs_delta_prime_under_a_relative_error():
     big_l, delta, mu = 10.0, 0.1, 1e-3
     world = World(mu, big_l, InexactOracle(0.0, 0.01))
