@@ -20,6 +20,7 @@ from byzopt.aggregators import (
     RFA,
     RULES,
     CenteredClipping,
+    Chain,
     DnC,
     GeometricRule,
     Krum,
@@ -158,6 +159,12 @@ def test_an_answer_of_another_shape_is_refused(rule):
     for call in (rule, lambda rows: rule.batch(rows.expand(3, 7, 4))):
         with pytest.raises(InvalidInput):
             call(rows)
+
+
+@pytest.mark.parametrize("parts", [([NNM(f=1)], NNM(f=1)), ([Krum(f=1)], Krum(f=1)), (["nnm"], Krum(f=1))])
+def test_a_chain_of_other_things_is_refused(parts):
+    with pytest.raises(InvalidInput, match="pre-aggregators before one rule"):
+        Chain(*parts)
 
 
 def test_dnc_with_drawn_coordinates_drops_a_row_that_is_not_finite_elsewhere():

@@ -12,6 +12,7 @@ from byzopt.aggregators.base import Aggregator, PreAggregator
 from byzopt.aggregators.certificate import Source
 from byzopt.aggregators.filters import Filter
 from byzopt.aggregators.mixed import Mixed
+from byzopt.errors import require
 from byzopt.theory.robustness import NOTHING, Coefficients, carried, geometric_median
 
 
@@ -49,6 +50,9 @@ class Chain(Aggregator):
     def __init__(self, stages: Sequence[PreAggregator], rule: Aggregator) -> None:
         self.stages = tuple(stages)
         self.rule = rule
+        for stage, kind in (*((stage, PreAggregator) for stage in self.stages), (rule, Aggregator)):
+            fits, what = isinstance(stage, kind), "pre-aggregators before one rule"
+            require(fits, "A chain", f"be made of {what}", stage, "Write NNM(f=1) >> Krum(f=1).")
         self.fail_closed = rule.fail_closed  # type: ignore[misc]  # the last stage speaks for the chain
         self.trusts = rule.trusts
         self.notices = all(stage.notices for stage in (*stages, rule))  # type: ignore[misc]
