@@ -223,7 +223,12 @@ def test_a_run_records_its_certificates_where_it_measures(tmp_path):
     assert (found.rounds, found.lacking) == (3, 0)
     assert found.worst.squared == max(record.get("certified_squared", 0) for record in records)
     assert found.median.linear <= found.worst.linear
-    assert str(found).startswith("certified over 3 recorded rounds: kappa_squared worst ")
+    assert str(found).startswith(
+        "over 3 recorded rounds the aggregate's distance from the honest mean was certified"
+    )
+    assert f"at most {found.worst.linear:.4g} times" in str(found)
+    assert f"its square at most {found.worst.squared:.4g} times" in str(found)
+    assert "docs/constants.md" in str(found)
     assert list(notes(run(one).outcomes)) == [f"main: {found}"]
     assert run(one, out=tmp_path / "run").main.records == records  # as stored
     every = run(spec(eval_every=1)).main.records
@@ -267,8 +272,9 @@ def test_rounds_that_lack_a_certificate_are_counted():
     records = [{"t": 0}, *({"certified_linear": k, "certified_squared": k**2} for k in (1.0, 2.0, inf))]
     found = certified(records)
     assert (found.rounds, found.lacking, found.worst.squared, found.median.squared) == (3, 1, inf, 4)
-    assert "worst none, median 4" in str(found)
-    assert "1 of 3 rounds are not certified" in str(found)
+    assert "in the median round it is at most 2 times" in str(found)
+    assert "its square at most 4 times" in str(found)
+    assert "1 of 3 recorded rounds are not certified" in str(found)
     assert certified([{"t": 0, "loss": 1.0}]) is None
 
 

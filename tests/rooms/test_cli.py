@@ -230,6 +230,13 @@ def test_settings_may_follow_one_set(byzopt):
     assert (told["rounds"], told["id"]) == (3, want.id)
 
 
+def test_the_command_alone_shows_its_help(byzopt):
+    said = byzopt()
+    assert (said.status, said.err) == (2, "")
+    assert said.out == byzopt("--help").out
+    assert len(said.out.splitlines()) > 10
+
+
 def test_help_and_import_do_not_load_torch():
     for code in ("import byzopt", "import byzopt.cli"):
         check = f"import sys; {code}; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"

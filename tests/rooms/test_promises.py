@@ -351,3 +351,11 @@ def test_explain_names_what_a_bound_rests_on(monkeypatch, capsys, tmp_path):
 def test_schedules_that_the_proof_does_not_cover():
     told = METHODS.build("byz_nsgdm")
     assert replace(told, schedule=Anytime()).promise(GOOD).bound is None
+
+
+def test_the_pair_of_smoothness_constants_says_why_it_is_used():
+    several = METHODS.build("byz_nsgdm").promise(replace(GOOD, lr=0.1, curves=((1.0, 0.0), (1e6, 0.0))))
+    assert "with L0 = 1, L1 = 0: of all pairs (L0, L1) that fit" in several.remarks[0]
+    step = next(premise for premise in several.premises if "ln 2 / L1" in premise.what)
+    assert "no upper edge" in step.how
+    assert "inf" not in step.how

@@ -471,12 +471,20 @@ def test_a_query_is_a_table_csv_or_json_and_names_damage(byzopt, place):  # noqa
     found = json.loads(byzopt("query", "byzopt-store", "--json", "--records").out)
     assert [row["t"] for row in found if row["rule"] == "rfa"] == [0, 1, 2, 3, 4]
     assert f"rfa,{found[-1]['loss']!r}" in said.out or f"mean,{found[-1]['loss']!r}" in said.out
+    said = byzopt("query", "byzopt-store", "--records", "--columns", "loss,rule,t,seed", "--json")
+    order = [(row["rule"], row["t"], row["seed"]) for row in json.loads(said.out)]
+    assert order == sorted(order)
+    assert order[0][1] == 0 < order[-1][1]
     assert "4 rows" in byzopt("query", "byzopt-store").out
     victim = next(place.glob("byzopt-store/*/records.parquet"))
     victim.write_bytes(victim.read_bytes()[:-9])
     said = byzopt("query", "byzopt-store", "--json")
     assert said.status == 1
     assert (len(json.loads(said.out)), victim.parent.name in said.err) == (3, True)
+
+
+def test_a_file_is_no_store_and_is_called_one(byzopt):  # noqa: F811
+    assert "Found the file 'spec.toml'" in byzopt("query", "spec.toml").err
 
 
 @pytest.mark.parametrize(

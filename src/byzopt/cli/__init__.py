@@ -36,7 +36,8 @@ def _status() -> int:
     with terminal.opened():
         try:
             os.getcwd()  # where it is gone, libraries end the process when they are loaded
-            status: int = app(standalone_mode=False) or 0
+            alone = not sys.argv[1:]  # without a word, the help page, and the status of a missing command
+            status: int = app(["--help"] if alone else None, standalone_mode=False) or (WRONG if alone else 0)
             sys.stdout.flush()
         except terminal.Unprintable as error:
             return _refused(str(error), FAILED)

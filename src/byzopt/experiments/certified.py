@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from byzopt.theory.robustness import Coefficients
 
+_READ = "(kappa and kappa_squared in docs/constants.md)"
+
 
 class Certified(NamedTuple):
     """Of `rounds` recorded rounds, the worst and the median coefficients; infinite where a round has none.
@@ -22,11 +24,14 @@ class Certified(NamedTuple):
     median: Coefficients
 
     def __str__(self) -> str:
-        """In words: the squared and the linear coefficient."""
-        told = f"kappa_squared worst {_shown(self.worst.squared)}, median {_shown(self.median.squared)}; "
-        told += f"kappa worst {_shown(self.worst.linear)}, median {_shown(self.median.linear)}"
-        some = f"; {self.lacking} of {self.rounds} rounds are not certified" if self.lacking else ""
-        return f"certified over {self.rounds} recorded rounds: {told}{some}"
+        """In words: what the coefficients bound, and where to read about them."""
+        what = "the aggregate's distance from the honest mean"
+        if self.lacking:
+            lead = f"{self.lacking} of {self.rounds} recorded rounds are not certified: nothing bounds {what}"
+            usual = f"; in the median round it is {_bounds(self.median)}" if _known(self.median) else ""
+            return f"{lead} there{usual} {_READ}"
+        lead = f"over {self.rounds} recorded rounds {what} was certified to be {_bounds(self.worst)}"
+        return f"{lead} {_READ}"
 
 
 def certified(records: Sequence[Mapping[str, float]]) -> Certified | None:
@@ -47,5 +52,10 @@ def certified(records: Sequence[Mapping[str, float]]) -> Certified | None:
     )
 
 
-def _shown(value: float | None) -> str:
-    return "none" if value is None or value == inf else f"{value:.4g}"
+def _known(found: Coefficients) -> bool:
+    return None not in found[:2] and inf not in found[:2]
+
+
+def _bounds(found: Coefficients) -> str:
+    linear = f"at most {found.linear:.4g} times the honest rows' mean distance"
+    return f"{linear}, and its square at most {found.squared:.4g} times their mean square"

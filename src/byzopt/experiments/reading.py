@@ -84,7 +84,8 @@ def run_directories(root: Path) -> list[Path]:
     Those that cannot be looked into are among them, for `finished` to say why. Errors: `InvalidInput`.
     """
     if not root.is_dir():
-        raise InvalidInput(f"A store should be a directory of runs. Found no directory {str(root)!r}.")
+        found = f"the file {str(root)!r}" if root.is_file() else f"no directory {str(root)!r}"
+        raise InvalidInput(f"A store should be a directory of runs. Found {found}.")
     if _is_run(root):
         return [root.resolve()]
     try:

@@ -76,14 +76,36 @@ def table(
 
 
 def chosen(found_rows: Sequence[Row], where: Sequence[str], columns: Sequence[str]) -> list[Row]:
-    """The rows that meet all conditions, with these columns (by default all that any row has)."""
+    """The rows that meet all conditions, with these columns (by default all that any row has).
+
+    Where columns are asked for, rows are in the order of those among them that are no figures.
+    """
     known = list(dict.fromkeys(key for row in found_rows for key in row))
     tests = [_condition(text, known, found_rows) for text in where]
     for name in columns:
         if name not in known:
             raise unknown("column", name, known)
     kept = [row for row in found_rows if all(test(row) for test in tests)]
+    if columns:
+        figures = {name for row in kept for name in _measured(row)}
+        plain = [name for name in columns if name not in figures]
+        kept.sort(key=lambda row: [_place(row.get(name)) for name in plain])
     return [{name: row.get(name) for name in columns or known} for row in kept]
+
+
+def _measured(row: Row) -> set[str]:
+    """What a run yields rather than what was asked of it: all that follows its status, but the round."""
+    names = list(row)
+    return set(names[names.index("message") :]) - {"t"}
+
+
+def _place(value: Any) -> tuple[int, float, str]:
+    """Where a value stands in order: none, then numbers by size, then texts."""
+    if value is None:
+        return 0, 0.0, ""
+    if _is_number(value) and not isinstance(value, str):
+        return 1, _float(value), ""
+    return 2, 0.0, value if isinstance(value, str) else json.dumps(value)
 
 
 def as_table(found_rows: Sequence[Row]) -> pa.Table:

@@ -187,7 +187,8 @@ class ByzNSGDM(MethodRecipe):
         steps: dict[str, float],
         bound: float | None,
     ) -> Promise:
-        told = (f"with L0 = {l0:.4g}, L1 = {l1:.4g}",)
+        why = ": of all pairs (L0, L1) that fit, the one with the least bound"
+        told = (f"with L0 = {l0:.4g}, L1 = {l1:.4g}{why if len(known.smoothness) > 1 else ''}",)
         floor = self._floor(known, l1)
         return Promise("", "", own, steps, bound, floor, known.start_gradient, (), told)
 

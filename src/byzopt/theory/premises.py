@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 
 from byzopt.theory.promise import EDGE, Constants, Premise, Verdict
 
@@ -164,6 +165,8 @@ def at_most(what: str, value: float | None, edge: float, default: str = "the edg
     """A parameter of the run against the edge of its range; None takes the theorem's own value."""
     if value is None:
         return Premise(what, Verdict.HOLDS, f"taken as {default}")
+    if edge == inf:
+        return setting(what, True, f"{value:.6g}, and there is no upper edge")
     good = value <= edge * EDGE
     return setting(what, good, f"{value:.6g} {'within' if good else 'above'} {below(edge)}")
 
