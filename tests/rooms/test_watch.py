@@ -176,3 +176,30 @@ def test_a_verdict_without_distances_is_heard_all_the_same():
     watch = Suspicion(eta=1.0)
     watch(Verdict(1, torch.full((3,), 1 / 3).double(), torch.tensor([0.1, 0.2, 5.0]).double(), ()))
     assert watch.suspects() == [2]
+
+
+def test_the_running_weight_is_of_what_was_seen_and_not_of_its_start():
+    watch = Suspicion()
+    for t in range(1, 7):
+        shares = torch.tensor([0.0, 0.5, 0.5 * (t % 2)], dtype=torch.float64)
+        watch(Verdict(t, shares, torch.full((3,), 0.25, dtype=torch.float64), ()))
+    assert watch.ranks[0].weight == 0.0
+    assert watch.ranks[1].weight == pytest.approx(1.5)
+    paces = [0.9 ** (6 - t) for t in range(1, 7)]  # the weighted mean, spelled out
+    wanted = sum(p * 1.5 * (t % 2) for t, p in enumerate(paces, start=1)) / sum(paces)
+    assert watch.ranks[2].weight == pytest.approx(wanted)
+    assert watch.ranks[2].remoteness == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    "n, f, said", [(3, 1, "no finite vector"), (4, 1, "15,382 radii"), (5, 1, "no power"), (8, 1, "21 radii")]
+)
+def test_a_watch_says_how_little_it_sees(n: int, f: int, said: str):
+    watch = Suspicion()
+    assert "does not say that a rank is honest" in watch.power
+    watch(judged_whole(1, rule_from("nnm >> rfa", f=f), drawn("line", n, 4, 1, seed=0)))
+    assert said in watch.power
+    assert ("no power" in watch.power) == (n in (4, 5))
+    assert watch.power in watch.prometheus()
+    assert watch.power in str(watch.table().caption)
+    assert "radii" not in Suspicion(alike=False, among=(8, 1)).power

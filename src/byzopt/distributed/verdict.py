@@ -21,7 +21,7 @@ class Verdict(NamedTuple):
     suspect: see `aggregators.outlying`), ∞ for rows that are not finite. `dropped` are those ranks. Where the
     filter is no pure rule, weights are even among the finite. `absent` are those that had no part in the
     round, of whom it says nothing. `apart` `[n, n]` are the rows' distances, ∞ from rows that are not finite,
-    NaN from absent ones.
+    NaN from absent ones. `f` is how many of the finite ranks were taken for possible liars (None: not told).
     """
 
     t: int
@@ -30,6 +30,7 @@ class Verdict(NamedTuple):
     dropped: tuple[int, ...]
     absent: tuple[int, ...] = ()
     apart: Tensor | None = None
+    f: int | None = None
 
 
 def judged(t: int, rule: Aggregator | None, mixed: Mixed, finite: Tensor, dtype: torch.dtype) -> Verdict:
@@ -42,7 +43,7 @@ def judged(t: int, rule: Aggregator | None, mixed: Mixed, finite: Tensor, dtype:
     remote = _placed(outlying(mixed, dtype, f), finite, torch.inf)
     apart = torch.full((len(finite), len(finite)), torch.inf, dtype=torch.float64, device="cpu")
     apart[finite.unsqueeze(0) & finite.unsqueeze(1)] = mixed.geometry.sq_dists.sqrt().cpu().double().flatten()
-    return Verdict(t, _placed(weights, finite, 0.0), remote, dropped, (), apart)
+    return Verdict(t, _placed(weights, finite, 0.0), remote, dropped, (), apart, f)
 
 
 def judged_whole(t: int, rule: Aggregator | None, rows: Tensor) -> Verdict:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from byzopt.distributed.verdict import Verdict
 from byzopt.errors import require
+from byzopt.theory.outlying import limits
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,6 +28,7 @@ FIGURES = {
     "nonfinite_total": "steps in which the rank sent NaN or Inf",
 }
 SPARE, SHARE = 5, 0.1  # remote steps that accuse nobody yet: so many, and of all steps so large a share
+POWERLESS = 100  # radii of the crowd: a liar has no need to go anywhere near it
 PREMISES = (
     "at most f ranks lie, and honest vectors of a step are independent draws of one Gaussian law, of any "
     "covariance. Where data differ between ranks an honest one can be suspected: say alike=False"
@@ -52,7 +54,8 @@ class Rank:
 class Suspicion:
     """A `watch` for optimizers and `robust_all_reduce`: call it with verdicts, read it at any time.
 
-    Averages are exponential, a <- (1 - η) a + η new, with `eta` η the weight of the new; a rank is suspect in
+    Averages are exponential, a <- (1 - η) a + η new, with `eta` η the weight of the new; `weight` and
+    `remoteness` are corrected for the bias of their start, and `suspicion` starts at 0. A rank is suspect in
     a step when it is not finite, or where no honest one would be although f others lie (`theory.outlying`:
     with n = 2 f + 1 and f copies of an honest vector nobody is). Remoteness counts at most 10, so that one
     step with 1e30 is forgotten in time. A rank that is remote now and then is a suspect while `remote_total`
@@ -61,8 +64,9 @@ class Suspicion:
     honest ranks but one none. Equal vectors are counted (`copies_total`) and accuse nobody: one of them may
     be honest.
 
-    `premises` says what an accusation rests on. `alike=False` says that ranks' data differ: then only vectors
-    that are not finite raise suspicion.
+    `premises` says what an accusation rests on, `power` what it takes: with few ranks a watch sees next to
+    nothing, and a suspicion of 0 never says that a rank is honest. `alike=False` says that ranks' data
+    differ: then only vectors that are not finite raise suspicion.
 
     `every` thins out: a verdict costs about one more aggregation, and optimizers ask for one in every so many
     steps. `alarm(rank, suspicion)` is called when a rank becomes a suspect, by a suspicion above `threshold`
@@ -79,6 +83,7 @@ class Suspicion:
     t: int = 0
     ranks: list[Rank] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
+    among: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         require(0 < self.eta <= 1, "Parameter `eta` of Suspicion", "lie in (0, 1]", self.eta)
@@ -89,6 +94,8 @@ class Suspicion:
         self.ranks = self.ranks if len(self.ranks) == n else [Rank() for _ in range(n)]
         pairs = zip(verdict.weights.tolist(), verdict.remote.tolist(), strict=True)
         copies = _copies(verdict.apart, n)
+        if verdict.f is not None:
+            self.among = (n - len(verdict.dropped) - len(verdict.absent), verdict.f)
         for i, (weight, remote) in enumerate(pairs):
             if i in verdict.absent:
                 continue
@@ -106,13 +113,28 @@ class Suspicion:
         """What every accusation of this watch rests on."""
         return PREMISES if self.alike else "only vectors that are not finite raise suspicion (alike=False)"
 
+    @property
+    def power(self) -> str:
+        """How far off a vector had to be in the last round to be suspect, and what a suspicion of 0 means."""
+        if self.among is None or not self.alike:
+            return "a suspicion of 0 does not say that a rank is honest"
+        n, f = self.among
+        reach = min((k for _, k in limits(n, f)), default=None) if 2 * f < n else None
+        what = f"with n = {n} ranks of which f = {f} may lie, "
+        if reach is None:
+            return what + "no finite vector raises suspicion, so that 0 says nothing of a rank's honesty"
+        far = f"a vector raises suspicion beyond {reach:,.0f} radii of the crowd of the others at the least"
+        little = ", which is next to no power" if reach > POWERLESS else ""
+        return f"{what}{far}{little}; 0 does not say that a rank is honest"
+
     def _take(self, i: int, share: float, remote: float, dropped: bool) -> None:
         rank, before = self.ranks[i], self._suspect(self.ranks[i])
         faulty = dropped or (remote > 1 and self.alike)
-        rank.suspicion += self.eta * (faulty - rank.suspicion)
-        rank.weight += self.eta * (share - rank.weight)
-        rank.remoteness += self.eta * (min(remote, 10.0) - rank.remoteness)
         rank.heard += 1
+        pace = self.eta / (1 - (1 - self.eta) ** rank.heard)  # corrects the bias of the start, as in Adam
+        rank.suspicion += self.eta * (faulty - rank.suspicion)
+        rank.weight += pace * (share - rank.weight)
+        rank.remoteness += pace * (min(remote, 10.0) - rank.remoteness)
         rank.remote_total += remote > 1 and not dropped
         rank.expulsions_total += faulty and share <= FAINT
         rank.nonfinite_total += dropped
@@ -130,6 +152,7 @@ class Suspicion:
     def prometheus(self, prefix: str = "byzopt") -> str:
         """All figures in Prometheus' text format: write it to a file for the node exporter, or serve it."""
         lines = [f"# What is said against a rank rests on this: {self.premises}"]
+        lines += [f"# What it takes: {self.power}"]
         for name, about in FIGURES.items():
             kind = "counter" if name.endswith("_total") else "gauge"
             lines += [f"# HELP {prefix}_{name} {about}", f"# TYPE {prefix}_{name} {kind}"]
@@ -143,7 +166,7 @@ class Suspicion:
         """A rich table, one line for each rank; suspects in red."""
         from rich.table import Table
 
-        caption = f"Rests on: {self.premises}."
+        caption = f"Rests on: {self.premises}. What it takes: {self.power}."
         table = Table(title=f"round {self.t}", title_justify="left", caption=caption, caption_justify="left")
         figures = ("suspicion", "weight", "remoteness", "remote", "expelled", "copies", "not finite")
         for column in ("rank", *figures):

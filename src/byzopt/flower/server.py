@@ -135,7 +135,7 @@ class Server:
         apart = torch.full((len(self.nodes), len(self.nodes)), torch.nan, dtype=torch.float64, device="cpu")
         if part.apart is not None:
             apart[place.unsqueeze(1), place] = part.apart
-        return Verdict(turn.t, weights, remote, dropped, absent, apart)
+        return Verdict(turn.t, weights, remote, dropped, absent, apart, part.f)
 
 
 def medians(found: Sequence[dict[str, float]]) -> dict[str, float]:
