@@ -131,7 +131,8 @@ class Suspicion:
         rank, before = self.ranks[i], self._suspect(self.ranks[i])
         faulty = dropped or (remote > 1 and self.alike)
         rank.heard += 1
-        pace = self.eta / (1 - (1 - self.eta) ** rank.heard)  # corrects the bias of the start, as in Adam
+        # Corrects the bias of the start, as in Adam; 1 at first, also where the quotient is rounded.
+        pace = 1.0 if rank.heard == 1 else self.eta / (1 - (1 - self.eta) ** rank.heard)
         rank.suspicion += self.eta * (faulty - rank.suspicion)
         rank.weight += pace * (share - rank.weight)
         rank.remoteness += pace * (min(remote, 10.0) - rank.remoteness)
