@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
-from byzopt.errors import InvalidInput, require
+from byzopt.errors import require, said
 
 _UNSET = object()
 
@@ -46,14 +46,19 @@ def checked(cls: type[Any]) -> None:
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         try:
             build(self, *args, **kwargs)
-        except InvalidInput:
-            raise
         except Exception:
-            _look(self)  # a comparison with what is no number says less than this does
+            _look(self)  # a rule for numbers says less of what is no number than this does
             raise
         _look(self)
 
     cls.__init__ = init
+
+
+def check_kind(what: str, value: Any, hint: Any) -> None:
+    """Raise `InvalidInput` unless `value` is what the type `hint` says, as for fields of recipes."""
+    kind = _kind(hint)
+    if kind is not None:
+        require(kind.fits(value), what, f"be {kind.words}", said(value))
 
 
 def _look(recipe: Any) -> None:
@@ -63,7 +68,7 @@ def _look(recipe: Any) -> None:
             continue
         if not kind.fits(value):
             what = f"Parameter `{name}` of {type(recipe).__name__}"
-            require(False, what, f"be {kind.words}", repr(value))
+            require(False, what, f"be {kind.words}", said(value))
         if type(value).__module__ == "numpy":
             object.__setattr__(recipe, name, value.item())
 

@@ -30,7 +30,8 @@ class Registry(Generic[T]):
     """Named recipe classes of one kind. `base` is the abstract class that they extend."""
 
     def __init__(self, kind: str, base: type[T]) -> None:
-        self.kind = kind
+        self.kind, self.base = kind, base
+        self._one = f"{'An' if kind[0] in 'aeiou' else 'A'} {kind}"
         self._classes: dict[str, type[T]] = {}
         _ROOMS[base] = self
 
@@ -62,14 +63,23 @@ class Registry(Generic[T]):
             raise unknown(self.kind, name, list(self._classes))
         return self._classes[name]
 
+    def recipe(self, data: T | str | Mapping[str, Any]) -> T:
+        """The recipe that is given, or that a name or a table describes."""
+        if isinstance(data, self.base):
+            return data
+        if isinstance(data, (str, Mapping)):
+            return self.build(data)
+        raise InvalidInput(
+            f"{self._one} should be a name, a table with a `name`, or an instance of {self.base.__name__}. "
+            f"Found {said(data)}."
+        )
+
     def build(self, data: Any, **defaults: Any) -> T:
         """The recipe that `data` describes. `defaults` fill fields of those names where `data` is silent."""
         if isinstance(data, str):
             data = {"name": data}
         if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
-            raise InvalidInput(
-                f"A {self.kind} should be a name or a table with a `name`. Found {said(data)}."
-            )
+            raise InvalidInput(f"{self._one} should be a name or a table with a `name`. Found {said(data)}.")
         cls = self[data["name"]]
         given = {key: value for key, value in data.items() if key != "name"}
         return decode(cls, given, f"{self.kind} {data['name']!r}", defaults)

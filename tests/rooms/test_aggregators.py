@@ -334,3 +334,19 @@ def test_parameters_out_of_range_are_named_errors():
     ):
         with pytest.raises(InvalidInput):
             call()
+
+
+@pytest.mark.parametrize("behind", [NNM(f=3), Median(f=3), Median, torch.mean, "krum"], ids=repr)
+def test_what_cannot_stand_in_a_chain_is_refused_in_words(behind):
+    with pytest.raises(InvalidInput, match=r"The rule GeometricMedian.* cannot stand first"):
+        GeometricMedian() >> behind
+    with pytest.raises(InvalidInput, match="cannot stand first"):
+        NNM(f=3) >> Median(f=3) >> behind
+    if not isinstance(behind, (NNM, Median)):
+        with pytest.raises(InvalidInput, match="Behind `>>` should stand a rule or a pre-aggregator"):
+            NNM(f=3) >> behind
+
+
+def test_a_value_of_another_type_is_quoted():
+    with pytest.raises(InvalidInput, match=r"`f` of NNM should be a whole number\. Found '3'"):
+        NNM(f="3")

@@ -114,7 +114,8 @@ OPTIONS: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("report", "store"): (["report"], ["", "nowhere", "file", LONG]),
     ("report", "--out"): (["report", "stored"], [one for one in DIRECTORIES if not one.startswith("/proc")]),
     ("report", "--target"): (
-        ["report", "stored"], ["", "x", "=1", "loss=", "loss=x", "loss=nan", "loss=inf", "no=1"]
+        ["report", "stored"],
+        ["", "x", "=1", "loss=", "loss=x", "loss=nan", "loss=inf", "no=1", "accuracy=90"],
     ),
     ("reproduce", "name"): (["reproduce"], [*FILES, "spec.toml"]),
     ("reproduce", "--seeds"): (

@@ -15,6 +15,7 @@ from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments import Outcome, Spec, run, simulate
 from byzopt.experiments.overrides import apply
+from byzopt.experiments.table import doubts
 from byzopt.layout import Layout
 from byzopt.tasks import Task
 
@@ -202,3 +203,51 @@ def test_public_names_of_all_rooms_come_from_the_top():
         assert getattr(byzopt, name).__name__ == name
     with pytest.raises(AttributeError, match="nonsense"):
         _ = byzopt.nonsense
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"rounds": 0}, "`rounds` should be at least 1. Found 0"),
+        ({"rounds": "5"}, "`rounds` should be a whole number. Found '5'"),
+        ({"rounds": 1e1}, "`rounds` should be a whole number. Found 10.0"),
+        ({"seed": 1.5}, "`seed` should be a whole number"),
+        ({"eval_every": 0}, "`eval_every` should be at least 1"),
+        ({"lr": "0.1"}, "`lr` should be a finite number. Found '0.1'"),
+        ({"lr": -1.0}, "`lr` should be finite and positive"),
+        ({"f": 2}, "2 f < n. Found f = 2 with n = 4"),
+        ({"per_worker": 1}, "`per_worker` should be True or False"),
+        ({"stop": 3}, "`stop` should be a table"),
+        ({"stop": {"loss": "low"}}, "'loss' in `stop` should be a finite number"),
+        ({"stop": {"accuracy": 90}}, "accuracy is a fraction in .0, 1.; did you mean 0.9"),
+        ({"task": "digits"}, "`task` should be a Task"),
+        ({"on_record": 3}, "`on_record` should be called"),
+        (
+            {"attack": 3},
+            "An attack should be a name, a table with a `name`, or an instance of Attack",
+        ),
+        ({"attack": {"name": "ipm", "scael": 3}}, "Unknown key 'scael'. Did you mean 'scale'"),
+        ({"method": None}, "A method should be a name, a table"),
+        ({"rule": torch.mean}, "A rule should be a name, a table"),
+    ],
+)
+def test_a_call_of_simulate_is_checked_as_a_spec_is(options, message):
+    usual = {"task": Scripted(float), "rule": Mean(), "lr": 1.0, "rounds": 2, "f": 0}
+    with pytest.raises(InvalidInput, match=message):
+        simulate(**usual | options)
+
+
+def test_a_table_is_the_recipe_that_it_describes():
+    method, attack = {"name": "robust_gd"}, {"name": "ipm", "scale": 3.0}
+    usual = {"task": Scripted(float), "rule": {"name": "mean"}, "lr": 1.0, "rounds": 2, "f": 0}
+    assert simulate(**usual, method=method, attack=attack).rounds == 2
+
+
+def test_a_spec_stops_at_no_accuracy_in_percent():
+    with pytest.raises(InvalidInput, match=r"validation_accuracy is a fraction .* did you mean 0.95"):
+        Spec.of(BASE | {"stop": {"validation_accuracy": 95}})
+
+
+def test_a_condition_on_an_accuracy_in_percent_is_doubted():
+    (said,) = doubts(["lr>2", "accuracy<=0.9", "accuracy>90", "attack=accuracy"])
+    assert said == "'accuracy>90': accuracy is a fraction in [0, 1]; did you mean 0.9?"

@@ -11,7 +11,7 @@ carries no gradient.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast, overload
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from byzopt.aggregators.proved import Proved
 from byzopt.aggregators.selection import answer
 from byzopt.aggregators.stage import DECIDE, Stage, replaces
 from byzopt.aggregators.surroundings import undisturbed
+from byzopt.errors import InvalidInput, said
 from byzopt.kernels import Plan
 from byzopt.registry import Registry
 from byzopt.theory import order_statistics
@@ -55,6 +56,13 @@ class Aggregator(Proved):
     stages: tuple[PreAggregator, ...] = ()  # before the rule, in a chain
     fail_closed: ClassVar[bool] = False  # whether every call is made with fail_closed
     measure: ClassVar[str] = "distance to the answer"  # what `scores` holds
+
+    def __rshift__(self, after: object) -> NoReturn:
+        """A rule ends a chain. Errors: `InvalidInput`, always."""
+        raise InvalidInput(
+            f"The rule {said(self)} cannot stand first: only pre-aggregators stand before a rule. "
+            f"Found {said(after)} behind it."
+        )
 
     def __init_subclass__(cls) -> None:
         """Nothing is proved of a plugin's class that decides in a way of its own, unless it says what."""

@@ -12,7 +12,7 @@ from byzopt.aggregators.base import Aggregator, PreAggregator
 from byzopt.aggregators.certificate import Source
 from byzopt.aggregators.filters import Filter
 from byzopt.aggregators.mixed import Mixed
-from byzopt.errors import require
+from byzopt.errors import InvalidInput, require, said
 from byzopt.theory.robustness import NOTHING, Coefficients, carried, geometric_median
 
 
@@ -34,7 +34,12 @@ class PreChain:
             return PreChain((*self.stages, after))
         if isinstance(after, Chain):
             return Chain((*self.stages, *after.stages), after.rule)
-        return Chain(self.stages, after) if isinstance(after, Aggregator) else NotImplemented
+        if isinstance(after, Aggregator):
+            return Chain(self.stages, after)
+        raise InvalidInput(
+            "Behind `>>` should stand a rule or a pre-aggregator, as in `NNM(f=3) >> Median(f=3)`. "
+            f"Found {said(after)}."
+        )
 
 
 class Chain(Aggregator):

@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from byzopt.errors import said
+from byzopt.figures import in_percent
 
 AXES = ("rounds", "gradients", "bits")  # those of `reports.curves`, which would load torch
 RUN_ENGINES = ("simulated", "torchrun")
@@ -73,6 +74,9 @@ def target(text: str | None) -> str | None:
             good = False
         if not good:
             raise typer.BadParameter(f"should read as accuracy=0.9, with a finite value. Found {said(text)}.")
+        flaw = in_percent(name.strip(), float(value))
+        if flaw:
+            raise typer.BadParameter(f"cannot be {said(text)}: {flaw}")
     return text
 
 

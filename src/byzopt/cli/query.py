@@ -35,7 +35,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list of rows on stdout.")] = False,
 ) -> int:
     """Show runs and their final figures, or all their records, as one table."""
-    from byzopt.experiments.table import chosen, rows
+    from byzopt.experiments.table import chosen, doubts, rows
 
     require(
         not (as_csv and as_json), "A table", "have one form", "--csv and --json", "Leave out one of them."
@@ -43,6 +43,8 @@ def command(
     found = rows(store, records)
     wanted = [name.strip() for name in columns.split(",")] if columns else []
     shown = chosen(found.rows, where or (), wanted)
+    for doubt in doubts(where or ()):
+        print(f"byzopt: --where {doubt}", file=sys.stderr)
     for name, reason in found.damaged.items():
         print(f"byzopt: damaged and left out: {name}: {reason}", file=sys.stderr)
     if found.unfinished:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.attacks import ATTACKS, Attack, Base, Placement
 from byzopt.distributed.link import Link
-from byzopt.errors import Status
+from byzopt.errors import InvalidInput, Status, require, said
 from byzopt.experiments.loading import load
 from byzopt.experiments.memory import built
 from byzopt.experiments.ready import Over, Plan, Ready, prepare
 from byzopt.experiments.session import OnRecord, OnRound, Session
 from byzopt.experiments.spec import MAIN, Spec
 from byzopt.experiments.store import Store
+from byzopt.experiments.terms import check_terms
 from byzopt.experiments.trial import Outcome, Progress, Record, Trial
 from byzopt.methods import METHODS, MethodRecipe
 from byzopt.methods.base import counted
@@ -105,12 +106,12 @@ def run(
 
 def simulate(
     task: Task,
-    rule: Aggregator | str,
+    rule: Aggregator | str | Mapping[str, Any] | Sequence[Any],
     lr: float,
     rounds: int,
     f: int,
-    method: MethodRecipe | str = "byz_nsgdm",
-    attack: Attack | str = "none",
+    method: MethodRecipe | str | Mapping[str, Any] = "byz_nsgdm",
+    attack: Attack | str | Mapping[str, Any] = "none",
     seed: int = 0,
     eval_every: int | None = None,
     stop: Mapping[str, float] | None = None,
@@ -119,15 +120,23 @@ def simulate(
     base: Base = "own",
     per_worker: bool = False,
 ) -> Outcome:
-    """Run a method on a task that is already built; its cohort says who lies. Recipes or their names.
+    """Run a method on a task that is already built; its cohort says who lies.
 
-    `f` is the server's tolerance, which fills the rule's missing `f`; the rest is as in `Spec`.
+    `rule`, `method` and `attack` are recipes, their names or tables (`{"name": "ipm", "scale": 3.0}`). `f` is
+    the server's tolerance, which fills the rule's missing `f`; the rest is as in `Spec`.
+
+    Errors: `InvalidInput` (`UnknownName` for keys and names), as of `Spec`.
     """
-    recipe = counted(METHODS.build(method) if isinstance(method, str) else method, task.n, f)
-    attack = ATTACKS.build(attack) if isinstance(attack, str) else attack
+    if not isinstance(task, Task):
+        raise InvalidInput(f"`task` should be a Task that is built. Found {said(task)}.")
+    require(callable(on_record), "`on_record`", "be called on a record", said(on_record))
+    stop = {} if stop is None else stop
+    check_terms(task.n, f, rounds, lr, seed, eval_every, stop, per_worker)
+    recipe = counted(METHODS.recipe(method), task.n, f)
     built = recipe.build(rule_from(rule, f=f), lr, rounds)
-    plan = Plan(rounds, eval_every or max(1, rounds // 50), dict(stop or {}), per_worker)
-    ready = prepare(task, built, attack, f, seed, plan, placement, base)
+    interval = max(1, rounds // 50) if eval_every is None else eval_every
+    plan = Plan(rounds, interval, dict(stop), per_worker)
+    ready = prepare(task, built, ATTACKS.recipe(attack), f, seed, plan, placement, base)
     return Trial(ready, Progress(ready.start), on_record).run(lambda t: False)
 
 

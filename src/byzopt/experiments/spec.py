@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from math import isfinite
 from typing import Any
 
 from byzopt.aggregators import Aggregator, rule_data, rule_from
@@ -13,6 +12,7 @@ from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, UnknownName, require, said, unknown
 from byzopt.experiments.overrides import USUAL, merge
 from byzopt.experiments.plain_spec import MAIN, MOST_RECORDS, identity
+from byzopt.experiments.terms import check_terms
 from byzopt.methods import METHODS, MethodRecipe
 from byzopt.registry import Registry, decode, plain
 from byzopt.tasks import TASKS, TaskRecipe
@@ -57,14 +57,8 @@ class Spec:
     compare: Mapping[str, Spec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require(self.f >= 0, "Parameter `f`", "be at least 0", self.f)
-        found = f"f = {self.f} with n = {self.n}"
-        require(2 * self.f < self.n, "Parameter `f`", "satisfy 2 f < n", found, "Lower f or add workers.")
-        require(self.rounds >= 1, "Parameter `rounds`", "be at least 1", self.rounds)
-        require(self.seed >= 0, "Parameter `seed`", "be at least 0", self.seed)
-        good = isfinite(self.lr) and self.lr > 0
-        require(good, "The step scale `lr`", "be finite and positive", self.lr)
-        require(self.interval >= 1, "Parameter `eval_every`", "be at least 1", self.eval_every)
+        numbers = (self.n, self.f, self.rounds, self.lr, self.seed, self.eval_every)
+        check_terms(*numbers, self.stop, self.per_worker)
         require(MAIN not in self.compare, "A variant", f"not be named {MAIN!r}", MAIN)
         nested = [name for name, variant in self.compare.items() if variant.compare]
         require(not nested, "A variant", "have no variants of its own", nested)

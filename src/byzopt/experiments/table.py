@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, rule_data, rule_from
-from byzopt.errors import InvalidInput, unknown
+from byzopt.errors import InvalidInput, said, unknown
 from byzopt.experiments.plain_spec import PlainSpec
 from byzopt.experiments.reading import Damaged, finished, run_directories, unfinished
 from byzopt.experiments.trial import Outcome
+from byzopt.figures import in_percent
 
 Row = dict[str, Any]
 _CONDITION = re.compile(r"\s*([\w.-]+)\s*(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
@@ -200,6 +201,13 @@ def _condition(text: str, known: Sequence[str], found_rows: Sequence[Row]) -> Ca
     if values and not any(isinstance(v, str) or not _is_number(v) for v in values) and not _is_number(wanted):
         raise InvalidInput(f"A condition on `{name}` should name a number. Found {text!r}.")
     return lambda row: _holds(row.get(name), sign, wanted)
+
+
+def doubts(where: Sequence[str]) -> list[str]:
+    """What is odd about conditions that can be tested all the same: a fraction given in percent."""
+    found = [match for match in map(_CONDITION.fullmatch, where) if match and _is_number(match[3].strip())]
+    flaws = ((match[0], in_percent(match[1], float(match[3]))) for match in found)
+    return [f"{said(text)}: {flaw}" for text, flaw in flaws if flaw]
 
 
 def _holds(value: Any, sign: str, wanted: str) -> bool:
