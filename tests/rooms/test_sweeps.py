@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from byzopt.cli.progress import Display
 from byzopt.cli.sweep_progress import SweepDisplay
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments import Outcome, Spec, load, run
@@ -457,9 +458,25 @@ def test_time_left_counts_rounds_of_this_call_alone(tmp_path, monkeypatch, capsy
     monkeypatch.setattr("byzopt.cli.sweep_progress.monotonic", lambda: clock[0])
     plan = survey(Sweep.of({"spec": SPEC | {"rounds": 1500}}), tmp_path / "store")
     display, batch = SweepDisplay(plan), plan.batches[0].id
-    for clock[0], rounds in ((10.0, 1000), (20.0, 1010)):  # the first thousand come from a checkpoint
+    for clock[0], rounds in ((10.0, 1000), (20.0, 1004), (30.0, 1010)):  # a thousand are from a checkpoint
         display.hear("rounds", (batch, rounds))
-    assert capsys.readouterr().err.splitlines()[-1] == "0/1 runs  1010/1500 rounds  980 s left"
+    assert capsys.readouterr().err.splitlines() == [
+        "0/1 runs  1000/1500 rounds",
+        "0/1 runs  1004/1500 rounds",
+        "0/1 runs  1010/1500 rounds  980 s left",
+    ]
+
+
+def test_time_left_of_a_run_waits_for_a_share_of_its_rounds(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr("byzopt.cli.progress.monotonic", lambda: clock[0])
+    display = Display(Spec.of(SPEC | {"rounds": 1000}))
+    display.on_start("main")
+    for clock[0], t in ((60.0, 1), (70.0, 2), (80.0, 11), (90.0, 1000)):  # the first round compiles
+        display.on_round("main", t)
+    lines = [line.split() for line in capsys.readouterr().err.splitlines()]
+    ends = [" ".join(line[3:]) for line in lines]
+    assert ends == ["", "", "1978 s left", "0 s left"]
 
 
 def test_a_query_is_a_table_csv_or_json_and_names_damage(byzopt, place):  # noqa: F811

@@ -6,13 +6,34 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from byzopt.cli.terminal import console
 from byzopt.experiments import Record, Spec
 
 SHOWN = ("loss", "accuracy", "perplexity", "grad_norm")
 EVERY = 5.0  # seconds between two lines where stderr is no terminal
+SHARE = 100  # time left is told once so small a part of the rounds was heard after the first report
+
+
+def left(seconds: float, heard: int, rest: int) -> float | None:
+    """Seconds that `rest` rounds take at the pace of `heard` ones; None while those are too few to say."""
+    if rest == 0:
+        return 0.0
+    return seconds / heard * rest if heard > 0 and heard * SHARE >= heard + rest else None
+
+
+def told(seconds: float | None) -> str:
+    """Time left as the end of a line; nothing where it is not known."""
+    return "" if seconds is None else f"  {seconds:.0f} s left"
+
+
+class Left(TimeRemainingColumn):
+    """Time left, of tasks whose field `known` says that there is an estimate."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.fields["known"] else Text("-:--:--")
 
 
 class Steps:
@@ -60,7 +81,7 @@ class Display:
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total}", markup=False),
             TextColumn("{task.fields[figures]}", markup=False),
-            TimeRemainingColumn(),
+            Left(),
             console=self.console,
             disable=not self.console.is_terminal,
         )
@@ -86,18 +107,19 @@ class Display:
 
     def on_round(self, name: str, t: int) -> None:
         """Show how far a variant has come."""
+        self.first.setdefault(name, (monotonic(), t))  # what came before it loads and compiles
         self._show(name, t)
         if not self.console.is_terminal and (monotonic() - self.told > EVERY or t == self.rounds[name]):
             self.told = monotonic()
-            line = f"{name}: round {t}/{self.rounds[name]}  {self.figures}  {self._left(name, t):.0f} s left"
+            line = f"{name}: round {t}/{self.rounds[name]}  {self.figures}{told(self._left(name, t))}"
             self.console.print(line, soft_wrap=True)
 
     def _show(self, name: str, t: int) -> None:
-        self.first.setdefault(name, (monotonic(), t))
         if name not in self.bars:
-            self.bars[name] = self.progress.add_task(name, total=self.rounds[name], figures="")
-        self.progress.update(self.bars[name], completed=t, figures=self.figures)
+            self.bars[name] = self.progress.add_task(name, total=self.rounds[name], figures="", known=False)
+        known = name in self.first and self._left(name, t) is not None
+        self.progress.update(self.bars[name], completed=t, figures=self.figures, known=known)
 
-    def _left(self, name: str, t: int) -> float:
+    def _left(self, name: str, t: int) -> float | None:
         began, start = self.first[name]
-        return (monotonic() - began) / max(1, t - start) * (self.rounds[name] - t)
+        return left(monotonic() - began, t - start, self.rounds[name] - t)

@@ -6,8 +6,9 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from byzopt.cli.progress import Left, left, told
 from byzopt.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -28,18 +29,21 @@ class SweepDisplay:
         self.of = {run: batch.id for batch in plan.batches for run in batch.ids}
         self.done = self.failed = 0
         self.early = 0  # rounds of batches when they were first heard of: from checkpoints, most of them
-        self.begun = self.said = monotonic()
+        self.said = monotonic()
+        self.begun: float | None = (
+            None  # when rounds were first heard of: what came before loads and compiles
+        )
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             TextColumn("{task.percentage:>3.0f}%", markup=False),
             TimeElapsedColumn(),
             TextColumn("left", markup=False),
-            TimeRemainingColumn(),
+            Left(),
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.bar = self.progress.add_task(self._counts(), total=max(1, self.total))
+        self.bar = self.progress.add_task(self._counts(), total=max(1, self.total), known=False)
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -52,6 +56,7 @@ class SweepDisplay:
         """Take in what a sweep tells: rounds of a batch, or a run that ended."""
         if kind == "rounds":
             batch, done = content
+            self.begun = monotonic() if self.begun is None else self.begun
             self.early += 0 if batch in self.batches else done
             self.batches[batch] = done
         elif kind == "ended":
@@ -66,11 +71,12 @@ class SweepDisplay:
                 self.failed += 1
                 self.console.print(f"failed  {run}  {message}", soft_wrap=True)
         now = min(self.total, self.done + sum(self.batches.values()))
-        self.progress.update(self.bar, completed=now, description=self._counts())
+        since = 0.0 if self.begun is None else monotonic() - self.begun
+        rest = left(since, now - self.early, self.total - now)
+        self.progress.update(self.bar, completed=now, description=self._counts(), known=rest is not None)
         if not self.console.is_terminal and (monotonic() - self.said > EVERY or not self.left):
             self.said = monotonic()
-            left = (monotonic() - self.begun) / max(1, now - self.early) * (self.total - now)
-            line = f"{self._counts()}  {now}/{self.total} rounds  {left:.0f} s left"
+            line = f"{self._counts()}  {now}/{self.total} rounds{told(rest)}"
             self.console.print(line, soft_wrap=True)
 
     def _counts(self) -> str:
