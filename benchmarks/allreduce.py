@@ -57,9 +57,9 @@ bandwidth B and latency L of one message:
 | way | bytes sent by the busiest rank | rounds of messages | arithmetic of a rank |
 | --- | --- | --- | --- |
 | plain (ring) | 2 s d (n-1)/n | 2 (n-1) | d |
-| sharded, geometric | 2 s d (n-1)/n + 8 n² (n-1) + 48 (n-1) | 4 | n d + 2 d |
-| sharded, coordinate | 2 s d (n-1)/n + 48 (n-1) | 3 | about d log² n |
-| replicated | s d (n-1) + 48 (n-1) | 2 | n² d |
+| sharded, geometric | 2 s d (n-1)/n + 8 n² (n-1) + 56 (n-1) | 4 | n d + 2 d |
+| sharded, coordinate | 2 s d (n-1)/n + 56 (n-1) | 3 | about d log² n |
+| replicated | s d (n-1) + 56 (n-1) | 2 | n² d |
 | server | s d (n-1) down, s d log n up at rank 0 | 2 log n | n² d at rank 0 |
 
 Over gloo every rank writes to every other at once, which makes one round; a ring makes n - 1. From n = 51 on
@@ -153,8 +153,8 @@ def sent(vec: torch.Tensor, n: int, topology: str) -> int:
     if topology != "sharded" and n * n * len(vec) * 4 > MOST:
         return 0
     link = Link()
-    turn = Turn(Still(rule_from(RULES["geometric"], f=(n - 1) // 4)), (), At(0, vec))
-    WAYS[topology](link, vec, meet(link, vec, 0, topology), turn)
+    turn = Turn(Still(rule_from(RULES["geometric"], f=(n - 1) // 4)), (), At(0, vec), {})
+    WAYS[topology](link, vec, meet(link, vec, 0, topology).sizes, turn)
     most = torch.tensor([link.sent], dtype=torch.int64)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
     return int(most)
@@ -211,7 +211,7 @@ def tables(cases: dict[str, Any]) -> tuple[str, str]:
             )
         times.append(f"| {label} | " + " | ".join(cells) + " |")
         n, d = case["n"], case["d"]
-        model = (8 * d * (n - 1) / n + (8 * n * n + 48) * (n - 1), (4 * d + 48) * (n - 1), 4 * d)
+        model = (8 * d * (n - 1) / n + (8 * n * n + 56) * (n - 1), (4 * d + 56) * (n - 1), 4 * d)
         found = [case["ways"][f"geometric {t}"]["bytes"] for t in TOPOLOGIES]
         pairs = [f"{a or '-'} | {b:.0f}" for a, b in zip(found, model, strict=True)]
         counted.append(f"| {label} | " + " | ".join(pairs) + " |")

@@ -22,6 +22,7 @@ BAD = {
     "d": (-1, 2.5, nan, inf, 1e300),
     "t": (0.5, nan, inf, -1e300),
     "plan": (-1, 1.5, nan, 2.0**48, inf),
+    "mark": (-1, 0.5, nan, 2.0**48),
     "size": (-1, nan, -inf, 1e300),
 }
 CASES = [{field: value} for field, values in BAD.items() for value in values]

@@ -130,7 +130,8 @@ class TwoPoints(Estimator):
 
 def twice(rank):
     x = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
-    optimizer = RobustOptimizer([x], Method(TwoPoints(), Direct(), Mean().as_filter(), Descent(0.1)), 0.1)
+    method = Method(TwoPoints(), Direct(), Mean().as_filter(), Descent(0.1))
+    optimizer = RobustOptimizer([x], method, 0.1, same_data=True)
 
     def closure():
         optimizer.zero_grad()

@@ -1,8 +1,9 @@
-"""What ranks tell one another before an exchange: six numbers each, from which all draw one conclusion."""
+"""What ranks tell one another before an exchange: seven numbers each, from which all draw one conclusion."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from hashlib import blake2b
 from math import inf
 from typing import NamedTuple
@@ -22,6 +23,7 @@ _RANGES = {  # of the whole numbers in a header; rounds may be anything that a s
     "d": (0, _EXACT),
     "t": (-_EXACT, _EXACT),
     "plan": (0, 2.0 ** (8 * _HASH) - 1),
+    "mark": (0, 2.0 ** (8 * _HASH) - 1),
 }
 
 
@@ -30,7 +32,7 @@ class Header(NamedTuple):
 
     `kind` is the place of the dtype in `DTYPES`, or -1; `dims` and `d` the number of dimensions and of
     numbers; `t` the round; `plan` a hash of the rule and the way; `size` the largest magnitude, or ∞ where
-    something is not finite.
+    something is not finite; `mark` a hash of this rank's gradient where the ranks compare theirs, or 0.
     """
 
     kind: float
@@ -39,6 +41,7 @@ class Header(NamedTuple):
     t: float
     plan: float
     size: float
+    mark: float = 0.0
 
     @classmethod
     def of(cls, vec: Tensor, t: int, plan: str) -> Header:
@@ -71,15 +74,26 @@ def largest(vec: Tensor) -> float:
     return size if size < float("inf") else float("inf")  # NaN compares false
 
 
+def mark(vec: Tensor) -> float:
+    """A hash of all bits of `vec` `[d]`, above 0; 0 where it is zero or not finite, and so says nothing."""
+    size = largest(vec)
+    if not 0 < size < inf:
+        return 0.0
+    data = vec.detach().cpu().contiguous().view(torch.uint8).numpy().data
+    return float(max(1, int.from_bytes(blake2b(data, digest_size=_HASH).digest(), "little")))
+
+
 class Met(NamedTuple):
     """The largest magnitudes `sizes` `[n]` (float64, CPU) of all ranks' vectors, ∞ for those that do not
-    count this round; why the header of a rank was `malformed`, by rank."""
+    count this round; why the header of a rank was `malformed`, by rank; the most ranks that gave one `mark`
+    other than 0."""
 
     sizes: Tensor
     malformed: dict[int, str]
+    equal: int
 
 
-def meet(link: Link, vec: Tensor, t: int, plan: str) -> Met:
+def meet(link: Link, vec: Tensor, t: int, plan: str, mark: float = 0.0) -> Met:
     """What all ranks bring this round, the same on all of them.
 
     A malformed header (numbers that no such vector has) is its sender's fault: the vector that follows it
@@ -89,7 +103,9 @@ def meet(link: Link, vec: Tensor, t: int, plan: str) -> Met:
     Errors: `InvalidInput`, the same on all ranks, when vectors, rounds or plans differ, or do not serve;
     `TooManyFaults` when all headers are malformed.
     """
-    own = torch.tensor(Header.of(vec, t, plan), dtype=torch.float64, device="cpu")
+    header = Header.of(vec, t, plan)
+    header = header._replace(mark=mark) if mark else header
+    own = torch.tensor(header, dtype=torch.float64, device="cpu")
     told = [Header(*line) for line in link.everyone(own).tolist()]
     faults = {rank: header.fault() for rank, header in enumerate(told)}
     malformed = {rank: f"Its header is malformed: {why}" for rank, why in faults.items() if why}
@@ -100,11 +116,13 @@ def meet(link: Link, vec: Tensor, t: int, plan: str) -> Met:
         )
     _same({rank: header for rank, header in enumerate(told) if rank not in malformed})
     sizes = [inf if rank in malformed else header.size for rank, header in enumerate(told)]
-    return Met(torch.tensor(sizes, dtype=torch.float64, device="cpu"), malformed)
+    marks = Counter(header.mark for rank, header in enumerate(told) if rank not in malformed and header.mark)
+    lengths = torch.tensor(sizes, dtype=torch.float64, device="cpu")
+    return Met(lengths, malformed, max(marks.values(), default=0))
 
 
 def _same(told: dict[int, Header]) -> None:
-    """Raise `InvalidInput` unless these headers agree in all but `size`, on a vector that serves."""
+    """Raise `InvalidInput` unless these headers agree in all but `size` and `mark`, and serve."""
     kinds = [header[:5] for header in told.values()]
     usual = list(told.values())[kinds.index(max(kinds, key=kinds.count))]
     odd = [rank for rank, header in told.items() if header[:5] != usual[:5]]

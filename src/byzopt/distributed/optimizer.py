@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.aggregators.filters import At, blind
 from byzopt.distributed.flat import Flat
-from byzopt.distributed.header import recipe_text
+from byzopt.distributed.header import mark, recipe_text
 from byzopt.distributed.link import Link
 from byzopt.distributed.mail import Mail, is_plain
 from byzopt.distributed.reduce import exchanged
@@ -63,13 +63,18 @@ class RobustOptimizer(torch.optim.Optimizer):
     A rank whose gradient holds NaN or Inf says so: its row is dropped in that round. Its momentum and its
     channel go on from what they were before.
 
+    Parameters of a `DistributedDataParallel` model, given in the place of the model, come with gradients that
+    are averaged already. So in the first step whose gradients are finite and not zero, ranks that were given
+    parameters compare them, and where those of n - f ranks are equal to the last bit all refuse, and nothing
+    has moved; `same_data=True` says that ranks take the same data on purpose.
+
     `topology`: see `byzopt.distributed.topologies`. `watch` is called with the `Verdict` of each step, or of
     every `watch.every`-th where it has such a number; all ranks give one or none.
 
     Errors: `InvalidInput` for more than one parameter group, parameters of several dtypes or devices, a
     filter that expels ranks and takes their data for alike (`differing=True` says that it may do so all the
     same), a filter or compressed messages that the topology cannot serve, a compressed downlink, a rule that
-    cannot work on so many ranks; in `step` as `robust_all_reduce`.
+    cannot work on so many ranks; in `step` as `robust_all_reduce`, and for gradients averaged already.
     """
 
     def __init__(
@@ -82,7 +87,9 @@ class RobustOptimizer(torch.optim.Optimizer):
         topology: Topology = "sharded",
         watch: OnVerdict = None,
         seed: int = 0,
+        same_data: bool = False,
     ) -> None:
+        self._compared = same_data or isinstance(params, DistributedDataParallel)
         if isinstance(params, DistributedDataParallel):
             from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
 
@@ -135,7 +142,8 @@ class RobustOptimizer(torch.optim.Optimizer):
         mail = Mail(channel, lane, sent, heard) if self.compressed else None
         self.malformed = {}
         turn = Turn(self.method.filter, state.filter, At(t, x), self.malformed, self._listener(t), mail)
-        g, memory = exchanged(self.link, sent[0], self.topology, turn, self._plan)
+        g, memory = exchanged(self.link, sent[0], self.topology, turn, self._plan, self._mark)
+        self._compared = self._compared or self._mark > 0
         if self.link.rank in self.malformed:  # the receivers go on from what they remembered
             wire = self._before().wire
         heard = mail.kept if mail else heard
@@ -199,6 +207,7 @@ class RobustOptimizer(torch.optim.Optimizer):
         """This rank's message as rows `[1, d]`, its estimator's next state, and the point it is about."""
         x = self.method.step.ask(self.progress.step)
         first = self.flat.gradient()
+        self._mark = 0.0 if self._compared else mark(first)
 
         def gradient(point: Tensor) -> Tensor:
             if point is x or torch.equal(point, x):

@@ -34,11 +34,12 @@ class ByzNSGDM(RobustOptimizer):
         group: Any = None,
         topology: Topology = "sharded",
         watch: OnVerdict = None,
+        same_data: bool = False,
         **settings: Any,
     ) -> None:
         recipe = METHODS.build({"name": "byz_nsgdm", **settings})
         method = recipe.build(tolerant(rule, f), lr, rounds)
-        super().__init__(params, method, lr, group=group, topology=topology, watch=watch)
+        super().__init__(params, method, lr, group=group, topology=topology, watch=watch, same_data=same_data)
 
 
 class ByzDM21(RobustOptimizer):
@@ -63,10 +64,12 @@ class ByzDM21(RobustOptimizer):
         topology: Topology = "server",
         watch: OnVerdict = None,
         seed: int = 0,
+        same_data: bool = False,
         **settings: Any,
     ) -> None:
         method = METHODS.build({"name": self.recipe, **settings}).build(tolerant(rule, f), lr, rounds)
-        super().__init__(params, method, lr, group=group, topology=topology, watch=watch, seed=seed)
+        given = {"group": group, "topology": topology, "watch": watch}
+        super().__init__(params, method, lr, **given, seed=seed, same_data=same_data)
 
 
 class ByzVRDM21(ByzDM21):
@@ -99,13 +102,15 @@ class RobustSGD(RobustOptimizer):
         topology: Topology = "sharded",
         watch: OnVerdict = None,
         seed: int = 0,
+        same_data: bool = False,
     ) -> None:
         require(0 <= momentum < 1, "Parameter `momentum`", "lie in [0, 1)", momentum)
         lr = float(getattr(step, "lr", 1e-3)) if lr is None else lr
         worker = WorkerMomentum(1 - momentum, "heavy_ball", "first_gradient") if momentum else Plain()
         filter = tolerant(rule, f).as_filter()
         method = Method(worker, wire or Direct(), filter, step or Descent(lr))
-        super().__init__(params, method, lr, group=group, topology=topology, watch=watch, seed=seed)
+        given = {"group": group, "topology": topology, "watch": watch}
+        super().__init__(params, method, lr, **given, seed=seed, same_data=same_data)
 
 
 def tolerant(rule: Aggregator | str, f: int | None) -> Aggregator:

@@ -13,6 +13,7 @@ from byzopt.aggregators.surroundings import undisturbed
 from byzopt.distributed.header import meet, recipe_text
 from byzopt.distributed.link import Link
 from byzopt.distributed.topologies import WAYS, OnVerdict, Topology, Turn, check
+from byzopt.errors import require
 
 
 def robust_all_reduce(
@@ -33,7 +34,7 @@ def robust_all_reduce(
     `rule(rows)` on all rows to rounding; the same bits on every rank ("replicated": on equal machines).
 
     With NCCL the vector should be on the GPU, with gloo in main memory; elsewhere it is copied there and
-    back. Cost: see `topologies`; one more exchange of six numbers, in which ranks agree on what they bring.
+    back. Cost: see `topologies`; one more exchange of seven numbers, in which ranks agree on what they bring.
 
     Errors, on all ranks alike and before any row is sent: `InvalidInput` for vectors that differ in shape,
     dtype or round, for rules that differ, for a rule that does not suit n or the topology; `TooManyFaults`,
@@ -46,17 +47,39 @@ def robust_all_reduce(
 
 
 @undisturbed
-def exchanged(link: Link, vector: Tensor, topology: Topology, turn: Turn, plan: str) -> tuple[Tensor, Any]:
+def exchanged(
+    link: Link, vector: Tensor, topology: Topology, turn: Turn, plan: str, mark: float = 0.0
+) -> tuple[Tensor, Any]:
     """The aggregate of all ranks' vectors and the filter's next state; all ranks must share the `plan`.
 
-    `turn.malformed` is told why a rank's header or message could not be read, by rank.
+    `turn.malformed` is told why a rank's header or message could not be read, by rank. Where `mark` is not 0
+    it stands for this rank's gradient, which must not be that of all honest ranks.
     """
     vec = vector.detach().to(link.device)
-    sizes, malformed = meet(link, vec, turn.at.t, f"{topology} {plan} {turn.tell is not None}")
+    sizes, malformed, equal = meet(link, vec, turn.at.t, f"{topology} {plan} {turn.tell is not None}", mark)
     check(topology, turn.filter, turn.mail is not None)
+    _distinct(equal, link.n, turn)
     turn.malformed.update(malformed)
     out, state = WAYS[topology](link, vec.contiguous(), sizes, turn)
     return out.to(vector.device), state
+
+
+def _distinct(equal: int, n: int, turn: Turn) -> None:
+    """Raise `InvalidInput` where `equal` of n gradients are one, to the last bit, and the honest ones may be
+    among them: f liars that send something else do not hide it."""
+    if equal < 2:
+        return
+    rule = turn.rule
+    f = min(rule.tolerance(n), (n - 1) // 2) if rule is not None else (n - 1) // 2
+    require(
+        equal < n - f,
+        "Gradients of the ranks",
+        "differ in the first step, for a rule to compare them",
+        f"{equal} of {n} ranks with the same gradient to the last bit, as after an average over all ranks, "
+        "in which faulty ones have their part already and against which no rule defends",
+        "Pass the DistributedDataParallel model itself, RobustSGD(model, ...), not its parameters. Where all "
+        "ranks take the same data on purpose, say same_data=True.",
+    )
 
 
 @dataclass(frozen=True)
