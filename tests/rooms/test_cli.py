@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from byzopt.cli import main
+from byzopt.cli.options import KEYS
 from byzopt.experiments import Spec, run
 from byzopt.experiments.loading import load, presets
 
@@ -228,6 +230,24 @@ def test_settings_may_follow_one_set(byzopt):
     told = json.loads(byzopt("run", *words).out)
     want = load("spec.toml", ["rounds=3", "attack.name=alie", "seed=4"], compare=False)
     assert (told["rounds"], told["id"]) == (3, want.id)
+
+
+def test_what_belongs_to_another_command_says_to_which(byzopt, place):
+    (place / "grid.toml").write_text('name = "mine"\nbase = "spec.toml"\n[grid]\nseed = [0, 1]\n')
+    for words, remedy in (
+        (["run", "byz-nsgdm/digits-grid"], "`byzopt sweep byz-nsgdm/digits-grid`"),
+        (["run", "grid.toml"], "`byzopt sweep grid.toml`"),
+        (["sweep", "byz-nsgdm/digits"], "`byzopt run byz-nsgdm/digits`"),
+        (["sweep", "spec.toml"], "`byzopt run spec.toml`"),
+        (["run", "spec.toml", "--seed", "1"], "--set seed=1"),
+        (["sweep", "grid.toml", "--attack.name=alie"], "--set attack.name=alie"),
+        (["explain", "spec.toml", "-n", "9"], "--set n=9"),
+    ):
+        said = byzopt(*words)
+        assert (said.status, said.out, len(said.err.splitlines())) == (2, "", 1)
+        assert remedy in said.err
+    assert "--set" not in byzopt("list", "--seed", "1").err
+    assert set(KEYS) == {field.name for field in fields(Spec)}
 
 
 def test_the_command_alone_shows_its_help(byzopt):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from byzopt.cli.stopping import INTERRUPTED, heard, say_interrupted
 from byzopt.waiting import WAITING
@@ -58,8 +59,20 @@ def _status() -> int:
             # The parser's own errors: their class is click's or typer's copy of it.
             if not hasattr(error, "format_message"):
                 raise
-            return _refused(error.format_message() or "a command is missing; try --help")
+            told = error.format_message() or "a command is missing; try --help"
+            return _refused(f"{told}{_setting(error)}")
         return status
+
+
+def _setting(error: Any) -> str:
+    """The setting that was meant by an option that the command does not have, if it takes settings."""
+    from byzopt.cli.options import as_setting
+
+    option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if not option or context is None or all("--set" not in one.opts for one in context.command.params):
+        return ""
+    meant = as_setting(option, sys.argv[1:])
+    return f". {meant}" if meant else ""
 
 
 def _refused(message: str, status: int = WRONG) -> int:

@@ -14,6 +14,35 @@ from byzopt.figures import in_percent
 AXES = ("rounds", "gradients", "bits")  # those of `reports.curves`, which would load torch
 RUN_ENGINES = ("simulated", "torchrun")
 SWEEP_ENGINES = ("local", "ray")
+# The keys of a spec, which would load torch: those that may be taken for options.
+KEYS = (
+    "task",
+    "rule",
+    "rounds",
+    "lr",
+    "method",
+    "attack",
+    "n",
+    "f",
+    "attackers",
+    "seed",
+    "per_worker",
+    "eval_every",
+    "stop",
+    "placement",
+    "base",
+    "compare",
+)
+
+
+def as_setting(option: str, words: list[str]) -> str:
+    """How to set the key of a spec that was given as an `option` among `words`; empty for no such key."""
+    key = option.lstrip("-").replace("-", "_")
+    if key.partition(".")[0] not in KEYS:
+        return ""
+    after = words[words.index(option) + 1 :][:1] if option in words else []
+    value = [word.partition("=")[2] for word in words if word.startswith(f"{option}=")] or after
+    return f"It is a setting of the spec: --set {key}={value[0] if value else 'VALUE'}"
 
 
 def one_of(*names: str) -> Callable[[str], str]:

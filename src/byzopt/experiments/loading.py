@@ -17,6 +17,10 @@ from byzopt.files import read as read_file
 
 SWEEP = ".sweep.toml"  # how the file of a sweep's preset ends
 MOST = 1 << 20  # bytes of a file that says what to run
+_ENDS = {"spec": ".toml", "sweep": SWEEP}  # of the files of presets
+# Top-level keys of which one kind of file has at least one, and the other none.
+_OWN = {"spec": {"task", "rule"}, "sweep": {"base", "spec", "grid", "zip"}}
+_COMMAND = {"spec": "run", "sweep": "sweep"}  # that plays such a file or preset
 _KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a named pipe",
@@ -49,22 +53,33 @@ def sweeps() -> dict[str, str]:
 
 def read(source: str | Path) -> dict[str, Any]:
     """The plain data of a spec's file or preset."""
-    return _read(source, _places(), "spec")
+    return _read(source, "spec")
 
 
 def read_sweep(source: str | Path) -> dict[str, Any]:
     """The plain data of a sweep's file or preset."""
-    return _read(source, _places(SWEEP), "sweep")
+    return _read(source, "sweep")
 
 
-def _read(source: str | Path, places: dict[str, Traversable], kind: str) -> dict[str, Any]:
+def _read(source: str | Path, kind: str) -> dict[str, Any]:
+    places, other = _places(_ENDS[kind]), "spec" if kind == "sweep" else "sweep"
     place = places.get(str(source))
     if place is None and not there(source):
+        if str(source) in _places(_ENDS[other]):
+            raise UnknownName(_mistaken(source, kind, other))
         if str(source).endswith(".toml"):
             raise InvalidInput(f"A {kind} should be a TOML file or a preset. Found no file {str(source)!r}.")
         raise UnknownName(f"{unknown('preset', str(source), list(places))} There is no such file either.")
     what = f"{kind.capitalize()} {source}"
-    return toml.loads(_text(place) if place else text_of(Path(source), what), what)
+    data = toml.loads(_text(place) if place else text_of(Path(source), what), what)
+    if not _OWN[kind] & data.keys() and _OWN[other] & data.keys():
+        raise InvalidInput(_mistaken(source, kind, other))
+    return data
+
+
+def _mistaken(source: str | Path, kind: str, other: str) -> str:
+    remedy = f"`byzopt {_COMMAND[other]} {source}` takes it"
+    return f"{str(source)!r} should be a {kind}. Found a {other}: {remedy}."
 
 
 def there(source: str | Path) -> bool:
