@@ -198,7 +198,12 @@ def test_a_norm_that_keeps_nothing_measures_a_set_as_one_batch(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         problem = ModuleTask(
-            module, functional.cross_entropy, [images(20, 1)] * 3, test=images(30, 2), dtype=torch.float64
+            module,
+            functional.cross_entropy,
+            [images(20, 1)] * 3,
+            batch=20,
+            test=images(30, 2),
+            dtype=torch.float64,
         )
     inputs, labels = images(30, 2)
     expected = float(functional.cross_entropy(module.eval()(inputs), labels).detach())

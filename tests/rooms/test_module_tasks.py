@@ -175,7 +175,16 @@ X, Y = data()[0]
         ({"test": (X, Y[:3])}, "The test set should have one target a sample"),
         ({"validation": (X, None)}, "The validation set should be a pair of tensors"),
         ({"batch": 0}, "batch size should be at least 1"),
-        ({"dtype": torch.bfloat16}, "float32 or float64"),
+        ({"batch": "16"}, "`batch` should be a whole number, or 'full'. Found '16'"),
+        ({"batch": 10_000}, "`batch` should be at most all"),
+        ({"seed": 1.5}, "`seed` should be a whole number"),
+        ({"dtype": torch.bfloat16}, "float32 or torch.float64"),
+        ({"dtype": "float64"}, "Found 'float64'. Pass the dtype itself"),
+        ({"strategy": "fast"}, "Found 'fast'"),
+        ({"workers": [(X, Y + 1)] * 4}, "Worker 0's targets should lie in 0.* Number classes from 0"),
+        ({"workers": [*[(X, Y)] * 40, (X, Y - 1)]}, "Worker 40's targets .* Found -1"),
+        ({"workers": [(X, Y + 1)] * 4, "batch": "full"}, "Worker 0's targets"),
+        ({"test": (X, Y + 9)}, "The test set's targets should lie in"),
         ({"byzantine": 4}, "number of attackers"),
     ],
 )
@@ -333,3 +342,13 @@ def test_shakespeare_has_the_released_counts():
     assert [len(shard) for shard in problem.pool.shards] == [393, 393] + [392] * 18
     everything = replace(recipe, eval_samples=0).build(Cohort.of(20, 3), seed=0)
     assert len(everything._sets[""][0]) == 871
+
+
+def test_a_class_is_no_loss_and_targets_that_do_not_count_have_no_range():
+    module = mlp((X.shape[1], int(Y.max()) + 1), 0)
+    with pytest.raises(InvalidInput, match=r"Pass an instance: nn.CrossEntropyLoss\(\)"):
+        ModuleTask(module, torch.nn.CrossEntropyLoss, [(X, Y)], batch=4)
+    for mark, loss in ((-100, functional.cross_entropy), (255, torch.nn.CrossEntropyLoss(ignore_index=255))):
+        marked = Y.clone()
+        marked[0] = mark
+        assert ModuleTask(module, loss, [(X, marked)], batch=4).n == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from math import ceil, exp, inf
+from math import ceil, exp
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from byzopt.cohort import Cohort
-from byzopt.errors import require
 from byzopt.tasks.base import Change, Relabel, Task
 from byzopt.tasks.devices import device_of
+from byzopt.tasks.given import check_batch, check_labels, check_numbers, labels_told
 from byzopt.tasks.grads import (
     Loss,
     Metric,
@@ -106,11 +106,11 @@ class ModuleTask(Task):
         gap: bool = False,
         sampler: Sampler | None = None,
     ) -> None:
-        require(0 <= wd < inf, "Parameter `wd`", "be finite and at least 0", wd)
-        require(dtype in (torch.float32, torch.float64), "Parameter `dtype`", "be float32 or float64", dtype)
+        check_numbers(wd, dtype, seed)
         self.device, self.dtype = device_of(device), dtype
         pool = workers if isinstance(workers, Pool) else Pool.of(workers)
         self.pool = pool.to(self.device, dtype)
+        check_batch(batch, pool)
         self.cohort = Cohort.of(len(pool.shards), byzantine)
         self.seed, self.batch, self.wd = seed, batch, wd
         self.loss = adopted_loss(loss, self.device, dtype)
@@ -121,8 +121,11 @@ class ModuleTask(Task):
             if pair is not None
         }
         placed = adopted(module).to(self.device, dtype)
-        self._gradients = WorkerGradients(placed, self.loss, self._corner(), strategy, seed)
-        known = default_metrics(self._gradients.corner.example, self.pool.targets)
+        with labels_told(placed, self.loss, self.pool):
+            self._gradients = WorkerGradients(placed, self.loss, self._corner(), strategy, seed)
+        example = self._gradients.corner.example
+        check_labels(self.loss, example, self.pool, self._sets)
+        known = default_metrics(example, self.pool.targets)
         self._metrics = known if metrics is None else dict(metrics)
         self._goals: dict[str, Pair] = {}
         self.layout = self._gradients.layout

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from byzopt.errors import InvalidInput, require
+from byzopt.errors import InvalidInput, require, said
 from byzopt.layout import Layout
 from byzopt.rng import seed_of
 from byzopt.tasks.grads.adopt import adopted, by_batch, copied, refuse_single_samples, untracked
@@ -75,7 +75,7 @@ class WorkerGradients:
         seed: int = 0,
     ) -> None:
         known = ("auto", "grouped", "vmap", "loop")
-        require(strategy in known, "Parameter `strategy`", f"be one of {', '.join(known)}", strategy)
+        require(strategy in known, "Parameter `strategy`", f"be one of {', '.join(known)}", said(strategy))
         self.module, self.loss, self.seed = adopted(module), adopted_loss(loss), seed
         self._by_batch = by_batch(self.module)
         self.enough(sample[0].shape[1])

@@ -110,6 +110,9 @@ def adopted_loss(loss: Loss, *place: torch.device | torch.dtype) -> Loss:
 
     Errors: `InvalidInput` for a loss with parameters to train, which are no coordinates of the module.
     """
+    if isinstance(loss, type):
+        name = f"{'nn.' if loss.__module__.startswith('torch.nn') else ''}{loss.__name__}"
+        require(False, "The loss", "be an instance, not a class", name, f"Pass an instance: {name}().")
     if not callable(loss):
         raise InvalidInput(f"The loss should be called on (output, targets). Found {type(loss).__name__}.")
     if not isinstance(loss, nn.Module):
