@@ -346,6 +346,7 @@ def test_shakespeare_has_the_released_counts():
 
 def test_a_class_is_no_loss_and_targets_that_do_not_count_have_no_range():
     module = mlp((X.shape[1], int(Y.max()) + 1), 0)
+    assert ModuleTask(module, functional.cross_entropy, [(X, Y)], batch=len(X) + 1).n == 1  # a client alone
     with pytest.raises(InvalidInput, match=r"Pass an instance: nn.CrossEntropyLoss\(\)"):
         ModuleTask(module, torch.nn.CrossEntropyLoss, [(X, Y)], batch=4)
     for mark, loss in ((-100, functional.cross_entropy), (255, torch.nn.CrossEntropyLoss(ignore_index=255))):
