@@ -336,7 +336,11 @@ def test_parameters_out_of_range_are_named_errors():
             call()
 
 
-@pytest.mark.parametrize("behind", [NNM(f=3), Median(f=3), Median, torch.mean, "krum"], ids=repr)
+@pytest.mark.parametrize(
+    "behind",
+    [NNM(f=3), Median(f=3), Median, torch.mean, "krum"],
+    ids=["stage", "rule", "class", "function", "text"],
+)
 def test_what_cannot_stand_in_a_chain_is_refused_in_words(behind):
     with pytest.raises(InvalidInput, match=r"The rule GeometricMedian.* cannot stand first"):
         GeometricMedian() >> behind
