@@ -145,7 +145,7 @@ def one_rank(rank: int, n: int, d: int, place: str, steps: int, peers: bool) -> 
 
 def sent(vec: torch.Tensor, n: int, topology: str) -> int:
     """Payload bytes that the busiest rank sends in one geometric step, as counted by the link."""
-    from byzopt.aggregators.filters import At
+    from byzopt.aggregators.core.filters import At
     from byzopt.distributed.header import meet
     from byzopt.distributed.reduce import Still
     from byzopt.distributed.topologies import WAYS, Turn

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from _peers_env import described, machine, table, write
 from byzopt.aggregators import Mean
-from byzopt.aggregators.filters import At, Filter
-from byzopt.aggregators.guard import Guard
-from byzopt.aggregators.safeguard import Safeguard
+from byzopt.aggregators.core.filters import At, Filter
+from byzopt.aggregators.guards.guard import Guard
+from byzopt.aggregators.guards.safeguard import Safeguard
 from byzopt.rng import stream
 from byzopt.theory.byzantine_epochs import Epoch
 

@@ -16,14 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from byzopt.experiments.declared import load_reproduction
-from byzopt.experiments.fits import Fitted, fitted
-from byzopt.experiments.reproduce import Account
-from byzopt.experiments.reproduction import Part
-from byzopt.experiments.verdict import Line, judged
 from byzopt.reports.reproduction import dumped, fit_told
 from byzopt.reports.reproduction_page import markdown, titled
 from byzopt.reports.study.chart import Chart
+from byzopt.reproductions.fits import Fitted, fitted
+from byzopt.reproductions.loading import load_reproduction
+from byzopt.reproductions.reproduction import Part
+from byzopt.reproductions.running import Account
+from byzopt.reproductions.verdict import Line, judged
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "reproductions"
 _SEEDS = re.compile(r" Seeds ([\d, ]+?)( to \d+)?\.$", re.MULTILINE)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.filters import At
-from byzopt.aggregators.guard import Guard
+from byzopt.aggregators.core.filters import At
+from byzopt.aggregators.guards.guard import Guard
 from byzopt.layout import Layout
 from byzopt.rng import stream
 from byzopt.servers import ProjectedStep, Site

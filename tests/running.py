@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from byzopt.aggregators import Aggregator
-from byzopt.aggregators.filters import Filter
+from byzopt.aggregators.core.filters import Filter
 from byzopt.attacks import ATTACKS, Adversary, Attack, Base, Placement
 from byzopt.cohort import Cohort
 from byzopt.engines import Against, Simulated, Snapshot, begin, rounds

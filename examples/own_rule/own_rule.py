@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES, GeometricRule
-from byzopt.aggregators.geometry import Geometry
+from byzopt.aggregators.core.base import RULES, GeometricRule
+from byzopt.aggregators.numerics.geometry import Geometry
 
 
 @RULES.register("ball")

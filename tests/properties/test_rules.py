@@ -9,10 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from byzopt.aggregators import NNM, PRE_AGGREGATORS, RFA, RULES, GeometricMedian, Median, rule_from
-from byzopt.aggregators.geometry import medoid
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.selection import order_statistics
-from byzopt.aggregators.weiszfeld import certified_median
+from byzopt.aggregators.numerics.geometry import medoid
+from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.aggregators.numerics.selection import order_statistics
+from byzopt.aggregators.numerics.weiszfeld import certified_median
 from byzopt.errors import ByzoptError
 from byzopt.kernels import network
 from byzopt.theory import robustness

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from byzopt.aggregators import Mean, pairs
-from byzopt.aggregators.filters import At
-from byzopt.aggregators.guard import Guard
-from byzopt.aggregators.safeguard import Safeguard
+from byzopt.aggregators import Mean
+from byzopt.aggregators.core.filters import At
+from byzopt.aggregators.guards import pairs
+from byzopt.aggregators.guards.guard import Guard
+from byzopt.aggregators.guards.safeguard import Safeguard
 from byzopt.distributed import RobustOptimizer
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec, run

@@ -11,13 +11,13 @@ import torch
 
 from byzopt import cli
 from byzopt.aggregators import rule_from
+from byzopt.certificates.audit import audit, noted
+from byzopt.certificates.curvature import DENSE, extremes, hessian
+from byzopt.certificates.estimates import best_pair, estimate, pairs
+from byzopt.certificates.promised import constants, curve
 from byzopt.cohort import Cohort
 from byzopt.errors import Status
 from byzopt.experiments import Spec, simulate
-from byzopt.experiments.audit import audit, noted
-from byzopt.experiments.curvature import DENSE, extremes, hessian
-from byzopt.experiments.estimates import best_pair, estimate, pairs
-from byzopt.experiments.promised import constants, curve
 from byzopt.methods import METHODS
 from byzopt.tasks import Digits, LogisticRegression, Quadratic, Quartic, WorkerProxy
 from byzopt.tasks.partitions import IID

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from byzopt.aggregators import rule_from
+from byzopt.certificates.estimates import estimate
 from byzopt.cohort import Cohort
 from byzopt.experiments import simulate
-from byzopt.experiments.estimates import estimate
 from byzopt.methods import METHODS, ByzantineSGD
 from byzopt.tasks import HardLin, Quadratic, Task, WorkerProxy
 from byzopt.theory.promise import Constants, Promise

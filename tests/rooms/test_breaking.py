@@ -15,12 +15,12 @@ import torch
 from byzopt import cli
 from byzopt.aggregators import NNM, RULES, Aggregator, Krum, Mean, Median
 from byzopt.attacks import ALIE, ATTACKS, IPM, Attack, Gaussian, NoAttack, Sleeper, Zero
+from byzopt.certificates.breaking import ROWS, Breach, Verdict, break_rule, replay, spelled
+from byzopt.certificates.breaking.search import LOOKS, Hunt, golden
+from byzopt.certificates.breaking.space import axes, coarse
+from byzopt.certificates.breaking.toy import Toy, errors
+from byzopt.certificates.breaking.training import Training
 from byzopt.errors import InvalidInput, UnknownName
-from byzopt.experiments.breaking import ROWS, Breach, Verdict, break_rule, replay, spelled
-from byzopt.experiments.breaking.search import LOOKS, Hunt, golden
-from byzopt.experiments.breaking.space import axes, coarse
-from byzopt.experiments.breaking.toy import Toy, errors
-from byzopt.experiments.breaking.training import Training
 from byzopt.rng import stream
 from byzopt.tasks import Quadratic
 from byzopt.theory import robustness, selecting

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import Krum, Mean
-from byzopt.aggregators.filters import At
-from byzopt.aggregators.guard import Guard
-from byzopt.aggregators.sketch import sketched
+from byzopt.aggregators.core.filters import At
+from byzopt.aggregators.guards.guard import Guard
+from byzopt.aggregators.numerics.sketch import sketched
 from byzopt.attacks import ALIE, AOnly, Attack, DelayedGradient, Hug, Shift, SignFlip, Sleeper, Straddle
 from byzopt.cohort import Cohort
 from byzopt.engines import Snapshot

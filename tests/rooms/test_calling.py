@@ -31,7 +31,7 @@ from byzopt.aggregators import (
     PreAggregator,
     rule_from,
 )
-from byzopt.aggregators.filters import Pure
+from byzopt.aggregators.core.filters import Pure
 from byzopt.errors import InvalidInput, TooManyFaults
 from byzopt.experiments.sweeps import Sweep, run_sweep
 

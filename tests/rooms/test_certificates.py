@@ -25,10 +25,10 @@ from byzopt.aggregators import (
     Weighted,
     rule_from,
 )
-from byzopt.aggregators.filters import At
+from byzopt.aggregators.core.filters import At
+from byzopt.certificates.certified import certified
 from byzopt.errors import TooManyFaults
 from byzopt.experiments import run
-from byzopt.experiments.certified import certified
 from byzopt.experiments.spec import Spec
 from byzopt.methods import ByzNSGDM
 from byzopt.reports.tables import notes

@@ -22,7 +22,7 @@ from byzopt.aggregators import (
     Zeno,
     rule_from,
 )
-from byzopt.aggregators.clusters import largest_mode, linked_majority
+from byzopt.aggregators.numerics.clusters import largest_mode, linked_majority
 from byzopt.errors import InvalidInput, TooManyFaults
 from tests.contract import test_rules as contract
 from tests.reference.detection import TWINS

@@ -12,10 +12,10 @@ import pytest
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS
 from byzopt.attacks import ATTACKS
 from byzopt.experiments import Spec
-from byzopt.experiments.declared import load_reproduction
 from byzopt.experiments.loading import read
 from byzopt.experiments.overrides import merge
 from byzopt.experiments.sweeps import Sweep
+from byzopt.reproductions.loading import load_reproduction
 from byzopt.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from byzopt.aggregators import rule_from
+from byzopt.certificates.audit import audit
+from byzopt.certificates.curvature import hessian
+from byzopt.certificates.estimates import estimate
+from byzopt.certificates.promised import constants, curve, filled, promised
+from byzopt.certificates.refuted import unrefuted
+from byzopt.certificates.smoothness import fitted, honest, reconciled
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec
-from byzopt.experiments.audit import audit
-from byzopt.experiments.curvature import hessian
-from byzopt.experiments.estimates import estimate
-from byzopt.experiments.promised import constants, curve, filled, promised
-from byzopt.experiments.refuted import unrefuted
-from byzopt.experiments.smoothness import fitted, honest, reconciled
 from byzopt.methods import METHODS
 from byzopt.rng import stream
 from byzopt.tasks import LogisticRegression, Quadratic, Quartic, Task, WorkerProxy

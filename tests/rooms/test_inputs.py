@@ -15,12 +15,12 @@ from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS, rule_from
 from byzopt.attacks import ATTACKS
 from byzopt.errors import ByzoptError, InvalidInput
 from byzopt.experiments import Spec
-from byzopt.experiments.declared import load_reproduction
 from byzopt.experiments.loading import MOST, load
 from byzopt.experiments.running import prepared
 from byzopt.experiments.sweeps import load_sweep
 from byzopt.methods import METHODS
 from byzopt.registry import DEEPEST
+from byzopt.reproductions.loading import load_reproduction
 from byzopt.rng import stream
 from byzopt.tasks import TASKS
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from byzopt import linalg
-from byzopt.aggregators.measuring import geometry_of
+from byzopt.aggregators.numerics.measuring import geometry_of
 
 
 def normal(*shape, seed=0, dtype=torch.float64):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from byzopt.certificates.breaking import break_rule
+from byzopt.certificates.promised import promised
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec
-from byzopt.experiments.breaking import break_rule
 from byzopt.experiments.loading import presets
 from byzopt.experiments.memory import check_memory, check_processes, memory
-from byzopt.experiments.promised import promised
 from byzopt.experiments.running import prepared
 from byzopt.tasks import TASKS
 

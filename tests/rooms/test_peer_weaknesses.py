@@ -33,7 +33,7 @@ from byzopt.aggregators import (
     TrimmedMean,
     rule_from,
 )
-from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import InvalidInput, TooManyFaults
 from tests.reference import rules as twin
 from tests.reference import rules_more

@@ -11,9 +11,9 @@ import torch
 from byzopt.attacks import ATTACKS, Adversary
 from byzopt.cohort import Cohort
 from byzopt.errors import MissingData
-from byzopt.experiments.declared import load_reproduction
 from byzopt.experiments.running import run
 from byzopt.methods import METHODS
+from byzopt.reproductions.loading import load_reproduction
 from byzopt.rng import stream
 from byzopt.tasks import TASKS
 

@@ -27,9 +27,9 @@ from byzopt.aggregators import (
     rule_data,
     rule_from,
 )
-from byzopt.aggregators.geometry import medoid
-from byzopt.aggregators.measuring import geometry_of
-from byzopt.aggregators.suspicion import dimensions, limit
+from byzopt.aggregators.core.suspicion import dimensions, limit
+from byzopt.aggregators.numerics.geometry import medoid
+from byzopt.aggregators.numerics.measuring import geometry_of
 from byzopt.errors import InvalidInput, TooManyFaults
 
 NAN = float("nan")

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from byzopt.errors import InvalidInput, Status, UnknownName
-from byzopt.experiments.declared import load_reproduction, reproductions
-from byzopt.experiments.placed import on_device
-from byzopt.experiments.reproduce import Account, account, measured, plans, play, seconds_left
-from byzopt.experiments.reproduction import Cell, Fit, Measure, Part, Quick, Reproduction
 from byzopt.experiments.trial import Outcome
-from byzopt.experiments.verdict import judged
 from byzopt.reports.reproduction import charts, save
 from byzopt.reports.reproduction_page import columns, markdown, summary
+from byzopt.reproductions.devices import on_device
+from byzopt.reproductions.loading import load_reproduction, reproductions
+from byzopt.reproductions.reproduction import Cell, Fit, Measure, Part, Quick, Reproduction
+from byzopt.reproductions.running import Account, account, measured, plans, play, seconds_left
+from byzopt.reproductions.verdict import judged
 
 TINY = """
 title = "Tiny"
@@ -371,7 +371,7 @@ def test_the_command(tiny, tmp_path, capsys, monkeypatch):
     assert len(json.loads(out)["cells"]) == 2
     assert "0 of 2 runs to come" in err
     next((tmp_path / "store").glob("*/result.json")).unlink()
-    monkeypatch.setattr("byzopt.experiments.reproduce.seconds_left", lambda plan: pytest.fail("timed again"))
+    monkeypatch.setattr("byzopt.reproductions.running.seconds_left", lambda plan: pytest.fail("timed again"))
     status, out, err = call(str(tiny), "--store", store, "--jobs", "0", "--checkpoint-every", "0.5")
     assert status == 0
     assert "1 of 4 runs to come" in err

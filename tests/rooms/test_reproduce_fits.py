@@ -8,13 +8,13 @@ from math import inf, nan
 import pytest
 
 from byzopt.errors import Status, UnknownName
-from byzopt.experiments.declared import load_reproduction
-from byzopt.experiments.fits import crossing, fitted, slope
-from byzopt.experiments.reproduce import account, measured, plans, play
-from byzopt.experiments.reproduction import Cell, Expected, Fit, Measure, Part
 from byzopt.experiments.trial import Outcome
-from byzopt.experiments.verdict import judged
 from byzopt.reports.reproduction import save
+from byzopt.reproductions.fits import crossing, fitted, slope
+from byzopt.reproductions.loading import load_reproduction
+from byzopt.reproductions.reproduction import Cell, Expected, Fit, Measure, Part
+from byzopt.reproductions.running import account, measured, plans, play
+from byzopt.reproductions.verdict import judged
 from byzopt.theory import byzantine_limits as limits
 from byzopt.theory.byzantine_sgd import Setting, nonsmooth_step
 from tests.arena import rescaled

@@ -28,11 +28,11 @@ from byzopt.aggregators import (
     rule_from,
 )
 from byzopt.aggregators.centered_clipping import Following, Last
-from byzopt.aggregators.filters import At, Pure
-from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.core.filters import At, Pure
 from byzopt.aggregators.mva import Variance
+from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.aggregators.numerics.subsets import best_subset
 from byzopt.aggregators.smea import TopEigenvalue
-from byzopt.aggregators.subsets import best_subset
 from byzopt.errors import InvalidInput, TooManyFaults
 from byzopt.methods import ByzNSGDM, RobustGD, RobustSGDM
 from byzopt.rng import stream

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import Krum, Mean, Median, TrimmedMean
-from byzopt.aggregators.filters import At
-from byzopt.aggregators.safeguard import Safeguard
+from byzopt.aggregators.core.filters import At
+from byzopt.aggregators.guards.safeguard import Safeguard
 from byzopt.attacks import Shift, Variance
 from byzopt.cohort import Cohort
 from byzopt.engines.checkpoint import freeze, thaw

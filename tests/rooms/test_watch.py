@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import rule_from
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.outlying import liars, outlying
+from byzopt.aggregators.guards.outlying import liars, outlying
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.cohort import Cohort
 from byzopt.distributed import Suspicion, Verdict
 from byzopt.distributed.verdict import judged_whole

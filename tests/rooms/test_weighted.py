@@ -29,8 +29,8 @@ from byzopt.aggregators import (
     rule_data,
     rule_from,
 )
-from byzopt.aggregators.masses import FORMS
 from byzopt.aggregators.weighted import capped
+from byzopt.aggregators.weighted_forms import FORMS
 from byzopt.errors import InvalidInput, TooManyFaults
 
 FREE = [Median(), GeometricMedian(), RFA(iterations=200), Medoid(), NormClipping(), SignMajority()]

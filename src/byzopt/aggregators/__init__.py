@@ -1,7 +1,13 @@
 """Robust rules and pre-aggregators: `(NNM(f=3) >> Krum(f=3))(rows)`."""
 
 from byzopt.aggregators.aksel import Aksel
-from byzopt.aggregators.base import (
+from byzopt.aggregators.bucketing import Bucketing
+from byzopt.aggregators.bulyan import Bulyan
+from byzopt.aggregators.caf import CAF
+from byzopt.aggregators.centered_clipping import CenteredClipping
+from byzopt.aggregators.cge import CGE
+from byzopt.aggregators.clipping import ARC, Clipping
+from byzopt.aggregators.core.base import (
     PRE_AGGREGATORS,
     RULES,
     Aggregator,
@@ -10,13 +16,10 @@ from byzopt.aggregators.base import (
     PreAggregator,
     RankRule,
 )
-from byzopt.aggregators.bucketing import Bucketing
-from byzopt.aggregators.bulyan import Bulyan
-from byzopt.aggregators.caf import CAF
-from byzopt.aggregators.centered_clipping import CenteredClipping
-from byzopt.aggregators.cge import CGE
-from byzopt.aggregators.chain import Chain, PreChain
-from byzopt.aggregators.clipping import ARC, Clipping
+from byzopt.aggregators.core.chain import Chain, PreChain
+from byzopt.aggregators.core.report import Report
+from byzopt.aggregators.core.spelling import rule_data, rule_from
+from byzopt.aggregators.core.wrapper import WRAPPERS
 from byzopt.aggregators.dnc import DnC
 from byzopt.aggregators.faba import FABA
 from byzopt.aggregators.fail_closed import FailClosed
@@ -36,15 +39,12 @@ from byzopt.aggregators.mva import MVA
 from byzopt.aggregators.nnm import NNM
 from byzopt.aggregators.norm_clipping import NormClipping
 from byzopt.aggregators.random_projection import RandomProjection
-from byzopt.aggregators.report import Report
 from byzopt.aggregators.rfa import RFA
 from byzopt.aggregators.sign_majority import SignMajority
 from byzopt.aggregators.signguard import SignGuard
 from byzopt.aggregators.smea import SMEA
-from byzopt.aggregators.spelling import rule_data, rule_from
 from byzopt.aggregators.trimmed_mean import TrimmedMean
 from byzopt.aggregators.weighted import Weighted
-from byzopt.aggregators.wrapper import WRAPPERS
 from byzopt.aggregators.zeno import Zeno
 
 __all__ = [

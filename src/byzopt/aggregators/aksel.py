@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES, Aggregator
+from byzopt.aggregators.core.base import RULES, Aggregator
 from byzopt.aggregators.median import Median
-from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.numerics.mixed import Mixed
 
 
 @RULES.register("aksel")

@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES, Aggregator
-from byzopt.aggregators.influence import by_columns
+from byzopt.aggregators.core.base import RULES, Aggregator
+from byzopt.aggregators.core.influence import by_columns
 from byzopt.aggregators.krum import krum_scores
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.selection import answer
+from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.aggregators.numerics.selection import answer
 from byzopt.errors import require
 from byzopt.kernels import Plan
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES, Aggregator, GeometricRule
-from byzopt.aggregators.certificate import Source, nearly_median
-from byzopt.aggregators.chain import Chain
-from byzopt.aggregators.filters import At, Filter, RoundRule
-from byzopt.aggregators.geometry import Geometry, even
-from byzopt.aggregators.mixed import Mixed, geometry_beside
+from byzopt.aggregators.core.base import RULES, Aggregator, GeometricRule
+from byzopt.aggregators.core.certificate import Source, nearly_median
+from byzopt.aggregators.core.chain import Chain
+from byzopt.aggregators.core.filters import At, Filter, RoundRule
+from byzopt.aggregators.numerics.geometry import Geometry, even
+from byzopt.aggregators.numerics.mixed import Mixed, geometry_beside
 from byzopt.errors import require
 from byzopt.theory.robustness import Coefficients
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import PRE_AGGREGATORS, PreAggregator
-from byzopt.aggregators.geometry import Geometry
+from byzopt.aggregators.core.base import PRE_AGGREGATORS, PreAggregator
+from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.errors import require
 
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES, GeometricRule
-from byzopt.aggregators.geometry import Geometry, medoid
-from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.core.base import RULES, GeometricRule
+from byzopt.aggregators.numerics.geometry import Geometry, medoid
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 from byzopt.rng import stream
 

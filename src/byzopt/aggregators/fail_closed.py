@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from byzopt.aggregators.base import Aggregator
-from byzopt.aggregators.certificate import Source
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.wrapper import WRAPPERS, Wrapper
+from byzopt.aggregators.core.base import Aggregator
+from byzopt.aggregators.core.certificate import Source
+from byzopt.aggregators.core.wrapper import WRAPPERS, Wrapper
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.theory.robustness import Coefficients
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES
-from byzopt.aggregators.clusters import linked_majority
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.weighing import WeighingRule, cosines, lengths, middle, saturated, shrink
+from byzopt.aggregators.core.base import RULES
+from byzopt.aggregators.core.weighing import WeighingRule, cosines, lengths, middle, saturated, shrink
+from byzopt.aggregators.numerics.clusters import linked_majority
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 from byzopt.rng import stream
 

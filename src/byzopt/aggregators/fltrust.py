@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.trusting import TrustingRule
-from byzopt.aggregators.weighing import lengths, products
+from byzopt.aggregators.core.base import RULES
+from byzopt.aggregators.core.trusting import TrustingRule
+from byzopt.aggregators.core.weighing import lengths, products
+from byzopt.aggregators.numerics.mixed import Mixed
 
 
 @RULES.register("fltrust")

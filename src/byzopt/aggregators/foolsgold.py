@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.weighing import WeighingRule, cosines, lengths, middle, shrink
+from byzopt.aggregators.core.base import RULES
+from byzopt.aggregators.core.weighing import WeighingRule, cosines, lengths, middle, shrink
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 
 _ALIKE = 1e-12  # 1 - cosine below this is rounding

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES, GeometricRule
-from byzopt.aggregators.certificate import Source
-from byzopt.aggregators.geometry import Geometry, medoid
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.weiszfeld import certified_median
+from byzopt.aggregators.core.base import RULES, GeometricRule
+from byzopt.aggregators.core.certificate import Source
+from byzopt.aggregators.numerics.geometry import Geometry, medoid
+from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.aggregators.numerics.weiszfeld import certified_median
 from byzopt.errors import require
 from byzopt.theory import robustness
 from byzopt.theory.robustness import Coefficients

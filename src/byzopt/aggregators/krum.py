@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES, GeometricRule
-from byzopt.aggregators.geometry import Geometry, even
-from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.core.base import RULES, GeometricRule
+from byzopt.aggregators.numerics.geometry import Geometry, even
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 from byzopt.theory import selecting
 from byzopt.theory.robustness import Coefficients

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from byzopt.aggregators.base import RULES, RankRule
+from byzopt.aggregators.core.base import RULES, RankRule
 from byzopt.kernels import Plan
 
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES, RankRule
-from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.core.base import RULES, RankRule
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.kernels import Plan
 
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES, Aggregator
+from byzopt.aggregators.core.base import RULES, Aggregator
 from byzopt.aggregators.median import Median
-from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 from byzopt.rng import stream
 

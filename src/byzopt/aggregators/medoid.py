@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES, GeometricRule
-from byzopt.aggregators.geometry import Geometry, even, medoid
-from byzopt.aggregators.weiszfeld import medoid_of
+from byzopt.aggregators.core.base import RULES, GeometricRule
+from byzopt.aggregators.numerics.geometry import Geometry, even, medoid
+from byzopt.aggregators.numerics.weiszfeld import medoid_of
 from byzopt.theory import selecting
 from byzopt.theory.robustness import Coefficients
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.trusting import TrustingRule
+from byzopt.aggregators.core.base import RULES
+from byzopt.aggregators.core.trusting import TrustingRule
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.theory import order_statistics, selecting
 from byzopt.theory.robustness import NOTHING, Coefficients
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES, GeometricRule
-from byzopt.aggregators.certificate import Source
-from byzopt.aggregators.geometry import Geometry
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.subsets import Array, Cost, Found, Index, best_subset, surely_ends
+from byzopt.aggregators.core.base import RULES, GeometricRule
+from byzopt.aggregators.core.certificate import Source
+from byzopt.aggregators.numerics.geometry import Geometry
+from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.aggregators.numerics.subsets import Array, Cost, Found, Index, best_subset, surely_ends
 from byzopt.errors import require
 from byzopt.theory import selecting
 from byzopt.theory.robustness import NOTHING, Coefficients, both, closed

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.weighing import WeighingRule, lengths, middle, shrink
+from byzopt.aggregators.core.base import RULES
+from byzopt.aggregators.core.weighing import WeighingRule, lengths, middle, shrink
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 
 

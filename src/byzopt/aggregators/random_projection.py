@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import PRE_AGGREGATORS, PreAggregator
-from byzopt.aggregators.geometry import Geometry
-from byzopt.aggregators.measuring import geometry_of
-from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.core.base import PRE_AGGREGATORS, PreAggregator
+from byzopt.aggregators.numerics.geometry import Geometry
+from byzopt.aggregators.numerics.measuring import geometry_of
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 from byzopt.rng import stream
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES, CoordinateRule
-from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.core.base import RULES, CoordinateRule
+from byzopt.aggregators.numerics.mixed import Mixed
 
 
 @RULES.register("sign_majority")

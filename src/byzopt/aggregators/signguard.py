@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES
-from byzopt.aggregators.clusters import largest_mode
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.weighing import WeighingRule, lengths, middle, shrink, wide_blocks
+from byzopt.aggregators.core.base import RULES
+from byzopt.aggregators.core.weighing import WeighingRule, lengths, middle, shrink, wide_blocks
+from byzopt.aggregators.numerics.clusters import largest_mode
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 
 

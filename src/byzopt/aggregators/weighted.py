@@ -9,10 +9,10 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import Aggregator
-from byzopt.aggregators.masses import FORMS
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.wrapper import WRAPPERS, Wrapper
+from byzopt.aggregators.core.base import Aggregator
+from byzopt.aggregators.core.wrapper import WRAPPERS, Wrapper
+from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.aggregators.weighted_forms import FORMS
 from byzopt.errors import require
 
 _ROUNDING = 1e-12

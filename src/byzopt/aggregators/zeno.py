@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.base import RULES
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.trusting import TrustingRule
-from byzopt.aggregators.weighing import products, squares
+from byzopt.aggregators.core.base import RULES
+from byzopt.aggregators.core.trusting import TrustingRule
+from byzopt.aggregators.core.weighing import products, squares
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 
 

@@ -12,7 +12,7 @@ import typer
 from byzopt.cli.options import at_least
 
 if TYPE_CHECKING:
-    from byzopt.experiments.audit import Audit
+    from byzopt.certificates.audit import Audit
     from byzopt.theory.promise import Promise
 
 LINES = 12  # rounds that the table shows
@@ -37,9 +37,9 @@ def command(
     to m, against the proved coefficients; over the run G, B; on the task L, mu, Delta. Variants of the spec
     are left out.
     """
+    from byzopt.certificates.audit import audit
     from byzopt.cli.progress import Steps
     from byzopt.experiments import load
-    from byzopt.experiments.audit import audit
 
     loaded = load(spec, [*(settings or ()), *(more or ())], compare=False)
     with Steps() as tell:
@@ -82,9 +82,9 @@ def flat(found: Audit) -> dict[str, Any]:
 def _print(found: Audit) -> None:
     from rich.table import Table
 
+    from byzopt.certificates.audit import times
     from byzopt.cli import terminal
     from byzopt.cli.promises import lines
-    from byzopt.experiments.audit import times
 
     console = terminal.console(width=160)
     title = f"Largest kappa-hat {found.kappa_hat:.4g}; {_proved(found.kappa)}"

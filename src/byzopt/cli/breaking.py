@@ -13,7 +13,7 @@ from byzopt.cli.options import at_least
 from byzopt.errors import require
 
 if TYPE_CHECKING:
-    from byzopt.experiments.breaking import Breach, Finding
+    from byzopt.certificates.breaking import Breach, Finding
 
 BROKE = 1  # exit status: a proved bound is exceeded, or an answer is NaN, Inf or an error without a name
 
@@ -49,7 +49,7 @@ def command(
     Exits with 1 when the error is beyond the rule's proved bound, or the rule answers with NaN, Inf or an
     error without a name.
     """
-    from byzopt.experiments.breaking import Verdict, break_rule, replay
+    from byzopt.certificates.breaking import Verdict, break_rule, replay
 
     with_attack = attack is not None or rows is None
     require(with_attack, "Option --rows", "go with --attack", f"--rows {rows}", "A search tries all kinds.")

@@ -55,12 +55,12 @@ def card(recipe: MethodRecipe) -> dict[str, Any]:
 
 
 def _filled(source: str, changes: list[str]) -> tuple[dict[str, Any], list[str]]:
+    from byzopt.certificates.promised import promised
     from byzopt.cli.progress import Steps
     from byzopt.cli.promises import bound_words, lines, plain_constants, plain_promise, steps_line
     from byzopt.errors import UnknownName, unknown
     from byzopt.experiments import load
     from byzopt.experiments.loading import presets
-    from byzopt.experiments.promised import promised
     from byzopt.methods import METHODS
 
     if source not in presets() and not Path(source).exists() and not source.endswith(".toml"):

@@ -14,9 +14,9 @@ from byzopt.cli.options import at_least, directory, seconds
 from byzopt.cli.options import seeds as some_seeds
 
 if TYPE_CHECKING:
-    from byzopt.experiments.reproduce import Account
-    from byzopt.experiments.reproduction import Reproduction
     from byzopt.experiments.sweeps import Plan
+    from byzopt.reproductions.reproduction import Reproduction
+    from byzopt.reproductions.running import Account
 
 DEFAULT_STORE = "byzopt-store"
 
@@ -68,11 +68,11 @@ def command(
     What is stored is not run again: the same command goes on after an interruption. With --quick it says
     what is left out.
     """
-    from byzopt.experiments.declared import load_reproduction, reproductions
     from byzopt.experiments.directories import check_directory
     from byzopt.experiments.loading import there
-    from byzopt.experiments.placed import on_device
-    from byzopt.experiments.reproduce import account, plans
+    from byzopt.reproductions.devices import on_device
+    from byzopt.reproductions.loading import load_reproduction, reproductions
+    from byzopt.reproductions.running import account, plans
 
     if name is None:
         shipped = reproductions()
@@ -151,7 +151,7 @@ def _left(plan: Plan) -> str:
 
 def _timed(plan: Plan) -> tuple[float, str]:
     """About how long a part takes on one core, in seconds and in words."""
-    from byzopt.experiments.reproduce import seconds_left
+    from byzopt.reproductions.running import seconds_left
 
     seconds = seconds_left(plan)
     return seconds, f", {_time(seconds)} on one core"

@@ -147,9 +147,9 @@ def _drawn(place: Path, bound: Bound | None, axis: Any) -> Path | None:
 
 def _bound(spec: Spec) -> Bound:
     """The spec's method's bound, round by round. Errors: no theorem gives one, with the reason."""
+    from byzopt.certificates.promised import constants, curve
     from byzopt.cli.progress import Steps
     from byzopt.errors import InvalidInput
-    from byzopt.experiments.promised import constants, curve
     from byzopt.reports.curves import Bound
 
     with Steps() as tell:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from byzopt.aggregators.filters import At, blind
+from byzopt.aggregators.core.filters import At, blind
 from byzopt.distributed.flat import Flat
 from byzopt.distributed.header import mark, recipe_text
 from byzopt.distributed.link import Link

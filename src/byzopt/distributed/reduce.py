@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from byzopt.aggregators import Aggregator, rule_from
-from byzopt.aggregators.filters import At, RoundRule
-from byzopt.aggregators.surroundings import undisturbed
+from byzopt.aggregators.core.filters import At, RoundRule
+from byzopt.aggregators.core.surroundings import undisturbed
 from byzopt.distributed.header import meet, recipe_text
 from byzopt.distributed.link import Link
 from byzopt.distributed.topologies import WAYS, OnVerdict, Topology, Turn, check

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.geometry import Geometry, Index, Origin
-from byzopt.aggregators.measuring import SMALL, close_pairs, settled
-from byzopt.aggregators.mixed import Mixed
+from byzopt.aggregators.numerics.geometry import Geometry, Index, Origin
+from byzopt.aggregators.numerics.measuring import SMALL, close_pairs, settled
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.distributed.link import Link
 
 

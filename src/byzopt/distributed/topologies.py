@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import Aggregator
-from byzopt.aggregators.filters import At, Filter, RoundRule
-from byzopt.aggregators.inputs import ranged, restored, surviving
-from byzopt.aggregators.suspicion import refuse, remoteness, suspects
+from byzopt.aggregators.core.filters import At, Filter, RoundRule
+from byzopt.aggregators.core.inputs import ranged, restored, surviving
+from byzopt.aggregators.core.suspicion import refuse, remoteness, suspects
 from byzopt.distributed.link import Link
 from byzopt.distributed.mail import Mail
 from byzopt.distributed.shard import Shard

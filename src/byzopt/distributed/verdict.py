@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import Aggregator
-from byzopt.aggregators.inputs import admit
-from byzopt.aggregators.mixed import Mixed
-from byzopt.aggregators.outlying import liars, outlying
+from byzopt.aggregators.core.inputs import admit
+from byzopt.aggregators.guards.outlying import liars, outlying
+from byzopt.aggregators.numerics.mixed import Mixed
 
 
 class Verdict(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from byzopt.aggregators.certificate import Certificate
-from byzopt.aggregators.filters import At, Filter
+from byzopt.aggregators.core.certificate import Certificate
+from byzopt.aggregators.core.filters import At, Filter
 
 
 def aggregating(

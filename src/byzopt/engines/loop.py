@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.certificate import Certificate
-from byzopt.aggregators.expulsion import Expulsion
-from byzopt.aggregators.filters import At, Defence
+from byzopt.aggregators.core.certificate import Certificate
+from byzopt.aggregators.core.expulsion import Expulsion
+from byzopt.aggregators.core.filters import At, Defence
 from byzopt.engines.base import Engine
 from byzopt.methods import Method
 from byzopt.servers import Site

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.certificate import Certificate
-from byzopt.aggregators.filters import At, Filter, Limits, Pure
+from byzopt.aggregators.core.certificate import Certificate
+from byzopt.aggregators.core.filters import At, Filter, Limits, Pure
 from byzopt.engines import bunches
 from byzopt.engines.bunches import Slot, slot
 from byzopt.engines.certifying import aggregating

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from byzopt.aggregators.filters import Filter
+from byzopt.aggregators.core.filters import Filter
 from byzopt.errors import InvalidInput
 from byzopt.rng import stream
 from byzopt.tasks import Task

@@ -114,16 +114,15 @@ def _text(place: Traversable) -> str:
 
 def _places(ending: str = ".toml") -> dict[str, Traversable]:
     """Presets whose files end so; a sweep's is none of a spec's."""
-    found = shipped("presets", ending).items()
+    found = shipped(files("byzopt.experiments") / "presets", ending).items()
     return {name: file for name, file in found if ending == SWEEP or not file.name.endswith(SWEEP)}
 
 
-def shipped(folder: str, ending: str = ".toml") -> dict[str, Traversable]:
-    """The files in a folder of `experiments`, by `paper/name`, that end so."""
-    root = files("byzopt.experiments") / folder
+def shipped(folder: Traversable, ending: str = ".toml") -> dict[str, Traversable]:
+    """The files in the folders of such a folder, by `paper/name`, that end so."""
     return {
         f"{paper.name}/{file.name.removesuffix(ending)}": file
-        for paper in root.iterdir()
+        for paper in folder.iterdir()
         if paper.is_dir()
         for file in paper.iterdir()
         if file.name.endswith(ending)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from byzopt.aggregators import Aggregator, Chain, GeometricRule
-from byzopt.aggregators.wrapper import Wrapper
+from byzopt.aggregators.core.wrapper import Wrapper
 from byzopt.errors import require
 from byzopt.experiments.spec import Spec
 from byzopt.tasks import Task

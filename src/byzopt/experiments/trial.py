@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.certificate import Certificate
+from byzopt.aggregators.core.certificate import Certificate
 from byzopt.engines import LoopState, Snapshot, rounds
 from byzopt.errors import InvalidInput, Status, TooManyFaults, require
 from byzopt.experiments.each import each_worker

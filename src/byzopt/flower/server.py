@@ -13,7 +13,7 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators import Aggregator
-from byzopt.aggregators.filters import At, RoundRule
+from byzopt.aggregators.core.filters import At, RoundRule
 from byzopt.distributed.verdict import Verdict, judged_whole
 from byzopt.errors import ByzoptError, TooManyFaults, require
 from byzopt.flower.members import Turn

@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from byzopt.aggregators import Aggregator, rule_from
-from byzopt.aggregators.filters import blind
+from byzopt.aggregators.core.filters import blind
 from byzopt.distributed.verdict import Verdict
 from byzopt.distributed.watch import Suspicion
 from byzopt.errors import InvalidInput, require

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from byzopt.aggregators.pairs import THREES
+from byzopt.aggregators.guards.pairs import THREES
 from byzopt.theory import byzantine_sgd, outlying, safeguard
 from byzopt.theory.byzantine_sgd import Setting
 from byzopt.theory.promise import Constants

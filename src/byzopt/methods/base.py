@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 from byzopt.aggregators import Aggregator
-from byzopt.aggregators.filters import Filter
+from byzopt.aggregators.core.filters import Filter
 from byzopt.registry import Registry
 from byzopt.servers import Step
 from byzopt.theory.promise import Constants, Promise

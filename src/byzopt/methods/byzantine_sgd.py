@@ -17,7 +17,7 @@ from math import inf, isfinite
 from typing import Literal
 
 from byzopt.aggregators import Aggregator
-from byzopt.aggregators.guard import Finder, Guard
+from byzopt.aggregators.guards.guard import Finder, Guard
 from byzopt.errors import InvalidInput, require
 from byzopt.methods.base import METHODS, Method, MethodRecipe
 from byzopt.servers import ProjectedStep

@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from byzopt.aggregators import Aggregator
-from byzopt.aggregators.guard import Finder
-from byzopt.aggregators.safeguard import Measured, Safeguard, Scale
+from byzopt.aggregators.guards.guard import Finder
+from byzopt.aggregators.guards.safeguard import Measured, Safeguard, Scale
 from byzopt.errors import InvalidInput, require
 from byzopt.methods.base import METHODS, Method, MethodRecipe
 from byzopt.schedules import Constant, Schedule

@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from byzopt.experiments.environment import environment
-from byzopt.experiments.fits import Fitted
-from byzopt.experiments.reproduce import Account, Found
-from byzopt.experiments.reproduction import Cell, Fit, Part
-from byzopt.experiments.verdict import Line
 from byzopt.files import write_atomically
 from byzopt.reports.reproduction_page import markdown, tag, titled
 from byzopt.reports.study.captions import about
@@ -21,6 +17,10 @@ from byzopt.reports.study.figures_of import Figure, figure_of
 from byzopt.reports.study.heat import heat
 from byzopt.reports.study.lines import curves
 from byzopt.reports.study.sizes import sizes
+from byzopt.reproductions.fits import Fitted
+from byzopt.reproductions.reproduction import Cell, Fit, Part
+from byzopt.reproductions.running import Account, Found
+from byzopt.reproductions.verdict import Line
 
 RESULTS = "results.json"
 MOST_SERIES = 8  # in a chart

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from byzopt.escaping import markdown as prose
 from byzopt.escaping import markdown_cell
-from byzopt.experiments.fits import Fitted
-from byzopt.experiments.reproduce import Account
-from byzopt.experiments.reproduction import Part
-from byzopt.experiments.verdict import Line
 from byzopt.reports.study.chart import Chart, slug
+from byzopt.reproductions.fits import Fitted
+from byzopt.reproductions.reproduction import Part
+from byzopt.reproductions.running import Account
+from byzopt.reproductions.verdict import Line
 
 MOST_SEEDS = 10  # that a page shows one by one
 

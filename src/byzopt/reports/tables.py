@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from byzopt.aggregators import Aggregator, rule_data
+from byzopt.certificates.certified import certified
 from byzopt.errors import Status
 from byzopt.experiments import Outcome, Spec
-from byzopt.experiments.certified import certified
 
 FIGURES = ("loss", "accuracy", "perplexity", "grad_norm")
 COLOURS = {Status.COMPLETED: "green", Status.CONVERGED: "green", Status.INTERRUPTED: "yellow"}

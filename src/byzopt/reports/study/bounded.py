@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
+from byzopt.certificates.estimates import Tell, silent, with_rule
+from byzopt.certificates.promised import constants, curve
 from byzopt.experiments import Outcome, Spec
-from byzopt.experiments.estimates import Tell, silent, with_rule
-from byzopt.experiments.promised import constants, curve
 from byzopt.registry import plain
 from byzopt.theory.promise import Constants, Promise
 

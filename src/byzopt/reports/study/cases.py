@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from byzopt.certificates.estimates import Tell, silent
 from byzopt.errors import ByzoptError, require
 from byzopt.experiments import Outcome, Spec
-from byzopt.experiments.estimates import Tell, silent
 from byzopt.experiments.reading import Damaged, run_directories, unfinished
 from byzopt.experiments.table import runs_in
 from byzopt.reports.study.bounded import bounding

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from byzopt.certificates.estimates import Tell, silent
 from byzopt.errors import UnknownName
-from byzopt.experiments.estimates import Tell, silent
 from byzopt.experiments.sweeps.tuning import recorded
 from byzopt.files import write_atomically
 from byzopt.reports.study import page, workers

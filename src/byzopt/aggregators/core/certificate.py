@@ -1,0 +1,153 @@
+"""A certificate for one answer: its robustness coefficient, whatever the rule promises in advance.
+
+Any point that is a weighted mean of the rows can be certified as an approximate geometric median, from its
+weights and the rows' inner products (`theory.robustness.geometric_median`; argument: docs/constants.md).
+Certificates hold up to the rounding of those products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from byzopt.aggregators.numerics.geometry import Array, Geometry
+from byzopt.theory.robustness import NOTHING, Coefficients, beside, both, closed, geometric_median
+
+_AFFINE = 1e-9  # weights of a mean sum to one, up to this
+_ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of a cosine between two rows, seen from a point
+_FINE = 1e-7  # of the median distance: nearer to a row, the direction to it is rounding
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """For this answer ‖· - v̄‖ <= `linear` · mean‖v_i - v̄‖, and ‖· - v̄‖² <= `squared` · mean‖v_i - v̄‖².
+
+    v̄ is the mean of the honest rows, whichever n - f of the `n` finite rows they are; `f` counts the faulty
+    ones that may be among these n. Both are None where nothing is certified, and `reason` says why.
+    """
+
+    linear: float | None
+    squared: float | None
+    n: int
+    f: int
+    reason: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether anything is certified."""
+        return self.squared is not None
+
+    def figures(self) -> dict[str, float]:
+        """Both coefficients as figures of a record; infinite where nothing is certified."""
+        return {
+            "certified_linear": inf if self.linear is None else self.linear,
+            "certified_squared": inf if self.squared is None else self.squared,
+        }
+
+    def __str__(self) -> str:
+        if self.linear is None or self.squared is None:
+            return f"not certified: {self.reason}"
+        kappas = f"kappa {self.linear:.4g}, kappa_squared {self.squared:.4g}"
+        return f"certified for f = {self.f} of {self.n}: {kappas}"
+
+
+class Source(NamedTuple):
+    """The rows that came in: their geometry, the `mixing` that made the rule's rows of them (None: they are
+    the same), how many are faulty, and what is proved of the whole where something is of the rule."""
+
+    geometry: Geometry
+    mixing: Array | None
+    f: int
+    whole: Callable[[Coefficients], Coefficients]
+
+
+class Nearness(NamedTuple):
+    """How near a point comes to the geometric median of rows: floats, or arrays for many sets of rows.
+
+    `affine`: whether it is a weighted mean of the rows. `unrest`: the length of the sum of the unit vectors
+    to all rows, less 1 for each row there. `row_unrest`: the same at the row nearest to the point, which is
+    `away` from it; `mean` and `root` are the mean and the root mean square of the distances from that row to
+    the n - f nearest of the rows that came in.
+    """
+
+    affine: Any
+    unrest: Any
+    row_unrest: Any
+    away: Any
+    mean: Any
+    root: Any
+
+
+def nearness(geometry: Geometry, weights: Array, n: int, source: Source) -> Nearness:
+    """How near the point with `weights` `[..., m]` comes to the geometric median of the last n of m rows.
+
+    Cost: a few operations on m x m numbers.
+    """
+    gram, sq_dists = geometry.centred.numpy(), geometry.sq_dists.numpy()
+    best = geometry.sq_lengths_to(weights)[..., -n:].argmin(axis=-1)[..., None, None]
+    k = geometry.m - n + best
+    lean = np.take_along_axis(gram, k, axis=-2)
+    row = gram - lean.swapaxes(-1, -2) - lean + np.take_along_axis(lean, k, axis=-1)
+    apart = np.take_along_axis(sq_dists, k, axis=-2) > 0
+    row *= apart & apart.swapaxes(-1, -2)  # rows that equal the nearest one do so to the last bit
+    lean = weights[..., None, :] @ row
+    length = lean @ weights[..., None]
+    point = row - lean.swapaxes(-1, -2) - lean + length
+    row, point = row[..., -n:, -n:], point[..., -n:, -n:]
+    away = np.sqrt(np.maximum(length[..., 0, 0], 0))
+    away = np.where(away > _FINE * np.median(_lengths(point), axis=-1), away, 0.0)
+    if source.mixing is None:
+        came = _lengths(row)
+    else:
+        came = np.sqrt(
+            source.geometry.sq_lengths_to(np.take_along_axis(source.mixing, best, axis=-2)[..., 0, :])
+        )
+    nearest = np.sort(came, axis=-1)[..., : came.shape[-1] - source.f]
+    root = np.sqrt((nearest**2).mean(axis=-1))
+    affine = np.abs(weights.sum(axis=-1) - 1) <= _AFFINE
+    return Nearness(affine, unrest(point), unrest(row), away, nearest.mean(axis=-1), root)
+
+
+def unrest(gram: Array) -> Array:
+    """The sum of unit vectors to all rows: its length, less 1 for each row there; from products about it.
+
+    `gram` `[..., n, n]` holds the products of the rows about the point. The length is one that it cannot
+    exceed, whatever rounding did to the cosines: an unrest of n - 2 f, from which nothing follows, must not
+    be taken for a little less.
+    """
+    lengths = _lengths(gram)
+    inverse = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    cosines = np.clip(gram * inverse[..., None, :] * inverse[..., None], -1, 1)
+    off = (lengths > 0).sum(axis=-1)
+    pull = np.sqrt(np.maximum(cosines.sum(axis=(-1, -2)), 0) + _ROUNDING * off**2)
+    rest: Array = np.maximum(pull - (lengths == 0).sum(axis=-1), 0)
+    return rest
+
+
+def proof(found: Nearness, n: int, f: int, whole: Callable[[Coefficients], Coefficients]) -> Coefficients:
+    """What is proved of a point as an approximate geometric median of n rows, f of them faulty.
+
+    Of itself, or by way of the row nearest to it (where iterations end at a row, the directions seen from
+    beside it say little): the least of the two. Nothing if it is no weighted mean of the rows.
+    """
+    if 2 * f >= n or not found.affine:
+        return NOTHING
+    at_row = whole(closed(geometric_median(n, f, float(found.row_unrest)), n, f))
+    if found.away == 0:
+        return at_row
+    near = beside(at_row, float(found.away), (float(found.mean), float(found.root)))
+    return both(near, whole(closed(geometric_median(n, f, float(found.unrest)), n, f)))
+
+
+def nearly_median(geometry: Geometry, weights: Array, n: int, f: int, source: Source) -> Coefficients:
+    """What is proved of the point with `weights` `[m]`, as near as it comes to the last n rows' median."""
+    return proof(nearness(geometry, weights, n, source), n, f, source.whole) if 2 * f < n else NOTHING
+
+
+def _lengths(gram: Array) -> Array:
+    own: Array = np.sqrt(np.maximum(np.einsum("...ii->...i", gram), 0))
+    return own

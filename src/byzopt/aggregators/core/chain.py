@@ -1,0 +1,162 @@
+"""Pre-aggregators in a row, and with a rule behind them: `NNM(f=3) >> Bucketing() >> Median(f=3)`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast, overload
+
+from torch import Tensor
+
+from byzopt.aggregators.core.base import Aggregator, PreAggregator
+from byzopt.aggregators.core.certificate import Source
+from byzopt.aggregators.core.filters import Filter
+from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.errors import InvalidInput, require, said
+from byzopt.theory.robustness import NOTHING, Coefficients, carried, geometric_median
+
+
+class PreChain:
+    """Pre-aggregators in order, waiting for a rule: `NNM(f=3) >> Bucketing()`."""
+
+    def __init__(self, stages: Sequence[PreAggregator]) -> None:
+        self.stages = tuple(stages)
+
+    def __repr__(self) -> str:
+        return " >> ".join(map(repr, self.stages))
+
+    @overload
+    def __rshift__(self, after: PreAggregator) -> PreChain: ...
+    @overload
+    def __rshift__(self, after: Aggregator) -> Chain: ...
+    def __rshift__(self, after: PreAggregator | Aggregator) -> PreChain | Chain:
+        if isinstance(after, PreAggregator):
+            return PreChain((*self.stages, after))
+        if isinstance(after, Chain):
+            return Chain((*self.stages, *after.stages), after.rule)
+        if isinstance(after, Aggregator):
+            return Chain(self.stages, after)
+        raise InvalidInput(
+            "Behind `>>` should stand a rule or a pre-aggregator, as in `NNM(f=3) >> Median(f=3)`. "
+            f"Found {said(after)}."
+        )
+
+
+class Chain(Aggregator):
+    """Pre-aggregators, then a rule; built with `>>`. Costs one Gram product and one weighted sum.
+
+    Every stage is checked with the number of rows that reach it. Stages see the rows in an order of their
+    values (`ordering`), so that the answer does not depend on the order of workers, whatever ties there are;
+    not so where a stage draws lots among places (bucketing) or a rule trusts one. The chain tolerates the
+    smallest f among its stages, and a κ is claimed only where a lemma covers the stages, all set to the same
+    f, and the rule tolerates that f.
+    """
+
+    def __init__(self, stages: Sequence[PreAggregator], rule: Aggregator) -> None:
+        self.stages = tuple(stages)
+        self.rule = rule
+        for stage, kind in (*((stage, PreAggregator) for stage in self.stages), (rule, Aggregator)):
+            fits, what = isinstance(stage, kind), "pre-aggregators before one rule"
+            require(fits, "A chain", f"be made of {what}", stage, "Write NNM(f=1) >> Krum(f=1).")
+        self.fail_closed = rule.fail_closed  # type: ignore[misc]  # the last stage speaks for the chain
+        self.trusts = rule.trusts
+        self.notices = all(stage.notices for stage in (*stages, rule))  # type: ignore[misc]
+        self.positional = any(stage.positional for stage in (*stages, rule))  # type: ignore[misc]
+        self.by_value = not self.positional  # type: ignore[misc]
+
+    @property
+    def last(self) -> Aggregator:
+        return self.rule
+
+    def __repr__(self) -> str:
+        return " >> ".join(map(repr, (*self.stages, self.rule)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Chain) and (self.stages, self.rule) == (other.stages, other.rule)
+
+    def __hash__(self) -> int:
+        return hash((self.stages, self.rule))
+
+    def tolerance(self, n: int) -> int:
+        stages = (*self.stages, self.rule)
+        return min(stage.tolerance(m) for stage, m in zip(stages, self._sizes(n), strict=True))
+
+    def check(self, n: int) -> None:
+        for stage, m in zip((*self.stages, self.rule), self._sizes(n), strict=True):
+            stage.check(m)
+
+    def lowered(self, k: int) -> Chain:
+        return Chain([stage.lowered(k) for stage in self.stages], self.rule.lowered(k))
+
+    def among(self, kept: Tensor) -> Chain:
+        return Chain([stage.among(kept) for stage in self.stages], self.rule.among(kept))
+
+    def tolerating(self, f: int) -> Chain:
+        return Chain([stage.tolerating(f) for stage in self.stages], self.rule.tolerating(f))
+
+    def breakdown(self, n: int) -> int:
+        stages = (*self.stages, self.rule)
+        return min(stage.breakdown(m) for stage, m in zip(stages, self._sizes(n), strict=True))
+
+    def splits(self) -> bool:
+        return all(stage.splits() for stage in (*self.stages, self.rule))
+
+    def at(self, t: int) -> Chain:
+        return Chain([stage.at(t) for stage in self.stages], self.rule.at(t))
+
+    def as_filter(self) -> Filter:
+        lifted: Filter = replace(cast(Any, self.rule.as_filter()), rule=self)
+        return lifted
+
+    def reduce(self, mixed: Mixed) -> Tensor:
+        return self.rule.reduce(self._mix(mixed))
+
+    def influence(self, mixed: Mixed) -> Tensor:
+        return self.rule.influence(self._mix(mixed))
+
+    def _mix(self, mixed: Mixed) -> Mixed:
+        """The rows behind all stages; a second look at the same rows finds them again."""
+        if mixed.behind is None or mixed.behind[0] != self.stages:
+            last = mixed.sorted() if self.by_value else mixed
+            for stage in self.stages:
+                last = stage.apply(last)
+            mixed.behind = self.stages, last
+        return mixed.behind[1]
+
+    def proved(self, n: int, f: int) -> Coefficients:
+        m, most = self.behind(n, f)
+        if not f <= most <= self.rule.tolerance(m):
+            return NOTHING
+        return self.whole(self.rule.coefficients(m, most), n, f)
+
+    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+        last, (_, most) = self._mix(mixed), self.behind(mixed.m, f)
+        if not f <= most <= self.rule.tolerance(last.m):
+            return NOTHING
+        mixing = None if last.mixing is None else last.mixing.numpy()
+        here = Source(mixed.geometry, mixing, f, lambda found: self.whole(found, mixed.m, f))
+        return self.rule.answered(last, most, here)
+
+    def certifiable(self, n: int, f: int) -> bool:
+        m, most = self.behind(n, f)
+        if not (f <= most and 2 * most < m and self.rule.certifiable(m, most)):
+            return False
+        return self.whole(geometric_median(m, most), n, f).squared is not None
+
+    def behind(self, n: int, f: int) -> tuple[int, int]:
+        """Lemmas take one f for all of a chain: the largest that a stage is set to."""
+        sizes = self._sizes(n)
+        return sizes[-1], max(stage.tolerance(m) for stage, m in zip(self.stages, sizes, strict=False))
+
+    def whole(self, found: Coefficients, n: int, f: int) -> Coefficients:
+        _, most = self.behind(n, f)
+        for stage, m in reversed(list(zip(self.stages, self._sizes(n), strict=False))):
+            found = stage.compose(found, m, most)
+        return NOTHING if f < most and self.trusts else carried(found, n, most, f)
+
+    def _sizes(self, n: int) -> list[int]:
+        """Rows that reach each stage, and last the rule."""
+        sizes = [n]
+        for stage in self.stages:
+            sizes.append(stage.out(sizes[-1]))
+        return sizes

@@ -1,0 +1,157 @@
+"""Rules that remember, and how a pure rule is lifted to one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from byzopt.aggregators.core.base import Aggregator
+from byzopt.aggregators.core.certificate import Certificate
+from byzopt.aggregators.core.expulsion import Expulsion
+from byzopt.errors import require
+
+State = Any  # a typed tuple of tensors and numbers, fixed in structure for the whole run
+
+
+class At(NamedTuple):
+    """Where a round stands: its number `t` from 1, and the point `x` `[d]` that workers were asked at."""
+
+    t: int
+    x: Tensor
+
+
+class Limits(NamedTuple):
+    """What a guard bears: V, the threshold τ_B of the sums, and the round k of T since these began."""
+
+    noise: float
+    sums: float
+    k: int
+    rounds: int
+
+
+class Filter(ABC):
+    """A rule with memory: rows `[n, d]` to the aggregate `[d]`, round after round."""
+
+    @property
+    def batched(self) -> bool:
+        """Whether it is written over leading dimensions, so that one call serves many runs."""
+        return False
+
+    @property
+    def alike(self) -> bool:
+        """Whether it expels for good on the premise that all honest workers sample one distribution, and
+        is not to be run where they do not."""
+        return False
+
+    @abstractmethod
+    def init(self, x0: Tensor, n: int) -> State:
+        """State before round 1 for n workers."""
+
+    @abstractmethod
+    def step(self, state: State, rows: Tensor, at: At) -> tuple[Tensor, State]:
+        """The aggregate of this round's rows and the next state."""
+
+    @abstractmethod
+    def preview(self, state: State, rows: Tensor, at: At) -> Tensor:
+        """What `step` would answer, leaving the state alone: the clone that an attack may search against."""
+
+    def limits(self, state: State, at: At) -> Limits | None:
+        """What workers may do this round unseen, for attackers that know the defence. None: nothing is."""
+        return None
+
+    def certifiable(self, n: int, f: int) -> bool:
+        """Whether `judged` is worth asking for: single answers may be certified for f faulty rows of n, and
+        nothing is proved in advance. Default: no."""
+        return False
+
+    def judged(self, state: State, rows: Tensor, at: At, f: int) -> tuple[Tensor, State, list[Certificate]]:
+        """`step`, and the certificate of its answer, f of the rows being faulty; where the filter is
+        `batched`, those of R sets of rows. Default: no certificate."""
+        return *self.step(state, rows, at), []
+
+    def report(self, state: State) -> dict[str, float]:
+        """Figures of the memory itself, for records. Default: none."""
+        return {}
+
+    def expelled(self, state: State) -> tuple[Expulsion, ...]:
+        """Who was expelled for good, when and why. Default: nobody."""
+        return ()
+
+
+def blind(filter: Filter) -> None:
+    """Raise `InvalidInput` for a filter that expels on the premise of one distribution, where nobody sees the
+    workers' data."""
+    require(
+        not filter.alike,
+        "A filter that expels workers for good",
+        "be told that their data cannot be looked at here, and may differ",
+        "one that takes them for alike",
+        "Build it with differing=True if they all sample one distribution; else take another method.",
+    )
+
+
+@dataclass(frozen=True)
+class Defence:
+    """The server's rule as it stands in a round, for attackers that may know it: `defence(rows)` `[d]`."""
+
+    filter: Filter
+    state: State
+    at: At
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return self.filter.preview(self.state, rows, self.at)
+
+    def limits(self) -> Limits | None:
+        """What workers may do this round unseen; None where the rule has no such limits."""
+        return self.filter.limits(self.state, self.at)
+
+
+class RoundRule(Filter):
+    """A filter that is, in each round, a pure rule, and remembers at most its answers.
+
+    Such a filter need not see whole rows: it works wherever its rule does.
+    """
+
+    @abstractmethod
+    def now(self, state: State, at: At) -> Aggregator:
+        """The rule of this round."""
+
+    @abstractmethod
+    def after(self, state: State, out: Tensor) -> State:
+        """The state after the rule has answered `out` `[d]`."""
+
+    def step(self, state: State, rows: Tensor, at: At) -> tuple[Tensor, State]:
+        out = self.preview(state, rows, at)
+        return out, self.after(state, out)
+
+    def judged(self, state: State, rows: Tensor, at: At, f: int) -> tuple[Tensor, State, list[Certificate]]:
+        out, told = self.now(state, at).judged(rows, f)
+        return out, self.after(state, out), told
+
+    def preview(self, state: State, rows: Tensor, at: At) -> Tensor:
+        rule = self.now(state, at)
+        return rule(rows) if rows.ndim == 2 else rule.batch(rows)
+
+
+@dataclass(frozen=True)
+class Pure(RoundRule):
+    """A pure rule as a filter without memory."""
+
+    rule: Aggregator
+    batched = True
+
+    def certifiable(self, n: int, f: int) -> bool:
+        return self.rule.certifiable(n, f) and self.rule.coefficients(n, f).squared is None
+
+    def init(self, x0: Tensor, n: int) -> tuple[()]:
+        self.rule.check(n)
+        return ()
+
+    def now(self, state: tuple[()], at: At) -> Aggregator:
+        return self.rule.at(at.t)
+
+    def after(self, state: tuple[()], out: Tensor) -> tuple[()]:
+        return ()

@@ -1,0 +1,150 @@
+"""The one policy for what comes in: shape, dtype, non-finite rows and extreme magnitudes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import ceil, frexp, isfinite, ldexp
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from byzopt import linalg
+from byzopt.aggregators.core.surroundings import strange
+from byzopt.errors import InvalidInput, TooManyFaults, require
+
+RowsLike: TypeAlias = (
+    "Tensor | np.ndarray[Any, Any] | Sequence[Tensor] | Sequence[np.ndarray[Any, Any]]"
+    " | Sequence[Sequence[float]]"
+)
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_FAR = 1e140  # float64 rows longer than this many bulk lengths are shortened to it
+_SAFE = 1e100  # float64 magnitudes up to here, and down to its inverse, have squares to spare
+
+
+def as_rows(rows: RowsLike) -> Tensor:
+    """`rows` as a tensor `[n, d]`; accepts a tensor, an array, or a sequence of n equal vectors."""
+    if not isinstance(rows, Tensor):
+        rows = _converted(rows)
+    return _matrices(rows, 2, "Rows", "be one matrix [n, d]")
+
+
+def as_sets(rows: Tensor) -> Tensor:
+    """Sets of rows `[R, n, d]`, looked at as `as_rows` does."""
+    require(isinstance(rows, Tensor), "Sets of rows", "be a tensor [R, n, d]", type(rows).__name__)
+    return _matrices(rows, 3, "Sets of rows", "be a tensor [R, n, d]")
+
+
+def _matrices(rows: Tensor, dims: int, what: str, shape: str) -> Tensor:
+    found, remedy = strange(rows)
+    require(not found, what, "be a dense matrix of real numbers", found, remedy)
+    require(rows.ndim == dims, what, shape, f"shape {tuple(rows.shape)}")
+    require(min(rows.shape) >= 1, what, "be non-empty in n and d", f"shape {tuple(rows.shape)}")
+    require(
+        rows.dtype in _DTYPES,
+        what,
+        "be float16, bfloat16, float32 or float64",
+        rows.dtype,
+        "Convert them first, for instance rows.float().",
+    )
+    return rows.detach().resolve_neg()
+
+
+def held(rows: Any) -> RowsLike:
+    """`rows` as they are, or as a list where they can be looked at only once."""
+    whole = isinstance(rows, (Tensor, np.ndarray, Sequence)) or not isinstance(rows, Iterable)
+    return cast("RowsLike", rows if whole else list(rows))
+
+
+def like(rows: RowsLike, out: Tensor) -> Any:
+    """`out` as an array where `rows` are one, or a sequence of them; else as it is."""
+    several = not isinstance(rows, (Tensor, np.ndarray))
+    arrays = several and all(isinstance(row, np.ndarray) for row in rows)
+    return out.numpy() if arrays or isinstance(rows, np.ndarray) else out
+
+
+def _converted(rows: Any) -> Tensor:
+    try:
+        masked = isinstance(rows, np.ma.MaskedArray)
+        require(not masked, "Rows", "be a dense matrix of real numbers", "a masked array", "Fill or drop it.")
+        if isinstance(rows, np.ndarray):
+            # torch wraps neither negative strides nor read-only memory; a copy has neither.
+            plain = rows.flags.writeable and min(rows.strides, default=0) >= 0
+            return torch.from_numpy(rows if plain else rows.copy())
+        vectors = [row if isinstance(row, Tensor) else torch.tensor(row, device="cpu") for row in rows]
+        require(len(vectors) > 0, "Rows", "be non-empty in n and d", "no rows")
+        kinds = {(tuple(v.shape), v.dtype, v.device) for v in vectors}
+        require(len(kinds) == 1, "All rows", "have one shape, dtype and device", sorted(map(str, kinds)))
+        return torch.stack(vectors)
+    except InvalidInput:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(f"Rows should be a matrix [n, d] or n equal vectors. Found: {error}.") from None
+
+
+def admit(stage: Any, rows: Tensor) -> tuple[Any, Tensor, float]:
+    """`stage` and `rows` ready to meet: the finite rows in a safe range, their unit, and f lowered to match.
+
+    The result of the stage on the rows returned, times the unit, is the answer.
+    """
+    stage.check(rows.shape[0])
+    low, high = map(float, torch.aminmax(rows))
+    if not (isfinite(low) and isfinite(high)):
+        finite = torch.isfinite(rows).all(dim=1)
+        stage, rows = surviving(stage, finite), rows[finite]
+        low, high = map(float, torch.aminmax(rows))
+    return stage, *ranged(rows, max(-low, high))
+
+
+def surviving(stage: Any, finite: Tensor) -> Any:
+    """`stage` for the finite rows alone, or `TooManyFaults` when more were lost than it tolerates."""
+    n, bad = len(finite), (~finite).nonzero().flatten().tolist()
+    f = stage.tolerance(n)
+    if len(bad) > f:
+        raise TooManyFaults(
+            f"Non-finite rows should be at most f = {f} of {n}. Found {len(bad)}: workers {bad}. "
+            "Raise f, or find out why these workers send NaN or Inf.",
+            bad,
+        )
+    left = stage.among(finite)
+    left.check(n - len(bad))
+    return left
+
+
+def ranged(rows: Tensor, largest: float, sizes: Tensor | None = None) -> tuple[Tensor, float]:
+    """Rows whose sums (and, in float64, squares) neither overflow nor vanish, and the unit they are in.
+
+    `largest` is the greatest magnitude in `rows`, `sizes` `[n]` that of each. Rows near float32's end go to
+    float64, where they are harmless. Float64 rows are divided by a power of two near the bulk's size when
+    that is extreme.
+    """
+    if rows.dtype != torch.float64:
+        end = torch.finfo(linalg.compute_dtype(rows.dtype)).max
+        return (rows.double() if largest * 4 * rows.shape[0] > end else rows), 1.0
+    sizes = rows.abs().amax(dim=1) if sizes is None else sizes
+    bulk = float(sizes.sort().values[rows.shape[0] // 2]) or largest
+    if bulk == 0 or (bulk > 1 / _SAFE and largest < _SAFE * min(1.0, bulk * _SAFE)):
+        return rows, 1.0
+    unit = ldexp(1.0, max(frexp(bulk)[1] - 1, -1000))  # so that its inverse is finite too
+    near = sizes <= _FAR * unit if _FAR * unit < float("inf") else torch.ones_like(sizes, dtype=torch.bool)
+    scaled = torch.where(near.unsqueeze(1), rows, 0) / unit
+    return scaled + torch.where(near.unsqueeze(1), 0, rows / sizes.unsqueeze(1) * _FAR), unit
+
+
+def restored(out: Tensor, unit: float, dtype: torch.dtype) -> Tensor:
+    """The answer in the rows' own units and dtype: the end of what `admit` began."""
+    if unit == 1 and out.dtype == dtype:
+        return out
+    end = torch.finfo(dtype).max  # an answer may be longer in one coordinate than every row
+    return (out * unit).clamp(-end, end).to(dtype)
+
+
+def faults(f: float, n: int) -> int:
+    """A tolerance given at the call as a count, or as a float share of n below 1, rounded up to a count."""
+    count = isinstance(f, (int, np.integer)) and not isinstance(f, bool) and f >= 0
+    share = isinstance(f, float) and 0 <= f < 1
+    rule = "be a whole number, at least 0, or a share of the rows as a float in [0, 1)"
+    require(count or share, "The `f` of a call", rule, f)
+    return int(f) if count else ceil(f * n - 1e-9)

@@ -1,0 +1,102 @@
+"""How a rule is written down: `"nnm >> krum"`, `"nnm(f=3) >> krum(f=3)"`, a table, or a list of those.
+
+A wrapper names its rule in the same ways: `"fail_closed(rule='nnm >> krum')"`.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar, cast
+
+from byzopt.aggregators.core.base import PRE_AGGREGATORS, RULES, Aggregator, PreAggregator
+from byzopt.aggregators.core.chain import Chain
+from byzopt.aggregators.core.stage import Stage
+from byzopt.aggregators.core.wrapper import WRAPPERS, Wrapper
+from byzopt.errors import InvalidInput, require, said, unknown
+from byzopt.registry import Registry, plain
+
+S = TypeVar("S", bound=Stage)
+
+
+def rule_from(data: Any, **defaults: Any) -> Aggregator:
+    """The rule or chain that `data` spells. `defaults` (for instance `f=3`) fill what it leaves out."""
+    if isinstance(data, Aggregator):
+        return data
+    parts = _parts(data) if isinstance(data, str) else data
+    if isinstance(parts, Mapping):
+        parts = [parts]
+    if not isinstance(parts, Sequence) or not parts:
+        raise InvalidInput(f"A rule should be a name, a table or a list of stages. Found {said(data)}.")
+    *before, last = parts
+    stages = [_recipe(PRE_AGGREGATORS, _known(stage, last=False), defaults) for stage in before]
+    rule = _built(last, defaults)
+    return Chain(stages, rule) if stages else rule
+
+
+def rule_data(rule: Aggregator) -> list[dict[str, Any]]:
+    """The plain list of stages that spells `rule`."""
+    stages: tuple[PreAggregator | Aggregator, ...]
+    stages = (*rule.stages, rule.rule) if isinstance(rule, Chain) else (rule,)
+    return [_plain(stage) for stage in stages]
+
+
+def _built(stage: Any, defaults: dict[str, Any]) -> Aggregator:
+    name = stage.get("name") if isinstance(stage, Mapping) else stage
+    if not isinstance(name, str) or name not in WRAPPERS:
+        return _recipe(RULES, _known(stage, last=True), defaults)
+    if not isinstance(stage, Mapping) or "rule" not in stage:
+        raise InvalidInput(f"The wrapper {name!r} should name its `rule`. Found none. Add rule='median'.")
+    return WRAPPERS.build({**stage, "rule": rule_from(stage["rule"], **defaults)}, **defaults)
+
+
+def _recipe(room: Registry[S], stage: Any, defaults: Mapping[str, Any]) -> S:
+    """The recipe that `stage` spells. A missing f is told of in the words of whoever calls a rule by name."""
+    name, given = (stage.get("name"), stage) if isinstance(stage, Mapping) else (stage, {})
+    if isinstance(name, str) and "f" not in {*given, *defaults}:
+        needs = any(field.name == "f" and field.default is MISSING for field in fields(cast(Any, room[name])))
+        what = f"The {room.kind} {name!r}"
+        remedy = f"Give f= beside the rule, or write {name}(f=...)."
+        require(not needs, what, "know how many faulty rows to tolerate", "no `f`", remedy)
+    return room.build(stage, **defaults)
+
+
+def _plain(stage: PreAggregator | Aggregator) -> dict[str, Any]:
+    if not isinstance(stage, Wrapper):
+        return cast("dict[str, Any]", plain(stage))
+    inner = rule_data(stage.rule)
+    return {**plain(stage), "rule": inner[0] if len(inner) == 1 else inner}
+
+
+def _parts(text: str) -> list[Any]:
+    try:
+        return _stages(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise InvalidInput(
+            "A stage should read like `krum` or `krum(f=3)`, and stages be joined by `>>`. "
+            f"Found {said(text)}."
+        ) from None
+
+
+def _stages(node: ast.expr) -> list[Any]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.RShift):
+        return [*_stages(node.left), *_stages(node.right)]
+    if isinstance(node, ast.Name):
+        return [node.id]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+        keys = {str(key.arg): ast.literal_eval(key.value) for key in node.keywords}
+        return [{"name": node.func.id, **keys}]
+    raise ValueError
+
+
+def _known(stage: Any, last: bool) -> Any:
+    """`stage`, after a better error than the registry could give when it stands in the wrong place."""
+    name = stage.get("name") if isinstance(stage, Mapping) else stage
+    here, there = (RULES, PRE_AGGREGATORS) if last else (PRE_AGGREGATORS, RULES)
+    if isinstance(name, str) and name in there:
+        place = "last: a chain ends in a rule" if last else "first: only pre-aggregators stand before a rule"
+        raise InvalidInput(f"The {there.kind} {name!r} cannot stand {place}.")
+    if isinstance(name, str) and name not in here:
+        raise unknown("rule or pre-aggregator", name, [*RULES, *WRAPPERS, *PRE_AGGREGATORS])
+    return stage

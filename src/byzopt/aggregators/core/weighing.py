@@ -1,0 +1,95 @@
+"""Rules decided by lengths, angles and signs about the origin, which a centred Gram product does not hold
+well.
+
+`<v_i, v_j>` put together from products about a pivot loses its digits as soon as one row dwarfs the pivot,
+and such rules must judge just those rows. So lengths and angles are taken from the rows, in float64, and so
+is the weighted sum, because a weight like ‖v_0‖/‖v_i‖ may lie outside float32's range.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from byzopt import linalg
+from byzopt.aggregators.core.base import Aggregator
+from byzopt.aggregators.numerics.mixed import Mixed
+
+
+class WeighingRule(Aggregator):
+    """A rule that needs more than the geometry: `weigh(mixed)` gives `[m]` float64 weights on the CPU."""
+
+    @abstractmethod
+    def weigh(self, mixed: Mixed) -> Tensor:
+        """Weights `[m]` of the mixed rows in the aggregate."""
+
+    def splits(self) -> bool:
+        return True
+
+    def influence(self, mixed: Mixed) -> Tensor:
+        return mixed.through(self.weigh(mixed))
+
+    def reduce(self, mixed: Mixed) -> Tensor:
+        total = self.influence(mixed).to(mixed.rows.device)
+        out = torch.empty(mixed.rows.shape[1], dtype=mixed.rows.dtype, device=mixed.rows.device)
+        for piece, block in linalg.column_blocks(mixed.rows, torch.float64):
+            out[piece] = saturated(total @ block, out.dtype)
+        return out
+
+
+def saturated(vec: Tensor, dtype: torch.dtype) -> Tensor:
+    """`vec` in `dtype`; what lies beyond its range becomes its largest number, for the rows were finite."""
+    end = torch.finfo(dtype).max
+    return vec.clamp(-end, end).to(dtype)
+
+
+def wide_blocks(mixed: Mixed) -> Iterator[Tensor]:
+    """Column blocks `[m, b]` of the mixed rows in float64. They may be views: do not write."""
+    for _, block in mixed.blocks(torch.float64):
+        yield block
+
+
+def squares(mixed: Mixed) -> Tensor:
+    """Squared Euclidean norms of the mixed rows, `[m]`."""
+    total = torch.zeros(mixed.m, dtype=torch.float64, device=mixed.rows.device)
+    for block in wide_blocks(mixed):
+        total += block.square().sum(dim=1)
+    return mixed.total(total).cpu()
+
+
+def lengths(mixed: Mixed) -> Tensor:
+    """Euclidean norms of the mixed rows, `[m]`."""
+    return squares(mixed).sqrt()
+
+
+def products(mixed: Mixed, i: int) -> Tensor:
+    """Inner products `<v_j, v_i>` of all mixed rows with row i, `[m]`."""
+    inner = torch.zeros(mixed.m, dtype=torch.float64, device=mixed.rows.device)
+    for block in wide_blocks(mixed):
+        inner += block @ block[i]
+    return mixed.total(inner).cpu()
+
+
+def cosines(mixed: Mixed, norms: Tensor) -> Tensor:
+    """Cosines between the mixed rows, `[m, m]`; 0 with a row of zeros. Exact whatever the lengths are."""
+    scale = torch.where(norms > 0, 1 / norms, 0).unsqueeze(1).to(mixed.rows.device)
+    total = torch.zeros(mixed.m, mixed.m, dtype=torch.float64, device=mixed.rows.device)
+    for block in wide_blocks(mixed):
+        units = block * scale
+        total += units @ units.T
+    return mixed.total(total).cpu().clamp(-1, 1)
+
+
+def shrink(norms: Tensor, bound: float) -> Tensor:
+    """Factors min(1, bound / norm) that cut lengths to `bound`."""
+    return torch.where(norms > bound, bound / norms, 1.0)
+
+
+def middle(values: Tensor) -> float:
+    """The median; the mean of the two middle values for an even number."""
+    ranked = values.sort().values
+    low, high = float(ranked[(len(ranked) - 1) // 2]), float(ranked[len(ranked) // 2])
+    return low + (high - low) / 2

@@ -1,0 +1,265 @@
+"""ByzantineSGD's guard: three tests against medians, two of them on sums over the whole run.
+
+arXiv:1803.08917, Algorithm 1, with corrections: B_i is a vector sum, and the B median is selected with half
+the radius of its test (`thresholds="printed"` restores one radius). Only differences between workers matter,
+so A and B are held about the sums of the rounds' medians: they stay as small as the deviations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from byzopt import linalg
+from byzopt.aggregators.core.base import Aggregator
+from byzopt.aggregators.core.expulsion import Expulsion, Roll
+from byzopt.aggregators.core.filters import At, Filter, Limits
+from byzopt.aggregators.guards import majority, pairs
+from byzopt.aggregators.guards.guarded_mean import combined
+from byzopt.aggregators.guards.majority import Middle
+from byzopt.aggregators.guards.pairs import Pairs
+from byzopt.aggregators.mean import Mean
+from byzopt.aggregators.numerics.sketch import sketched
+from byzopt.errors import require
+from byzopt.rng import stream
+from byzopt.theory.byzantine_epochs import Epoch
+from byzopt.theory.byzantine_sgd import RADII, SELECT, TEST, Rule, log_factor
+
+Finder = Literal["medoid", "random"]
+SETTLE = 50  # rounds in which a learnt V may only grow
+FADE = 0.99  # by which a learnt V may fall in a round afterwards
+SAFE = 1.25  # times the largest majority radius seen
+WIDE = 100  # parameters from which honest pairs lie sqrt(2) apart for one deviation
+
+
+class Sums(NamedTuple):
+    """A `[n]` (float64) and B `[n, d]` (or its sketch `[n, k]`) about the medians' sums, x_1 `[d]`, Σ v²,
+    Σ v²‖x - x_1‖²; what workers' rows and their A say of each other."""
+
+    a: Tensor
+    b: Tensor
+    home: Tensor
+    energy: Tensor
+    path: Tensor
+    pairs: Pairs
+    pairs_a: Pairs
+
+
+class GuardState(NamedTuple):
+    """The roll, the sums, the learnt V, the factor of all thresholds, and how often no row had a majority or
+    nobody was left."""
+
+    roll: Roll
+    sums: Sums
+    noise: Tensor
+    scale: Tensor
+    misses: Tensor
+    alarms: Tensor
+
+
+class Radii(NamedTuple):
+    """The thresholds of one round, of A, B and the gradients; the last two with their radii of selection."""
+
+    a: Tensor
+    b: Tensor
+    b_select: Tensor
+    g: Tensor
+    g_select: Tensor
+
+
+@dataclass(frozen=True)
+class Guard(Filter):
+    """good <- {i in good: |A_i - A_med| <= τ_A, ‖B_i - B_med‖ <= τ_B, ‖g_i - g_med‖ <= 4V}; Σ_good g_i/n.
+
+    `epochs` say when sums start anew and on which balls (one epoch: the plain method). `noise` V. None: no
+    thresholds, for V cannot be learnt from rows of which f lie. Then a worker goes who is at odds with more
+    than `f` others in A, in B or in the gradients, as `byzopt.theory.accusing` measures it. A ball of
+    infinite radius leaves τ_A = 4V sqrt(Λ Σ‖x_t - x_1‖²) alone, which `adaptive_a` adds elsewhere. `anytime`
+    has k for T in sqrt(TΛ). `finder` None: `random` for `printed` thresholds, else `medoid`. `over_good`
+    divides by |good|. `differing`: to be run also where workers' data differ, which expels honest ones.
+
+    A row that is not finite expels its worker at once and enters no sum. Nobody left: the aggregate is 0, the
+    thresholds double, and the finite ones are tried again. `rule`: see `behind.combined`.
+
+    `sketch` keeps B as a secret random projection to so many numbers a worker (`sketch.sketched`), for its
+    test only: n x k numbers in place of n x d.
+    """
+
+    epochs: tuple[Epoch, ...]
+    noise: float | None
+    thresholds: Rule = "default"
+    p_fail: float = 0.05
+    anytime: bool = False
+    adaptive_a: bool = False
+    finder: Finder | None = None
+    over_good: bool = False
+    seed: int = 0
+    n: int | None = None
+    rule: Aggregator = Mean()
+    sketch: int | None = None
+    f: int | None = None
+    differing: bool = False
+    batched = True
+
+    def __post_init__(self) -> None:
+        require(self.sketch is None or self.sketch >= 1, "Parameter `sketch`", "be at least 1", self.sketch)
+        ok = self.noise is None or (isfinite(self.noise) and self.noise >= 0)
+        require(ok, "The noise bound V (`noise`)", "be finite and at least 0", self.noise)
+        counted = self.noise is not None or (self.f is not None and self.f >= 0)
+        require(
+            counted, "A guard that is told no `noise` V", "know `f`, at least 0", self.f, "A spec gives it."
+        )
+        log_factor(1, 1, self.p_fail)
+
+    @property
+    def alike(self) -> bool:
+        return not self.differing
+
+    def init(self, x0: Tensor, n: int) -> GuardState:
+        self.rule.check(n)
+        fits = self.n is None or self.n == n
+        require(
+            fits, "The method's number of workers `n`", "be that of the run", f"{self.n} with {n} workers"
+        )
+        device = x0.device
+        number = torch.zeros((), dtype=torch.float64, device=device)
+        count = torch.zeros((), dtype=torch.int64, device=device)
+        b = torch.zeros(
+            n, min(self.sketch or x0.numel(), x0.numel()), dtype=linalg.compute_dtype(x0.dtype), device=device
+        )
+        sizes = (n if self.noise is None else 0, device)
+        between = pairs.fresh(*sizes), pairs.fresh(*sizes, threes=False)
+        sums = Sums(number.expand(n).clone(), b, x0, number, number, *between)
+        return GuardState(Roll.all(n, device), sums, number, number + 1, count, count)
+
+    def preview(self, state: GuardState, rows: Tensor, at: At) -> Tensor:
+        return self.step(state, rows, at)[0]
+
+    def step(self, state: GuardState, rows: Tensor, at: At) -> tuple[Tensor, GuardState]:
+        epoch, k = self._clock(at.t)
+        state = _fresh(state, at.x) if k == 1 else state
+        fit = majority.fit(rows)
+        g, noise = self._gradients(state, rows, fit, at.t)
+        sums = self._grown(state.sums, rows, fit, majority.take(rows, g.place), at.x, noise)
+        if self.noise is None:
+            return self._by_pairs(state, rows, fit, sums, noise, k, at.t)
+        radii = self._radii(sums, noise, state.scale, epoch, k, rows.shape[-2])
+        sound = majority.fit(sums.b)
+        b = self._find(sums.b, sound, radii.b_select, at.t, "B")
+        a = (sums.a - majority.middle_value(sums.a).unsqueeze(-1)).abs()
+        failed = (
+            ~fit,
+            ~(g.dists <= radii.g.unsqueeze(-1)),
+            ~(b.dists <= radii.b.unsqueeze(-1)),
+            ~(a <= radii.a.unsqueeze(-1)),
+        )
+        kept = state.roll.good & ~(failed[0] | failed[1] | failed[2] | failed[3])
+        aggregate = combined(self.rule, rows, kept, fit, self.over_good, at.t)
+        misses = state.misses + (~(g.found & b.found)).long()
+        after = GuardState(state.roll, sums, noise, state.scale, misses, state.alarms)
+        return aggregate, self._judged(after, kept, fit, failed, at.t)
+
+    def _by_pairs(
+        self, state: GuardState, rows: Tensor, fit: Tensor, sums: Sums, noise: Tensor, k: int, t: int
+    ) -> tuple[Tensor, GuardState]:
+        """A step without V: who is at odds with more than f others. Half the level is A's."""
+        f, level = self.f or 0, self.p_fail / len(self.epochs) / 2
+        b, g = pairs.accused(sums.pairs, k, f, level)
+        a, _ = pairs.accused(sums.pairs_a, k, f, level)
+        kept = state.roll.good & fit & ~(a | b | g)
+        aggregate = combined(self.rule, rows, kept, fit, self.over_good, t)
+        roll = state.roll.keep(kept, t, (~fit, g, b, a))
+        return aggregate, state._replace(roll=roll, sums=sums, noise=noise)
+
+    def limits(self, state: GuardState, at: At) -> Limits:
+        """What an attacker that knows everything takes for its own measure: V, τ_B, k and T of the epoch."""
+        epoch, k = self._clock(at.t)
+        sums = state.sums if k > 1 else _fresh(state, at.x).sums
+        noise = state.noise if self.noise is None else torch.full_like(state.noise, self.noise)
+        ahead = sums._replace(energy=sums.energy + noise.square())
+        radii = self._radii(ahead, noise, state.scale, epoch, k, state.roll.good.shape[-1])
+        return Limits(float(noise), float(radii.b), k, max(epoch.rounds, k))
+
+    def report(self, state: GuardState) -> dict[str, float]:
+        gone = float((~state.roll.good).sum())
+        return {"expelled": gone, "no_median": float(state.misses), "alarms": float(state.alarms)}
+
+    def expelled(self, state: GuardState) -> tuple[Expulsion, ...]:
+        return state.roll.told()
+
+    def _clock(self, t: int) -> tuple[Epoch, int]:
+        """The epoch of round t, and the round's number in it. The last epoch has no end."""
+        for epoch in self.epochs[:-1]:
+            if t <= epoch.rounds:
+                return epoch, t
+            t -= epoch.rounds
+        return self.epochs[-1], t
+
+    def _gradients(self, state: GuardState, rows: Tensor, fit: Tensor, t: int) -> tuple[Middle, Tensor]:
+        """The median of the round's rows, and V: as given, or as learnt with this round."""
+        if self.noise is not None:
+            noise = torch.full_like(state.noise, self.noise)
+            return self._find(rows, fit, SELECT * noise * state.scale, t, "g"), noise
+        middle = majority.medoid(rows, fit, torch.full_like(state.noise, inf))
+        wide = 2**-0.5 if rows.shape[-1] >= WIDE else 1.0
+        now = SAFE * wide * torch.where(middle.radius.isfinite(), middle.radius, 0)
+        return middle, torch.maximum(now, state.noise * (1.0 if t <= SETTLE else FADE))
+
+    def _grown(self, sums: Sums, rows: Tensor, fit: Tensor, centre: Tensor, x: Tensor, noise: Tensor) -> Sums:
+        """The sums with this round's rows, about its median `centre` `[..., d]`. Unfit rows count as zero."""
+        sound = majority.sound(rows, fit).to(sums.b.dtype)
+        pivot = torch.where(centre.isfinite().all(dim=-1, keepdim=True), centre, 0).to(sums.b.dtype)
+        moves = sound - pivot.unsqueeze(-2)
+        offset = x.double() - sums.home.double()
+        energy, short = noise.square(), sketched(moves, self.sketch, self.seed)
+        along = majority.products(moves, offset)
+        a, b, between, between_a = sums.a + along, sums.b + short, sums.pairs, sums.pairs_a
+        if self.noise is None:
+            between = pairs.grown(between, short, fit, b)
+            between_a = pairs.grown(between_a, along.unsqueeze(-1), fit, a.unsqueeze(-1))
+        path = sums.path + energy * offset.square().sum(dim=-1)
+        return Sums(a, b, sums.home, sums.energy + energy, path, between, between_a)
+
+    def _find(self, rows: Tensor, fit: Tensor, radius: Tensor, t: int, what: str) -> Middle:
+        finder = self.finder or ("random" if self.thresholds == "printed" else "medoid")
+        if finder == "medoid":
+            return majority.medoid(rows, fit, radius)
+        return majority.drawn(rows, fit, radius, stream(self.seed, "vmed", what, t))
+
+    def _radii(self, sums: Sums, noise: Tensor, scale: Tensor, epoch: Epoch, k: int, n: int) -> Radii:
+        horizon = max(epoch.rounds, k)
+        log = log_factor(n, horizon, self.p_fail / len(self.epochs))
+        fixed = self.noise is not None and not self.anytime
+        energy = noise.square() * horizon if fixed else sums.energy
+        unit = scale * (log * energy).sqrt()
+        a = scale * 4 * (log * sums.path).sqrt()
+        if isfinite(epoch.radius):
+            ball = 4 * epoch.radius * unit
+            a = torch.minimum(a, ball) if self.adaptive_a else ball
+        select, test = RADII[self.thresholds]
+        return Radii(a, test * unit, select * unit, TEST * noise * scale, SELECT * noise * scale)
+
+    def _judged(
+        self, state: GuardState, kept: Tensor, fit: Tensor, failed: tuple[Tensor, ...], t: int
+    ) -> GuardState:
+        """The state with those expelled who have to go."""
+        nobody = ~kept.any(dim=-1)
+        stay = torch.where(nobody.unsqueeze(-1), fit, kept)
+        return state._replace(
+            roll=state.roll.keep(stay, t, failed),
+            scale=torch.where(nobody, 2 * state.scale, state.scale),
+            alarms=state.alarms + nobody.long(),
+        )
+
+
+def _fresh(state: GuardState, x: Tensor) -> GuardState:
+    """Sums at the start of an epoch at `x`: none. The roll stays."""
+    old = state.sums
+    zeros = (torch.zeros_like(part) for part in (old.a, old.b, old.energy, old.path))
+    a, b, energy, path = zeros
+    between = (Pairs(*(torch.zeros_like(part) for part in each)) for each in (old.pairs, old.pairs_a))
+    return state._replace(sums=Sums(a, b, x, energy, path, *between))

@@ -1,0 +1,37 @@
+"""What stands behind a guard: the mean of those who pass, or a rule for which the others are missing."""
+
+from __future__ import annotations
+
+from math import nan
+
+import torch
+from torch import Tensor
+
+from byzopt import linalg
+from byzopt.aggregators.core.base import Aggregator
+from byzopt.aggregators.mean import Mean
+
+
+def combined(rule: Aggregator, rows: Tensor, kept: Tensor, fit: Tensor, over_good: bool, t: int) -> Tensor:
+    """Σ_kept rows_i over n, or over their number; 0 of nobody. Rows that are not `fit` are never kept.
+
+    `rule` other than the mean answers for the kept rows in place of their mean: for it the others are
+    missing, which counts against its f. Errors: `TooManyFaults` where that is more than it tolerates.
+    """
+    size = kept.sum(dim=-1, keepdim=True)
+    if isinstance(rule, Mean):
+        return _share(rows, kept, fit, size.clamp_min(1) if over_good else rows.shape[-2])
+    here = rule.at(t)
+    present = torch.where(kept.unsqueeze(-1), rows, nan)
+    answer = here(present) if rows.ndim == 2 else here.batch(present)
+    return answer if over_good else answer * (size / rows.shape[-2]).to(answer.dtype)
+
+
+def _share(rows: Tensor, kept: Tensor, fit: Tensor, size: Tensor | int) -> Tensor:
+    weights = kept.double() / size
+    if rows.ndim == 2 and kept.any() and fit.all():
+        return linalg.blend(weights, rows)
+    dtype = linalg.compute_dtype(rows.dtype)
+    sound = torch.where(kept.unsqueeze(-1), rows, 0).to(dtype)
+    out: Tensor = (weights.to(dtype).unsqueeze(-2) @ sound).squeeze(-2).to(rows.dtype)
+    return out

@@ -1,0 +1,162 @@
+"""Vector medians with a majority about them: any row i with more than n/2 rows within a radius (VMED).
+
+Written over leading dimensions. Rows that are not `fit` are nobody's neighbours, and no medians.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from byzopt import linalg
+from byzopt.aggregators.numerics.measuring import geometry_of
+
+DIRECT = 1 << 18  # n² d up to which distances are taken from differences, without a Gram product
+CHUNK = 1 << 16  # columns that are converted to float64 at once
+
+
+class Middle(NamedTuple):
+    """A median row's index (`place`), all rows' distances `[..., n]` to it, the `radius` of the majority
+    nearest to it, and whether that is within the radius asked for (`found`)."""
+
+    place: Tensor
+    dists: Tensor
+    radius: Tensor
+    found: Tensor
+
+
+def fit(rows: Tensor) -> Tensor:
+    """Which rows `[..., n, d]` are finite, and have a finite squared length: `[..., n]`."""
+    return lengths(rows).isfinite()
+
+
+def lengths(rows: Tensor) -> Tensor:
+    """Euclidean lengths `[..., n]` in float64. On a CPU float32 rows are summed in float32, many times
+    faster, unless that overflows."""
+    if rows.dtype == torch.float32 and rows.device.type == "cpu":
+        quick: Tensor = torch.linalg.vector_norm(rows, dim=-1).double()
+        if quick.isfinite().all():
+            return quick
+    return linalg.norm(rows)
+
+
+def sound(rows: Tensor, fit: Tensor) -> Tensor:
+    """`rows` with zeros in place of those that are not fit; as they are where all are (asked on a CPU)."""
+    if rows.device.type == "cpu" and fit.all():
+        return rows
+    return torch.where(fit.unsqueeze(-1), rows, 0)
+
+
+def distances(rows: Tensor, fit: Tensor) -> Tensor:
+    """Distances `[..., n, n]` in float64; infinite to and from rows that are not fit. Exact where n² d is
+    small, so that equal rows are at distance 0; else from a centred Gram product."""
+    rows = sound(rows, fit)
+    n, d = rows.shape[-2:]
+    if n * n * d <= DIRECT:
+        wide = rows.double()
+        found = torch.cdist(wide, wide, compute_mode="donot_use_mm_for_euclid_dist")
+    else:
+        flat = rows.reshape(-1, n, d)
+        found = torch.stack([geometry_of(each).dists for each in flat]).to(rows.device)
+        found = found.reshape(*rows.shape[:-1], n)
+    pairs = fit.unsqueeze(-1) & fit.unsqueeze(-2)
+    return torch.where(pairs, found.nan_to_num(nan=inf), inf)
+
+
+def medoid(rows: Tensor, fit: Tensor, radius: Tensor) -> Middle:
+    """The row whose majority, ⌊n/2⌋ + 1 rows with itself, lies nearest. Ties: the lowest index.
+
+    Within twice the largest honest deviation of some honest row while fewer than half the rows lie, whatever
+    `radius` says; that is only checked. O(n² d).
+    """
+    dists = distances(rows, fit)
+    index = _majority(dists).argmin(dim=-1)
+    return _middle(dists.gather(-2, _row(index, dists)).squeeze(-2), index, radius)
+
+
+def drawn(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generator) -> Middle:
+    """A row with a majority within `radius`, drawn at random: the paper's finder. O(n d) a try, two tries
+    expected for honest rows. Where there is none: the medoid, and `found` is False."""
+    n, lead = rows.shape[-2], rows.shape[:-2]
+    order = torch.randperm(n, generator=generator, device="cpu").tolist()
+    if lead:
+        some = [
+            _drawn(each, able, r, order) for each, able, r in zip(rows, fit, radius.expand(lead), strict=True)
+        ]
+        return Middle(*(torch.stack(parts) for parts in zip(*some, strict=True)))
+    return _drawn(rows, fit, radius, order)
+
+
+def _drawn(rows: Tensor, fit: Tensor, radius: Tensor, order: list[int]) -> Middle:
+    for i in order:
+        if not fit[i]:
+            continue
+        dists = torch.where(fit, lengths(rows - rows[i]).nan_to_num(nan=inf), inf)
+        middle = _middle(dists, torch.tensor(i, device=rows.device), radius)
+        if middle.found:
+            return middle
+    return medoid(rows, fit, radius)
+
+
+def fullest(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generator) -> Middle:
+    """The first row, in random order, with at least n/2 rows within `radius`, itself included; where there is
+    none, the one with most, and `found` is False. O(n² d)."""
+    dists = distances(rows, fit)
+    n = rows.shape[-2]
+    rank = torch.empty(n, dtype=torch.int64, device="cpu")
+    rank[torch.randperm(n, generator=generator, device="cpu")] = torch.arange(n, device="cpu")
+    near = (dists <= radius[..., None, None]).sum(dim=-1)
+    # Enough is enough: among those the order decides, as it does among equals.
+    score = near.clamp_max((n + 1) // 2) * n - rank.to(near.device)
+    index = torch.where(fit, score, -n).argmax(dim=-1)
+    found = near.gather(-1, index.unsqueeze(-1)).squeeze(-1) * 2 >= n
+    of = dists.gather(-2, _row(index, dists)).squeeze(-2)
+    return Middle(index, of, _majority(of), found)
+
+
+def central(rows: Tensor, fit: Tensor) -> Middle:
+    """The row whose median distance to all rows, itself included, is least, and that distance as `radius`; of
+    an even number the mean of the middle two."""
+    dists = distances(rows, fit)
+    middles = middle_value(dists)
+    index = middles.argmin(dim=-1)
+    radius = middles.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+    of = dists.gather(-2, _row(index, dists)).squeeze(-2)
+    return Middle(index, of, radius, radius.isfinite())
+
+
+def products(rows: Tensor, vec: Tensor) -> Tensor:
+    """`<rows_i, vec>` in float64: `[..., n, d]` and `[..., d]` to `[..., n]`, some columns at a time."""
+    total = torch.zeros(rows.shape[:-1], dtype=torch.float64, device=rows.device)
+    for start in range(0, vec.shape[-1], CHUNK):
+        piece = slice(start, start + CHUNK)
+        total = total + (rows[..., piece].double() @ vec[..., piece].double().unsqueeze(-1)).squeeze(-1)
+    return total
+
+
+def middle_value(values: Tensor) -> Tensor:
+    """The median `[...]` of `[..., n]`; of even n the mean of the middle two. NaN counts as largest."""
+    n = values.shape[-1]
+    ordered = values.nan_to_num(nan=inf, posinf=inf, neginf=-inf).sort(dim=-1).values
+    return (ordered[..., (n - 1) // 2] + ordered[..., n // 2]) / 2
+
+
+def take(rows: Tensor, index: Tensor) -> Tensor:
+    """Row `index` `[...]` of `[..., n, d]`: `[..., d]`."""
+    return rows.gather(-2, _row(index, rows)).squeeze(-2)
+
+
+def _majority(dists: Tensor) -> Tensor:
+    return dists.kthvalue(dists.shape[-1] // 2 + 1, dim=-1).values
+
+
+def _middle(dists: Tensor, index: Tensor, radius: Tensor) -> Middle:
+    reached = _majority(dists)
+    return Middle(index, dists, reached, reached <= radius)
+
+
+def _row(index: Tensor, rows: Tensor) -> Tensor:
+    return index[..., None, None].expand(*index.shape, 1, rows.shape[-1])

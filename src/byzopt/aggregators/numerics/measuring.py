@@ -1,0 +1,183 @@
+"""Products of rows, taken once: about a pivot of the bulk, in the dtype that keeps them accurate.
+
+Centring about a row of the bulk keeps float32 products as accurate as float64 ones even when all rows share
+an offset that dwarfs their spread, or some rows are far away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from byzopt import kernels, linalg
+from byzopt.aggregators.numerics.geometry import Geometry, Index, Origin, medoid, squared
+
+_FAR = 64.0  # the pivot may be this many times further from the bulk than the bulk is wide (both squared)
+_TINY = 1e-30  # squared widths below this lose bits in float32 products
+_SKETCH = 1 << 9  # columns from which the first pivot is chosen
+_EXTREME = 1e-200  # squared lengths of float64 rows beyond this and its inverse ask for another unit
+_LARGE = 1 << 20  # numbers from which a second pass costs more than a sketch (on a GPU, a sync costs more)
+SMALL = 1 << 16  # up to this many numbers float64 costs nothing worth saving
+
+
+class Unusual(Exception):
+    """Rows that nobody looked at before prove not to be finite, or extreme: the policy must see them."""
+
+
+def geometry_of(
+    rows: Tensor, unit: float = 1.0, admitted: bool = True, order: Index | None = None, first: int = 0
+) -> Geometry:
+    """The geometry of finite `rows` `[n, d]`, given in units of `unit`.
+
+    Rows that are not `admitted` may hold anything; then asking for products raises `Unusual` where rows are
+    not finite, or squares overflow. With an `order` of the rows' values products depend on them alone, to
+    the last bit, and not on their places. Else row `first` is the first that products are taken about.
+    """
+    first = first if order is None else int(order[len(order) // 2])  # likely of the bulk
+
+    def centred() -> Tensor:
+        geometry.pivot, product = _centred(rows, admitted, order, first)
+        return product
+
+    def origin() -> Origin:
+        _ = geometry.centred  # decides on the pivot
+        found = _origin(rows, rows[geometry.pivot or 0])
+        if not (admitted or ordinary(found.sq_norms)):
+            raise Unusual
+        return found
+
+    geometry = Geometry(rows.shape[0], centred, origin, unit)
+    return geometry
+
+
+def geometry_about(centre: Tensor, rows: Tensor, unit: float, admitted: bool) -> Geometry | None:
+    """The geometry of `centre` `[d]` and then `rows`, with `centre` for a pivot; None if that is blunt."""
+    n = rows.shape[0]
+    dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
+    product = linalg.gram(rows, centre, dtype).cpu()
+    if not (admitted or ordinary(product.diagonal())):
+        raise Unusual
+    if not np.isfinite(product.numpy()).all():
+        return None
+    best, width = _middle(product, None)
+    if not _TINY < float(product[best, best]) <= _FAR * width:
+        return None
+    whole = torch.zeros(n + 1, n + 1, dtype=torch.float64, device="cpu")
+    whole[1:, 1:] = product
+    return Geometry(
+        n + 1, lambda: whole, lambda: _origin(torch.cat([centre.unsqueeze(0), rows]), centre), unit
+    )
+
+
+def _centred(rows: Tensor, admitted: bool, order: Index | None, pivot: int) -> tuple[int, Tensor]:
+    """A pivot of the bulk and the Gram matrix about it; the first pivot comes from a sketch."""
+
+    def product(pivot: int, dtype: torch.dtype) -> Tensor:
+        return linalg.gram(rows, rows[pivot], dtype, order).cpu()
+
+    if rows.numel() > _LARGE and rows.device.type == "cpu":
+        pivot = _sketched(rows, order)
+    dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
+    first = product(pivot, dtype)
+    if not (admitted or ordinary(first.diagonal())):
+        raise Unusual
+    pivot, found = settled(product, first, pivot, dtype, order)
+    return pivot, found if kernels.usable(rows) else _equated(rows, found)
+
+
+def settled(
+    product: Callable[[int, torch.dtype], Tensor],
+    found: Tensor,
+    pivot: int,
+    dtype: torch.dtype,
+    order: Index | None = None,
+) -> tuple[int, Tensor]:
+    """A pivot of the bulk and the Gram matrix about it, from the one `found` about `pivot` in `dtype`.
+
+    `product` is taken again in float64 when squares overflowed or vanished, and about a better pivot while
+    the one at hand is far from the bulk. A pass can be fooled only by outliers that dwarf those the pass
+    before it saw, so at most n passes are made, and nearly always none.
+    """
+    for _ in range(len(found)):
+        fits = bool(np.isfinite(found.numpy()).all())
+        best, width = _middle(found, order) if fits else (pivot, 0.0)
+        near = fits and float(found[best, best]) <= _FAR * width
+        if dtype != torch.float64 and (not fits or (near and width < _TINY)):
+            dtype = torch.float64
+        elif near or best == pivot:
+            break
+        else:
+            pivot = best
+        found = product(pivot, dtype)
+    return pivot, found
+
+
+def _sketched(rows: Tensor, order: Index | None) -> int:
+    """The medoid of some of the columns: likely a row of the bulk, whatever the others hold."""
+    some = rows[:, :: max(1, rows.shape[1] // _SKETCH)].double()
+    some = some if order is None else some[order]
+    about = some - some[0]
+    product = about @ about.mT
+    best = _middle(product, None)[0] if product.isfinite().all() else 0
+    return best if order is None else int(order[best])
+
+
+def _middle(product: Tensor, order: Index | None) -> tuple[int, float]:
+    """The medoid by products `[n, n]`, and the squared radius of its majority; ties as the rows come."""
+    sq_dists = squared(product.numpy())
+    if order is None:
+        return medoid(torch.from_numpy(sq_dists))
+    best, width = medoid(torch.from_numpy(sq_dists[np.ix_(order, order)]))
+    return int(order[best]), width
+
+
+def ordinary(squares: Tensor) -> bool:
+    """Whether squared lengths `[..., n]` are finite, and may be squared: nor do those of the bulk vanish."""
+    sizes = np.sort(squares.numpy(), axis=-1)  # NaN is sorted to the end
+    return bool((sizes[..., -1] < 1 / _EXTREME).all() and (sizes[..., sizes.shape[-1] // 2] > _EXTREME).all())
+
+
+def _equated(rows: Tensor, product: Tensor) -> Tensor:
+    """`product` with equal rows made equal to the last bit: rounding must not set twins apart.
+
+    Kernels sum all products in one order, so that twins come out equal by themselves.
+    """
+    kind = list(range(len(product)))
+    for j, i in close_pairs(product).tolist():
+        if kind[j] == j and kind[i] == i and torch.equal(rows[i], rows[j]):
+            kind[j] = i
+    return product[kind][:, kind]
+
+
+def far_pivots(product: Tensor, pivot: Index) -> Index:
+    """For stacked products `[R, n, n]` about rows `pivot` `[R]`: better pivots, where these are far away."""
+    gram = product.numpy()
+    radii = np.sort(squared(gram), axis=-1)[..., gram.shape[-1] // 2]
+    best, each = radii.argmin(axis=-1), np.arange(len(gram))
+    return np.where(gram[each, best, best] <= _FAR * radii[each, best], pivot, best)
+
+
+def close_pairs(product: Tensor) -> Tensor:
+    """Places `(..., j, i)`, i < j, of rows that may be equal by their products `[..., n, n]`: one a row."""
+    sizes = product.diagonal(dim1=-2, dim2=-1)
+    close = linalg.sq_dists_of(product) <= 1e-5 * (sizes.unsqueeze(-1) + sizes.unsqueeze(-2))
+    return close.tril(-1).nonzero()
+
+
+def _origin(rows: Tensor, pivot: Tensor) -> Origin:
+    """Norms are summed from the rows themselves: a short row far from the pivot keeps an exact norm."""
+    dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
+    cross, norms = linalg.lengths(rows, pivot, dtype)
+    if dtype != torch.float64 and not (norms.isfinite().all() and _kept(rows, norms)):
+        cross, norms = linalg.lengths(rows, pivot, torch.float64)
+    square = linalg.norm(pivot).square()
+    return Origin(cross.cpu(), square.cpu(), norms.cpu())
+
+
+def _kept(rows: Tensor, norms: Tensor) -> bool:
+    """Whether no square of a row has vanished in float32."""
+    short = norms < _TINY
+    return not (short.any() and rows[short].any())

@@ -1,0 +1,242 @@
+"""Rows seen through a mixing matrix that is applied as late as possible.
+
+Where rows are dealt to processes by columns, each holds a `Mixed` of its own ones. A rule that sums over
+columns says so by `total`, and then need not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from byzopt import kernels, linalg
+from byzopt.aggregators.numerics.geometry import Geometry, Index
+from byzopt.aggregators.numerics.measuring import Unusual, geometry_about, geometry_of
+from byzopt.aggregators.numerics.ordering import keys, order_of
+from byzopt.aggregators.numerics.selection import answer
+from byzopt.errors import InvalidInput
+
+_WIDE = 1 << 24  # bytes of a block for coordinate rules: their cost is torch calls for each pair of rows
+_GRAIN = 1 << 15  # numbers beyond which torch wakes its threads for an operation, at the price of several
+
+
+class Mixed:
+    """Rows `[n, d]`, in units of `unit`, seen through a mixing matrix `[m, n]` (None: identity).
+
+    Rows that are `admitted` are finite and in a safe range. With others, `geometry` and `columns` raise
+    `Unusual` where rows turn out not to be so; nothing else looks. Rows that are `ordered` are looked at in
+    an order of their values (`ordering`), so that nothing depends on their places.
+    """
+
+    first = 0  # the place, in whole rows, of the first column held here
+
+    def __init__(
+        self,
+        rows: Tensor,
+        unit: float = 1.0,
+        mixing: Tensor | None = None,
+        geometry: Geometry | None = None,
+        admitted: bool = True,
+        ordered: bool = False,
+    ) -> None:
+        self.rows = rows
+        self.unit = unit
+        self.mixing = mixing
+        self.admitted = admitted
+        self.order: Index | None = None
+        if ordered:
+            self.order = order_of(self.total(keys(rows, self.first, self.d)))
+        self.geometry = self.unmixed = geometry or self.measured()
+        self.weights: Tensor | None = None  # of the last blend
+        self.behind: tuple[Any, Mixed] | None = None  # stages, and the rows behind them
+        self._sorted: Mixed | None = None
+
+    @property
+    def m(self) -> int:
+        """Number of rows after mixing."""
+        return self.rows.shape[0] if self.mixing is None else self.mixing.shape[0]
+
+    @property
+    def d(self) -> int:
+        """Number of columns of whole rows."""
+        return self.rows.shape[1]
+
+    def total(self, partial: Tensor) -> Tensor:
+        """A sum over all columns, from the one over those held here."""
+        return partial
+
+    def held(self, vec: Tensor) -> Tensor:
+        """What `vec` `[d]` has in the columns held here."""
+        return vec[self.first : self.first + self.rows.shape[1]]
+
+    def measured(self) -> Geometry:
+        """The geometry of the unmixed rows."""
+        return geometry_of(self.rows, self.unit, self.admitted, self.order)
+
+    def again(self, rows: Tensor, mixing: Tensor | None = None, geometry: Geometry | None = None) -> Mixed:
+        """Other rows whose columns are held in the same way as these."""
+        return Mixed(rows, self.unit, mixing, geometry, self.admitted)
+
+    def then(self, mixing: Tensor, affine: bool) -> Mixed:
+        """These rows, mixed once more by `mixing` `[m', m]`."""
+        total, order = mixing, self.order
+        if self.mixing is not None and order is None:
+            total = mixing @ self.mixing
+        elif self.mixing is not None and order is not None:  # rounded in the order of the rows' values too
+            product = mixing.numpy() @ self.mixing.numpy()[:, order]
+            total = torch.from_numpy(product[:, order.argsort()])
+        return self._behind(total, self.geometry.mixed(mixing, affine))
+
+    def sorted(self) -> Mixed:
+        """These rows in the order of their values, if they are `ordered` and no stage has moved them yet."""
+        if self.order is None or self.mixing is not None:
+            return self
+        if self._sorted is None:
+            places = torch.from_numpy(np.eye(self.m)[self.order])
+            self._sorted = self._behind(places, self.geometry.taken(self.order))
+        return self._sorted
+
+    def seen(self, geometry: Geometry) -> Mixed:
+        """The same rows with another geometry."""
+        return self._behind(self.mixing, geometry)
+
+    def _behind(self, mixing: Tensor | None, geometry: Geometry) -> Mixed:
+        behind = self.again(self.rows, mixing, geometry)
+        behind.order, behind.unmixed = self.order, self.unmixed
+        return behind
+
+    def widened(self, centre: Tensor) -> Geometry:
+        """The geometry of the unmixed rows behind one more, `centre`, of which the held columns are given.
+
+        Products are about `centre`. Where the bulk is so far from it that float32 would blur the bulk itself,
+        the rows are copied beside it after all.
+        """
+        about = geometry_about(centre, self.rows, self.unit, self.admitted)
+        if about is None:
+            _ = self.geometry.centred
+            about = geometry_of(torch.cat([centre.unsqueeze(0), self.rows]), self.unit)
+        return about
+
+    def blend(self, weights: Tensor) -> Tensor:
+        """The weighted sum of the mixed rows: one pass over the unmixed ones. `[m] -> [d]`.
+
+        Errors: `InvalidInput` unless there is a weight for each row.
+        """
+        if weights.shape != (self.m,):  # machine code would read on behind them
+            found = f"shape {tuple(weights.shape)} for {self.m} rows"
+            raise InvalidInput(f"The weights of a rule should be one for each row, [m]. Found {found}.")
+        self.weights = weights
+        return linalg.blend(self.through(weights), self.rows, self.order)
+
+    def columns(self, plan: kernels.Plan) -> Tensor:
+        """What `plan` makes of every column of the mixed rows, `[d]`: one pass over the unmixed ones."""
+        plain = self.rows.dtype == linalg.compute_dtype(self.rows.dtype) and not kernels.usable(self.rows)
+        if self.mixing is None and plan == (0, self.m, None) and plain:
+            # A product with ones is torch's fastest sum over rows.
+            return self._seen((self.rows.new_ones(self.m) @ self.rows).div_(self.m))
+        out = torch.empty(self.rows.shape[1], dtype=self.rows.dtype, device=self.rows.device)
+        for piece, rows in linalg.pieces(self.rows):
+            if kernels.usable(rows) and kernels.reduces(rows, self.mixing, plan):
+                place = out[piece] if out.dtype == rows.dtype else torch.empty_like(rows[0])
+                fine = kernels.columns(rows, plan, self.mixing, place, self.order)
+                out[piece] = place
+            else:
+                fine = self._by_blocks(rows, plan, out[piece])
+            if not (fine or self.admitted):
+                raise Unusual
+        return out
+
+    def _seen(self, out: Tensor) -> Tensor:
+        """`out`, an answer in which every row has a part, after a look at it."""
+        if not (self.admitted or isfinite(float(out.sum(dtype=torch.float64)))):
+            raise Unusual
+        return out
+
+    def _by_blocks(self, rows: Tensor, plan: kernels.Plan, out: Tensor) -> bool:
+        """Writes the plan's answer to `out`; False if rows or answers prove not to be finite.
+
+        Threads of ours share the columns, where torch would share each of many short operations.
+        """
+        traces: list[float] = []
+
+        def part(start: int, stop: int) -> None:
+            room: Tensor | None = None
+            mine = Mixed(rows[:, start:stop], 1.0, self.mixing, self.geometry)
+            mine.order, mine.unmixed = self.order, self.unmixed
+            for piece, block in mine.blocks():
+                if room is None:
+                    room = block.new_empty(len(block) + 1, block.shape[1])
+                found = answer(block, plan, room[:, : block.shape[1]])
+                out[start + piece.start : start + piece.stop] = found
+                if not self.admitted:  # a sum is finite only where everything is
+                    traces.append(sum(float(row.sum()) for row in (*block, found)))
+
+        plain = self.mixing is None and rows.device.type == "cpu" and rows.dtype == out.dtype
+        kernels.split(rows.shape[1], rows.numel() if plain else 0, 1, part)
+        return all(map(isfinite, traces))
+
+    def through(self, weights: Tensor) -> Tensor:
+        """Weights of the mixed rows as weights of the unmixed ones, `[m] -> [n]`."""
+        return weights if self.mixing is None else weights @ self.mixing.to(weights)
+
+    def blocks(self, dtype: torch.dtype | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Column blocks `[m, b]` of the mixed rows in `dtype` (default: the compute dtype).
+
+        They may be views: do not write.
+        """
+        dtype = dtype or linalg.compute_dtype(self.rows.dtype)
+        size = min(_WIDE, _GRAIN * self.rows.shape[0] * dtype.itemsize)
+        mix = self._mixer(dtype)
+        for piece, block in linalg.column_blocks(self.rows, dtype, size):
+            yield piece, mix(block)
+
+    def _mixer(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """What makes mixed columns `[m, b]` of columns `[n, b]` of the rows, in `dtype`.
+
+        Means of rows that share an offset keep their digits: in float32 they are taken about a row of the
+        bulk, where one is known.
+        """
+        if self.mixing is None:
+            return lambda block: block
+        order, pivot = self.order, self.unmixed.pivot
+        mixing = self.mixing if order is None else torch.from_numpy(self.mixing.numpy()[:, order])
+        means = bool(((mixing.sum(dim=1) - 1).abs() < 1e-9).all())
+        mixing = mixing.to(self.rows.device, dtype)
+
+        def mixed(block: Tensor) -> Tensor:
+            sources = block if order is None else block[order]
+            if pivot is None or dtype == torch.float64 or not means:
+                return mixing @ sources
+            return (mixing @ (sources - block[pivot])).add_(block[pivot])
+
+        return mixed
+
+    def materialise(self) -> Tensor:
+        """The mixed rows `[m, d]`."""
+        if self.mixing is None:
+            return self.rows.clone()
+        out = self.rows.new_empty(self.m, self.rows.shape[1])
+        for piece, block in self.blocks():
+            out[:, piece] = block
+        return out
+
+
+def geometry_beside(centre: Tensor, mixed: Mixed) -> Geometry:
+    """The geometry of `centre` `[d]` and, behind it, the mixed rows, without a copy of the rows.
+
+    `centre` has the columns that `mixed` holds. Raises `Unusual` as `mixed.geometry` does.
+    """
+    about, n = mixed.widened(centre), len(mixed.rows)
+    if mixed.mixing is None:
+        return about
+    mixing = torch.zeros(mixed.m + 1, n + 1, dtype=torch.float64, device="cpu")
+    mixing[0, 0], mixing[1:, 1:] = 1, mixed.mixing
+    return about.mixed(
+        mixing,
+        affine=bool(torch.allclose(mixing.sum(dim=1), torch.ones((), dtype=torch.float64, device="cpu"))),
+    )

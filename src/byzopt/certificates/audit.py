@@ -1,0 +1,282 @@
+"""A run watched from outside: what the rule did to honest rows, round by round, against what is proved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+from statistics import median
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from byzopt import linalg
+from byzopt.aggregators.core.expulsion import Expulsion
+from byzopt.aggregators.core.filters import At, Filter, Limits
+from byzopt.certificates.estimates import Pair, Tell, best_pair, estimate, pairs, silent
+from byzopt.engines import rounds
+from byzopt.errors import TooManyFaults
+from byzopt.experiments.memory import built
+from byzopt.experiments.ready import Plan, prepare, threads_for
+from byzopt.experiments.spec import Spec
+from byzopt.experiments.trial import FAR
+from byzopt.methods import METHODS, Method, MethodRecipe
+from byzopt.tasks import Task
+from byzopt.theory.promise import Constants, Promise
+from byzopt.wire import Direct
+from byzopt.workers import Plain
+
+POINTS = 3  # of the iterates at which constants are measured too
+
+
+class Round(NamedTuple):
+    """One round: `variance` of the honest rows, `grad_norm` of their mean m, `error` ‖g - m‖, κ̂ =
+    error²/variance in the squared form, and `linear_hat` = error/mean‖v_i - m‖ in the linear one. An error
+    without any spread makes both infinite; no error makes both 0. `certified` and `certified_linear` are the
+    coefficients that this answer is certified to have (infinite: not certified)."""
+
+    t: int
+    kappa_hat: float
+    variance: float
+    grad_norm: float
+    error: float
+    linear_hat: float = 0.0
+    certified: float = inf
+    certified_linear: float = inf
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was measured, and what theory says with it.
+
+    `kappa_hat` and `linear_hat` are the largest measured, `kappa` and `linear` the rule's proved coefficients
+    (squared and linear), `worst` and `middle` the largest and the median (squared, linear) that are certified
+    for the rounds' answers; `pair` (G, B) has the least common floor with κ̂, ζ² = κ̂ G² and α = κ̂ B². `known`
+    holds the measured constants with the proved coefficients. `proved` and `measured` are the promises of
+    methods, with the coefficients proved for every input and with those measured in this run; the spec's own
+    method is looked at with its own step and with the (G, B) that fit this run.
+    """
+
+    rounds: tuple[Round, ...]
+    kappa_hat: float
+    linear_hat: float
+    kappa: float | None
+    linear: float | None
+    pair: Pair
+    known: Constants
+    proved: Mapping[str, Promise]
+    measured: Mapping[str, Promise]
+    method: str = ""
+    message: str = ""
+    certified: Promise | None = None
+
+    @property
+    def worst(self) -> tuple[float, float]:
+        """The largest certified coefficients, squared and linear; infinite where a round has none."""
+        return certified(self.rounds)
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """The median ones."""
+        told = [(r.certified, r.certified_linear) for r in self.rounds] or [(inf, inf)]
+        return median(a for a, _ in told), median(b for _, b in told)
+
+    @property
+    def zeta_squared(self) -> float:
+        """ζ² = κ̂ G²."""
+        return times(self.kappa_hat, self.pair.g**2)
+
+    @property
+    def alpha(self) -> float:
+        """α = κ̂ B²."""
+        return times(self.kappa_hat, self.pair.b**2)
+
+
+def times(kappa: float, square: float) -> float:
+    """κ times a square. An infinite κ: rows without any spread, and yet an error, so that no G is enough."""
+    return kappa if kappa == inf else kappa * square
+
+
+@dataclass(frozen=True)
+class Watched(Filter):
+    """A filter whose rows and answers are noted as they pass."""
+
+    inner: Filter
+    honest: tuple[int, ...]
+    seen: list[Round] = field(default_factory=list)
+
+    @property
+    def alike(self) -> bool:
+        return self.inner.alike
+
+    def init(self, x0: Tensor, n: int) -> Any:
+        return self.inner.init(x0, n)
+
+    def step(self, state: Any, rows: Tensor, at: At) -> tuple[Tensor, Any]:
+        g, after, told = self.inner.judged(state, rows, at, len(rows) - len(self.honest))
+        seen = noted(at.t, rows[list(self.honest)].double(), g.double())
+        for one in told:
+            figures = one.figures()
+            squared, linear = figures["certified_squared"], figures["certified_linear"]
+            seen = seen._replace(certified=squared, certified_linear=linear)
+        self.seen.append(seen)
+        return g, after
+
+    def preview(self, state: Any, rows: Tensor, at: At) -> Tensor:
+        return self.inner.preview(state, rows, at)
+
+    def limits(self, state: Any, at: At) -> Limits | None:
+        return self.inner.limits(state, at)
+
+    def report(self, state: Any) -> dict[str, float]:
+        return self.inner.report(state)
+
+    def expelled(self, state: Any) -> tuple[Expulsion, ...]:
+        return self.inner.expelled(state)
+
+
+def noted(t: int, honest: Tensor, g: Tensor) -> Round:
+    """The figures of a round from its honest rows `[h, d]` and the aggregate `[d]`."""
+    mean = honest.mean(dim=0)
+    lengths = torch.linalg.vector_norm(honest - mean, dim=1)
+    variance, spread = float(lengths.square().mean()), float(lengths.mean())
+    size, error = float(torch.linalg.vector_norm(mean)), float(torch.linalg.vector_norm(g - mean))
+    # Rounding of the mean itself is neither an error of the rule nor a spread of the rows.
+    noise = 1e-12 * size
+    if error <= noise:
+        return Round(t, 0.0, variance, size, error, 0.0)
+    if spread <= noise or variance == 0:
+        return Round(t, inf, variance, size, error, inf)
+    return Round(t, error**2 / variance, variance, size, error, error / spread)
+
+
+def certified(rounds: Sequence[Round]) -> tuple[float, float]:
+    """The largest certified coefficients of the rounds, squared and linear."""
+    squared = max((r.certified for r in rounds), default=inf)
+    return squared, max((r.certified_linear for r in rounds), default=inf)
+
+
+class Watch(NamedTuple):
+    """A run that was watched: its task and method, its rounds, points where it asked (in twos: one, and the
+    next), what its step reported last, and why it ended early."""
+
+    task: Task
+    method: Method
+    seen: list[Round]
+    asked: list[Tensor]
+    report: Mapping[str, float]
+    message: str
+
+
+def watch(spec: Spec, last: int, tell: Tell = silent) -> Watch:
+    """Play `last` rounds of a spec, and look at each. `tell` hears how far it is."""
+    task = built(spec)
+    method = spec.method.build(spec.rule, spec.lr, spec.rounds)
+    watched = Watched(method.filter, spec.cohort.honest)
+    ready = prepare(
+        task,
+        replace(method, filter=watched),
+        spec.attack,
+        spec.f,
+        spec.seed,
+        Plan(last, last, {}),
+        spec.placement,
+        spec.base,
+    )
+    watched.seen.clear()  # round 1 is played again
+    asked: list[Tensor] = []
+    message = ""
+    report: Mapping[str, float] = {}
+    bound, every = FAR * (1 + float(linalg.norm(task.start()))), max(1, last // POINTS)
+    with threads_for(task):
+        try:
+            for snapshot in rounds(ready.method, ready.engine, ready.start, last):
+                tell("round", snapshot.state.t, last)
+                if not float(linalg.norm(snapshot.x)) <= bound:
+                    watched.seen.pop()
+                    message = f"the iterate left every reasonable range in round {snapshot.state.t}"
+                    break
+                report = snapshot.report()
+                if snapshot.state.t % every == 0 or len(asked) % 2:
+                    asked.append(snapshot.asked)
+        except TooManyFaults as error:
+            message = str(error)
+    return Watch(task, method, watched.seen, asked, report, message)
+
+
+def audit(spec: Spec, last: int | None = None, tell: Tell = silent) -> Audit:
+    """Run a spec (its variants left out) for `last` rounds (default: its own) and look at every round.
+
+    `tell` hears how far it is: first through the rounds, then through the task's constants.
+
+    Errors: `InvalidInput` as for a run. A run without a majority, or one that diverges, is audited up to
+    there, and `message` says so.
+    """
+    last = last or spec.rounds
+    run = watch(spec, last, tell)
+    with threads_for(run.task):
+        known = estimate(run.task, spec.rule, spec.f, last, run.asked[::2], spec.seed, tell, run.asked)
+        known = replace(known, lr=spec.lr, horizon=spec.rounds)
+        return _audited(spec, run, looked_at(known, run.report, len(run.seen)))
+
+
+def looked_at(known: Constants, report: Mapping[str, float], t: int) -> Constants:
+    """The constants with how many inner solves did not meet their stop in the first t rounds, from what a
+    step with inner solves reports."""
+    unmet = report.get("inner_unmet")
+    return known if unmet is None else replace(known, unmet=int(unmet), watched=t)
+
+
+def _audited(spec: Spec, run: Watch, known: Constants) -> Audit:
+    seen, method = run.seen, run.method
+    kappa_hat = max((r.kappa_hat for r in seen), default=0.0)
+    linear_hat = max((r.linear_hat for r in seen), default=0.0)
+    fits = pairs([r.variance for r in seen], [r.grad_norm**2 for r in seen]) if seen else [Pair(0.0, 0.0)]
+    pair = best_pair(fits, kappa_hat if kappa_hat < inf else None)
+    # Rows are the gradients themselves: then (G, B) may be those of the points where this run asked.
+    plain = isinstance(method.worker, Plain) and isinstance(method.wire, Direct) and known.sigma == 0
+    own = replace(known, pairs=tuple(fits), g=pair.g, b=pair.b) if plain and seen else known
+    own = replace(own, exact=own.exact | {"pairs"}) if plain and seen else own
+    other = replace(known, lr=None, horizon=None, unmet=None, watched=None)
+    recipes: dict[str, MethodRecipe] = {name: METHODS.build(name) for name in METHODS}
+    recipes[spec.method.name] = spec.method
+
+    def told(here: Constants, there: Constants) -> dict[str, Promise]:
+        return {
+            name: recipe.promise(here if name == spec.method.name else there) or NONE
+            for name, recipe in recipes.items()
+        }
+
+    hat, line = (value if value < inf else None for value in (kappa_hat, linear_hat))
+    seen_own = replace(own, kappa_squared=hat, kappa_linear=line, origin="measured")
+    seen_other = replace(other, kappa_squared=hat, kappa_linear=line, origin="borrowed")
+    return Audit(
+        tuple(seen),
+        kappa_hat,
+        linear_hat,
+        known.kappa_squared,
+        known.kappa_linear,
+        pair,
+        replace(own, g=pair.g, b=pair.b),
+        told(own, other),
+        told(seen_own, seen_other),
+        spec.method.name,
+        run.message,
+        spec.method.promise(attested(own, certified(seen))),
+    )
+
+
+def attested(
+    known: Constants, found: tuple[float, float], origin: Literal["certified", "recorded"] = "certified"
+) -> Constants:
+    """The constants with the coefficients (squared, linear) that a run's answers are certified to have, where
+    these are less than what is proved for every input."""
+    squared, linear = (value if value < inf else None for value in found)
+    proved = known.kappa_squared, known.kappa_linear
+    if None not in proved and squared is not None and linear is not None and (squared, linear) >= proved:
+        return known
+    return replace(known, kappa_squared=squared, kappa_linear=linear, origin=origin)
+
+
+NONE = Promise("none", "", lacks=("no theorem is known",))

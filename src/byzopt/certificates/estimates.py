@@ -1,0 +1,204 @@
+"""Constants of theorems on a task: what it states for certain, and the rest measured at a few points.
+
+What is measured is a maximum over a few points and samples, and so a lower estimate of a constant that should
+hold everywhere. Estimates are held against each other and against what gradients do on a run's path
+(`smoothness.reconciled`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf, sqrt
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from byzopt.aggregators import Aggregator
+from byzopt.certificates.curvature import DENSE
+from byzopt.certificates.refuted import named, unrefuted
+from byzopt.certificates.smoothness import Tell, honest, reconciled, silent, slope, smoothness
+from byzopt.cohort import Cohort
+from byzopt.errors import InvalidInput
+from byzopt.tasks import Task
+from byzopt.tasks.optimum import Optimum, optimum
+from byzopt.theory.promise import Constants
+
+DRAWS = 4  # samples a point for σ
+GRID = (0.0, *(10 ** (k / 4) for k in range(-12, 13)))  # of B²
+
+
+class Pair(NamedTuple):
+    """One admissible pair of mean‖∇f_i - ∇f‖² <= G² + B² ‖∇f‖²."""
+
+    g: float
+    b: float
+
+
+def pairs(variances: Sequence[float], squares: Sequence[float]) -> list[Pair]:
+    """For each B² of a grid the least G that holds at all the points: variance, and ‖∇f‖², at each."""
+    seen = list(zip(variances, squares, strict=True))
+    return [Pair(sqrt(max(0.0, *(v - b2 * s for v, s in seen), 0.0)), sqrt(b2)) for b2 in GRID]
+
+
+def best_pair(found: Sequence[Pair], kappa: float | None) -> Pair:
+    """The pair with the least common floor κG²/(1 - κB²) of theorems on inexact gradients; without κ, B = 0.
+
+    Other theorems weigh G and B in other ways: each looks for its own best among all pairs.
+    """
+
+    def floor(pair: Pair) -> float:
+        if kappa is None:
+            return pair.g if pair.b == 0 else inf
+        free = 1 - kappa * pair.b**2
+        return pair.g**2 / free if free > 0 else inf
+
+    return min(found, key=floor)
+
+
+def estimate(
+    task: Task,
+    rule: Aggregator,
+    f: int,
+    rounds: int,
+    visited: Sequence[Tensor] = (),
+    seed: int = 0,
+    tell: Tell = silent,
+    path: Sequence[Tensor] = (),
+) -> Constants:
+    """What is known of the constants of a task, for `rounds` rounds of a rule on a server that tolerates f.
+
+    What the task states holds for certain and is named in `exact`; the rest is measured at the start, the
+    optimum of the honest loss where it is found, points between them, and `visited` ones. Estimates that
+    contradict each other, or what gradients do between successive points of `path`, are raised, and `notes`
+    say so. What a task does not give (no full gradients, no proxy, no optimum) stays None. Cost: some hundred
+    calls of `grads` for up to 64 coordinates, about 70 a point beyond. Errors: `InvalidInput` where the task
+    states what is refuted by what is measured.
+    """
+    known = Constants(n=task.n, f=f, d=task.layout.d, rounds=rounds)
+    stated = task.stated()
+    least = stated.pop("least", None)
+    named(stated)
+    try:
+        task.full()
+    except InvalidInput:
+        return with_rule(_filled(known, {}, stated, set(stated)), rule, task.cohort)
+    lowest = _optimum(task)
+    points = [*_between(task, lowest), *visited]
+    found: dict[str, Any] = _heterogeneity(task, points)
+    found |= smoothness(task, points, lowest, seed, tell, stated)
+    found |= _noise(task, points, tell) | {"passes": task.passes}
+    own, certain = _start(task, points, lowest, least)
+    found |= own
+    unrefuted(task, stated, found, points, lowest)
+    del found["seen"]
+    found, notes = reconciled(task, found, stated, [points, path])
+    known = replace(_filled(known, found, stated, certain | set(stated)), notes=tuple(notes))
+    return with_rule(known, rule, task.cohort)
+
+
+def with_rule(known: Constants, rule: Aggregator, cohort: Cohort) -> Constants:
+    """The constants of a task with another rule, against these liars."""
+    liars = len(cohort.byzantine)
+    known = replace(
+        known,
+        attackers=liars,
+        tolerated=rule.tolerance(cohort.n),
+        trusts=rule.trusts,
+        betrayed=tuple(i for i in rule.trusts if i in cohort.byzantine),
+        rule=" >> ".join(stage.name for stage in (*rule.stages, rule.last)),
+        kappa_linear=rule.kappa_linear(cohort.n, liars),
+        kappa_squared=rule.kappa_squared(cohort.n, liars),
+        unproved=rule.unproved(cohort.n, liars),
+    )
+    if not known.pairs:
+        return known
+    g, b = best_pair([Pair(*pair) for pair in known.pairs], known.kappa_squared)
+    return replace(known, g=g, b=b)
+
+
+def _filled(known: Constants, found: dict[str, Any], stated: dict[str, Any], exact: set[str]) -> Constants:
+    """The constants that were found, with what is stated in their place."""
+    if {"pairs", "zeta"} & stated.keys():  # an estimated pair says nothing beside exact ones
+        found = {name: value for name, value in found.items() if name not in ("pairs", "zeta")}
+    if "curves" in stated:
+        found = {name: value for name, value in found.items() if name not in ("l0", "l1")}
+        exact = exact | {"l0", "l1"}
+    there = found | stated
+    return replace(known, **{k: v for k, v in there.items() if v is not None}, exact=frozenset(exact))
+
+
+def _optimum(task: Task) -> Optimum | None:
+    """The optimum where there surely is one, or where looking for it is cheap."""
+    if not task.convexity and task.layout.d > DENSE:
+        return None
+    try:
+        return optimum(task, precision=1e-9 if task.start().dtype == torch.float64 else 1e-4)
+    except InvalidInput:
+        return None
+
+
+def _between(task: Task, lowest: Optimum | None) -> list[Tensor]:
+    """The start and the optimum with points between; else ten normalised steps of descent."""
+    x = task.start()
+    if lowest is not None:
+        return [torch.lerp(x, lowest.x, share) for share in (0.0, 0.5, 1.0)]
+    points = [x]
+    for k in range(1, 11):
+        g = slope(task, x)
+        length = float(g.norm())
+        x = x - 0.1 * (1 + float(x.norm())) / k / length * g if length else x
+        points.append(x)
+    return points[::5]
+
+
+def _heterogeneity(task: Task, points: Sequence[Tensor]) -> dict[str, Any]:
+    variances, squares = [], []
+    for x in points:
+        rows = honest(task, x).double()
+        mean = rows.mean(dim=0)
+        variances.append(float((rows - mean).square().sum(dim=1).mean()))
+        squares.append(float(mean @ mean))
+    told = tuple((g, b) for g, b in pairs(variances, squares))
+    seen = tuple(zip(variances, squares, strict=True))
+    return {"zeta": sqrt(max(variances)), "pairs": told, "gradient": sqrt(max(squares)), "seen": seen}
+
+
+def _start(
+    task: Task, points: Sequence[Tensor], lowest: Optimum | None, least: float | None
+) -> tuple[dict[str, float], set[str]]:
+    """Figures of the start, and which are certain. Without the optimum: no loss lies below `least`."""
+    start = task.start()
+    rows = honest(task, start).double()
+    found = {"start_gradient": float(rows.mean(dim=0).norm()), "start_rows": float(rows.norm(dim=1).mean())}
+    if lowest is not None:
+        found["gap"] = max(0.0, task.objective(start)[0] - lowest.value)
+        found["diameter"] = float((start - lowest.x).norm())
+        return found, {*found} if task.convexity else {"start_gradient", "start_rows"}
+    if least is not None:
+        values = [task.objective(x)[0] for x in points]
+        found |= {"gap": values[0] - least, "star_gap": min(values) - least}
+    return found, {*found}
+
+
+def _noise(task: Task, points: Sequence[Tensor], tell: Tell) -> dict[str, float]:
+    """σ, V and the mean-squared smoothness of minibatch gradients, over a few draws."""
+    who = list(task.cohort.honest)
+    squares, longest, smooth = [0.0], 0.0, 0.0
+    for t in range(1, DRAWS + 1):
+        tell("noise, draw", t, DRAWS)
+        batch = task.draw(t)
+        rows = [task.grads(x, batch)[who].double() for x in points]
+        for x, seen in zip(points, rows, strict=True):
+            noise = (seen - honest(task, x).double()).square().sum(dim=1)
+            squares.append(float(noise.mean()))
+            longest = max(longest, float(noise.max().sqrt()))
+        for k in range(len(points) - 1):
+            moved = float((points[k + 1] - points[k]).norm())
+            change = (rows[k + 1] - rows[k]).square().sum(dim=1).mean().sqrt()
+            smooth = max(smooth, float(change) / moved) if moved else smooth
+    return {"sigma": sqrt(max(squares)), "bound": longest, "sample": smooth}
+
+
+__all__ = ["Pair", "Tell", "best_pair", "estimate", "pairs", "silent", "slope"]

@@ -1,0 +1,123 @@
+"""What theory promises of a spec: its method's theorem with its task's constants and its own step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import sqrt
+
+from byzopt.certificates.audit import NONE, attested, certified, looked_at, watch
+from byzopt.certificates.certified import certified as of_records
+from byzopt.certificates.estimates import Tell, estimate, silent
+from byzopt.certificates.smoothness import fitted
+from byzopt.engines import rounds
+from byzopt.errors import TooManyFaults
+from byzopt.experiments.memory import built
+from byzopt.experiments.running import prepared
+from byzopt.experiments.spec import Spec
+from byzopt.theory.promise import Constants, Promise, Verdict
+
+FIRST = 5  # rounds in which inner solves are looked at
+
+Change = Callable[[float], float]
+# What a promise measures: the records' figure that it bounds, how, and whether only its least value so far.
+KEYS: dict[str, tuple[str, Change, bool]] = {
+    "gap": ("gap", float, False),
+    "min ‖grad f‖": ("grad_norm", float, True),
+    "min ‖grad f‖²": ("grad_norm", sqrt, True),
+    "mean ‖∇f‖²": ("grad_norm", sqrt, True),  # the least square is at most the mean
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A bound round by round: the records' figure `key` that it bounds (`least`: only its least value so
+    far), `values` by round, and the promise for the whole run. Empty where the promise gives no bound, or one
+    that is vacuous."""
+
+    promise: Promise
+    key: str = ""
+    least: bool = False
+    values: Mapping[float, float] = field(default_factory=dict)
+
+
+def constants(spec: Spec, tell: Tell = silent) -> Constants:
+    """The constants of the spec's task for its rule and rounds, whatever its attack, method and step."""
+    task = built(spec)
+    return estimate(task, spec.rule, spec.f, spec.rounds, seed=spec.seed, tell=tell)
+
+
+def promised(spec: Spec, tell: Tell = silent) -> tuple[Constants, Promise]:
+    """The constants of the spec's task, and what its method's theorem says with them and the spec's step."""
+    known = filled(spec, constants(spec, tell), tell)
+    return known, spec.method.promise(known) or NONE
+
+
+def filled(
+    spec: Spec, known: Constants, tell: Tell = silent, records: Sequence[Mapping[str, float]] = ()
+) -> Constants:
+    """The constants with what the spec's own method, step and run add to them.
+
+    Where nothing but the rule's coefficient is missing, and its single answers may be certified, those count
+    that the `records` of the run hold; without any the run is played for the coefficients that all of its
+    answers have, and estimates then have to fit its path.
+    """
+    known = _solved(spec, replace(known, lr=spec.lr, horizon=spec.rounds))
+    otherwise = certifiable(spec, known)
+    if otherwise is None:
+        return known
+    if otherwise.broken:  # then no certificate would help, and what else is wrong should be told too
+        told = "; ".join(map(str, otherwise.broken))
+        return replace(known, unproved=f"{known.unproved}. Whatever it is, this does not hold: {told}")
+    if (found := of_records(records)) is not None:
+        worst = (found.worst.squared or 0.0, found.worst.linear or 0.0)
+        return attested(known, worst, "certified" if found.rounds == spec.rounds else "recorded")
+    run = watch(spec, spec.rounds, tell)
+    if run.message:
+        return replace(known, unproved=f"{known.unproved}, and the run ended early: {run.message}")
+    return fitted(run.task, attested(known, certified(run.seen)), run.asked)
+
+
+def certifiable(spec: Spec, known: Constants) -> Promise | None:
+    """What the theorem says if the rule's coefficient, which is not known, were 0; None where something else
+    is missing before it, or where answers of the rule cannot be certified."""
+    promise = spec.method.promise(known)
+    if promise is None or known.attackers is None or None not in (known.kappa_linear, known.kappa_squared):
+        return None
+    if not promise.broken or any(premise.verdict is Verdict.FAILS for premise in promise.broken):
+        return None
+    if not spec.rule.certifiable(spec.n, known.attackers):
+        return None
+    return spec.method.promise(replace(known, kappa_linear=0.0, kappa_squared=0.0))
+
+
+def curve(
+    spec: Spec, known: Constants, tell: Tell = silent, records: Sequence[Mapping[str, float]] = ()
+) -> Curve:
+    """The bound after each round at which the spec is measured, where every premise stands. `known`: see
+    `constants`; `records`: see `filled`."""
+    known = filled(spec, known, tell, records)
+    promise = spec.method.promise(known) or NONE
+    if promise.measures not in KEYS or promise.bound is None or promise.vacuous:
+        return Curve(promise)
+    key, change, least = KEYS[promise.measures]
+    values: dict[float, float] = {}
+    for t in [*range(spec.interval, spec.rounds, spec.interval), spec.rounds]:
+        here = spec.method.promise(replace(known, rounds=t))
+        if here is not None and here.bound is not None and not here.vacuous:
+            values[float(t)] = change(here.bound)
+    return Curve(promise, key, least, values)
+
+
+def _solved(spec: Spec, known: Constants) -> Constants:
+    """Whether the inner solves of a method that has some meet their stop in the first rounds."""
+    method = spec.method.build(spec.rule, spec.lr, spec.rounds)
+    if not hasattr(method.step, "inner"):
+        return known
+    ready = prepared(spec, {})
+    try:
+        for snapshot in rounds(ready.method, ready.engine, ready.start, min(FIRST, spec.rounds)):
+            known = looked_at(known, snapshot.report(), snapshot.state.t)
+    except TooManyFaults:
+        return replace(known, unmet=None)
+    return known

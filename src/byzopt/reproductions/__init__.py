@@ -1,0 +1,1 @@
+"""Papers' tables and figures as declared sweeps, beside their printed numbers."""

@@ -1,0 +1,127 @@
+"""Declarations of reproductions: TOML files to `Reproduction`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from byzopt.errors import require, said, unknown
+from byzopt.experiments import toml
+from byzopt.experiments.loading import shipped, text_of, there
+from byzopt.experiments.overrides import merge
+from byzopt.registry import decode
+from byzopt.reproductions.reproduction import Cell, Expected, Fit, Measure, Part, Quick, Reproduction
+
+MOST_SEEDS = 100_000
+PAPERS = files("byzopt.reproductions") / "papers"
+
+
+def reproductions() -> dict[str, str]:
+    """Every reproduction, `paper/table`, and the first comment line of its file."""
+    places = sorted(shipped(PAPERS).items())
+    return {name: _text(place).partition("\n")[0].lstrip("# ") for name, place in places}
+
+
+def load_reproduction(source: str | Path) -> Reproduction:
+    """The reproduction of that name, or in a TOML file. Errors: `UnknownName`, `InvalidInput`."""
+    places = shipped(PAPERS)
+    if str(source) not in places and not there(source):
+        raise unknown("reproduction", str(source), list(places))
+    place, what = places.get(str(source)), f"Reproduction {source}"
+    data = toml.loads(_text(place) if place else text_of(Path(source), what), what)
+    name = str(source) if str(source) in places else Path(source).stem
+    return _decoded(name, data)
+
+
+def _decoded(name: str, data: Mapping[str, Any]) -> Reproduction:
+    where = f"reproduction {name}"
+    surplus = sorted(data.keys() - {"title", "paper", "remarks", "all", "part"})
+    if surplus:
+        raise unknown(f"key of {where}", surplus[0], ["title", "paper", "remarks", "all", "part"])
+    shared = _table(data, "all", where)
+    parts = [_part(_borrowed(merge(shared, part))) for part in _tables(data, "part", where)]
+    require(bool(parts), f"Reproduction {name}", "have a part", "none")
+    told = {key: str(data.get(key, "")) for key in ("title", "paper", "remarks")}
+    return Reproduction(name=name, parts=tuple(parts), **told)
+
+
+def _borrowed(data: dict[str, Any]) -> dict[str, Any]:
+    """With `from`: the part of that name and protocol (or of the protocol `like`) in another reproduction,
+    changed by ours."""
+    if "from" not in data:
+        return data
+    require(isinstance(data["from"], str), "`from` of a part", "be a reproduction's name", said(data["from"]))
+    source = shipped(PAPERS).get(data["from"])
+    if source is None:
+        raise unknown("reproduction", data["from"], list(shipped(PAPERS)))
+    told = toml.loads(_text(source), data["from"])
+    own = {key: value for key, value in data.items() if key not in ("from", "like")}
+    wanted = (own.get("name"), data.get("like", own.get("protocol")))
+    known = {(part["name"], part["protocol"]): part for part in told["part"]}
+    if wanted not in known:
+        raise unknown("part", " ".join(map(str, wanted)), [" ".join(each) for each in known])
+    return merge(merge(told.get("all", {}), known[wanted]), own)
+
+
+def _part(data: Mapping[str, Any]) -> Part:
+    where = f"part {data.get('name', '?')}"
+    measures = tuple(decode(Measure, one, where) for one in _tables(data, "measures", where))
+    require(bool(measures), f"`measures` of {where}", "be one or more tables", "none")
+    cells = tuple(_cell(one, measures, where) for one in _tables(data, "cells", where))
+    short = _table(data, "quick", where)
+    quick = decode(Quick, short | ({"seeds": _seeds(short["seeds"])} if "seeds" in short else {}), where)
+    fits = tuple(_fit(one, where) for one in _tables(data, "fits", where))
+    seeds = _seeds(data.get("seeds", (0,)))
+    read = {"measures": measures, "cells": cells, "quick": quick, "fits": fits, "seeds": seeds}
+    plain = {key: value for key, value in data.items() if key not in read}
+    return decode(Part, plain | read, where)
+
+
+def _seeds(told: Any) -> Any:
+    """Seeds as a declaration names them: one by one, or how many from 0."""
+    if not isinstance(told, int):
+        return told
+    require(1 <= told <= MOST_SEEDS, "A number of seeds", f"lie in 1 .. {MOST_SEEDS:,}", said(told))
+    return tuple(range(told))
+
+
+def _fit(data: Mapping[str, Any], where: str) -> Fit:
+    expected = tuple(decode(Expected, one, where) for one in _tables(data, "printed", where))
+    return decode(Fit, dict(data) | {"printed": expected}, where)
+
+
+def _cell(data: Mapping[str, Any], measures: Sequence[Measure], where: str) -> Cell:
+    """A cell; `printed = [mean, deviation]` is the first measure's, and settings may be keys of its own."""
+    own = {key: value for key, value in data.items() if key not in ("at", "printed", "kind")}
+    require("at" in data, f"A cell of {where}", "have labels, `at`", dict(data))
+    printed = data.get("printed", {})
+    printed = printed if isinstance(printed, Mapping) else {measures[0].name: printed}
+    kind = data.get("kind", "printed" if printed else "unprinted")
+    pairs = {name: _pair(told, f"`printed` of a cell of {where}") for name, told in printed.items()}
+    return decode(Cell, {"at": data["at"], "set": own, "printed": pairs, "kind": kind}, where)
+
+
+def _pair(told: Any, what: str) -> tuple[float, float | None]:
+    numbers = isinstance(told, list) and all(type(one) in (int, float) for one in told)
+    require(numbers and len(told) in (1, 2), what, "be [mean] or [mean, deviation]", said(told))
+    return float(told[0]), float(told[1]) if len(told) == 2 else None
+
+
+def _table(data: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    told = data.get(key, {})
+    require(isinstance(told, Mapping), f"`{key}` of {where}", "be a table", said(told))
+    return dict(told)
+
+
+def _tables(data: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, Any]]:
+    told = data.get(key, [])
+    good = isinstance(told, list) and all(isinstance(one, Mapping) for one in told)
+    require(good, f"`{key}` of {where}", "be a list of tables", said(told))
+    return list(told)
+
+
+def _text(place: Traversable) -> str:
+    return place.read_text(encoding="utf-8")

@@ -1,0 +1,125 @@
+"""Whether what we measured agrees with what a paper prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from statistics import fmean, pstdev, variance
+from typing import NamedTuple
+
+from byzopt.reproductions.reproduction import Cell, Measure, Part
+
+WIDTH = 2.0  # standard errors of the difference of two means
+
+
+class Line(NamedTuple):
+    """A cell beside ours: values by seed (None: that run failed or has no such value), mean and deviation
+    with divisor k - `ddof` of the part, what is printed, and what to say of the two."""
+
+    part: Part
+    cell: Cell
+    measure: Measure
+    values: dict[int, float | None]
+    verdict: str
+
+    @property
+    def known(self) -> list[float]:
+        """The values of runs that have one."""
+        return [value for value in self.values.values() if value is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """The mean over seeds, if every run has a value."""
+        known = self.known
+        return fmean(known) if known and len(known) == len(self.values) else None
+
+    @property
+    def deviation(self) -> float | None:
+        """The deviation over seeds, as the paper takes it; None for a single run."""
+        return None if self.mean is None else deviation(self.known, self.part.ddof)
+
+    @property
+    def printed(self) -> tuple[float, float | None] | None:
+        """The paper's mean and deviation."""
+        return self.cell.printed.get(self.measure.name)
+
+    @property
+    def difference(self) -> float | None:
+        """Our mean minus the paper's."""
+        return None if self.mean is None or self.printed is None else self.mean - self.printed[0]
+
+
+def judged(part: Part, cell: Cell, measure: Measure, values: dict[int, float | None], missing: int) -> Line:
+    """The line of a cell of which `missing` runs are not there yet."""
+    line = Line(part, cell, measure, values, "")
+    return line._replace(verdict=_verdict(line, missing))
+
+
+def _verdict(line: Line, missing: int) -> str:
+    """What the runs that are there say, and how many are not."""
+    to_come = f"{missing} of {missing + len(line.values)} runs to come" if missing else ""
+    return "; ".join(filter(None, (_compared(line) if line.values else "", to_come)))
+
+
+def _compared(line: Line) -> str:
+    """What to say of a line.
+
+    "to the digit": mean and deviation round to what is printed. "agrees": the means differ by no more than
+    WIDTH standard errors of their difference, half a printed digit and the part's own room. A single run has
+    no spread to be judged by, and the paper's says nothing of ours: "one run", where the paper prints one.
+    """
+    part, cell = line.part, line.cell
+    lost = len(line.values) - len(line.known)
+    if cell.kind == "bimodal" and line.printed and not lost and not part.shortened:
+        above = sum(value > part.mode for value in line.known)
+        return f"bimodal: {above} of {len(line.known)} above {part.mode:g}"
+    if part.shortened and not _unchanged(line):
+        return "shortened, not compared"
+    if lost:
+        return f"no value in {lost} of {len(line.values)} runs"
+    if line.printed is None or line.mean is None:
+        return "nothing printed"
+    if cell.kind == "chaotic":
+        return "chaotic, not compared"
+    mean, spread = line.printed
+    own = line.deviation
+    if own is not None and (_round(line.mean, line), _round(own, line)) == (mean, spread):
+        return "to the digit"
+    if spread and len(line.known) == 1:
+        return "one run"
+    room = WIDTH * _error(line, spread) + 0.5 * 10.0**-line.measure.digits
+    room += part.tolerance + part.relative * abs(mean)
+    return "agrees" if abs(line.mean - mean) <= room else "differs"
+
+
+def _unchanged(line: Line) -> bool:
+    """Whether a shortened run has what the whole one would: what happens before its end."""
+    measure, before = line.measure, line.part.unchanged
+    if measure.how == "at":
+        return measure.at < before
+    found = line.known
+    reached = bool(found) and len(found) == len(line.values)
+    return measure.how == "first_below" and reached and max(found) < measure.scale * before
+
+
+def _error(line: Line, spread: float | None) -> float:
+    """The standard error of the difference of the two means; 0 for one run beside one."""
+    theirs = (spread or 0.0) ** 2 * _unbiased(line.part)
+    ours = variance(line.known) if len(line.known) > 1 else 0.0
+    return sqrt(theirs / line.part.runs + ours / len(line.known))
+
+
+def _unbiased(part: Part) -> float:
+    """From the paper's squared deviation to an unbiased variance."""
+    return (part.runs - part.ddof) / (part.runs - 1) if part.runs > 1 else 1.0
+
+
+def deviation(values: Sequence[float], ddof: int) -> float | None:
+    """With divisor k - ddof; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    return pstdev(values) if ddof == 0 else sqrt(variance(values))
+
+
+def _round(value: float, line: Line) -> float:
+    return round(value, line.measure.digits)
