@@ -16,7 +16,7 @@ import pytest
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments import Outcome, Spec
 from byzopt.experiments.sweeps import Shelf, Sweep, Tune, run_sweep
-from byzopt.reports.study import captions, latex, make, page
+from byzopt.reports.study import captions, latex, make, page, save
 from byzopt.reports.study.cases import Case, Setting, load, ordered
 from byzopt.reports.study.chart import Chart
 from byzopt.reports.study.sheet import Sheet
@@ -72,7 +72,7 @@ def store(tmp_path):
 
 
 def test_a_map_holds_means_over_seeds_and_no_mean_where_a_run_failed(store, tmp_path):
-    make(store).save(tmp_path / "out", html=False)
+    save(make(store), tmp_path / "out", html=False)
     cells = {(row["attack"], row["rule"]): row for row in read(tmp_path / "out" / "attack-by-rule.csv")}
     assert float(cells["none", "mean"][MEAN]) == pytest.approx(85)
     assert float(cells["none", "mean"]["Test accuracy (%), sd"]) == pytest.approx(50**0.5)
@@ -82,7 +82,7 @@ def test_a_map_holds_means_over_seeds_and_no_mean_where_a_run_failed(store, tmp_
 
 
 def test_the_worst_case_ranks_by_the_worst_attack_and_failure_is_last(store, tmp_path):
-    make(store).save(tmp_path / "out", html=False)
+    save(make(store), tmp_path / "out", html=False)
     first, second = read(tmp_path / "out" / "worst-case.csv")
     assert (first["rule"], first["worst attack"], float(first[MEAN])) == ("rfa", "alie", 55.0)
     assert [float(first[f"Test accuracy (%), {end}"]) for end in ("least", "largest")] == [50.0, 60.0]
@@ -91,14 +91,14 @@ def test_the_worst_case_ranks_by_the_worst_attack_and_failure_is_last(store, tmp
 
 
 def test_the_cost_of_a_target_is_that_of_the_first_record_that_reaches_it(store, tmp_path):
-    make(store, ("accuracy", 0.55)).save(tmp_path / "out", html=False)
+    save(make(store, ("accuracy", 0.55)), tmp_path / "out", html=False)
     rows = {(row["rule"], row["attack"]): row for row in read(tmp_path / "out" / "to-target.csv")}
     assert (rows["mean", "alie"]["seeds that reach it"], rows["mean", "alie"]["rounds, median"]) == ("0", "")
     found = rows["rfa", "alie"]
     assert (found["seeds that reach it"], found["seeds"]) == ("1", "2")
     assert [float(found[f"rounds, {of}"]) for of in ("median", "least", "largest")] == [10.0] * 3
     assert (float(found["bits / worker, median"]), float(found["≈ s, median"])) == (100.0, 2.0)
-    make(store, ("loss", 1.6)).save(tmp_path / "other", html=False)
+    save(make(store, ("loss", 1.6)), tmp_path / "other", html=False)
     rows = {(row["rule"], row["attack"]): row for row in read(tmp_path / "other" / "to-target.csv")}
     assert float(rows["rfa", "none"]["rounds, median"]) == 5
 
@@ -114,7 +114,7 @@ def test_a_target_that_no_record_has_is_refused(store):
 
 
 def test_curves_hold_every_record_of_every_seed(store, tmp_path, drawn):
-    make(store).save(tmp_path / "out", html=False)
+    save(make(store), tmp_path / "out", html=False)
     rows = read(tmp_path / "out" / "accuracy-attack-none.csv")
     assert len(rows) == 2 * 2 * 3
     assert {(row["series"], row["seed"], row["t"]) for row in rows} >= {("mean", "1", "10")}
@@ -135,7 +135,7 @@ def test_tolerance_by_heterogeneity_is_of_the_worst_attack(tmp_path):
             for alpha in (0.1, 10.0)
         ],
     )
-    make(store).save(tmp_path / "out", html=False)
+    save(make(store), tmp_path / "out", html=False)
     cells = read(tmp_path / "out" / "f-by-heterogeneity.csv")
     assert {(row["f"], row["split of the data"]): float(row[MEAN]) for row in cells} == {
         ("1", "dirichlet(alpha=0.1)"): pytest.approx(49),
@@ -175,7 +175,7 @@ def test_labels_are_ordered_as_people_count():
 
 
 def test_final_values_have_mean_spread_and_count_of_every_figure_in_numbers(store, tmp_path):
-    make(store).save(tmp_path / "out", html=False)
+    save(make(store), tmp_path / "out", html=False)
     rows = {(row["rule"], row["attack"]): row for row in read(tmp_path / "out" / "final-values.csv")}
     assert len(rows) == 4
     found = rows["mean", "none"]
@@ -195,7 +195,7 @@ def test_final_values_have_mean_spread_and_count_of_every_figure_in_numbers(stor
 
 
 def test_every_share_is_in_percent_and_every_column_says_so(store, tmp_path):
-    make(store, ("accuracy", 0.55)).save(tmp_path / "out", html=False)
+    save(make(store, ("accuracy", 0.55)), tmp_path / "out", html=False)
     for path in (tmp_path / "out").glob("*.csv"):
         for row in read(path):
             for name, value in row.items():
@@ -212,7 +212,7 @@ def test_captions_say_how_many_workers_which_seeds_and_what_the_band_is(store, t
     for one in (*report.curves, *report.maps, *report.sheets):
         assert about in one.caption
         assert latex.escaped(one.caption) in one.latex
-    report.save(tmp_path / "out", html=True)
+    save(report, tmp_path / "out", html=True)
     captions = re.findall("<figcaption>(.*?)</figcaption>", (tmp_path / "out" / "index.html").read_text())
     assert len(captions) == len(report.curves) + len(report.maps)
     assert all(about in text for text in captions)
@@ -239,7 +239,7 @@ def test_captions_name_few_numbers_and_count_many():
 
 
 def test_drawings_are_vectors_with_their_fonts_in_them(store, tmp_path, drawn):
-    make(store).save(tmp_path / "out", html=False)
+    save(make(store), tmp_path / "out", html=False)
     raw = (tmp_path / "out" / "attack-by-rule.pdf").read_bytes()
     assert raw.startswith(b"%PDF")
     assert b"/FontFile2" in raw
@@ -270,7 +270,7 @@ def test_latex_compiles(store, tmp_path, drawn):
     report = make(store)
     sheet = Sheet("hard", NASTY[0], "".join(NASTY), tuple(NASTY), [tuple(NASTY)] * 60)
     sheets = (*report.sheets, sheet, sheet._replace(name="short", rows=[(1.0, None, *NASTY[:4])]))
-    replace(report, sheets=sheets).save(out, html=False)
+    save(replace(report, sheets=sheets), out, html=False)
     needs = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
     files = "".join(rf"\input{{{path.stem}}}\clearpage " for path in sorted(out.glob("*.tex")))
     (out / "all.tex").write_text(rf"{needs}{files}\end{{document}}")
@@ -306,7 +306,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_needs_nothing_else_and_is_made_for_phones(store, tmp_path, drawn):
-    make(store).save(tmp_path / "out", html=True)
+    save(make(store), tmp_path / "out", html=True)
     text = (tmp_path / "out" / "index.html").read_text()
     page = Page(text)
     assert not page.open
@@ -340,14 +340,14 @@ def test_the_colours_of_a_wide_map_do_not_scroll_with_it(tmp_path):
 def test_names_are_escaped(tmp_path):
     outcome = Outcome(Status.ERROR, 0, 0.0, (), "<b>bad & worse</b>")
     report = make(filled(tmp_path / "st", ({"rule": "mean"}, outcome), ({"rule": "rfa"}, ended(0.1, 0.2))))
-    report.save(tmp_path / "out", html=True)
+    save(report, tmp_path / "out", html=True)
     assert "&lt;b&gt;bad &amp; worse" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_a_store_where_all_failed_still_has_a_report(tmp_path):
     failed = Outcome(Status.ERROR, 0, 0.0, (), "no")
     report = make(filled(tmp_path / "st", ({"rule": "mean"}, failed)))
-    assert report.save(tmp_path / "out", html=True)
+    assert save(report, tmp_path / "out", html=True)
 
 
 def test_damage_is_named_and_left_out(store):
@@ -363,7 +363,7 @@ def test_figures_that_are_not_finite_or_beyond_reckoning_stop_no_chart(tmp_path)
     rules = ("krum", "rfa", "median", "trimmed_mean", "meamed")
     ends = [({"rule": rule}, ended(0.1, 0.2, value)) for rule, value in zip(rules, extremes, strict=True)]
     report = make(filled(tmp_path / "st", ({"rule": "mean"}, ended(0.1, 0.2)), *ends))
-    assert report.save(tmp_path / "out", html=True)
+    assert save(report, tmp_path / "out", html=True)
     assert any("are not drawn" in chart.caption for chart in report.curves)
     rows = read(tmp_path / "out" / "accuracy.csv")
     assert len(rows) == 2 + 3 * len(extremes)  # the numbers are all there
@@ -376,7 +376,7 @@ def test_a_store_without_runs_is_refused(tmp_path):
 
 def test_the_numbers_behind_a_chart_are_at_full_precision(tmp_path):
     store = filled(tmp_path / "st", ({"rule": "mean"}, ended(0.1, 1 / 3, 2 / 3)))
-    make(store).save(tmp_path / "out", html=False)
+    save(make(store), tmp_path / "out", html=False)
     shown = [float(row["Test accuracy (%)"]) for row in read(tmp_path / "out" / "accuracy.csv")]
     assert shown == [10.0, pytest.approx(100 / 3, rel=1e-14), pytest.approx(200 / 3, rel=1e-14)]
     assert (
@@ -388,7 +388,7 @@ def test_what_a_sweep_chose_is_a_table(tmp_path):
     spec = {"task": "quartic", "rounds": 6, "eval_every": 3}
     grid = {"rule": ["mean", "nnm >> krum"], "lr": [0.01, 0.2], "seed": [0, 1]}
     swept = run_sweep(Sweep(spec=spec, grid=grid, tune=Tune(("lr",), "loss")), tmp_path / "st", jobs=0)
-    make(tmp_path / "st").save(tmp_path / "out", html=True)
+    save(make(tmp_path / "st"), tmp_path / "out", html=True)
     (path,) = (tmp_path / "out").glob("tuned-*.csv")
     rows = {row["rule"]: row for row in read(path)}
     for cell in swept.tuned["cells"]:

@@ -133,8 +133,8 @@ def test_what_cannot_be_combined_is_refused_or_skipped_with_its_reason():
     assert "incompatible" in refusal(**data)
     found = Sweep.of(data | {"incompatible": "skip"}).expand()
     assert [one.point["rule"] for one in found.runs] == ["mean"]
-    assert [one.point["rule"] for one in found.refused] == ["bulyan"]
-    assert "Bulyan" in found.refused[0].reason
+    assert [one.point["rule"] for one in found.skipped] == ["bulyan"]
+    assert "Bulyan" in found.skipped[0].reason
 
 
 @pytest.mark.parametrize(
@@ -203,9 +203,9 @@ def test_the_versions_that_decide_a_result_are_part_of_the_id(monkeypatch):
     spec, before = Spec.of(SPEC), run_id(Spec.of(SPEC))
     for name in ("byzopt", "torch", "numpy", "scikit-learn"):
         versions = {"byzopt": "1", "torch": "1", "numpy": "1", "scikit-learn": "1"}
-        monkeypatch.setattr("byzopt.experiments.sweeps.sweep._versions", lambda v=versions: v)
+        monkeypatch.setattr("byzopt.experiments.sweeps.runs._versions", lambda v=versions: v)
         one = run_id(spec)
-        monkeypatch.setattr("byzopt.experiments.sweeps.sweep._versions", lambda v=versions | {name: "2"}: v)
+        monkeypatch.setattr("byzopt.experiments.sweeps.runs._versions", lambda v=versions | {name: "2"}: v)
         assert len({before, one, run_id(spec)}) == 3
 
 

@@ -32,7 +32,7 @@ def command(
     """Draw curves, heat maps and tables of a store's runs, each as PNG, SVG, PDF, CSV and LaTeX."""
     from byzopt.cli.progress import Steps
     from byzopt.experiments.directories import check_directory, writing
-    from byzopt.reports.study import make
+    from byzopt.reports.study import make, save
 
     place = out or store / "report"
     if out or store.is_dir():  # else the store itself is what is wrong
@@ -41,7 +41,7 @@ def command(
         report = make(store, _target(target), bound, tell)
     _print(report.sheets)
     with writing(place, "Choose another --out."):
-        made = report.save(place, html)
+        made = save(report, place, html)
     for name, reason in report.study.damaged.items():
         print(f"byzopt: damaged and left out: {name}: {reason}", file=sys.stderr)
     for name, other in report.study.repeated.items():

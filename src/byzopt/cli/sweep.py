@@ -126,23 +126,22 @@ def _sinks(plan: Plan, tensorboard: Path | None, mlflow: str | None) -> list[Sin
 
 
 def _preview(plan: Plan, as_json: bool) -> None:
-    from byzopt.experiments.sweeps.sweep import told
+    from byzopt.experiments.sweeps.runs import point_text
 
-    refused = [{"point": one.point, "reason": one.reason} for one in plan.expansion.refused]
+    skipped = [{"point": one.point, "reason": one.reason} for one in plan.expansion.skipped]
     if as_json:
         runs = [
             {"id": i.run.id, "point": i.run.point, "run": i.play, "why": i.why, "state": i.stored.kind}
             for i in plan.intents
         ]
         batches = [list(batch.ids) for batch in plan.batches]
-        print(json.dumps({"sweep": plan.sweep.id, "runs": runs, "batches": batches, "refused": refused}))
+        print(json.dumps({"sweep": plan.sweep.id, "runs": runs, "batches": batches, "refused": skipped}))
         return
     for intent in plan.intents:
-        print(
-            f"{'run ' if intent.play else 'keep'}  {intent.run.id}  {told(intent.run.point)}  [{intent.why}]"
-        )
-    for one in plan.expansion.refused:
-        print(f"skip  {'':16}  {told(one.point)}  [{one.reason}]")
+        word, run = "run " if intent.play else "keep", intent.run
+        print(f"{word}  {run.id}  {point_text(run.point)}  [{intent.why}]")
+    for one in plan.expansion.skipped:
+        print(f"skip  {'':16}  {point_text(one.point)}  [{one.reason}]")
     print(f"{plan.to_play} of {len(plan.intents)} runs would run, in {len(plan.batches)} batches")
 
 
@@ -166,13 +165,13 @@ def _told(swept: Swept, as_json: bool) -> None:
             f"... and {len(failed) - SHOWN} more; byzopt query {swept.plan.shelf.root} --where status=error"
         )
     for cell in (swept.tuned or {}).get("cells", [])[:SHOWN]:
-        from byzopt.experiments.sweeps.sweep import told as spelled
+        from byzopt.experiments.sweeps.runs import point_text
 
-        where = f"at {spelled(cell['cell'])}"
+        where = f"at {point_text(cell['cell'])}"
         if cell["chosen"] is None:
             print(f"chosen  nothing: every setting has a run that failed, {where}")
         else:
-            print(f"chosen  {spelled(cell['chosen'])}  ({cell['score']:.4g})  {where}")
+            print(f"chosen  {point_text(cell['chosen'])}  ({cell['score']:.4g})  {where}")
     if swept.tuned:
         place = "" if swept.unnoted else f": {swept.folder / 'tuned.json'}"
         print(f"Tuned by {swept.tuned['by']} of {swept.tuned['figure']}{place}")

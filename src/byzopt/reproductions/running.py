@@ -13,8 +13,8 @@ from typing import Any
 from byzopt.experiments.running import prepared
 from byzopt.experiments.spec import Spec
 from byzopt.experiments.sweeps import Plan, Swept, run_sweep, survey
+from byzopt.experiments.sweeps.runs import run_id
 from byzopt.experiments.sweeps.shelf import Shelf
-from byzopt.experiments.sweeps.sweep import run_id
 from byzopt.experiments.trial import Outcome, Progress, Trial, usable
 from byzopt.reproductions.fits import Fitted, fitted
 from byzopt.reproductions.reproduction import Cell, Measure, Part, Reproduction

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
-from byzopt.experiments.sweeps.sweep import Run
+from byzopt.experiments.sweeps.runs import Run
 from byzopt.experiments.together import groups
 
 

@@ -19,8 +19,8 @@ from byzopt.experiments.plain_spec import planned
 from byzopt.experiments.ready import Ready
 from byzopt.experiments.running import prepared
 from byzopt.experiments.sweeps.batches import Batch
+from byzopt.experiments.sweeps.runs import Run
 from byzopt.experiments.sweeps.shelf import Shelf, Unwritable
-from byzopt.experiments.sweeps.sweep import Run
 from byzopt.experiments.together import Together
 from byzopt.experiments.trial import Outcome, Progress, Record, check_room
 from byzopt.tasks import Task

@@ -18,9 +18,10 @@ from byzopt.experiments.sweeps.claims import owner
 from byzopt.experiments.sweeps.cluster import run_ray
 from byzopt.experiments.sweeps.player import Tell
 from byzopt.experiments.sweeps.pool import run_local
+from byzopt.experiments.sweeps.runs import Expansion, Run
 from byzopt.experiments.sweeps.shelf import Shelf, Stored, Unwritable
 from byzopt.experiments.sweeps.sinks import Sink
-from byzopt.experiments.sweeps.sweep import Expansion, Run, Sweep, load_sweep
+from byzopt.experiments.sweeps.sweep import Sweep, load_sweep
 from byzopt.experiments.sweeps.tuning import NOTE
 from byzopt.experiments.toml import dumps
 from byzopt.files import read
@@ -221,8 +222,8 @@ def _kept(shelf: Shelf, folder: str, threads: int) -> int:
 
 def _about(plan: Plan) -> dict[str, str]:
     runs = [{"id": run.id, "point": run.point} for run in plan.expansion.runs]
-    refused = [one._asdict() for one in plan.expansion.refused]
-    listed = json.dumps({"sweep": plan.sweep.id, "runs": runs, "refused": refused}, indent=1)
+    skipped = [one._asdict() for one in plan.expansion.skipped]
+    listed = json.dumps({"sweep": plan.sweep.id, "runs": runs, "refused": skipped}, indent=1)
     return {"sweep.toml": dumps(plan.sweep.data), "runs.json": listed}
 
 

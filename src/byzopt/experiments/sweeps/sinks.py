@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from byzopt.errors import InvalidInput, MissingExtra
-from byzopt.experiments.sweeps.sweep import Run, plainly
+from byzopt.experiments.sweeps.runs import Run, value_text
 from byzopt.experiments.trial import Outcome
 
 
@@ -89,7 +89,7 @@ class MLflow(Sink):
 
 
 def _settings(run: Run) -> dict[str, str]:
-    return {key: plainly(value) for key, value in run.spec.data.items()}
+    return {key: value_text(value) for key, value in run.spec.data.items()}
 
 
 def _hint(what: str, extra: str) -> str:

@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from byzopt.errors import InvalidInput, UnknownName, require, said
-from byzopt.experiments.environment import version_of
 from byzopt.experiments.loading import read, read_sweep
 from byzopt.experiments.overrides import assign, merge, setting
+from byzopt.experiments.plain_spec import identity
 from byzopt.experiments.spec import Spec
 from byzopt.experiments.sweeps.grid import Point, flat, points, steps
+from byzopt.experiments.sweeps.runs import Expansion, Run, SkippedPoint, point_text, run_id
 from byzopt.experiments.sweeps.tuning import Tune
 from byzopt.registry import decode, plain
-
-# Packages whose versions decide a run's result. Without llvmlite sums are taken in another order.
-DECIDING = ("byzopt", "torch", "numpy", "scikit-learn", "llvmlite")
-
-
-class Run(NamedTuple):
-    """One run of a sweep: its id, its spec, and its point, the settings in which it differs."""
-
-    id: str
-    spec: Spec
-    point: Point
-
-
-class Refused(NamedTuple):
-    """A point at which there is no valid spec, and why."""
-
-    point: Point
-    reason: str
-
-
-class Expansion(NamedTuple):
-    """A sweep's runs, each once, and the points that were skipped as incompatible."""
-
-    runs: tuple[Run, ...]
-    refused: tuple[Refused, ...]
 
 
 @dataclass(frozen=True)
@@ -92,7 +65,7 @@ class Sweep:
     @property
     def id(self) -> str:
         """A hash of the sweep's data."""
-        return _hash(self.data)
+        return identity(self.data)
 
     def changed(self, settings: Iterable[str]) -> Sweep:
         """This sweep with `key=value` settings: on an axis of the grid its values, a list or a single one;
@@ -119,7 +92,7 @@ class Sweep:
         """All runs: a pure function of the sweep and of the file or preset that `base` names."""
         start = self._start()
         runs: dict[str, Run] = {}
-        refused = []
+        skipped = []
         for point in points(self.grid, self.zip):
             if any(_agrees(point, table) for table in self.leave_out):
                 continue
@@ -130,16 +103,16 @@ class Sweep:
             except InvalidInput as error:
                 if self.incompatible == "refuse":
                     raise InvalidInput(
-                        f'At {told(point)}: {error} Leave it out, or set incompatible = "skip".'
+                        f'At {point_text(point)}: {error} Leave it out, or set incompatible = "skip".'
                     ) from None
-                refused.append(Refused(point, str(error)))
+                skipped.append(SkippedPoint(point, str(error)))
             else:
                 run = Run(run_id(spec), spec, point)
                 runs.setdefault(run.id, run)
-        require(bool(runs), "A sweep", "have a run", "none", refused[0].reason if refused else "")
+        require(bool(runs), "A sweep", "have a run", "none", skipped[0].reason if skipped else "")
         if self.tune:
             self.tune.check(list(runs.values()))
-        return Expansion(tuple(runs.values()), tuple(refused))
+        return Expansion(tuple(runs.values()), tuple(skipped))
 
     def specs(self) -> list[Spec]:
         """The spec at every point, in the order of the grid, equal ones too."""
@@ -163,28 +136,6 @@ def load_sweep(source: str | Path, settings: Iterable[str] = ()) -> Sweep:
         raise type(error)(f"Sweep {source}: {error}") from None
 
 
-def run_id(spec: Spec) -> str:
-    """A hash of a canonical spec and of the versions of the packages that decide its result."""
-    return _hash({"spec": spec.data, "versions": _versions()})
-
-
-def told(point: Mapping[str, Any]) -> str:
-    """A point in a line: `rule = krum, seed = 3`."""
-    return ", ".join(f"{path} = {plainly(value)}" for path, value in point.items()) or "the only point"
-
-
-def plainly(value: Any) -> str:
-    """A setting's value as people write it."""
-    if isinstance(value, Mapping) and "name" in value:
-        rest = ", ".join(f"{key}={plainly(v)}" for key, v in value.items() if key != "name")
-        return f"{value['name']}({rest})" if rest else str(value["name"])
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}={plainly(v)}" for key, v in value.items()) + "}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"[{', '.join(map(plainly, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _spec(start: Mapping[str, Any], point: Point) -> Spec:
     return Spec.of(assign(start, [(steps(path), value) for path, value in point.items()]))
 
@@ -193,12 +144,3 @@ def _agrees(point: Point, table: Mapping[str, Any]) -> bool:
     unknown = [path for path in table if path not in point]
     require(not unknown, "`leave_out`", "name settings of the grid", unknown, f"Known: {', '.join(point)}.")
     return all(point[path] == value for path, value in table.items())
-
-
-@cache
-def _versions() -> dict[str, str]:
-    return {name: version_of(name) for name in DECIDING}
-
-
-def _hash(data: Any) -> str:
-    return sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]

@@ -8,19 +8,16 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from byzopt.errors import InvalidInput, require
 from byzopt.experiments.reading import parsed
 from byzopt.experiments.spec import RISING
-from byzopt.experiments.trial import usable
+from byzopt.experiments.sweeps.runs import Run
+from byzopt.experiments.trial import Outcome, usable
 from byzopt.files import read
-
-if TYPE_CHECKING:
-    from byzopt.experiments.sweeps.sweep import Run
-    from byzopt.experiments.trial import Outcome
 
 NOTE = "tuned.json"  # where a sweep's choice is recorded
 MOST = 1 << 26  # bytes of it

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from byzopt.reports.study.chart import Chart
-    from byzopt.reports.study.report import Report
+from byzopt.files import write_atomically
+from byzopt.reports.study.chart import Chart
+from byzopt.reports.study.report import Report
 
 TABLES = 8  # tables that are shown at once
 OPEN = 12  # charts of a kind that are shown at once; the rest unfold
+
+
+def save(report: Report, out: Path, html: bool) -> list[Path]:
+    """Write every chart as PNG, SVG, PDF, CSV and LaTeX and every table as CSV and LaTeX; with `html`
+    one page of all. Returns the paths of what was written."""
+    made = [path for chart in (*report.maps, *report.curves) for path in chart.save(out)]
+    made += [path for sheet in report.sheets for path in sheet.save(out)]
+    if html:
+        write_atomically(out / "index.html", render(report).encode())
+        made.append(out / "index.html")
+    return made
 
 
 def render(report: Report) -> str:
@@ -18,7 +30,6 @@ def render(report: Report) -> str:
 
     from byzopt import __version__
     from byzopt.escaping import visible
-    from byzopt.reports.study.report import numbers
 
     environment = Environment(
         loader=PackageLoader("byzopt.reports.study", "templates"),
@@ -40,7 +51,7 @@ def render(report: Report) -> str:
     main_curves, losses = groups.get("main", []), groups.get("loss", [])
     return environment.get_template("page.html.j2").render(
         study=study,
-        counts=numbers(report),
+        counts=Counter(str(case.outcome.status) for case in study.cases),
         maps=report.maps,
         curves=main_curves or losses,
         losses=losses if main_curves else [],

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from byzopt.certificates.estimates import Tell, silent
 from byzopt.errors import UnknownName
 from byzopt.experiments.sweeps.tuning import recorded
-from byzopt.files import write_atomically
-from byzopt.reports.study import page, workers
+from byzopt.reports.study import workers
 from byzopt.reports.study.cases import SERIES, Case, Study, load, split
 from byzopt.reports.study.chart import Chart, own_names, slug
 from byzopt.reports.study.figures_of import LOSS, Figure, figure_of, main, shown
@@ -32,16 +30,6 @@ class Report:
     maps: tuple[Chart, ...]
     curves: tuple[Chart, ...]
     sheets: tuple[Sheet, ...]
-
-    def save(self, out: Path, html: bool) -> list[Path]:
-        """Write every chart as PNG, SVG, PDF, CSV and LaTeX and every table as CSV and LaTeX; with `html` one
-        page of all."""
-        made = [path for chart in (*self.maps, *self.curves) for path in chart.save(out)]
-        made += [path for sheet in self.sheets for path in sheet.save(out)]
-        if html:
-            write_atomically(out / "index.html", page.render(self).encode())
-            made.append(out / "index.html")
-        return made
 
 
 def make(store: Path, target: Target | None = None, bounds: bool = False, tell: Tell = silent) -> Report:
@@ -167,12 +155,3 @@ def joined(keys: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
         text = " · ".join(key)
         found[key] = text if text not in found.values() else " · ".join(map(repr, key))
     return found
-
-
-def numbers(report: Report) -> dict[str, Any]:
-    """How many runs ended how."""
-    counts: dict[str, int] = {}
-    for case in report.study.cases:
-        status = str(case.outcome.status)
-        counts[status] = counts.get(status, 0) + 1
-    return counts
