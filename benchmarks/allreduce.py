@@ -27,7 +27,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from byzopt import rule_from
-from byzopt.distributed.link import Link
+from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.reduce import robust_all_reduce
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results" / "allreduce"
@@ -51,7 +51,7 @@ Bytes a rank sends in a step, counted and by the model (s = 4 bytes a number):
 {bytes}
 
 ## Model
-A step costs latency, traffic and arithmetic: T = a L + b/B + c. With n ranks, d numbers of s bytes, link
+A step costs latency, traffic and arithmetic: T = a L + b/B + c. With n ranks, d numbers of s bytes, comm
 bandwidth B and latency L of one message:
 
 | way | bytes sent by the busiest rank | rounds of messages | arithmetic of a rank |
@@ -81,10 +81,12 @@ def plain(vec: torch.Tensor) -> torch.Tensor:
     return vec
 
 
-def peer(vec: torch.Tensor, aggregate: Callable[[torch.Tensor], torch.Tensor], link: Link) -> torch.Tensor:
+def peer(
+    vec: torch.Tensor, aggregate: Callable[[torch.Tensor], torch.Tensor], comm: Communicator
+) -> torch.Tensor:
     """Gather to one, apply the peer's rule there, broadcast."""
-    rows = link.at_first(vec)
-    return link.from_first(vec if rows is None else aggregate(rows))
+    rows = comm.gather(vec)
+    return comm.broadcast(vec if rows is None else aggregate(rows))
 
 
 def peers_rule(kind: str, f: int) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -102,7 +104,7 @@ def peers_rule(kind: str, f: int) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def ways(d: int, n: int, peers: bool) -> dict[str, Callable[[torch.Tensor], Any]]:
     """Everything that is timed, by name."""
-    link, f = Link(), (n - 1) // 4
+    comm, f = Communicator(), (n - 1) // 4
     found: dict[str, Callable[[torch.Tensor], Any]] = {"plain": plain}
     for kind, spelling in RULES.items():
         rule = rule_from(spelling, f=f)
@@ -113,7 +115,7 @@ def ways(d: int, n: int, peers: bool) -> dict[str, Callable[[torch.Tensor], Any]
                 )
         if peers and n * d <= 10**7:
             theirs = peers_rule(kind, f)
-            found[f"{kind} peer"] = lambda vec, a=theirs: peer(vec, a, link)
+            found[f"{kind} peer"] = lambda vec, a=theirs: peer(vec, a, comm)
     return found
 
 
@@ -144,18 +146,18 @@ def one_rank(rank: int, n: int, d: int, place: str, steps: int, peers: bool) -> 
 
 
 def sent(vec: torch.Tensor, n: int, topology: str) -> int:
-    """Payload bytes that the busiest rank sends in one geometric step, as counted by the link."""
+    """Payload bytes that the busiest rank sends in one geometric step, as counted by the comm."""
     from byzopt.aggregators.core.filters import At
-    from byzopt.distributed.header import meet
-    from byzopt.distributed.reduce import Still
-    from byzopt.distributed.topologies import WAYS, Turn
+    from byzopt.distributed.header import exchange_headers
+    from byzopt.distributed.reduce import FixedRule
+    from byzopt.distributed.topologies import TOPOLOGIES, Exchange
 
     if topology != "sharded" and n * n * len(vec) * 4 > MOST:
         return 0
-    link = Link()
-    turn = Turn(Still(rule_from(RULES["geometric"], f=(n - 1) // 4)), (), At(0, vec), {})
-    WAYS[topology](link, vec, meet(link, vec, 0, topology).sizes, turn)
-    most = torch.tensor([link.sent], dtype=torch.int64)
+    comm = Communicator()
+    turn = Exchange(FixedRule(rule_from(RULES["geometric"], f=(n - 1) // 4)), (), At(0, vec), {})
+    TOPOLOGIES[topology](comm, vec, exchange_headers(comm, vec, 0, topology).sizes, turn)
+    most = torch.tensor([comm.sent], dtype=torch.int64)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
     return int(most)
 

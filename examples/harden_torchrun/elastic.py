@@ -18,7 +18,7 @@ import torch.distributed as dist
 from sklearn.datasets import load_digits
 from torch import nn
 
-from byzopt.distributed import Keep, RobustSGD, join
+from byzopt.distributed import RankCheckpoints, RobustSGD, init_process_group
 
 BATCH, LR, EVERY = 32, 0.1, 10
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--die-at", type=int, default=0)
     options = parser.parse_args()
 
-    join("gloo")
+    init_process_group("gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -43,8 +43,8 @@ def main() -> None:
 
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     optimizer = RobustSGD(model.parameters(), lr=LR, momentum=0.9, rule="nnm >> rfa", f=1)
-    keep = Keep(options.keep)
-    start = keep.restore(model=model, optimizer=optimizer)
+    checkpoints = RankCheckpoints(options.keep)
+    start = checkpoints.restore(model=model, optimizer=optimizer)
 
     for t in range(start + 1, options.steps + 1):
         if t == options.die_at and rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
@@ -56,7 +56,7 @@ def main() -> None:
         nn.functional.cross_entropy(model(images[batch]), labels[batch]).backward()
         optimizer.step()
         if t % EVERY == 0:
-            keep.save(t, model=model, optimizer=optimizer)
+            checkpoints.save(t, model=model, optimizer=optimizer)
 
     if rank == 0 and options.out:
         torch.save({"start": start, "x": optimizer.answer()}, options.out)

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from byzopt.distributed import ByzDM21, ByzNSGDM, RobustSGD
-from byzopt.distributed.header import mark
+from byzopt.distributed import RobustDM21, RobustNSGDM, RobustSGD
+from byzopt.distributed.header import fingerprint
 from byzopt.errors import InvalidInput
 from tests.ranks import play_ranks
 
@@ -49,11 +49,13 @@ def averaged(rank):
                 backward(0)
                 found[topology, inner, f] = refused(RobustSGD(params, 0.1, f=f, topology=topology))
     model, backward = wrapped(rank)
-    optimizer = ByzDM21(model.parameters(), 0.1, f=1, compressor={"name": "rand_k", "k": 2, "scaled": False})
+    optimizer = RobustDM21(
+        model.parameters(), 0.1, f=1, compressor={"name": "rand_k", "k": 2, "scaled": False}
+    )
     backward(0)
     found["compressed"] = refused(optimizer)
     model, backward = wrapped(rank)
-    optimizer = ByzNSGDM(model.parameters(), 0.1, rule="median")
+    optimizer = RobustNSGDM(model.parameters(), 0.1, rule="median")
     backward(0, scale=0.0)  # says nothing: the next step is looked at in its place
     optimizer.step()
     backward(1)
@@ -103,7 +105,7 @@ def test_local_gradients_some_copies_zeros_and_the_same_data_on_purpose_are_not(
 
 def test_a_mark_tells_vectors_apart_to_the_last_bit():
     vec = torch.tensor([1.0, -2.0, 3.0])
-    assert mark(vec) == mark(vec.clone()) > 0
-    assert mark(vec) != mark(vec.nextafter(vec + 1))
-    assert mark(vec.bfloat16()) > 0
-    assert mark(torch.zeros(3)) == mark(torch.tensor([1.0, torch.nan])) == 0
+    assert fingerprint(vec) == fingerprint(vec.clone()) > 0
+    assert fingerprint(vec) != fingerprint(vec.nextafter(vec + 1))
+    assert fingerprint(vec.bfloat16()) > 0
+    assert fingerprint(torch.zeros(3)) == fingerprint(torch.tensor([1.0, torch.nan])) == 0

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from byzopt.distributed import link
+from byzopt.distributed import communicator
 
 # Every notification from a thread of gloo is held up until `go` or for a second, so that the thread still
 # has its tensors while the main thread goes on. `go` does not give up the interpreter's lock.
@@ -36,22 +36,22 @@ import atexit, ctypes, os, sys
 shim = ctypes.PyDLL(os.environ["LD_PRELOAD"])
 atexit.register(shim.go)  # the last thing before the interpreter ends
 import torch, torch.distributed as dist
-from byzopt.distributed.link import Link
+from byzopt.distributed.communicator import Communicator
 
 dist.init_process_group("gloo", store=dist.FileStore(sys.argv[1], 1), rank=0, world_size=1)
 held = [dist.group.WORLD]
 held.append(held)  # as in a DistributedDataParallel model: there until the very end
-link = Link()
-getattr(link, sys.argv[2])(torch.ones(9))
+comm = Communicator()
+getattr(comm, sys.argv[2])(torch.ones(9))
 shim.slowly()
-getattr(link, sys.argv[2])(torch.ones(9))
+getattr(comm, sys.argv[2])(torch.ones(9))
 dist.destroy_process_group()
 print("done")
 """
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, to slow down gloo's thread")
-@pytest.mark.parametrize("collective", ["at_first", "from_first"])
+@pytest.mark.parametrize("collective", ["gather", "broadcast"])
 def test_a_late_thread_does_not_kill_the_rank(tmp_path, collective):
     (tmp_path / "shim.c").write_text(SHIM)
     shim = str(tmp_path / "shim.so")
@@ -64,7 +64,7 @@ def test_a_late_thread_does_not_kill_the_rank(tmp_path, collective):
 
 def test_a_loan_is_known_for_as_long_as_somebody_has_it():
     owner = torch.ones(3, requires_grad=True)
-    owner.grad = link._lent(torch.zeros(3))  # held by C++ alone, as by gloo's thread
-    assert len(link._out) == 1
+    owner.grad = communicator._loaned(torch.zeros(3))  # held by C++ alone, as by gloo's thread
+    assert len(communicator._loans) == 1
     owner.grad = None
-    assert not link._out
+    assert not communicator._loans

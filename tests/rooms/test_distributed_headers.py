@@ -7,7 +7,7 @@ from math import inf, nan
 import pytest
 import torch
 
-from byzopt.distributed import ByzDM21, Suspicion, robust_all_reduce
+from byzopt.distributed import RobustDM21, Suspicion, robust_all_reduce
 from byzopt.distributed.header import Header
 from byzopt.errors import InvalidInput, TooManyFaults
 from tests.ranks import play_ranks
@@ -22,7 +22,7 @@ BAD = {
     "d": (-1, 2.5, nan, inf, 1e300),
     "t": (0.5, nan, inf, -1e300),
     "plan": (-1, 1.5, nan, 2.0**48, inf),
-    "mark": (-1, 0.5, nan, 2.0**48),
+    "fingerprint": (-1, 0.5, nan, 2.0**48),
     "size": (-1, nan, -inf, 1e300),
 }
 CASES = [{field: value} for field, values in BAD.items() for value in values]
@@ -83,7 +83,7 @@ def test_a_malformed_header_costs_its_sender_this_rounds_row_alone():
 
 def optimized(rank, topology, bad):
     x, watch, said = torch.nn.Parameter(torch.zeros(6, dtype=torch.float64)), Suspicion(), []
-    optimizer = ByzDM21([x], 0.1, rule="median", f=1, topology=topology, watch=watch)
+    optimizer = RobustDM21([x], 0.1, rule="median", f=1, topology=topology, watch=watch)
     for t in range(1, 6):
         x.grad = x.detach() - torch.arange(6.0) + 0.1 * rank
         Header.of = lying(rank, (3,), {"kind": inf}) if t in bad else TRUE
@@ -91,7 +91,7 @@ def optimized(rank, topology, bad):
         said.append(dict(optimizer.malformed))
     Header.of = TRUE
     state = optimizer.progress
-    remembered = None if state.heard is None else state.heard.server[3]
+    remembered = None if state.received is None else state.received.server[3]
     return (
         x.detach().clone(),
         said,

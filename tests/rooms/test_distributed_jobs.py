@@ -91,9 +91,9 @@ def test_over_processes_a_spec_runs_as_in_one(tmp_path, task, method, attack, co
     spec = load(path)
     alone = run(spec, out=tmp_path / "alone")
     with processes(spec, count) as link:
-        stopped = run(spec, out=tmp_path / "many", link=link, on_round=lambda name, t: t == 5)
+        stopped = run(spec, out=tmp_path / "many", comm=link, on_round=lambda name, t: t == 5)
         assert stopped.interrupted
-        many = run(spec, out=tmp_path / "many", link=link)  # all states are sent out again
+        many = run(spec, out=tmp_path / "many", comm=link)  # all states are sent out again
     assert len(alone.main.records) == len(many.main.records) == 4
     for one, other in zip(alone.main.records, many.main.records, strict=True):
         assert one.keys() == other.keys()

@@ -13,8 +13,8 @@ from byzopt.aggregators import rule_from
 from byzopt.attacks import Adversary
 from byzopt.attacks.flips import BitFlip
 from byzopt.cohort import Cohort
-from byzopt.distributed import ByzDM21, ByzVRDM21, RobustOptimizer, RobustSGD, Suspicion, link
-from byzopt.distributed.mail import Mail
+from byzopt.distributed import RobustDM21, RobustOptimizer, RobustSGD, RobustVRDM21, Suspicion, communicator
+from byzopt.distributed.compressed import CompressedMessages
 from byzopt.engines import Simulated, begin, rounds
 from byzopt.errors import InvalidInput, TooManyFaults
 from byzopt.layout import Layout
@@ -93,22 +93,22 @@ def backward(model, rank, t):
 
 def counted(rank, topology):
     """Bytes that each step sends, and the sizes of all buffers that torch got."""
-    seen, lent = [], link._bytes
+    seen, lent = [], communicator._bytes
 
     def spy(tensor):
         seen.append(tensor.numel() * tensor.element_size())
         return lent(tensor)
 
     model = small()
-    optimizer = ByzDM21(model.parameters(), LR, f=1, compressor=TOP, topology=topology)
+    optimizer = RobustDM21(model.parameters(), LR, f=1, compressor=TOP, topology=topology)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(link, "_bytes", spy)
+        patch.setattr(communicator, "_bytes", spy)
         sent = []
         for t in range(4):
-            before = optimizer.link.sent
+            before = optimizer.comm.sent
             backward(model, rank, t)
             optimizer.step()
-            sent.append(optimizer.link.sent - before)
+            sent.append(optimizer.comm.sent - before)
     return sent, seen
 
 
@@ -139,7 +139,7 @@ def continued(rank, topology):
 
     def fresh(seed):
         model = small(seed)
-        return model, ByzDM21(model.parameters(), LR, f=1, compressor=TOP, topology=topology)
+        return model, RobustDM21(model.parameters(), LR, f=1, compressor=TOP, topology=topology)
 
     whole = trained(*fresh(0), range(8))
     model, optimizer = fresh(0)
@@ -158,24 +158,24 @@ def test_from_its_state_it_goes_on_bit_for_bit(topology):
         assert torch.equal(whole, again)
 
 
-class Garbled(Mail):
+class Garbled(CompressedMessages):
     """What a rank sends whose memory is broken: bytes that mean nothing."""
 
     def __init__(self, *given):
         super().__init__(*given)
-        self.own.fill_(255)
+        self.payload.fill_(255)
 
 
 def garbled(rank, topology, liars):
     model, watch = small(), Suspicion()
-    optimizer = ByzDM21(model.parameters(), LR, f=1, compressor=TOP, topology=topology, watch=watch)
+    optimizer = RobustDM21(model.parameters(), LR, f=1, compressor=TOP, topology=topology, watch=watch)
     for t in range(3):
         backward(model, rank, t)
         optimizer.step()
     before, parameters = optimizer.progress, [p.detach().clone() for p in model.parameters()]
-    honest, refused = room.Mail, None
+    honest, refused = room.CompressedMessages, None
     if rank < liars:
-        room.Mail = Garbled
+        room.CompressedMessages = Garbled
     try:
         backward(model, rank, 3)
         optimizer.step()
@@ -184,9 +184,9 @@ def garbled(rank, topology, liars):
         assert optimizer.progress is before
         assert all(torch.equal(a, b) for a, b in zip(parameters, model.parameters(), strict=True))
     finally:
-        room.Mail = honest
-    reads = before.heard is not None
-    kept = reads and torch.equal(before.heard.server[0], optimizer.progress.heard.server[0])
+        room.CompressedMessages = honest
+    reads = before.received is not None
+    kept = reads and torch.equal(before.received.server[0], optimizer.progress.received.server[0])
     found = dict(optimizer.malformed), reads, kept, watch.ranks and watch.ranks[0].nonfinite_total
     backward(model, rank, 4)
     optimizer.step()  # the ranks are still in step
@@ -229,10 +229,10 @@ def test_fuzzed_messages_touch_nobody_elses_row(compressor):
     for i in range(3):
         lane = Link(2, SEED, layout, only=(i, 3))
         sent, _, _ = channel.send(channel.start(rows[i : i + 1]), rows[i : i + 1], lane)
-        mails.append(Mail(channel, lane, sent, start))
-    good = torch.stack([mail.own for mail in mails])
+        mails.append(CompressedMessages(channel, lane, sent, start))
+    good = torch.stack([mail.payload for mail in mails])
     malformed = {}
-    expected, kept = mails[0].read(good, malformed), mails[0].kept
+    expected, kept = mails[0].read(good, malformed), mails[0].memory
     assert not malformed
     refused = 0
     for k in range(2500):
@@ -242,15 +242,15 @@ def test_fuzzed_messages_touch_nobody_elses_row(compressor):
         else:
             for _ in range(dice.randint(1, 4)):
                 parcels[1, dice.randrange(good.shape[1])] ^= 1 << dice.randrange(8)
-        mails[0].kept, malformed = start, {}
+        mails[0].memory, malformed = start, {}
         found = mails[0].read(parcels, malformed)
         assert torch.equal(found[::2], expected[::2])
-        assert torch.equal(mails[0].kept.server[::2], kept.server[::2])
+        assert torch.equal(mails[0].memory.server[::2], kept.server[::2])
         if malformed:
             refused += 1
             assert list(malformed) == [1]
             assert found[1].isnan().all()
-            assert torch.equal(mails[0].kept.server[1], start.server[1])
+            assert torch.equal(mails[0].memory.server[1], start.server[1])
         else:
             assert found[1].isfinite().all()
     assert refused > 0 or compressor == "scaled_sign"
@@ -263,7 +263,7 @@ def refusals(rank):
     both_ways = built("byz_ef21_bc")
     with pytest.raises(InvalidInput, match="broadcast"):
         RobustOptimizer(model.parameters(), both_ways, LR, topology="server")
-    optimizer = ByzVRDM21(model.parameters(), LR, f=1, compressor=TOP)
+    optimizer = RobustVRDM21(model.parameters(), LR, f=1, compressor=TOP)
     backward(model, rank, 0)
     optimizer.step()
     with pytest.raises(InvalidInput, match="closure"):

@@ -19,9 +19,9 @@ from byzopt.attacks import Adversary
 from byzopt.attacks.flips import BitFlip
 from byzopt.cohort import Cohort
 from byzopt.distributed import (
-    ByzDM21,
-    ByzNSGDM,
-    Keep,
+    RankCheckpoints,
+    RobustDM21,
+    RobustNSGDM,
     RobustOptimizer,
     RobustSGD,
     Suspicion,
@@ -160,10 +160,10 @@ def broken_off(rank, folder, topology, rule):
 
     def fresh(seed):
         model = small_model(seed)
-        return model, ByzNSGDM(model.parameters(), 0.1, rule=rule, f=1, topology=topology)
+        return model, RobustNSGDM(model.parameters(), 0.1, rule=rule, f=1, topology=topology)
 
     whole = trained(0, 2 * ROUNDS, *fresh(0))
-    keep = Keep(folder)
+    keep = RankCheckpoints(folder)
     model, optimizer = fresh(0)
     assert keep.restore(model=model, optimizer=optimizer) == 0
     trained(0, ROUNDS, model, optimizer)
@@ -171,7 +171,7 @@ def broken_off(rank, folder, topology, rule):
     if rank == 0:  # one rank came further than the others before the job died
         keep.save(ROUNDS + 1, model=model, optimizer=optimizer)
     model, optimizer = fresh(7)
-    assert Keep(folder).restore(model=model, optimizer=optimizer) == ROUNDS
+    assert RankCheckpoints(folder).restore(model=model, optimizer=optimizer) == ROUNDS
     buffer = io.BytesIO()
     torch.save(optimizer.state_dict(), buffer)
     buffer.seek(0)
@@ -261,7 +261,7 @@ def with_bad_rounds(rank, kind, bad, topology):
 
 
 @pytest.mark.parametrize(
-    "kind, topology", [(ByzNSGDM, "sharded"), (ByzDM21, "server"), (ByzDM21, "replicated")]
+    "kind, topology", [(RobustNSGDM, "sharded"), (RobustDM21, "server"), (RobustDM21, "replicated")]
 )
 @pytest.mark.parametrize("bad", [(1,), (3, 4)])
 def test_a_round_with_nan_costs_a_rank_that_round_alone(kind, topology, bad):
@@ -291,7 +291,7 @@ def test_a_faulty_rank_is_survived_and_suspected(fault, topology):
 
 
 def what_is_pickled(rank):
-    """Calls of pickle and of collectives on objects, in all topologies and in `Keep.restore`."""
+    """Calls of pickle and of collectives on objects, in all topologies and in `RankCheckpoints.restore`."""
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         for module, names in (
@@ -308,8 +308,8 @@ def what_is_pickled(rank):
                 backward(model, rank, t)
                 optimizer.step()
         for topology in ("replicated", "server"):
-            ByzDM21(model.parameters(), 0.1, f=1, topology=topology).step()
-        Keep(tempfile.mkdtemp()).restore()
+            RobustDM21(model.parameters(), 0.1, f=1, topology=topology).step()
+        RankCheckpoints(tempfile.mkdtemp()).restore()
         assert pickle.loads(b"") is None
     return seen
 
@@ -327,13 +327,13 @@ def test_no_source_of_the_room_pickles():
 
 
 def test_suspicion_raises_alarm_and_draws_a_table():
-    from byzopt.distributed import Verdict
+    from byzopt.distributed import RoundDiagnostics
 
     alarms, records = [], []
     watch = Suspicion(eta=0.5, alarm=lambda i, s: alarms.append((i, s)), on_record=records.append)
     for t in (1, 2, 3):
         even = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)
-        watch(Verdict(t, even, torch.tensor([0.1, 0.2, 5.0], dtype=torch.float64), ()))
+        watch(RoundDiagnostics(t, even, torch.tensor([0.1, 0.2, 5.0], dtype=torch.float64), ()))
     assert alarms == [(2, 0.75)]
     assert watch.suspects() == [2]
     assert [r["t"] for r in records] == [1, 2, 3]

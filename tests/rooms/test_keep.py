@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from byzopt.checkpoint import load, save
-from byzopt.distributed import Keep
+from byzopt.distributed import RankCheckpoints
 from byzopt.errors import InvalidInput
 from tests.ranks import play_ranks
 
@@ -60,7 +60,7 @@ def restored(folder: Path) -> tuple[int, float, list[str], str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            t, error = Keep(folder).restore(box=box), ""
+            t, error = RankCheckpoints(folder).restore(box=box), ""
         except InvalidInput as refused:
             t, error = -1, str(refused)
     return t, float(box.x[7]), [str(one.message) for one in caught], error
@@ -71,7 +71,7 @@ def through(rank: int, folder: Path):
     seen = {}
     for what, damage in DAMAGE.items():
         place = folder / what
-        keep = Keep(place)
+        keep = RankCheckpoints(place)
         for t in (1, 2, 3):
             keep.save(t, box=Box(10 * rank + t))
         if rank == 1:
@@ -100,7 +100,7 @@ def test_a_damaged_file_of_one_rank_takes_all_ranks_back_a_round_and_they_say_so
 
 
 def alone(rank: int, folder: Path):
-    keep, seen = Keep(folder), {}
+    keep, seen = RankCheckpoints(folder), {}
     for name in STRAY:
         (folder / name).write_bytes(b"mine")
     (folder / ".rank-0-round-4.pt.0123abcd").write_bytes(b"half")
@@ -117,7 +117,7 @@ def alone(rank: int, folder: Path):
     seen["misfit"] = restored(folder)
     flip(keep._path(4))
     seen["back"] = restored(folder)
-    keep = Keep(folder)
+    keep = RankCheckpoints(folder)
     with pytest.warns(UserWarning, match="damaged"):
         keep.restore(box=Box())
     keep.save(5, box=Box(5))
@@ -125,7 +125,7 @@ def alone(rank: int, folder: Path):
     keep.save(4, box=Box(40))  # the job went back, and its later rounds are those of an earlier life
     seen["earlier life"] = restored(folder)
     seen["rounds"] = keep._rounds()
-    for call in (lambda: keep.save(0, box=Box()), lambda: Keep(folder / STRAY[0])):
+    for call in (lambda: keep.save(0, box=Box()), lambda: RankCheckpoints(folder / STRAY[0])):
         with pytest.raises(InvalidInput):
             call()
     return seen

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import byzopt.distributed
 from byzopt.aggregators import rule_from
 from byzopt.aggregators.guards.outlying import liars, outlying
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.cohort import Cohort
-from byzopt.distributed import Suspicion, Verdict
-from byzopt.distributed.verdict import judged_whole
+from byzopt.distributed import RoundDiagnostics, Suspicion
+from byzopt.distributed.diagnostics import diagnose_rows
 from byzopt.errors import InvalidInput
 from byzopt.tasks import TASKS
 from byzopt.theory.outlying import limits, student
@@ -33,7 +34,7 @@ def seen(rows: list[Tensor], rule: str, f: int | None, **settings: object) -> tu
     watch = Suspicion(alarm=lambda i, s: alarms.append(i), **settings)
     one = rule_from(rule) if f is None else rule_from(rule, f=f)
     for t, each in enumerate(rows, start=1):
-        watch(judged_whole(t, one, each))
+        watch(diagnose_rows(t, one, each))
     return watch, alarms
 
 
@@ -80,7 +81,7 @@ def test_the_share_of_remote_steps_that_gives_alarm():
     even = torch.full((3,), 1 / 3, dtype=torch.float64)
     for t in range(1, 100):
         remote = torch.tensor([0.0, 2.0 if t % 3 == 0 else 0.0, 2.0 if t % 12 == 0 else 0.0])
-        watch(Verdict(t, even, remote.double(), ()))
+        watch(RoundDiagnostics(t, even, remote.double(), ()))
     assert heard == [24]  # 8 of 24 are 5 and a tenth; one in twelve never is
     assert watch.suspects() == [1]
     assert watch.ranks[2].remote_total == 8
@@ -174,7 +175,7 @@ def test_who_may_lie_follows_the_rule():
 
 def test_a_verdict_without_distances_is_heard_all_the_same():
     watch = Suspicion(eta=1.0)
-    watch(Verdict(1, torch.full((3,), 1 / 3).double(), torch.tensor([0.1, 0.2, 5.0]).double(), ()))
+    watch(RoundDiagnostics(1, torch.full((3,), 1 / 3).double(), torch.tensor([0.1, 0.2, 5.0]).double(), ()))
     assert watch.suspects() == [2]
 
 
@@ -182,7 +183,7 @@ def test_the_running_weight_is_of_what_was_seen_and_not_of_its_start():
     watch = Suspicion()
     for t in range(1, 7):
         shares = torch.tensor([0.0, 0.5, 0.5 * (t % 2)], dtype=torch.float64)
-        watch(Verdict(t, shares, torch.full((3,), 0.25, dtype=torch.float64), ()))
+        watch(RoundDiagnostics(t, shares, torch.full((3,), 0.25, dtype=torch.float64), ()))
     assert watch.ranks[0].weight == 0.0
     assert watch.ranks[1].weight == pytest.approx(1.5)
     paces = [0.9 ** (6 - t) for t in range(1, 7)]  # the weighted mean, spelled out
@@ -197,9 +198,15 @@ def test_the_running_weight_is_of_what_was_seen_and_not_of_its_start():
 def test_a_watch_says_how_little_it_sees(n: int, f: int, said: str):
     watch = Suspicion()
     assert "does not say that a rank is honest" in watch.power
-    watch(judged_whole(1, rule_from("nnm >> rfa", f=f), drawn("line", n, 4, 1, seed=0)))
+    watch(diagnose_rows(1, rule_from("nnm >> rfa", f=f), drawn("line", n, 4, 1, seed=0)))
     assert said in watch.power
     assert ("no power" in watch.power) == (n in (4, 5))
     assert watch.power in watch.prometheus()
     assert watch.power in str(watch.table().caption)
-    assert "radii" not in Suspicion(alike=False, among=(8, 1)).power
+    assert "radii" not in Suspicion(alike=False, population=(8, 1)).power
+
+
+@pytest.mark.parametrize("former", ["Keep", "Verdict", "join", "ByzNSGDM", "ByzDM21", "ByzVRDM21"])
+def test_former_names_are_importable_with_a_warning(former):
+    with pytest.warns(DeprecationWarning, match=f"{former} is now called"):
+        assert callable(getattr(byzopt.distributed, former))

@@ -11,7 +11,7 @@ from byzopt.errors import require
 from byzopt.layout import Layout
 
 
-class Flat:
+class FlatParameters:
     """Parameters of one dtype on one device, in order. Vectors given out are copies."""
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.aggregators.core.filters import At, blind
-from byzopt.distributed.flat import Flat
-from byzopt.distributed.header import mark, recipe_text
-from byzopt.distributed.link import Link
-from byzopt.distributed.mail import Mail, is_plain
-from byzopt.distributed.reduce import exchanged
-from byzopt.distributed.topologies import OnVerdict, Topology, Turn, check
+from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.compressed import CompressedMessages, is_plain
+from byzopt.distributed.flat import FlatParameters
+from byzopt.distributed.header import fingerprint, recipe_text
+from byzopt.distributed.reduce import aggregate_round
+from byzopt.distributed.topologies import Exchange, Topology, Watch, check_topology
 from byzopt.errors import InvalidInput, require
 from byzopt.methods import Method
 from byzopt.servers import Site
@@ -29,7 +29,7 @@ Params = Iterable[Tensor] | Iterable[dict[str, Any]] | DistributedDataParallel
 Closure = Callable[[], Any]
 
 
-class Progress(NamedTuple):
+class OptimizerState(NamedTuple):
     """What a rank carries from step to step: finished rounds, the states of the method's four parts, bits
     sent, the last aggregate, and what it remembers of all ranks' messages, if it receives compressed ones."""
 
@@ -40,7 +40,7 @@ class Progress(NamedTuple):
     wire: Any | None
     bits: float
     last: Tensor | None = None
-    heard: Any | None = None
+    received: Any | None = None
 
 
 class RobustOptimizer(torch.optim.Optimizer):
@@ -68,8 +68,8 @@ class RobustOptimizer(torch.optim.Optimizer):
     parameters compare them, and where those of n - f ranks are equal to the last bit all refuse, and nothing
     has moved; `same_data=True` says that ranks take the same data on purpose.
 
-    `topology`: see `byzopt.distributed.topologies`. `watch` is called with the `Verdict` of each step, or of
-    every `watch.every`-th where it has such a number; all ranks give one or none.
+    `topology`: see `byzopt.distributed.topologies`. `watch` is called with the `RoundDiagnostics` of each
+    step, or of every `watch.every`-th where it has such a number; all ranks give one or none.
 
     Errors: `InvalidInput` for more than one parameter group, parameters of several dtypes or devices, a
     filter that expels ranks and takes their data for alike (`differing=True` says that it may do so all the
@@ -85,7 +85,7 @@ class RobustOptimizer(torch.optim.Optimizer):
         *,
         group: Any = None,
         topology: Topology = "sharded",
-        watch: OnVerdict = None,
+        watch: Watch = None,
         seed: int = 0,
         same_data: bool = False,
     ) -> None:
@@ -98,14 +98,14 @@ class RobustOptimizer(torch.optim.Optimizer):
         super().__init__(cast(Any, params), {"lr": lr})
         require(len(self.param_groups) == 1, "The parameters", "be one group", len(self.param_groups))
         self.compressed = not is_plain(method.wire)
-        check(topology, method.filter, self.compressed)
+        check_topology(topology, method.filter, self.compressed)
         blind(method.filter)
         require(method.down == Broadcast(), "The downlink of an optimizer", "be a broadcast", method.down)
         self.method, self.topology, self.watch, self.seed = method, topology, watch, seed
         self.malformed: dict[int, str] = {}
-        self.link = Link(group)
-        self.flat = Flat([p for p in self.param_groups[0]["params"] if p.requires_grad])
-        self.flat.write(self.link.from_first(self.flat.read()).to(self.flat.device))
+        self.comm = Communicator(group)
+        self.flat = FlatParameters([p for p in self.param_groups[0]["params"] if p.requires_grad])
+        self.flat.write(self.comm.broadcast(self.flat.read()).to(self.flat.device))
         method.wire.check(self.flat.layout, liars=False)
         self.progress = self._begun()
         self._paced = hasattr(method.step, "lr")
@@ -131,34 +131,38 @@ class RobustOptimizer(torch.optim.Optimizer):
         """One round. A `closure` (zero the gradients, take the loss, `backward`, return the loss) is called
         first, and once more for each further point at which the method wants this sample's gradient."""
         loss = None if closure is None else self._called(closure)
-        said, worker, x = self._message(closure)
+        message, worker, x = self._message(closure)
         state, t = self.progress, self.progress.t + 1
-        channel, who = self.method.wire, (self.link.rank, self.link.n)
-        lane = WireLink(t, self.seed, self.flat.layout, state.last, only=who)
-        sent, _, wire = channel.send(channel.start(said) if t == 1 else state.wire, said, lane)
-        if not said.isfinite().all():  # one bad round must not make all later ones bad
+        channel, who = self.method.wire, (self.comm.rank, self.comm.n)
+        link = WireLink(t, self.seed, self.flat.layout, state.last, only=who)
+        sent, _, wire = channel.send(channel.start(message) if t == 1 else state.wire, message, link)
+        if not message.isfinite().all():  # one bad round must not make all later ones bad
             worker, wire = self._before().worker, self._before().wire
-        heard = self._received(said) if t == 1 else state.heard
-        mail = Mail(channel, lane, sent, heard) if self.compressed else None
+        received = self._received(message) if t == 1 else state.received
+        messages = CompressedMessages(channel, link, sent, received) if self.compressed else None
         self.malformed = {}
-        turn = Turn(self.method.filter, state.filter, At(t, x), self.malformed, self._listener(t), mail)
-        g, memory = exchanged(self.link, sent[0], self.topology, turn, self._plan, self._mark)
-        self._compared = self._compared or self._mark > 0
-        if self.link.rank in self.malformed:  # the receivers go on from what they remembered
+        exchange = Exchange(
+            self.method.filter, state.filter, At(t, x), self.malformed, self._listener(t), messages
+        )
+        g, memory = aggregate_round(
+            self.comm, sent[0], self.topology, exchange, self._plan, self._fingerprint
+        )
+        self._compared = self._compared or self._fingerprint > 0
+        if self.comm.rank in self.malformed:  # the receivers go on from what they remembered
             wire = self._before().wire
-        heard = mail.kept if mail else heard
-        step, bits = self._stepper().tell(state.step, g), state.bits + channel.cost(lane).bits
-        self.progress = Progress(t, step, memory, worker, wire, bits, g, heard)
+        received = messages.memory if messages else received
+        step, bits = self._stepper().tell(state.step, g), state.bits + channel.cost(link).bits
+        self.progress = OptimizerState(t, step, memory, worker, wire, bits, g, received)
         self.flat.write(self.method.step.ask(step))
         return loss
 
     def state_dict(self) -> dict[str, Any]:
         """This rank's own state: plain data and tensors, for `torch.save` and `weights_only=True`.
 
-        Every rank keeps its own, for its momentum is its own; see `byzopt.distributed.keep`.
+        Every rank keeps its own, for its momentum is its own; see `byzopt.distributed.rank_checkpoints`.
         """
         groups = [{k: v for k, v in group.items() if k != "params"} for group in self.param_groups]
-        who = {"rank": self.link.rank, "ranks": self.link.n, "recipe": self._plan}
+        who = {"rank": self.comm.rank, "ranks": self.comm.n, "recipe": self._plan}
         return {**who, "state": freeze(self.progress), "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -166,10 +170,10 @@ class RobustOptimizer(torch.optim.Optimizer):
 
         Errors: `InvalidInput` for another rank's state, another number of ranks, another method or model.
         """
-        found = {key: state_dict.get(key) for key in ("rank", "ranks", "recipe")}
-        own = {"rank": self.link.rank, "ranks": self.link.n, "recipe": self._plan}
+        given = {key: state_dict.get(key) for key in ("rank", "ranks", "recipe")}
+        expected = {"rank": self.comm.rank, "ranks": self.comm.n, "recipe": self._plan}
         remedy = "Load on every rank its own state, into the same optimizer."
-        require(found == own, "A state", f"be of {own}", found, remedy)
+        require(given == expected, "A state", f"be of {expected}", given, remedy)
         frozen = state_dict["state"]
         self.progress = thaw(frozen, self._begun() if frozen[0] == 0 else self._rehearsed())
         for group, kept in zip(self.param_groups, state_dict["param_groups"], strict=True):
@@ -181,33 +185,33 @@ class RobustOptimizer(torch.optim.Optimizer):
         step, lr = self.method.step, float(self.param_groups[0]["lr"])
         return replace(cast(Any, step), lr=lr) if self._paced else step
 
-    def _begun(self) -> Progress:
+    def _begun(self) -> OptimizerState:
         x = self.flat.read()
         step = self.method.step.init(x, Site(self.flat.layout))
-        return Progress(0, step, self.method.filter.init(x, self.link.n), None, None, 0.0)
+        return OptimizerState(0, step, self.method.filter.init(x, self.comm.n), None, None, 0.0)
 
-    def _before(self) -> Progress:
+    def _before(self) -> OptimizerState:
         """The states as they stood before this round, also before the first."""
         return self.progress if self.progress.t else self._rehearsed()
 
-    def _rehearsed(self) -> Progress:
+    def _rehearsed(self) -> OptimizerState:
         """The structure of the state after round 1, from a round of zeros that is not sent."""
         begun, x = self._begun(), self.flat.read()
         zeros = Oracle(1, lambda point: torch.zeros_like(point).unsqueeze(0), lambda point: _no_full())
-        said, worker = self.method.worker.init(x, zeros)
-        wire, heard = self.method.wire.start(said), self._received(said)
-        return begun._replace(worker=worker, wire=wire, last=x, heard=heard)
+        message, worker = self.method.worker.init(x, zeros)
+        wire, received = self.method.wire.start(message), self._received(message)
+        return begun._replace(worker=worker, wire=wire, last=x, received=received)
 
-    def _received(self, said: Tensor) -> Any:
+    def _received(self, message: Tensor) -> Any:
         """What a receiver of compressed messages remembers before round 1; None where this rank is none."""
-        receives = self.compressed and (self.topology == "replicated" or self.link.rank == 0)
-        return self.method.wire.start(said.expand(self.link.n, -1)) if receives else None
+        receives = self.compressed and (self.topology == "replicated" or self.comm.rank == 0)
+        return self.method.wire.start(message.expand(self.comm.n, -1)) if receives else None
 
     def _message(self, closure: Closure | None) -> tuple[Tensor, Any, Tensor]:
         """This rank's message as rows `[1, d]`, its estimator's next state, and the point it is about."""
         x = self.method.step.ask(self.progress.step)
         first = self.flat.gradient()
-        self._mark = 0.0 if self._compared else mark(first)
+        self._fingerprint = 0.0 if self._compared else fingerprint(first)
 
         def gradient(point: Tensor) -> Tensor:
             if point is x or torch.equal(point, x):
@@ -226,7 +230,7 @@ class RobustOptimizer(torch.optim.Optimizer):
         with torch.enable_grad():
             return closure()
 
-    def _listener(self, t: int) -> OnVerdict:
+    def _listener(self, t: int) -> Watch:
         return self.watch if self.watch and t % int(getattr(self.watch, "every", 1)) == 0 else None
 
 

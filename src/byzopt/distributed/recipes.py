@@ -1,4 +1,4 @@
-"""Optimizers by name: `ByzNSGDM`, `ByzDM21`, `ByzVRDM21` and `RobustSGD`."""
+"""Optimizers by name: `RobustNSGDM`, `RobustDM21`, `RobustVRDM21` and `RobustSGD`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.distributed.optimizer import Params, RobustOptimizer
-from byzopt.distributed.topologies import OnVerdict, Topology
+from byzopt.distributed.topologies import Topology, Watch
 from byzopt.errors import require
 from byzopt.methods import METHODS, Method
 from byzopt.servers import Descent, Step
@@ -14,7 +14,7 @@ from byzopt.wire import Channel, Direct
 from byzopt.workers import Plain, WorkerMomentum
 
 
-class ByzNSGDM(RobustOptimizer):
+class RobustNSGDM(RobustOptimizer):
     """Normalised SGD with worker momentum behind a robust rule (arXiv:2603.12512, Algorithm 1).
 
     `rule` by name or as a recipe, with tolerance `f`; further settings are those of
@@ -33,7 +33,7 @@ class ByzNSGDM(RobustOptimizer):
         rounds: int | None = None,
         group: Any = None,
         topology: Topology = "sharded",
-        watch: OnVerdict = None,
+        watch: Watch = None,
         same_data: bool = False,
         **settings: Any,
     ) -> None:
@@ -42,12 +42,12 @@ class ByzNSGDM(RobustOptimizer):
         super().__init__(params, method, lr, group=group, topology=topology, watch=watch, same_data=same_data)
 
 
-class ByzDM21(RobustOptimizer):
+class RobustDM21(RobustOptimizer):
     """Error feedback with double momentum: what a rank sends is compressed (arXiv:2603.15144).
 
     Settings are those of `byzopt.methods.ByzDM21` (`eta`, `eta_v`, `eta_u`, `weights`, `compressor`, `init`,
     `schedule`), as recipes or plain data. `topology`: "server" (rank 0 keeps every rank's g_i, sends the
-    aggregate to all) or "replicated" (every rank keeps them). The rest as in `ByzNSGDM`.
+    aggregate to all) or "replicated" (every rank keeps them). The rest as in `RobustNSGDM`.
     """
 
     recipe = "byz_dm21"
@@ -62,7 +62,7 @@ class ByzDM21(RobustOptimizer):
         rounds: int | None = None,
         group: Any = None,
         topology: Topology = "server",
-        watch: OnVerdict = None,
+        watch: Watch = None,
         seed: int = 0,
         same_data: bool = False,
         **settings: Any,
@@ -72,8 +72,9 @@ class ByzDM21(RobustOptimizer):
         super().__init__(params, method, lr, **given, seed=seed, same_data=same_data)
 
 
-class ByzVRDM21(ByzDM21):
-    """As `ByzDM21` with STORM's correction. `step` needs a closure: it takes two gradients on one sample."""
+class RobustVRDM21(RobustDM21):
+    """As `RobustDM21` with STORM's correction. `step` needs a closure: it takes two gradients on one
+    sample."""
 
     recipe = "byz_vr_dm21"
 
@@ -85,7 +86,7 @@ class RobustSGD(RobustOptimizer):
     itself, and x <- x - lr Agg(v_1 .. v_n); with the mean as rule it is that optimizer. In the convention of
     this library that is a heavy ball of η = 1 - μ. `step` puts another server step in the place of descent
     (then `lr` is the step's own unless given), `wire` a channel in the place of the plain one: compressed
-    messages need topology "server" or "replicated". The rest as in `ByzDM21`.
+    messages need topology "server" or "replicated". The rest as in `RobustDM21`.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class RobustSGD(RobustOptimizer):
         wire: Channel | None = None,
         group: Any = None,
         topology: Topology = "sharded",
-        watch: OnVerdict = None,
+        watch: Watch = None,
         seed: int = 0,
         same_data: bool = False,
     ) -> None:

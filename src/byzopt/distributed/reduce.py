@@ -10,9 +10,9 @@ from torch import Tensor
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import At, RoundRule
 from byzopt.aggregators.core.surroundings import undisturbed
-from byzopt.distributed.header import meet, recipe_text
-from byzopt.distributed.link import Link
-from byzopt.distributed.topologies import WAYS, OnVerdict, Topology, Turn, check
+from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.header import exchange_headers, recipe_text
+from byzopt.distributed.topologies import TOPOLOGIES, Exchange, Topology, Watch, check_topology
 from byzopt.errors import require
 
 
@@ -24,14 +24,14 @@ def robust_all_reduce(
     *,
     f: int | None = None,
     t: int = 0,
-    watch: OnVerdict = None,
+    watch: Watch = None,
 ) -> Tensor:
     """`rule` of all ranks' vectors, on every rank: `[d] -> [d]`, in the vector's dtype and on its device.
 
     `group` is a process group (None: all ranks), one row each; `topology` as in `topologies`. `f` fills what
     a rule given by name leaves out. `t` is the round for `watch`, which is called with this round's
-    `Verdict`; all ranks watch or none. Rules that draw lots take their round as `rule.at(t)`. Equal to
-    `rule(rows)` on all rows to rounding; the same bits on every rank ("replicated": on equal machines).
+    `RoundDiagnostics`; all ranks watch or none. Rules that draw lots take their round as `rule.at(t)`. Equal
+    to `rule(rows)` on all rows to rounding; the same bits on every rank ("replicated": on equal machines).
 
     With NCCL the vector should be on the GPU, with gloo in main memory; elsewhere it is copied there and
     back. Cost: see `topologies`; one more exchange of seven numbers, in which ranks agree on what they bring.
@@ -41,35 +41,44 @@ def robust_all_reduce(
     which names the ranks, when more vectors than the rule tolerates are not finite, or come behind a
     malformed header, which is their senders' fault and costs them this round's vector.
     """
-    link, rule = Link(group), rule_from(rule, **({} if f is None else {"f": f}))
-    still = Still(rule)
-    return exchanged(link, vector, topology, Turn(still, (), At(t, vector), {}, watch), recipe_text(rule))[0]
+    comm, rule = Communicator(group), rule_from(rule, **({} if f is None else {"f": f}))
+    fixed = FixedRule(rule)
+    return aggregate_round(
+        comm, vector, topology, Exchange(fixed, (), At(t, vector), {}, watch), recipe_text(rule)
+    )[0]
 
 
 @undisturbed
-def exchanged(
-    link: Link, vector: Tensor, topology: Topology, turn: Turn, plan: str, mark: float = 0.0
+def aggregate_round(
+    comm: Communicator,
+    vector: Tensor,
+    topology: Topology,
+    exchange: Exchange,
+    plan: str,
+    fingerprint: float = 0.0,
 ) -> tuple[Tensor, Any]:
     """The aggregate of all ranks' vectors and the filter's next state; all ranks must share the `plan`.
 
-    `turn.malformed` is told why a rank's header or message could not be read, by rank. Where `mark` is not 0
-    it stands for this rank's gradient, which must not be that of all honest ranks.
+    Why a rank's header or message could not be read is added to `exchange.malformed`. Where `fingerprint` is
+    not 0 it stands for this rank's gradient, which must not be that of all honest ranks.
     """
-    vec = vector.detach().to(link.device)
-    sizes, malformed, equal = meet(link, vec, turn.at.t, f"{topology} {plan} {turn.tell is not None}", mark)
-    check(topology, turn.filter, turn.mail is not None)
-    _distinct(equal, link.n, turn)
-    turn.malformed.update(malformed)
-    out, state = WAYS[topology](link, vec.contiguous(), sizes, turn)
+    vec = vector.detach().to(comm.device)
+    sizes, malformed, equal = exchange_headers(
+        comm, vec, exchange.at.t, f"{topology} {plan} {exchange.watch is not None}", fingerprint
+    )
+    check_topology(topology, exchange.filter, exchange.messages is not None)
+    _require_distinct(equal, comm.n, exchange)
+    exchange.malformed.update(malformed)
+    out, state = TOPOLOGIES[topology](comm, vec.contiguous(), sizes, exchange)
     return out.to(vector.device), state
 
 
-def _distinct(equal: int, n: int, turn: Turn) -> None:
+def _require_distinct(equal: int, n: int, exchange: Exchange) -> None:
     """Raise `InvalidInput` where `equal` of n gradients are one, to the last bit, and the honest ones may be
     among them: f liars that send something else do not hide it."""
     if equal < 2:
         return
-    rule = turn.rule
+    rule = exchange.rule
     f = min(rule.tolerance(n), (n - 1) // 2) if rule is not None else (n - 1) // 2
     require(
         equal < n - f,
@@ -83,8 +92,8 @@ def _distinct(equal: int, n: int, turn: Turn) -> None:
 
 
 @dataclass(frozen=True)
-class Still(RoundRule):
-    """A rule as it is in every round."""
+class FixedRule(RoundRule):
+    """A rule that keeps the round that it was given by `rule.at`, unlike in `Pure`."""
 
     rule: Aggregator
 

@@ -1,4 +1,4 @@
-"""Which rank is going bad: running averages over the verdicts of steps, as a table, as text, as records."""
+"""Which rank is going bad: running averages over rounds, as a table, as text, as records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from byzopt.distributed.verdict import Verdict
+from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.errors import require
 from byzopt.theory.outlying import limits
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FAINT = 0.1  # of an even share: a row with less weight counts as expelled, as in `rule.explain`
-FIGURES = {
+RANK_FIGURES = {
     "suspicion": "running share of steps in which the rank was not finite, or where no honest one would be",
     "weight": "running weight of the rank in the aggregate, in even shares (no evidence: Krum gives most 0)",
     "remoteness": "running distance from crowds of ranks, in units of what an honest one may have",
@@ -33,12 +33,12 @@ PREMISES = (
     "at most f ranks lie, and honest vectors of a step are independent draws of one Gaussian law, of any "
     "covariance. Where data differ between ranks an honest one can be suspected: say alike=False"
 )
-Record = dict[str, Any]
+WatchRecord = dict[str, Any]
 
 
 @dataclass
-class Rank:
-    """A rank's figures, named as in `FIGURES`."""
+class RankFigures:
+    """A rank's figures, named as in `RANK_FIGURES`."""
 
     suspicion: float = 0.0
     weight: float = 1.0
@@ -47,12 +47,12 @@ class Rank:
     expulsions_total: int = 0
     copies_total: int = 0
     nonfinite_total: int = 0
-    heard: int = 0
+    rounds: int = 0
 
 
 @dataclass
 class Suspicion:
-    """A `watch` for optimizers and `robust_all_reduce`: call it with verdicts, read it at any time.
+    """A `watch` for optimizers and `robust_all_reduce`, called with each round's diagnostics.
 
     Averages are exponential, a <- (1 - η) a + η new, with `eta` η the weight of the new; `weight` and
     `remoteness` are corrected for the bias of their start, and `suspicion` starts at 0. A rank is suspect in
@@ -68,42 +68,42 @@ class Suspicion:
     nothing, and a suspicion of 0 never says that a rank is honest. `alike=False` says that ranks' data
     differ: then only vectors that are not finite raise suspicion.
 
-    `every` thins out: a verdict costs about one more aggregation, and optimizers ask for one in every so many
-    steps. `alarm(rank, suspicion)` is called when a rank becomes a suspect, by a suspicion above `threshold`
-    or by remote steps; `on_record` with the record of each verdict. `keep` records are kept.
+    `every` thins out: diagnostics cost about one more aggregation, and optimizers ask for them in every so
+    many steps. `alarm(rank, suspicion)` is called when a rank becomes a suspect, by a suspicion above
+    `threshold` or by remote steps; `on_record` with the record of each call. `keep` records are kept.
     """
 
     eta: float = 0.1
     every: int = 1
     threshold: float = 0.5
     alarm: Callable[[int, float], None] | None = None
-    on_record: Callable[[Record], None] | None = None
+    on_record: Callable[[WatchRecord], None] | None = None
     keep: int = 1000
     alike: bool = True
     t: int = 0
-    ranks: list[Rank] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
-    among: tuple[int, int] | None = None
+    ranks: list[RankFigures] = field(default_factory=list)
+    records: list[WatchRecord] = field(default_factory=list)
+    population: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         require(0 < self.eta <= 1, "Parameter `eta` of Suspicion", "lie in (0, 1]", self.eta)
         require(self.every >= 1, "Parameter `every` of Suspicion", "be at least 1", self.every)
 
-    def __call__(self, verdict: Verdict) -> None:
-        n, self.t = len(verdict.weights), verdict.t
-        self.ranks = self.ranks if len(self.ranks) == n else [Rank() for _ in range(n)]
-        pairs = zip(verdict.weights.tolist(), verdict.remote.tolist(), strict=True)
-        copies = _copies(verdict.apart, n)
-        if verdict.f is not None:
-            self.among = (n - len(verdict.dropped) - len(verdict.absent), verdict.f)
+    def __call__(self, diagnostics: RoundDiagnostics) -> None:
+        n, self.t = len(diagnostics.weights), diagnostics.t
+        self.ranks = self.ranks if len(self.ranks) == n else [RankFigures() for _ in range(n)]
+        pairs = zip(diagnostics.weights.tolist(), diagnostics.remote.tolist(), strict=True)
+        copies = _copies(diagnostics.apart, n)
+        if diagnostics.f is not None:
+            self.population = (n - len(diagnostics.dropped) - len(diagnostics.absent), diagnostics.f)
         for i, (weight, remote) in enumerate(pairs):
-            if i in verdict.absent:
+            if i in diagnostics.absent:
                 continue
             self.ranks[i].copies_total += copies[i]
-            dropped = i in verdict.dropped
-            self._take(i, (n - len(verdict.absent)) * weight, remote, dropped)
-        record = {"t": self.t, "weights": verdict.weights.tolist(), "dropped": list(verdict.dropped)}
-        record |= {name: [getattr(rank, name) for rank in self.ranks] for name in FIGURES}
+            dropped = i in diagnostics.dropped
+            self._update(i, (n - len(diagnostics.absent)) * weight, remote, dropped)
+        record = {"t": self.t, "weights": diagnostics.weights.tolist(), "dropped": list(diagnostics.dropped)}
+        record |= {name: [getattr(rank, name) for rank in self.ranks] for name in RANK_FIGURES}
         self.records = [*self.records, record][-self.keep :] if self.keep else []
         if self.on_record:
             self.on_record(record)
@@ -116,9 +116,9 @@ class Suspicion:
     @property
     def power(self) -> str:
         """How far off a vector had to be in the last round to be suspect, and what a suspicion of 0 means."""
-        if self.among is None or not self.alike:
+        if self.population is None or not self.alike:
             return "a suspicion of 0 does not say that a rank is honest"
-        n, f = self.among
+        n, f = self.population
         reach = min((k for _, k in limits(n, f)), default=None) if 2 * f < n else None
         what = f"with n = {n} ranks of which f = {f} may lie, "
         if reach is None:
@@ -127,12 +127,12 @@ class Suspicion:
         little = ", which is next to no power" if reach > POWERLESS else ""
         return f"{what}{far}{little}; 0 does not say that a rank is honest"
 
-    def _take(self, i: int, share: float, remote: float, dropped: bool) -> None:
+    def _update(self, i: int, share: float, remote: float, dropped: bool) -> None:
         rank, before = self.ranks[i], self._suspect(self.ranks[i])
         faulty = dropped or (remote > 1 and self.alike)
-        rank.heard += 1
+        rank.rounds += 1
         # Corrects the bias of the start, as in Adam; 1 at first, also where the quotient is rounded.
-        pace = 1.0 if rank.heard == 1 else self.eta / (1 - (1 - self.eta) ** rank.heard)
+        pace = 1.0 if rank.rounds == 1 else self.eta / (1 - (1 - self.eta) ** rank.rounds)
         rank.suspicion += self.eta * (faulty - rank.suspicion)
         rank.weight += pace * (share - rank.weight)
         rank.remoteness += pace * (min(remote, 10.0) - rank.remoteness)
@@ -142,8 +142,8 @@ class Suspicion:
         if self.alarm and self._suspect(rank) and not before:
             self.alarm(i, rank.suspicion)
 
-    def _suspect(self, rank: Rank) -> bool:
-        often = self.alike and rank.remote_total >= SPARE + SHARE * rank.heard
+    def _suspect(self, rank: RankFigures) -> bool:
+        often = self.alike and rank.remote_total >= SPARE + SHARE * rank.rounds
         return rank.suspicion > self.threshold or often
 
     def suspects(self) -> list[int]:
@@ -154,7 +154,7 @@ class Suspicion:
         """All figures in Prometheus' text format: write it to a file for the node exporter, or serve it."""
         lines = [f"# What is said against a rank rests on this: {self.premises}"]
         lines += [f"# What it takes: {self.power}"]
-        for name, about in FIGURES.items():
+        for name, about in RANK_FIGURES.items():
             kind = "counter" if name.endswith("_total") else "gauge"
             lines += [f"# HELP {prefix}_{name} {about}", f"# TYPE {prefix}_{name} {kind}"]
             lines += [
@@ -181,13 +181,13 @@ class Suspicion:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """While inside, the table on the terminal follows the verdicts. For one rank, usually rank 0."""
+        """While inside, the table on the terminal follows the diagnostics. For one rank, usually rank 0."""
         from rich.live import Live
 
         before = self.on_record
         with Live(self.table(), refresh_per_second=4) as live:
 
-            def show(record: Record) -> None:
+            def show(record: WatchRecord) -> None:
                 live.update(self.table())
                 if before:
                     before(record)

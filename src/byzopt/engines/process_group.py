@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from byzopt.distributed.link import Link
+from byzopt.distributed.communicator import Communicator
 from byzopt.engines.simulated import Count, Simulated, SimulatedState
 from byzopt.errors import ByzoptError, require
 from byzopt.tasks import Task
@@ -36,11 +36,11 @@ class Announcement(NamedTuple):
 class Share:
     """The workers that one process plays, and what they remember."""
 
-    def __init__(self, task: Task, worker: Estimator, seed: int, link: Link) -> None:
-        require(link.n <= task.n, "The number of processes", f"be at most n = {task.n}", link.n)
-        self.task, self.worker, self.seed, self.link = task, worker, seed, link
-        self.width = -(-task.n // link.n)
-        start = min(link.rank * self.width, task.n)
+    def __init__(self, task: Task, worker: Estimator, seed: int, comm: Communicator) -> None:
+        require(comm.n <= task.n, "The number of processes", f"be at most n = {task.n}", comm.n)
+        self.task, self.worker, self.seed, self.comm = task, worker, seed, comm
+        self.width = -(-task.n // comm.n)
+        start = min(comm.rank * self.width, task.n)
         self.mine = slice(start, min(start + self.width, task.n))
         self.state: Any = None
         self.whole: Any = None  # on rank 0: the state of all workers that all processes hold at present
@@ -59,7 +59,7 @@ class Share:
         """All workers' rows on rank 0, from those of every process."""
         short = self.width - len(rows)
         wide = torch.cat([rows, rows.new_zeros(short, *rows.shape[1:])]) if short else rows
-        whole = self.link.at_first(wide)
+        whole = self.comm.gather(wide)
         return None if whole is None else whole.flatten(0, 1)[: self.task.n].to(rows.device)
 
     def remembered(self) -> Any:
@@ -72,7 +72,7 @@ class Share:
 
         def taken(own: Tensor) -> Tensor:
             blank = own.new_empty(self.task.n, *own.shape[1:]) if self._of_rows(own) else own
-            sent = self.link.from_first(next(parts, blank)).to(own.device)
+            sent = self.comm.broadcast(next(parts, blank)).to(own.device)
             return sent[self.mine] if self._of_rows(own) else sent
 
         self.state = _mapped(self.state, lambda own: True, taken)
@@ -94,7 +94,7 @@ class ProcessGroup(Simulated):
         known = state is not None and state.worker is share.whole
         what = _BEGIN if state is None else _GO_ON if known else _RESTORE
         try:
-            announce(share.link, Announcement(what, self.run, t))
+            announce(share.comm, Announcement(what, self.run, t))
             said, gradients, share.whole = _round(share, what, w, t, None if state is None else state.worker)
         except RuntimeError as error:
             raise ByzoptError(f"All worker processes should answer. Found: {error}. Run it again.") from error
@@ -102,27 +102,27 @@ class ProcessGroup(Simulated):
         return said, share.whole, gradients
 
 
-def serve(link: Link, shares: Sequence[Share]) -> None:
+def serve(comm: Communicator, shares: Sequence[Share]) -> None:
     """What ranks other than 0 do: play their workers of each run in the rounds that rank 0 announces."""
     while True:
-        told = announce(link, Announcement(_STOP, 0, 0))
+        told = announce(comm, Announcement(_STOP, 0, 0))
         if told.what == _STOP:
             return
         share = shares[told.run]
         _round(share, told.what, torch.empty_like(share.task.start()), told.t, None)
 
 
-def announce(link: Link, own: Announcement | None = None) -> Announcement:
+def announce(comm: Communicator, own: Announcement | None = None) -> Announcement:
     """Rank 0's announcement; without one, that all is over."""
     told = torch.tensor(own or Announcement(_STOP, 0, 0), dtype=torch.int64, device="cpu")
-    return Announcement(*link.from_first(told).tolist())
+    return Announcement(*comm.broadcast(told).tolist())
 
 
 def _round(
     share: Share, what: int, w: Tensor, t: int, memory: Any | None
 ) -> tuple[Tensor | None, float, Any]:
     """A round as all processes make it: take the point, play, give rows and memories to rank 0."""
-    w = share.link.from_first(w).to(w.device)
+    w = share.comm.broadcast(w).to(w.device)
     if what == _RESTORE:
         share.restore(memory)
     said, gradients = share.play(what, w, t)

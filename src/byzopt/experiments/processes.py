@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch exports it without a word
 
 from byzopt.attacks import Adversary
-from byzopt.distributed.link import Link
+from byzopt.distributed.communicator import Communicator
 from byzopt.engines.process_group import Share, announce, serve
 from byzopt.errors import require, said
 from byzopt.experiments.memory import built, check_processes
@@ -30,7 +30,7 @@ PATIENCE = timedelta(seconds=60)  # until a process that does not find rank 0 gi
 
 
 @contextmanager
-def processes(spec: Spec, count: int | None = None) -> Iterator[Link | None]:
+def processes(spec: Spec, count: int | None = None) -> Iterator[Communicator | None]:
     """The link of `count` processes (default: one for each worker) to rank 0, while they serve `spec`.
 
     Under torchrun they are the ranks that it started; there the others get None, when all is over.
@@ -42,16 +42,16 @@ def processes(spec: Spec, count: int | None = None) -> Iterator[Link | None]:
     meeting = None if launched() else _meeting(count)
     children = [_start(spec, meeting.port, rank, count) for rank in range(1, count)] if meeting else []
     try:
-        link = _joined(meeting, 0, count)
-        if link.rank:
-            serve(link, shares(spec, link))
+        comm = _joined(meeting, 0, count)
+        if comm.rank:
+            serve(comm, shares(spec, comm))
             yield None
         else:
             try:
-                yield link
+                yield comm
             finally:
                 with suppress(RuntimeError):  # a process that is gone has been told of already
-                    announce(link)
+                    announce(comm)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -71,14 +71,14 @@ def _launched_ranks() -> int:
     return int(os.environ["WORLD_SIZE"])
 
 
-def shares(spec: Spec, link: Link) -> list[Share]:
+def shares(spec: Spec, comm: Communicator) -> list[Share]:
     """This process's workers in every variant of the spec, in order."""
     found = []
     for variant in spec.variants().values():
         adversary = Adversary(variant.attack, variant.cohort, variant.f)
         task = adversary.poison(built(variant))
         method = variant.method.build(variant.rule, variant.lr, variant.rounds)
-        found.append(Share(task, method.worker, variant.seed, link))
+        found.append(Share(task, method.worker, variant.seed, comm))
     return found
 
 
@@ -92,12 +92,12 @@ def _meeting(count: int) -> TCPStore:
     return TCPStore(HERE, port, count, True, wait_for_workers=False, master_listen_fd=handle)
 
 
-def _joined(meeting: TCPStore | None, rank: int, count: int) -> Link:
+def _joined(meeting: TCPStore | None, rank: int, count: int) -> Communicator:
     if meeting is None:
         dist.init_process_group("gloo")
     else:
         dist.init_process_group("gloo", store=meeting, rank=rank, world_size=count)
-    return Link()
+    return Communicator()
 
 
 def _start(spec: Spec, port: int, rank: int, count: int) -> subprocess.Popen[str]:
@@ -124,11 +124,11 @@ def main() -> None:
     spec = Spec.of(json.load(sys.stdin))
     torch.set_num_threads(1)
     try:
-        link = _joined(TCPStore(HERE, port, count, False, timeout=PATIENCE), rank, count)
+        comm = _joined(TCPStore(HERE, port, count, False, timeout=PATIENCE), rank, count)
     except RuntimeError:
         sys.exit(1)
     try:
-        serve(link, shares(spec, link))
+        serve(comm, shares(spec, comm))
     except RuntimeError:
         sys.exit(1)  # rank 0 is gone; it has said why
     finally:

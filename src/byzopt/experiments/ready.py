@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from byzopt.attacks import Adversary, Attack, Base, Placement
-from byzopt.distributed.link import Link
+from byzopt.distributed.communicator import Communicator
 from byzopt.engines import Against, Engine, LoopState, Simulated, Snapshot, begin, rounds
 from byzopt.engines.process_group import ProcessGroup, Share
 from byzopt.errors import TooManyFaults, UnknownName, unknown
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 class Over(NamedTuple):
     """The processes that play a run's workers, and the run's number among those that they play."""
 
-    link: Link
+    comm: Communicator
     run: int
 
 
@@ -83,7 +83,7 @@ def prepare(
     parts = (task, method.worker, method.wire, adversary, seed, method.down)
     engine: Engine = Simulated(*parts)
     if over:
-        share = Share(task, method.worker, seed, over.link)
+        share = Share(task, method.worker, seed, over.comm)
         engine = ProcessGroup(*parts, share, over.run)
     start = begin(method, task.start(), Site(task.layout, task.proxy()), task.n)
     if plan.stop:

@@ -9,7 +9,7 @@ from typing import Any
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.attacks import ATTACKS, Attack, Base, Placement
-from byzopt.distributed.link import Link
+from byzopt.distributed.communicator import Communicator
 from byzopt.errors import InvalidInput, Status, require, said
 from byzopt.experiments.loading import load
 from byzopt.experiments.memory import built
@@ -64,14 +64,14 @@ def run(
     out: str | Path | None = None,
     on_round: OnRound | None = None,
     fresh: bool = False,
-    link: Link | None = None,
+    comm: Communicator | None = None,
     on_start: Callable[[str], None] = lambda name: None,
 ) -> Result:
     """Run a spec (or the file or preset of that name) and the variants beside it.
 
     With `out` the run is stored there; an unfinished run of the same spec is continued, bit for bit, and a
     finished one is read back, unless `fresh`. Everything is validated, and each variant's first round
-    computed, before the directory is made; `on_start(variant)` hears of each before that. `link` leads to
+    computed, before the directory is made; `on_start(variant)` hears of each before that. `comm` leads to
     processes that serve the spec (`processes`).
 
     Errors: `InvalidInput`, `MissingData` before any work. What goes wrong later is a status of the outcome.
@@ -88,7 +88,7 @@ def run(
     ready: dict[str, Ready] = {}
     for number, (name, variant) in enumerate(variants):
         on_start(name)
-        ready[name] = prepared(variant, tasks, Over(link, number) if link else None)
+        ready[name] = prepared(variant, tasks, Over(comm, number) if comm else None)
     on_record, on_round = on_record or (lambda name, record: None), on_round or (lambda name, t: False)
     session = Session(ready, store, on_record, on_round)
     if store:

@@ -14,7 +14,7 @@ from torch import Tensor
 from byzopt import linalg
 from byzopt.aggregators import Aggregator
 from byzopt.aggregators.core.filters import At, RoundRule
-from byzopt.distributed.verdict import Verdict, judged_whole
+from byzopt.distributed.diagnostics import RoundDiagnostics, diagnose_rows
 from byzopt.errors import ByzoptError, TooManyFaults, require
 from byzopt.flower.members import Turn
 from byzopt.flower.records import ARRAYS, ORDERS, Point, written
@@ -74,8 +74,8 @@ class Server:
         told |= {"t": t, "names": list(self.layout.names)}
         return RecordDict({ARRAYS: written(x, self.layout), ORDERS: ConfigRecord(told)})
 
-    def take(self, turn: Turn, replies: Iterable[Message]) -> tuple[dict[str, float], Verdict]:
-        """One round: its figures and its verdict.
+    def take(self, turn: Turn, replies: Iterable[Message]) -> tuple[dict[str, float], RoundDiagnostics]:
+        """One round: its figures and its diagnostics.
 
         Errors: `TooManyFaults`, naming nodes and reasons; `ByzoptError` for a step to NaN or Inf.
         """
@@ -91,10 +91,10 @@ class Server:
         step = self.method.step.tell(state.step, g)
         if not self.method.step.ask(step).isfinite().all():
             raise ByzoptError(f"The model should be finite after round {turn.t}. Found NaN or Inf. Lower lr.")
-        verdict = self._verdict(turn, rule, rows)
+        diagnostics = self._diagnostics(turn, rule, rows)
         self.progress = Progress(turn.t, step, memory)
         own = {"faulty": float(len(faults)), "aggregate_norm": float(linalg.norm(g))}
-        return figures | self.method.step.report(step) | own, verdict
+        return figures | self.method.step.report(step) | own, diagnostics
 
     def _heard(self, turn: Turn, replies: Iterable[Message]) -> tuple[Tensor, Faults, dict[str, float]]:
         """Rows `[k, d]`, NaN where a node is faulty; the faulty ones; figures of the others."""
@@ -123,9 +123,9 @@ class Server:
             return rule.tolerance(k)
         return (k - 1) // 2 if self.f is None else self.f
 
-    def _verdict(self, turn: Turn, rule: Aggregator | None, rows: Tensor) -> Verdict:
-        """The verdict on all nodes, from that on those asked."""
-        part = judged_whole(turn.t, rule, rows)
+    def _diagnostics(self, turn: Turn, rule: Aggregator | None, rows: Tensor) -> RoundDiagnostics:
+        """The diagnostics on all nodes, from that on those asked."""
+        part = diagnose_rows(turn.t, rule, rows)
         place = torch.tensor([self.nodes.index(node) for node in turn.nodes], device="cpu")
         weights = torch.zeros(len(self.nodes), dtype=torch.float64, device="cpu")
         remote = torch.zeros_like(weights)
@@ -135,7 +135,7 @@ class Server:
         apart = torch.full((len(self.nodes), len(self.nodes)), torch.nan, dtype=torch.float64, device="cpu")
         if part.apart is not None:
             apart[place.unsqueeze(1), place] = part.apart
-        return Verdict(turn.t, weights, remote, dropped, absent, apart, part.f)
+        return RoundDiagnostics(turn.t, weights, remote, dropped, absent, apart, part.f)
 
 
 def medians(found: Sequence[dict[str, float]]) -> dict[str, float]:

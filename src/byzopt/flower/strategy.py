@@ -13,7 +13,7 @@ from torch import Tensor
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import blind
-from byzopt.distributed.verdict import Verdict
+from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.distributed.watch import Suspicion
 from byzopt.errors import InvalidInput, require
 from byzopt.flower.members import Turn, gathered, sampled
@@ -42,7 +42,8 @@ class RobustStrategy(Strategy):
     `n` is the number of nodes: round 1 waits for them, at most `patience` seconds, and refuses more. Without
     it the nodes are those that are there at round 1, at least 2 f + 1. Ordered by id they are the rows of the
     whole run. `sample` asks so many of them in each round, drawn by `seed`; then f counts the faulty among
-    those. `evaluate` has clients evaluate after every round. `watch` is called with every round's `Verdict`.
+    those. `evaluate` has clients evaluate after every round. `watch` is called with every round's
+    `RoundDiagnostics`.
 
     A node that is asked and whose reply is missing, late, an error or not what was asked for, to the letter,
     is faulty in this round: its row is lost, and the rule goes on with f lowered by one for each such row.
@@ -67,7 +68,7 @@ class RobustStrategy(Strategy):
         step: Step | None = None,
         proxy: Callable[[Tensor], Tensor] | None = None,
         evaluate: bool = False,
-        watch: Callable[[Verdict], None] | None = None,
+        watch: Callable[[RoundDiagnostics], None] | None = None,
         patience: float = 300.0,
         seed: int = 0,
     ) -> None:
@@ -132,11 +133,11 @@ class RobustStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         server = self._running
         try:
-            figures, verdict = server.take(self.turn, replies)
+            figures, diagnostics = server.take(self.turn, replies)
         finally:
             for node, reason in server.faults.get(server_round, {}).items():
                 LOG.log(WARNING, "byzopt: round %d: node %d is faulty: %s", server_round, node, reason)
-        self.watch(verdict)
+        self.watch(diagnostics)
         return written(server.answer, server.layout), MetricRecord(dict(figures))
 
     def configure_evaluate(

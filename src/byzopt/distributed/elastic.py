@@ -1,4 +1,4 @@
-"""Joining torchrun's job so that it can be started again."""
+"""Process groups of jobs that torchrun may restart."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 
-def join(backend: str = "gloo", timeout: timedelta = timedelta(minutes=30)) -> None:
-    """`init_process_group(backend)` under torchrun, with the meeting place of each restart its own.
+def init_process_group(backend: str = "gloo", timeout: timedelta = timedelta(minutes=30)) -> None:
+    """`torch.distributed.init_process_group(backend)`, with a rendezvous of its own for each restart by
+    torchrun.
 
     torchrun's agent keeps one store for all attempts. Restarted gloo ranks that join at different moments
     find in it the addresses of those that died, and wait for them until the timeout (seen with torch 2.13).

@@ -13,8 +13,8 @@ from byzopt.aggregators.guards.outlying import liars, outlying
 from byzopt.aggregators.numerics.mixed import Mixed
 
 
-class Verdict(NamedTuple):
-    """Round `t` as a watch sees it, about n ranks.
+class RoundDiagnostics(NamedTuple):
+    """Round `t` of n ranks, as a `watch` gets it.
 
     `weights` `[n]` (float64) are the rows' weights in the answer, as in `rule.explain`; `remote` `[n]` their
     distances from crowds of rows as shares of what an honest row may have although f others lie (above 1 is
@@ -33,28 +33,31 @@ class Verdict(NamedTuple):
     f: int | None = None
 
 
-def judged(t: int, rule: Aggregator | None, mixed: Mixed, finite: Tensor, dtype: torch.dtype) -> Verdict:
-    """The verdict on `mixed`, the finite ones of n rows in `dtype`, for which `rule` has been made ready."""
+def diagnose(
+    t: int, rule: Aggregator | None, mixed: Mixed, finite: Tensor, dtype: torch.dtype
+) -> RoundDiagnostics:
+    """The diagnostics of `mixed`, the finite ones of n rows in `dtype`, for which `rule` has been made
+    ready."""
     n, f = int(finite.sum()), liars(rule, int(finite.sum()))
     weights = (
         torch.full((n,), 1 / n, dtype=torch.float64, device="cpu") if rule is None else rule.influence(mixed)
     )
     dropped = tuple((~finite).nonzero().flatten().tolist())
-    remote = _placed(outlying(mixed, dtype, f), finite, torch.inf)
+    remote = _scattered(outlying(mixed, dtype, f), finite, torch.inf)
     apart = torch.full((len(finite), len(finite)), torch.inf, dtype=torch.float64, device="cpu")
     apart[finite.unsqueeze(0) & finite.unsqueeze(1)] = mixed.geometry.sq_dists.sqrt().cpu().double().flatten()
-    return Verdict(t, _placed(weights, finite, 0.0), remote, dropped, (), apart, f)
+    return RoundDiagnostics(t, _scattered(weights, finite, 0.0), remote, dropped, (), apart, f)
 
 
-def judged_whole(t: int, rule: Aggregator | None, rows: Tensor) -> Verdict:
-    """The verdict on all rows `[n, d]`, of which `rule` can lose those that are not finite."""
+def diagnose_rows(t: int, rule: Aggregator | None, rows: Tensor) -> RoundDiagnostics:
+    """The diagnostics of all rows `[n, d]`, of which `rule` can lose those that are not finite."""
     finite = torch.isfinite(rows).all(dim=1)
     if rule is None:
-        return judged(t, None, Mixed(rows[finite]), finite.cpu(), rows.dtype)
+        return diagnose(t, None, Mixed(rows[finite]), finite.cpu(), rows.dtype)
     ready, kept, unit = admit(rule, rows)
-    return judged(t, ready, Mixed(kept, unit, ordered=ready.by_value), finite.cpu(), rows.dtype)
+    return diagnose(t, ready, Mixed(kept, unit, ordered=ready.by_value), finite.cpu(), rows.dtype)
 
 
-def _placed(values: Tensor, finite: Tensor, other: float) -> Tensor:
-    whole = torch.full(finite.shape, other, dtype=torch.float64, device="cpu")
-    return whole.masked_scatter(finite, values.detach().to("cpu", torch.float64))
+def _scattered(values: Tensor, finite: Tensor, other: float) -> Tensor:
+    full = torch.full(finite.shape, other, dtype=torch.float64, device="cpu")
+    return full.masked_scatter(finite, values.detach().to("cpu", torch.float64))

@@ -1,11 +1,11 @@
 """Checkpoints of a job of many ranks, for restarts by torchrun: each rank keeps its own, two rounds deep.
 
-place = Keep("checkpoints", group)
-start = place.restore(model=model, optimizer=optimizer)      # 0 where there is nothing
+checkpoints = RankCheckpoints("checkpoints", group)
+start = checkpoints.restore(model=model, optimizer=optimizer)      # 0 where there is nothing
 for t in range(start + 1, last + 1):
     ...
     if t % 50 == 0:
-        place.save(t, model=model, optimizer=optimizer)
+        checkpoints.save(t, model=model, optimizer=optimizer)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from warnings import warn
 import torch
 
 from byzopt.checkpoint import check, load, save
-from byzopt.distributed.link import Link
+from byzopt.distributed.communicator import Communicator
 from byzopt.errors import InvalidInput, require
 from byzopt.files import clear_leftovers
 
@@ -33,7 +33,7 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
-class Keep:
+class RankCheckpoints:
     """A folder (shared by the ranks, or one on each machine) of files `rank-R-round-T.pt`.
 
     A rank writes only its own files, each at once or not at all, and reads only those, with their checksums
@@ -43,7 +43,7 @@ class Keep:
     """
 
     def __init__(self, folder: str | Path, group: Any = None) -> None:
-        self.link, self.folder = Link(group), Path(folder)
+        self.comm, self.folder = Communicator(group), Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -51,7 +51,7 @@ class Keep:
         self._newest = max(self._rounds(), default=0)  # what lies beyond is of before the job went back
 
     def save(self, t: int, **parts: Stateful) -> None:
-        """Keep the states of these parts as those after round t, which is at least 1.
+        """Write the states of these parts as those after round t, which is at least 1.
 
         Files of later rounds are from before the job went back to an earlier one, and are removed. Errors:
         `OSError` where the file cannot be written; then those before it are there.
@@ -72,30 +72,35 @@ class Keep:
         reason. Errors: `InvalidInput`, on all ranks, where ranks have files but no round in common that is
         whole; on the rank itself, with the file's name, for states that do not fit the parts.
         """
-        whole, damaged = self._looked_at()
-        told = torch.tensor([_numbers(whole), _numbers(damaged)], dtype=torch.int64, device="cpu")
-        kept, bad = (
+        whole, damaged = self._examined()
+        local = torch.tensor([_padded(whole), _padded(damaged)], dtype=torch.int64, device="cpu")
+        whole_by_rank, damaged_by_rank = (
             [set(line) - {0} for line in lines]
-            for lines in zip(*self.link.everyone(told).tolist(), strict=True)
+            for lines in zip(*self.comm.all_gather(local).tolist(), strict=True)
         )
-        common: set[int] = set.intersection(*kept)
-        found = [f"rank {rank}: {sorted(rounds)}" for rank, rounds in enumerate(kept)]
-        broken = [f"round {t} of rank {rank}" for rank, rounds in enumerate(bad) for t in sorted(rounds)]
-        if not common and (any(kept) or broken):
+        common: set[int] = set.intersection(*whole_by_rank)
+        listing = [f"rank {rank}: {sorted(rounds)}" for rank, rounds in enumerate(whole_by_rank)]
+        broken = [
+            f"round {t} of rank {rank}" for rank, rounds in enumerate(damaged_by_rank) for t in sorted(rounds)
+        ]
+        if not common and (any(whole_by_rank) or broken):
             raise InvalidInput(
-                f"Checkpoints should be whole and of one round on all ranks. Found rounds {'; '.join(found)}"
-                f"{'; damaged: ' + ', '.join(broken) if broken else ''}. Empty {self.folder} to start again."
+                f"Checkpoints should be whole and of one round on all ranks. Found rounds "
+                f"{'; '.join(listing)}{'; damaged: ' + ', '.join(broken) if broken else ''}. "
+                f"Empty {self.folder} to start again."
             )
         t = max(common, default=0)
         if broken:
-            own = f" {' '.join(damaged.values())}" if damaged else ""
-            warn(f"Checkpoints are damaged: {', '.join(broken)}. Round {t} is restored.{own}", stacklevel=2)
+            reasons = f" {' '.join(damaged.values())}" if damaged else ""
+            warn(
+                f"Checkpoints are damaged: {', '.join(broken)}. Round {t} is restored.{reasons}", stacklevel=2
+            )
         if t:
             self._load(t, parts)
         self._newest = t
         return t
 
-    def _looked_at(self) -> tuple[list[int], dict[int, str]]:
+    def _examined(self) -> tuple[list[int], dict[int, str]]:
         """Which of this rank's last rounds are whole, and what is wrong with those that are not."""
         whole, damaged = [], {}
         for t in self._rounds()[-DEPTH:]:
@@ -114,18 +119,18 @@ class Keep:
             try:
                 part.load_state_dict(content[name])
             except Exception as error:  # of whatever kind the part's own loading raises
-                found = " ".join(str(error).split())
-                raise InvalidInput(f"{where} should fit {name!r}. Found: {found}") from error
+                reason = " ".join(str(error).split())
+                raise InvalidInput(f"{where} should fit {name!r}. Found: {reason}") from error
 
     def _path(self, t: int) -> Path:
-        return self.folder / f"rank-{self.link.rank}-round-{t}.pt"
+        return self.folder / f"rank-{self.comm.rank}-round-{t}.pt"
 
     def _rounds(self) -> list[int]:
         """The rounds of which this rank has a file."""
-        name = re.compile(rf"rank-{self.link.rank}-round-([1-9][0-9]{{0,17}})\.pt")
-        return sorted(int(found[1]) for path in self.folder.iterdir() if (found := name.fullmatch(path.name)))
+        name = re.compile(rf"rank-{self.comm.rank}-round-([1-9][0-9]{{0,17}})\.pt")
+        return sorted(int(match[1]) for path in self.folder.iterdir() if (match := name.fullmatch(path.name)))
 
 
-def _numbers(rounds: Iterable[int]) -> list[int]:
+def _padded(rounds: Iterable[int]) -> list[int]:
     """Rounds as `DEPTH` numbers, zeros where there are fewer."""
     return ([0] * DEPTH + sorted(rounds))[-DEPTH:]

@@ -1,4 +1,4 @@
-"""A process group as robust rules use it: a few collectives on typed buffers of a fixed layout.
+"""The collectives that robust rules need, over a process group, on typed buffers of a fixed layout.
 
 gloo's own all-gather and all-reduce pass data along a ring: n - 1 or 2 (n - 1) messages one after the other,
 each of which waits for another process. Here every rank writes to every other at once: one such wait, and the
@@ -22,13 +22,13 @@ from torch import Tensor
 from byzopt.errors import require
 
 _FEW = 1 << 20  # bytes of all ranks together that a rank may hold twice, and add up itself
-_TAG = 0x627A  # of messages between two ranks, so as not to meet a script's own
+_TAG = 0x627A  # of messages between two ranks, so that they never match a script's own
 
 # Newer releases of torch call it by another name.
 _all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
-class Link:
+class Communicator:
     """The collectives of `group` (None: all ranks). `sent` counts the payload bytes this rank has sent.
 
     Buffers live where the backend wants them: on the current GPU for NCCL, else in main memory. Every method
@@ -52,67 +52,68 @@ class Link:
         self.sent = 0
         self._names = list(range(self.n)) if group is None else dist.get_process_group_ranks(group)
 
-    def total(self, partial: Tensor) -> Tensor:
+    def all_reduce(self, partial: Tensor) -> Tensor:
         """The sum over ranks of equal tensors, the same on every rank to the last bit."""
         if self._pairwise and self.n * _size(partial) <= _FEW:
-            return self.everyone(partial).sum(dim=0).to(partial.device)
+            return self.all_gather(partial).sum(dim=0).to(partial.device)
         whole = partial.to(self.device, copy=True).contiguous()
-        dist.all_reduce(_lent(whole), group=self.group)
+        dist.all_reduce(_loaned(whole), group=self.group)
         self.sent += 2 * _size(whole) * (self.n - 1) // self.n
         return whole.to(partial.device)
 
-    def everyone(self, own: Tensor) -> Tensor:
+    def all_gather(self, local: Tensor) -> Tensor:
         """Every rank's tensor of one shape and dtype, `[n, *shape]`."""
-        own = own.to(self.device).contiguous()
-        whole = own.new_empty(self.n, *own.shape)
+        local = local.to(self.device).contiguous()
+        whole = local.new_empty(self.n, *local.shape)
         if self._pairwise and _size(whole) <= _FEW:
-            copies = own.expand(self.n, *own.shape).contiguous()
+            copies = local.expand(self.n, *local.shape).contiguous()
             dist.all_to_all_single(_bytes(whole), _bytes(copies), group=self.group)
         elif self._pairwise:
-            self._swap([own] * self.n, list(whole.unbind(0)))
+            self._exchange([local] * self.n, list(whole.unbind(0)))
         else:
-            _all_gather(_bytes(whole), _bytes(own), group=self.group)
-        self.sent += _size(own) * (self.n - 1)
+            _all_gather(_bytes(whole), _bytes(local), group=self.group)
+        self.sent += _size(local) * (self.n - 1)
         return whole
 
-    def dealt(self, vec: Tensor) -> Tensor:
-        """Every rank's piece of this rank's columns, `[n, own width]`, from all ranks' vectors `[d]`.
+    def scatter_columns(self, vec: Tensor) -> Tensor:
+        """Every rank's piece of this rank's columns, `[n, width]`, from all ranks' vectors `[d]`.
 
-        Its memory has room for d numbers, which `joined` may use: fresh memory costs as much as sending it.
+        Its memory has room for d numbers, which `gather_columns` may reuse: fresh memory costs as much as
+        sending.
         """
         spans = self.columns(len(vec))
         widths, item = [stop - start for start, stop in spans], vec.element_size()
-        own = widths[self.rank]
-        block = vec.new_empty(max(self.n * own, len(vec)))[: self.n * own].view(self.n, own)
-        cut = [own * item] * self.n, [width * item for width in widths]
-        dist.all_to_all_single(_bytes(block), _bytes(vec), *cut, group=self.group)
-        self.sent += (len(vec) - own) * item
+        width = widths[self.rank]
+        block = vec.new_empty(max(self.n * width, len(vec)))[: self.n * width].view(self.n, width)
+        splits = [width * item] * self.n, [w * item for w in widths]
+        dist.all_to_all_single(_bytes(block), _bytes(vec), *splits, group=self.group)
+        self.sent += (len(vec) - width) * item
         return block
 
-    def joined(self, piece: Tensor, d: int, block: Tensor) -> Tensor:
-        """The vector `[d]` of which every rank holds the piece over its own columns, perhaps in the memory of
-        `block`, from `dealt`, which nobody needs any more."""
+    def gather_columns(self, piece: Tensor, d: int, block: Tensor) -> Tensor:
+        """The vector `[d]` of which every rank holds the piece over its own columns. It may reuse the memory
+        of `block`, which came from `scatter_columns` and is not needed any more."""
         spans = self.columns(d)
         width = spans[0][1] - spans[0][0]
         if self._pairwise:
             whole = piece.new_empty(0)
-            if block.dtype == piece.dtype and _apart(block, piece):
+            if block.dtype == piece.dtype and _separate(block, piece):
                 whole.set_(block.untyped_storage(), 0, (d,))  # type: ignore[call-overload]
             else:
                 whole.resize_(d)
-            self._swap([piece] * self.n, [whole[start:stop] for start, stop in spans])
+            self._exchange([piece] * self.n, [whole[start:stop] for start, stop in spans])
             self.sent += _size(piece) * (self.n - 1)
             return whole
         if len(piece) < width:
             piece = torch.cat([piece, piece.new_zeros(width - len(piece))])
-        return self.everyone(piece).reshape(-1)[:d]
+        return self.all_gather(piece).reshape(-1)[:d]
 
     def columns(self, d: int) -> list[tuple[int, int]]:
         """Start and stop of every rank's columns: ⌈d/n⌉ each, less or none for the last ones."""
         width = -(-d // self.n)
         return [(min(r * width, d), min((r + 1) * width, d)) for r in range(self.n)]
 
-    def _swap(self, out: list[Tensor], into: list[Tensor]) -> None:
+    def _exchange(self, out: list[Tensor], into: list[Tensor]) -> None:
         """Send rank j `out[j]` and receive `into[j]` from it, for all j at once; empty ones do not travel."""
         into[self.rank].copy_(out[self.rank])
         others = [(self.rank + k) % self.n for k in range(1, self.n)]
@@ -125,44 +126,44 @@ class Link:
         for work in pending:
             work.wait()  # type: ignore[union-attr]  # this rank is in the group
 
-    def at_first(self, own: Tensor) -> Tensor | None:
+    def gather(self, local: Tensor) -> Tensor | None:
         """Every rank's tensor, `[n, *shape]`, on rank 0; None on the others."""
-        own = own.to(self.device).contiguous()
-        whole = own.new_empty(self.n, *own.shape) if self.rank == 0 else None
+        local = local.to(self.device).contiguous()
+        whole = local.new_empty(self.n, *local.shape) if self.rank == 0 else None
         parts = None if whole is None else list(_bytes(whole).view(self.n, -1).unbind(0))
-        dist.gather(_bytes(own), parts, dst=self._names[0], group=self.group)
-        self.sent += _size(own) if self.rank else 0
+        dist.gather(_bytes(local), parts, dst=self._names[0], group=self.group)
+        self.sent += _size(local) if self.rank else 0
         return whole
 
-    def from_first(self, vec: Tensor) -> Tensor:
-        """Rank 0's `vec`; the others give a tensor of the same shape and dtype, which is left alone."""
+    def broadcast(self, vec: Tensor) -> Tensor:
+        """Rank 0's `vec`; the others give a tensor of the same shape and dtype, which is not changed."""
         copy = vec.to(self.device, copy=True).contiguous()
         dist.broadcast(_bytes(copy), src=self._names[0], group=self.group)
         self.sent += _size(copy) if self.rank == 0 else 0
         return copy
 
 
-def _apart(one: Tensor, other: Tensor) -> bool:
+def _separate(one: Tensor, other: Tensor) -> bool:
     return one.untyped_storage().data_ptr() != other.untyped_storage().data_ptr()
 
 
 def _bytes(tensor: Tensor) -> Tensor:
     """The memory of a contiguous tensor as bytes: not every backend knows every dtype."""
-    return _lent(tensor.reshape(-1).view(torch.uint8))
+    return _loaned(tensor.reshape(-1).view(torch.uint8))
 
 
-_out: WeakValueDictionary[int, Tensor] = WeakValueDictionary()  # what the backend's threads may still hold
+_loans: WeakValueDictionary[int, Tensor] = WeakValueDictionary()  # what the backend's threads may still hold
 
 
-def _lent(tensor: Tensor) -> Tensor:
+def _loaned(tensor: Tensor) -> Tensor:
     """The same memory as a tensor of its own, which nobody but the backend is left with afterwards."""
     loan = tensor.detach()
-    _out[id(loan)] = loan
+    _loans[id(loan)] = loan
     return loan
 
 
 @atexit.register
-def _take_back(patience: float = 5.0) -> None:
+def _await_backend(patience: float = 5.0) -> None:
     """Wait until the backend's threads hold none of our tensors, for at most so many seconds.
 
     A collective returns before gloo's thread has dropped its tensors, and dropping one takes the lock of the
@@ -171,7 +172,7 @@ def _take_back(patience: float = 5.0) -> None:
     when nothing else holds the group, as a `DistributedDataParallel` model does.
     """
     end = monotonic() + patience
-    while _out and monotonic() < end:
+    while _loans and monotonic() < end:
         sleep(0.001)
 
 
