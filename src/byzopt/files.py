@@ -19,8 +19,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO
 
-if sys.platform != "win32":
-    import fcntl
+from filelock import lock_descriptor
 
 _TOKEN = 4  # random bytes, two letters each, that end a temporary name
 _LONGEST = 200  # bytes of a name that a temporary one repeats; file systems take 255
@@ -49,12 +48,13 @@ def new_directory(beside: Path) -> Path:
 
 
 def clear_leftovers(folder: Path, name: str) -> None:
-    """Remove temporary files of `name` in `folder` whose writers are gone. What cannot be removed stays."""
+    """Remove temporary files of `name` in `folder` whose writers are gone. What cannot be removed stays.
+    On Windows everything does: a file being written has no lock there at the moment when it is renamed."""
     for path in folder.glob(f".{escape(name)}.{'?' * 2 * _TOKEN}"):
         with suppress(OSError):
             handle = os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0))
             try:
-                if _locked(handle, alone=True):
+                if sys.platform != "win32" and _locked(handle, alone=True):
                     path.unlink()
             finally:
                 os.close(handle)
@@ -118,12 +118,7 @@ def _hidden(path: Path) -> Path:
 
 def _locked(handle: int, alone: bool) -> bool:
     """Whether this file is ours: to write, which any system grants that knows no locks, or to remove."""
-    if sys.platform == "win32":
-        return not alone
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock_descriptor(handle, blocking=False)
     except OSError:  # a file system without locks
         return not alone
-    return True

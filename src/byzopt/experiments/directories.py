@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,7 @@ def _asked(path: Path) -> None:
         raise OSError(os.strerror(errno.ENAMETOOLONG))
     _is_there(path / ("x" * _INSIDE))  # says whether the whole path is too long
     if not os.access(above, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        readonly = hasattr(os, "statvfs") and os.statvfs(above).f_flag & os.ST_RDONLY
+        readonly = sys.platform != "win32" and os.statvfs(above).f_flag & os.ST_RDONLY
         raise OSError(os.strerror(errno.EROFS if readonly else errno.EACCES))
 
 

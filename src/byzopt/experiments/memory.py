@@ -40,17 +40,18 @@ def check_processes(spec: Spec, count: int) -> None:
 
 
 def memory() -> int:
-    """Bytes of memory that this process may have: the machine's, its container's or its user's limit."""
+    """Bytes of memory that this process may have: the machine's, its container's or its user's limit. Windows
+    tells none of them to Python's standard library: there a run that is too large fails when it allocates."""
     limits = [sys.maxsize]
-    with suppress(AttributeError, ValueError, OSError):  # of systems that do not say
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for path in _LIMITS:
         with suppress(OSError, ValueError):  # no such file, or `max`
-            limits.append(int(Path(path).read_text()))
-    with suppress(ImportError):
+            limits.append(int(Path(path).read_text(encoding="ascii")))
+    if sys.platform != "win32":
         import resource
 
         limits.append(resource.getrlimit(resource.RLIMIT_AS)[0])
+        with suppress(ValueError, OSError):  # of systems that do not say
+            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(limit for limit in limits if limit > 0)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
@@ -13,16 +13,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from filelock import lock_descriptor
+
 from byzopt.errors import InvalidInput
 from byzopt.experiments.reading import parsed
+
+_LOCKED = 1  # bytes at a claim's beginning that Windows lets nobody else read while the lock is held
 
 
 class Claims:
     """Claims on several names, all or none. A context that gives back what it holds.
 
-    Each name is a file in `folder` with an exclusive `flock`, which the kernel (on a network file system, its
-    server) drops when the owner's process ends, so that no claim outlives its owner. The file is removed
-    before the lock is given back; one that was removed while we waited for it does not count.
+    Each name is a file in `folder` with an exclusive lock of the operating system, which drops it when the
+    owner's process ends (on a network file system, its server does), so that no claim outlives its owner.
+    The file is removed before the lock is given back; one that was removed while we waited for it does not
+    count. Windows removes no open file: there it is removed afterwards, unless somebody has opened it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,46 +55,51 @@ class Claims:
 def owner(folder: Path, name: str) -> dict[str, Any] | None:
     """Who holds a claim now: `pid`, `host`, `since`; None where nobody does."""
     try:
-        handle = os.open(folder / name, os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(folder / name, os.O_RDWR)
     except OSError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if lock_descriptor(handle, blocking=False):
+            return None
         with suppress(InvalidInput, OSError):
+            os.lseek(handle, _LOCKED, os.SEEK_SET)
             return parsed(os.read(handle, 1000), dict[str, Any])
         return {}
     finally:
         os.close(handle)
-    return None
 
 
 def _claimed(path: Path) -> int | None:
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if not lock_descriptor(handle, blocking=False):
+                os.close(handle)
+                return None
+        except OSError:
             os.close(handle)
-            return None
+            raise
         if _same(handle, path):
             break
         os.close(handle)  # its last owner removed the file between our two calls
     told = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat()}
     with suppress(OSError):  # for people only; a full disk is noticed where it matters
         os.ftruncate(handle, 0)
-        os.write(handle, json.dumps(told).encode())
+        os.write(handle, b" " * _LOCKED + json.dumps(told).encode())
     return handle
 
 
 def _same(handle: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
+        return sys.platform == "win32" or os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:
         return False
 
 
 def _give_back(path: Path, handle: int) -> None:
-    with suppress(FileNotFoundError):
+    if sys.platform == "win32":
+        os.close(handle)
+    with suppress(OSError if sys.platform == "win32" else FileNotFoundError):
         path.unlink()
-    os.close(handle)
+    if sys.platform != "win32":
+        os.close(handle)
