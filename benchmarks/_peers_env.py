@@ -41,7 +41,11 @@ def machine() -> dict[str, Any]:
     from byzopt.kernels.jit import lanes
 
     model = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+    for line in (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if Path("/proc/cpuinfo").exists()
+        else ()
+    ):
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break

@@ -141,7 +141,7 @@ def one_rank(rank: int, n: int, d: int, place: str, steps: int, peers: bool) -> 
     for topology in TOPOLOGIES:
         result.setdefault(f"geometric {topology}", {})["bytes"] = sent(vec, n, topology)
     if rank == 0:
-        Path(place, "result.json").write_text(json.dumps(result))
+        Path(place, "result.json").write_text(json.dumps(result), encoding="utf-8")
     dist.destroy_process_group()
 
 
@@ -166,7 +166,7 @@ def measured(n: int, d: int, steps: int, peers: bool) -> dict[str, Any]:
     """One case."""
     with tempfile.TemporaryDirectory() as place:
         mp.start_processes(one_rank, (n, d, place, steps, peers), nprocs=n, start_method="fork")
-        return dict(json.loads(Path(place, "result.json").read_text()))
+        return dict(json.loads(Path(place, "result.json").read_text(encoding="utf-8")))
 
 
 def paper(d: float = 1e8, s: float = 4, bandwidth: float = 25e9, latency: float = 1e-5) -> str:

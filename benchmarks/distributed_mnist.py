@@ -119,7 +119,7 @@ def one_rank(rank: int, place: str, cases: list[Case], steps: int) -> None:
         if rank == 0:
             print(*case, f"{found[-1]:.2f} in {perf_counter() - start:.0f} s", flush=True)
     if rank == 0:
-        Path(place, "result.json").write_text(json.dumps(found))
+        Path(place, "result.json").write_text(json.dumps(found), encoding="utf-8")
     dist.destroy_process_group()
 
 
@@ -163,7 +163,7 @@ def main() -> None:
         cases += [(way, "none", 0)] + [(way, fault, k) for fault in FAULTS for k in range(1, MOST + 1)]
     with tempfile.TemporaryDirectory() as place:
         mp.start_processes(one_rank, (place, cases, options.steps), nprocs=RANKS, start_method="spawn")
-        values = json.loads(Path(place, "result.json").read_text())
+        values = json.loads(Path(place, "result.json").read_text(encoding="utf-8"))
     found = dict(zip(cases, values, strict=True))
     settings = {"ranks": RANKS, "steps": options.steps, "batch": BATCH, "lr": LR, "momentum": MOMENTUM}
     settings |= {"rule": RULE, "most": MOST, "torch": torch.__version__}

@@ -116,7 +116,7 @@ def background(environment: dict[str, str]) -> Iterator[Callable[[Path, list[str
     children: list[subprocess.Popen[bytes]] = []
 
     def start(log: Path, command: list[str]) -> None:
-        with log.open("w") as file:
+        with log.open("w", encoding="utf-8") as file:
             children.append(subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT))
 
     try:
@@ -142,7 +142,7 @@ def flwr(environment: dict[str, str], *arguments: str, show: bool = False) -> No
 
 def last_words(log: Path) -> str:
     """Why a SuperNode gave up, if it did."""
-    lines = [line for line in log.read_text().splitlines() if "Failed" in line]
+    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if "Failed" in line]
     return lines[-1] if lines else "nothing yet"
 
 
@@ -161,7 +161,7 @@ def wait_for(address: str, authority: Path, log: Path, seconds: float = 60.0) ->
                 return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.2)
-    sys.exit(f"The SuperLink did not start.\n{log.read_text()}")
+    sys.exit(f"The SuperLink did not start.\n{log.read_text(encoding='utf-8')}")
 
 
 if __name__ == "__main__":

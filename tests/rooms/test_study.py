@@ -43,7 +43,7 @@ def filled(root: Path, *runs: tuple[dict, Outcome]) -> Path:
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -164,9 +164,9 @@ def _flip(path: Path) -> None:
 
 
 def _change(path: Path) -> None:
-    result = json.loads(path.read_text())
+    result = json.loads(path.read_text(encoding="utf-8"))
     result["variants"]["main"]["loss"] += 1e-9
-    path.write_text(json.dumps(result))
+    path.write_text(json.dumps(result), encoding="utf-8")
 
 
 def test_damaged_runs_are_reported_and_rerun_to_the_same_bits(undisturbed, tmp_path):
