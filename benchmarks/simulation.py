@@ -33,7 +33,7 @@ from byzopt.attacks import ATTACKS
 from byzopt.cohort import Cohort
 from byzopt.engines import rounds as played
 from byzopt.engines.many import Lane, Many
-from byzopt.experiments.ready import Plan, Ready, prepare
+from byzopt.experiments.trials.prepared import Plan, Ready, prepare
 from byzopt.methods import ByzNSGDM
 from byzopt.tasks import ModuleTask, Quartic, Task
 from byzopt.tasks.logistic import LogisticTask

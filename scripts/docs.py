@@ -18,7 +18,7 @@ from typing import Any
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS, Aggregator, PreAggregator, rule_from
 from byzopt.attacks import ATTACKS, Attack, Remembering
 from byzopt.errors import InvalidInput
-from byzopt.experiments.toml import dumps
+from byzopt.experiments.specs.toml import dumps
 from byzopt.methods import METHODS
 from byzopt.registry import Registry, plain
 from byzopt.schedules import SCHEDULES

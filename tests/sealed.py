@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from byzopt.experiments.plain_spec import identity
-from byzopt.experiments.reading import digest
-from byzopt.experiments.toml import dumps
+from byzopt.experiments.specs.plain_spec import identity
+from byzopt.experiments.specs.toml import dumps
+from byzopt.experiments.store.reading import digest
 
 
 def result(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:

@@ -13,10 +13,11 @@ from byzopt.aggregators import RULES
 from byzopt.attacks import ATTACKS
 from byzopt.engines.checkpoint import freeze, thaw
 from byzopt.errors import Status
-from byzopt.experiments.ready import Plan, Ready, prepare
-from byzopt.experiments.spec import Spec
-from byzopt.experiments.together import Together, groups
-from byzopt.experiments.trial import Outcome, Progress, Record, Trial
+from byzopt.experiments.specs.spec import Spec
+from byzopt.experiments.trials.batched import Together, groups
+from byzopt.experiments.trials.outcome import Outcome, Progress, Record
+from byzopt.experiments.trials.prepared import Plan, Ready, prepare
+from byzopt.experiments.trials.trial import Trial
 from byzopt.methods import METHODS
 
 # One call for several runs may take its sums in another order than a call for one.

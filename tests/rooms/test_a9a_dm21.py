@@ -13,9 +13,9 @@ import torch
 
 from byzopt.cohort import Cohort
 from byzopt.experiments import Spec
-from byzopt.experiments.ready import Plan, Ready, prepare
-from byzopt.experiments.together import Together, groups
-from byzopt.experiments.trial import Outcome
+from byzopt.experiments.trials.batched import Together, groups
+from byzopt.experiments.trials.outcome import Outcome
+from byzopt.experiments.trials.prepared import Plan, Ready, prepare
 from byzopt.tasks import TASKS
 from byzopt.tasks.data import find
 

@@ -256,7 +256,7 @@ def run(monkeypatch, *words: str) -> int:
 
 @pytest.fixture
 def spec_file(tmp_path):
-    from byzopt.experiments.toml import dumps
+    from byzopt.experiments.specs.toml import dumps
 
     path = tmp_path / "spec.toml"
     path.write_text(dumps(Spec.of(DATA | {"rounds": 12}).data), encoding="utf-8")

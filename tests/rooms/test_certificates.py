@@ -29,7 +29,7 @@ from byzopt.aggregators.core.filters import At
 from byzopt.certificates.certified import certified
 from byzopt.errors import TooManyFaults
 from byzopt.experiments import run
-from byzopt.experiments.spec import Spec
+from byzopt.experiments.specs.spec import Spec
 from byzopt.methods import ByzNSGDM
 from byzopt.reports.tables import notes
 from tests.running import play

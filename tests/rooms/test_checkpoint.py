@@ -19,7 +19,7 @@ from byzopt.engines.checkpoint import freeze, load, save, thaw
 from byzopt.errors import InvalidInput, Status
 from byzopt.experiments import Spec, run
 from byzopt.experiments import load as load_spec
-from byzopt.experiments.overrides import apply
+from byzopt.experiments.specs.overrides import apply
 from byzopt.files import write_atomically
 from byzopt.layout import Layout
 from byzopt.methods import METHODS

@@ -16,7 +16,7 @@ import pytest
 from byzopt.cli import main
 from byzopt.cli.options import KEYS
 from byzopt.experiments import Spec, run
-from byzopt.experiments.loading import load, presets
+from byzopt.experiments.specs.loading import load, presets
 
 SPEC = """\
 task = "quartic"

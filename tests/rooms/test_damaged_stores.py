@@ -16,9 +16,9 @@ import pytest
 from byzopt.checkpoint import save
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec, run
-from byzopt.experiments.reading import Damaged, finished
+from byzopt.experiments.store.reading import Damaged, finished
+from byzopt.experiments.store.table import rows, runs_table
 from byzopt.experiments.sweeps import Shelf, Sweep, run_sweep, survey
-from byzopt.experiments.table import rows, table
 from byzopt.reports.study import make
 from tests import sealed
 
@@ -198,7 +198,7 @@ def test_tables_reports_and_sweeps_go_on_beside_damage(store, whole):
     victim, good = ids(store)
     FORGED["loss of structs"](store / victim)
     FORGED["brackets"](store / "own")
-    assert table(store)["run"].to_pylist() == [good]
+    assert runs_table(store)["run"].to_pylist() == [good]
     report = make(store)
     assert set(report.study.damaged) == {victim, "own"}
     assert [one.why.partition(":")[0] for one in survey(SWEEP, store).intents] == ["damaged", "stored"]
@@ -264,7 +264,7 @@ def test_runs_whose_recipes_are_not_installed_are_shown(settings, store):
             assert row["rule"] == "not_installed(f=3, rule='1')"
         elif name is not None:
             assert row[key] == name
-    assert len(table(store)) == 4
+    assert len(runs_table(store)) == 4
     report = make(store, bounds=True)
     assert (len(report.study.cases), dict(report.study.damaged)) == (4, {})
     assert Shelf(store).look(victim).kind == "whole"
@@ -334,7 +334,7 @@ def test_no_change_of_a_stored_file_stops_anything(seed, store):
         found = rows(store)
         assert {row["run"] for row in found.rows} >= {good, "own"}
         assert victim in {row["run"] for row in found.rows} | found.damaged.keys()
-        assert len(table(store)) == len(found.rows)
+        assert len(runs_table(store)) == len(found.rows)
         assert Shelf(store).look(victim).kind in ("damaged", "whole", "failed")
         for name, content in kept.items():
             (store / victim / name).write_bytes(content)

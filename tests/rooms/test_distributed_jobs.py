@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from byzopt.experiments import load, run
-from byzopt.experiments.processes import processes
+from byzopt.experiments.trials.processes import processes
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "harden_torchrun"
 

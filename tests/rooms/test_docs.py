@@ -12,8 +12,8 @@ import pytest
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS
 from byzopt.attacks import ATTACKS
 from byzopt.experiments import Spec
-from byzopt.experiments.loading import read
-from byzopt.experiments.overrides import merge
+from byzopt.experiments.specs.loading import read
+from byzopt.experiments.specs.overrides import merge
 from byzopt.experiments.sweeps import Sweep
 from byzopt.reproductions.loading import load_reproduction
 from byzopt.tasks import TASKS

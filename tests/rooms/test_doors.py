@@ -18,9 +18,9 @@ import typer
 from byzopt.cli import main
 from byzopt.cli.commands import app
 from byzopt.errors import InvalidInput
-from byzopt.experiments.directories import check_directory, writing
-from byzopt.experiments.loading import load
 from byzopt.experiments.running import run
+from byzopt.experiments.specs.loading import load
+from byzopt.experiments.store.directories import check_directory, writing
 
 SPEC = 'task = "quadratic"\nrule = "mean"\nn = 5\nf = 1\nrounds = 20\nlr = 0.1\n'
 SWEEP = 'base = "spec.toml"\ngrid = {seed = [0, 1]}\n'
@@ -261,11 +261,12 @@ def test_the_advice_on_a_full_disk_goes_on_with_what_is_stored():
 
 
 def test_a_full_disk_while_storing_leaves_the_checkpoint_and_says_how_to_go_on(place, monkeypatch):
-    monkeypatch.setattr("byzopt.experiments.pace.Pace.due", True)
+    monkeypatch.setattr("byzopt.experiments.store.pace.Pace.due", True)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with monkeypatch.context() as patched:
         patched.setattr(
-            "byzopt.experiments.store.write_atomically", lambda path, *parts: _only_spec(path, parts, full)
+            "byzopt.experiments.store.run_directory.write_atomically",
+            lambda path, *parts: _only_spec(path, parts, full),
         )
         with pytest.raises(InvalidInput, match=r"Free some space.*same command again: it goes on"):
             run(load("spec.toml"), out=place / "here")

@@ -15,8 +15,8 @@ from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS, rule_from
 from byzopt.attacks import ATTACKS
 from byzopt.errors import ByzoptError, InvalidInput
 from byzopt.experiments import Spec
-from byzopt.experiments.loading import MOST, load
 from byzopt.experiments.running import prepared
+from byzopt.experiments.specs.loading import MOST, load
 from byzopt.experiments.sweeps import load_sweep
 from byzopt.methods import METHODS
 from byzopt.registry import DEEPEST

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 
 from byzopt.errors import Status
 from byzopt.experiments import Outcome, Spec
-from byzopt.experiments.store import Store
+from byzopt.experiments.store.run_directory import Store
 from byzopt.reports import curves as of_a_run
 from byzopt.reports import lettering
 from byzopt.reports.curves import COLOURS

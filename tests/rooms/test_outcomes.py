@@ -10,9 +10,9 @@ import torch
 from byzopt.checkpoint import load, save
 from byzopt.errors import InvalidInput, Status
 from byzopt.experiments import Outcome, Spec, run
-from byzopt.experiments.outcomes import frozen, summarised, summary, thawed
+from byzopt.experiments.store.outcomes import frozen, summarised, summary, thawed
+from byzopt.experiments.store.table import rows
 from byzopt.experiments.sweeps import Shelf, Sweep, Unwritable, run_sweep
-from byzopt.experiments.table import rows
 
 FULL = Outcome(
     Status.DIVERGED,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from byzopt.experiments.pace import LONGEST, SHARE, SOON, Pace
+from byzopt.experiments.store.pace import LONGEST, SHARE, SOON, Pace
 
 
 class Clock:

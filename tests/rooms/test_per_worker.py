@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec, run
-from byzopt.experiments.each import own
 from byzopt.experiments.running import simulate
+from byzopt.experiments.store.table import rows
 from byzopt.experiments.sweeps import Sweep, run_sweep
-from byzopt.experiments.table import rows
+from byzopt.experiments.trials.per_worker import own
 from byzopt.reports.study import make, page
 from byzopt.tasks import TASKS, Task
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from byzopt.experiments import placement as pl
-from byzopt.experiments.placement import Layout, Placement
+from byzopt.experiments.sweeps import cores as pl
+from byzopt.experiments.sweeps.cores import Layout, Placement
 
 
 @pytest.fixture(autouse=True)

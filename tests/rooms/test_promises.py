@@ -280,7 +280,7 @@ def run(monkeypatch, *words: str) -> int:
 
 def written(path, changes: Mapping[str, Any]) -> str:
     from byzopt.experiments import Spec
-    from byzopt.experiments.toml import dumps
+    from byzopt.experiments.specs.toml import dumps
 
     path.write_text(dumps(Spec.of(SPEC | changes).data), encoding="utf-8")
     return str(path)

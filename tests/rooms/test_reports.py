@@ -9,7 +9,7 @@ from rich.console import Console
 
 from byzopt.errors import Status
 from byzopt.experiments import Outcome, Spec, run
-from byzopt.experiments.overrides import apply
+from byzopt.experiments.specs.overrides import apply
 from byzopt.reports import curves, tables
 
 SPEC = {"task": "quartic", "rule": "nnm >> krum", "attack": "bit_flip", "rounds": 10, "lr": 0.1}

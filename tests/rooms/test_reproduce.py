@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from byzopt.errors import InvalidInput, Status, UnknownName
-from byzopt.experiments.trial import Outcome
+from byzopt.experiments.trials.outcome import Outcome
 from byzopt.reports.reproduction import charts, save
 from byzopt.reports.reproduction_page import columns, markdown, summary
 from byzopt.reproductions.devices import on_device

@@ -8,7 +8,7 @@ from math import inf, nan
 import pytest
 
 from byzopt.errors import Status, UnknownName
-from byzopt.experiments.trial import Outcome
+from byzopt.experiments.trials.outcome import Outcome
 from byzopt.reports.reproduction import save
 from byzopt.reproductions.fits import crossing, fitted, slope
 from byzopt.reproductions.loading import load_reproduction

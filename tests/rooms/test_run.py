@@ -14,8 +14,8 @@ from byzopt.aggregators import Mean
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments import Outcome, Spec, run, simulate
-from byzopt.experiments.overrides import apply
-from byzopt.experiments.table import doubts
+from byzopt.experiments.specs.overrides import apply
+from byzopt.experiments.store.table import doubts
 from byzopt.layout import Layout
 from byzopt.tasks import Task
 

@@ -12,9 +12,9 @@ from byzopt.aggregators import NNM, Krum, Mean
 from byzopt.attacks import ALIE, BitFlip
 from byzopt.errors import InvalidInput, UnknownName
 from byzopt.experiments import Spec, load
-from byzopt.experiments.loading import presets
-from byzopt.experiments.overrides import apply, merge
-from byzopt.experiments.toml import dumps
+from byzopt.experiments.specs.loading import presets
+from byzopt.experiments.specs.overrides import apply, merge
+from byzopt.experiments.specs.toml import dumps
 from byzopt.methods import ByzNSGDM
 from byzopt.schedules import Constant
 from byzopt.tasks import Quartic

@@ -13,8 +13,8 @@ import pytest
 
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec, run
+from byzopt.experiments.store.table import rows
 from byzopt.experiments.sweeps import run_sweep
-from byzopt.experiments.table import rows
 from tests.rooms.test_damaged_stores import SPEC, SWEEP
 
 READ = """
@@ -49,7 +49,7 @@ def test_a_run_of_more_records_than_are_read_is_refused_before_it_starts(tmp_pat
     Spec.of(SPEC | more)
     with pytest.raises(InvalidInput, match=r"at most 1,000,000 records\. Found 1,400,000 with its variants"):
         Spec.of(SPEC | more | {"compare": {"mean": {"rule": "mean"}}})
-    monkeypatch.setattr("byzopt.experiments.trial.MOST_NUMBERS", 20)
+    monkeypatch.setattr("byzopt.experiments.trials.outcome.MOST_NUMBERS", 20)
     with pytest.raises(InvalidInput, match="Raise `eval_every`"):
         run(Spec.of(SPEC), out=tmp_path / "r")
     swept = run_sweep(SWEEP, tmp_path / "st", jobs=0)

@@ -22,8 +22,8 @@ from byzopt.engines.checkpoint import load, save
 from byzopt.experiments.sweeps import Shelf, Sweep, Unwritable, run_sweep, survey
 from byzopt.experiments.sweeps.batches import Batch
 from byzopt.experiments.sweeps.claims import Claims, owner
-from byzopt.experiments.sweeps.play import play
-from byzopt.experiments.sweeps.work import Work
+from byzopt.experiments.sweeps.queue import Work
+from byzopt.experiments.sweeps.run_batch import play
 from byzopt.tasks.quartic import QuarticTask
 
 KILLS = 20

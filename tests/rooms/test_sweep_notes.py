@@ -21,7 +21,7 @@ TUNED = Sweep(name="tuned", spec=SPEC, grid={"lr": [0.1, 0.2]}, tune=Tune(("lr",
 def test_a_complete_sweep_in_a_store_that_cannot_be_written_is_read(tmp_path, monkeypatch):
     before = run_sweep(TUNED, tmp_path, jobs=0)
     monkeypatch.setattr("byzopt.experiments.sweeps.claims.lock_descriptor", refuse)
-    monkeypatch.setattr("byzopt.experiments.sweeps.shelf.write_atomically", refuse)
+    monkeypatch.setattr("byzopt.experiments.store.run_store.write_atomically", refuse)
     monkeypatch.setattr(Path, "mkdir", refuse)
     swept = run_sweep(TUNED, tmp_path, jobs=0)
     assert swept.finished

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 import pytest
 
@@ -11,12 +13,12 @@ from byzopt.cli.progress import Display
 from byzopt.cli.sweep_progress import SweepDisplay
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments import Outcome, Spec, load, run
-from byzopt.experiments.loading import sweeps
+from byzopt.experiments.specs.loading import sweeps
+from byzopt.experiments.store.table import rows, runs_table
 from byzopt.experiments.sweeps import Sweep, Tune, load_sweep, run_id, run_sweep, survey
 from byzopt.experiments.sweeps.batches import batches
 from byzopt.experiments.sweeps.grid import points
 from byzopt.experiments.sweeps.sinks import Sink
-from byzopt.experiments.table import rows, table
 from byzopt.tasks import TASKS, Quartic, TaskRecipe
 from tests.rooms.test_cli import byzopt, place  # noqa: F401
 
@@ -356,7 +358,7 @@ def test_a_choice_is_recorded_with_the_sweep(tmp_path):
     assert told == swept.tuned
     assert told["cells"][0]["chosen"] == {"lr": 0.1}
     assert not told["on_test_figures"]
-    finals = table(tmp_path, where=["lr=0.1"], columns=["run", "loss"]).to_pylist()
+    finals = runs_table(tmp_path, where=["lr=0.1"], columns=["run", "loss"]).to_pylist()
     assert told["cells"][0]["score"] == sum(row["loss"] for row in finals) / 2
 
 
@@ -377,35 +379,35 @@ def store(tmp_path_factory):
 
 def test_records_are_those_of_the_run_alone_at_full_precision(store):
     own = run(Spec.of(SPEC | {"attack": "alie", "seed": 1})).main
-    found = table(store, ["rule=mean", "attack=alie", "seed=1"], records=True).to_pylist()
+    found = runs_table(store, ["rule=mean", "attack=alie", "seed=1"], records=True).to_pylist()
     names = ("t", *own.metrics)
     seen = [{key: row[key] for key in names if row[key] is not None} for row in found]
     assert seen == list(own.records)
-    (final,) = table(store, ["rule=mean", "attack=alie", "seed=1"]).to_pylist()
+    (final,) = runs_table(store, ["rule=mean", "attack=alie", "seed=1"]).to_pylist()
     assert {key: final[key] for key in own.metrics} == own.metrics
 
 
 def test_a_table_has_a_row_for_each_run_and_components_by_name(store):
-    found = table(store)
+    found = runs_table(store)
     assert found.num_rows == 12
     assert set(found["attack"].to_pylist()) == {"alie", "ipm", "nan"}
     assert set(found["rule"].to_pylist()) == {"mean", "nnm >> krum(extra=1)"}
     assert set(found["attack.scale"].to_pylist()) == {None, 2.0}
-    lost = table(store, ["status=no_majority"], ["rule", "attack"]).to_pylist()
+    lost = runs_table(store, ["status=no_majority"], ["rule", "attack"]).to_pylist()
     assert lost == [{"rule": "mean", "attack": "nan"}] * 2
 
 
 def test_conditions_compare_numbers_and_texts(store):
-    assert table(store, ["seed<1"]).num_rows == 6
-    assert table(store, ["seed>=0.5", "attack!=ipm"]).num_rows == 4
-    assert table(store, ["attack.scale<=2"]).num_rows == 4
-    assert table(store, ["lr=1"]).num_rows == 0
+    assert runs_table(store, ["seed<1"]).num_rows == 6
+    assert runs_table(store, ["seed>=0.5", "attack!=ipm"]).num_rows == 4
+    assert runs_table(store, ["attack.scale<=2"]).num_rows == 4
+    assert runs_table(store, ["lr=1"]).num_rows == 0
     with pytest.raises(UnknownName, match="attack"):
-        table(store, ["atack=ipm"])
+        runs_table(store, ["atack=ipm"])
     with pytest.raises(UnknownName, match="loss"):
-        table(store, columns=["los"])
+        runs_table(store, columns=["los"])
     with pytest.raises(InvalidInput, match="condition"):
-        table(store, ["loss"])
+        runs_table(store, ["loss"])
 
 
 def test_runs_of_byzopt_run_are_rows_too_and_variants_their_own(tmp_path):
@@ -546,3 +548,10 @@ def test_a_sink_that_is_down_costs_no_run_and_is_served_by_the_next_call(tmp_pat
     sink.down = False
     assert not run_sweep(sweep, tmp_path, jobs=0, sinks=[sink]).unsent
     assert sorted(sink.taken) == sorted(swept.stored)
+
+
+def test_the_former_place_of_the_table_still_works_and_says_the_present_one(monkeypatch):
+    monkeypatch.delitem(sys.modules, "byzopt.experiments.table", raising=False)
+    with pytest.warns(DeprecationWarning, match="runs_table"):
+        former = import_module("byzopt.experiments.table").table
+    assert former is runs_table

@@ -16,9 +16,9 @@ import pytest
 from byzopt.cli import main, terminal
 from byzopt.errors import Status
 from byzopt.escaping import csv_text, markdown, markdown_cell, one_line, visible
-from byzopt.experiments.spec import MAIN
-from byzopt.experiments.store import Store
-from byzopt.experiments.trial import Outcome
+from byzopt.experiments.specs.spec import MAIN
+from byzopt.experiments.store.run_directory import Store
+from byzopt.experiments.trials.outcome import Outcome
 
 HOSTILE = "\x1b]0;title\x07\x1b[2Jred\x1b[31m\u202egnp.exe\u2066\r\x9b1A[/b][bold]:smile:"
 SPEC = {"task": "quadratic", "rule": "mean", "n": 5, "f": 1, "rounds": 2, "lr": 0.1, "eval_every": 1}
@@ -76,7 +76,7 @@ def test_stored_text_reaches_no_terminal_as_it_is(words, byzopt, store):
 
 
 def test_hostile_names_of_variants_can_be_run_and_shown(byzopt, tmp_path):
-    from byzopt.experiments.toml import dumps
+    from byzopt.experiments.specs.toml import dumps
 
     compare = {name: {"rule": "median"} for name in (HOSTILE, "a[/b]", ":smile:")}
     (tmp_path / "spec.toml").write_text(dumps(SPEC | {"compare": compare}), "utf-8")

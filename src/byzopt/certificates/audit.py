@@ -17,10 +17,10 @@ from byzopt.aggregators.core.filters import At, Filter, Limits
 from byzopt.certificates.estimates import Pair, Tell, best_pair, estimate, pairs, silent
 from byzopt.engines import rounds
 from byzopt.errors import TooManyFaults
-from byzopt.experiments.memory import built
-from byzopt.experiments.ready import Plan, prepare, threads_for
-from byzopt.experiments.spec import Spec
-from byzopt.experiments.trial import FAR
+from byzopt.experiments.specs.spec import Spec
+from byzopt.experiments.trials.memory import built
+from byzopt.experiments.trials.prepared import Plan, prepare, threads_for
+from byzopt.experiments.trials.trial import FAR
 from byzopt.methods import METHODS, Method, MethodRecipe
 from byzopt.tasks import Task
 from byzopt.theory.promise import Constants, Promise

@@ -12,9 +12,9 @@ from byzopt.certificates.estimates import Tell, estimate, silent
 from byzopt.certificates.smoothness import fitted
 from byzopt.engines import rounds
 from byzopt.errors import TooManyFaults
-from byzopt.experiments.memory import built
 from byzopt.experiments.running import prepared
-from byzopt.experiments.spec import Spec
+from byzopt.experiments.specs.spec import Spec
+from byzopt.experiments.trials.memory import built
 from byzopt.theory.promise import Constants, Promise, Verdict
 
 FIRST = 5  # rounds in which inner solves are looked at

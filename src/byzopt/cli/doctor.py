@@ -42,8 +42,8 @@ def command(
 
 def examined() -> dict[str, Any]:
     """Versions, devices, threads, data and where they are looked for, optional extras."""
-    from byzopt.experiments.environment import environment
-    from byzopt.experiments.placement import placement
+    from byzopt.experiments.store.environment import environment
+    from byzopt.experiments.sweeps.cores import placement
     from byzopt.tasks import data
     from byzopt.tasks.data import store
 

@@ -60,7 +60,7 @@ def _filled(source: str, changes: list[str]) -> tuple[dict[str, Any], list[str]]
     from byzopt.cli.promises import bound_words, lines, plain_constants, plain_promise, steps_line
     from byzopt.errors import UnknownName, unknown
     from byzopt.experiments import load
-    from byzopt.experiments.loading import presets
+    from byzopt.experiments.specs.loading import presets
     from byzopt.methods import METHODS
 
     if source not in presets() and not Path(source).exists() and not source.endswith(".toml"):

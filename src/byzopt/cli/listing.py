@@ -56,7 +56,7 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     """Kind to components, each with `name`, `summary` and `parameters` (their defaults, or "required")."""
     from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS
     from byzopt.attacks import ATTACKS
-    from byzopt.experiments.loading import presets, sweeps
+    from byzopt.experiments.specs.loading import presets, sweeps
     from byzopt.methods import METHODS
     from byzopt.plugins import load_plugins
     from byzopt.reproductions.loading import reproductions

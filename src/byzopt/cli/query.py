@@ -35,7 +35,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list of rows on stdout.")] = False,
 ) -> int:
     """Show runs and their final figures, or all their records, as one table."""
-    from byzopt.experiments.table import chosen, doubts, rows
+    from byzopt.experiments.store.table import chosen, doubts, rows
 
     require(
         not (as_csv and as_json), "A table", "have one form", "--csv and --json", "Leave out one of them."
@@ -89,7 +89,7 @@ def _telling(shown: list[dict[str, Any]]) -> list[str]:
     """The usual columns, figures, and whatever differs between rows."""
     names = list(shown[0]) if shown else []
     hidden = {"seconds", "message", "gradients", "bits", "aggregate_norm", "stalls", "rounds_run"}
-    from byzopt.experiments.each import own
+    from byzopt.experiments.trials.per_worker import own
 
     differ = [
         n for n in names if len({json.dumps(row[n]) for row in shown}) > 1 and n not in hidden and not own(n)

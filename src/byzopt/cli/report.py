@@ -31,7 +31,7 @@ def command(
 ) -> int:
     """Draw curves, heat maps and tables of a store's runs, each as PNG, SVG, PDF, CSV and LaTeX."""
     from byzopt.cli.progress import Steps
-    from byzopt.experiments.directories import check_directory, writing
+    from byzopt.experiments.store.directories import check_directory, writing
     from byzopt.reports.study import make, save
 
     place = out or store / "report"

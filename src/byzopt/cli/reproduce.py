@@ -68,8 +68,8 @@ def command(
     What is stored is not run again: the same command goes on after an interruption. With --quick it says
     what is left out.
     """
-    from byzopt.experiments.directories import check_directory
-    from byzopt.experiments.loading import there
+    from byzopt.experiments.specs.loading import there
+    from byzopt.experiments.store.directories import check_directory
     from byzopt.reproductions.devices import on_device
     from byzopt.reproductions.loading import load_reproduction, reproductions
     from byzopt.reproductions.running import account, plans
@@ -158,7 +158,7 @@ def _timed(plan: Plan) -> tuple[float, str]:
 
 
 def _told(account: Account, out: Path, as_json: bool) -> int:
-    from byzopt.experiments.directories import writing
+    from byzopt.experiments.store.directories import writing
     from byzopt.reports.reproduction import results, save
     from byzopt.reports.reproduction_page import (
         columns,

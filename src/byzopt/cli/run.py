@@ -89,7 +89,7 @@ def command(
     with ExitStack() as stack:
         link = None
         if not alone:
-            from byzopt.experiments.processes import processes
+            from byzopt.experiments.trials.processes import processes
 
             link = stack.enter_context(processes(loaded, count))
             if link is None:
@@ -171,7 +171,7 @@ def _why(promise: Promise) -> str:
 
 def flat(result: Result, place: Path) -> dict[str, Any]:
     """The result as one flat object; variants under `compare`."""
-    from byzopt.experiments.outcomes import summary
+    from byzopt.experiments.store.outcomes import summary
 
     variants = {name: summary(outcome) for name, outcome in result.compare.items()}
     return {"id": result.spec.id, **summary(result.main), "out": str(place), "compare": variants}
@@ -179,7 +179,7 @@ def flat(result: Result, place: Path) -> dict[str, Any]:
 
 def _stem(spec: str) -> str:
     """A spec's name in the name of a directory, which has not room for all that a file's may be."""
-    from byzopt.experiments.loading import there
+    from byzopt.experiments.specs.loading import there
 
     stem = Path(spec).stem if there(spec) else spec.removesuffix(".toml").replace("/", "-")
     return os.fsdecode(os.fsencode(stem)[:LONGEST])

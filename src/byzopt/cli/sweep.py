@@ -65,8 +65,8 @@ def command(
     The same command goes on after an interruption of any kind. Runs that fail are stored with their reason
     and do not stop the others; then the exit status is 1.
     """
-    from byzopt.experiments.directories import check_directory
-    from byzopt.experiments.loading import there
+    from byzopt.experiments.specs.loading import there
+    from byzopt.experiments.store.directories import check_directory
     from byzopt.experiments.sweeps import load_sweep, survey
 
     if not there(store):
@@ -100,8 +100,8 @@ def played(
     """Run a plan with progress on stderr; a signal stops it and keeps checkpoints."""
     from byzopt.cli.stopping import stop_on_signals
     from byzopt.cli.sweep_progress import SweepDisplay
-    from byzopt.experiments.placement import best_layout
     from byzopt.experiments.sweeps import run_sweep
+    from byzopt.experiments.sweeps.cores import best_layout
 
     layout = best_layout() if jobs is None and plan.to_play else None
     with SweepDisplay(plan) as display, stop_on_signals() as stopped:

@@ -11,14 +11,15 @@ from byzopt.aggregators import Aggregator, rule_from
 from byzopt.attacks import ATTACKS, Attack, Base, Placement
 from byzopt.distributed.communicator import Communicator
 from byzopt.errors import InvalidInput, Status, require, said
-from byzopt.experiments.loading import load
-from byzopt.experiments.memory import built
-from byzopt.experiments.ready import Over, Plan, Ready, prepare
-from byzopt.experiments.session import OnRecord, OnRound, Session
-from byzopt.experiments.spec import MAIN, Spec
-from byzopt.experiments.store import Store
-from byzopt.experiments.terms import check_terms
-from byzopt.experiments.trial import Outcome, Progress, Record, Trial
+from byzopt.experiments.specs.loading import load
+from byzopt.experiments.specs.settings import check_terms
+from byzopt.experiments.specs.spec import MAIN, Spec
+from byzopt.experiments.store.run_directory import Store
+from byzopt.experiments.trials.memory import built
+from byzopt.experiments.trials.outcome import Outcome, Progress, Record
+from byzopt.experiments.trials.prepared import Over, Plan, Ready, prepare
+from byzopt.experiments.trials.trial import Trial
+from byzopt.experiments.variants import OnRecord, OnRound, Session
 from byzopt.methods import METHODS, MethodRecipe
 from byzopt.methods.base import counted
 from byzopt.tasks import Task

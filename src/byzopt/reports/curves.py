@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from byzopt.experiments import MAIN, Outcome, Spec
-from byzopt.experiments.store import stored
-from byzopt.experiments.trial import usable
+from byzopt.experiments.store.run_directory import stored
+from byzopt.experiments.trials.outcome import usable
 from byzopt.files import write_atomically
 from byzopt.reports.lettering import WIDE as LEGEND
 from byzopt.reports.lettering import distinct, heights, inked, legend, letters, longest

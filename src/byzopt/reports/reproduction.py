@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from byzopt.experiments.environment import environment
+from byzopt.experiments.store.environment import environment
 from byzopt.files import write_atomically
 from byzopt.reports.reproduction_page import markdown, tag, titled
 from byzopt.reports.study.captions import about

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from byzopt.errors import require, said, unknown
-from byzopt.experiments import toml
-from byzopt.experiments.loading import shipped, text_of, there
-from byzopt.experiments.overrides import merge
+from byzopt.experiments.specs import toml
+from byzopt.experiments.specs.loading import shipped, text_of, there
+from byzopt.experiments.specs.overrides import merge
 from byzopt.registry import decode
 from byzopt.reproductions.reproduction import Cell, Expected, Fit, Measure, Part, Quick, Reproduction
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from byzopt.errors import InvalidInput, require, unknown
-from byzopt.experiments.overrides import merge
+from byzopt.experiments.specs.overrides import merge
 from byzopt.experiments.sweeps.grid import Point
 from byzopt.experiments.sweeps.sweep import Sweep
 

@@ -11,11 +11,12 @@ from time import perf_counter
 from typing import Any
 
 from byzopt.experiments.running import prepared
-from byzopt.experiments.spec import Spec
+from byzopt.experiments.specs.spec import Spec
+from byzopt.experiments.store.run_store import Shelf
 from byzopt.experiments.sweeps import Plan, Swept, run_sweep, survey
 from byzopt.experiments.sweeps.runs import run_id
-from byzopt.experiments.sweeps.shelf import Shelf
-from byzopt.experiments.trial import Outcome, Progress, Trial, usable
+from byzopt.experiments.trials.outcome import Outcome, Progress, usable
+from byzopt.experiments.trials.trial import Trial
 from byzopt.reproductions.fits import Fitted, fitted
 from byzopt.reproductions.reproduction import Cell, Measure, Part, Reproduction
 from byzopt.reproductions.verdict import Line, judged

@@ -13,7 +13,7 @@ from byzopt.certificates.breaking.search import Hunt
 from byzopt.certificates.breaking.toy import Toy
 from byzopt.certificates.breaking.training import Training
 from byzopt.errors import require
-from byzopt.experiments.memory import check_memory
+from byzopt.experiments.trials.memory import check_memory
 from byzopt.registry import plain
 from byzopt.tasks import TASKS, TaskRecipe
 from byzopt.theory import robustness

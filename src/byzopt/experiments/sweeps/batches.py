@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from byzopt.experiments.sweeps.runs import Run
-from byzopt.experiments.together import groups
+from byzopt.experiments.trials.batched import groups
 
 
 class Batch(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Any, Self
 from filelock import lock_descriptor
 
 from byzopt.errors import InvalidInput
-from byzopt.experiments.reading import parsed
+from byzopt.experiments.store.reading import parsed
 
 _LOCKED = 1  # bytes at a claim's beginning that Windows lets nobody else read while the lock is held
 

@@ -10,11 +10,11 @@ from typing import Any
 from uuid import uuid4
 
 from byzopt.errors import MissingExtra
+from byzopt.experiments.store.run_store import Shelf, Unwritable, writing
+from byzopt.experiments.sweeps.batch_runner import Played, Tell
 from byzopt.experiments.sweeps.batches import Batch
-from byzopt.experiments.sweeps.play import play
-from byzopt.experiments.sweeps.player import Played, Tell
-from byzopt.experiments.sweeps.shelf import Shelf, Unwritable, writing
-from byzopt.experiments.sweeps.work import Work
+from byzopt.experiments.sweeps.queue import Work
+from byzopt.experiments.sweeps.run_batch import play
 
 WAIT = 0.2
 

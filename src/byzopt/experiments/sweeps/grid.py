@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from byzopt.errors import InvalidInput, require, said
-from byzopt.experiments import overrides
+from byzopt.experiments.specs import overrides
 
 MOST = 1_000_000  # points, whose specs are all held in memory
 Point = dict[str, Any]  # a setting's path, as `attack.scale`, to its value

@@ -13,11 +13,11 @@ from time import sleep
 from typing import Any
 
 from byzopt.errors import ByzoptError
+from byzopt.experiments.store.run_store import Shelf, Unwritable
+from byzopt.experiments.sweeps.batch_runner import Played, Tell
 from byzopt.experiments.sweeps.batches import Batch
-from byzopt.experiments.sweeps.play import play
-from byzopt.experiments.sweeps.player import Played, Tell
-from byzopt.experiments.sweeps.shelf import Shelf, Unwritable
-from byzopt.experiments.sweeps.work import Work
+from byzopt.experiments.sweeps.queue import Work
+from byzopt.experiments.sweeps.run_batch import play
 from byzopt.waiting import WAITING
 
 WAIT = 0.2  # seconds until signals are looked at again

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from byzopt.errors import require
+from byzopt.experiments.specs.toml import dumps
+from byzopt.experiments.store.run_store import Shelf, Stored, Unwritable
+from byzopt.experiments.sweeps.batch_runner import Tell
 from byzopt.experiments.sweeps.batches import Batch, batches
 from byzopt.experiments.sweeps.claims import owner
 from byzopt.experiments.sweeps.cluster import run_ray
-from byzopt.experiments.sweeps.player import Tell
 from byzopt.experiments.sweeps.pool import run_local
 from byzopt.experiments.sweeps.runs import Expansion, Run
-from byzopt.experiments.sweeps.shelf import Shelf, Stored, Unwritable
 from byzopt.experiments.sweeps.sinks import Sink
 from byzopt.experiments.sweeps.sweep import Sweep, load_sweep
 from byzopt.experiments.sweeps.tuning import NOTE
-from byzopt.experiments.toml import dumps
 from byzopt.files import read
 from byzopt.tasks.devices import device_of
 

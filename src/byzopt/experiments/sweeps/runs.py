@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from byzopt.experiments.environment import version_of
-from byzopt.experiments.plain_spec import identity
-from byzopt.experiments.spec import Spec
+from byzopt.experiments.specs.plain_spec import identity
+from byzopt.experiments.specs.spec import Spec
+from byzopt.experiments.store.environment import version_of
 from byzopt.experiments.sweeps.grid import Point
 
 # Packages whose versions decide a run's result. Without llvmlite sums are taken in another order.

@@ -9,7 +9,7 @@ from typing import Any
 
 from byzopt.errors import InvalidInput, MissingExtra
 from byzopt.experiments.sweeps.runs import Run, value_text
-from byzopt.experiments.trial import Outcome
+from byzopt.experiments.trials.outcome import Outcome
 
 
 class Sink(ABC):

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from byzopt.errors import InvalidInput, UnknownName, require, said
-from byzopt.experiments.loading import read, read_sweep
-from byzopt.experiments.overrides import assign, merge, setting
-from byzopt.experiments.plain_spec import identity
-from byzopt.experiments.spec import Spec
+from byzopt.experiments.specs.loading import read, read_sweep
+from byzopt.experiments.specs.overrides import assign, merge, setting
+from byzopt.experiments.specs.plain_spec import identity
+from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.sweeps.grid import Point, flat, points, steps
 from byzopt.experiments.sweeps.runs import Expansion, Run, SkippedPoint, point_text, run_id
 from byzopt.experiments.sweeps.tuning import Tune

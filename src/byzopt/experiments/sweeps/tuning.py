@@ -13,10 +13,10 @@ from typing import Any, Literal
 import msgspec
 
 from byzopt.errors import InvalidInput, require
-from byzopt.experiments.reading import parsed
-from byzopt.experiments.spec import RISING
+from byzopt.experiments.specs.spec import RISING
+from byzopt.experiments.store.reading import parsed
 from byzopt.experiments.sweeps.runs import Run
-from byzopt.experiments.trial import Outcome, usable
+from byzopt.experiments.trials.outcome import Outcome, usable
 from byzopt.files import read
 
 NOTE = "tuned.json"  # where a sweep's choice is recorded

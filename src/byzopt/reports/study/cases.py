@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from byzopt.certificates.estimates import Tell, silent
 from byzopt.errors import ByzoptError, require
 from byzopt.experiments import Outcome, Spec
-from byzopt.experiments.reading import Damaged, run_directories, unfinished
-from byzopt.experiments.table import runs_in
+from byzopt.experiments.store.reading import Damaged, run_directories, unfinished
+from byzopt.experiments.store.table import runs_in
 from byzopt.reports.study.bounded import bounding
 from byzopt.theory.promise import Promise
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from byzopt.experiments.each import own
-from byzopt.experiments.spec import RISING
-from byzopt.experiments.trial import usable
+from byzopt.experiments.specs.spec import RISING
+from byzopt.experiments.trials.outcome import usable
+from byzopt.experiments.trials.per_worker import own
 from byzopt.reports.study.cases import Case
 
 

@@ -7,7 +7,7 @@ from math import inf
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from byzopt.experiments.trial import LARGEST, usable
+from byzopt.experiments.trials.outcome import LARGEST, usable
 from byzopt.reports.curves import COLOURS, STYLES
 from byzopt.reports.lettering import WIDE as LEGEND
 from byzopt.reports.lettering import distinct, heights, inked, legend, letters, longest

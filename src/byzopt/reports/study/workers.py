@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from byzopt.experiments.each import own
+from byzopt.experiments.trials.per_worker import own
 from byzopt.reports.curves import COLOURS, STYLES
 from byzopt.reports.lettering import inked, legend, letters
 from byzopt.reports.study.captions import about

@@ -13,9 +13,10 @@ from byzopt.engines.bunches import LostError
 from byzopt.engines.many import Lane, Many
 from byzopt.engines.simulated import Simulated
 from byzopt.errors import Status, TooManyFaults
-from byzopt.experiments.ready import Ready, threads_for
-from byzopt.experiments.spec import Spec
-from byzopt.experiments.trial import Outcome, Place, Progress, Record, Trial
+from byzopt.experiments.specs.spec import Spec
+from byzopt.experiments.trials.outcome import Outcome, Progress, Record
+from byzopt.experiments.trials.prepared import Ready, threads_for
+from byzopt.experiments.trials.trial import Place, Trial
 
 MOST_NUMBERS = 1 << 17  # in a batch's rows: beyond it calls cost nothing beside the work, and caches overflow
 MOST_RUNS = 256

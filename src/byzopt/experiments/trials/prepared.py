@@ -13,7 +13,7 @@ from byzopt.distributed.communicator import Communicator
 from byzopt.engines import Against, Engine, LoopState, Simulated, Snapshot, begin, rounds
 from byzopt.engines.process_group import ProcessGroup, Share
 from byzopt.errors import TooManyFaults, UnknownName, unknown
-from byzopt.experiments import alike
+from byzopt.experiments.trials.same_distribution import check_same_distribution
 from byzopt.methods import Method
 from byzopt.servers import Site
 from byzopt.tasks import Task
@@ -77,7 +77,7 @@ def prepare(
     `task` is not poisoned yet; `f` is the server's tolerance; `over` says which processes play the workers
     (None: this one, all of them at once). Errors: `InvalidInput`.
     """
-    alike.check(task, method.filter)
+    check_same_distribution(task, method.filter)
     adversary = Adversary(attack, task.cohort, f, placement, base)
     task = adversary.poison(task)
     parts = (task, method.worker, method.wire, adversary, seed, method.down)

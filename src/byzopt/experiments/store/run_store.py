@@ -21,12 +21,12 @@ from typing import Any, Literal, NamedTuple
 
 from byzopt.engines.checkpoint import load, save
 from byzopt.errors import InvalidInput, Status
-from byzopt.experiments.plain_spec import MAIN
-from byzopt.experiments.reading import LOG, SPEC, Damaged, finished
-from byzopt.experiments.spec import Spec
-from byzopt.experiments.store import contents
-from byzopt.experiments.toml import dumps
-from byzopt.experiments.trial import Outcome
+from byzopt.experiments.specs.plain_spec import MAIN
+from byzopt.experiments.specs.spec import Spec
+from byzopt.experiments.specs.toml import dumps
+from byzopt.experiments.store.reading import LOG, SPEC, Damaged, finished
+from byzopt.experiments.store.run_directory import contents
+from byzopt.experiments.trials.outcome import Outcome
 from byzopt.files import clear_leftovers, new_directory, write_atomically
 
 

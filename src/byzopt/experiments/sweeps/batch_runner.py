@@ -13,16 +13,16 @@ from typing import Any
 
 from byzopt.engines import Snapshot
 from byzopt.errors import ByzoptError, InvalidInput, Status, require
-from byzopt.experiments.outcomes import frozen, frozen_progress, thawed, thawed_progress
-from byzopt.experiments.pace import Pace
-from byzopt.experiments.plain_spec import planned
-from byzopt.experiments.ready import Ready
 from byzopt.experiments.running import prepared
+from byzopt.experiments.specs.plain_spec import planned
+from byzopt.experiments.store.outcomes import frozen, frozen_progress, thawed, thawed_progress
+from byzopt.experiments.store.pace import Pace
+from byzopt.experiments.store.run_store import Shelf, Unwritable
 from byzopt.experiments.sweeps.batches import Batch
 from byzopt.experiments.sweeps.runs import Run
-from byzopt.experiments.sweeps.shelf import Shelf, Unwritable
-from byzopt.experiments.together import Together
-from byzopt.experiments.trial import Outcome, Progress, Record, check_room
+from byzopt.experiments.trials.batched import Together
+from byzopt.experiments.trials.outcome import Outcome, Progress, Record, check_room
+from byzopt.experiments.trials.prepared import Ready
 from byzopt.tasks import Task
 
 TELL = 0.2  # seconds between two messages on how far the batch has come

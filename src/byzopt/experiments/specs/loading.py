@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from byzopt.errors import InvalidInput, UnknownName, unknown
-from byzopt.experiments import toml
-from byzopt.experiments.overrides import apply
-from byzopt.experiments.spec import Spec
+from byzopt.experiments.specs import toml
+from byzopt.experiments.specs.overrides import apply
+from byzopt.experiments.specs.spec import Spec
 from byzopt.files import read as read_file
 
 SWEEP = ".sweep.toml"  # how the file of a sweep's preset ends

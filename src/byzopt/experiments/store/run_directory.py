@@ -15,15 +15,15 @@ from typing import Any
 from byzopt import parquet
 from byzopt.engines.checkpoint import load, save
 from byzopt.errors import InvalidInput
-from byzopt.experiments.directories import check_directory, writing
-from byzopt.experiments.environment import environment
-from byzopt.experiments.loading import load as load_spec
-from byzopt.experiments.loading import read
-from byzopt.experiments.outcomes import summary
-from byzopt.experiments.reading import RECORDS, RESULT, SPEC, Damaged, digest, finished
-from byzopt.experiments.spec import Spec
-from byzopt.experiments.toml import dumps
-from byzopt.experiments.trial import Outcome
+from byzopt.experiments.specs.loading import load as load_spec
+from byzopt.experiments.specs.loading import read
+from byzopt.experiments.specs.spec import Spec
+from byzopt.experiments.specs.toml import dumps
+from byzopt.experiments.store.directories import check_directory, writing
+from byzopt.experiments.store.environment import environment
+from byzopt.experiments.store.outcomes import summary
+from byzopt.experiments.store.reading import RECORDS, RESULT, SPEC, Damaged, digest, finished
+from byzopt.experiments.trials.outcome import Outcome
 from byzopt.files import clear_leftovers, new_directory, write_atomically
 
 CHECKPOINT = "checkpoint.pt"

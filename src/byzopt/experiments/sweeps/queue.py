@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from time import monotonic
 
 from byzopt.errors import Status
+from byzopt.experiments.store.run_store import Shelf
+from byzopt.experiments.sweeps.batch_runner import Played, Tell
 from byzopt.experiments.sweeps.batches import Batch
 from byzopt.experiments.sweeps.claims import Claims
-from byzopt.experiments.sweeps.player import Played, Tell
-from byzopt.experiments.sweeps.shelf import Shelf
-from byzopt.experiments.trial import Outcome
+from byzopt.experiments.trials.outcome import Outcome
 
 AGAIN = 0.3  # seconds until a batch that somebody else works on is looked at again
 

@@ -10,9 +10,9 @@ from byzopt.aggregators import Aggregator, rule_data, rule_from
 from byzopt.attacks import ATTACKS, Adversary, Attack, Base, Placement
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, UnknownName, require, said, unknown
-from byzopt.experiments.overrides import USUAL, merge
-from byzopt.experiments.plain_spec import MAIN, MOST_RECORDS, identity
-from byzopt.experiments.terms import check_terms
+from byzopt.experiments.specs.overrides import USUAL, merge
+from byzopt.experiments.specs.plain_spec import MAIN, MOST_RECORDS, identity
+from byzopt.experiments.specs.settings import check_terms
 from byzopt.methods import METHODS, MethodRecipe
 from byzopt.registry import Registry, decode, plain
 from byzopt.tasks import TASKS, TaskRecipe

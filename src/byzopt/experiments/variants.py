@@ -7,12 +7,13 @@ from typing import Any
 
 from byzopt.engines import Snapshot
 from byzopt.errors import InvalidInput, Status, require
-from byzopt.experiments.outcomes import frozen, frozen_progress, thawed, thawed_progress
-from byzopt.experiments.pace import Pace
-from byzopt.experiments.plain_spec import planned
-from byzopt.experiments.ready import Ready
-from byzopt.experiments.store import CHECKPOINT, Store
-from byzopt.experiments.trial import Outcome, Progress, Record, Trial, check_room
+from byzopt.experiments.specs.plain_spec import planned
+from byzopt.experiments.store.outcomes import frozen, frozen_progress, thawed, thawed_progress
+from byzopt.experiments.store.pace import Pace
+from byzopt.experiments.store.run_directory import CHECKPOINT, Store
+from byzopt.experiments.trials.outcome import Outcome, Progress, Record, check_room
+from byzopt.experiments.trials.prepared import Ready
+from byzopt.experiments.trials.trial import Trial
 
 OnRecord = Callable[[str, Record], None]  # (variant, its newest record)
 OnRound = Callable[[str, int], bool]  # (variant, finished round) -> whether to stop and keep a checkpoint

@@ -10,7 +10,7 @@ from pathlib import Path
 from byzopt.aggregators import Aggregator, Chain, GeometricRule
 from byzopt.aggregators.core.wrapper import Wrapper
 from byzopt.errors import require
-from byzopt.experiments.spec import Spec
+from byzopt.experiments.specs.spec import Spec
 from byzopt.tasks import Task
 
 PROCESS = 100 << 20  # bytes of a process that has loaded torch

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import torch
 
+from byzopt.experiments.store.run_store import Shelf, writing
+from byzopt.experiments.sweeps.batch_runner import Played, Player, Tell
 from byzopt.experiments.sweeps.batches import Batch
 from byzopt.experiments.sweeps.claims import Claims
-from byzopt.experiments.sweeps.player import Played, Player, Tell
-from byzopt.experiments.sweeps.shelf import Shelf, writing
 
 
 def play(

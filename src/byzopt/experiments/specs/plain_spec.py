@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from byzopt.errors import InvalidInput, require
-from byzopt.experiments.overrides import merge
+from byzopt.experiments.specs.overrides import merge
 
 MAIN = "main"  # what records call the spec itself, beside its variants
 # What a spec's run may hold with its variants, and so what is read of one.

@@ -3,80 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from math import isfinite
 from time import perf_counter
-from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.core.certificate import Certificate
-from byzopt.engines import LoopState, Snapshot, rounds
-from byzopt.errors import InvalidInput, Status, TooManyFaults, require
-from byzopt.experiments.each import each_worker
-from byzopt.experiments.plain_spec import MOST_NUMBERS
-from byzopt.experiments.ready import Ready, against, threads_for
-from byzopt.experiments.spec import RISING
+from byzopt.engines import Snapshot, rounds
+from byzopt.errors import Status, TooManyFaults, require
+from byzopt.experiments.specs.spec import RISING
+from byzopt.experiments.trials.outcome import RESERVED, Outcome, Progress, Record
+from byzopt.experiments.trials.per_worker import each_worker
+from byzopt.experiments.trials.prepared import Ready, against, threads_for
 
-Record = dict[str, float]  # one measurement: `t`, then figures by name
-# What a figure may not be called: in tables and summaries of runs something else is called so.
-RESERVED = frozenset(
-    {
-        *("t", "run", "variant", "status", "message", "rounds", "rounds_run", "seconds", "expulsions"),
-        *("task", "rule", "method", "attack", "n", "f", "attackers", "seed", "lr", "eval_every", "stop"),
-        *("placement", "base", "compare"),
-    }
-)
-LARGEST = 1e150  # figures beyond it are shown as they are, and no more is made of them
 FAR = 1e8  # an iterate longer than this many times 1 + ‖x^0‖ has diverged
-
-
-class Progress(NamedTuple):
-    """What a checkpoint holds of a run: its state, its records, what the last round reported, time spent."""
-
-    state: LoopState
-    records: tuple[Record, ...] = ()
-    report: Mapping[str, float] = MappingProxyType({})
-    seconds: float = 0.0
-
-
-def usable(value: float) -> bool:
-    """Whether means, spreads and axes can be computed with a figure: finite, and its square too."""
-    return abs(value) <= LARGEST  # false for NaN
-
-
-def check_room(planned: int, record: Record) -> None:
-    """Raise unless so many records with the figures of this one can be stored and read again."""
-    if planned * (len(record) + 1) > MOST_NUMBERS:
-        raise InvalidInput(
-            f"A run should hold at most {MOST_NUMBERS:,} numbers. Found {planned:,} records of {len(record)} "
-            "figures. Raise `eval_every`."
-        )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended. `metrics` are the last record's: those of the last finite iterate.
-
-    `rounds` finished ones; `seconds` of training and measuring; `x` `[d]` the iterate that `metrics`
-    describe, where it is still in memory; `message` says what went wrong; `expelled` are the workers that
-    the server expelled for good: (worker, round, reason).
-    """
-
-    status: Status
-    rounds: int
-    seconds: float
-    records: tuple[Record, ...]
-    message: str = ""
-    x: Tensor | None = None
-    expelled: tuple[tuple[int, int, str], ...] = ()
-
-    @property
-    def metrics(self) -> Record:
-        """The figures of the last record, without its round."""
-        return {key: value for key, value in self.records[-1].items() if key != "t"} if self.records else {}
 
 
 class Place(NamedTuple):

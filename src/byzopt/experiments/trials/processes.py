@@ -1,6 +1,6 @@
 """A spec over processes: spawned on this machine, or those that torchrun has started already.
 
-python -m byzopt.experiments.processes PORT RANK RANKS < spec.json     # how one spawned process is started
+python -m byzopt.experiments.trials.processes PORT RANK RANKS < spec.json  # how a process is spawned
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from byzopt.attacks import Adversary
 from byzopt.distributed.communicator import Communicator
 from byzopt.engines.process_group import Share, announce, serve
 from byzopt.errors import require, said
-from byzopt.experiments.memory import built, check_processes
-from byzopt.experiments.spec import Spec
+from byzopt.experiments.specs.spec import Spec
+from byzopt.experiments.trials.memory import built, check_processes
 
 HERE = "127.0.0.1"
 PATIENCE = timedelta(seconds=60)  # until a process that does not find rank 0 gives up
@@ -101,7 +101,7 @@ def _joined(meeting: TCPStore | None, rank: int, count: int) -> Communicator:
 
 
 def _start(spec: Spec, port: int, rank: int, count: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "byzopt.experiments.processes", *map(str, (port, rank, count))]
+    command = [sys.executable, "-m", "byzopt.experiments.trials.processes", *map(str, (port, rank, count))]
     # A session of its own: an interrupt from the terminal is for rank 0, which stops in good order.
     child = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
     assert child.stdin is not None

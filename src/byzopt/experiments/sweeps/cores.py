@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from byzopt.experiments.reading import parsed
+from byzopt.experiments.store.reading import parsed
 from byzopt.files import read
 from byzopt.tasks.data import store
 from byzopt.waiting import WAITING

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from byzopt.errors import InvalidInput, said
-from byzopt.experiments import toml
+from byzopt.experiments.specs import toml
 
 COMPONENTS = ("task", "method", "attack", "rule")
 USUAL = {"method": "byz_nsgdm", "attack": "none"}  # what a spec that does not name them has

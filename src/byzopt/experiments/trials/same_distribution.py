@@ -15,7 +15,7 @@ REMEDY = (
 )
 
 
-def check(task: Task, filter: Filter) -> None:
+def check_same_distribution(task: Task, filter: Filter) -> None:
     """Raise `InvalidInput` where a filter that expels on the premise of one distribution meets a task whose
     honest workers have not got one, or that cannot tell.
 

@@ -16,9 +16,9 @@ import msgspec
 
 from byzopt import files, parquet
 from byzopt.errors import InvalidInput, require
-from byzopt.experiments.outcomes import summarised
-from byzopt.experiments.plain_spec import MOST_NUMBERS, MOST_RECORDS, SPARE, PlainSpec
-from byzopt.experiments.trial import RESERVED, Outcome, Record
+from byzopt.experiments.specs.plain_spec import MOST_NUMBERS, MOST_RECORDS, SPARE, PlainSpec
+from byzopt.experiments.store.outcomes import summarised
+from byzopt.experiments.trials.outcome import RESERVED, Outcome, Record
 
 SPEC, RECORDS, RESULT, LOG = "spec.toml", "records.parquet", "result.json", "log.txt"
 _MOST_BYTES = {SPEC: 1 << 24, RESULT: 1 << 26, RECORDS: 1 << 28}

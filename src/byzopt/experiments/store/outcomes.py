@@ -13,7 +13,7 @@ from torch import Tensor
 from byzopt.engines import LoopState
 from byzopt.engines.checkpoint import freeze, thaw
 from byzopt.errors import InvalidInput, Status, require
-from byzopt.experiments.trial import Outcome, Progress, Record
+from byzopt.experiments.trials.outcome import Outcome, Progress, Record
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 

@@ -1,0 +1,1 @@
+"""What to run: files, presets and settings, as a strict `Spec`."""

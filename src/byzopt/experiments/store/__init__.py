@@ -1,0 +1,1 @@
+"""Runs as they are stored: written at once, read without trust."""

@@ -1,0 +1,250 @@
+"""All runs of a store as one table: settings and final figures, or every record."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import inf
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from byzopt.aggregators import PRE_AGGREGATORS, RULES, rule_data, rule_from
+from byzopt.errors import InvalidInput, said, unknown
+from byzopt.experiments.specs.plain_spec import PlainSpec
+from byzopt.experiments.store.reading import Damaged, finished, run_directories, unfinished
+from byzopt.experiments.trials.outcome import Outcome
+from byzopt.figures import in_percent
+
+Row = dict[str, Any]
+_CONDITION = re.compile(r"\s*([\w.-]+)\s*(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
+_TESTS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+class Rows(NamedTuple):
+    """The rows of a store; damaged directories, with the reason; how many runs have not ended."""
+
+    rows: list[Row]
+    damaged: dict[str, str]
+    unfinished: int
+
+
+def rows(store: str | Path, records: bool = False) -> Rows:
+    """A row for each run, or for each of its records: `run`, settings by path, `status`, `message`,
+    `rounds_run`, `seconds`, and figures (the final ones, or those at round `t`). A spec's variants
+    are rows of their own.
+
+    Components are under their key by name (`attack`), their parameters by path (`attack.scale`). A rule is
+    spelled with the parameters in which it differs from its defaults at the spec's f.
+    """
+    found_rows: list[Row] = []
+    damaged: dict[str, str] = {}
+    left = 0
+    for path in run_directories(Path(store)):
+        if unfinished(path):
+            left += 1
+            continue
+        try:
+            found_rows += list(_of(path, records))
+        except Damaged as error:
+            damaged[path.name] = str(error)
+    return Rows(found_rows, damaged, left)
+
+
+def runs_table(
+    store: str | Path,
+    where: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    records: bool = False,
+) -> pa.Table:
+    """The rows of a store that meet all conditions, as an Arrow table (`.to_pandas()` where pandas is there).
+
+    `where`: `attack=alie`, `lr>=0.1`, `status!=completed`. `columns`: by default all. Damaged runs are left
+    out; `rows` names them. Errors: `InvalidInput` for a column that no run has.
+    """
+    return as_table(chosen(rows(store, records).rows, where, columns))
+
+
+def chosen(found_rows: Sequence[Row], where: Sequence[str], columns: Sequence[str]) -> list[Row]:
+    """The rows that meet all conditions, with these columns (by default all that any row has).
+
+    Where columns are asked for, rows are in the order of those among them that are no figures.
+    """
+    known = list(dict.fromkeys(key for row in found_rows for key in row))
+    tests = [_condition(text, known, found_rows) for text in where]
+    for name in columns:
+        if name not in known:
+            raise unknown("column", name, known)
+    kept = [row for row in found_rows if all(test(row) for test in tests)]
+    if columns:
+        figures = {name for row in kept for name in _measured(row)}
+        plain = [name for name in columns if name not in figures]
+        kept.sort(key=lambda row: [_place(row.get(name)) for name in plain])
+    return [{name: row.get(name) for name in columns or known} for row in kept]
+
+
+def _measured(row: Row) -> set[str]:
+    """What a run yields rather than what was asked of it: all that follows its status, but the round."""
+    names = list(row)
+    return set(names[names.index("message") :]) - {"t"}
+
+
+def _place(value: Any) -> tuple[int, float, str]:
+    """Where a value stands in order: none, then numbers by size, then texts."""
+    if value is None:
+        return 0, 0.0, ""
+    if _is_number(value) and not isinstance(value, str):
+        return 1, _float(value), ""
+    return 2, 0.0, value if isinstance(value, str) else json.dumps(value)
+
+
+def as_table(found_rows: Sequence[Row]) -> pa.Table:
+    """Rows as an Arrow table. Lists are JSON text; a column of numbers and texts is text."""
+    names = list(dict.fromkeys(key for row in found_rows for key in row))
+    return pa.table({name: _column([row.get(name) for row in found_rows]) for name in names})
+
+
+def settings(spec: PlainSpec) -> Row:
+    """A spec's settings by path, components by name."""
+    told: Row = {}
+    for key, value in spec.data.items():
+        if key == "rule":
+            told[key] = rule_text(value, spec.data["f"])
+        elif key != "compare":
+            told |= _flat(key, value)
+    return told
+
+
+def rule_text(stages: Sequence[Any], f: int) -> str:
+    """A rule as people write it: `nnm >> krum(extra=1)`, without what is its default at tolerance f.
+
+    A stage that is not known here, because its plugin is not installed, has all of its parameters.
+    """
+    return " >> ".join(map(_stage, stages, [f] * len(stages)))
+
+
+def _stage(stage: Any, f: int) -> str:
+    if not isinstance(stage, Mapping) or not isinstance(stage.get("name"), str):
+        return str(stage)
+    usual = _usual(stage["name"], f)
+    told = {key: value for key, value in stage.items() if key != "name" and value != usual.get(key, ...)}
+    if "rule" in told:
+        inner = told["rule"] if isinstance(told["rule"], list) else [told["rule"]]
+        told["rule"] = rule_text(inner, f)
+    rest = ", ".join(f"{key}={value!r}" for key, value in told.items())
+    return f"{stage['name']}({rest})" if rest else str(stage["name"])
+
+
+def _usual(name: str, f: int) -> Mapping[str, Any]:
+    known = name in RULES or name in PRE_AGGREGATORS
+    for spelling in ([name], [name, "mean"]) if known else ():
+        try:
+            return rule_data(rule_from(spelling, f=f))[0]
+        except InvalidInput:
+            continue
+    return {}
+
+
+def _of(path: Path, records: bool) -> Iterator[Row]:
+    for _, own, outcome in runs_in(path):
+        if records:
+            del own["seconds"]  # of the whole run, and of no record
+            yield from (own | {"t": int(record["t"])} | _figures(record) for record in outcome.records)
+        else:
+            yield own | _figures(outcome.metrics)
+
+
+def runs_in(path: Path) -> Iterator[tuple[PlainSpec, Row, Outcome]]:
+    """A run's directory: spec, settings and outcome of the run, and of its variants. Errors: `Damaged`."""
+    found = finished(path)
+    for name, variant in found.spec.variants.items():
+        outcome = found.outcomes[name]
+        own: Row = {"run": path.name} | ({"variant": name} if len(found.outcomes) > 1 else {})
+        own |= settings(variant)
+        own |= {"status": str(outcome.status), "message": outcome.message, "rounds_run": outcome.rounds}
+        yield variant, own | {"seconds": outcome.seconds}, outcome
+
+
+def _figures(record: Mapping[str, float]) -> Row:
+    return {key: value for key, value in record.items() if key != "t"}
+
+
+def _flat(key: str, value: Any) -> Row:
+    if not isinstance(value, Mapping):
+        return {key: value}
+    told: Row = {key: value["name"]} if "name" in value else {}
+    for inner, content in value.items():
+        if inner != "name":
+            told |= _flat(f"{key}.{inner}", content)
+    return told
+
+
+def _condition(text: str, known: Sequence[str], found_rows: Sequence[Row]) -> Callable[[Row], bool]:
+    match = _CONDITION.fullmatch(text)
+    if match is None:
+        raise InvalidInput(f"A condition should read `attack=alie` or `lr>=0.1`. Found {text!r}.")
+    name, sign, wanted = match[1], match[2], match[3].strip()
+    if name not in known:
+        raise unknown("column", name, known)
+    values = [value for row in found_rows if (value := row.get(name)) is not None]
+    if values and not any(isinstance(v, str) or not _is_number(v) for v in values) and not _is_number(wanted):
+        raise InvalidInput(f"A condition on `{name}` should name a number. Found {text!r}.")
+    return lambda row: _holds(row.get(name), sign, wanted)
+
+
+def doubts(where: Sequence[str]) -> list[str]:
+    """What is odd about conditions that can be tested all the same: a fraction given in percent."""
+    found = [match for match in map(_CONDITION.fullmatch, where) if match and _is_number(match[3].strip())]
+    flaws = ((match[0], in_percent(match[1], float(match[3]))) for match in found)
+    return [f"{said(text)}: {flaw}" for text, flaw in flaws if flaw]
+
+
+def _holds(value: Any, sign: str, wanted: str) -> bool:
+    if value is None:
+        return False
+    if _is_number(value) and not isinstance(value, str):
+        try:
+            return _TESTS[sign](value, float(wanted))  # a whole number of any size is compared exactly
+        except ValueError:
+            return sign == "!="
+    plain = value if isinstance(value, str) else json.dumps(value)
+    return _TESTS[sign](plain, wanted.strip("\"'"))
+
+
+def _column(values: list[Any]) -> pa.Array:
+    plain = [json.dumps(value) if isinstance(value, (list, dict)) else value for value in values]
+    kinds = {type(value) for value in plain if value is not None}
+    if kinds <= {int, float} and float in kinds:
+        return pa.array([None if value is None else _float(value) for value in values], pa.float64())
+    beyond = any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in plain)
+    if len(kinds) > 1 or beyond:
+        plain = [value if value is None or isinstance(value, str) else json.dumps(value) for value in plain]
+    return pa.array(plain)
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return inf if value > 0 else -inf
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            return False
+        return True
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
