@@ -70,8 +70,8 @@ for found in pkgutil.walk_packages(byzopt.__path__, "byzopt.", onerror=lambda na
         with contextlib.suppress(MissingExtra):
             importlib.import_module(found.name)
 seen = {name.split(".")[1] for name in sys.modules if name.startswith("byzopt.")}
-from byzopt.experiments import placement
-print(sorted(seen), placement.available() >= 1, placement.sys.platform, hasattr(placement.os, "fork"))
+from byzopt.experiments.sweeps import cores
+print(sorted(seen), cores.available() >= 1, cores.sys.platform, hasattr(cores.os, "fork"))
 """
 
 
