@@ -1,8 +1,8 @@
 """Pages of the site that are not files under docs/, and links that lead out of docs/. A hook of mkdocs.yml.
 
 The home page is README.md; the changelog and the notes for contributors stand beside it. Every module with
-an `__all__` has an API page. Source files and examples that pages link to become pages of their own, so that the
-site is complete without a server or a repository behind it. The gallery shows the charts of the reproductions.
+an `__all__` has an API page. Source files and examples that pages link to become pages of their own, so that
+the site is complete without a repository behind it. The gallery shows the charts of the reproductions.
 """
 
 from __future__ import annotations
@@ -92,11 +92,12 @@ def api_index() -> str:
     """What modules there are, each with the first sentence of its docstring."""
     lines = [f"- [`{name}`]({name.removeprefix('byzopt.')}.md): {_summary(name)}\n" for name in modules()]
     return (
-        "---\ntitle: Modules\n---\n\n# API\n\nAll that is public. What the errors, cohort, aggregators, attacks, "
-        "methods, tasks and experiments modules export can be imported from `byzopt` itself too.\n\n"
+        "---\ntitle: Modules\n---\n\n# API\n\nAll that is public. What the errors, cohort, aggregators, "
+        "attacks, methods, tasks and experiments modules export can be imported from `byzopt` itself too.\n\n"
         + "".join(lines)
-        + "\nWhat specs and the command line know by name, with every parameter: [rules](../reference/rules.md), "
-        "[attacks](../reference/attacks.md), [methods, tasks and their parts](../reference/others.md).\n"
+        + "\nWhat specs and the command line know by name, with every parameter: "
+        "[rules](../reference/rules.md), [attacks](../reference/attacks.md), "
+        "[methods, tasks and their parts](../reference/others.md).\n"
     )
 
 
@@ -106,7 +107,8 @@ def gallery() -> str:
         "# Gallery\n\nEvery chart was drawn from stored runs by the command above it. "
         "`--stored` draws again from a store and runs nothing.\n\n"
         "## Digits under attack\n\n```bash\nbyzopt run byz-nsgdm/digits\n```\n\n"
-        "![Loss and test accuracy on digits while 3 of 20 workers send -10 times the honest mean](images/demo.png)\n"
+        "![Loss and test accuracy on digits while 3 of 20 workers send -10 times the honest mean]"
+        "(images/demo.png)\n"
     )
     for page in sorted((DOCS / "reproductions").glob("*/README.md")):
         source = page.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The tutorials: every command and every block of code on them runs, in the order of the page, in one directory."""
+"""The tutorials: their commands and blocks of code run, in the order of the page, in one directory."""
 
 from __future__ import annotations
 
