@@ -19,7 +19,7 @@ from tests.running import finish, play
 flwr = pytest.importorskip("flwr.app", reason="needs the extra `flower`")
 
 from byzopt.flower import Local, RobustStrategy, client_app  # noqa: E402
-from byzopt.flower.records import read, written  # noqa: E402
+from byzopt.flower.records import to_arrays, to_point  # noqa: E402
 from tests.flowers import PlayGrid, crash, silent  # noqa: E402
 
 N = 20
@@ -30,7 +30,7 @@ def clients(task, **parts):
 
 
 def start_of(task):
-    return written(task.start(), task.layout)
+    return to_arrays(task.start(), task.layout)
 
 
 def run(task, strategy, rounds, ways=None, seed=0, **parts):
@@ -54,7 +54,7 @@ def test_without_faults_iterates_are_those_of_the_simulated_engine(method):
     )
     strategy = RobustStrategy("nnm >> rfa", method=method, lr=0.05, f=3, n=N, proxy=task.proxy())
     result, _ = run(task, strategy, 12)
-    got = read(result.arrays).x
+    got = to_point(result.arrays).x
     assert float((got - wanted.x).norm()) <= 1e-12 * float(wanted.x.norm())
     assert result.faults == {t: {} for t in range(1, 13)}
     assert result.train_metrics_clientapp[12]["bits"] == 32 * task.layout.d
@@ -64,15 +64,15 @@ def test_float32_modules_agree_with_the_simulated_engine_to_rounding():
     task = TASKS.build({"name": "digits", "hidden": [8]}).build(Cohort.of(5), 1)
     wanted = finish(play(ByzNSGDM(), rule_from("nnm >> rfa", f=1), task=task, last=5, byzantine=0, n=5))
     result, _ = run(task, RobustStrategy(f=1), 5)
-    assert float((read(result.arrays).x - wanted.x).norm()) <= 1e-6 * float(wanted.x.norm())
+    assert float((to_point(result.arrays).x - wanted.x).norm()) <= 1e-6 * float(wanted.x.norm())
 
 
 def forged(scale):
     """A malicious client that sends its row times `scale`."""
 
     def way(asked, answer):
-        point = read(answer.content["arrays"])
-        answer.content["arrays"] = written(point.x * scale, point.layout)
+        point = to_point(answer.content["arrays"])
+        answer.content["arrays"] = to_arrays(point.x * scale, point.layout)
         return [answer]
 
     return way
@@ -86,7 +86,7 @@ def test_malicious_crashing_and_slow_clients_cost_less_than_a_point_of_accuracy(
     )
     ways = {19: forged(-1), 18: forged(-10), 17: forged(1e30), 16: crash, 15: crash, 14: silent}
     result, grid = run(task, RobustStrategy(lr=0.3, f=6, n=N), rounds, ways)
-    accuracy = [task.measure(x)["accuracy"] for x in (read(result.arrays).x, wanted.x)]
+    accuracy = [task.measure(x)["accuracy"] for x in (to_point(result.arrays).x, wanted.x)]
     assert accuracy[0] >= accuracy[1] - 0.01
     assert accuracy[0] > 0.8
     node = grid.nodes
@@ -210,7 +210,7 @@ def test_clients_evaluate_and_medians_are_kept():
         return [answer]
 
     result, _ = run(task, RobustStrategy("median", f=1, evaluate=True), 2, {2: boasts})
-    assert result.evaluate_metrics_clientapp[2]["loss"] == task.measure(read(result.arrays).x)["loss"]
+    assert result.evaluate_metrics_clientapp[2]["loss"] == task.measure(to_point(result.arrays).x)["loss"]
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def test_a_whole_method_brings_its_rule_and_a_strategy_may_start_again():
     wanted = finish(play(RobustSGDM(), rule, task=task, lr=0.2, last=3, byzantine=0))
     for _ in range(2):
         result, _grid = run(task, strategy, 3)
-        assert torch.allclose(read(result.arrays).x, wanted.x, rtol=1e-12)
+        assert torch.allclose(to_point(result.arrays).x, wanted.x, rtol=1e-12)
 
 
 def test_a_channels_memory_and_a_server_step_of_ones_own():
@@ -254,7 +254,7 @@ def test_a_channels_memory_and_a_server_step_of_ones_own():
     for t in (1, 2, 3):
         rows = task.grads(x, task.draw(t))
         x, before = x - 0.5 * (rows if before is None else (rows + before) / 2).mean(dim=0), rows
-    assert torch.allclose(read(result.arrays).x, x, rtol=1e-12)
+    assert torch.allclose(to_point(result.arrays).x, x, rtol=1e-12)
     assert result.train_metrics_clientapp[3]["bits"] == 8
 
 
@@ -263,7 +263,7 @@ def test_double_momentum_over_compressed_messages_is_that_of_the_simulated_engin
     rule, recipe = rule_from("nnm >> rfa", f=3), METHODS.build("byz_dm21")
     wanted = finish(play(recipe, rule, task=task, lr=0.05, last=12, byzantine=0, seed=3))
     result, _ = run(task, RobustStrategy("nnm >> rfa", method=recipe, lr=0.05, f=3, n=N), 12)
-    assert float((read(result.arrays).x - wanted.x).norm()) <= 1e-12 * float(wanted.x.norm())
+    assert float((to_point(result.arrays).x - wanted.x).norm()) <= 1e-12 * float(wanted.x.norm())
 
 
 @pytest.mark.parametrize("method", ["byz_vr_marina", "byz_ef21_bc"])
@@ -290,11 +290,11 @@ def test_a_client_that_comes_late_begins_its_own_momentum():
 def test_models_with_counters_among_their_arrays_are_refused():
     module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     with pytest.raises(InvalidInput, match="arrays_of"):
-        read(flwr.ArrayRecord(module.state_dict()))
+        to_point(flwr.ArrayRecord(module.state_dict()))
 
 
 def test_another_module_at_the_client_is_an_error_there():
     task = Quadratic(d=3).build(Cohort.of(3), 0)
-    other = written(torch.ones(3), Layout(("y",), ((3,),)))
+    other = to_arrays(torch.ones(3), Layout(("y",), ((3,),)))
     with pytest.raises(TooManyFaults, match="same module"):
         RobustStrategy("median", f=1).start(PlayGrid(clients(task), 3), other, num_rounds=1)

@@ -18,9 +18,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 
 from byzopt.flower import Local, RobustStrategy, client_app  # noqa: E402
-from byzopt.flower.patient import Patient  # noqa: E402
-from byzopt.flower.records import written  # noqa: E402
-from byzopt.flower.replies import Refused, decoded  # noqa: E402
+from byzopt.flower.grid import ReplyByReplyGrid  # noqa: E402
+from byzopt.flower.records import BYZOPT, protocol_mark, to_arrays  # noqa: E402
+from byzopt.flower.replies import decode_gradient  # noqa: E402
+from byzopt.flower.untrusted import BadReply  # noqa: E402
 from tests.flowers import PlayGrid, crash  # noqa: E402
 
 LAYOUT = Layout(("a", "b"), ((2, 3), ()))
@@ -37,9 +38,10 @@ def asked():
 
 
 def reply(content):
+    """A reply of `client_app`, marked as such."""
     if isinstance(content, Error):
         return Message(content, reply_to=asked())
-    return Message(RecordDict(content), reply_to=asked())
+    return Message(RecordDict({BYZOPT: protocol_mark()} | content), reply_to=asked())
 
 
 def arrays(**changes):
@@ -55,10 +57,12 @@ def test_good_replies_are_read_in_either_order_of_memory():
     wanted = torch.tensor([0, 1, 2, 3, 4, 5, 7], dtype=torch.float32)
     for a in (GOOD, np.asfortranarray(GOOD)):
         figures = MetricRecord({"bits": 3, "loss": 0.5})
-        got = decoded(reply({"arrays": arrays(a=Array(a)), "metrics": figures}), LAYOUT, torch.float32)
+        got = decode_gradient(
+            reply({"arrays": arrays(a=Array(a)), "metrics": figures}), LAYOUT, torch.float32
+        )
         assert torch.equal(got.row, wanted)
         assert got.metrics == {"bits": 3.0, "loss": 0.5}
-    assert decoded(reply({"arrays": arrays()}), LAYOUT, torch.float32).metrics == {}
+    assert decode_gradient(reply({"arrays": arrays()}), LAYOUT, torch.float32).metrics == {}
 
 
 HUGE = b"\x93NUMPY\x01\x00\x76\x00" + (
@@ -96,8 +100,8 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_arrays_are_refused_with_the_reason(name):
     record, reason = BAD[name]
-    with pytest.raises(Refused, match=reason):
-        decoded(reply({"arrays": record}), LAYOUT, torch.float32)
+    with pytest.raises(BadReply, match=reason):
+        decode_gradient(reply({"arrays": record}), LAYOUT, torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +110,10 @@ def test_bad_arrays_are_refused_with_the_reason(name):
         ({}, "records"),
         ({"weights": arrays()}, "records"),
         ({"arrays": arrays(), "more": ConfigRecord({"x": 1})}, "records"),
+        ({"arrays": arrays(), "byzopt": MetricRecord()}, "no mark .* RobustFedAvg"),
+        ({"arrays": arrays(), "byzopt": ConfigRecord()}, "version None .* in place of 1"),
+        ({"arrays": arrays(), "byzopt": ConfigRecord({"protocol": 2})}, "version 2 .* in place of 1"),
+        ({"arrays": arrays(), "byzopt": ConfigRecord({"protocol": 1, "content": "weights"})}, "'weights'"),
         ({"arrays": MetricRecord({"a": 1.0})}, "is a MetricRecord"),
         ({"arrays": arrays(), "metrics": ConfigRecord({"a": "x"})}, "is a ConfigRecord"),
         ({"arrays": arrays(), "metrics": MetricRecord({"a": float("nan")})}, "no finite number"),
@@ -117,8 +125,8 @@ def test_bad_arrays_are_refused_with_the_reason(name):
     ],
 )
 def test_bad_messages_are_refused_with_the_reason(content, reason):
-    with pytest.raises(Refused, match=reason) as caught:
-        decoded(reply(content), LAYOUT, torch.float32)
+    with pytest.raises(BadReply, match=reason) as caught:
+        decode_gradient(reply(content), LAYOUT, torch.float32)
     assert len(str(caught.value)) < 400
 
 
@@ -162,8 +170,8 @@ def test_ten_thousand_mangled_replies_are_rows_of_numbers_or_refused():
     rng, read, reasons = random.Random(0), 0, set()
     for _ in range(10_000):
         try:
-            got = decoded(reply(fuzzed(rng)), LAYOUT, torch.float32)
-        except Refused as error:
+            got = decode_gradient(reply(fuzzed(rng)), LAYOUT, torch.float32)
+        except BadReply as error:
             reasons.add(str(error))
         else:
             read += 1
@@ -190,7 +198,7 @@ def test_a_server_under_mangled_replies_keeps_to_the_others():
     for way in (mangles, crash):
         grid = PlayGrid(app, 9, dict.fromkeys((0, 4, 7), way))
         strategy = RobustStrategy("nnm >> rfa", f=3)
-        result = strategy.start(grid, written(task.start(), task.layout), num_rounds=20)
+        result = strategy.start(grid, to_arrays(task.start(), task.layout), num_rounds=20)
         assert all(set(faults) == {grid.nodes[i] for i in (0, 4, 7)} for faults in result.faults.values())
         found.append(strategy.answer)
     assert torch.equal(*found)
@@ -217,14 +225,14 @@ class Wire:
 
 def test_a_malformed_reply_is_an_error_of_its_sender_alone():
     messages = [Message(RecordDict(), node, "train") for node in (7, 8, 9, 3)]
-    replies = Patient(Wire()).send_and_receive(messages, timeout=0.3)
+    replies = ReplyByReplyGrid(Wire()).send_and_receive(messages, timeout=0.3)
     assert [message.has_error() for message in replies] == [False, True]
     assert replies[1].metadata.src_node_id == 8
-    with pytest.raises(Refused, match=r"malformed: .*Bomb"):
-        decoded(replies[1], LAYOUT, torch.float32)
+    with pytest.raises(BadReply, match=r"malformed: .*Bomb"):
+        decode_gradient(replies[1], LAYOUT, torch.float32)
 
 
 def test_no_connection_is_nobodys_fault():
     messages = [Message(RecordDict(), node, "train") for node in (10, 11, 12, 13, 14)]
     with pytest.raises(ConnectionError):
-        Patient(Wire()).send_and_receive(messages, timeout=0.3)
+        ReplyByReplyGrid(Wire()).send_and_receive(messages, timeout=0.3)

@@ -1,25 +1,32 @@
-"""The ClientApp of a robust strategy: estimator and channel at the client, their memory in its Context."""
+"""The ClientApp of `RobustStrategy`: estimator and channel at the client, their memory in its Context."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from byzopt.errors import require
+from byzopt.flower.client_state import load_state, save_state
 from byzopt.flower.local import Local
-from byzopt.flower.memory import keep, recall
-from byzopt.flower.records import ARRAYS, METRICS, ORDERS, Point, read, written
+from byzopt.flower.records import ARRAYS, BYZOPT, METRICS, PROTOCOL, Point, protocol_mark, to_arrays, to_point
 from byzopt.layout import Layout
 from byzopt.wire import CHANNELS, Channel, Link
 from byzopt.workers import ESTIMATORS, Estimator, Oracle
 
 Make = Callable[[Context], "Local | Callable[[Tensor, int], Tensor]"]
+
+
+class Sending(NamedTuple):
+    """How a client makes its message: by an estimator, over a channel."""
+
+    estimator: Estimator
+    channel: Channel
 
 
 def client_app(
@@ -28,79 +35,105 @@ def client_app(
     """A ClientApp that answers `RobustStrategy`.
 
     `make(context)` gives what this node computes: a `Local`, or just `gradient(x, t)`. It is called for every
-    message, since Flower runs each in a fresh process. Estimator and channel are those that the strategy
-    names; `worker` and `wire` put own ones, which have no registered name, in their place.
+    message, since Flower runs each in a fresh process; gradients are asked for with autograd on, at a copy of
+    the point. Estimator and channel are those that the strategy names; `worker` and `wire` put own ones,
+    which have no registered name, in their place.
 
     What the estimator remembers (a momentum, say) stays in `context.state`. A reply holds the message as the
-    channel delivers it, under the model's own keys, and two figures: `gradients` asked for and `bits` as the
-    channel counts them.
+    channel delivers it, under the model's own keys, two metrics (`gradients` asked for and `bits` as the
+    channel counts them), and the mark of byzopt's protocol, by which the strategy knows it.
+
+    Errors, which Flower reports to the server: `InvalidInput` when another strategy asks, or another module
+    is trained there.
     """
     app = ClientApp(mods=mods)
 
-    def own(context: Context) -> Local:
+    def local_of(context: Context) -> Local:
         made = make(context)
         return made if isinstance(made, Local) else Local(made)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        orders = message.content[ORDERS]
-        estimator = worker or ESTIMATORS.build(json.loads(orders["worker"]))
-        parts = (estimator, wire or CHANNELS.build(json.loads(orders["wire"])))
-        local, point = own(context), _point(message)
-        _check(local, point)
-        said, figures = _said(parts, local, point.x, int(orders["t"]), context.state)
-        content = {ARRAYS: written(said, point.layout), METRICS: MetricRecord(figures)}
+        request = _request(message)
+        estimator = worker or ESTIMATORS.build(json.loads(request["worker"]))
+        sending = Sending(estimator, wire or CHANNELS.build(json.loads(request["wire"])))
+        local, point = local_of(context), _point(message)
+        _check_layout(local, point)
+        row, metrics = _message(sending, local, point.x, int(request["t"]), context.state)
+        content = {
+            ARRAYS: to_arrays(row, point.layout),
+            METRICS: MetricRecord(metrics),
+            BYZOPT: protocol_mark(),
+        }
         return Message(RecordDict(content), reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        local, point = own(context), _point(message)
-        figures = local.measure(point.x) if local.measure else {}
-        return Message(RecordDict({METRICS: MetricRecord(figures)}), reply_to=message)
+        local, point = local_of(context), _point(message)
+        metrics = local.measure(point.x) if local.measure else {}
+        content = {METRICS: MetricRecord(metrics), BYZOPT: protocol_mark()}
+        return Message(RecordDict(content), reply_to=message)
 
     return app
 
 
+def _request(message: Message) -> ConfigRecord:
+    """What `RobustStrategy` asks for. Errors: `InvalidInput` where anyone else asks, or another release."""
+    request = message.content.get(BYZOPT)
+    what = "The strategy that asks a `client_app`"
+    remedy = "Use RobustStrategy on the server; RobustFedAvg and FedAvg are for ClientApps that train."
+    require(isinstance(request, ConfigRecord), what, "be RobustStrategy", "a message of another one", remedy)
+    version, remedy = request.get("protocol"), "Install the same release of byzopt on both."
+    require(version == PROTOCOL, what, f"speak version {PROTOCOL} of the protocol", version, remedy)
+    return request
+
+
 def _point(message: Message) -> Point:
-    return read(message.content[ARRAYS], message.content[ORDERS]["names"])
+    return to_point(message.content[ARRAYS], _request(message)["names"])
 
 
-def _check(local: Local, point: Point) -> None:
+def _check_layout(local: Local, point: Point) -> None:
     if local.layout is not None and local.layout != point.layout:
         same = local.layout.d == point.layout.d and point.layout == Layout.flat(point.layout.d)
         what = "The server's model"
         require(same, what, f"have the arrays {local.layout}", point.layout, "Use the same module on both.")
 
 
-def _said(
-    parts: tuple[Estimator, Channel], local: Local, x: Tensor, t: int, records: RecordDict
+def _message(
+    sending: Sending, local: Local, x: Tensor, t: int, records: RecordDict
 ) -> tuple[Tensor, dict[str, int | float]]:
-    """This client's row `[d]` and its figures; round 1, or a client that remembers nothing, begins anew."""
-    (estimator, channel), calls = parts, 0
+    """This client's row `[d]` and its metrics; round 1, or a client that remembers nothing, begins anew."""
+    calls = 0
 
     def counted(point: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return local.gradient(point, t).unsqueeze(0)
+        return _row(lambda: local.gradient(point.clone(), t))
 
-    oracle = Oracle(t, counted, lambda point: local.whole(point).unsqueeze(0))
-    state = None if t == 1 else recall(records, _rehearsed(parts, x))
+    oracle = Oracle(t, counted, lambda point: _row(lambda: local.full_gradient(point.clone())))
+    before = None if t == 1 else load_state(records, _example_state(sending, x))
     with torch.no_grad():
-        if state is None:
-            said, memory = estimator.init(x, oracle)
-            wire = channel.start(said)
+        if before is None:
+            rows, memory = sending.estimator.init(x, oracle)
+            channel_state = sending.channel.start(rows)
         else:
-            said, memory = estimator.step(state[0], x, oracle)
-            wire = state[1]
+            rows, memory = sending.estimator.step(before[0], x, oracle)
+            channel_state = before[1]
         link = Link(t, 0, local.layout or Layout.flat(len(x)))
-        _, heard, wire = channel.send(wire, said, link)
-    keep(records, (memory, wire))
-    return heard[0], {"gradients": calls, "bits": channel.cost(link).bits}
+        _, delivered, channel_state = sending.channel.send(channel_state, rows, link)
+    save_state(records, (memory, channel_state))
+    return delivered[0], {"gradients": calls, "bits": sending.channel.cost(link).bits}
 
 
-def _rehearsed(parts: tuple[Estimator, Channel], x: Tensor) -> tuple[Any, Any]:
+def _row(gradient: Callable[[], Tensor]) -> Tensor:
+    """A gradient `[d]` of the user's, taken with autograd on, as a row `[1, d]` without history."""
+    with torch.enable_grad():
+        return gradient().detach().unsqueeze(0)
+
+
+def _example_state(sending: Sending, x: Tensor) -> tuple[Any, Any]:
     """The structure of the state after a first round, from gradients of zeros that go nowhere."""
     nothing = torch.zeros_like(x).unsqueeze(0)
     zeros = Oracle(1, lambda point: nothing, lambda point: nothing)
-    said, memory = parts[0].init(x, zeros)
-    return memory, parts[1].start(said)
+    rows, memory = sending.estimator.init(x, zeros)
+    return memory, sending.channel.start(rows)

@@ -19,7 +19,7 @@ class Local:
 
     `gradient(x, t)` `[d]` at `x` `[d]` on round t's sample: the same sample whenever t is the same, since
     some methods ask twice. `full(x)` the gradient on all data, for methods that need it. `measure(x)`
-    figures for Flower's evaluation. `layout` names the coordinates, to be checked against the server's model.
+    metrics for Flower's evaluation. `layout` names the coordinates, to be checked against the server's model.
     """
 
     gradient: Callable[[Tensor, int], Tensor]
@@ -30,10 +30,10 @@ class Local:
     @classmethod
     def of_task(cls, task: Task, i: int = 0) -> Local:
         """Worker i of a task: what the simulated engine computes for it."""
-        own = slice(i, i + 1)
+        worker = slice(i, i + 1)
         return cls(
-            lambda x, t: task.grads_of(x, task.draw(t), own)[0],
-            lambda x: task.grads_of(x, task.full(), own)[0],
+            lambda x, t: task.grads_of(x, task.draw(t), worker)[0],
+            lambda x: task.grads_of(x, task.full(), worker)[0],
             task.measure,
             task.layout,
         )
@@ -55,7 +55,7 @@ class Local:
         """
         return cls.of_task(ModuleTask(module, loss, [data], batch=batch, seed=seed, **settings))
 
-    def whole(self, x: Tensor) -> Tensor:
+    def full_gradient(self, x: Tensor) -> Tensor:
         """The full gradient `[d]`. Errors: `InvalidInput` where there is none."""
         if self.full is None:
             raise InvalidInput(

@@ -7,13 +7,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord
 from torch import Tensor, nn
 
 from byzopt.errors import require
 from byzopt.layout import Layout
 
-ARRAYS, METRICS, CONFIG, ORDERS = "arrays", "metrics", "config", "byzopt"  # records in messages
+ARRAYS, METRICS, CONFIG = "arrays", "metrics", "config"  # Flower's own names of records in messages
+BYZOPT = (
+    "byzopt"  # the record by which requests and replies between `RobustStrategy` and `client_app` are known
+)
+PROTOCOL = 1  # its version: raised whenever requests or replies of older releases would be misread
+GRADIENTS = "gradients"  # what a reply of `client_app` says that it holds
 DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 
 
@@ -25,16 +30,17 @@ class Point(NamedTuple):
 
 
 def arrays_of(module: nn.Module) -> ArrayRecord:
-    """A module's parameters for `initial_arrays`. Buffers are no part of what is learned, and left out."""
-    return ArrayRecord({name: _array(p.detach()) for name, p in module.named_parameters()})
+    """A module's parameters for `initial_arrays` of `RobustStrategy`. Buffers have no gradient, and are left
+    out; `RobustFedAvg` takes the whole `ArrayRecord(module.state_dict())`."""
+    return ArrayRecord({name: as_array(p.detach()) for name, p in module.named_parameters()})
 
 
-def written(x: Tensor, layout: Layout) -> ArrayRecord:
+def to_arrays(x: Tensor, layout: Layout) -> ArrayRecord:
     """`x` `[d]` as named arrays."""
-    return ArrayRecord({name: _array(view) for name, view in layout.views(x).items()})
+    return ArrayRecord({name: as_array(view) for name, view in layout.views(x).items()})
 
 
-def read(arrays: ArrayRecord, names: Sequence[str] | None = None) -> Point:
+def to_point(arrays: ArrayRecord, names: Sequence[str] | None = None) -> Point:
     """The vector that trusted arrays hold, in the order of `names` (default: their own).
 
     Errors: `InvalidInput` for no arrays, several dtypes, or one other than float16, float32 or float64.
@@ -53,5 +59,11 @@ def read(arrays: ArrayRecord, names: Sequence[str] | None = None) -> Point:
     return Point(layout.flatten(tensors), layout)
 
 
-def _array(tensor: Tensor) -> Array:
+def as_array(tensor: Tensor) -> Array:
+    """A tensor as Flower's array, with its shape also where it is a number."""
     return Array(np.ascontiguousarray(tensor.cpu().numpy()).reshape(tensor.shape))
+
+
+def protocol_mark() -> ConfigRecord:
+    """What makes a reply one of `client_app`."""
+    return ConfigRecord({"protocol": PROTOCOL, "content": GRADIENTS})

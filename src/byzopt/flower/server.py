@@ -1,37 +1,32 @@
-"""The server's side of a run: the model, and what the nodes' replies do to it."""
+"""The server's side of a run: a method's rule and step over the rows of named nodes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
-from statistics import median_low
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
 from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators import Aggregator
-from byzopt.aggregators.core.filters import At, RoundRule
+from byzopt.aggregators.core.filters import At, Filter, RoundRule
 from byzopt.distributed.diagnostics import RoundDiagnostics, diagnose_rows
 from byzopt.errors import ByzoptError, TooManyFaults, require
-from byzopt.flower.members import Turn
-from byzopt.flower.records import ARRAYS, ORDERS, Point, written
-from byzopt.flower.replies import Refused, decoded
+from byzopt.flower.members import Faults, RoundRequests
+from byzopt.flower.records import Point
 from byzopt.methods import Method
-from byzopt.registry import plain
 from byzopt.servers import Site
 
-Faults = dict[int, str]  # node id -> reason
 
-
-class Progress(NamedTuple):
-    """What a server carries from round to round."""
+class ServerState(NamedTuple):
+    """What a server carries from round to round: the last round, the states of step and filter, and by how
+    much `[d]` others have moved the model between rounds."""
 
     t: int
     step: Any
     filter: Any
+    moved: Tensor | None
 
 
 class Server:
@@ -47,116 +42,116 @@ class Server:
         nodes: Sequence[int],
         k: int,
         f: int | None,
-        proxy: Callable[[Tensor], Tensor] | None,
+        proxy: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         partial = k == len(nodes) or isinstance(method.filter, RoundRule)
-        what, remedy = "A filter that remembers workers", "Leave out `sample`."
+        what, remedy = "A filter that remembers workers", "Ask all nodes in every round."
         require(partial, what, "hear all of them in every round", f"{k} of {len(nodes)}", remedy)
-        self.method, self.layout, self.nodes, self.f = method, point.layout, tuple(nodes), f
+        self.method, self.layout, self.nodes, self.f, self.proxy = (
+            method,
+            point.layout,
+            tuple(nodes),
+            f,
+            proxy,
+        )
         step = method.step.init(point.x, Site(point.layout, proxy))
-        self.progress = Progress(0, step, method.filter.init(point.x, k))
+        self.state = ServerState(0, step, method.filter.init(point.x, k), None)
         self.faults: dict[int, Faults] = {}
 
     @property
     def x(self) -> Tensor:
         """The point `[d]` at which nodes are asked next."""
-        return self.method.step.ask(self.progress.step)
+        return self._placed(self.method.step.ask(self.state.step))
 
     @property
     def answer(self) -> Tensor:
         """The model `[d]` that the method would return now."""
-        return self.method.step.answer(self.progress.step)
+        return self._placed(self.method.step.answer(self.state.step))
 
-    def orders(self, x: Tensor, t: int) -> RecordDict:
-        """What a node is told in round t: the model `x` `[d]`, and how to make its message."""
-        parts = {"worker": self.method.worker, "wire": self.method.wire}
-        told: dict[str, Any] = {slot: json.dumps(plain(part)) for slot, part in parts.items()}
-        told |= {"t": t, "names": list(self.layout.names)}
-        return RecordDict({ARRAYS: written(x, self.layout), ORDERS: ConfigRecord(told)})
+    def move_to(self, answer: Tensor) -> None:
+        """Go on from another model `[d]` than the last answer: somebody has changed it between two rounds.
 
-    def take(self, turn: Turn, replies: Iterable[Message]) -> tuple[dict[str, float], RoundDiagnostics]:
-        """One round: its figures and its diagnostics.
+        Errors: `InvalidInput` where the server has a loss of its own, which does not move along.
+        """
+        what = "A model behind a step with a loss of its own"
+        remedy = "Leave the arrays as the strategy returns them."
+        require(self.proxy is None, what, "stay what the step made it", "another one", remedy)
+        self.state = self.state._replace(moved=answer - self.method.step.answer(self.state.step))
+
+    def _placed(self, x: Tensor) -> Tensor:
+        return x if self.state.moved is None else x + self.state.moved
+
+    def aggregate(
+        self, asked: RoundRequests, rows: Mapping[int, Tensor], faults: Faults, filter: Filter | None = None
+    ) -> tuple[dict[str, float], RoundDiagnostics]:
+        """One round from the `rows` `[d]` of nodes that are not faulty: its metrics and its diagnostics.
+
+        `filter` takes the place of the method's in this round; it has no memory.
 
         Errors: `TooManyFaults`, naming nodes and reasons; `ByzoptError` for a step to NaN or Inf.
         """
-        rows, faults, figures = self._heard(turn, replies)
-        self.faults[turn.t] = faults
-        state, at = self.progress, At(turn.t, self.x)
-        rule = self._rule(at)
+        self.faults[asked.t] = faults
+        state, at = self.state, At(asked.t, self.x)
+        stacked = at.x.new_full((len(asked.nodes), len(at.x)), torch.nan)
+        for i, node in enumerate(asked.nodes):
+            if node in rows:
+                stacked[i] = rows[node]
+        current, memory = (self.method.filter, state.filter) if filter is None else (filter, ())
+        rule = current.now(memory, at) if isinstance(current, RoundRule) else None
         try:
-            _count(turn, faults, self._tolerance(rule, len(rows)))
-            g, memory = self.method.filter.step(state.filter, rows, at)
+            _check_count(asked, faults, self._tolerance(rule, len(stacked)))
+            aggregate, after = current.step(memory, stacked, at)
         except TooManyFaults as error:
-            raise _named(error, turn, faults) from None
-        step = self.method.step.tell(state.step, g)
+            raise _with_reasons(error, asked, faults) from None
+        step = self.method.step.tell(state.step, aggregate)
         if not self.method.step.ask(step).isfinite().all():
-            raise ByzoptError(f"The model should be finite after round {turn.t}. Found NaN or Inf. Lower lr.")
-        diagnostics = self._diagnostics(turn, rule, rows)
-        self.progress = Progress(turn.t, step, memory)
-        own = {"faulty": float(len(faults)), "aggregate_norm": float(linalg.norm(g))}
-        return figures | self.method.step.report(step) | own, diagnostics
-
-    def _heard(self, turn: Turn, replies: Iterable[Message]) -> tuple[Tensor, Faults, dict[str, float]]:
-        """Rows `[k, d]`, NaN where a node is faulty; the faulty ones; figures of the others."""
-        x = self.x
-        rows = x.new_full((len(turn.nodes), len(x)), torch.nan)
-        told, faults = turn.sorted(replies)
-        figures = []
-        for i, node in enumerate(turn.nodes):
-            if node in faults:
-                continue
-            try:
-                row, own = decoded(told[node], self.layout, x.dtype)
-            except Refused as error:
-                faults[node] = str(error)
-                continue
-            rows[i] = row.to(x.device)
-            figures.append(own)
-        return rows, faults, medians(figures)
-
-    def _rule(self, at: At) -> Aggregator | None:
-        filter = self.method.filter
-        return filter.now(self.progress.filter, at) if isinstance(filter, RoundRule) else None
+            raise ByzoptError(
+                f"The model should be finite after round {asked.t}. Found NaN or Inf. Lower lr."
+            )
+        diagnostics = self._diagnostics(asked, rule, stacked)
+        self.state = ServerState(asked.t, step, after if filter is None else state.filter, state.moved)
+        metrics = {"faulty": float(len(faults)), "aggregate_norm": float(linalg.norm(aggregate))}
+        return self.method.step.report(step) | metrics, diagnostics
 
     def _tolerance(self, rule: Aggregator | None, k: int) -> int:
         if rule is not None:
             return rule.tolerance(k)
         return (k - 1) // 2 if self.f is None else self.f
 
-    def _diagnostics(self, turn: Turn, rule: Aggregator | None, rows: Tensor) -> RoundDiagnostics:
-        """The diagnostics on all nodes, from that on those asked."""
-        part = diagnose_rows(turn.t, rule, rows)
-        place = torch.tensor([self.nodes.index(node) for node in turn.nodes], device="cpu")
+    def _diagnostics(self, asked: RoundRequests, rule: Aggregator | None, rows: Tensor) -> RoundDiagnostics:
+        """The diagnostics on all nodes, from those on the nodes that were asked."""
+        part = diagnose_rows(asked.t, rule, rows)
+        place = torch.tensor([self.nodes.index(node) for node in asked.nodes], device="cpu")
         weights = torch.zeros(len(self.nodes), dtype=torch.float64, device="cpu")
         remote = torch.zeros_like(weights)
         weights[place], remote[place] = part.weights, part.remote
         dropped = tuple(int(place[i]) for i in part.dropped)
-        absent = tuple(i for i, node in enumerate(self.nodes) if node not in turn.nodes)
+        absent = tuple(i for i, node in enumerate(self.nodes) if node not in asked.nodes)
         apart = torch.full((len(self.nodes), len(self.nodes)), torch.nan, dtype=torch.float64, device="cpu")
         if part.apart is not None:
             apart[place.unsqueeze(1), place] = part.apart
-        return RoundDiagnostics(turn.t, weights, remote, dropped, absent, apart, part.f)
+        return RoundDiagnostics(asked.t, weights, remote, dropped, absent, apart, part.f)
 
 
-def medians(found: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The medians of figures that more than half of the nodes give: a mean would be any one liar's choice."""
-    names = sorted({name for figures in found for name in figures})
-    given = {name: [figures[name] for figures in found if name in figures] for name in names}
-    return {name: median_low(values) for name, values in given.items() if 2 * len(values) > len(found)}
+def _check_count(asked: RoundRequests, faults: Faults, most: int) -> None:
+    lost = [i for i, node in enumerate(asked.nodes) if node in faults]
+    if len(lost) > most or len(lost) == len(asked.nodes):
+        raise TooManyFaults(f"at most f = {most} of {len(asked.nodes)}", lost)
 
 
-def _count(turn: Turn, faults: Faults, most: int) -> None:
-    lost = [i for i, node in enumerate(turn.nodes) if node in faults]
-    if len(lost) > most or len(lost) == len(turn.nodes):
-        raise TooManyFaults(f"at most f = {most} of {len(turn.nodes)}", lost)
-
-
-def _named(error: TooManyFaults, turn: Turn, faults: Faults) -> TooManyFaults:
-    """The error with node ids and reasons in the place of rows."""
-    nodes = [turn.nodes[i] for i in error.rows]
-    told = "; ".join(f"node {node}: {faults.get(node, 'its row looks faulty')}" for node in nodes[:16])
+def _with_reasons(error: TooManyFaults, asked: RoundRequests, faults: Faults) -> TooManyFaults:
+    """The error with node ids and reasons in the place of rows; nodes of one reason together."""
+    nodes_by_reason: dict[str, list[int]] = {}
+    for i in error.rows:
+        node = asked.nodes[i]
+        nodes_by_reason.setdefault(faults.get(node, "its row looks faulty"), []).append(node)
+    reasons = "; ".join(
+        f"{'node' if len(nodes) == 1 else 'nodes'} {', '.join(map(str, nodes[:16]))}: {reason}"
+        for reason, nodes in list(nodes_by_reason.items())[:16]
+    )
     return TooManyFaults(
-        f"Round {turn.t} should have no more faulty nodes than the rule tolerates. Found {len(nodes)} of "
-        f"{len(turn.nodes)} ({told}). The model is as it was before. Raise f, or look into these nodes.",
+        f"Round {asked.t} should have no more faulty nodes than the rule tolerates. Found {len(error.rows)} "
+        f"of {len(asked.nodes)} ({reasons}). The model is as it was before. "
+        "Raise f, or look into these nodes.",
         error.rows,
     )

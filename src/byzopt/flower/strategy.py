@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from logging import INFO, WARNING, getLogger
+from functools import partial
+from logging import INFO
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp.strategy import Strategy
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import blind
-from byzopt.distributed.diagnostics import RoundDiagnostics
-from byzopt.distributed.watch import Suspicion
-from byzopt.errors import InvalidInput, require
-from byzopt.flower.members import Turn, gathered, sampled
-from byzopt.flower.patient import patient
-from byzopt.flower.records import CONFIG, read, written
-from byzopt.flower.replies import Refused, measured
-from byzopt.flower.result import RobustResult
-from byzopt.flower.server import Faults, Server, medians
+from byzopt.errors import require
+from byzopt.flower.base import LOG, Excess, ServerStrategy, Watch, median_record
+from byzopt.flower.members import wait_for_nodes
+from byzopt.flower.metrics import medians
+from byzopt.flower.records import ARRAYS, BYZOPT, CONFIG, PROTOCOL, to_arrays, to_point
+from byzopt.flower.replies import decode_evaluation, decode_gradient
+from byzopt.flower.server import Server
 from byzopt.methods import METHODS, Method, MethodRecipe
 from byzopt.methods.base import counted
+from byzopt.registry import plain
 from byzopt.servers import Step
 from byzopt.wire import Broadcast, Channel, Marina
 from byzopt.workers import Estimator
 
-LOG = getLogger("flwr")
 
+class RobustStrategy(ServerStrategy):
+    """A method of byzopt in a ServerApp; clients are made by `client_app`, and answer with gradients.
 
-class RobustStrategy(Strategy):
-    """A method of byzopt in a ServerApp; clients are made by `client_app`.
+    For ClientApps that train and return weights there is `RobustFedAvg`: here their replies, which carry no
+    mark of `client_app`, are refused.
 
     `method` a registered name, a table, a recipe, or a whole `Method` (which has its rule and lr already);
     `rule`, `f`, `lr` as in a spec; `rounds` for schedules with a horizon (default: those of `start`).
@@ -47,8 +48,9 @@ class RobustStrategy(Strategy):
 
     A node that is asked and whose reply is missing, late, an error or not what was asked for, to the letter,
     is faulty in this round: its row is lost, and the rule goes on with f lowered by one for each such row.
-    `TooManyFaults` when they are more than it tolerates; then, as after every error, the model is that of the
-    last good round, in `answer`, and who was faulty is in `faults`.
+    When they are more than it tolerates the round fails: `excess="raise"` raises `TooManyFaults`, and
+    `"skip"` leaves the model as it is and goes on. After an error the model is that of the last good round,
+    in `answer` and `arrays`, and who was faulty is in `faults`.
 
     Errors: `InvalidInput` for settings that do not fit, at the latest in round 1.
     """
@@ -68,119 +70,92 @@ class RobustStrategy(Strategy):
         step: Step | None = None,
         proxy: Callable[[Tensor], Tensor] | None = None,
         evaluate: bool = False,
-        watch: Callable[[RoundDiagnostics], None] | None = None,
+        watch: Watch | None = None,
         patience: float = 300.0,
         seed: int = 0,
+        excess: Excess = "raise",
     ) -> None:
+        super().__init__(f, n, patience, seed, watch, excess)
         ready = isinstance(method, (Method, MethodRecipe))
         self.recipe: Any = method if ready else METHODS.build(method)
         if isinstance(self.recipe, MethodRecipe):
             self.recipe = counted(self.recipe, n, f)
         whole = isinstance(method, Method)
         self.rule = None if whole else rule_from(rule, **({} if f is None else {"f": f}))
-        own = {"worker": worker, "wire": wire, "step": step}
-        self.own: Any = {slot: part for slot, part in own.items() if part is not None}
-        self.lr, self.f, self.n, self.sample, self.rounds = lr, f, n, sample, rounds
-        self.proxy, self.evaluate, self.patience, self.seed = proxy, evaluate, patience, seed
-        self.watch = Suspicion() if watch is None else watch
-        self.server: Server | None = None
-        self.timeout: float | None = None
-        self.horizon = rounds
+        parts = {"worker": worker, "wire": wire, "step": step}
+        self.replaced: Any = {slot: part for slot, part in parts.items() if part is not None}
+        self.lr, self.sample, self.rounds = lr, sample, rounds
+        self.proxy, self.evaluate = proxy, evaluate
         if n is not None:
             self._size(n)
-
-    @property
-    def faults(self) -> dict[int, Faults]:
-        """Who counted as faulty: round -> node id -> reason."""
-        return self._running.faults
-
-    @property
-    def answer(self) -> Tensor:
-        """The model `[d]` as of the last good round."""
-        return self._running.answer
-
-    def start(
-        self,
-        grid: Any,
-        initial_arrays: ArrayRecord,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        *args: Any,
-        **kwargs: Any,
-    ) -> RobustResult:
-        """Flower's `start`, from round 1 on. `timeout`: how long a round waits for replies, in seconds."""
-        self.server, self.timeout = None, timeout
-        self.horizon = self.rounds or num_rounds
-        result = super().start(patient(grid), initial_arrays, num_rounds, timeout, *args, **kwargs)
-        server = self._running
-        result = RobustResult(**vars(result), faults=server.faults, nodes=server.nodes, watch=self.watch)
-        result.arrays = written(server.answer, server.layout)
-        return result
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Any
     ) -> Iterable[Message]:
-        server = self.server = self.server or self._begun(arrays, grid)
-        rows = sampled(len(server.nodes), self._size(len(server.nodes)), self.seed, server_round)
-        nodes = tuple(server.nodes[i] for i in rows)
-        there = set(grid.get_node_ids())
-        asked = [node for node in nodes if node in there]
-        self.turn = Turn(server_round, nodes, self._ask("train", asked, server.x, server_round, config))
-        return self.turn.messages
+        server = self._prepare(server_round, arrays, grid)
+        rows = self._sampled(self._size(len(server.nodes)), server_round)
+        content = self._content(server.x, server_round, config)
+        self.train_requests = self._requests(server_round, rows, content, "train", grid)
+        return self.train_requests.messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        server = self._running
-        try:
-            figures, diagnostics = server.take(self.turn, replies)
-        finally:
-            for node, reason in server.faults.get(server_round, {}).items():
-                LOG.log(WARNING, "byzopt: round %d: node %d is faulty: %s", server_round, node, reason)
-        self.watch(diagnostics)
-        return written(server.answer, server.layout), MetricRecord(dict(figures))
+        server, asked = self._running, self.train_requests
+        decoder = partial(decode_gradient, layout=server.layout, dtype=server.x.dtype)
+        decoded, faults = asked.decode(replies, decoder)
+        rows = {node: reply.row for node, reply in decoded.items()}
+        reported = medians([reply.metrics for reply in decoded.values()])
+
+        def aggregate() -> tuple[dict[str, Any], Any]:
+            metrics, diagnostics = server.aggregate(asked, rows, faults)
+            return reported | metrics, diagnostics
+
+        return self._aggregate(server_round, aggregate)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Any
     ) -> Iterable[Message]:
-        server = self._running
         if not self.evaluate:
             return []
-        asked = sorted(set(grid.get_node_ids()) & set(server.nodes))
-        messages = self._ask("evaluate", asked, server.answer, server_round, config)
-        self.evaluation = Turn(server_round, server.nodes, messages)
-        return messages
+        server = self._running
+        content = self._content(server.answer, server_round, config)
+        rows = range(len(server.nodes))
+        self.evaluate_requests = self._requests(server_round, rows, content, "evaluate", grid)
+        return self.evaluate_requests.messages
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Medians over clients."""
-        found: dict[int, dict[str, float]] = {}
-        for reply in replies if self.evaluate else ():
-            try:
-                found.setdefault(self.evaluation.sender(reply), measured(reply))
-            except Refused as error:
-                LOG.log(WARNING, "byzopt: round %d: an evaluation is refused: %s", server_round, error)
-        return MetricRecord(dict(medians(list(found.values())))) if found else None
+        if not self.evaluate:
+            return None
+        return median_record(
+            self._evaluated(server_round, self.evaluate_requests, replies, decode_evaluation)
+        )
 
     def summary(self) -> None:
         """Log what runs."""
         LOG.log(INFO, "\t├── byzopt: %r, lr %g, rule %r", self.recipe, self.lr, self.rule)
 
-    @property
-    def _running(self) -> Server:
-        if self.server is None:
-            raise InvalidInput("The strategy should have begun. Found no round. Call `start` first.")
-        return self.server
-
-    def _begun(self, arrays: ArrayRecord, grid: Any) -> Server:
-        recipe = self.recipe
-        built = recipe.build(self.rule, self.lr, self.horizon) if self.rule else recipe
+    def _begin(self, arrays: ArrayRecord, grid: Any) -> Server:
+        recipe, horizon = self.recipe, self.rounds or self.num_rounds
+        built = recipe.build(self.rule, self.lr, horizon) if self.rule else recipe
         blind(built.filter)
         shares = not isinstance(built.wire, Marina) and isinstance(built.down, Broadcast)
         what = "A method over Flower"
         require(shares, what, "need no last aggregate and no compressed broadcast at clients", built)
-        nodes = gathered(grid, self.n, 2 * (self.f or 0) + 1, self.patience)
-        method = replace(built, **self.own)
-        return Server(method, read(arrays), nodes, self._size(len(nodes)), self.f, self.proxy)
+        nodes = wait_for_nodes(grid, self.n, 2 * (self.f or 0) + 1, self.patience)
+        method = replace(built, **self.replaced)
+        return Server(method, to_point(arrays), nodes, self._size(len(nodes)), self.f, self.proxy)
+
+    def _model(self) -> ArrayRecord:
+        return to_arrays(self._running.answer, self._running.layout)
+
+    def _move_to(self, arrays: ArrayRecord) -> None:
+        server = self._running
+        point = to_point(arrays, server.layout.names)
+        same = (point.layout, point.x.dtype) == (server.layout, server.answer.dtype)
+        require(same, "The arrays of a later round", f"be those of round 1, {server.layout}", point.layout)
+        server.move_to(point.x)
 
     def _size(self, n: int) -> int:
         """How many rows a round has. Errors: more than there are nodes, or too few for the rule."""
@@ -190,8 +165,11 @@ class RobustStrategy(Strategy):
             self.rule.check(k)
         return k
 
-    def _ask(self, kind: str, nodes: Sequence[int], x: Tensor, t: int, config: ConfigRecord) -> list[Message]:
-        content = self._running.orders(x, t)
-        content[CONFIG] = config
-        more: Any = {} if self.timeout is None else {"ttl": self.timeout}
-        return [Message(content, node, kind, group_id=str(t), **more) for node in nodes]
+    def _content(self, x: Tensor, t: int, config: ConfigRecord) -> RecordDict:
+        """What a node is sent in round t: the model `x` `[d]`, and how to make its message."""
+        server = self._running
+        request: dict[str, Any] = {"protocol": PROTOCOL, "t": t, "names": list(server.layout.names)}
+        for slot, part in (("worker", server.method.worker), ("wire", server.method.wire)):
+            request[slot] = json.dumps(plain(part))
+        arrays = to_arrays(x, server.layout)
+        return RecordDict({ARRAYS: arrays, BYZOPT: ConfigRecord(request), CONFIG: config})

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 PAUSE = 0.2  # seconds between two looks for replies
 
 
-class Patient:
+class ReplyByReplyGrid:
     """Flower's own grid, with replies pulled one by one.
 
     Flower's `send_and_receive` pulls all pending replies in one call, and raises for all of them when one is
@@ -35,16 +35,16 @@ class Patient:
         replies: list[Message] = []
         while waiting:
             for id, message in list(waiting.items()):
-                found = self._pulled(id, message)
-                replies += found
-                if found:
+                pulled = self._pull(id, message)
+                replies += pulled
+                if pulled:
                     del waiting[id]
             if not waiting or time.monotonic() >= end:
                 break
             time.sleep(PAUSE)
         return replies
 
-    def _pulled(self, id: str, message: Message) -> list[Message]:
+    def _pull(self, id: str, message: Message) -> list[Message]:
         try:
             return list(self._grid.pull_messages([id]))
         except Exception as error:
@@ -53,7 +53,7 @@ class Patient:
             return [Message(Error(0, f"malformed: {error!r}"), reply_to=message)]
 
 
-def patient(grid: Any) -> Any:
-    """`grid`, pulled one by one if it is Flower's own; a grid from elsewhere keeps its ways."""
-    own = isinstance(grid, Grid) and type(grid).__module__.startswith("flwr.")
-    return Patient(grid) if own else grid
+def reply_by_reply(grid: Any) -> Any:
+    """`grid`, pulled one by one if it is Flower's own; a grid from elsewhere is left as it is."""
+    from_flower = isinstance(grid, Grid) and type(grid).__module__.startswith("flwr.")
+    return ReplyByReplyGrid(grid) if from_flower else grid

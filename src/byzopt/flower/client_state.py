@@ -15,7 +15,7 @@ from byzopt.states import freeze, thaw
 TENSORS, NUMBERS = "byzopt-tensors", "byzopt-numbers"
 
 
-def keep(records: RecordDict, state: Any) -> None:
+def save_state(records: RecordDict, state: Any) -> None:
     """Write `state`; its leaves are numbered in order, and which kind each is follows from its record."""
     tensors, numbers = {}, {}
     for place, leaf in enumerate(_leaves(freeze(state))):
@@ -27,8 +27,8 @@ def keep(records: RecordDict, state: Any) -> None:
     records[NUMBERS] = ConfigRecord(numbers)
 
 
-def recall(records: RecordDict, like: Any) -> Any | None:
-    """The state that `keep` wrote, in the structure of `like`; None where there is none.
+def load_state(records: RecordDict, like: Any) -> Any | None:
+    """The state that `save_state` wrote, in the structure of `like`; None where there is none.
 
     Errors: `InvalidInput` when it does not fit, for instance because the method has changed.
     """

@@ -1,0 +1,161 @@
+"""What both strategies share: who takes part, a server, rounds that fail closed, evaluation by medians."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from logging import WARNING, getLogger
+from typing import Any, Literal, TypeAlias, cast
+
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from byzopt.distributed.diagnostics import RoundDiagnostics
+from byzopt.distributed.watch import Suspicion
+from byzopt.errors import InvalidInput, TooManyFaults, require
+from byzopt.flower.grid import reply_by_reply
+from byzopt.flower.members import Faults, RoundRequests, sample_rows
+from byzopt.flower.metrics import Metrics, medians
+from byzopt.flower.records import CONFIG
+from byzopt.flower.result import RobustResult
+from byzopt.flower.server import Server
+
+LOG = getLogger("flwr")
+Excess: TypeAlias = Literal["raise", "skip"]
+Watch: TypeAlias = "Callable[[RoundDiagnostics], None]"
+
+
+class ServerStrategy(Strategy):
+    """A strategy around a `Server`. Round 1 makes the server; each further round is one `aggregate` of it."""
+
+    configrecord_key = CONFIG
+
+    def __init__(
+        self, f: int | None, n: int | None, patience: float, seed: int, watch: Watch | None, excess: Excess
+    ) -> None:
+        what = "Parameter `excess`"
+        require(excess in ("raise", "skip"), what, "be 'raise' or 'skip'", excess)
+        self.f, self.n, self.patience, self.seed, self.excess = f, n, patience, seed, excess
+        self.watch = Suspicion() if watch is None else watch
+        self.server: Server | None = None
+        self.timeout: float | None = None
+        self.num_rounds: int | None = None
+        self._returned: ArrayRecord | None = None
+
+    @abstractmethod
+    def _begin(self, arrays: ArrayRecord, grid: Any) -> Server:
+        """The server of a run that begins with these arrays. Errors: `InvalidInput` for what does not fit."""
+
+    @abstractmethod
+    def _model(self) -> ArrayRecord:
+        """The model as of the last good round, as arrays."""
+
+    @property
+    def faults(self) -> dict[int, Faults]:
+        """Who counted as faulty: round -> node id -> reason."""
+        return self._running.faults
+
+    @property
+    def answer(self) -> Tensor:
+        """The model `[d]` as of the last good round."""
+        return self._running.answer
+
+    @property
+    def arrays(self) -> ArrayRecord:
+        """The model as of the last good round, under the names of the arrays that it began with."""
+        _ = self._running
+        return self._model()
+
+    def start(
+        self,
+        grid: Any,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        *args: Any,
+        **kwargs: Any,
+    ) -> RobustResult:
+        """Flower's `start`, from round 1 on. `timeout`: how long a round waits for replies, in seconds."""
+        self.server = cast("Server | None", None)  # it is made in round 1
+        self.timeout, self.num_rounds = timeout, num_rounds
+        result = super().start(reply_by_reply(grid), initial_arrays, num_rounds, timeout, *args, **kwargs)
+        if self.server is None:
+            return RobustResult(**vars(result), watch=self.watch)
+        server = self.server
+        result = RobustResult(**vars(result), faults=server.faults, nodes=server.nodes, watch=self.watch)
+        result.arrays = self._model()
+        return result
+
+    @property
+    def _running(self) -> Server:
+        if self.server is None:
+            raise InvalidInput("The strategy should have begun. Found no round. Call `start` first.")
+        return self.server
+
+    def _prepare(self, t: int, arrays: ArrayRecord, grid: Any) -> Server:
+        """The server at round t, which goes on from `arrays`."""
+        if self.server is None or t == 1:
+            self.server = self._begin(arrays, grid)
+            self._returned = None
+        elif self._returned is not None and not _equal(arrays, self._returned):
+            self._move_to(arrays)
+        return self.server
+
+    @abstractmethod
+    def _move_to(self, arrays: ArrayRecord) -> None:
+        """Go on from arrays that somebody has changed since the last round."""
+
+    def _requests(
+        self, t: int, rows: Sequence[int], content: RecordDict, kind: str, grid: Any
+    ) -> RoundRequests:
+        """Messages with this content to those of the rows' nodes that are connected."""
+        nodes = tuple(self._running.nodes[i] for i in rows)
+        connected = set(grid.get_node_ids())
+        late = len(connected - set(self._running.nodes))
+        if late and kind == "train":
+            remedy = "they are not asked. Give the strategy `n`, and it waits for all of them in round 1"
+            LOG.log(WARNING, "byzopt: round %d: %d nodes came after round 1: %s", t, late, remedy)
+        options: Any = {} if self.timeout is None else {"ttl": self.timeout}
+        asked = [node for node in nodes if node in connected]
+        messages = [Message(content, node, kind, group_id=str(t), **options) for node in asked]
+        return RoundRequests(t, nodes, messages)
+
+    def _aggregate(
+        self, t: int, aggregate: Callable[[], tuple[Metrics, RoundDiagnostics]]
+    ) -> tuple[ArrayRecord | None, MetricRecord]:
+        """The model after one round, and its metrics. `excess` decides on rounds with too many faults."""
+        try:
+            metrics, diagnostics = aggregate()
+        except TooManyFaults as error:
+            if self.excess == "raise":
+                raise
+            LOG.log(WARNING, "byzopt: round %d is skipped: %s", t, error)
+            return None, MetricRecord({"skipped": 1.0})
+        finally:
+            for node, reason in self._running.faults.get(t, {}).items():
+                LOG.log(WARNING, "byzopt: round %d: node %d is faulty: %s", t, node, reason)
+        self.watch(diagnostics)
+        self._returned = self._model()
+        return self._returned, MetricRecord(dict(metrics))
+
+    def _sampled(self, k: int, t: int, purpose: str = "sample") -> tuple[int, ...]:
+        return sample_rows(len(self._running.nodes), k, self.seed, t, purpose)
+
+    def _evaluated(
+        self, t: int, asked: RoundRequests, replies: Iterable[Message], decoder: Callable[[Message], Metrics]
+    ) -> dict[int, Metrics]:
+        """What nodes report of the model; who reports nothing that can be read is told in the log."""
+        reports, faults = asked.decode(replies, decoder)
+        for node, reason in faults.items():
+            LOG.log(WARNING, "byzopt: round %d: the evaluation of node %d is left out: %s", t, node, reason)
+        return reports
+
+
+def median_record(reports: Mapping[int, Metrics]) -> MetricRecord | None:
+    """Medians over clients; None where nobody reports."""
+    return MetricRecord(dict(medians(list(reports.values())))) if reports else None
+
+
+def _equal(a: ArrayRecord, b: ArrayRecord) -> bool:
+    return a is b or (list(a) == list(b) and all(a[name].data == b[name].data for name in a))
