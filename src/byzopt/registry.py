@@ -85,6 +85,14 @@ class Registry(Generic[T]):
         return decode(cls, given, f"{self.kind} {data['name']!r}", defaults)
 
 
+def registry_of(recipe: Any) -> Registry[Any] | None:
+    """The registry in which a recipe's class is filed under its name, or None."""
+    for base, room in _ROOMS.items():
+        if isinstance(recipe, base) and room._classes.get(getattr(recipe, "name", "")) is type(recipe):
+            return room
+    return None
+
+
 def decode(cls: type[T], data: Mapping[str, Any], what: str, defaults: Mapping[str, Any] | None = None) -> T:
     """`data` as an instance of the dataclass `cls`: strict types, finite numbers, no unknown keys."""
     public = [f for f in fields(cls) if f.init]  # type: ignore[arg-type]

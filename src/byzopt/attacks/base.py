@@ -121,11 +121,12 @@ class Attack(ABC):
     Stateless attacks write `forge`; attacks with memory extend `Remembering`. `knows` declares what they
     read of the View. The generator passed in, one for each round, is their only source of randomness.
     Those that are written over the last two dimensions and draw nothing may say that they are `batched`:
-    then many runs' rows `[R, ., d]` are forged in one call.
+    then many runs' rows `[R, ., d]` are forged in one call. `finite`: finite messages become finite rows.
     """
 
     name: ClassVar[str]
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest"})
+    finite: ClassVar[bool] = True
 
     @property
     def batched(self) -> bool:

@@ -43,6 +43,7 @@ class NotANumber(Attack):
     """NaN in every entry."""
 
     knows: ClassVar[frozenset[Knowledge]] = frozenset()
+    finite = False
     batched = True
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
@@ -56,6 +57,7 @@ class Infinite(Attack):
 
     sign: Literal[1, -1] = 1
     knows: ClassVar[frozenset[Knowledge]] = frozenset()
+    finite = False
     batched = True
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:

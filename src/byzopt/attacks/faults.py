@@ -25,6 +25,7 @@ class Crash(Attack):
 
     after: int = 0
     knows: ClassVar[frozenset[Knowledge]] = OWN
+    finite = False
     batched = True
 
     def __post_init__(self) -> None:
