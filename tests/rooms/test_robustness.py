@@ -33,7 +33,7 @@ from byzopt.aggregators import (
     TrimmedMean,
     rule_from,
 )
-from byzopt.aggregators.core.base import RankRule
+from byzopt.aggregators.core.kinds import RankRule
 from byzopt.errors import InvalidInput
 from byzopt.kernels import Plan
 from byzopt.theory import order_statistics, published, selecting

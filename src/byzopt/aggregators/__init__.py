@@ -7,16 +7,10 @@ from byzopt.aggregators.caf import CAF
 from byzopt.aggregators.centered_clipping import CenteredClipping
 from byzopt.aggregators.cge import CGE
 from byzopt.aggregators.clipping import ARC, Clipping
-from byzopt.aggregators.core.base import (
-    PRE_AGGREGATORS,
-    RULES,
-    Aggregator,
-    CoordinateRule,
-    GeometricRule,
-    PreAggregator,
-    RankRule,
-)
-from byzopt.aggregators.core.chain import Chain, PreChain
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
+from byzopt.aggregators.core.chain import Chain
+from byzopt.aggregators.core.kinds import CoordinateRule, GeometricRule, RankRule
+from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator, PreChain
 from byzopt.aggregators.core.report import Report
 from byzopt.aggregators.core.spelling import rule_data, rule_from
 from byzopt.aggregators.core.wrapper import WRAPPERS

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import RULES, Aggregator
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.median import Median
 from byzopt.aggregators.numerics.mixed import Mixed
 

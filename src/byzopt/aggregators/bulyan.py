@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import RULES, Aggregator
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.influence import by_columns
 from byzopt.aggregators.krum import krum_scores
 from byzopt.aggregators.numerics.mixed import Mixed

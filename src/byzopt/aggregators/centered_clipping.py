@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import RULES, Aggregator, GeometricRule
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.certificate import Source, nearly_median
 from byzopt.aggregators.core.chain import Chain
 from byzopt.aggregators.core.filters import At, Filter, RoundRule
+from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.numerics.geometry import Geometry, even
 from byzopt.aggregators.numerics.mixed import Mixed, geometry_beside
 from byzopt.errors import require

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import PRE_AGGREGATORS, PreAggregator
+from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.errors import require
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from byzopt.aggregators.core.base import Aggregator
+from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.certificate import Source
 from byzopt.aggregators.core.wrapper import WRAPPERS, Wrapper
 from byzopt.aggregators.numerics.mixed import Mixed

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import RULES
+from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.weighing import WeighingRule, cosines, lengths, middle, shrink
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require

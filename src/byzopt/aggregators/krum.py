@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import RULES, GeometricRule
+from byzopt.aggregators.core.aggregator import RULES
+from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.numerics.geometry import Geometry, even
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import RULES, RankRule
+from byzopt.aggregators.core.aggregator import RULES
+from byzopt.aggregators.core.kinds import RankRule
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.kernels import Plan
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from byzopt.aggregators.core.base import RULES, RankRule
+from byzopt.aggregators.core.aggregator import RULES
+from byzopt.aggregators.core.kinds import RankRule
 from byzopt.kernels import Plan
 
 

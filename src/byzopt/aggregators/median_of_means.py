@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import RULES, Aggregator
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.median import Median
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require

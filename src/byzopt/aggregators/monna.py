@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import RULES
+from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.trusting import TrustingRule
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.theory import order_statistics, selecting

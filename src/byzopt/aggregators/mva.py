@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import RULES, GeometricRule
+from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.certificate import Source
+from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.subsets import Array, Cost, Found, Index, best_subset, surely_ends

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from byzopt.aggregators.core.base import PRE_AGGREGATORS, PreAggregator
+from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator
 from byzopt.aggregators.numerics.geometry import Geometry, even
 from byzopt.theory import robustness
 from byzopt.theory.robustness import NOTHING, Coefficients

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from byzopt.aggregators.core.base import RULES
+from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.weighing import WeighingRule, lengths, middle, shrink
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require

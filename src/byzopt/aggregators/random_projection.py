@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import PRE_AGGREGATORS, PreAggregator
+from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.measuring import geometry_of
 from byzopt.aggregators.numerics.mixed import Mixed

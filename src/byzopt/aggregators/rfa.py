@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import RULES, GeometricRule
+from byzopt.aggregators.core.aggregator import RULES
+from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.numerics.geometry import Array, Geometry, even
 from byzopt.errors import require
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import RULES, CoordinateRule
+from byzopt.aggregators.core.aggregator import RULES
+from byzopt.aggregators.core.kinds import CoordinateRule
 from byzopt.aggregators.numerics.mixed import Mixed
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import RULES
+from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.weighing import WeighingRule, lengths, middle, shrink, wide_blocks
 from byzopt.aggregators.numerics.clusters import largest_mode
 from byzopt.aggregators.numerics.mixed import Mixed

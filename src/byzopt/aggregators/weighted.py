@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import Aggregator
+from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.wrapper import WRAPPERS, Wrapper
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.weighted_forms import FORMS

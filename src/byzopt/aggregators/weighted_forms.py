@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import Aggregator, CoordinateRule
+from byzopt.aggregators.core.aggregator import Aggregator
+from byzopt.aggregators.core.kinds import CoordinateRule
 from byzopt.aggregators.core.weighing import WeighingRule, lengths, shrink
 from byzopt.aggregators.geometric_median import GeometricMedian
 from byzopt.aggregators.meamed import MeaMed, Phocas

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import RULES
+from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.trusting import TrustingRule
 from byzopt.aggregators.core.weighing import products, squares
 from byzopt.aggregators.numerics.mixed import Mixed

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from byzopt.aggregators import Aggregator
+from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.inputs import admit
 from byzopt.aggregators.guards.outlying import liars, outlying
 from byzopt.aggregators.numerics.mixed import Mixed
@@ -34,7 +34,7 @@ class RoundDiagnostics(NamedTuple):
 
 
 def diagnose(
-    t: int, rule: Aggregator | None, mixed: Mixed, finite: Tensor, dtype: torch.dtype
+    t: int, rule: BaseAggregator | None, mixed: Mixed, finite: Tensor, dtype: torch.dtype
 ) -> RoundDiagnostics:
     """The diagnostics of `mixed`, the finite ones of n rows in `dtype`, for which `rule` has been made
     ready."""
@@ -49,7 +49,7 @@ def diagnose(
     return RoundDiagnostics(t, _scattered(weights, finite, 0.0), remote, dropped, (), apart, f)
 
 
-def diagnose_rows(t: int, rule: Aggregator | None, rows: Tensor) -> RoundDiagnostics:
+def diagnose_rows(t: int, rule: BaseAggregator | None, rows: Tensor) -> RoundDiagnostics:
     """The diagnostics of all rows `[n, d]`, of which `rule` can lose those that are not finite."""
     finite = torch.isfinite(rows).all(dim=1)
     if rule is None:

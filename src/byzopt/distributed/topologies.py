@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from byzopt.aggregators import Aggregator
+from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.filters import At, Filter, RoundRule
 from byzopt.aggregators.core.inputs import ranged, restored, surviving
 from byzopt.aggregators.core.suspicion import refuse, remoteness, suspects
@@ -46,7 +46,7 @@ class Exchange(NamedTuple):
     messages: CompressedMessages | None = None
 
     @property
-    def rule(self) -> Aggregator | None:
+    def rule(self) -> BaseAggregator | None:
         """The pure rule that the filter is in this round, if it is one."""
         return self.filter.now(self.state, self.at) if isinstance(self.filter, RoundRule) else None
 
@@ -55,7 +55,7 @@ def check_topology(topology: Topology, filter: Filter, compressed: bool = False)
     """Raise `InvalidInput` for a topology that is not known, or that cannot serve the filter or messages."""
     require(topology in TOPOLOGIES, "The topology", f"be one of {', '.join(TOPOLOGIES)}", repr(topology))
     rule: Any = getattr(filter, "rule", None)
-    parted = isinstance(filter, RoundRule) and isinstance(rule, Aggregator) and rule.splits()
+    parted = isinstance(filter, RoundRule) and isinstance(rule, BaseAggregator) and rule.splits()
     require(
         topology != "sharded" or parted,
         "A rule in the sharded topology",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators import Aggregator
+from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.filters import At, Filter, RoundRule
 from byzopt.distributed.diagnostics import RoundDiagnostics, diagnose_rows
 from byzopt.errors import ByzoptError, TooManyFaults, require
@@ -113,12 +113,14 @@ class Server:
         metrics = {"faulty": float(len(faults)), "aggregate_norm": float(linalg.norm(aggregate))}
         return self.method.step.report(step) | metrics, diagnostics
 
-    def _tolerance(self, rule: Aggregator | None, k: int) -> int:
+    def _tolerance(self, rule: BaseAggregator | None, k: int) -> int:
         if rule is not None:
             return rule.tolerance(k)
         return (k - 1) // 2 if self.f is None else self.f
 
-    def _diagnostics(self, asked: RoundRequests, rule: Aggregator | None, rows: Tensor) -> RoundDiagnostics:
+    def _diagnostics(
+        self, asked: RoundRequests, rule: BaseAggregator | None, rows: Tensor
+    ) -> RoundDiagnostics:
         """The diagnostics on all nodes, from those on the nodes that were asked."""
         part = diagnose_rows(asked.t, rule, rows)
         place = torch.tensor([self.nodes.index(node) for node in asked.nodes], device="cpu")

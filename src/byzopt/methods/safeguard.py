@@ -17,8 +17,10 @@ from byzopt.aggregators.guards.guard import Finder
 from byzopt.aggregators.guards.safeguard import Measured, Safeguard, Scale
 from byzopt.errors import InvalidInput, require
 from byzopt.methods.base import METHODS, Method, MethodRecipe
+from byzopt.methods.expulsion import by_pairs, differing, likely
 from byzopt.schedules import Constant, Schedule
 from byzopt.servers.shaken import Shaken
+from byzopt.theory import outlying
 from byzopt.theory import safeguard as theory
 from byzopt.theory.premises import bounded_heterogeneity, liars
 from byzopt.theory.promise import Constants, Promise
@@ -117,9 +119,31 @@ class SafeguardSGD(MethodRecipe):
         return Method(Plain(), Direct(), guard, Shaken(lr, self.nu, self.schedule.over(rounds), self.seed))
 
     def expulsion(self, known: Constants) -> tuple[str, ...]:
-        from byzopt.methods.accusing import guarded  # which takes recipes apart
+        n, rounds, slack = known.n, known.rounds, 0.0
+        if self.limits is not None:
+            half = ", ".join(f"{limit / 2:g}" for limit in self.limits)
+            rests_on = f"no honest worker is expelled while honest sums stay within {half} of their mean"
+            rests_on += " (n > 2 f)"
+        elif self.noise is not None:
+            chance = theory.expels_honest(self.windows, rounds, n, self.p_fail)
+            slack = min(theory.slack(w, rounds, n, self.noise, self.p_fail) for w in self.windows)
+            rests_on = likely(known, self.noise, chance)
+        elif self.thresholds == "pairs":
+            return by_pairs(known, self.p_fail, self.differing)
+        else:
+            rests_on = self._empirical(n, known.f)
+        return (rests_on, *differing(known, slack, self.differing))
 
-        return guarded(self, known)
+    def _empirical(self, n: int, f: int) -> str:
+        """What thresholds that are measured on the way rest on."""
+        first = f"thresholds = {self.thresholds!r} are empirical: liars may get honest workers expelled"
+        if self.thresholds != "medoid":
+            return f"{first}, and even without liars honest ones farther out than about half of the others go"
+        crowd = n // 2 + 1
+        reach = dict(outlying.limits(n, f, self.p_fail)).get(crowd)
+        if reach is None:
+            return f"{first}: of {crowd} sums near the median {f} may be copies of one honest sum"
+        return f"{first} unless `c` is at least {reach:.3g} (Gaussian sums of any covariance, in one round)"
 
     def promise(self, known: Constants) -> Promise | None:
         """The theorem gives orders only: a point with ‖∇f‖ <= ε and Hessian >= -sqrt(ε) after

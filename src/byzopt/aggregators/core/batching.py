@@ -7,22 +7,20 @@ Sets that have to be looked at (NaN, Inf, extreme values) are left to one call e
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.certificate import Nearness, Source, nearness
+from byzopt.aggregators.core.mixing import MixingStage
+from byzopt.aggregators.core.stage import Stage
 from byzopt.aggregators.numerics.geometry import Geometry, Origin
 from byzopt.aggregators.numerics.measuring import SMALL, close_pairs, far_pivots, ordinary
 from byzopt.aggregators.numerics.ordering import keys, order_of
 from byzopt.aggregators.numerics.selection import answer
 from byzopt.kernels import Plan
-
-if TYPE_CHECKING:
-    from byzopt.aggregators.core.base import PreAggregator
-    from byzopt.aggregators.core.stage import Stage
 
 _LARGEST = {torch.float32: 1e30, torch.float64: 1e100}  # magnitudes that need no other unit or dtype
 
@@ -41,9 +39,7 @@ class Seen(NamedTuple):
         return nearness(self.geometry, self.weights.numpy(), self.geometry.m, source)
 
 
-def together(
-    stages: tuple[PreAggregator, ...], rule: Stage, rows: Tensor
-) -> tuple[Tensor, Seen | None] | None:
+def together(stages: tuple[MixingStage, ...], rule: Stage, rows: Tensor) -> tuple[Tensor, Seen | None] | None:
     """The aggregates `[R, d]` of rows `[R, n, d]` on the CPU; None if they should be called one by one.
 
     With them what decided them, where that is their geometry. `rule` has `weights(geometry)` or `plan(m)`;

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from byzopt import linalg
+from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.batching import together
 from byzopt.aggregators.core.certificate import Certificate, Nearness, Source, proof
 from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows, faults, held, like, restored
@@ -20,9 +21,6 @@ from byzopt.aggregators.numerics.ordering import keys, order_of
 from byzopt.errors import InvalidInput, require
 from byzopt.theory.robustness import Coefficients, both, closed
 
-if TYPE_CHECKING:
-    from byzopt.aggregators.core.base import Aggregator
-
 _FINITE = torch.finfo(torch.float64).min, torch.finfo(torch.float64).max
 _FAINT = 0.1  # of an even share: a row with less weight counts as rejected
 
@@ -30,8 +28,8 @@ _FAINT = 0.1  # of an even share: a row with less weight counts as rejected
 class Call(NamedTuple):
     """`rule` ran as `ready` on `mixed`, the finite ones of `rows`; `answer` is in units, `out` is not."""
 
-    rule: Aggregator
-    ready: Aggregator
+    rule: BaseAggregator
+    ready: BaseAggregator
     rows: Tensor
     mixed: Mixed
     answer: Tensor
@@ -45,7 +43,7 @@ class Call(NamedTuple):
 
 @undisturbed
 def call(
-    rule: Aggregator, given: RowsLike, f: float | None, fail_closed: bool, explained: bool = False
+    rule: BaseAggregator, given: RowsLike, f: float | None, fail_closed: bool, explained: bool = False
 ) -> Call:
     """Run `rule` on the rows `given`, in the one order: shape, f, finite rows, suspicion, answer."""
     given = held(given)
@@ -64,7 +62,7 @@ def call(
     return Call(rule, ready, rows, mixed, answer, like(given, out))
 
 
-def _at_once(rule: Aggregator, rows: Tensor) -> tuple[Aggregator, Mixed, Tensor] | None:
+def _at_once(rule: BaseAggregator, rows: Tensor) -> tuple[BaseAggregator, Mixed, Tensor] | None:
     """The answer without a look at the rows first, where the rule itself notices what is wrong with them."""
     if not rule.notices:
         return None
@@ -76,12 +74,12 @@ def _at_once(rule: Aggregator, rows: Tensor) -> tuple[Aggregator, Mixed, Tensor]
         return None
 
 
-def _seen(rule: Aggregator, rows: Tensor) -> Mixed:
+def _seen(rule: BaseAggregator, rows: Tensor) -> Mixed:
     """Rows that nobody has looked at, as `rule` sees them: few are put in order, many in an order of sums."""
     return _sorted(rule, rows, 1.0, False) or Mixed(rows, admitted=False, ordered=rule.by_value)
 
 
-def _sorted(rule: Aggregator, rows: Tensor, unit: float, admitted: bool) -> Mixed | None:
+def _sorted(rule: BaseAggregator, rows: Tensor, unit: float, admitted: bool) -> Mixed | None:
     """Rows in the order of their values; None where `rule` needs none, or it would cost much."""
     if not (rule.by_value and rows.device.type == "cpu" and rows.numel() <= SMALL):
         return None
@@ -89,7 +87,7 @@ def _sorted(rule: Aggregator, rows: Tensor, unit: float, admitted: bool) -> Mixe
     return Mixed(rows, unit, None, geometry_of(rows, unit, admitted, first=len(rows) // 2), admitted)
 
 
-def _in_order(rule: Aggregator, rows: Tensor, closed: bool) -> tuple[Aggregator, Mixed, Tensor]:
+def _in_order(rule: BaseAggregator, rows: Tensor, closed: bool) -> tuple[BaseAggregator, Mixed, Tensor]:
     """As `_at_once`, with the finite rows in their places, and the same answer to the last bit."""
     ready, kept, unit = admit(rule, rows)
     mixed = Mixed(kept, unit, ordered=ready.by_value)
@@ -100,7 +98,7 @@ def _in_order(rule: Aggregator, rows: Tensor, closed: bool) -> tuple[Aggregator,
 
 
 @undisturbed
-def certificate(rule: Aggregator, given: RowsLike, f: int | None) -> Certificate:
+def certificate(rule: BaseAggregator, given: RowsLike, f: int | None) -> Certificate:
     """What is certified of the answer of `rule` to the rows `given`, f of them faulty."""
     rows = as_rows(given)
     ready, kept, unit = admit(rule, rows)
@@ -108,14 +106,14 @@ def certificate(rule: Aggregator, given: RowsLike, f: int | None) -> Certificate
 
 
 @undisturbed
-def judged(rule: Aggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
+def judged(rule: BaseAggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
     """The answer to rows `[n, d]`, and what is certified of it."""
     made = call(rule, rows, None, False)
     return made.out, [certified(rule, made.ready, made.mixed, len(rows), f)]
 
 
 @undisturbed
-def judged_sets(rule: Aggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
+def judged_sets(rule: BaseAggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
     """The answers to R sets of rows `[R, n, d]`, and what is certified of each."""
     n = rows.shape[1]
     rule.check(n)
@@ -134,7 +132,9 @@ def judged_sets(rule: Aggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Ce
     return found[0], [_told(closed(both(known, proof(one, m, most, whole)), n, f), n, f) for one in parts]
 
 
-def certified(rule: Aggregator, ready: Aggregator, mixed: Mixed, n: int, f: int | None) -> Certificate:
+def certified(
+    rule: BaseAggregator, ready: BaseAggregator, mixed: Mixed, n: int, f: int | None
+) -> Certificate:
     """The certificate of a call of `rule` on n rows that ran as `ready` on the finite ones, `mixed`."""
     f = rule.tolerance(n) if f is None else f
     finite = len(mixed.rows)
@@ -153,7 +153,7 @@ def _told(found: Coefficients, n: int, f: int) -> Certificate:
     return Certificate(found.linear, found.squared, n, f, far if found.squared is None else "")
 
 
-def tolerating(rule: Aggregator, f: int, n: int) -> Aggregator:
+def tolerating(rule: BaseAggregator, f: int, n: int) -> BaseAggregator:
     """`rule` with f in all its stages; refused where it cannot tolerate so many."""
     rule, what = rule.tolerating(f), "The `f` of a call"
     most = rule.tolerance(n)

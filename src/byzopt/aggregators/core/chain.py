@@ -1,45 +1,20 @@
-"""Pre-aggregators in a row, and with a rule behind them: `NNM(f=3) >> Bucketing() >> Median(f=3)`."""
+"""Pre-aggregators with a rule behind them: `NNM(f=3) >> Bucketing() >> Median(f=3)`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast, overload
+from typing import Any, cast
 
 from torch import Tensor
 
-from byzopt.aggregators.core.base import Aggregator, PreAggregator
+from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.certificate import Source
 from byzopt.aggregators.core.filters import Filter
+from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.errors import InvalidInput, require, said
+from byzopt.errors import require
 from byzopt.theory.robustness import NOTHING, Coefficients, carried, geometric_median
-
-
-class PreChain:
-    """Pre-aggregators in order, waiting for a rule: `NNM(f=3) >> Bucketing()`."""
-
-    def __init__(self, stages: Sequence[PreAggregator]) -> None:
-        self.stages = tuple(stages)
-
-    def __repr__(self) -> str:
-        return " >> ".join(map(repr, self.stages))
-
-    @overload
-    def __rshift__(self, after: PreAggregator) -> PreChain: ...
-    @overload
-    def __rshift__(self, after: Aggregator) -> Chain: ...
-    def __rshift__(self, after: PreAggregator | Aggregator) -> PreChain | Chain:
-        if isinstance(after, PreAggregator):
-            return PreChain((*self.stages, after))
-        if isinstance(after, Chain):
-            return Chain((*self.stages, *after.stages), after.rule)
-        if isinstance(after, Aggregator):
-            return Chain(self.stages, after)
-        raise InvalidInput(
-            "Behind `>>` should stand a rule or a pre-aggregator, as in `NNM(f=3) >> Median(f=3)`. "
-            f"Found {said(after)}."
-        )
 
 
 class Chain(Aggregator):
@@ -52,10 +27,10 @@ class Chain(Aggregator):
     f, and the rule tolerates that f.
     """
 
-    def __init__(self, stages: Sequence[PreAggregator], rule: Aggregator) -> None:
+    def __init__(self, stages: Sequence[MixingStage], rule: Aggregator) -> None:
         self.stages = tuple(stages)
         self.rule = rule
-        for stage, kind in (*((stage, PreAggregator) for stage in self.stages), (rule, Aggregator)):
+        for stage, kind in (*((stage, MixingStage) for stage in self.stages), (rule, Aggregator)):
             fits, what = isinstance(stage, kind), "pre-aggregators before one rule"
             require(fits, "A chain", f"be made of {what}", stage, "Write NNM(f=1) >> Krum(f=1).")
         self.fail_closed = rule.fail_closed  # type: ignore[misc]  # the last stage speaks for the chain

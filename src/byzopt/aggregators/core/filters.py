@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from byzopt.aggregators.core.base import Aggregator
+from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.expulsion import Expulsion
 from byzopt.errors import require
@@ -116,7 +116,7 @@ class RoundRule(Filter):
     """
 
     @abstractmethod
-    def now(self, state: State, at: At) -> Aggregator:
+    def now(self, state: State, at: At) -> BaseAggregator:
         """The rule of this round."""
 
     @abstractmethod
@@ -133,14 +133,15 @@ class RoundRule(Filter):
 
     def preview(self, state: State, rows: Tensor, at: At) -> Tensor:
         rule = self.now(state, at)
-        return rule(rows) if rows.ndim == 2 else rule.batch(rows)
+        out: Tensor = rule(rows) if rows.ndim == 2 else rule.batch(rows)
+        return out
 
 
 @dataclass(frozen=True)
 class Pure(RoundRule):
     """A pure rule as a filter without memory."""
 
-    rule: Aggregator
+    rule: BaseAggregator
     batched = True
 
     def certifiable(self, n: int, f: int) -> bool:
@@ -150,7 +151,7 @@ class Pure(RoundRule):
         self.rule.check(n)
         return ()
 
-    def now(self, state: tuple[()], at: At) -> Aggregator:
+    def now(self, state: tuple[()], at: At) -> BaseAggregator:
         return self.rule.at(at.t)
 
     def after(self, state: tuple[()], out: Tensor) -> tuple[()]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,9 +10,6 @@ from torch import Tensor
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.selection import NARROW
-
-if TYPE_CHECKING:
-    from byzopt.aggregators.core.base import Aggregator
 
 
 class _Watched(Mixed):
@@ -39,12 +35,13 @@ class _Watched(Mixed):
         return super().blend(weights)
 
 
-def blended(rule: Aggregator, mixed: Mixed) -> Tensor:
-    """Weights `[n]` of the unmixed rows in a rule that ends in one `blend`: it is run and watched."""
+def blended(reduce: Callable[[Mixed], Tensor], mixed: Mixed) -> Tensor:
+    """Weights `[n]` of the unmixed rows in the answer of `reduce`, which ends in one `blend`: it is run and
+    watched."""
     seen: list[Tensor] = []
-    rule.reduce(_Watched(mixed, seen))
+    reduce(_Watched(mixed, seen))
     if not seen:
-        raise NotImplementedError(f"{type(rule).__name__} should blend rows or define `influence`.")
+        raise NotImplementedError(f"{reduce.__qualname__} should blend rows, or the rule define `influence`.")
     return seen[-1]
 
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, cast
 
-from byzopt.aggregators.core.base import PRE_AGGREGATORS, RULES, Aggregator, PreAggregator
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.chain import Chain
+from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS
 from byzopt.aggregators.core.stage import Stage
 from byzopt.aggregators.core.wrapper import WRAPPERS, Wrapper
 from byzopt.errors import InvalidInput, require, said, unknown
@@ -37,7 +38,7 @@ def rule_from(data: Any, **defaults: Any) -> Aggregator:
 
 def rule_data(rule: Aggregator) -> list[dict[str, Any]]:
     """The plain list of stages that spells `rule`."""
-    stages: tuple[PreAggregator | Aggregator, ...]
+    stages: tuple[Stage, ...]
     stages = (*rule.stages, rule.rule) if isinstance(rule, Chain) else (rule,)
     return [_plain(stage) for stage in stages]
 
@@ -62,7 +63,7 @@ def _recipe(room: Registry[S], stage: Any, defaults: Mapping[str, Any]) -> S:
     return room.build(stage, **defaults)
 
 
-def _plain(stage: PreAggregator | Aggregator) -> dict[str, Any]:
+def _plain(stage: Stage) -> dict[str, Any]:
     if not isinstance(stage, Wrapper):
         return cast("dict[str, Any]", plain(stage))
     inner = rule_data(stage.rule)

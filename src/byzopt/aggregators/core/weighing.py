@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.core.base import Aggregator
+from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.numerics.mixed import Mixed
 
 

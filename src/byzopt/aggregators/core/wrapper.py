@@ -7,7 +7,7 @@ from typing import Any, Self, cast
 
 from torch import Tensor
 
-from byzopt.aggregators.core.base import Aggregator
+from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.filters import Filter
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.registry import Registry

@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.base import Aggregator
+from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.theory.outlying import limits
 
 _ROUNDINGS = 4  # of the centre's length: what sums in another order may differ by
 
 
-def liars(rule: Aggregator | None, n: int) -> int:
+def liars(rule: BaseAggregator | None, n: int) -> int:
     """How many of n rows a watch must take for possible liars: as many as the rule tolerates. Where it
     tolerates none, or is not known, as many as can be, ⌊(n - 1)/2⌋."""
     most = max(n - 1, 0) // 2

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.core.base import Aggregator
+from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.expulsion import Expulsion, Roll
 from byzopt.aggregators.core.filters import At, Filter
 from byzopt.aggregators.guards import majority, pairs

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from math import exp
-from typing import TYPE_CHECKING
 
+from byzopt.methods.byzantine_settings import ByzantineSettings
 from byzopt.theory import byzantine_sgd as theory
 from byzopt.theory.byzantine_sgd import Setting
 from byzopt.theory.premises import at_most, constant, convex, convexity, covers, liars, noise, setting
 from byzopt.theory.promise import EDGE, Constants, Premise, Promise, Verdict, promise
 
-if TYPE_CHECKING:
-    from byzopt.methods.byzantine_sgd import ByzantineSGD
 
-
-def promised(recipe: ByzantineSGD, known: Constants) -> Promise:
+def promised(recipe: ByzantineSettings, known: Constants) -> Promise:
     """Theorem 3.2, or 3.3 for `average = "nonsmooth"`; with epochs of theory 3.4 or 3.5, schedule derived."""
     smooth, shrinks = recipe.average == "smooth", recipe.epochs in ("theory", "practical")
     theorem = f"arXiv:1803.08917, Theorem {'3.2' if smooth else '3.3'}"
@@ -28,7 +25,7 @@ def promised(recipe: ByzantineSGD, known: Constants) -> Promise:
     return promise(theorem, "gap", asked, lambda: (_epochs if shrinks else _plain)(recipe, known))
 
 
-def _recipe(recipe: ByzantineSGD, known: Constants) -> list[Premise]:
+def _recipe(recipe: ByzantineSettings, known: Constants) -> list[Premise]:
     """What the theorems cover of the method's switches."""
     horizon = known.horizon or known.rounds
     cases: dict[str, tuple[bool, object]] = {
@@ -68,7 +65,7 @@ def _alike(known: Constants) -> Premise:
     )
 
 
-def _noise(recipe: ByzantineSGD, known: Constants) -> list[Premise]:
+def _noise(recipe: ByzantineSettings, known: Constants) -> list[Premise]:
     """V: given to the method, and no less than honest noise is."""
     what, given = "honest noise is no longer than V", recipe.noise
     own = setting("the method is given V", given is not None, f"noise = {given}")
@@ -89,7 +86,7 @@ def _noise(recipe: ByzantineSGD, known: Constants) -> list[Premise]:
     return [own, Premise(what, Verdict.ESTIMATED if good else Verdict.FAILS, told)]
 
 
-def _escape(recipe: ByzantineSGD, known: Constants) -> float:
+def _escape(recipe: ByzantineSettings, known: Constants) -> float:
     """The chance that Gaussian noise, cut off at V by nobody, exceeds it once in the run. What is left of it
     otherwise is symmetric, and so still unbiased."""
     if known.spread is None or recipe.noise is None or "bound" in known.exact:
@@ -98,7 +95,7 @@ def _escape(recipe: ByzantineSGD, known: Constants) -> float:
     return theory.tail(recipe.noise, known.spread, known.d, known.n * horizon)
 
 
-def _ball(recipe: ByzantineSGD, known: Constants) -> Premise:
+def _ball(recipe: ByzantineSettings, known: Constants) -> Premise:
     what, given = "x* lies in the method's ball, ‖x^0 - x*‖ <= D", recipe.diameter
     if given is None:
         return Premise(what, Verdict.FAILS, "the method has no diameter, and nothing is projected")
@@ -111,7 +108,7 @@ def _ball(recipe: ByzantineSGD, known: Constants) -> Premise:
     return Premise(what, Verdict.HOLDS if sure else Verdict.ESTIMATED, told)
 
 
-def _steep(recipe: ByzantineSGD, known: Constants) -> Premise:
+def _steep(recipe: ByzantineSettings, known: Constants) -> Premise:
     """L, or M on the method's ball."""
     if recipe.average == "smooth":
         return constant(known, "lipschitz")
@@ -122,7 +119,7 @@ def _steep(recipe: ByzantineSGD, known: Constants) -> Premise:
     return Premise(what, Verdict.HOLDS if sure else Verdict.ESTIMATED, f"M = {value:.6g}")
 
 
-def _gradient(recipe: ByzantineSGD, known: Constants) -> tuple[float, bool] | None:
+def _gradient(recipe: ByzantineSettings, known: Constants) -> tuple[float, bool] | None:
     """M and whether it is certain: stated, or ‖∇f(x^0)‖ + L D, or seen at a few points."""
     if known.gradient is not None and "gradient" in known.exact:
         return known.gradient, True
@@ -132,7 +129,7 @@ def _gradient(recipe: ByzantineSGD, known: Constants) -> tuple[float, bool] | No
     return None if known.gradient is None else (known.gradient, False)
 
 
-def _declared(recipe: ByzantineSGD, known: Constants) -> list[Premise]:
+def _declared(recipe: ByzantineSettings, known: Constants) -> list[Premise]:
     """What the schedule of epochs was made with."""
     smooth = recipe.average == "smooth"
     own, name = (recipe.L, "L") if smooth else (recipe.M, "M")
@@ -154,14 +151,14 @@ def _declared(recipe: ByzantineSGD, known: Constants) -> list[Premise]:
     ]
 
 
-def _chance(recipe: ByzantineSGD, known: Constants, at: Setting, epochs: int) -> float:
+def _chance(recipe: ByzantineSettings, known: Constants, at: Setting, epochs: int) -> float:
     """With what probability the theorem may fail: p_fail, noise beyond V, and for `default` thresholds the
     chance 2 n exp(-Λ/2) (Pinelis), in each of the epochs, that an honest sum strays by more than V √(TΛ)."""
     strays = 2 * at.n * exp(-at.log / 2) if recipe.thresholds == "default" else 0.0
     return recipe.p_fail + _escape(recipe, known) + epochs * strays
 
 
-def _plain(recipe: ByzantineSGD, known: Constants) -> Promise:
+def _plain(recipe: ByzantineSettings, known: Constants) -> Promise:
     at = Setting(known.n, known.f, known.rounds, recipe.noise or 0.0, recipe.diameter or 0.0, recipe.p_fail)
     smooth, lipschitz = recipe.average == "smooth", known.lipschitz or 0.0
     steep = lipschitz if smooth else (_gradient(recipe, known) or (0.0, False))[0]
@@ -177,7 +174,7 @@ def _plain(recipe: ByzantineSGD, known: Constants) -> Promise:
     return _told(recipe, known, at, steep, gamma, steps, [step] if step else [])
 
 
-def _epochs(recipe: ByzantineSGD, known: Constants) -> Promise:
+def _epochs(recipe: ByzantineSettings, known: Constants) -> Promise:
     """The promise for the last epoch of the run, whose start lies within its D_s of x*."""
     plan = recipe.plan(1.0, known.rounds)
     last = plan[-1]
@@ -188,7 +185,7 @@ def _epochs(recipe: ByzantineSGD, known: Constants) -> Promise:
 
 
 def _told(
-    recipe: ByzantineSGD,
+    recipe: ByzantineSettings,
     known: Constants,
     at: Setting,
     steep: float,
@@ -214,7 +211,7 @@ def _told(
     return Promise("", "", premises, steps, bound, 0.0, trivial, (), remarks)
 
 
-def _best(recipe: ByzantineSGD, at: Setting, steep: float) -> float:
+def _best(recipe: ByzantineSettings, at: Setting, steep: float) -> float:
     if recipe.average == "smooth":
         return theory.smooth_step(at, steep, recipe.error2)
     return theory.nonsmooth_step(at, steep, recipe.error2)

@@ -1,0 +1,123 @@
+"""A rule as it is called: `rule(rows)`, many sets of rows at once, and what is known of an answer.
+
+Policy, the same for every rule and chain: the input is `[n, d]` with n, d >= 1 in float16, bfloat16, float32
+or float64, else `InvalidInput`. Rows that hold NaN or Inf are dropped and counted against f; when there are
+more of them than f, `TooManyFaults` names them. What is left is combined with n' = n - k and f' = f - k,
+whose precondition must hold. Finite rows of any size give a finite answer. Inputs are never written to;
+dtype and device out are those that came in (an array for an array, or for a sequence of arrays). The answer
+carries no gradient.
+"""
+
+from __future__ import annotations
+
+from inspect import isabstract
+from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from byzopt.aggregators.core.base import BaseAggregator
+from byzopt.aggregators.core.batching import together
+from byzopt.aggregators.core.calling import call, certificate, judged, judged_sets, report
+from byzopt.aggregators.core.certificate import Certificate
+from byzopt.aggregators.core.filters import Filter, Pure
+from byzopt.aggregators.core.inputs import RowsLike, as_sets
+from byzopt.aggregators.core.report import Report
+from byzopt.aggregators.core.stage import DECIDE, replaces
+from byzopt.aggregators.core.surroundings import undisturbed
+from byzopt.errors import InvalidInput, said
+from byzopt.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Aggregator(BaseAggregator):
+    """A rule: `rule(rows)` with rows `[n, d]` gives the aggregate `[d]`.
+
+    `f` at the call replaces the f of the rule, or of every stage of a chain, for this call: a count, or a
+    float share of the rows in [0, 1), rounded up. `fail_closed` refuses rows of which more than f look
+    faulty (see `suspicion`), before any answer is made; it costs one Gram product where the rule takes none.
+
+    Errors: `InvalidInput` for a bad shape, dtype or (n, f); `TooManyFaults` when more than f rows are
+    not finite, or look faulty with `fail_closed`.
+    """
+
+    def __rshift__(self, after: object) -> NoReturn:
+        """A rule ends a chain. Errors: `InvalidInput`, always."""
+        raise InvalidInput(
+            f"The rule {said(self)} cannot stand first: only pre-aggregators stand before a rule. "
+            f"Found {said(after)} behind it."
+        )
+
+    def __init_subclass__(cls) -> None:
+        """Nothing is proved of a plugin's class that decides in a way of its own, unless it says what."""
+        super().__init_subclass__()
+        if all(replaces(cls, name, DECIDE) for name in ("proved", "order_weights")):
+            cls.proved = Aggregator.proved  # type: ignore[method-assign]
+        for name in ("answered", "certifiable", "as_filter"):
+            if replaces(cls, name, DECIDE):
+                kind = next((base for base in cls.__mro__[1:] if isabstract(base)), Aggregator)
+                setattr(cls, name, getattr(kind, name))
+
+    @overload
+    def __call__(
+        self,
+        rows: np.ndarray[Any, Any] | Sequence[np.ndarray[Any, Any]],
+        *,
+        f: float | None = None,
+        fail_closed: bool = False,
+    ) -> np.ndarray[Any, Any]: ...
+    @overload
+    def __call__(
+        self,
+        rows: Tensor | Sequence[Tensor] | Sequence[Sequence[float]],
+        *,
+        f: float | None = None,
+        fail_closed: bool = False,
+    ) -> Tensor: ...
+    def __call__(
+        self, rows: RowsLike, *, f: float | None = None, fail_closed: bool = False
+    ) -> Tensor | np.ndarray[Any, Any]:
+        return cast("Tensor", call(self, rows, f, fail_closed).out)
+
+    @undisturbed
+    def batch(self, rows: Tensor) -> Tensor:
+        """The aggregates `[R, d]` of R sets of rows `[R, n, d]`, each as in a call of its own.
+
+        Many small sets cost little more than one. Errors: as for a call, when any of the sets is refused.
+        """
+        rows = as_sets(rows)
+        self.check(rows.shape[1])
+        found = together(self.stages, self.last, rows)
+        return torch.stack([self(each) for each in rows.unbind(0)]) if found is None else found[0]
+
+    @undisturbed
+    def explain(self, rows: RowsLike, *, f: float | None = None, fail_closed: bool = False) -> Report:
+        """The aggregate, and which rows are in it with what weight, score and reason: see `Report`.
+
+        Same arguments and errors as a call. Costs about two calls more.
+        """
+        return report(call(self, rows, f, fail_closed, explained=True))
+
+    def as_filter(self) -> Filter:
+        """The rule as a part of a method. Rules that remember give a filter of their own."""
+        return Pure(self)
+
+    def certify(self, rows: RowsLike, *, f: int | None = None) -> Certificate:
+        """The coefficients of the answer to these very rows `[n, d]`: see `Certificate`.
+
+        `f` faulty rows among n, default: as many as the rule is set to tolerate; those that are not finite
+        count among them. Holds where `kappa_squared` does, and for answers that prove to be close to the
+        geometric median. Costs about a call. Errors: as for a call.
+        """
+        return certificate(self, rows, f)
+
+    def judged(self, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
+        """The answer to rows `[n, d]` and its certificate for f faulty ones, at little more than a call's
+        cost; or those to R sets of rows `[R, n, d]`. Errors: as for a call."""
+        return judged(self, rows, f) if rows.ndim == 2 else judged_sets(self, rows, f)
+
+
+RULES: Registry[Aggregator] = Registry("rule", Aggregator)

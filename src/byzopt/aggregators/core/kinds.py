@@ -1,0 +1,126 @@
+"""Kinds of rules by what decides them: pairwise products, the values of a column, their order."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from byzopt.aggregators.core.aggregator import Aggregator
+from byzopt.aggregators.core.certificate import Source, nearly_median
+from byzopt.aggregators.core.influence import by_columns
+from byzopt.aggregators.numerics.geometry import Geometry
+from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.aggregators.numerics.selection import answer
+from byzopt.kernels import Plan
+from byzopt.theory import order_statistics
+from byzopt.theory.robustness import NOTHING, Coefficients, both, closed, geometric_median
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class GeometricRule(Aggregator):
+    """A rule decided by pairwise inner products: `weights(geometry)` gives `[m]` float64 weights."""
+
+    notices = True
+
+    @abstractmethod
+    def weights(self, geometry: Geometry) -> Tensor:
+        """Weights `[m]` of the rows in the aggregate."""
+
+    def splits(self) -> bool:
+        return True
+
+    def reduce(self, mixed: Mixed) -> Tensor:
+        _ = mixed.geometry.centred  # some weights need no look at the rows; the policy does
+        mixed = mixed.sorted() if self.by_value else mixed
+        return mixed.blend(self.weights(mixed.geometry))
+
+    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+        known, n = self.coefficients(mixed.m, f), mixed.m
+        best = geometric_median(n, f)  # no answer can be certified for less
+        if known.squared is not None and best.squared is not None and known.squared <= best.squared:
+            return source.whole(known)
+        if type(self).reduce is not GeometricRule.reduce:  # its answer need not be what its weights say
+            return source.whole(known)
+        return both(source.whole(known), self.approached(mixed, f, source))
+
+    def approached(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+        """What is proved of the mean with the rule's weights, as an approximate geometric median."""
+        mixed = mixed.sorted() if self.by_value else mixed
+        weights = self.weights(mixed.geometry) if mixed.weights is None else mixed.weights
+        return nearly_median(mixed.geometry, weights.numpy(), mixed.m, f, source)
+
+    def certifiable(self, n: int, f: int) -> bool:
+        own = type(self)
+        stated = own.reduce is GeometricRule.reduce or own.answered is not GeometricRule.answered
+        return (stated and 2 * f < n and f <= self.tolerance(n)) or super().certifiable(n, f)
+
+
+class CoordinateRule(Aggregator):
+    """A rule that acts column by column: `columns(block)` maps `[m, b]` to `[b]`.
+
+    A rule whose answer is Σ w_k x_(k) in each column, x_(k) the k-th smallest value, says so in
+    `order_weights` and has its exact coefficients.
+    """
+
+    @abstractmethod
+    def columns(self, block: Tensor) -> Tensor:
+        """The aggregate of each column of a finite block in the compute dtype; must not write to it."""
+
+    def order_weights(self, m: int) -> Sequence[float] | None:
+        """The weights `[m]` of the order statistics, smallest first: at least 0, of sum 1. None: no such."""
+        return None
+
+    def proved(self, n: int, f: int) -> Coefficients:
+        weights = self.order_weights(n)
+        return NOTHING if weights is None else order_statistics.weighed(weights, f)
+
+    def splits(self) -> bool:
+        return True
+
+    def reduce(self, mixed: Mixed) -> Tensor:
+        out = torch.empty(mixed.rows.shape[1], dtype=mixed.rows.dtype, device=mixed.rows.device)
+        for piece, block in mixed.blocks():
+            out[piece] = self.columns(block)
+        return out
+
+    def influence(self, mixed: Mixed) -> Tensor:
+        return mixed.through(by_columns(self.columns, mixed))
+
+
+class RankRule(CoordinateRule):
+    """A coordinate rule made of order statistics: `plan(m)` says what becomes of the m values of a column."""
+
+    batched = True
+    notices = True
+
+    @abstractmethod
+    def plan(self, m: int) -> Plan:
+        """What becomes of a column of m values."""
+
+    def order_weights(self, m: int) -> Sequence[float] | None:
+        first, last, count = self.plan(m)
+        return _even(m, first, last) if count is None else None
+
+    def proved(self, n: int, f: int) -> Coefficients:
+        first, last, count = self.plan(n)
+        if count != n - f:
+            return super().proved(n, f)
+        return order_statistics.around(closed(order_statistics.weighed(_even(n, first, last), f), n, f), n, f)
+
+    def columns(self, block: Tensor) -> Tensor:
+        return answer(block, self.plan(len(block)))
+
+    def reduce(self, mixed: Mixed) -> Tensor:
+        if type(self).columns is not RankRule.columns:  # a subclass has another answer than its plan's
+            return super().reduce(mixed)
+        return mixed.columns(self.plan(mixed.m))
+
+
+def _even(m: int, first: int, last: int) -> list[float]:
+    """Equal weights for the ranks first .. last - 1 of m, from 0."""
+    return [1 / (last - first) if first <= k < last else 0.0 for k in range(m)]

@@ -1,0 +1,48 @@
+"""What a pre-aggregator states: a matrix that mixes the rows before a rule, and what that does to proofs."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+from byzopt.aggregators.core.stage import DECIDE, Stage, replaces
+from byzopt.aggregators.numerics.geometry import Geometry
+from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.theory.robustness import NOTHING, Coefficients
+
+
+class MixingStage(Stage):
+    """A stage before a rule: maps rows `[n, d]` to rows `[m, d]` by a matrix decided on their geometry."""
+
+    notices = True
+    affine: ClassVar[bool] = True  # every row of the mixing matrix sums to one
+
+    def __init_subclass__(cls) -> None:
+        """As for rules: nothing is proved of a plugin's stage that mixes in a way of its own."""
+        super().__init_subclass__()
+        if replaces(cls, "compose", DECIDE):
+            cls.compose = MixingStage.compose  # type: ignore[method-assign]
+
+    @abstractmethod
+    def mixing(self, geometry: Geometry) -> Tensor:
+        """The mixing matrix `[m, n]`, float64."""
+
+    def splits(self) -> bool:
+        return True
+
+    def apply(self, mixed: Mixed) -> Mixed:
+        """The rows behind this stage."""
+        return mixed.then(self.mixing(mixed.geometry), self.affine)
+
+    def out(self, n: int) -> int:
+        """How many rows come out of n."""
+        return n
+
+    def compose(self, behind: Coefficients, n: int, f: int) -> Coefficients:
+        """What is proved of this stage on n rows, f of them faulty, and then a rule of which `behind` is.
+
+        Default: nothing. `f` is at least what the stage is set to tolerate.
+        """
+        return NOTHING

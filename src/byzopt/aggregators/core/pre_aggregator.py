@@ -1,0 +1,79 @@
+"""Pre-aggregators, alone and in a row: `NNM(f=3) >> Bucketing()`. A rule at the end makes a chain of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast, overload
+
+import numpy as np
+from torch import Tensor
+
+from byzopt.aggregators.core.aggregator import Aggregator
+from byzopt.aggregators.core.chain import Chain
+from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows, held, like, restored
+from byzopt.aggregators.core.mixing import MixingStage
+from byzopt.aggregators.core.surroundings import undisturbed
+from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.errors import InvalidInput, said
+from byzopt.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class PreAggregator(MixingStage):
+    """A stage before a rule, to be joined to it by `>>`; called alone it gives the mixed rows."""
+
+    @overload
+    def __call__(
+        self, rows: np.ndarray[Any, Any] | Sequence[np.ndarray[Any, Any]]
+    ) -> np.ndarray[Any, Any]: ...
+    @overload
+    def __call__(self, rows: Tensor | Sequence[Tensor] | Sequence[Sequence[float]]) -> Tensor: ...
+    @undisturbed
+    def __call__(self, rows: RowsLike) -> Tensor | np.ndarray[Any, Any]:
+        """The mixed rows `[m, d]` of a lone stage; dropped rows leave no row behind."""
+        rows = held(rows)
+        tensor = as_rows(rows)
+        stage, kept, unit = admit(self, tensor)
+        mixed = Mixed(kept, unit, ordered=not self.positional)
+        order, mixed = mixed.order, stage.apply(mixed.sorted())
+        out = restored(mixed.materialise(), unit, tensor.dtype)
+        if order is not None and len(out) == len(order):
+            out = out[order.argsort()]  # row i of worker i
+        return cast("Tensor", like(rows, out))
+
+    @overload
+    def __rshift__(self, after: PreAggregator) -> PreChain: ...
+    @overload
+    def __rshift__(self, after: Aggregator) -> Chain: ...
+    def __rshift__(self, after: PreAggregator | Aggregator) -> PreChain | Chain:
+        return PreChain((self,)) >> after
+
+
+class PreChain:
+    """Pre-aggregators in order, waiting for a rule: `NNM(f=3) >> Bucketing()`."""
+
+    def __init__(self, stages: Sequence[PreAggregator]) -> None:
+        self.stages = tuple(stages)
+
+    def __repr__(self) -> str:
+        return " >> ".join(map(repr, self.stages))
+
+    @overload
+    def __rshift__(self, after: PreAggregator) -> PreChain: ...
+    @overload
+    def __rshift__(self, after: Aggregator) -> Chain: ...
+    def __rshift__(self, after: PreAggregator | Aggregator) -> PreChain | Chain:
+        if isinstance(after, PreAggregator):
+            return PreChain((*self.stages, after))
+        if isinstance(after, Chain):
+            return Chain((*self.stages, *after.stages), after.rule)
+        if isinstance(after, Aggregator):
+            return Chain(self.stages, after)
+        raise InvalidInput(
+            "Behind `>>` should stand a rule or a pre-aggregator, as in `NNM(f=3) >> Median(f=3)`. "
+            f"Found {said(after)}."
+        )
+
+
+PRE_AGGREGATORS: Registry[PreAggregator] = Registry("pre-aggregator", PreAggregator)
