@@ -360,7 +360,7 @@ def test_every_tensor_is_made_on_a_device_that_is_named():
                 depth += {"(": 1, ")": -1}.get(text[end], 0)
                 end += 1
             probe = text[end:].startswith(".device.type")
-            if "device=" not in text[found.start() : end] and not probe and path.name != "placement.py":
+            if "device=" not in text[found.start() : end] and not probe and path.name != "cores.py":
                 nameless.append(f"{path.name}: {text[found.start() : end]}")
     assert not nameless
 
