@@ -17,6 +17,7 @@ from typing import Any
 
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS, Aggregator, PreAggregator, rule_from
 from byzopt.attacks import ATTACKS, Attack, Remembering
+from byzopt.engines import ENGINES
 from byzopt.errors import InvalidInput
 from byzopt.experiments.specs.toml import dumps
 from byzopt.methods import METHODS
@@ -78,6 +79,10 @@ OTHERS: dict[str, tuple[Registry[Any], str]] = {
     "channels": (CHANNELS, "How messages cross the wire; a method chooses its own."),
     "downlinks": (DOWNLINKS, "How the server's point reaches the workers; a method chooses its own."),
     "estimators": (ESTIMATORS, "What honest workers compute and want to say; a method chooses its own."),
+    "engines": (
+        ENGINES,
+        "`engine` of a spec: what plays the workers. Your own: [guide](../guides/engine.md).",
+    ),
     "norms": (NORMS, "`method.norm` of `byz_nsgdm`: the norm in which a step has length γ_k."),
 }
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from byzopt import registry
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS
 from byzopt.attacks import ATTACKS
 from byzopt.experiments import Spec
@@ -105,6 +108,25 @@ def test_examples_of_the_page_on_tasks_run(monkeypatch):
     monkeypatch.setattr(TASKS, "_classes", dict(TASKS._classes))  # the page registers a task
     for source in blocks(ROOT / "docs" / "tasks.md", "python"):
         exec(source, {})
+
+
+GUIDES = [page for page in WRITTEN if page.parent.name == "guides"]
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=[page.stem for page in GUIDES])
+def test_examples_of_guides_run_and_import_what_is_public(page, monkeypatch, tmp_path):
+    for room in registry._ROOMS.values():
+        monkeypatch.setattr(room, "_classes", dict(room._classes))  # guides register parts
+    monkeypatch.chdir(tmp_path)
+    examples = blocks(page, "python")
+    assert examples
+    for source in examples:
+        assert len(source.splitlines()) <= 40
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("byzopt"):
+                public = import_module(node.module).__all__
+                assert {name.name for name in node.names} <= {*public}, node.module
+        exec(source, {"__name__": "guide"})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -30,6 +30,7 @@ KINDS = (
     "channels",
     "downlinks",
     "estimators",
+    "engines",
     "presets",
     "sweeps",
     "reproductions",
@@ -56,6 +57,7 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     """Kind to components, each with `name`, `summary` and `parameters` (their defaults, or "required")."""
     from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS
     from byzopt.attacks import ATTACKS
+    from byzopt.engines import ENGINES
     from byzopt.experiments.specs.loading import presets, sweeps
     from byzopt.methods import METHODS
     from byzopt.plugins import load_plugins
@@ -69,7 +71,7 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     load_plugins()
     rooms: list[Registry[Any]] = [RULES, PRE_AGGREGATORS, WRAPPERS, ATTACKS, METHODS]
     rooms += [TASKS, PARTITIONS, SCHEDULES, NORMS, PROXIES, INNERS]
-    rooms += [COMPRESSORS, CHANNELS, DOWNLINKS, ESTIMATORS]
+    rooms += [COMPRESSORS, CHANNELS, DOWNLINKS, ESTIMATORS, ENGINES]
     found = {
         kind: [_described(room[name]) for name in room] for kind, room in zip(KINDS[:-3], rooms, strict=True)
     }

@@ -31,6 +31,7 @@ KEYS = (
     "stop",
     "placement",
     "base",
+    "engine",
     "compare",
 )
 

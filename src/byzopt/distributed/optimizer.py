@@ -20,6 +20,7 @@ from byzopt.distributed.topologies import Exchange, Topology, Watch, check_topol
 from byzopt.errors import InvalidInput, require
 from byzopt.methods import Method
 from byzopt.servers import Site
+from byzopt.servers.descent import check_rate
 from byzopt.states import freeze, thaw
 from byzopt.wire import Broadcast
 from byzopt.wire import Link as WireLink
@@ -183,6 +184,7 @@ class RobustOptimizer(torch.optim.Optimizer):
     def _stepper(self) -> Any:
         """The server's step at the group's present `lr`."""
         step, lr = self.method.step, float(self.param_groups[0]["lr"])
+        check_rate(lr, "The `lr` of the optimizer's parameter group")
         return replace(cast(Any, step), lr=lr) if self._paced else step
 
     def _begun(self) -> OptimizerState:

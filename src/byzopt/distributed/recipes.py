@@ -10,6 +10,7 @@ from byzopt.distributed.topologies import Topology, Watch
 from byzopt.errors import require
 from byzopt.methods import METHODS, Method
 from byzopt.servers import Descent, Step
+from byzopt.servers.descent import check_rate
 from byzopt.wire import Channel, Direct
 from byzopt.workers import Plain, WorkerMomentum
 
@@ -107,6 +108,7 @@ class RobustSGD(RobustOptimizer):
     ) -> None:
         require(0 <= momentum < 1, "Parameter `momentum`", "lie in [0, 1)", momentum)
         lr = float(getattr(step, "lr", 1e-3)) if lr is None else lr
+        check_rate(lr, "Parameter `lr` of RobustSGD")
         worker = WorkerMomentum(1 - momentum, "heavy_ball", "first_gradient") if momentum else Plain()
         filter = tolerant(rule, f).as_filter()
         method = Method(worker, wire or Direct(), filter, step or Descent(lr))

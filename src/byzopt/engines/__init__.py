@@ -1,7 +1,20 @@
 """Engines and the one loop that drives them."""
 
-from byzopt.engines.base import Engine, Exchange
+from byzopt.engines.base import ENGINES, Engine, EngineRecipe, Exchange
 from byzopt.engines.loop import Against, LoopState, Snapshot, begin, rounds
-from byzopt.engines.simulated import Simulated
+from byzopt.engines.simulated import GradientCount, InProcess, Simulated
 
-__all__ = ["Against", "Engine", "Exchange", "LoopState", "Simulated", "Snapshot", "begin", "rounds"]
+__all__ = [
+    "ENGINES",
+    "Against",
+    "Engine",
+    "EngineRecipe",
+    "Exchange",
+    "GradientCount",
+    "InProcess",
+    "LoopState",
+    "Simulated",
+    "Snapshot",
+    "begin",
+    "rounds",
+]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
+
+from byzopt.attacks import Adversary
+from byzopt.methods import Method
+from byzopt.registry import Registry
+from byzopt.tasks import Task
 
 
 class Exchange(NamedTuple):
@@ -25,7 +30,13 @@ class Exchange(NamedTuple):
 
 
 class Engine(ABC):
-    """Transport and workers, seen from the loop."""
+    """Transport and workers, seen from the loop.
+
+    `forges`: whether it lets a simulated attack forge the Byzantine workers' rows. Runs under an attack are
+    refused on an engine that does not say so.
+    """
+
+    forges: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -41,9 +52,33 @@ class Engine(ABC):
         defence: Callable[[Tensor], Tensor],
         last: Tensor | None = None,
     ) -> tuple[Exchange, Any]:
-        """Ask all workers at `x` `[d]` in round t >= 1; `state` is None before the first round.
+        """Ask all workers at `x` `[d]` in round t >= 1: this round's rows `[n, d]`, and the next state.
 
-        `last` is the aggregate of the round before, which some channels build on.
-
-        `defence` is the server's rule as a pure function, for simulated attackers that may know it.
+        `state` is None before the first round, then what the last call returned: nested tuples of tensors,
+        numbers and None, with the same structure after every round, because checkpoints keep it. `last` is
+        the aggregate of the round before, which some channels build on. `defence` is the server's rule as a
+        pure function, for simulated attackers that may know it.
         """
+
+    def report(self, state: Any) -> dict[str, float]:
+        """Figures of the engine itself after a round, for records. Default: none."""
+        return {}
+
+
+class EngineRecipe(ABC):
+    """An engine as plain data; `build` makes the engine of one run."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def build(self, task: Task, method: Method, adversary: Adversary, seed: int) -> Engine:
+        """The engine over a task whose Byzantine workers' data are as the attack wants them.
+
+        The workers' side of the `method` is its to run: `worker` (what workers compute), `wire` and `down`
+        (what crosses in either direction). `adversary` acts for the Byzantine workers, if the engine
+        `forges`. All randomness comes from streams of `seed`.
+        Errors: `InvalidInput` for parts that do not fit one another or the task.
+        """
+
+
+ENGINES: Registry[EngineRecipe] = Registry("engine", EngineRecipe)

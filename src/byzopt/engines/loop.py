@@ -12,6 +12,7 @@ from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.expulsion import Expulsion
 from byzopt.aggregators.core.filters import At, Defence
 from byzopt.engines.base import Engine
+from byzopt.errors import require
 from byzopt.methods import Method
 from byzopt.servers import Site
 
@@ -51,15 +52,15 @@ class Snapshot(NamedTuple):
     aggregate: Tensor
     x: Tensor
     method: Method
+    engine: Engine
     certificate: Certificate | None = None
 
     def report(self) -> dict[str, float]:
         """Figures that need no task: norm of the aggregate, the ledger (`LEDGER`, per worker so far), and
-        what the server's step, rule and end of the wire report (for instance how often a zero aggregate gave
-        no step, or how many messages were malformed)."""
-        own = self.method.step.report(self.state.step) | self.method.filter.report(self.state.filter)
-        own |= self.method.wire.report(self.state.engine.wire) if self.state.engine is not None else {}
-        return own | {
+        what the server's step, rule and engine report (for instance how often a zero aggregate gave no step,
+        or how many messages were malformed)."""
+        parts = self.method.step.report(self.state.step) | self.method.filter.report(self.state.filter)
+        return (parts | self.engine.report(self.state.engine)) | {
             "aggregate_norm": float(linalg.norm(self.aggregate)),
             **dict(zip(LEDGER, self.state.ledger, strict=True)),
         }
@@ -94,6 +95,7 @@ def rounds(
         at = At(t, x)
         defence = Defence(method.filter, state.filter, at)
         seen, workers = engine.exchange(state.engine, x, t, defence, state.aggregate)
+        check_rows(engine, seen.rows, x)
         f, told = against(t), list[Certificate]()
         if f is None:
             g, memory = method.filter.step(state.filter, seen.rows, at)
@@ -102,7 +104,20 @@ def rounds(
         step = method.step.tell(state.step, g)
         cost = added(state.ledger, seen[1:])
         state = LoopState(t, step, memory, workers, cost[0], cost[1], cost[2], cost[3], cost[4], g)
-        yield Snapshot(state, x, g, method.step.answer(step), method, next(iter(told), None))
+        yield Snapshot(state, x, g, method.step.answer(step), method, engine, next(iter(told), None))
+
+
+def check_rows(engine: Engine, rows: Tensor, x: Tensor) -> None:
+    """Raise `InvalidInput` unless an engine gave one row for each worker, of the dtype and device of `x`."""
+    wanted = (engine.n, *x.shape), x.dtype, x.device
+    if (rows.shape, rows.dtype, rows.device) != wanted:
+        shape, dtype, device = wanted
+        require(
+            False,
+            f"The rows of engine {type(engine).__name__}",
+            f"have shape {list(shape)}, {dtype} on {device}, row i from worker i",
+            f"shape {list(rows.shape)}, {rows.dtype} on {rows.device}",
+        )
 
 
 def added(before: Sequence[float], cost: Sequence[float]) -> tuple[float, ...]:

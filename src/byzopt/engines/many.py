@@ -82,8 +82,8 @@ class Many:
         if self.asked is None or self.aggregate is None:
             return None
         asked, aggregate, x = (part[r].clone() for part in (self.asked, self.aggregate, self.x))
-        certificate = self.certificates.get(r)
-        return Snapshot(self.state(r), asked, aggregate, x, self.lanes[r].method, certificate)
+        lane, certificate = self.lanes[r], self.certificates.get(r)
+        return Snapshot(self.state(r), asked, aggregate, x, lane.method, lane.engine, certificate)
 
     def only(self, left: Sequence[int]) -> Many:
         """These runs alone, in this order."""

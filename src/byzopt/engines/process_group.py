@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from byzopt.distributed.communicator import Communicator
-from byzopt.engines.simulated import Count, Simulated, SimulatedState
+from byzopt.engines.simulated import GradientCount, Simulated, SimulatedState
 from byzopt.errors import ByzoptError, require
 from byzopt.tasks import Task
 from byzopt.workers import Estimator
@@ -47,7 +47,7 @@ class Share:
 
     def play(self, what: int, w: Tensor, t: int) -> tuple[Tensor, float]:
         """What these workers want to say `[k, d]`, and gradients taken per worker."""
-        count = Count()
+        count = GradientCount()
         oracle = count.oracle(self.task, t, self.seed, self.mine)
         if what == _BEGIN:
             said, self.state = self.worker.init(w, oracle)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
 from byzopt.attacks import Adversary
-from byzopt.engines.base import Engine, Exchange
+from byzopt.engines.base import ENGINES, Engine, EngineRecipe, Exchange
 from byzopt.engines.crossing import crossed
 from byzopt.errors import require
+from byzopt.methods import Method
 from byzopt.rng import stream
 from byzopt.tasks import Task
 from byzopt.wire import Broadcast, Channel, Downlink, Link
@@ -33,6 +34,8 @@ class Simulated(Engine):
 
     Errors: `InvalidInput` for parts that do not fit one another or the task.
     """
+
+    forges: ClassVar[bool] = True
 
     task: Task
     worker: Estimator
@@ -80,15 +83,27 @@ class Simulated(Engine):
         seen = Exchange(rows, gradients, *up, bits_down, below.coordinates)
         return seen, SimulatedState(worker, wire.state, attack, asked)
 
+    def report(self, state: SimulatedState) -> dict[str, float]:
+        return self.wire.report(state.wire)
+
     def play(self, state: SimulatedState | None, w: Tensor, t: int) -> tuple[Tensor, Any, float]:
         """What all workers want to say at `w`, `[n, d]`, their memory after it, gradients per worker."""
-        count = Count()
+        count = GradientCount()
         oracle = count.oracle(self.task, t, self.seed)
         if state is None:
             said, worker = self.worker.init(w, oracle)
         else:
             said, worker = self.worker.step(state.worker, w, oracle)
         return said, worker, count.gradients
+
+
+@ENGINES.register("simulated")
+@dataclass(frozen=True)
+class InProcess(EngineRecipe):
+    """All workers in this process, their gradients in one vectorised call. Every attack can act on it."""
+
+    def build(self, task: Task, method: Method, adversary: Adversary, seed: int) -> Simulated:
+        return Simulated(task, method.worker, method.wire, adversary, seed, method.down)
 
 
 def check_needs(worker: Estimator, task: Task) -> None:
@@ -101,7 +116,7 @@ def check_needs(worker: Estimator, task: Task) -> None:
         task.full()
 
 
-class Count:
+class GradientCount:
     """Counts the gradients that each worker takes in a round."""
 
     def __init__(self) -> None:

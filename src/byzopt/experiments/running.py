@@ -10,6 +10,7 @@ from typing import Any
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.attacks import ATTACKS, Attack, Base, Placement
 from byzopt.distributed.communicator import Communicator
+from byzopt.engines import ENGINES, Engine, EngineRecipe
 from byzopt.errors import InvalidInput, Status, require, said
 from byzopt.experiments.specs.loading import load
 from byzopt.experiments.specs.settings import check_terms
@@ -67,17 +68,24 @@ def run(
     fresh: bool = False,
     comm: Communicator | None = None,
     on_start: Callable[[str], None] = lambda name: None,
+    engine: Engine | EngineRecipe | str | Mapping[str, Any] | None = None,
 ) -> Result:
     """Run a spec (or the file or preset of that name) and the variants beside it.
 
     With `out` the run is stored there; an unfinished run of the same spec is continued, bit for bit, and a
     finished one is read back, unless `fresh`. Everything is validated, and each variant's first round
     computed, before the directory is made; `on_start(variant)` hears of each before that. `comm` leads to
-    processes that serve the spec (`processes`).
+    processes that serve the spec (`processes`). `engine` takes the place of the spec's: a recipe, its name or
+    table; or an engine that is built already, for runs that are not stored.
 
     Errors: `InvalidInput`, `MissingData` before any work. What goes wrong later is a status of the outcome.
     """
     spec = spec if isinstance(spec, Spec) else load(spec)
+    if isinstance(engine, Engine):
+        what, remedy = "The engine of a run that is stored", "Give the recipe, or leave `out` away."
+        require(out is None, what, "be a recipe, which can be written down", said(engine), remedy)
+    elif engine is not None:
+        spec = spec.on(ENGINES.recipe(engine))
     store = Store(Path(out), spec) if out is not None else None
     if store:
         store.check()
@@ -89,7 +97,12 @@ def run(
     ready: dict[str, Ready] = {}
     for number, (name, variant) in enumerate(variants):
         on_start(name)
-        ready[name] = prepared(variant, tasks, Over(comm, number) if comm else None)
+        ready[name] = prepared(
+            variant,
+            tasks,
+            Over(comm, number) if comm else None,
+            engine if isinstance(engine, Engine) else None,
+        )
     on_record, on_round = on_record or (lambda name, record: None), on_round or (lambda name, t: False)
     session = Session(ready, store, on_record, on_round)
     if store:
@@ -120,11 +133,13 @@ def simulate(
     placement: Placement = "free",
     base: Base = "own",
     per_worker: bool = False,
+    engine: Engine | EngineRecipe | str | Mapping[str, Any] = "simulated",
 ) -> Outcome:
     """Run a method on a task that is already built; its cohort says who lies.
 
     `rule`, `method` and `attack` are recipes, their names or tables (`{"name": "ipm", "scale": 3.0}`). `f` is
-    the server's tolerance, which fills the rule's missing `f`; the rest is as in `Spec`.
+    the server's tolerance, which fills the rule's missing `f`. `engine` is a recipe, its name or table, or an
+    engine that is built over the task; the rest is as in `Spec`.
 
     Errors: `InvalidInput` (`UnknownName` for keys and names), as of `Spec`.
     """
@@ -133,20 +148,24 @@ def simulate(
     require(callable(on_record), "`on_record`", "be called on a record", said(on_record))
     stop = {} if stop is None else stop
     check_terms(task.n, f, rounds, lr, seed, eval_every, stop, per_worker)
+    engine = engine if isinstance(engine, Engine) else ENGINES.recipe(engine)
     recipe = counted(METHODS.recipe(method), task.n, f)
     built = recipe.build(rule_from(rule, f=f), lr, rounds)
     interval = max(1, rounds // 50) if eval_every is None else eval_every
     plan = Plan(rounds, interval, dict(stop), per_worker)
-    ready = prepare(task, built, ATTACKS.recipe(attack), f, seed, plan, placement, base)
+    ready = prepare(task, built, ATTACKS.recipe(attack), f, seed, plan, placement, base, None, engine)
     return Trial(ready, Progress(ready.start), on_record).run(lambda t: False)
 
 
-def prepared(spec: Spec, tasks: dict[Any, Task], over: Over | None = None) -> Ready:
-    """A spec ready to run. Specs that differ in nothing a task depends on share it, by way of `tasks`."""
+def prepared(
+    spec: Spec, tasks: dict[Any, Task], over: Over | None = None, engine: Engine | None = None
+) -> Ready:
+    """A spec ready to run, on its own engine unless one is given. Specs that differ in nothing a task depends
+    on share it, by way of `tasks`."""
     key = (spec.task, spec.cohort, spec.seed)
     if key not in tasks:
         tasks[key] = built(spec)
     method = spec.method.build(spec.rule, spec.lr, spec.rounds)
     plan = Plan(spec.rounds, spec.interval, dict(spec.stop), spec.per_worker)
-    where = (spec.placement, spec.base)
-    return prepare(tasks[key], method, spec.attack, spec.f, spec.seed, plan, *where, over)
+    where = (spec.placement, spec.base, over, engine or spec.engine)
+    return prepare(tasks[key], method, spec.attack, spec.f, spec.seed, plan, *where)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any, ClassVar, cast
 
 from byzopt.aggregators import Aggregator
 from byzopt.aggregators.core.filters import Filter
 from byzopt.registry import Registry
 from byzopt.servers import Step
+from byzopt.servers.descent import check_rate
 from byzopt.theory.promise import Constants, Promise
 from byzopt.wire import Broadcast, Channel, Downlink
 from byzopt.workers import Estimator
@@ -26,16 +29,25 @@ class Method:
     down: Downlink = Broadcast()
 
 
+Build = Callable[..., Method]
+
+
 class MethodRecipe(ABC):
     """A named method as plain data; `build` puts its parts together."""
 
     name: ClassVar[str]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "build" in vars(cls):
+            cls.build = _with_a_rate(cls.build)  # type: ignore[method-assign]
 
     @abstractmethod
     def build(self, rule: Aggregator, lr: float, rounds: int | None = None) -> Method:
         """The method with this rule on the server and this scale of its steps.
 
         `rounds`, the length of the run, is needed only by schedules with a horizon that do not set their own.
+        Errors: `InvalidInput` for an `lr` that is no finite number above 0, whatever the method's step is.
         """
 
     def promise(self, known: Constants) -> Promise | None:
@@ -46,6 +58,17 @@ class MethodRecipe(ABC):
         """What this method's expulsions rest on, in sentences with the numbers of a run, and how much they
         bear. Default: none, for methods that expel nobody."""
         return ()
+
+
+def _with_a_rate(build: Build) -> Build:
+    """`build` with its `lr` looked at first, so that an error speaks of the method and not of its step."""
+
+    @wraps(build)
+    def checked(self: MethodRecipe, rule: Aggregator, lr: float, rounds: int | None = None) -> Method:
+        check_rate(lr, f"Parameter `lr` of {getattr(self, 'name', type(self).__name__)}")
+        return build(self, rule, lr, rounds)
+
+    return checked
 
 
 def counted(recipe: MethodRecipe, n: int | None, f: int | None) -> MethodRecipe:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.errors import require
+from byzopt.fields import check_kind
 from byzopt.layout import Layout
 from byzopt.schedules import Constant, Schedule
 from byzopt.servers.base import STEPS, Site, Step
@@ -37,9 +37,10 @@ class LMOState(NamedTuple):
     layout: Layout
 
 
-def check_rate(lr: float) -> None:
+def check_rate(lr: float, what: str = "The step scale `lr`") -> None:
     """Raise `InvalidInput` unless the step scale is a finite positive number."""
-    require(isfinite(lr) and lr > 0, "The step scale `lr`", "be finite and positive", lr)
+    check_kind(what, lr, float)
+    require(lr > 0, what, "be finite and positive", lr)
 
 
 @STEPS.register("descent")

@@ -12,7 +12,7 @@ from typing import Any
 from byzopt.errors import InvalidInput, said
 from byzopt.experiments.specs import toml
 
-COMPONENTS = ("task", "method", "attack", "rule")
+COMPONENTS = ("task", "method", "attack", "rule", "engine")
 USUAL = {"method": "byz_nsgdm", "attack": "none"}  # what a spec that does not name them has
 
 

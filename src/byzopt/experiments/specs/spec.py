@@ -9,6 +9,7 @@ from typing import Any
 from byzopt.aggregators import Aggregator, rule_data, rule_from
 from byzopt.attacks import ATTACKS, Adversary, Attack, Base, Placement
 from byzopt.cohort import Cohort
+from byzopt.engines import ENGINES, EngineRecipe, InProcess
 from byzopt.errors import InvalidInput, UnknownName, require, said, unknown
 from byzopt.experiments.specs.overrides import USUAL, merge
 from byzopt.experiments.specs.plain_spec import MAIN, MOST_RECORDS, identity
@@ -20,6 +21,7 @@ from byzopt.tasks import TASKS, TaskRecipe
 __all__ = ["MAIN", "RISING", "Spec"]
 
 RISING = frozenset({"accuracy"})  # figures that are better when larger; all others fall
+LATER: dict[str, Any] = {"per_worker": False, "engine": InProcess()}  # keys written only where they differ
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Spec:
     `placement` says where the adversary acts: on the server's rows (`"free"`), on rows that the wire then
     compresses (`"state"`), or on messages (`"message"`); `base` is for parity: see `Adversary`.
     `per_worker` adds each honest worker's loss, and accuracy where there is one, on its own data to every
-    record (`loss_worker_0`). `compare` names specs that are run beside this one; in plain data these are
-    tables of what differs.
+    record (`loss_worker_0`). `engine` is what plays the workers. `compare` names specs that are run beside
+    this one; in plain data these are tables of what differs.
 
     Errors: `InvalidInput` (`UnknownName` for keys and names) for anything out of range.
     """
@@ -54,6 +56,7 @@ class Spec:
     placement: Placement = "free"
     base: Base = "own"
     per_worker: bool = False
+    engine: EngineRecipe = InProcess()
     compare: Mapping[str, Spec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -102,14 +105,20 @@ class Spec:
             for name, variant in self.compare.items()
         }
         told = {key: value for key, value in (own | {"compare": variants}).items() if value != {}}
-        if not self.per_worker:
-            del told["per_worker"]  # so that specs keep the ids that they had before there was such a key
+        for key, usual in LATER.items():
+            if getattr(self, key) == usual:
+                del told[key]  # so that specs keep the ids that they had before there was such a key
         return told
 
     @property
     def id(self) -> str:
         """A hash of the canonical data: equal for equal specs on every machine."""
         return identity(self.data)
+
+    def on(self, engine: EngineRecipe) -> Spec:
+        """This spec and its variants on that engine."""
+        compare = {name: variant.on(engine) for name, variant in self.compare.items()}
+        return replace(self, engine=engine, compare=compare)
 
     def variants(self) -> dict[str, Spec]:
         """This spec and those beside it, by name."""
@@ -121,7 +130,7 @@ class Spec:
         own |= {"rounds": self.rounds, "lr": float(self.lr), "eval_every": self.interval}
         own |= {"placement": self.placement, "base": self.base, "per_worker": self.per_worker}
         own |= {"rule": rule_data(self.rule), "stop": dict(self.stop)}
-        return own | {key: plain(getattr(self, key)) for key in ("task", "method", "attack")}
+        return own | {key: plain(getattr(self, key)) for key in ("task", "method", "attack", "engine")}
 
 
 def _decoded(data: Mapping[str, Any], what: str) -> Spec:
@@ -130,7 +139,7 @@ def _decoded(data: Mapping[str, Any], what: str) -> Spec:
         if key not in known:
             raise UnknownName(f"In {what}: {unknown('key', key, known)}")
     values = dict(data)
-    rooms: dict[str, Registry[Any]] = {"task": TASKS, "method": METHODS, "attack": ATTACKS}
+    rooms: dict[str, Registry[Any]] = {"task": TASKS, "method": METHODS, "attack": ATTACKS, "engine": ENGINES}
     counts = {
         "n": values.get("n", Spec.n),
         "f": values.get("f", Spec.f),

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from byzopt import linalg
 from byzopt.attacks import Adversary
+from byzopt.engines import InProcess
 from byzopt.engines.bunches import LostError
 from byzopt.engines.many import Lane, Many
 from byzopt.engines.simulated import Simulated
-from byzopt.errors import Status, TooManyFaults
+from byzopt.errors import Status, TooManyFaults, require
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.trials.outcome import Outcome, Progress, Record
 from byzopt.experiments.trials.prepared import Ready, threads_for
@@ -48,8 +49,11 @@ def _company(spec: Spec) -> tuple[Any, int]:
     """What must be equal in a group of this spec, and how many may be in it."""
     method = spec.method.build(spec.rule, spec.lr, spec.rounds)
     d = spec.task.dimension
-    most = 1 if d is None else max(1, min(MOST_RUNS, MOST_NUMBERS // (spec.n * d)))
-    return (spec.task, spec.n, method.worker, method.wire, _place(spec)), most
+    if d is None or spec.engine != InProcess():  # only the simulated engine plays several runs at once
+        most = 1
+    else:
+        most = max(1, min(MOST_RUNS, MOST_NUMBERS // (spec.n * d)))
+    return (spec.task, spec.n, method.worker, method.wire, _place(spec), spec.engine), most
 
 
 def _place(one: Spec | Adversary) -> tuple[Any, ...]:
@@ -66,6 +70,8 @@ class Together:
 
     Runs of any kind may be given. Those whose workers' side, n, d, dtype or device differ are stepped beside
     one another; what gains is those that agree.
+
+    Errors: `InvalidInput` for several runs one of which is on an engine of another kind than the simulated.
     """
 
     def __init__(
@@ -74,6 +80,10 @@ class Together:
         progress: Sequence[Progress] | None,
         on_record: Callable[[int, Record], None],
     ) -> None:
+        for one in ready[1:] and ready:
+            simulated, remedy = isinstance(one.engine, Simulated), "Run it alone."
+            found = type(one.engine).__name__
+            require(simulated, "Runs that advance together", "be on the simulated engine", found, remedy)
         self.ready, self.clock = tuple(ready), _Shared(len(ready))
         begun = progress or [Progress(one.start) for one in ready]
         self.trials = [
@@ -224,12 +234,12 @@ class _Shared:
 def _kind(trial: Trial) -> Any:
     method, task, x = trial.ready.method, trial.ready.task, trial.here.x
     engine = trial.ready.engine
-    assert isinstance(engine, Simulated)  # what `prepare` makes
+    assert isinstance(engine, Simulated)  # seen to be so at the start
     place = _place(engine.adversary)
     return method.worker, method.wire, task.n, x.shape, x.dtype, x.device, trial.state.t, place
 
 
 def _lane(trial: Trial) -> Lane:
     engine = trial.ready.engine
-    assert isinstance(engine, Simulated)  # what `prepare` makes
+    assert isinstance(engine, Simulated)  # seen to be so at the start
     return Lane(trial.ready.method, engine, trial.state)

@@ -8,16 +8,17 @@ from typing import NamedTuple
 
 import torch
 
-from byzopt.attacks import Adversary, Attack, Base, Placement
+from byzopt.attacks import Adversary, Attack, Base, NoAttack, Placement
 from byzopt.distributed.communicator import Communicator
-from byzopt.engines import Against, Engine, LoopState, Simulated, Snapshot, begin, rounds
+from byzopt.engines import Against, Engine, EngineRecipe, InProcess, LoopState, Snapshot, begin, rounds
 from byzopt.engines.process_group import ProcessGroup, Share
-from byzopt.errors import TooManyFaults, UnknownName, unknown
+from byzopt.errors import TooManyFaults, UnknownName, require, unknown
 from byzopt.experiments.trials.same_distribution import check_same_distribution
 from byzopt.methods import Method
 from byzopt.servers import Site
 from byzopt.tasks import Task
 
+SIMULATED = InProcess()
 SMALL = 1 << 21  # numbers in a round's rows below which one thread is taken
 
 
@@ -71,20 +72,18 @@ def prepare(
     placement: Placement = "free",
     base: Base = "own",
     over: Over | None = None,
+    engine: EngineRecipe | Engine = SIMULATED,
 ) -> Ready:
     """Build the run and compute its first round, so that whatever does not fit is refused before it starts.
 
     `task` is not poisoned yet; `f` is the server's tolerance; `over` says which processes play the workers
-    (None: this one, all of them at once). Errors: `InvalidInput`.
+    (None: this one, all of them at once). `engine` is a recipe, or an engine that is built over the task;
+    with `over` it is the simulated one. Errors: `InvalidInput`.
     """
     check_same_distribution(task, method.filter)
     adversary = Adversary(attack, task.cohort, f, placement, base)
     task = adversary.poison(task)
-    parts = (task, method.worker, method.wire, adversary, seed, method.down)
-    engine: Engine = Simulated(*parts)
-    if over:
-        share = Share(task, method.worker, seed, over.comm)
-        engine = ProcessGroup(*parts, share, over.run)
+    engine = _engine(engine, task, method, adversary, seed, over)
     start = begin(method, task.start(), Site(task.layout, task.proxy()), task.n)
     if plan.stop:
         known = list(task.measure(task.start()))
@@ -100,6 +99,32 @@ def prepare(
     except TooManyFaults as error:
         first = error
     return Ready(task, method, engine, plan, start, first)
+
+
+def _engine(
+    engine: EngineRecipe | Engine,
+    task: Task,
+    method: Method,
+    adversary: Adversary,
+    seed: int,
+    over: Over | None,
+) -> Engine:
+    if over:
+        what, remedy = "An engine over processes", "Run it without --engine torchrun."
+        require(engine == SIMULATED, what, "be the simulated one", engine, remedy)
+        share = Share(task, method.worker, seed, over.comm)
+        parts = (task, method.worker, method.wire, adversary, seed, method.down)
+        return ProcessGroup(*parts, share, over.run)
+    built = engine if isinstance(engine, Engine) else engine.build(task, method, adversary, seed)
+    require(isinstance(built, Engine), f"`build` of {type(engine).__name__}", "return an Engine", built)
+    require(built.n == task.n, f"Engine {type(built).__name__}", f"have n = {task.n} workers", built.n)
+    honest = not adversary.cohort.byzantine or adversary.attack == NoAttack()
+    # One that was built before the attack was named cannot know of it.
+    plays = built.forges and built is not engine
+    what, rule = f"Engine {type(built).__name__}", "let attacks forge rows, or have none to play"
+    remedy = "Leave the attack out, or let a recipe build an engine that applies it and sets `forges = True`."
+    require(honest or plays, what, rule, f"attack {adversary.attack}", remedy)
+    return built
 
 
 @contextmanager
