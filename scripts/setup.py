@@ -1,0 +1,59 @@
+"""Make .venv in the repository root and install byzopt into it, as it stands in src/ (an editable install).
+
+    python scripts/setup.py [EXTRAS]      for instance dev, or dev,flower
+
+Standard library only, and readable by any Python 3, so that one that is too old says what is wanted.
+The environment is of the Python that runs this.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+OLDEST = (3, 11)
+ROOT = Path(__file__).resolve().parents[1]
+PLACE = ROOT / ".venv"
+BIN = PLACE / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+
+
+def install(extras=""):
+    """Bring .venv up to date. What is installed is only looked at again when it would be another thing."""
+    if sys.version_info < OLDEST:
+        found = ".".join(map(str, sys.version_info[:3]))
+        sys.exit(f"byzopt needs Python 3.11 or newer. Found: {found} at {sys.executable}.")
+    if not PYTHON.exists() and subprocess.call([sys.executable, "-m", "venv", str(PLACE)]):
+        sys.exit("Could not create .venv. On Debian and Ubuntu install the package python3-venv first.")
+    stamp = PLACE / (".installed-" + (extras or "core"))
+    wanted = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
+    if stamp.exists() and all(path.stat().st_mtime <= stamp.stat().st_mtime for path in wanted):
+        return
+    print("Installing byzopt into .venv (a minute or two, the first time) ...", file=sys.stderr, flush=True)
+    pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    what = ["--constraint", "constraints.txt", "--editable", f".[{extras}]" if extras else "."]
+    failed = subprocess.call(pip + what, cwd=str(ROOT))
+    if failed:
+        sys.exit(failed)
+    stamp.touch()
+
+
+def become(module, *arguments):
+    """Go on as `python -m module arguments` of .venv, in the repository root; never returns."""
+    os.chdir(str(ROOT))
+    os.environ["VIRTUAL_ENV"] = str(PLACE)
+    os.environ["PATH"] = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
+    command = [str(PYTHON), "-m", module, *arguments]
+    if os.name != "nt":
+        os.execv(command[0], command)  # signals reach the command itself
+    with subprocess.Popen(command) as process:  # there the shell would not wait for an exec'ed process
+        while True:
+            try:
+                sys.exit(process.wait())
+            except KeyboardInterrupt:
+                continue  # the command was interrupted too, and says how it ends
+
+
+if __name__ == "__main__":
+    install(*sys.argv[1:])
+    print(f"Ready: {PYTHON}")
