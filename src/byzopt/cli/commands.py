@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 import byzopt.cli.audit as audit
@@ -14,15 +16,32 @@ import byzopt.cli.report as report
 import byzopt.cli.reproduce as reproduce
 import byzopt.cli.run as run
 import byzopt.cli.sweep as sweep
+from byzopt import __version__
 
 app = typer.Typer(
     name="byzopt",
-    help="Training that converges while some of the workers lie.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"byzopt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Training that converges while some of the workers lie."""
+
+
 app.command(name="run")(run.command)
 app.command(name="sweep")(sweep.command)
 app.command(name="query")(query.command)
