@@ -2,7 +2,7 @@
 
     python scripts/site.py [OPTIONS of mkdocs build]
 
-Creates .venv if need be. Then open build/site/index.html.
+Creates .venv if need be.
 """
 
 import sys
@@ -11,4 +11,5 @@ from setup import become, install
 
 if __name__ == "__main__":
     install("docs")
+    print("The site goes to build/site; open index.html there.", flush=True)
     become("mkdocs", "build", "--strict", "--quiet", *sys.argv[1:])

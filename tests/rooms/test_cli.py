@@ -267,3 +267,9 @@ def test_a_stored_spec_is_the_spec(byzopt):
     byzopt("run", "spec.toml", "--out", "here")
     assert load("here/spec.toml").id == load("spec.toml").id
     assert isinstance(load("here/spec.toml"), Spec)
+
+
+def test_the_version_is_told(byzopt):
+    from byzopt import __version__
+
+    assert byzopt("--version").out == f"byzopt {__version__}\n"
