@@ -85,6 +85,11 @@ class Registry(Generic[T]):
         return decode(cls, given, f"{self.kind} {data['name']!r}", defaults)
 
 
+def registries() -> list[Registry[Any]]:
+    """All registries that have been made: one for each room that was imported."""
+    return list(_ROOMS.values())
+
+
 def registry_of(recipe: Any) -> Registry[Any] | None:
     """The registry in which a recipe's class is filed under its name, or None."""
     for base, room in _ROOMS.items():
