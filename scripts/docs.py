@@ -17,6 +17,7 @@ from typing import Any
 
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS, Aggregator, PreAggregator, rule_from
 from byzopt.attacks import ATTACKS, Attack, Remembering
+from byzopt.docstrings import entries, sections
 from byzopt.engines import ENGINES
 from byzopt.errors import InvalidInput
 from byzopt.experiments.specs.toml import dumps
@@ -142,7 +143,7 @@ def _compact(kind: str, room: Registry[Any], note: str) -> str:
     text = f"# {kind.capitalize()}\n\n{note}\n"
     for name in room:
         recipe = room[name]
-        text += f"\n## {name}\n\n`{_imported(recipe)}`\n\n{_prose(recipe)}{_parameters(recipe)}"
+        text += f"\n## {name}\n\n`{_imported(recipe)}`\n\n{_described(recipe)}"
     return text
 
 
@@ -150,16 +151,20 @@ def _page(recipe: type, facts: str) -> str:
     head = f"# {recipe.__name__} (`{recipe.name}`)\n\n"  # type: ignore[attr-defined]
     beyond = inspect.cleandoc(inspect.getmodule(recipe).__doc__ or "").partition("\n\n")[2]
     family = f"\n## Background\n\n{_markdown(beyond)}\n" if beyond else ""
-    return f"{head}{facts}\n{_prose(recipe)}{_parameters(recipe)}{family}\n{_file(recipe)}"
+    return f"{head}{facts}\n{_described(recipe)}{family}\n{_file(recipe)}"
+
+
+def _described(recipe: type) -> str:
+    return _prose(recipe) + _parameters(recipe) + _errors(recipe) + _example(recipe)
 
 
 def _prose(recipe: type) -> str:
-    """The docstring, and those of the recipes that it extends."""
-    text = _markdown(recipe.__doc__) + "\n"
+    """The docstring, and those of the recipes that it extends, without their sections."""
+    text = _markdown(_parts(recipe)[""]) + "\n"
     for base in recipe.__mro__[1:]:
         # Private bases only hold fields, which the table shows.
         if is_dataclass(base) and base.__dict__.get("__doc__") and not base.__name__.startswith("_"):
-            text += f"\nFrom `{base.__name__}`: {_markdown(base.__doc__)}\n"
+            text += f"\nFrom `{base.__name__}`: {_markdown(_parts(base)[''])}\n"
     return text
 
 
@@ -167,8 +172,36 @@ def _parameters(recipe: type) -> str:
     shown = [field for field in fields(recipe) if field.init]
     if not shown:
         return "\nNo parameters.\n"
-    rows = [(f"`{field.name}`", f"`{field.type}`", _default(field)) for field in shown]
-    return "\n" + _table(("parameter", "type", "default"), rows)
+    meanings = _meanings(recipe)
+    rows = [
+        (f"`{field.name}`", f"`{field.type}`", _default(field), _escaped(meanings.get(field.name, "")))
+        for field in shown
+    ]
+    return "\n" + _table(("parameter", "type", "default", "meaning"), rows)
+
+
+def _meanings(recipe: type) -> dict[str, str]:
+    """What the docstrings of a recipe and of those that it extends say of each parameter."""
+    found: dict[str, str] = {}
+    for base in reversed(recipe.__mro__):
+        if is_dataclass(base):
+            found |= entries(_parts(base).get("Args", ""))
+    return found
+
+
+def _errors(recipe: type) -> str:
+    raised = entries(_parts(recipe).get("Raises", ""))
+    return "".join(f"\n**Errors**: `{name}`: {_escaped(when)}\n" for name, when in raised.items())
+
+
+def _example(recipe: type) -> str:
+    example = _parts(recipe).get("Examples", "")
+    return f"\n```pycon\n{example}\n```\n" if example else ""
+
+
+def _parts(recipe: type) -> dict[str, str]:
+    """The sections of a class's own docstring."""
+    return sections(recipe.__dict__.get("__doc__"))
 
 
 def _default(field: Any) -> str:

@@ -13,7 +13,23 @@ __all__ = ["Cohort"]
 
 @dataclass(frozen=True)
 class Cohort:
-    """`n` workers of which those in `byzantine` lie. The server does not know the set, only its own `f`."""
+    """`n` workers of which those in `byzantine` lie. The server does not know the set, only its own `f`.
+
+    Args:
+        n: Number of workers, at least 1.
+        byzantine: Ids of the workers that lie, in 0 .. n - 1; kept in ascending order.
+
+    Raises:
+        InvalidInput: Ids that repeat or lie outside, or no honest worker left.
+
+    Examples:
+        >>> from byzopt import Cohort
+        >>> cohort = Cohort.of(5, byzantine=2)  # a count means the last workers
+        >>> cohort.byzantine, cohort.honest
+        ((3, 4), (0, 1, 2))
+        >>> Cohort.of(5, byzantine=[0, 4]).honest
+        (1, 2, 3)
+    """
 
     n: int
     byzantine: tuple[int, ...] = ()

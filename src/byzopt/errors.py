@@ -23,15 +23,50 @@ class ByzoptError(Exception):
 
 
 class InvalidInput(ByzoptError, ValueError):
-    """A parameter, a tensor or a file that breaks a stated rule."""
+    """A parameter, a tensor or a file that breaks a stated rule.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import InvalidInput, Krum
+        >>> try:
+        ...     Krum(f=2)(torch.ones(5, 3))
+        ... except InvalidInput as error:
+        ...     print(str(error).partition(". ")[2])
+        Found f = 2 with n = 5. Lower f or add workers.
+    """
 
 
 class UnknownName(InvalidInput):
-    """A component, key or preset that does not exist; the message suggests near names."""
+    """A component, key or preset that does not exist; the message suggests near names.
+
+    Examples:
+        >>> from byzopt import UnknownName, rule_from
+        >>> try:
+        ...     rule_from("krumm", f=1)
+        ... except UnknownName as error:
+        ...     print("krum" in str(error))
+        True
+    """
 
 
 class TooManyFaults(ByzoptError):
-    """More rows are unusable than the rule tolerates. `rows` names them (worker indices)."""
+    """More rows are unusable than the rule tolerates. `rows` names them (worker indices).
+
+    Args:
+        message: What happened, the rule, and the remedy.
+        rows: Indices of the workers whose rows are unusable.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Median, TooManyFaults
+        >>> rows = torch.ones(5, 2)
+        >>> rows[3:] = float("nan")
+        >>> try:
+        ...     Median(f=1)(rows)
+        ... except TooManyFaults as error:
+        ...     print(error.rows)
+        (3, 4)
+    """
 
     def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
         super().__init__(message)
@@ -51,7 +86,15 @@ class MissingExtra(ByzoptError, ImportError):
 
 
 class Status(StrEnum):
-    """How a run ended. Stored with every record and printed in every table."""
+    """How a run ended. Stored with every record and printed in every table.
+
+    Examples:
+        >>> from byzopt import Status
+        >>> Status.COMPLETED == "completed"
+        True
+        >>> len(Status) > 3
+        True
+    """
 
     COMPLETED = "completed"
     CONVERGED = "converged"

@@ -21,6 +21,19 @@ class AntiCGE(Attack):
     CGE drops the f longest rows; f honest ones are longer than these, so all forged rows stay. With f = 0
     nothing is dropped and ρ is the largest norm; where f exceeds the honest workers, the smallest.
     Source: our own construction of the adaptive attack on Gupta, Liu, Vaidya's CGE filter (2021).
+
+    Args:
+        margin: Share of the f-th largest honest norm that the forged rows are long, in (0, 1).
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import CGE, AntiCGE
+        >>> rows = torch.tensor([[2.0, 0.0], [4.0, 0.0], [3.0, 0.0], [3.0, 0.0]])
+        >>> attacked = AntiCGE(margin=0.5)(rows, byzantine=1)
+        >>> attacked[3].norm()
+        tensor(2.)
+        >>> CGE(f=1).explain(attacked).rejected  # an honest row is dropped
+        (1,)
     """
 
     margin: float = 0.99

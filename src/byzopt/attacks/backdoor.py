@@ -28,6 +28,24 @@ class Backdoor(Attack):
     Images may be flat or `[..., side, side]`. Errors: a task without images and labels, images that are not
     square or smaller than the trigger, a target that is no class. Source: Bagdasaryan et al., AISTATS 2020
     (model replacement), on gradients rather than models; Gu et al., arXiv:1708.06733 (the pixel trigger).
+
+    Args:
+        target: Label that images with the trigger get.
+        size: Side of the trigger, in pixels.
+        share: Share of a Byzantine worker's samples that get the trigger, in (0, 1].
+        scale: Factor of the message; None: n/b.
+        seed: Decides which samples get the trigger.
+
+    Raises:
+        InvalidInput: A task without images and labels, images that are not square or are smaller than the
+            trigger, a target that is no class.
+
+    Examples:
+        >>> from byzopt import Backdoor, Cohort, Digits, simulate
+        >>> task = Digits(model="linear", batch=8).build(Cohort.of(4, 1), seed=0)
+        >>> outcome = simulate(task, "median", lr=0.1, rounds=2, f=1, attack=Backdoor(target=7))
+        >>> "backdoor_success" in outcome.metrics
+        True
     """
 
     target: int = 0

@@ -7,7 +7,7 @@ then forges one row for each Byzantine worker. Data poisoning is no row attack: 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
@@ -19,6 +19,7 @@ from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, require
 from byzopt.linalg import compute_dtype
 from byzopt.registry import Registry
+from byzopt.rng import stream
 
 Knowledge = Literal["own", "honest", "defence"]
 Placement: TypeAlias = Literal["free", "state", "message"]
@@ -37,6 +38,27 @@ class View:
     Rows are handed out as copies in the dtype in which sums are taken (float32 for half precisions); what
     the attack answers is rounded to the messages' dtype once, when it is sent. For an attack that is
     `batched` there may be a leading dimension of R runs: `x` `[R, d]`, rows `[R, ., d]`.
+
+    Args:
+        t: The round, from 1.
+        x: The point at which workers were asked, `[d]`.
+        rows: What all workers would send if they were honest, `[n, d]`.
+        cohort: Who is Byzantine.
+        f: Number of faulty rows that the server tolerates.
+        knows: What the attack declared that it reads: some of "own", "honest", "defence".
+        defence: The server's rule of this round, `[n, d] -> [d]`.
+
+    Raises:
+        InvalidInput: On reading what is not in `knows`.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Cohort, View
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+        >>> cohort = Cohort.of(3, byzantine=1)
+        >>> view = View(1, torch.zeros(2), rows, cohort, f=1, knows=frozenset({"honest"}), defence=None)
+        >>> view.honest.mean(0)
+        tensor([2., 3.])
     """
 
     __slots__ = ("_defence", "_knows", "_rows", "cohort", "f", "t", "x")
@@ -122,11 +144,58 @@ class Attack(ABC):
     read of the View. The generator passed in, one for each round, is their only source of randomness.
     Those that are written over the last two dimensions and draw nothing may say that they are `batched`:
     then many runs' rows `[R, ., d]` are forged in one call. `finite`: finite messages become finite rows.
+
+    Examples:
+        An attack is called on the rows that all workers would send if they were honest:
+
+        >>> import torch
+        >>> from byzopt import SignFlip
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]])
+        >>> SignFlip()(rows, byzantine=1)  # the last worker lies
+        tensor([[ 1.,  2.],
+                [ 3.,  4.],
+                [-2., -3.]])
     """
 
     name: ClassVar[str]
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest"})
     finite: ClassVar[bool] = True
+
+    def __call__(
+        self,
+        rows: Tensor,
+        byzantine: int | Iterable[int],
+        f: int | None = None,
+        rule: Callable[[Tensor], Tensor] | None = None,
+        t: int = 1,
+        seed: int = 0,
+    ) -> Tensor:
+        """What the server would receive if some workers attacked: to try an attack outside a run.
+
+        Attacks with memory are in their first round, whatever `t` is. Attacks that poison data send rows as
+        they are.
+
+        Args:
+            rows: What all workers would send if they were honest, `[n, d]`. Left as it is.
+            byzantine: How many workers attack, the last ones; or which, by index.
+            f: How many faulty rows the server tolerates; by default as many as attack.
+            rule: The server's rule `[n, d] -> [d]`, for attacks that search against it; by default the mean.
+            t: The round, from 1.
+            seed: Of what the attack draws.
+
+        Returns:
+            All rows `[n, d]`, those of the attackers forged.
+
+        Raises:
+            InvalidInput: Attackers that the cohort cannot have.
+        """
+        cohort = Cohort.of(len(rows), byzantine)
+        tolerated = len(cohort.byzantine) if f is None else f
+        adversary = Adversary(self, cohort, tolerated)
+        x, defence = rows.new_zeros(rows.shape[-1]), rule or (lambda rows: rows.mean(0))
+        return adversary.speak(
+            adversary.start(x), t, x, rows, stream(seed, "attack", t, device=rows.device), defence
+        )[0]
 
     @property
     def batched(self) -> bool:
@@ -151,7 +220,21 @@ class Attack(ABC):
 
 
 class Remembering(Attack):
-    """An attack with memory: it writes `start` and `step`. Alone, `forge` is its first round."""
+    """An attack with memory: it writes `start` and `step`. Alone, `forge` is its first round.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Remembering
+        >>> class Growing(Remembering):
+        ...     def start(self, cohort, x):
+        ...         return (1.0,)
+        ...
+        ...     def step(self, state, view, generator):
+        ...         return -state[0] * view.own, (2 * state[0],)
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> Growing()(rows, byzantine=1)[1]
+        tensor([-3., -4.])
+    """
 
     @abstractmethod
     def start(self, cohort: Cohort, x: Tensor) -> State:
@@ -177,6 +260,21 @@ class Adversary:
     carries what its compressor leaves: c_j = C(τ_j - g_j). `"message"`: the messages themselves, compressed
     differences for instance, and C(forged) is sent. `base="last_honest"` adds Byzantine messages to what the
     server remembered of the last honest worker (released code of arXiv:2603.15144, for parity only).
+
+    Args:
+        attack: What the Byzantine workers do.
+        cohort: Who they are.
+        f: Number of faulty rows that the server tolerates.
+        placement: Where the attack acts: "free", "state" or "message".
+        base: "own", or "last_honest" for parity with released code.
+
+    Raises:
+        InvalidInput: An unknown place or base, and base "last_honest" with placement "free".
+
+    Examples:
+        >>> from byzopt import ALIE, Adversary, Cohort
+        >>> Adversary(ALIE(), Cohort.of(20, byzantine=3), f=3).placement
+        'free'
     """
 
     attack: Attack

@@ -49,6 +49,16 @@ class MinMax(_Crowd):
     `way` p: `"std"` -s, the coordinate-wise standard deviation (ddof 1); `"unit"` -m/‖m‖; `"sign"` -sign(m).
     Source: Shejwalkar, Houmansadr, NDSS 2021, which halves steps down to a tolerance; here γ is the exact
     root of the quadratic inequalities. Cost: one Gram product.
+
+    Args:
+        way: Direction p: "std", "unit" or "sign".
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import MinMax
+        >>> rows = torch.tensor([[0.0], [2.0], [9.0]])
+        >>> MinMax(way="sign")(rows, byzantine=1)[2]  # at most 2 from both, below the mean 1
+        tensor([0.])
     """
 
     def stretch(self, square: Tensor, inner: Tensor, sq_dists: Tensor, sq_norms: Tensor) -> Tensor:
@@ -66,6 +76,16 @@ class MinSum(_Crowd):
 
     `way` p as in `min_max`. Since Σ (m - v_i) = 0, γ² = (max_i Σ_j ‖v_i - v_j‖² - Σ_i ‖m - v_i‖²)/(h ‖p‖²).
     Source: Shejwalkar, Houmansadr, NDSS 2021; γ is exact here, as for `min_max`.
+
+    Args:
+        way: Direction p: "std", "unit" or "sign".
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import MinSum
+        >>> rows = torch.tensor([[0.0], [2.0], [9.0]])
+        >>> MinSum(way="sign")(rows, byzantine=1)[2]  # squares: (1 + γ)² + (1 - γ)² <= 4
+        tensor([0.])
     """
 
     def stretch(self, square: Tensor, inner: Tensor, sq_dists: Tensor, sq_norms: Tensor) -> Tensor:

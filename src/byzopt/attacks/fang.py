@@ -22,6 +22,14 @@ class FangTrimmedMean(Attack):
     Where m > 0, values drawn uniformly between the smallest honest value v and 2 v (v/2 if v > 0); where
     m <= 0, between the largest v and 2 v (v/2 if v <= 0). Drawn anew for each Byzantine worker.
     Source: Fang, Cao, Jia, Gong, USENIX Security 2020, section 4.3, with their b = 2.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import FangTrimmedMean
+        >>> rows = torch.tensor([[1.0], [2.0], [3.0], [0.0]])
+        >>> forged = FangTrimmedMean()(rows, byzantine=1)[3]  # the mean is positive: below the smallest
+        >>> bool(0.5 <= forged <= 1.0)
+        True
     """
 
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest"})
@@ -45,6 +53,13 @@ class FangKrum(Attack):
 
     Source: Fang, Cao, Jia, Gong, USENIX Security 2020, section 4.2, with the zero vector in place of the
     previous model, since rows are gradients; they stop at λ < 1e-5, which depends on the rows' scale.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import FangKrum, Krum
+        >>> rows = torch.randn(9, 100, generator=torch.Generator().manual_seed(0))
+        >>> Krum(f=2).explain(FangKrum()(rows, byzantine=2)).selected  # Krum takes a forged row
+        (7,)
     """
 
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest"})

@@ -21,7 +21,18 @@ OWN: frozenset[Knowledge] = frozenset({"own"})
 @ATTACKS.register("crash")
 @dataclass(frozen=True)
 class Crash(Attack):
-    """Honest for `after` rounds, then silent. A missing row is a row of NaN, which rules count as a fault."""
+    """Honest for `after` rounds, then silent. A missing row is a row of NaN, which rules count as a fault.
+
+    Args:
+        after: Number of honest rounds.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Crash
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> Crash(after=0)(rows, byzantine=1)[1]
+        tensor([nan, nan])
+    """
 
     after: int = 0
     knows: ClassVar[frozenset[Knowledge]] = OWN
@@ -38,7 +49,18 @@ class Crash(Attack):
 @ATTACKS.register("straggle")
 @dataclass(frozen=True)
 class Straggle(Remembering):
-    """A new message every `period` rounds only, in rounds 1, 1 + period, ...; the last one in between."""
+    """A new message every `period` rounds only, in rounds 1, 1 + period, ...; the last one in between.
+
+    Args:
+        period: Rounds between two new messages.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Straggle
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> Straggle(period=5)(rows, byzantine=1)[1]  # round 1: a new message
+        tensor([3., 4.])
+    """
 
     period: int = 5
     knows: ClassVar[frozenset[Knowledge]] = OWN
@@ -58,7 +80,18 @@ class Straggle(Remembering):
 @ATTACKS.register("stale")
 @dataclass(frozen=True)
 class Stale(Remembering):
-    """The own message of `delay` rounds ago in every round; honest until there is one. Memory: delay b d."""
+    """The own message of `delay` rounds ago in every round; honest until there is one. Memory: delay b d.
+
+    Args:
+        delay: Age of the message, in rounds.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Stale
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> Stale(delay=5)(rows, byzantine=1)[1]  # round 1: there is no older message
+        tensor([3., 4.])
+    """
 
     delay: int = 5
     knows: ClassVar[frozenset[Knowledge]] = OWN
@@ -78,7 +111,18 @@ class Stale(Remembering):
 @ATTACKS.register("replay")
 @dataclass(frozen=True)
 class Replay(Remembering):
-    """Honest for `after` rounds; from then on the own message of round `after` again and again."""
+    """Honest for `after` rounds; from then on the own message of round `after` again and again.
+
+    Args:
+        after: Round whose message is sent from then on.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Replay
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> Replay(after=1)(rows, byzantine=1)[1]
+        tensor([3., 4.])
+    """
 
     after: int = 1
     knows: ClassVar[frozenset[Knowledge]] = OWN
@@ -103,6 +147,16 @@ class Equivocate(Attack):
     m and s are mean and standard deviation (ddof 1) of the honest rows. One server hears one row from each
     worker, so nobody can tell different receivers different things; what is left of equivocation is a
     coalition that contradicts itself. The first Byzantine worker has the plus sign.
+
+    Args:
+        scale: Number of standard deviations to each side of the mean.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Equivocate
+        >>> rows = torch.tensor([[1.0], [2.0], [3.0], [0.0], [0.0]])
+        >>> Equivocate()(rows, byzantine=2)[3:].tolist()  # mean 2, deviation 1
+        [[3.0], [1.0]]
     """
 
     scale: float = 1.0

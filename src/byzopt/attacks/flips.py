@@ -14,7 +14,15 @@ from byzopt.attacks.base import ATTACKS, Attack, Knowledge, View
 @ATTACKS.register("none")
 @dataclass(frozen=True)
 class NoAttack(Attack):
-    """v_j: the Byzantine workers behave. With f > 0 declared this shows what the defence costs."""
+    """v_j: the Byzantine workers behave. With f > 0 declared this shows what the defence costs.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import NoAttack
+        >>> rows = torch.ones(3, 2)
+        >>> bool((NoAttack()(rows, byzantine=1) == rows).all())
+        True
+    """
 
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"own"})
     batched = True
@@ -26,7 +34,15 @@ class NoAttack(Attack):
 @ATTACKS.register("bit_flip")
 @dataclass(frozen=True)
 class BitFlip(Attack):
-    """-v_j: minus the worker's own message (BF of arXiv:2603.12512)."""
+    """-v_j: minus the worker's own message (BF of arXiv:2603.12512).
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import BitFlip
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+        >>> BitFlip()(rows, byzantine=1)[2]
+        tensor([-5., -6.])
+    """
 
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"own"})
     batched = True
@@ -43,6 +59,17 @@ class SignFlip(Attack):
     Two attacks go by this name. `of="mean"` is the one of most libraries; `of="drawn"` sends minus scale
     times an honest row drawn uniformly for each Byzantine worker, as the released code of arXiv:2603.15144.
     Minus the worker's own message is `bit_flip`.
+
+    Args:
+        scale: Multiple that is sent reversed.
+        of: Of what: the honest "mean", or an honest row that is "drawn".
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import SignFlip
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]])
+        >>> SignFlip()(rows, byzantine=1)[2]
+        tensor([-2., -3.])
     """
 
     scale: float = 1.0

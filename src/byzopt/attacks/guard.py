@@ -97,6 +97,18 @@ class Hug(_Guarded):
     u, the direction of the sum of all m so far, stands for that of ascent: the server is held back along it.
     The bias is 0.95 b τ/(n T) a round, and none once T is over. τ, V and T are the server's own where it has
     a guard. Source: our reading of the lower bound of arXiv:1803.08917 as an adversary.
+
+    Args:
+        noise: Bound V on the noise of honest messages, in their units; None: that of the server's guard.
+        rounds: Length T of the run; None: that of the guard.
+        threshold: τ of the guard, in units of summed messages; None: the guard's own.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Hug
+        >>> rows = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 0.0]])
+        >>> Hug(noise=1.0, rounds=10, threshold=1.0)(rows, byzantine=1)[2]  # mean (2, 0), pulled back
+        tensor([1.9050, 0.0000])
     """
 
     def start(self, cohort: Cohort, x: Tensor) -> Drift:
@@ -131,6 +143,19 @@ class Straddle(_Guarded):
     Byzantine sum goes as far beyond them as that allows. A server that selects and tests with one radius τ
     then expels the other honest workers; as the furthest change, nearly all of them. Source: our
     construction against the printed thresholds, where selection and test share 4 V sqrt(T Λ).
+
+    Args:
+        noise: Bound V on the noise of honest messages, in their units; None: that of the server's guard.
+        rounds: Length T of the run; None: that of the guard.
+        threshold: τ of the guard, in units of summed messages; None: the guard's own.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Straddle
+        >>> rows = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+        >>> forged = Straddle(noise=1.0, rounds=100, threshold=40.0)(rows, byzantine=2)[3:]
+        >>> bool((forged[0] == forged[1]).all())
+        True
     """
 
     def start(self, cohort: Cohort, x: Tensor) -> Sums:
@@ -178,6 +203,18 @@ class AOnly(_Guarded):
 
     Far is ‖x - x_1‖ above its mean so far. Then the sum of moves tends to -0.95 τ (x - x_1)/‖x - x_1‖, else
     to zero: B stays balanced, while A, weighted by the distance, drifts. Source: our construction.
+
+    Args:
+        noise: Bound V on the noise of honest messages, in their units; None: that of the server's guard.
+        rounds: Length T of the run; None: that of the guard.
+        threshold: τ of the guard, in units of summed messages; None: the guard's own.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import AOnly
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 2.0], [0.0, 0.0]])
+        >>> AOnly(noise=1.0, rounds=100, threshold=40.0)(rows, byzantine=1)[2]  # round 1: no move yet
+        tensor([2., 2.])
     """
 
     def start(self, cohort: Cohort, x: Tensor) -> Swing:

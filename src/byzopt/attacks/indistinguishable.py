@@ -21,6 +21,19 @@ class Indistinguishable(Attack):
     a' = TV/(1 + TV) (`theory.byzantine_limits.fraction`), all messages have one law whatever the sign, and
     every rule is right half the time, for every n. The data are poisoned: rows are sent as they are.
     Source: rebuilt from arXiv:1803.08917, Theorems 4.3 and 4.4. Errors: other tasks.
+
+    Args:
+        rounds: Length of the run.
+
+    Raises:
+        InvalidInput: A task that is neither `hard_lin` nor `hard_quad`.
+
+    Examples:
+        >>> from byzopt import Cohort, HardLin, Indistinguishable, simulate
+        >>> task = HardLin().build(Cohort.of(10, 4), seed=0)
+        >>> attack = Indistinguishable(rounds=5)
+        >>> simulate(task, "median", lr=0.1, rounds=5, f=4, attack=attack).status.value
+        'completed'
     """
 
     rounds: int = 1000

@@ -18,6 +18,16 @@ class IPM(Attack):
 
     A small scale stays close to honest rows (0.1 in the released code of arXiv:2603.15144); a large one
     reverses the plain mean as soon as scale b > h (`scale = 10`). Source: Xie, Koyejo, Gupta, UAI 2019.
+
+    Args:
+        scale: Multiple of the honest mean that is sent reversed.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import IPM
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]])
+        >>> IPM(scale=10.0)(rows, byzantine=1)[2]
+        tensor([-20., -30.])
     """
 
     scale: float = 0.1

@@ -25,6 +25,20 @@ class LabelFlip(Attack):
     how the data are cut into workers or batches.
 
     Errors: a task without labels; a shift that is a multiple of C, which would flip nothing.
+
+    Args:
+        mode: How labels change: "shift", "mirrored" or "random".
+        shift: By how much, for mode "shift".
+        seed: Of the cycle through the classes, for mode "random".
+
+    Raises:
+        InvalidInput: A task without labels, or a shift that flips nothing.
+
+    Examples:
+        >>> from byzopt import Cohort, Digits, LabelFlip, simulate
+        >>> task = Digits(model="linear", batch=8).build(Cohort.of(4, 1), seed=0)
+        >>> simulate(task, "median", lr=0.1, rounds=2, f=1, attack=LabelFlip(mode="mirrored")).status.value
+        'completed'
     """
 
     mode: Literal["shift", "mirrored", "random"] = "shift"

@@ -23,6 +23,18 @@ class ALIE(Attack):
     `ddof` 1 divides the variance by h - 1, 0 by h. One honest worker has s = 0.
 
     Source: Baruch, Baruch, Goldberg, NeurIPS 2019 (arXiv:1902.06156).
+
+    Args:
+        z: How many standard deviations from the mean, or "quantile".
+        sign: On which side of the mean, +1 or -1.
+        ddof: 1 divides the variance by h - 1, 0 by h.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import ALIE
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [2.0, 0.0], [0.0, 0.0]])
+        >>> ALIE(z=1.0)(rows, byzantine=1)[3]  # mean (2, 2), deviation (1, 2)
+        tensor([3., 4.])
     """
 
     z: float | Literal["quantile"] = 1.0

@@ -23,6 +23,17 @@ class Mimic(Attack):
 
     Source: Mimic as arXiv:2603.12512 states it. Its released character LM is honest for 49 rounds; its MNIST
     script has `mimic_variance(warmup=1)` in this place.
+
+    Args:
+        rounds: Number of honest rounds.
+        scale: Multiple of the honest mean that is sent reversed afterwards.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Mimic
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]])
+        >>> Mimic(rounds=50)(rows, byzantine=1, t=51)[2]
+        tensor([-4., -6.])
     """
 
     rounds: int = 50
@@ -60,6 +71,16 @@ class MimicVariance(Remembering):
     with z drawn from N(0, I) before. From then on i* stays. Ties: the first honest worker.
     Source: Karimireddy, He, Jaggi, ICLR 2022 (arXiv:2006.09365), online form of their released code;
     with warmup = 1 the Mimic of the released MNIST script of arXiv:2603.12512.
+
+    Args:
+        warmup: Number of rounds in which the direction is learned; the worker is fixed after them.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import MimicVariance
+        >>> rows = torch.tensor([[0.0, 1.0], [0.0, -1.0], [9.0, 0.0], [0.0, 0.0]])
+        >>> MimicVariance()(rows, byzantine=1)[3] in rows[:3]
+        True
     """
 
     warmup: int = 1
@@ -91,6 +112,16 @@ class MimicIndex(Attack):
     """The message of one fixed honest worker, `index`-th of the honest ones in ascending order, from 0.
 
     It gives this worker's data 1 + b times their weight. Source: Karimireddy, He, Jaggi, ICLR 2022.
+
+    Args:
+        index: Which of the honest workers is copied, in ascending order from 0.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import MimicIndex
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]])
+        >>> MimicIndex(index=1)(rows, byzantine=1)[2]
+        tensor([3., 4.])
     """
 
     index: int = 0

@@ -18,6 +18,16 @@ class Gaussian(Attack):
     """c + N(0, std² I), drawn anew for every Byzantine worker and round.
 
     `around="zero"`: c = 0. `around="mean"`: c is the mean of the honest rows.
+
+    Args:
+        std: Standard deviation of each entry, in the units of the rows.
+        around: Centre: "zero", or the "mean" of the honest rows.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Gaussian
+        >>> Gaussian(std=3.0)(torch.ones(5, 2), byzantine=2).shape
+        torch.Size([5, 2])
     """
 
     std: float = 1.0
@@ -35,7 +45,19 @@ class Gaussian(Attack):
 @ATTACKS.register("random")
 @dataclass(frozen=True)
 class Uniform(Attack):
-    """Uniform on [low, high) in every entry, drawn anew for every Byzantine worker and round."""
+    """Uniform on [low, high) in every entry, drawn anew for every Byzantine worker and round.
+
+    Args:
+        low: Smallest value.
+        high: Bound above all values.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Uniform
+        >>> forged = Uniform(low=0.0, high=1.0)(torch.ones(3, 100), byzantine=1)[2]
+        >>> bool((forged >= 0).all() and (forged < 1).all())
+        True
+    """
 
     low: float = -1.0
     high: float = 1.0

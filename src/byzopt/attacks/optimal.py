@@ -77,6 +77,18 @@ class OptimalALIE(_Optimal):
     Each round `evaluations` trials of ‖F(honest rows and b copies) - m‖, F the server's whole rule as a
     pure function, see `line_search`. A heuristic: a lower bound on the worst t.
     Cost: that many aggregations a round. Source: released code of arXiv:2602.03329.
+
+    Args:
+        evaluations: Number of aggregations that the search may take in a round.
+        first_step: First t that is tried.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Median, OptimalALIE
+        >>> rows = torch.tensor([[1.0], [2.0], [3.0], [4.0], [0.0]])
+        >>> attacked = OptimalALIE()(rows, byzantine=1, rule=Median(f=1))
+        >>> Median(f=1)(attacked)  # 2.5 without the attacker
+        tensor([3.])
     """
 
     def ray(self, honest: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +98,22 @@ class OptimalALIE(_Optimal):
 @ATTACKS.register("optimal_ipm")
 @dataclass(frozen=True)
 class OptimalIPM(_Optimal):
-    """-t m with t >= 0 searched as in `optimal_alie`: a multiple of the honest mean m, reversed."""
+    """-t m with t >= 0 searched as in `optimal_alie`: a multiple of the honest mean m, reversed.
+
+    Source: released code of arXiv:2602.03329.
+
+    Args:
+        evaluations: Number of aggregations that the search may take in a round.
+        first_step: First t that is tried.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Median, OptimalIPM
+        >>> rows = torch.tensor([[1.0], [2.0], [3.0], [4.0], [0.0]])
+        >>> attacked = OptimalIPM()(rows, byzantine=1, rule=Median(f=1))
+        >>> Median(f=1)(attacked)  # 2.5 without the attacker
+        tensor([2.])
+    """
 
     def ray(self, honest: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(mean), -mean

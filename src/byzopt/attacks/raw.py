@@ -31,6 +31,17 @@ class RawGradient(Remembering):
     sees it as its own; `eta` has to be the method's, with `momentum = "heavy_ball"`. Poisons data as `attack`
     does. Source: the MNIST script of the code released with arXiv:2603.12512, whose bit and label flips send
     raw gradients, about 1/η times shorter than the honest rows.
+
+    Args:
+        attack: What is done to the raw gradient.
+        eta: Weight η of the new gradient in the method's momentum.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import BitFlip, RawGradient
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> RawGradient(attack=BitFlip(), eta=0.1)(rows, byzantine=1)[1]  # round 1: messages are gradients
+        tensor([-3., -4.])
     """
 
     attack: Attack = field(default_factory=BitFlip)

@@ -32,6 +32,20 @@ class ROP(Remembering):
 
     Source: Özfatura, Özfatura, Küpçü, Gündüz, "Byzantines can also learn from history", 2022, released code.
     Its M is the server's momentum, which no attack may read here; the past honest mean stands in for it.
+
+    Args:
+        z: Length of the vector that is added.
+        angle: θ to the reference, in degrees: 90 is across, 180 against.
+        memory: Weight of the mean of the round before in the reference, in [0, 1].
+        place: Weight of the mean of the round before in the centre, in [0, 1].
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import ROP
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 2.0], [0.0, 0.0]])
+        >>> forged = ROP(angle=180.0)(rows, byzantine=1)[2]
+        >>> bool(torch.isclose((forged - rows[:2].mean(0)).norm(), torch.tensor(1.0)))
+        True
     """
 
     z: float = 1.0

@@ -22,6 +22,16 @@ class Variance(Attack):
 
     Too small for any rule without memory; the sums of many rounds give it away. The same as ALIE with a
     fixed z; shift 0.3 as in the paper's figures.
+
+    Args:
+        shift: Number of standard deviations.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Variance
+        >>> rows = torch.tensor([[1.0], [3.0], [2.0], [0.0]])
+        >>> Variance(shift=0.5)(rows, byzantine=1)[3]  # mean 2, deviation 1
+        tensor([1.5000])
     """
 
     shift: float = 0.3
@@ -39,6 +49,16 @@ class DelayedGradient(Remembering):
     """The own message of `delay` rounds ago (1000 in the paper); honest until there is one.
 
     Each message is honest for its time, so only the sums show it. Memory: delay b d.
+
+    Args:
+        delay: Age of the message, in rounds.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import DelayedGradient
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> DelayedGradient(delay=10)(rows, byzantine=1)[1]  # round 1: there is no older message
+        tensor([3., 4.])
     """
 
     delay: int = 1000
@@ -61,7 +81,18 @@ class DelayedGradient(Remembering):
 class UnderThreshold(Attack):
     """-scale v_j: the worker's own message reversed and shortened until it just does not trigger the filter.
 
-    The paper finds 0.4 and 0.5 for its thresholds; a factor means something only together with them.
+    The paper (arXiv:2012.14368) finds 0.4 and 0.5 for its thresholds; a factor means something only together
+    with them.
+
+    Args:
+        scale: Length of the reversed message, as a share of the worker's own.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import UnderThreshold
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 4.0]])
+        >>> UnderThreshold(scale=0.5)(rows, byzantine=1)[1]
+        tensor([-1., -2.])
     """
 
     scale: float = 0.5

@@ -20,6 +20,21 @@ class Sleeper(Remembering):
     """The own message for `until` rounds, then `attack`, which counts its rounds from 1 when it wakes.
 
     It sees no more than it declares itself. Errors: an attack that poisons data, which cannot wait.
+
+    Args:
+        attack: What is done after waking.
+        until: Number of honest rounds.
+
+    Raises:
+        InvalidInput: An attack that poisons data, which cannot wait.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import BitFlip, Sleeper
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> sleeper = Sleeper(attack=BitFlip(), until=50)
+        >>> sleeper(rows, byzantine=1, t=50)[1], sleeper(rows, byzantine=1, t=51)[1]
+        (tensor([3., 4.]), tensor([-3., -4.]))
     """
 
     attack: Attack = field(default_factory=SignFlip)

@@ -47,10 +47,11 @@ def command(
 
 def card(recipe: MethodRecipe) -> dict[str, Any]:
     """What a method says of itself: its text, its family's, its parameters."""
+    from byzopt.docstrings import sections
     from byzopt.registry import plain
 
     family = inspect.getmodule(type(recipe)).__doc__ or ""
-    text = {"card": inspect.cleandoc(type(recipe).__doc__ or ""), "family": inspect.cleandoc(family)}
+    text = {"card": sections(type(recipe).__doc__)[""], "family": inspect.cleandoc(family)}
     return {"method": recipe.name, **text, "parameters": plain(recipe)}
 
 
