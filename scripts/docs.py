@@ -75,7 +75,8 @@ OTHERS: dict[str, tuple[Registry[Any], str]] = {
     "inner_solvers": (INNERS, "`method.inner` of `pigs` and `aeg_prox`: who solves their subproblem."),
     "compressors": (
         COMPRESSORS,
-        "`method.compressor` of compressed methods, and `method.down` of byz_ef21_bc.",
+        "`method.compressor` of compressed methods, and `method.down` of byz_ef21_bc. Your own: "
+        "[guide](../guides/compressor.md).",
     ),
     "channels": (CHANNELS, "How messages cross the wire; a method chooses its own."),
     "downlinks": (DOWNLINKS, "How the server's point reaches the workers; a method chooses its own."),

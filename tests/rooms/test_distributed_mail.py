@@ -21,8 +21,9 @@ from byzopt.layout import Layout
 from byzopt.methods import METHODS
 from byzopt.servers import Site
 from byzopt.tasks import TASKS
-from byzopt.wire import CHANNELS, COMPRESSORS, EF21, ErrorFeedback, Link, TopK
-from byzopt.wire.messages import length
+from byzopt.wire import CHANNELS, COMPRESSORS, EF21, Compressor, ErrorFeedback, Link, TopK
+from byzopt.wire.messages import message_bytes
+from tests.compressors import Halves
 from tests.ranks import play_ranks
 
 N, ROUNDS, LR, SEED = 5, 6, 0.05, 3
@@ -64,8 +65,11 @@ def over_task(rank, method, topology):
         ({"name": "byz_vr_dm21", "compressor": "scaled_sign"}, "server"),
         ({"name": "br_diana", "compressor": {"name": "qsgd", "levels": 4}}, "replicated"),
         ("br_csgd", "server"),
+        ({"name": "byz_dm21", "compressor": Halves()}, "server"),
+        ({"name": "byz_vr_dm21", "compressor": Halves(scope="tensor")}, "replicated"),
         ("ef_sign", "replicated"),
     ],
+    ids=str,
 )
 def test_iterates_and_bits_are_those_of_the_simulated_engine(method, topology):
     cohort = Cohort.of(N, 0)
@@ -114,7 +118,7 @@ def counted(rank, topology):
 
 @pytest.mark.parametrize("topology", ["server", "replicated"])
 def test_what_crosses_is_what_the_compressor_emits(topology):
-    size = length(COMPRESSORS.build(TOP), Layout.flat(24), 64)
+    size = message_bytes(COMPRESSORS.build(TOP), Layout.flat(24), 64)
     assert size == -(-3 * (64 + 5) // 8)
     header = 7 * 8 * (N - 1)
     for rank, (sent, sizes) in enumerate(play_ranks(N, counted, topology)):
@@ -163,12 +167,13 @@ class Garbled(CompressedMessages):
 
     def __init__(self, *given):
         super().__init__(*given)
-        self.payload.fill_(255)
+        self.payload[8:] = 127
+        self.payload[:8] = 0 if isinstance(self.coder, Halves) else 255
 
 
-def garbled(rank, topology, liars):
+def garbled(rank, topology, liars, compressor):
     model, watch = small(), Suspicion()
-    optimizer = RobustDM21(model.parameters(), LR, f=1, compressor=TOP, topology=topology, watch=watch)
+    optimizer = RobustDM21(model.parameters(), LR, f=1, compressor=compressor, topology=topology, watch=watch)
     for t in range(3):
         backward(model, rank, t)
         optimizer.step()
@@ -193,15 +198,18 @@ def garbled(rank, topology, liars):
     return refused, *found, [p.detach() for p in model.parameters()]
 
 
+@pytest.mark.parametrize(
+    "compressor, why", [(TOP, "lie in"), (Halves(), "Found IndexError")], ids=["top_k", "own"]
+)
 @pytest.mark.parametrize("topology", ["server", "replicated"])
-def test_a_malformed_message_is_its_senders_fault(topology):
-    results = play_ranks(N, garbled, topology, 1)
+def test_a_malformed_message_is_its_senders_fault(topology, compressor, why):
+    results = play_ranks(N, garbled, topology, 1, compressor)
     for rank, (refused, malformed, reads, kept, count, parameters) in enumerate(results):
         assert refused is None
         assert reads == (topology == "replicated" or rank == 0)
         if reads:
             assert list(malformed) == [0]
-            assert "lie in" in malformed[0]
+            assert why in malformed[0]
             assert kept
             assert count == 1
         for one, other in zip(parameters, results[0][-1], strict=True):
@@ -211,7 +219,7 @@ def test_a_malformed_message_is_its_senders_fault(topology):
 
 @pytest.mark.parametrize("topology", ["server", "replicated"])
 def test_more_of_them_than_f_stop_all_ranks_and_change_nothing(topology):
-    for refused, *_ in play_ranks(N, garbled, topology, 2):
+    for refused, *_ in play_ranks(N, garbled, topology, 2, TOP):
         assert tuple(refused) == (0, 1)
 
 
@@ -272,6 +280,53 @@ def refusals(rank):
     backward(model, rank, 1)
     wired.step()
     return wired.bits
+
+
+def own_refusals(rank):
+    class Bare(Halves):
+        write = Compressor.write
+
+    class Long(Halves):
+        def write(self, block, out, width, draw):
+            out.integers(0, 1)
+            super().write(block, out, width, draw)
+
+    for kind, what in ((Bare, "Bare should have a layout of bits"), (Long, "as many bits as `size`")):
+        with pytest.raises(InvalidInput, match=what):
+            RobustDM21(small().parameters(), LR, f=1, compressor=kind())
+    return True
+
+
+def test_a_compressor_that_cannot_be_sent_is_refused_when_the_optimizer_is_made():
+    assert all(play_ranks(2, own_refusals))
+
+
+def nonfinite(rank, compressor):
+    """What ranks make of a rank whose gradient is not finite, whatever is left of it in its message."""
+    model = small()
+    optimizer = RobustDM21(model.parameters(), LR, f=1, compressor=compressor, topology="replicated")
+    for t in range(3):
+        backward(model, rank, t)
+        if t == 1 and rank == 2:
+            next(model.parameters()).grad[0, 0] = torch.nan
+        optimizer.step()
+        if t == 1:
+            told = dict(optimizer.malformed)
+    return told, optimizer.malformed, torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+@pytest.mark.parametrize(
+    "compressor",
+    [{"name": "rand_k", "k": 1, "scaled": False}, {"name": "shrunk", "inner": "natural"}, Halves()],
+    ids=str,
+)
+def test_a_gradient_that_is_not_finite_costs_its_rank_the_round_and_nothing_else(compressor):
+    results = play_ranks(4, nonfinite, compressor)
+    for told, after, parameters in results:
+        assert list(told) == [2]
+        assert not after
+        assert parameters.isfinite().all()
+        assert torch.equal(parameters, results[0][-1])
 
 
 def test_what_cannot_be_is_refused_and_other_optimizers_take_channels():

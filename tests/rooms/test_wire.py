@@ -12,7 +12,7 @@ from byzopt.aggregators import Mean, Median, TrimmedMean
 from byzopt.attacks import ATTACKS, Adversary, Attack, View
 from byzopt.cohort import Cohort
 from byzopt.engines import Simulated
-from byzopt.errors import InvalidInput
+from byzopt.errors import BadMessage, InvalidInput
 from byzopt.experiments import Spec, run
 from byzopt.layout import Layout
 from byzopt.methods import METHODS
@@ -32,7 +32,7 @@ from byzopt.wire import (
     ScaledSign,
     TopK,
 )
-from byzopt.wire.messages import decode_all, encode
+from byzopt.wire.messages import decode, encode
 from tests.running import finish, play
 
 N, B, D = 7, 2, 20
@@ -309,10 +309,12 @@ def test_malformed_bytes_leave_the_servers_memory():
     state, link = wire.start(rows), Link(1, 0, layout)
     sent, _, state = wire.send(state, rows, link)
     good = [encode(top, row, layout, 64) for row in sent]
-    _, state = wire.receive(state, decode_all(top, good, layout, 64)[0], link)
-    broken, reasons = decode_all(top, [good[0][:-1], *good[1:]], layout, 64)
+    read = torch.stack([decode(top, data, layout, 64) for data in good])
+    _, state = wire.receive(state, read, link)
+    with pytest.raises(BadMessage):
+        decode(top, good[0][:-1], layout, 64)
+    broken = torch.cat([torch.full_like(read[:1], torch.nan), read[1:]])
     found, after = wire.receive(state, broken, link._replace(t=2))
-    assert list(reasons) == [0]
     assert found[0].isnan().all()
     assert found[1:].equal(2 * sent[1:])
     assert after.server[0].equal(sent[0])

@@ -22,8 +22,6 @@ class Aksel(Aggregator):
     al., OPODIS 2021.
     """
 
-    ties = "rounding"
-
     f: int | None = None
 
     def splits(self) -> bool:

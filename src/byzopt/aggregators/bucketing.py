@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,8 +25,8 @@ class Bucketing(PreAggregator):
     own. Source: Karimireddy, He, Jaggi, arXiv:2006.09365, algorithm 1.
     """
 
-    batched = True
-    positional = True
+    batched: ClassVar[bool] = True
+    positional: ClassVar[bool] = True
 
     s: int = 2
     seed: int = 0

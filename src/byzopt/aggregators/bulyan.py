@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,11 +29,8 @@ class Bulyan(Aggregator):
     Source: El Mhamdi, Guerraoui, Rouault, ICML 2018, algorithm 2 (the iterative form).
     """
 
-    ties = "rounding"
-    columnwise = True
-
-    by_value = True
-    validates = True
+    by_value: ClassVar[bool] = True
+    notices: ClassVar[bool] = True
 
     f: int
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class CAF(GeometricRule):
     differ: f = 0 is the mean (there the loop never runs).
     """
 
-    by_value = True
+    by_value: ClassVar[bool] = True
 
     f: int
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,11 +28,7 @@ class Clipping(PreAggregator):
     for norms.
     """
 
-    translation_equivariant = False
-    scale_equivariant = False
-    convex = False
-
-    affine = False
+    affine: ClassVar[bool] = False
 
     tau: float = 2.0
 
@@ -51,10 +48,7 @@ class ARC(PreAggregator):
     Source: Allouah et al., arXiv:2405.14432, algorithm 2 (adaptive robust clipping).
     """
 
-    translation_equivariant = False
-    convex = False
-
-    affine = False
+    affine: ClassVar[bool] = False
 
     f: int
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class DnC(GeometricRule):
     said.
     """
 
-    by_value = True
+    by_value: ClassVar[bool] = True
 
     f: int
     filtering: float = 1.0
@@ -62,10 +63,6 @@ class DnC(GeometricRule):
         super().check(n)
         c, found = self.dropped, f"{self.dropped} rows to drop of n = {n}"
         require(c < n, "Parameter `filtering` of DnC", "satisfy c f < n", found, "Lower filtering.")
-
-    @property
-    def draws(self) -> bool:
-        return self.coordinates is not None
 
     def at(self, t: int) -> DnC:
         return replace(self, t=t)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class Mean(RankRule):
     Cost: one pass over the rows.
     """
 
-    validates = True
+    notices: ClassVar[bool] = True
 
     def tolerance(self, n: int) -> int:
         return 0

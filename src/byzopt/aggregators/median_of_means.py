@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,9 +31,7 @@ class MedianOfMeans(Aggregator):
     `bucketing >> geometric_median` here) Chen, Su, Xu, arXiv:1705.05491.
     """
 
-    columnwise = True
-
-    positional = True
+    positional: ClassVar[bool] = True
 
     f: int
     groups: int | None = None

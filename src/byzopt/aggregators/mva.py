@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class MVA(GeometricRule):
     arXiv:2209.10931; for one dimension, the minimum covariance determinant of Rousseeuw, 1985.
     """
 
-    by_value = True
+    by_value: ClassVar[bool] = True
 
     f: int
     budget: int = 50_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class SMEA(GeometricRule):
     search. Source: Allouah et al., arXiv:2302.04787.
     """
 
-    by_value = True
+    by_value: ClassVar[bool] = True
 
     f: int
     budget: int = 5_000

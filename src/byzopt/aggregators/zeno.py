@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,9 +33,7 @@ class Zeno(TrustingRule):
     first-order form of Zeno++ (arXiv:1903.07020) stands for it, divided by γ (our ρ is the paper's ρ/γ).
     """
 
-    translation_equivariant = False
-
-    measure = "minus the Zeno score"
+    measure: ClassVar[str] = "minus the Zeno score"
 
     f: int
     trusted: int = 0

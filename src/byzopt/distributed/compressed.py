@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from byzopt.errors import BadMessage
+from byzopt.layout import Layout
 from byzopt.rng import seed_of
-from byzopt.wire import Channel, Compressor, Direct, Identity, RandK, Shrunk
+from byzopt.wire import Channel, Compressor, Direct, Draw, Identity
 from byzopt.wire import Link as WireLink
-from byzopt.wire.messages import Draw, decode, encode
+from byzopt.wire.messages import check_layout, decode, encode, message_bytes
 
 
 class CompressedMessages:
     """One round over a channel: this rank's message as bytes, and everybody's bytes as rows.
 
-    `payload` (uint8) is nothing but what the compressor emits, `messages.length` bytes; floats have 64 bits
+    `payload` (uint8) is nothing but what the compressor emits, `messages.message_bytes`; floats have 64 bits
     for float64 rows, else 32, so that the receiver gets the sender's numbers to the last bit. `memory` is
     what a receiver remembers of all n workers; `read` replaces it. `link.only` tells this rank's place.
     """
@@ -26,7 +27,10 @@ class CompressedMessages:
     def __init__(self, channel: Channel, link: WireLink, sent: Tensor, memory: Any) -> None:
         self.channel, self.link, self.memory, self.like = channel, link, memory, sent
         self.coder, self.width = channel.coder(link), 64 if sent.dtype == torch.float64 else 32
-        data = encode(self.coder, sent[0], link.layout, self.width, self._draw())
+        if bool(sent.isfinite().all()):
+            data = encode(self.coder, sent[0], link.layout, self.width, self._draw())
+        else:  # not every layout can say so; the header does, and nobody reads the message
+            data = bytes(message_bytes(self.coder, link.layout, self.width))
         self.payload = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
 
     def read(self, payloads: Tensor, malformed: dict[int, str]) -> Tensor:
@@ -54,7 +58,7 @@ class CompressedMessages:
 
     def _draw(self, i: int | None = None) -> Draw | None:
         """Worker i's seeded draw of this round (None: this rank's), where the compressor has one."""
-        if not _seeded(self.coder):
+        if not self.coder.shares_draw:
             return None
         assert self.link.only is not None
         assert isinstance(self.link.seed, int)
@@ -63,11 +67,14 @@ class CompressedMessages:
         return Draw(seed_of(self.link.seed, "wire", "up", self.link.t), link.uniform(self.like)[0])
 
 
+def check_sendable(channel: Channel, layout: Layout, seed: int, dtype: torch.dtype) -> None:
+    """Raise `InvalidInput` unless every compressor of the channel can be sent as bytes and read again."""
+    coders = [channel.coder(WireLink(t, seed, layout)) for t in (1, 2)]
+    own = getattr(channel, "compressor", None)  # that of rounds which a coin picks, too
+    for coder in dict.fromkeys([*coders, *([own] if isinstance(own, Compressor) else [])]):
+        check_layout(coder, layout, dtype)
+
+
 def is_plain(channel: Channel) -> bool:
     """Whether messages are the vectors themselves, which go as they are."""
     return isinstance(channel, Direct) and isinstance(channel.compressor, Identity)
-
-
-def _seeded(compressor: Compressor) -> bool:
-    inner = compressor.inner if isinstance(compressor, Shrunk) else compressor
-    return isinstance(inner, RandK) and inner.seeded

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.aggregators.core.filters import At, blind
 from byzopt.distributed.communicator import Communicator
-from byzopt.distributed.compressed import CompressedMessages, is_plain
+from byzopt.distributed.compressed import CompressedMessages, check_sendable, is_plain
 from byzopt.distributed.flat import FlatParameters
 from byzopt.distributed.header import fingerprint, recipe_text
 from byzopt.distributed.reduce import aggregate_round
@@ -108,6 +108,8 @@ class RobustOptimizer(torch.optim.Optimizer):
         self.flat = FlatParameters([p for p in self.param_groups[0]["params"] if p.requires_grad])
         self.flat.write(self.comm.broadcast(self.flat.read()).to(self.flat.device))
         method.wire.check(self.flat.layout, liars=False)
+        if self.compressed:
+            check_sendable(method.wire, self.flat.layout, seed, self.flat.parameters[0].dtype)
         self.progress = self._begun()
         self._paced = hasattr(method.step, "lr")
         step = replace(cast(Any, method.step), lr=1.0) if self._paced else method.step
@@ -138,6 +140,7 @@ class RobustOptimizer(torch.optim.Optimizer):
         link = WireLink(t, self.seed, self.flat.layout, state.last, only=who)
         sent, _, wire = channel.send(channel.start(message) if t == 1 else state.wire, message, link)
         if not message.isfinite().all():  # one bad round must not make all later ones bad
+            sent = torch.full_like(sent, torch.nan)  # whatever a compressor makes of it
             worker, wire = self._before().worker, self._before().wire
         received = self._received(message) if t == 1 else state.received
         messages = CompressedMessages(channel, link, sent, received) if self.compressed else None

@@ -69,6 +69,9 @@ def aggregate_round(
     check_topology(topology, exchange.filter, exchange.messages is not None)
     _require_distinct(equal, comm.n, exchange)
     exchange.malformed.update(malformed)
+    if exchange.messages is not None:
+        for rank in (~sizes.isfinite()).nonzero().flatten().tolist():
+            exchange.malformed.setdefault(rank, "Its message stands for numbers that are not finite.")
     out, state = TOPOLOGIES[topology](comm, vec.contiguous(), sizes, exchange)
     return out.to(vector.device), state
 

@@ -1,7 +1,8 @@
 """Channels: how messages cross the wire, and the compressors that make them short."""
 
 from byzopt.wire.base import CHANNELS, Channel, Cost, Direct
-from byzopt.wire.compressors import COMPRESSORS, Compressor, Identity, Scope
+from byzopt.wire.bitstream import BitReader, BitWriter
+from byzopt.wire.compressors import COMPRESSORS, FLOAT, Compressor, Draw, Identity, Scope
 from byzopt.wire.dense import QSGD, Natural, ScaledSign
 from byzopt.wire.down import DOWNLINKS, EF21P, Broadcast, Downlink
 from byzopt.wire.feedback import EF21, Dasha, Diana, ErrorFeedback, Opening
@@ -16,7 +17,10 @@ __all__ = [
     "DOWNLINKS",
     "EF21",
     "EF21P",
+    "FLOAT",
     "QSGD",
+    "BitReader",
+    "BitWriter",
     "Broadcast",
     "Channel",
     "Compressor",
@@ -25,6 +29,7 @@ __all__ = [
     "Diana",
     "Direct",
     "Downlink",
+    "Draw",
     "ErrorFeedback",
     "Identity",
     "Link",

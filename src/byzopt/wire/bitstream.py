@@ -9,62 +9,76 @@ import numpy.typing as npt
 
 from byzopt.errors import BadMessage
 
-Whole: TypeAlias = npt.NDArray[np.uint64]
-Real: TypeAlias = npt.NDArray[np.float64]
-KINDS: dict[int, np.dtype[Any]] = {
+Integers: TypeAlias = npt.NDArray[np.uint64]
+Floats: TypeAlias = npt.NDArray[np.float64]
+FLOAT_TYPES: dict[int, np.dtype[Any]] = {
     32: np.dtype(">f4"),
     64: np.dtype(">f8"),
-}  # floats by width, the highest bit first
+}  # by width, the highest bit first
 
 
-class Writer:
-    """Collects numbers; `bytes` is them, filled up with zero bits to whole bytes."""
+class BitWriter:
+    """Collects numbers. `length` counts their bits; `bytes` fills them up with zero bits to whole bytes."""
 
     def __init__(self) -> None:
-        self.parts: list[npt.NDArray[np.uint8]] = []
+        self._parts: list[npt.NDArray[np.uint8]] = []
+        self.length = 0
 
-    def whole(self, values: Any, width: int) -> None:
-        """Unsigned numbers below 2^width, each in `width` bits, the highest first."""
+    def integers(self, values: Any, width: int) -> None:
+        """Append unsigned numbers below 2^width, each in `width` bits, the highest first."""
         places = np.arange(width - 1, -1, -1, dtype=np.uint64)
         numbers = np.atleast_1d(np.asarray(values, dtype=np.uint64))
-        self.parts.append(((numbers[:, None] >> places) & np.uint64(1)).astype(np.uint8).ravel())
+        self._append(((numbers[:, None] >> places) & np.uint64(1)).astype(np.uint8).ravel())
 
-    def real(self, values: Any, width: int) -> None:
-        """Floats of 32 or 64 bits."""
+    def floats(self, values: Any, width: int) -> None:
+        """Append floats of 32 or 64 bits."""
         with np.errstate(over="ignore"):
-            floats = np.atleast_1d(np.asarray(values)).astype(KINDS[width])
-        self.parts.append(np.unpackbits(floats.view(np.uint8)))
+            numbers = np.atleast_1d(np.asarray(values)).astype(FLOAT_TYPES[width])
+        self._append(np.unpackbits(numbers.view(np.uint8)))
 
     def bytes(self) -> bytes:
         """Everything so far."""
-        return np.packbits(np.concatenate(self.parts)).tobytes()
+        return np.packbits(np.concatenate(self._parts)).tobytes() if self._parts else b""
+
+    def _append(self, bits: npt.NDArray[np.uint8]) -> None:
+        self._parts.append(bits)
+        self.length += len(bits)
 
 
-class Reader:
-    """Reads in order what `Writer` wrote. Errors: `BadMessage` for floats that are not finite."""
+class BitReader:
+    """Reads in order what `BitWriter` wrote; `position` counts the bits read.
+
+    Errors: `BadMessage` for floats that are not finite, and for more numbers than the message holds.
+    """
 
     def __init__(self, data: bytes) -> None:
-        self.bits, self.at = np.unpackbits(np.frombuffer(data, dtype=np.uint8)), 0
+        self._bits, self.position = np.unpackbits(np.frombuffer(data, dtype=np.uint8)), 0
 
-    def whole(self, count: int, width: int) -> Whole:
-        """`count` unsigned numbers of `width` bits."""
-        part = self.bits[self.at : self.at + count * width].reshape(count, width).astype(np.uint64)
-        self.at += count * width
+    def integers(self, count: int, width: int) -> Integers:
+        """The next `count` unsigned numbers of `width` bits."""
+        bits = self._next(count, width).reshape(int(count), width).astype(np.uint64)
         places = np.arange(width - 1, -1, -1, dtype=np.uint64)
-        total: Whole = (part << places).sum(axis=1, dtype=np.uint64)
-        return total
+        numbers: Integers = (bits << places).sum(axis=1, dtype=np.uint64)
+        return numbers
 
-    def real(self, count: int, width: int) -> Real:
-        """`count` finite floats of `width` bits."""
-        part = self.bits[self.at : self.at + count * width]
-        self.at += count * width
-        values = np.packbits(part).view(KINDS[width])
+    def floats(self, count: int, width: int) -> Floats:
+        """The next `count` floats of `width` bits, all finite."""
+        values = np.packbits(self._next(count, width)).view(FLOAT_TYPES[width])
         if not np.isfinite(values).all():
             raise BadMessage("A message should hold finite numbers. Found NaN or Inf.")
-        wide: Real = values.astype(np.float64)
+        wide: Floats = values.astype(np.float64)
         return wide
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Errors: `BadMessage` where the rest is not zero."""
-        if self.bits[self.at :].any():
+        if self._bits[self.position :].any():
             raise BadMessage("A message should be filled up with zero bits. Found others.")
+
+    def _next(self, count: int, width: int) -> npt.NDArray[np.uint8]:
+        count, left = int(count), len(self._bits) - self.position
+        if not 0 <= count * width <= left:  # before anything of that size is made
+            raise BadMessage(
+                f"A message should hold {count} numbers of {width} bits more. Found {left} bits."
+            )
+        self.position += count * width
+        return self._bits[self.position - count * width : self.position]

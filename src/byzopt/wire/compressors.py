@@ -9,17 +9,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from byzopt.layout import Layout
 from byzopt.registry import Registry
+from byzopt.wire.bitstream import BitReader, BitWriter, Floats
 from byzopt.wire.link import Link
 
 FLOAT = 32  # bits
 Scope: TypeAlias = Literal["global", "tensor"]
+
+
+class Draw(NamedTuple):
+    """What both ends know of a draw that they share: its 32-bit seed, the worker's uniform numbers `[d]`."""
+
+    seed: int
+    noise: Tensor
 
 
 class Compressor(ABC):
@@ -27,6 +35,8 @@ class Compressor(ABC):
 
     `scope` says on what it works: the whole vector, or each tensor of the layout on its own. Constants that
     hold for each tensor hold for the whole vector.
+
+    To cross a real wire a compressor also says how a block is laid out in bits: `write` and `read`.
     """
 
     name: ClassVar[str]
@@ -66,6 +76,36 @@ class Compressor(ABC):
     def kept(self, d: int) -> int:
         """Coordinates that one message holds: all, unless it leaves some out."""
         return d
+
+    def write(self, block: Floats, out: BitWriter, width: int, draw: Draw | None) -> None:
+        """Append a compressed block `[k]` to a message, in exactly `size(k, width)` bits.
+
+        `width` is 32, or 64 where the rows are float64; `draw` is there for one that `shares_draw`.
+        """
+        raise NotImplementedError
+
+    def read(self, k: int, source: BitReader, width: int, draw: Draw | None) -> Floats:
+        """The block `[k]` that `size(k, width)` bits stand for, as `write` was given it.
+
+        The bits come from somebody else and may be anything. Errors: `BadMessage` for those that `write`
+        cannot have written; whatever else is raised counts as that, too.
+        """
+        raise NotImplementedError
+
+    @property
+    def has_layout(self) -> bool:
+        """Whether it can be sent as bits: it has a `write` and a `read` of its own."""
+        return type(self).write is not Compressor.write and type(self).read is not Compressor.read
+
+    @property
+    def shares_draw(self) -> bool:
+        """Whether messages leave out what the receiver draws again (a `Draw`)."""
+        return False
+
+    @property
+    def holds_any_scale(self) -> bool:
+        """Whether its layout also holds a compressed block times any number, as floats do."""
+        return False
 
     def __call__(self, rows: Tensor, link: Link) -> Tensor:
         """Rows `[..., n, d]` compressed with this round's randomness; `rows` stays as it is."""
@@ -125,3 +165,13 @@ class Identity(Compressor):
 
     def size(self, d: int, width: int = FLOAT) -> int:
         return d * width
+
+    @property
+    def holds_any_scale(self) -> bool:
+        return True
+
+    def write(self, block: Floats, out: BitWriter, width: int, draw: Draw | None) -> None:
+        out.floats(block, width)
+
+    def read(self, k: int, source: BitReader, width: int, draw: Draw | None) -> Floats:
+        return source.floats(k, width)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, log2, sqrt
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt.errors import require
-from byzopt.wire.compressors import COMPRESSORS, FLOAT, Compressor, Scope
+from byzopt.errors import BadMessage, require
+from byzopt.wire.bitstream import FLOAT_TYPES, BitReader, BitWriter, Floats
+from byzopt.wire.compressors import COMPRESSORS, FLOAT, Compressor, Draw, Scope
 
 # The least and the greatest power of two that natural compression sends, as float32's exponents.
 SMALLEST, LARGEST = 2.0**-126, 2.0**127
@@ -63,6 +66,20 @@ class Natural(Compressor):
     def size(self, d: int, width: int = FLOAT) -> int:
         return 9 * d
 
+    def write(self, block: Floats, out: BitWriter, width: int, draw: Draw | None) -> None:
+        exponent = np.frexp(np.abs(block))[1]
+        code = np.where(block == 0, 0, np.clip(exponent - 1 + 127, 1, 254))
+        code = np.where(np.isfinite(block), code, 255)  # which no receiver takes
+        out.integers((np.signbit(block).astype(np.int64) << 8) | code, 9)
+
+    def read(self, k: int, source: BitReader, width: int, draw: Draw | None) -> Floats:
+        code = source.integers(k, 9)
+        exponent = (code & np.uint64(255)).astype(np.int64)
+        if (exponent == 255).any():
+            raise BadMessage("An exponent should be at most 127. Found 128.")
+        size = np.where(exponent == 0, 0.0, np.ldexp(1.0, exponent - 127))
+        return _with_signs(size, code >> np.uint64(8))
+
 
 @COMPRESSORS.register("scaled_sign")
 @dataclass(frozen=True)
@@ -81,6 +98,18 @@ class ScaledSign(Compressor):
 
     def size(self, d: int, width: int = FLOAT) -> int:
         return d + width
+
+    @property
+    def holds_any_scale(self) -> bool:
+        return True
+
+    def write(self, block: Floats, out: BitWriter, width: int, draw: Draw | None) -> None:
+        out.floats(np.abs(block).max(initial=0.0), width)
+        out.integers(np.signbit(block), 1)
+
+    def read(self, k: int, source: BitReader, width: int, draw: Draw | None) -> Floats:
+        scale = source.floats(1, width)[0]
+        return _with_signs(np.full(k, scale), source.integers(k, 1))
 
 
 @COMPRESSORS.register("qsgd")
@@ -127,10 +156,71 @@ class QSGD(Compressor):
         return sqrt(d) - 1 if s == 1 else min(d / s**2, sqrt(d) / s)
 
     def size(self, d: int, width: int = FLOAT) -> int:
-        return d * (1 + ceil(log2(self.levels + 1))) + width
+        return d * (1 + self._level_bits) + width
+
+    @property
+    def holds_any_scale(self) -> bool:
+        return True
+
+    def write(self, block: Floats, out: BitWriter, width: int, draw: Draw | None) -> None:
+        norm, level = _norm_and_levels(block, self.levels, width)
+        out.floats(norm, width)
+        out.integers((np.signbit(block).astype(np.int64) << self._level_bits) | level, 1 + self._level_bits)
+
+    def read(self, k: int, source: BitReader, width: int, draw: Draw | None) -> Floats:
+        norm = source.floats(1, width)[0]
+        code = source.integers(k, 1 + self._level_bits).astype(np.int64)
+        level = code & ((1 << self._level_bits) - 1)
+        if (level > self.levels).any():
+            raise BadMessage(f"A level should be at most {self.levels}. Found {level.max()}.")
+        return _with_signs(_magnitudes(norm, level, self.levels, width), code >> self._level_bits)
+
+    @property
+    def _level_bits(self) -> int:
+        return ceil(log2(self.levels + 1))
 
     def elias(self, d: int) -> float:
         """About how many bits Elias coding takes (arXiv:1610.02132, Theorem 3.2)."""
         s = self.levels
         rate = 3 + 1.5 * log2(2 * (s**2 + d) / (s * (s + sqrt(d))))
         return rate * s * (s + sqrt(d)) + FLOAT
+
+
+def _with_signs(size: Floats, minus: np.ndarray[Any, Any]) -> Floats:
+    """Magnitudes with their signs, that of 0 too."""
+    signed: Floats = np.copysign(size, np.where(minus, -1.0, 1.0))
+    return signed
+
+
+def _norm_and_levels(row: Floats, s: int, width: int) -> tuple[float, np.ndarray]:
+    """A norm and levels that give the row back, bit for bit where any do.
+
+    The row's longest coordinate is norm · m/s for an m in 1 .. s that the row does not tell.
+    """
+    kind = FLOAT_TYPES[width].newbyteorder("=").type
+    size = np.abs(row)
+    top = float(size.max(initial=0.0))
+    best, least = (top, np.zeros(len(row), dtype=np.int64)), float("inf")
+    if top == 0 or not np.isfinite(top):
+        return best
+    for m in range(s, 0, -1):
+        with np.errstate(over="ignore"):
+            guess = kind(top * s / m)
+            guesses = guess, np.nextafter(guess, kind(0)), np.nextafter(guess, kind(np.inf))
+        for norm in guesses:
+            if not 0 < norm < np.inf:  # a length that these floats do not hold
+                continue
+            level = np.rint(size / float(norm) * s).astype(np.int64)
+            off = float(np.abs(_magnitudes(norm, level, s, width) - size).max())
+            if off < least and level.max() <= s:
+                best, least = (float(norm), level), off
+            if off == 0:
+                return best
+    return best
+
+
+def _magnitudes(norm: float, level: np.ndarray, s: int, width: int) -> Floats:
+    """norm · level/s, in the arithmetic of rows of that width."""
+    kind = FLOAT_TYPES[width].newbyteorder("=").type
+    size: Floats = (kind(norm) * (level / s).astype(kind)).astype(np.float64)
+    return size

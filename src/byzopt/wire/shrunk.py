@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from byzopt.errors import require
-from byzopt.wire.compressors import COMPRESSORS, FLOAT, Compressor, Scope
+from byzopt.wire.bitstream import BitReader, BitWriter, Floats
+from byzopt.wire.compressors import COMPRESSORS, FLOAT, Compressor, Draw, Scope
 from byzopt.wire.sparse import RandK
 
 
@@ -43,6 +44,29 @@ class Shrunk(Compressor):
 
     def kept(self, d: int) -> int:
         return self.inner.kept(d)
+
+    @property
+    def holds_any_scale(self) -> bool:
+        return self.inner.holds_any_scale
+
+    @property
+    def shares_draw(self) -> bool:
+        return self.inner.shares_draw
+
+    @property
+    def has_layout(self) -> bool:
+        return self.inner.has_layout
+
+    def write(self, block: Floats, out: BitWriter, width: int, draw: Draw | None) -> None:
+        self.inner.write(block * self._undone(len(block)), out, width, draw)
+
+    def read(self, k: int, source: BitReader, width: int, draw: Draw | None) -> Floats:
+        return self.inner.read(k, source, width, draw) / self._undone(k)
+
+    def _undone(self, d: int) -> float:
+        """The factor that a message has to be without: layouts of floats take any, powers of two must be
+        whole again."""
+        return 1.0 if self.inner.holds_any_scale else 1 + self._omega(d)
 
     def _omega(self, d: int) -> float:
         omega = self.inner.omega(d)

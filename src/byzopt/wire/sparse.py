@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, floor, inf
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from byzopt.errors import require
-from byzopt.wire.compressors import COMPRESSORS, FLOAT, Compressor, Scope
+from byzopt.errors import BadMessage, require
+from byzopt.wire.bitstream import BitReader, BitWriter, Floats
+from byzopt.wire.compressors import COMPRESSORS, FLOAT, Compressor, Draw, Scope
+
+Places: TypeAlias = npt.NDArray[np.int64]
 
 
 def address(d: int) -> int:
@@ -77,6 +82,16 @@ class TopK(Compressor):
     def size(self, d: int, width: int = FLOAT) -> int:
         return self.kept(d) * (width + address(d))
 
+    @property
+    def holds_any_scale(self) -> bool:
+        return True
+
+    def write(self, block: Floats, out: BitWriter, width: int, draw: Draw | None) -> None:
+        _write_sparse(block, self.kept(len(block)), out, width)
+
+    def read(self, k: int, source: BitReader, width: int, draw: Draw | None) -> Floats:
+        return _read_sparse(k, self.kept(k), source, width)
+
 
 @COMPRESSORS.register("rand_k")
 @dataclass(frozen=True)
@@ -132,3 +147,55 @@ class RandK(Compressor):
     def size(self, d: int, width: int = FLOAT) -> int:
         k = self.kept(d)
         return k * width + FLOAT if self.seeded else k * (width + address(d))
+
+    @property
+    def holds_any_scale(self) -> bool:
+        return True
+
+    @property
+    def shares_draw(self) -> bool:
+        return self.seeded
+
+    def write(self, block: Floats, out: BitWriter, width: int, draw: Draw | None) -> None:
+        if not self.seeded:
+            return _write_sparse(block, self.kept(len(block)), out, width)
+        places, seed = self._drawn_places(draw, len(block))
+        out.integers(seed, FLOAT)
+        return out.floats(block[places], width)
+
+    def read(self, k: int, source: BitReader, width: int, draw: Draw | None) -> Floats:
+        if not self.seeded:
+            return _read_sparse(k, self.kept(k), source, width)
+        places, seed = self._drawn_places(draw, k)
+        named = int(source.integers(1, FLOAT)[0])
+        if named != seed:
+            raise BadMessage(f"A seeded message should name this round's draw. Found seed {named}.")
+        block = np.zeros(k)
+        block[places] = source.floats(len(places), width)
+        return block
+
+    def _drawn_places(self, draw: Draw | None, d: int) -> tuple[Places, int]:
+        """The indices that both ends draw, and the seed of the draw."""
+        assert draw is not None  # `messages` asks for it
+        return np.flatnonzero(largest(draw.noise, self.kept(d)).cpu().numpy()), draw.seed
+
+
+def _write_sparse(block: Floats, k: int, out: BitWriter, width: int) -> None:
+    """K ascending indices that hold all non-zeros, filled up with the lowest free ones, then their values."""
+    held = np.flatnonzero(block)
+    require(len(held) <= k, "A compressed row", f"have at most {k} coordinates", len(held))
+    free = np.flatnonzero(block == 0)[: k - len(held)]
+    places = np.sort(np.concatenate([held, free]))
+    out.integers(places, address(len(block)))
+    out.floats(block[places], width)
+
+
+def _read_sparse(d: int, k: int, source: BitReader, width: int) -> Floats:
+    places = source.integers(k, address(d)).astype(np.int64)
+    if places.max(initial=0) >= d:
+        raise BadMessage(f"Indices should lie in 0 .. {d - 1}. Found {places.max()}.")
+    if (np.diff(places) <= 0).any():
+        raise BadMessage("Indices should be distinct and ascending. Found others.")
+    block = np.zeros(d)
+    block[places] = source.floats(k, width)
+    return block
