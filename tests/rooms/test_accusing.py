@@ -395,14 +395,7 @@ def test_methods_that_expel_nobody_say_nothing_of_it():
     assert set(METHODS) - set(silent) == {"byzantine_sgd", "safeguard"}
 
 
-def test_explain_prints_what_expulsions_rest_on(capsys, monkeypatch):
-    import sys
-
-    from byzopt.cli import main
-
-    words = ["explain", "byzantine-sgd/quadratic", "--json"]
-    monkeypatch.setattr(sys, "argv", ["byzopt", *words])
-    with pytest.raises(SystemExit):
-        main()
-    (first, *_) = json.loads(capsys.readouterr().out)["expulsion"]
+def test_explain_prints_what_expulsions_rest_on(byzopt):
+    said = byzopt("explain", "byzantine-sgd/quadratic", "--json")
+    (first, *_) = json.loads(said.out)["expulsion"]
     assert "whatever 4 liars of 20 do" in first

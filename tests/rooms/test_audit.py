@@ -9,7 +9,6 @@ from math import inf, sqrt
 import pytest
 import torch
 
-from byzopt import cli
 from byzopt.aggregators import rule_from
 from byzopt.certificates.audit import audit, noted
 from byzopt.certificates.curvature import DENSE, extremes, hessian
@@ -212,13 +211,15 @@ def test_an_audit_tells_how_far_it_is():
     assert [told[0] for told in heard[16:]] == ["similarity, point"] * 7 + ["noise, draw"] * 4
 
 
-def test_the_command_shows_that_too(monkeypatch, capsys, spec_file):
+def test_the_command_shows_that_too(byzopt, monkeypatch, spec_file):
     monkeypatch.setattr("byzopt.cli.progress.EVERY", 0.0)
-    assert run(monkeypatch, "audit", spec_file, "--rounds", "5") == 0
-    told = capsys.readouterr().err.splitlines()
+    said = byzopt("audit", spec_file, "--rounds", "5")
+    assert said.status == 0
+    told = said.err.splitlines()
     assert told[:5] == [f"round {t}/5" for t in range(1, 6)]
-    assert run(monkeypatch, "explain", spec_file) == 0
-    assert "noise, draw" in capsys.readouterr().err
+    said = byzopt("explain", spec_file)
+    assert said.status == 0
+    assert "noise, draw" in said.err
 
 
 def test_momentum_and_minibatches_can_be_audited_too():
@@ -247,13 +248,6 @@ def test_bounds_by_round_fall_to_the_floor():
 # The commands
 
 
-def run(monkeypatch, *words: str) -> int:
-    monkeypatch.setattr("sys.argv", ["byzopt", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
-
-
 @pytest.fixture
 def spec_file(tmp_path):
     from byzopt.experiments.specs.toml import dumps
@@ -263,45 +257,55 @@ def spec_file(tmp_path):
     return str(path)
 
 
-def test_audit_command_prints_and_speaks_json(monkeypatch, capsys, spec_file):
-    assert run(monkeypatch, "audit", spec_file, "--rounds", "7") == 0
-    text = capsys.readouterr().out
+def test_audit_command_prints_and_speaks_json(byzopt, spec_file):
+    said = byzopt("audit", spec_file, "--rounds", "7")
+    assert said.status == 0
+    text = said.out
     assert "kappa-hat" in text
     assert "Delta" in text
-    assert run(monkeypatch, "audit", spec_file, "--json", "rounds=9") == 0
-    found = json.loads(capsys.readouterr().out)
+    said = byzopt("audit", spec_file, "--json", "rounds=9")
+    assert said.status == 0
+    found = json.loads(said.out)
     assert len(found["rounds"]) == 9
     assert found["kappa_hat"] <= found["kappa"]
     assert set(found["proved"]) == set(METHODS)
     assert found["constants"]["lipschitz"] == pytest.approx(1.0, rel=1e-6)
-    assert run(monkeypatch, "audit", spec_file, "--rounds", "0") == 2
+    said = byzopt("audit", spec_file, "--rounds", "0")
+    assert said.status == 2
 
 
-def test_explain_command_prints_cards_and_numbers(monkeypatch, capsys, spec_file):
+def test_explain_command_prints_cards_and_numbers(byzopt, spec_file):
     for name in METHODS:
-        assert run(monkeypatch, "explain", name) == 0
-        assert name in capsys.readouterr().out
-    assert run(monkeypatch, "explain", spec_file, "method=pigs", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+        said = byzopt("explain", name)
+        assert said.status == 0
+        assert name in said.out
+    said = byzopt("explain", spec_file, "method=pigs", "--json")
+    assert said.status == 0
+    found = json.loads(said.out)
     assert found["method"] == "pigs"
     assert found["promise"]["steps"]["lr"] == pytest.approx(0.25 / max(0.1, found["constants"]["delta"]))
-    assert run(monkeypatch, "explain", spec_file) == 0
-    assert "Theorem A" in capsys.readouterr().out
-    assert run(monkeypatch, "explain", "pigz") == 2
-    assert "pigs" in capsys.readouterr().err
-    assert run(monkeypatch, "explain", "pigs", "lr=1") == 2
+    said = byzopt("explain", spec_file)
+    assert said.status == 0
+    assert "Theorem A" in said.out
+    said = byzopt("explain", "pigz")
+    assert said.status == 2
+    assert "pigs" in said.err
+    said = byzopt("explain", "pigs", "lr=1")
+    assert said.status == 2
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_is_explained_and_audited_on_a_spec(monkeypatch, capsys, spec_file, name):
+def test_every_method_is_explained_and_audited_on_a_spec(byzopt, spec_file, name):
     guards = name in ("byzantine_sgd", "safeguard")
     rule, wish = ("mean", ["method.differing=true"]) if guards else ("nnm >> trimmed_mean", [])
     spec = (spec_file, f"method={name}", f"rule={rule}", "attack=alie", *wish)
-    assert run(monkeypatch, "explain", *spec, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    said = byzopt("explain", *spec, "--json")
+    assert said.status == 0
+    found = json.loads(said.out)
     assert found["method"] == name
-    assert run(monkeypatch, "audit", *spec, "--rounds", "3", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    said = byzopt("audit", *spec, "--rounds", "3", "--json")
+    assert said.status == 0
+    found = json.loads(said.out)
     assert [r["t"] for r in found["rounds"]] == [1, 2, 3]
     assert set(found["proved"]) == set(METHODS)
 
@@ -310,16 +314,18 @@ def test_every_method_is_explained_and_audited_on_a_spec(monkeypatch, capsys, sp
     "preset",
     ["byz-nsgdm/quartic", "byzantine-sgd/hard_lin", "byzantine-sgd/quadratic"],
 )
-def test_presets_are_audited(monkeypatch, capsys, preset):
-    assert run(monkeypatch, "audit", preset, "--rounds", "3", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+def test_presets_are_audited(byzopt, preset):
+    said = byzopt("audit", preset, "--rounds", "3", "--json")
+    assert said.status == 0
+    found = json.loads(said.out)
     assert len(found["rounds"]) == 3
     assert found["message"] == ""
 
 
-def test_a_run_that_diverges_is_audited_up_to_there(monkeypatch, capsys, spec_file):
-    assert run(monkeypatch, "audit", spec_file, "lr=1e9", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+def test_a_run_that_diverges_is_audited_up_to_there(byzopt, spec_file):
+    said = byzopt("audit", spec_file, "lr=1e9", "--json")
+    assert said.status == 0
+    found = json.loads(said.out)
     assert "every reasonable range" in found["message"]
     assert len(found["rounds"]) < 12
 
@@ -347,22 +353,24 @@ def test_an_adversary_that_hugs_finds_the_guard_behind_the_audit():
         (("audit", "SPEC", "lr"), "key=value"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(monkeypatch, capsys, spec_file, words, what):
-    assert run(monkeypatch, *(spec_file if word == "SPEC" else word for word in words)) == 2
-    told = capsys.readouterr().err
+def test_what_is_wrong_is_said_in_one_line(byzopt, spec_file, words, what):
+    said = byzopt(*(spec_file if word == "SPEC" else word for word in words))
+    assert said.status == 2
+    told = said.err
     assert what in told
     assert told.startswith("byzopt: error: ")
     assert "Traceback" not in told
 
 
-def test_a_bound_is_drawn_or_refused_before_the_run(monkeypatch, capsys, spec_file, tmp_path):
+def test_a_bound_is_drawn_or_refused_before_the_run(byzopt, spec_file, tmp_path):
     out = tmp_path / "out"
-    assert run(monkeypatch, "run", spec_file, "--bound", "--out", str(out)) == 0
+    said = byzopt("run", spec_file, "--bound", "--out", str(out))
+    assert said.status == 0
     assert (out / "curves.png").stat().st_size > 0
-    capsys.readouterr()
     other = tmp_path / "other"
-    assert run(monkeypatch, "run", spec_file, "method=nesterov", "--bound", "--out", str(other)) == 2
-    assert "no theorem" in capsys.readouterr().err
+    said = byzopt("run", spec_file, "method=nesterov", "--bound", "--out", str(other))
+    assert said.status == 2
+    assert "no theorem" in said.err
     assert not other.exists()
 
 

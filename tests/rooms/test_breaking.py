@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar, Literal
@@ -12,7 +11,6 @@ from typing import ClassVar, Literal
 import pytest
 import torch
 
-from byzopt import cli
 from byzopt.aggregators import NNM, RULES, Aggregator, Krum, Mean, Median
 from byzopt.attacks import ALIE, ATTACKS, IPM, Attack, Gaussian, NoAttack, Sleeper, Zero
 from byzopt.certificates.breaking import ROWS, Breach, Verdict, break_rule, replay, spelled
@@ -297,38 +295,29 @@ def test_an_unknown_kind_of_rows_is_refused_by_name():
         replay("median", 9, 2, 5, attack="zero", rows="gausian")
 
 
-def call(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["byzopt", *words])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return end.value.code, capsys.readouterr()
-
-
-def test_the_command_prints_the_worst_and_its_replay_gives_the_same_number(monkeypatch, capsys):
+def test_the_command_prints_the_worst_and_its_replay_gives_the_same_number(byzopt):
     size = ("--n", "5", "--f", "1", "--d", "2", "--budget", "1", "--trials", "1")
-    code, said = call(monkeypatch, capsys, "break", "nnm >> median", *size, "--json")
+    said = byzopt("break", "nnm >> median", *size, "--json")
     found = json.loads(said.out)
-    assert code == 0
+    assert said.status == 0
     assert found["exceeded"] == []
     worst = found["worst"]["linear"]
     program, *words = shlex.split(worst["replay"])
     assert program == "byzopt"
-    code, said = call(monkeypatch, capsys, *words, "--json")
-    assert code == 0
+    said = byzopt(*words, "--json")
+    assert said.status == 0
     assert json.loads(said.out)["linear"] == worst["linear"]
 
 
-def test_the_command_shows_a_table_and_a_command_line(monkeypatch, capsys):
-    code, said = call(
-        monkeypatch, capsys, "break", "mean", "--n", "5", "--f", "1", "--budget", "1", "--trials", "1"
-    )
-    assert code == 0
+def test_the_command_shows_a_table_and_a_command_line(byzopt):
+    said = byzopt("break", "mean", "--n", "5", "--f", "1", "--budget", "1", "--trials", "1")
+    assert said.status == 0
     assert "byzopt break mean --n 5 --f 1 --d 10 --rows" in said.out
     assert "refused under nan" in said.out
 
 
-def test_the_command_refuses_in_one_line(monkeypatch, capsys):
-    code, said = call(monkeypatch, capsys, "break", "median", "--n", "5", "--f", "1", "--attack", "{bad")
-    assert code == 2
+def test_the_command_refuses_in_one_line(byzopt):
+    said = byzopt("break", "median", "--n", "5", "--f", "1", "--attack", "{bad")
+    assert said.status == 2
     assert said.err.count("\n") == 1
     assert "JSON" in said.err

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from byzopt.cli import main
 from byzopt.cli.options import KEYS
 from byzopt.experiments import Spec, run
 from byzopt.experiments.specs.loading import load, presets
@@ -30,33 +29,11 @@ rule = "mean"
 """
 
 
-class Said:
-    """What a command said, and its exit status."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def place(here):
     """A working directory with `spec.toml` in it and nothing else."""
-    (tmp_path / "spec.toml").write_text(SPEC)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def byzopt(place, monkeypatch, capfd):
-    """The command in this process."""
-
-    def call(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["byzopt", *words])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Said(ended.value.code or 0, *capfd.readouterr())
-
-    return call
+    (here / "spec.toml").write_text(SPEC)
+    return here
 
 
 def settings(*pairs: str) -> list[str]:

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import typer
 
-from byzopt.cli import main
 from byzopt.cli.commands import app
 from byzopt.errors import InvalidInput
 from byzopt.experiments.running import run
@@ -27,36 +26,14 @@ SWEEP = 'base = "spec.toml"\ngrid = {seed = [0, 1]}\n'
 LONG = "x" * 300
 
 
-class Said:
-    """What a command said, and its exit status."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(here, monkeypatch):
     """A working directory with a spec, a sweep and an ordinary file in it."""
-    (tmp_path / "spec.toml").write_text(SPEC)
-    (tmp_path / "sweep.toml").write_text(SWEEP)
-    (tmp_path / "file").write_text("")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent / "cache"))
-    return tmp_path
-
-
-@pytest.fixture
-def byzopt(place, monkeypatch, capfd):
-    """The command in this process."""
-
-    def call(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["byzopt", *words])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Said(ended.value.code or 0, *capfd.readouterr())
-
-    return call
+    (here / "spec.toml").write_text(SPEC)
+    (here / "sweep.toml").write_text(SWEEP)
+    (here / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here.parent / "cache"))
+    return here
 
 
 DIRECTORIES = ["", "file", "file/below", LONG, f"new/{LONG}", "x/" * 3_000, "/proc/new", "/dev/null", "link"]
@@ -194,7 +171,7 @@ def test_a_value_that_an_option_cannot_have_is_one_line_and_nothing_is_made(opti
         assert sorted(place.rglob("*")) == before, given
 
 
-def test_lists_of_valid_values_are_said(byzopt):
+def test_lists_of_valid_values_are_said(byzopt, place):
     for words in (["run", "spec.toml", "--axis", "x"], ["run", "spec.toml", "--engine", "x"], ["list", "x"]):
         said = byzopt(*words)
         assert any(known in said.err for known in ("'rounds', 'gradients', 'bits'", "'torchrun'", "rules"))

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from byzopt import cli
 from byzopt.errors import InvalidInput
 from byzopt.methods import METHODS
 from byzopt.schedules import Anytime
@@ -271,13 +270,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def run(monkeypatch, *words: str) -> int:
-    monkeypatch.setattr("sys.argv", ["byzopt", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
-
-
 def written(path, changes: Mapping[str, Any]) -> str:
     from byzopt.experiments import Spec
     from byzopt.experiments.specs.toml import dumps
@@ -287,24 +279,28 @@ def written(path, changes: Mapping[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_commands_print_no_bound_where_a_premise_fails(monkeypatch, capsys, tmp_path, name):
+def test_commands_print_no_bound_where_a_premise_fails(byzopt, tmp_path, name):
     changes, reason = WRONG[name]
     path = written(tmp_path / "spec.toml", changes)
-    assert run(monkeypatch, "explain", path, "--json") == 0
-    found = json.loads(capsys.readouterr().out)["promise"]
+    said = byzopt("explain", path, "--json")
+    assert said.status == 0
+    found = json.loads(said.out)["promise"]
     assert (found["bound"], found["floor"]) == (None, None)
     assert any(reason in line for line in found["missing"])
     assert {"fails", "unknown"} & {premise["verdict"] for premise in found["premises"]}
-    assert run(monkeypatch, "explain", path) == 0
-    text = capsys.readouterr().out
+    said = byzopt("explain", path)
+    assert said.status == 0
+    text = said.out
     assert "  bound: none" in text
     assert "  floor: none" in text
-    assert run(monkeypatch, "audit", path, "--rounds", "3", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    said = byzopt("audit", path, "--rounds", "3", "--json")
+    assert said.status == 0
+    found = json.loads(said.out)
     own = found["proved"][Specs.method(changes)]
     assert (own["bound"], own["floor"]) == (None, None)
-    assert run(monkeypatch, "run", path, "--bound", "--out", str(tmp_path / "out")) == 2
-    assert "no" in capsys.readouterr().err
+    said = byzopt("run", path, "--bound", "--out", str(tmp_path / "out"))
+    assert said.status == 2
+    assert "no" in said.err
     assert not (tmp_path / "out").exists()
 
 
@@ -317,14 +313,15 @@ class Specs:
         return method if isinstance(method, str) else method["name"]
 
 
-def test_reports_draw_the_bound_of_the_checked_promise_only(monkeypatch, capsys, tmp_path):
+def test_reports_draw_the_bound_of_the_checked_promise_only(byzopt, tmp_path):
     good, wrong = written(tmp_path / "good.toml", {}), written(tmp_path / "wrong.toml", {"lr": 1.01})
     store = tmp_path / "store"
     for place, path in (("good", good), ("wrong", wrong)):
-        assert run(monkeypatch, "run", path, "--out", str(store / place)) == 0
-    capsys.readouterr()
-    assert run(monkeypatch, "report", str(store), "--bound") == 0
-    text = " ".join(capsys.readouterr().out.split())
+        said = byzopt("run", path, "--out", str(store / place))
+        assert said.status == 0
+    said = byzopt("report", str(store), "--bound")
+    assert said.status == 0
+    text = " ".join(said.out.split())
     assert "at most 1/L" in text
     (bounds,) = (store / "report").glob("bounds*.csv")
     rows = bounds.read_text().splitlines()
@@ -337,15 +334,17 @@ def test_reports_draw_the_bound_of_the_checked_promise_only(monkeypatch, capsys,
     assert "G = " in first
 
 
-def test_explain_names_what_a_bound_rests_on(monkeypatch, capsys, tmp_path):
+def test_explain_names_what_a_bound_rests_on(byzopt, tmp_path):
     path = written(tmp_path / "spec.toml", {"task": {"name": "logistic_regression", "batch": 8}, "lr": 1e-3})
-    assert run(monkeypatch, "explain", path, "--json") == 0
-    found = json.loads(capsys.readouterr().out)["promise"]
+    said = byzopt("explain", path, "--json")
+    assert said.status == 0
+    found = json.loads(said.out)["promise"]
     assert found["bound"] is not None
     assert any("permutations" in line for line in found["estimated"])
     assert any("σ" in line for line in found["estimated"])
-    assert run(monkeypatch, "explain", path) == 0
-    assert "rests on estimates" in capsys.readouterr().out
+    said = byzopt("explain", path)
+    assert said.status == 0
+    assert "rests on estimates" in said.out
 
 
 def test_schedules_that_the_proof_does_not_cover():

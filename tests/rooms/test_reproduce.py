@@ -345,13 +345,9 @@ def test_only_what_has_a_device_goes_to_it():
     assert on_device(it, "cpu") is it
 
 
-def test_the_command(tiny, tmp_path, capsys, monkeypatch):
-    from byzopt.cli import _status
-
+def test_the_command(tiny, tmp_path, byzopt, monkeypatch):
     def call(*words):
-        monkeypatch.setattr("sys.argv", ["byzopt", "reproduce", *words])
-        status = _status()
-        return status, *capsys.readouterr()
+        return byzopt("reproduce", *words)
 
     store = str(tmp_path / "store")
     status, out, _ = call()

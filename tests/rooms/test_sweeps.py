@@ -20,7 +20,6 @@ from byzopt.experiments.sweeps.batches import batches
 from byzopt.experiments.sweeps.grid import points
 from byzopt.experiments.sweeps.sinks import Sink
 from byzopt.tasks import TASKS, Quartic, TaskRecipe
-from tests.rooms.test_cli import byzopt, place  # noqa: F401
 
 SPEC = {"task": "quartic", "rule": "mean", "rounds": 6, "lr": 0.1, "eval_every": 2}
 
@@ -434,7 +433,14 @@ attack = ["bit_flip", "label_flip"]
 """
 
 
-def test_the_command_previews_runs_reports_failures_and_does_nothing_twice(byzopt, place):  # noqa: F811
+@pytest.fixture
+def place(here):
+    """A working directory with a spec in it."""
+    (here / "spec.toml").write_text('task = "quartic"\nrounds = 10\nlr = 0.1\n')
+    return here
+
+
+def test_the_command_previews_runs_reports_failures_and_does_nothing_twice(byzopt, place):
     (place / "s.toml").write_text(FILE)
     said = byzopt("sweep", "s.toml", "--dry-run", "--json")
     assert [one["why"] for one in json.loads(said.out)["runs"]] == ["new: nothing is stored"] * 4
@@ -481,7 +487,7 @@ def test_time_left_of_a_run_waits_for_a_share_of_its_rounds(monkeypatch, capsys)
     assert ends == ["", "", "1978 s left", "0 s left"]
 
 
-def test_a_query_is_a_table_csv_or_json_and_names_damage(byzopt, place):  # noqa: F811
+def test_a_query_is_a_table_csv_or_json_and_names_damage(byzopt, place):
     (place / "s.toml").write_text(FILE)
     byzopt("sweep", "s.toml", "--jobs", "0")
     said = byzopt("query", "byzopt-store", "--where", "status=completed", "--columns", "rule,loss", "--csv")
@@ -502,7 +508,7 @@ def test_a_query_is_a_table_csv_or_json_and_names_damage(byzopt, place):  # noqa
     assert (len(json.loads(said.out)), victim.parent.name in said.err) == (3, True)
 
 
-def test_a_file_is_no_store_and_is_called_one(byzopt):  # noqa: F811
+def test_a_file_is_no_store_and_is_called_one(byzopt, place):
     assert "Found the file 'spec.toml'" in byzopt("query", "spec.toml").err
 
 
@@ -522,7 +528,7 @@ def test_a_file_is_no_store_and_is_called_one(byzopt):  # noqa: F811
         ["report", "."],
     ],
 )
-def test_bad_input_is_one_line_and_status_2(words, byzopt, place):  # noqa: F811
+def test_bad_input_is_one_line_and_status_2(words, byzopt, place):
     (place / "s.toml").write_text(FILE)
     said = byzopt(*words)
     assert (said.status, said.err.count("\n"), said.out) == (2, 1, "")

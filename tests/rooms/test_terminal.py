@@ -13,7 +13,7 @@ from unicodedata import category
 
 import pytest
 
-from byzopt.cli import main, terminal
+from byzopt.cli import terminal
 from byzopt.errors import Status
 from byzopt.escaping import csv_text, markdown, markdown_cell, one_line, visible
 from byzopt.experiments.specs.spec import MAIN
@@ -25,22 +25,11 @@ SPEC = {"task": "quadratic", "rule": "mean", "n": 5, "f": 1, "rounds": 2, "lr": 
 PLAIN = {"\n", "\t"}
 
 
+pytestmark = pytest.mark.usefixtures("here")
+
+
 def obeyed(text: str) -> set[str]:
     return {c for c in text if category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c not in PLAIN}
-
-
-@pytest.fixture
-def byzopt(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str):
-        monkeypatch.setattr(sys, "argv", ["byzopt", *words])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code or 0, *capfd.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,12 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NAMES = sorted(page.stem for page in PAGES.glob("*.md") if page.stem != "README")
 
 
-def command(line: str, monkeypatch) -> None:
+def command(line: str) -> None:
     """Run a line of a shell block in this process."""
-    monkeypatch.setattr(sys, "argv", shlex.split(line, comments=True))
-    assert sys.argv[0] == "byzopt", f"not known how to run: {line}"
+    name, *words = shlex.split(line, comments=True)
+    assert name == "byzopt", f"not known how to run: {line}"
     with pytest.raises(SystemExit) as ended:
-        main()
+        main(words)
     assert not ended.value.code, line
 
 
@@ -39,7 +38,7 @@ def follow(name: str, place: Path, monkeypatch) -> int:
             exec(compile(text, f"{name}.md", "exec"), names)
         elif language == "bash":
             for line in text.splitlines():
-                command(line, monkeypatch)
+                command(line)
         done += bool(file) or language in {"python", "bash"}
     return done
 

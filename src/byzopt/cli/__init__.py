@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from byzopt.cli.stopping import INTERRUPTED, heard, say_interrupted
 from byzopt.waiting import WAITING
@@ -13,20 +14,32 @@ LONGEST = 2000  # letters of an error, whose middle may be a value of any length
 FAILED, WRONG = 1, 2  # exit statuses: a part failed, as the output says; the input was refused
 
 
-def main() -> None:
-    """Run the command; every error that was foreseen is one line on stderr."""
+def main(words: Sequence[str] | None = None) -> NoReturn:
+    """Run the command that these `words` behind `byzopt` are, or the command line; end with its exit status.
+
+    Every error that was foreseen is one line on stderr. Raises `SystemExit`, always.
+    """
+    before = sys.argv
+    if words is not None:
+        sys.argv = ["byzopt", *words]
+    try:
+        sys.exit(_heard())
+    finally:
+        sys.argv = before
+
+
+def _heard() -> int:
     with heard() as interrupted:
         try:
             if "OMP_WAIT_POLICY" not in os.environ:
                 os.environ.update(WAITING)
-            status = _status()
+            return _status()
         except BaseException as error:
             # An interrupt may come out of other people's code as an error of theirs.
             if not isinstance(error, KeyboardInterrupt) and not interrupted():
                 raise
             say_interrupted()
-            status = INTERRUPTED
-    sys.exit(status)
+            return INTERRUPTED
 
 
 def _status() -> int:
