@@ -10,27 +10,7 @@ from byzopt.aggregators import NNM, PRE_AGGREGATORS, RULES, Bucketing, Chain, ru
 from byzopt.errors import InvalidInput, TooManyFaults
 
 N, F, D = 23, 2, 6
-# Rules whose answer has an absolute length in it, given as a parameter by the user.
-ABSOLUTE = {"clipping"}
-# Rules that look at norms, which move with the origin.
-ORIGIN = {"cge", "clipping", "arc", "fltrust", "zeno", "flame", "foolsgold", "norm_clipping"}
-ORIGIN |= {"signguard", "sign_majority"}
-# Rules that trust a row by its position, and one whose answer holds signs and no lengths.
-TRUSTED = {"fltrust", "zeno", "monna"}
-SIGNS = {"sign_majority"}
-# Rules that are known not to survive two opposite huge rows.
-FRAIL = {"cge", "foolsgold"}
-# Stages whose groups are drawn by position.
-DRAWN = {"bucketing", "median_of_means"}
-# Rules for which a stage before them makes exact ties, which rounding and order then break.
-TIED = {"mda", "bulyan", "cge", "aksel"}
 BEFORE = ["", "nnm >> ", "bucketing >> ", "nnm >> bucketing >> ", *(f"{p} >> " for p in PRE_AGGREGATORS)]
-SPELLINGS = [
-    before + name
-    for before in dict.fromkeys(BEFORE)
-    for name in RULES
-    if not (name in TRUSTED and "bucketing" in before)
-]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -38,16 +18,19 @@ def build(spelling, f=F):
     return rule_from(spelling, f=f)
 
 
-def parts(spelling):
-    return set(spelling.split(" >> "))
+def meets(rule):
+    """Whether a trusted row, if there is one, reaches the rule in its place: stages may not move it."""
+    return not (rule.trusts and any(stage.positional for stage in rule.stages))
 
 
-def ties(spelling):
-    return ">>" in spelling and spelling.split(" >> ")[-1] in TIED
+SPELLINGS = [
+    before + name for before in dict.fromkeys(BEFORE) for name in RULES if meets(build(before + name))
+]
 
 
-def tolerates(rule, n=N):
-    return rule.tolerance(n)
+def ties(rule):
+    """Whether a stage makes rows tie, between which rounding then decides."""
+    return bool(rule.stages) and rule.ties == "rounding"
 
 
 def some_rows(seed=0, n=N, d=D, dtype=torch.float64):
@@ -55,11 +38,11 @@ def some_rows(seed=0, n=N, d=D, dtype=torch.float64):
 
 
 def where(applies):
-    """Parametrises a test over the spellings to which its promise applies, and over no other."""
-    return pytest.mark.parametrize("spelling", [spelling for spelling in SPELLINGS if applies(spelling)])
+    """Parametrises a test over the spellings of rules that make its promise, and over no other."""
+    return pytest.mark.parametrize("spelling", [each for each in SPELLINGS if applies(build(each))])
 
 
-every = where(lambda spelling: True)
+every = where(lambda rule: True)
 
 
 @every
@@ -96,7 +79,7 @@ def test_arrays_lists_and_strided_rows_give_the_same_answer(spelling):
     assert np.array_equal(rule(frozen), expected.numpy())
 
 
-@where(lambda spelling: not ties(spelling))
+@where(lambda rule: not ties(rule))
 def test_strides_do_not_matter(spelling):
     rule, rows = build(spelling), some_rows()
     expected = rule(rows)
@@ -130,7 +113,7 @@ def test_bad_rows_are_named_errors(spelling):
 
 
 # The trusted need f < n only.
-@where(lambda spelling: tolerates(build(spelling, f=1), 5) == 1 and not parts(spelling) & TRUSTED)
+@where(lambda rule: rule.tolerating(1).tolerance(5) == 1 and not rule.trusts)
 def test_too_few_rows_are_a_named_error(spelling):
     with pytest.raises(InvalidInput):
         build(spelling, f=1)(some_rows(n=2))
@@ -153,7 +136,7 @@ def test_f_must_be_a_whole_number(name):
 @every
 def test_non_finite_rows_are_dropped_and_counted(spelling):
     rule, rows = build(spelling), some_rows()
-    k = min(2, tolerates(rule))
+    k = min(2, rule.tolerance(N))
     bad = rows.clone()
     for i in range(k):
         bad[3 * i + 1, i] = (float("nan"), float("inf"))[i]
@@ -164,7 +147,7 @@ def test_non_finite_rows_are_dropped_and_counted(spelling):
 @every
 def test_too_many_non_finite_rows_are_named(spelling):
     rule, rows = build(spelling), some_rows()
-    count = tolerates(rule) + 1
+    count = rule.tolerance(N) + 1
     rows[1 : 1 + count, 2] = float("nan")
     with pytest.raises(TooManyFaults) as caught:
         rule(rows)
@@ -189,11 +172,11 @@ def test_huge_finite_rows_give_a_finite_answer_near_the_honest_ones(spelling):
                 rows[at] = value * torch.tensor(signs, dtype=dtype).unsqueeze(1)
                 out = rule(rows)
                 assert torch.isfinite(out).all(), (dtype, value)
-                if tolerates(rule) >= F and not parts(spelling) & (FRAIL | TRUSTED | SIGNS):
+                if min(rule.tolerance(N), rule.breakdown(N)) >= F and not rule.trusts:
                     assert (out - honest).norm() < 0.6 * honest.norm(), (dtype, value)
 
 
-@where(lambda spelling: not parts(spelling) & (ABSOLUTE | SIGNS) and not ties(spelling))
+@where(lambda rule: rule.scale_equivariant and not ties(rule))
 def test_all_rows_huge_or_tiny_keep_their_size(spelling):
     extremes = {torch.float32: (1e-30, 1e-38, 1e30, 1e38), torch.float64: (1e-300, 1e-200, 1e200, 1e307)}
     for dtype, sizes in extremes.items():
@@ -204,7 +187,7 @@ def test_all_rows_huge_or_tiny_keep_their_size(spelling):
             assert torch.allclose(out, expected, rtol=1e-4), (dtype, size)
 
 
-@where(lambda spelling: not parts(spelling) & (ABSOLUTE | SIGNS))
+@where(lambda rule: rule.scale_equivariant)
 def test_equal_rows_give_that_row(spelling):
     row = some_rows(n=1)
     for dtype in DTYPES:
@@ -257,18 +240,14 @@ def moves_nothing(spelling, rows, f, seed):
     assert torch.allclose(rule(rows[order]), rule(rows), rtol=tolerance, atol=tolerance / 100), seed
 
 
-@where(lambda spelling: not parts(spelling) & (TRUSTED | DRAWN))
+@where(lambda rule: not rule.positional)
 def test_order_of_workers_does_not_matter(spelling):
     for n, f, d in ((3, 1, 2), (4, 1, 3), (5, 2, 2), (7, 1, 1), (7, 2, 1), (9, 2, 3), (11, 3, 2), (N, F, D)):
         for seed in range(4):
             moves_nothing(spelling, some_rows(1000 * n + seed, n, d), f, seed)
 
 
-# What says that a tie goes to the row that comes first: papers, or that a row of its own is the answer.
-FIRST = {"krum", "multi_krum", "medoid"}
-
-
-@where(lambda spelling: spelling not in FIRST and not parts(spelling) & (TRUSTED | DRAWN))
+@where(lambda rule: rule.ties != "first" and not rule.positional)
 def test_order_of_workers_does_not_matter_where_rows_tie(spelling):
     """Most distances between points of a small lattice are equal, here but for rounding."""
     for n, f, d in ((4, 1, 1), (6, 1, 2), (9, 2, 2), (12, 2, 3)):
@@ -278,7 +257,7 @@ def test_order_of_workers_does_not_matter_where_rows_tie(spelling):
             moves_nothing(spelling, rows, f, seed)
 
 
-@where(lambda spelling: not parts(spelling) & (ABSOLUTE | SIGNS) and not ties(spelling))
+@where(lambda rule: rule.scale_equivariant and not ties(rule))
 def test_scale_equivariant(spelling):
     rows, rule = some_rows(6), build(spelling)
     expected = rule(rows)
@@ -288,7 +267,7 @@ def test_scale_equivariant(spelling):
         assert torch.allclose(rule(single).double() / scale, expected, rtol=1e-4, atol=1e-4), scale
 
 
-@where(lambda spelling: not parts(spelling) & ORIGIN and not ties(spelling))
+@where(lambda rule: rule.translation_equivariant and not ties(rule))
 def test_translation_equivariant_at_ten_thousand_spreads(spelling):
     rows, rule = some_rows(7), build(spelling)
     offset = 1e4 * some_rows(8, n=1)

@@ -35,8 +35,6 @@ from byzopt.aggregators.core.filters import Pure
 from byzopt.errors import InvalidInput, TooManyFaults
 from byzopt.experiments.sweeps import Sweep, run_sweep
 
-TRUSTED = {"fltrust", "zeno", "monna"}
-
 
 @dataclass(frozen=True)
 class Own(GeometricRule):
@@ -65,7 +63,7 @@ class Moves(PreAggregator):
 
 @pytest.mark.parametrize("rule", [Own(), Looks(), Moves() >> Looks(), NNM(f=2) >> Looks()], ids=repr)
 def test_a_rule_of_a_plugin_that_looks_at_rows_itself_is_given_finite_ones(rule):
-    """That a base class notices NaN by the way in which it looks holds for that way alone."""
+    """That a base class validates NaN by the way in which it looks holds for that way alone."""
     rows = torch.ones(6, 3)
     rows[4, 1] = torch.nan
     assert torch.equal(rule(rows), torch.ones(3))

@@ -40,10 +40,7 @@ from tests.reference import rules_more
 
 NAN, INF = float("nan"), float("inf")
 every_rule = pytest.mark.parametrize("name", list(RULES))
-# Trust row 0, and are nothing without it.
-TRUSTED = {"fltrust", "zeno", "monna"}
-# Groups drawn by position.
-DRAWN = {"median_of_means"}
+TRUSTED = {name for name in RULES if rule_from(name, f=1).trusts}  # row 0, and are nothing without it
 
 
 def normal(seed, *shape):
@@ -136,7 +133,7 @@ def test_t4_trimming_is_by_coordinate_not_by_worker():
     assert torch.equal(TrimmedMean(f=1)(rows), torch.ones(9))
 
 
-@pytest.mark.parametrize("name", [name for name in RULES if name not in TRUSTED | DRAWN])
+@pytest.mark.parametrize("name", [name for name in RULES if not rule_from(name, f=1).positional])
 def test_t4_no_rule_looks_at_the_order_of_workers(name):
     rows, order = normal(2, 15, 6), torch.randperm(15, generator=torch.Generator().manual_seed(3))
     rule = rule_from(name, f=3)

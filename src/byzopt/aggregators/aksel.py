@@ -22,6 +22,8 @@ class Aksel(Aggregator):
     al., OPODIS 2021.
     """
 
+    ties = "rounding"
+
     f: int | None = None
 
     def splits(self) -> bool:

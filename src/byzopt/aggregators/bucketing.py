@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,8 +24,8 @@ class Bucketing(PreAggregator):
     own. Source: Karimireddy, He, Jaggi, arXiv:2006.09365, algorithm 1.
     """
 
-    batched: ClassVar[bool] = True
-    positional: ClassVar[bool] = True
+    batched = True
+    positional = True
 
     s: int = 2
     seed: int = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,8 +28,11 @@ class Bulyan(Aggregator):
     Source: El Mhamdi, Guerraoui, Rouault, ICML 2018, algorithm 2 (the iterative form).
     """
 
-    by_value: ClassVar[bool] = True
-    notices: ClassVar[bool] = True
+    ties = "rounding"
+    columnwise = True
+
+    by_value = True
+    validates = True
 
     f: int
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,7 +30,7 @@ class CAF(GeometricRule):
     differ: f = 0 is the mean (there the loop never runs).
     """
 
-    by_value: ClassVar[bool] = True
+    by_value = True
 
     f: int
 

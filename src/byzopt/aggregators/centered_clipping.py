@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class CenteredClipping(GeometricRule):
     equation 3. Where we differ: the default start and τ, because a fixed τ fits one stage of training only.
     """
 
-    notices: ClassVar[bool] = True
+    validates = True
 
     f: int | None = None
     tau: float | None = None
@@ -57,9 +57,21 @@ class CenteredClipping(GeometricRule):
         require(self.iterations >= 1, what, "be at least 1", self.iterations)
 
     @property
-    def batched(self) -> bool:  # type: ignore[override]
+    def batched(self) -> bool:
         """From the bulk; the origin has to be put beside the rows first."""
         return self.start == "bulk"
+
+    @property
+    def translation_equivariant(self) -> bool:
+        return self.start != "zero"
+
+    @property
+    def scale_equivariant(self) -> bool:
+        return self.tau is None
+
+    @property
+    def convex(self) -> bool:
+        return self.start != "zero"
 
     def as_filter(self) -> Filter:
         """A filter that starts from its last aggregate, or a pure one when `stateful` is false."""
@@ -125,7 +137,7 @@ class Following(RoundRule):
 class _Continued(GeometricRule):
     """`rule` with z at `centre` to begin with, which stands as row 0 beside the rows."""
 
-    notices: ClassVar[bool] = True
+    validates = True
 
     rule: CenteredClipping
     centre: Tensor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,8 +22,11 @@ class CGE(GeometricRule):
     Needs 2 f < n. Cost: one pass for norms. Source: Gupta, Liu, Vaidya, arXiv:2008.04699 (there the sum).
     """
 
-    by_value: ClassVar[bool] = True
-    measure: ClassVar[str] = "norm"
+    translation_equivariant = False
+    ties = "rounding"
+
+    by_value = True
+    measure = "norm"
 
     f: int
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,7 +27,11 @@ class Clipping(PreAggregator):
     for norms.
     """
 
-    affine: ClassVar[bool] = False
+    translation_equivariant = False
+    scale_equivariant = False
+    convex = False
+
+    affine = False
 
     tau: float = 2.0
 
@@ -48,7 +51,10 @@ class ARC(PreAggregator):
     Source: Allouah et al., arXiv:2405.14432, algorithm 2 (adaptive robust clipping).
     """
 
-    affine: ClassVar[bool] = False
+    translation_equivariant = False
+    convex = False
+
+    affine = False
 
     f: int
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,7 +37,7 @@ class DnC(GeometricRule):
     said.
     """
 
-    by_value: ClassVar[bool] = True
+    by_value = True
 
     f: int
     filtering: float = 1.0
@@ -63,6 +62,10 @@ class DnC(GeometricRule):
         super().check(n)
         c, found = self.dropped, f"{self.dropped} rows to drop of n = {n}"
         require(c < n, "Parameter `filtering` of DnC", "satisfy c f < n", found, "Lower filtering.")
+
+    @property
+    def draws(self) -> bool:
+        return self.coordinates is not None
 
     def at(self, t: int) -> DnC:
         return replace(self, t=t)

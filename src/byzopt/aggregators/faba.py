@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ class FABA(GeometricRule):
     Needs 2 f < n; no κ is proved. Cost: one Gram product. Source: Xia et al., IJCAI 2019, algorithm 1.
     """
 
-    by_value: ClassVar[bool] = True
+    by_value = True
 
     f: int
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.certificate import Source
@@ -23,25 +22,9 @@ class FailClosed(Wrapper):
     that take one.
     """
 
-    fail_closed: ClassVar[bool] = True
+    fail_closed = True
 
     rule: Aggregator
-
-    @property
-    def measure(self) -> str:  # type: ignore[override]
-        return self.rule.measure
-
-    @property
-    def trusts(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.rule.trusts
-
-    @property
-    def by_value(self) -> bool:  # type: ignore[override]
-        return self.rule.by_value
-
-    @property
-    def positional(self) -> bool:  # type: ignore[override]
-        return self.rule.positional
 
     def proved(self, n: int, f: int) -> Coefficients:
         return self.rule.coefficients(n, f)

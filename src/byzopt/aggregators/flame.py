@@ -37,6 +37,9 @@ class FLAME(WeighingRule):
     updates, so that clipping is about 0 (the paper's is about the last model) and so are the angles.
     """
 
+    translation_equivariant = False
+    convex = False
+
     f: int | None = None
     noise: float = 0.0
     seed: int = 0
@@ -45,6 +48,10 @@ class FLAME(WeighingRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.noise >= 0, "Parameter `noise` of FLAME", "be at least 0", self.noise)
+
+    @property
+    def draws(self) -> bool:
+        return self.noise > 0
 
     def at(self, t: int) -> FLAME:
         return replace(self, t=t)

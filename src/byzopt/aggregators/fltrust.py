@@ -30,6 +30,9 @@ class FLTrust(TrustingRule):
     positive trust gives v_0 (the paper divides 0 by 0); zero rows have trust 0.
     """
 
+    translation_equivariant = False
+    convex = False
+
     f: int | None = None
     trusted: int = 0
 

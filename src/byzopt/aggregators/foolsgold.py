@@ -37,6 +37,9 @@ class FoolsGold(WeighingRule):
     a_i = 0. When all a_i are 0, as for equal rows, the weights are even.
     """
 
+    translation_equivariant = False
+    convex = False
+
     f: int | None = None
     confidence: float = 1.0
     reach: float = 3.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,8 +30,8 @@ def krum_scores(ranked: Tensor, neighbours: int, power: int = 2) -> Tensor:
 class _KrumLike(GeometricRule):
     """The score, its switches and the precondition, shared by Krum and Multi-Krum."""
 
-    batched: ClassVar[bool] = True
-    measure: ClassVar[str] = "Krum score"
+    batched = True
+    measure = "Krum score"
 
     f: int
 
@@ -70,6 +70,8 @@ class Krum(_KrumLike):
     quartic code of arXiv:2603.12512; then n > 2 f is enough, for the score and for its κ₂), `power` of the
     distance (1, 2, or the releases' 4).
     """
+
+    ties = "first"
 
     extra: Literal[0, 1] = 0
     power: Literal[1, 2, 4] = 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,7 +28,9 @@ class MDA(GeometricRule):
     alone (n = 30, f = 10: milliseconds). Source: Rousseeuw, 1985; El Mhamdi et al., arXiv:1905.03853.
     """
 
-    by_value: ClassVar[bool] = True
+    ties = "rounding"
+
+    by_value = True
 
     f: int
 

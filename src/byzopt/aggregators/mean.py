@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ class Mean(RankRule):
     Cost: one pass over the rows.
     """
 
-    notices: ClassVar[bool] = True
+    validates = True
 
     def tolerance(self, n: int) -> int:
         return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,7 +30,9 @@ class MedianOfMeans(Aggregator):
     `bucketing >> geometric_median` here) Chen, Su, Xu, arXiv:1705.05491.
     """
 
-    positional: ClassVar[bool] = True
+    columnwise = True
+
+    positional = True
 
     f: int
     groups: int | None = None

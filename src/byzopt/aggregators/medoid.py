@@ -26,6 +26,8 @@ class Medoid(GeometricRule):
     N = n - f (derived here). Cost: one Gram product.
     """
 
+    ties = "first"
+
     f: int | None = None
 
     def weights(self, geometry: Geometry) -> Tensor:

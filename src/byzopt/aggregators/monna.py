@@ -33,10 +33,6 @@ class MoNNA(TrustingRule):
     f: int
     trusted: int = 0
 
-    @property
-    def trusts(self) -> tuple[int, ...]:  # type: ignore[override]
-        return (self.trusted,)
-
     def weigh(self, mixed: Mixed) -> Tensor:
         self.in_place(mixed)
         # The pivot is its own nearest neighbour even when others coincide with it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ class MVA(GeometricRule):
     arXiv:2209.10931; for one dimension, the minimum covariance determinant of Rousseeuw, 1985.
     """
 
-    by_value: ClassVar[bool] = True
+    by_value = True
 
     f: int
     budget: int = 50_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -24,7 +23,7 @@ class NNM(PreAggregator):
     Cost: one Gram product, shared with the rule behind it. Source: Allouah et al., arXiv:2302.01772.
     """
 
-    batched: ClassVar[bool] = True
+    batched = True
 
     f: int
 

@@ -26,6 +26,9 @@ class NormClipping(WeighingRule):
     training only.
     """
 
+    translation_equivariant = False
+    convex = False
+
     f: int | None = None
     bound: float | None = None
 
@@ -33,6 +36,10 @@ class NormClipping(WeighingRule):
         super().__post_init__()
         what = "Parameter `bound` of NormClipping"
         require(self.bound is None or self.bound > 0, what, "be positive", self.bound)
+
+    @property
+    def scale_equivariant(self) -> bool:
+        return self.bound is None
 
     def weigh(self, mixed: Mixed) -> Tensor:
         norms = lengths(mixed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class RFA(GeometricRule):
     iterations from zero with `nu_absolute=0.1`.
     """
 
-    batched: ClassVar[bool] = True
+    batched = True
 
     f: int | None = None
     iterations: int = 8
@@ -46,6 +46,14 @@ class RFA(GeometricRule):
         require(self.nu > 0, "Parameter `nu` of RFA", "be positive", self.nu)
         nu = self.nu_absolute
         require(nu is None or nu > 0, "Parameter `nu_absolute` of RFA", "be positive", nu)
+
+    @property
+    def translation_equivariant(self) -> bool:
+        return self.start != "zero"
+
+    @property
+    def scale_equivariant(self) -> bool:
+        return self.nu_absolute is None
 
     def weights(self, geometry: Geometry) -> Tensor:
         bulk = geometry.bulk().numpy()

@@ -24,6 +24,10 @@ class SignMajority(CoordinateRule):
     Source: Bernstein et al., arXiv:1810.05291, algorithm 1 (signSGD with majority vote).
     """
 
+    translation_equivariant = False
+    scale_equivariant = False
+    convex = False
+
     f: int | None = None
 
     def columns(self, block: Tensor) -> Tensor:

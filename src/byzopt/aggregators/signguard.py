@@ -33,6 +33,9 @@ class SignGuard(WeighingRule):
     norm of 0 gives 0 (the paper divides by it).
     """
 
+    translation_equivariant = False
+    convex = False
+
     f: int | None = None
     low: float = 0.1
     high: float = 3.0

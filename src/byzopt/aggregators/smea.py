@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ class SMEA(GeometricRule):
     search. Source: Allouah et al., arXiv:2302.04787.
     """
 
-    by_value: ClassVar[bool] = True
+    by_value = True
 
     f: int
     budget: int = 5_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import frexp, isfinite, ldexp
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -44,7 +44,8 @@ class Weighted(Wrapper):
     columns being sorted. The weighted form of the geometric median is that of arXiv:1912.13445.
     """
 
-    positional: ClassVar[bool] = True
+    positional = True
+    by_value = False
 
     rule: Aggregator
     weights: tuple[float, ...]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,7 +32,9 @@ class Zeno(TrustingRule):
     first-order form of Zeno++ (arXiv:1903.07020) stands for it, divided by γ (our ρ is the paper's ρ/γ).
     """
 
-    measure: ClassVar[str] = "minus the Zeno score"
+    translation_equivariant = False
+
+    measure = "minus the Zeno score"
 
     f: int
     trusted: int = 0

@@ -152,7 +152,7 @@ def does_not_depend_on_the_order_of_workers(rule: Aggregator) -> None:
     n = enough(rule)
     for seed in range(4):
         lattice = normal(n, 2, seed=100 + seed).round().clamp(-1, 1)
-        for rows in (_rows(rule, seed), lattice) if not _first_of_ties(rule) else (_rows(rule, seed),):
+        for rows in (_rows(rule, seed), lattice) if rule.ties != "first" else (_rows(rule, seed),):
             order = torch.randperm(n, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
             holds(torch.allclose(rule(rows[order]), rule(rows), rtol=1e-6, atol=1e-8), "another answer")
 
@@ -227,18 +227,23 @@ def _rows(rule: Aggregator, seed: int = 0, dtype: torch.dtype = torch.float64) -
     return normal(enough(rule), D, seed=seed, dtype=dtype)
 
 
-def _declares(trait: str, why: str) -> Callable[[Aggregator], str]:
-    """Leaves a promise out for a chain of which some part declares `trait`."""
+def _unless(trait: str, why: str) -> Callable[[Aggregator], str]:
+    """Leaves a promise out for a rule or chain that states `trait`; `not trait` for one that it has not."""
 
     def applies(rule: Aggregator) -> str:
-        parts = [part for part in (*rule.stages, rule.last) if getattr(part, trait, False)]
-        return f"{type(parts[0]).__name__} declares `{trait}`: {why}" if parts else ""
+        name = trait.removeprefix("not ")
+        stated = bool(getattr(rule, name)) == (name == trait)
+        return f"{'Not ' if name != trait else ''}`{name}`: {why}" if stated else ""
 
     return applies
 
 
-def _first_of_ties(rule: Aggregator) -> bool:
-    return False
+def _unbounded(rule: Aggregator) -> str:
+    if rule.trusts:
+        return "`trusts`: its answer is bounded while its trusted rows are honest."
+    n = enough(rule)
+    bounded = rule.breakdown(n) >= rule.tolerance(n)
+    return "" if bounded else "Its `breakdown` is below its f: faulty rows move its answer far."
 
 
 PROMISES = (
@@ -249,19 +254,20 @@ PROMISES = (
     Promise(drops_rows_that_are_not_finite),
     Promise(names_too_many_bad_rows),
     Promise(stays_finite_on_finite_rows),
-    Promise(bounds_what_faulty_rows_do, _declares("unbounded", "some faulty rows move its answer far.")),
+    Promise(bounds_what_faulty_rows_do, _unbounded),
     Promise(repeats_to_the_last_bit),
+    Promise(does_not_depend_on_the_order_of_workers, _unless("positional", "a row's place means something.")),
+    Promise(scales_with_the_rows, _unless("not scale_equivariant", "its answer has a length of its own.")),
     Promise(
-        does_not_depend_on_the_order_of_workers, _declares("positional", "a row's place means something.")
+        moves_with_the_rows, _unless("not translation_equivariant", "it looks at lengths or signs of rows.")
     ),
-    Promise(scales_with_the_rows, _declares("absolute", "its answer has a length that a parameter fixes.")),
-    Promise(moves_with_the_rows, _declares("about_origin", "it looks at lengths or signs of rows.")),
     Promise(
-        gives_the_row_that_all_workers_send, _declares("absolute", "its answer has a length of its own.")
+        gives_the_row_that_all_workers_send,
+        _unless("not scale_equivariant", "its answer has a length of its own."),
     ),
     Promise(answers_sets_of_rows_as_one_by_one),
     Promise(explains_its_own_answer),
     Promise(
-        keeps_its_proved_coefficients, _declares("trusts", "its coefficients hold for honest trusted rows.")
+        keeps_its_proved_coefficients, _unless("trusts", "its coefficients hold for honest trusted rows.")
     ),
 )

@@ -10,7 +10,6 @@ carries no gradient.
 
 from __future__ import annotations
 
-from inspect import isabstract
 from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 
 import numpy as np
@@ -24,8 +23,8 @@ from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.filters import Filter, Pure
 from byzopt.aggregators.core.inputs import RowsLike, as_sets
 from byzopt.aggregators.core.report import Report
-from byzopt.aggregators.core.stage import DECIDE, replaces
 from byzopt.aggregators.core.surroundings import undisturbed
+from byzopt.aggregators.core.traits import DECIDE, kind_of, replaces
 from byzopt.errors import InvalidInput, said
 from byzopt.registry import Registry
 
@@ -58,8 +57,7 @@ class Aggregator(BaseAggregator):
             cls.proved = Aggregator.proved  # type: ignore[method-assign]
         for name in ("answered", "certifiable", "as_filter"):
             if replaces(cls, name, DECIDE):
-                kind = next((base for base in cls.__mro__[1:] if isabstract(base)), Aggregator)
-                setattr(cls, name, getattr(kind, name))
+                setattr(cls, name, getattr(kind_of(cls), name))
 
     @overload
     def __call__(
@@ -104,6 +102,11 @@ class Aggregator(BaseAggregator):
     def as_filter(self) -> Filter:
         """The rule as a part of a method. Rules that remember give a filter of their own."""
         return Pure(self)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether as a part of a method it remembers earlier rounds."""
+        return not isinstance(self.as_filter(), Pure)
 
     def certify(self, rows: RowsLike, *, f: int | None = None) -> Certificate:
         """The coefficients of the answer to these very rows `[n, d]`: see `Certificate`.

@@ -6,7 +6,7 @@ Authors of rules subclass `Aggregator` or one of its kinds, which add how a rule
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -27,9 +27,6 @@ class BaseAggregator(Stage):
     """
 
     stages: tuple[MixingStage, ...] = ()  # before the rule, in a chain
-    fail_closed: ClassVar[bool] = False  # whether every call is made with fail_closed
-    measure: ClassVar[str] = "distance to the answer"  # what `scores` holds
-    trusts: tuple[int, ...] = ()  # rows that must be honest for the coefficients to hold
 
     @abstractmethod
     def __call__(self, rows: RowsLike, *, f: float | None = None, fail_closed: bool = False) -> Any:
@@ -42,6 +39,16 @@ class BaseAggregator(Stage):
     @abstractmethod
     def judged(self, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
         """The answer to rows `[n, d]`, or those to `[R, n, d]`, and what is certified for f faulty rows."""
+
+    @property
+    def fail_closed(self) -> bool:
+        """Whether every call is made with `fail_closed`."""
+        return False
+
+    @property
+    def measure(self) -> str:
+        """What `scores` holds."""
+        return "distance to the answer"
 
     @property
     def last(self) -> BaseAggregator:

@@ -63,8 +63,8 @@ def call(
 
 
 def _at_once(rule: BaseAggregator, rows: Tensor) -> tuple[BaseAggregator, Mixed, Tensor] | None:
-    """The answer without a look at the rows first, where the rule itself notices what is wrong with them."""
-    if not rule.notices:
+    """The answer without a look at the rows first, where the rule itself finds what is wrong with them."""
+    if not rule.validates:
         return None
     rule.check(len(rows))
     mixed = _seen(rule, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, cast
 
 from torch import Tensor
@@ -12,6 +13,8 @@ from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.certificate import Source
 from byzopt.aggregators.core.filters import Filter
 from byzopt.aggregators.core.mixing import MixingStage
+from byzopt.aggregators.core.stage import Stage
+from byzopt.aggregators.core.traits import Ties
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 from byzopt.theory.robustness import NOTHING, Coefficients, carried, geometric_median
@@ -33,18 +36,63 @@ class Chain(Aggregator):
         for stage, kind in (*((stage, MixingStage) for stage in self.stages), (rule, Aggregator)):
             fits, what = isinstance(stage, kind), "pre-aggregators before one rule"
             require(fits, "A chain", f"be made of {what}", stage, "Write NNM(f=1) >> Krum(f=1).")
-        self.fail_closed = rule.fail_closed  # type: ignore[misc]  # the last stage speaks for the chain
-        self.trusts = rule.trusts
-        self.notices = all(stage.notices for stage in (*stages, rule))  # type: ignore[misc]
-        self.positional = any(stage.positional for stage in (*stages, rule))  # type: ignore[misc]
-        self.by_value = not self.positional  # type: ignore[misc]
+
+    @property
+    def parts(self) -> tuple[Stage, ...]:
+        """All stages and the rule."""
+        return (*self.stages, self.rule)
+
+    @cached_property
+    def fail_closed(self) -> bool:  # the last stage speaks for the chain
+        return self.rule.fail_closed
+
+    @cached_property
+    def validates(self) -> bool:
+        return all(part.validates for part in self.parts)
+
+    @cached_property
+    def positional(self) -> bool:
+        return any(part.positional for part in self.parts)
+
+    @cached_property
+    def by_value(self) -> bool:
+        return not self.positional
+
+    @property
+    def draws(self) -> bool:
+        return any(part.draws for part in self.parts)
+
+    @property
+    def trusts(self) -> tuple[int, ...]:
+        return self.rule.trusts
+
+    @property
+    def translation_equivariant(self) -> bool:
+        return all(part.translation_equivariant for part in self.parts)
+
+    @property
+    def scale_equivariant(self) -> bool:
+        return all(part.scale_equivariant for part in self.parts)
+
+    @property
+    def convex(self) -> bool:
+        return all(part.convex for part in self.parts)
+
+    @property
+    def columnwise(self) -> bool:
+        return self.rule.columnwise
+
+    @property
+    def ties(self) -> Ties:
+        """Of rows that stages have made equal none is first, except where places mean something."""
+        return self.rule.ties if self.positional or self.rule.ties == "rounding" else "none"
 
     @property
     def last(self) -> Aggregator:
         return self.rule
 
     def __repr__(self) -> str:
-        return " >> ".join(map(repr, (*self.stages, self.rule)))
+        return " >> ".join(map(repr, self.parts))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Chain) and (self.stages, self.rule) == (other.stages, other.rule)
@@ -53,12 +101,11 @@ class Chain(Aggregator):
         return hash((self.stages, self.rule))
 
     def tolerance(self, n: int) -> int:
-        stages = (*self.stages, self.rule)
-        return min(stage.tolerance(m) for stage, m in zip(stages, self._sizes(n), strict=True))
+        return min(part.tolerance(m) for part, m in zip(self.parts, self._sizes(n), strict=True))
 
     def check(self, n: int) -> None:
-        for stage, m in zip((*self.stages, self.rule), self._sizes(n), strict=True):
-            stage.check(m)
+        for part, m in zip(self.parts, self._sizes(n), strict=True):
+            part.check(m)
 
     def lowered(self, k: int) -> Chain:
         return Chain([stage.lowered(k) for stage in self.stages], self.rule.lowered(k))
@@ -70,11 +117,10 @@ class Chain(Aggregator):
         return Chain([stage.tolerating(f) for stage in self.stages], self.rule.tolerating(f))
 
     def breakdown(self, n: int) -> int:
-        stages = (*self.stages, self.rule)
-        return min(stage.breakdown(m) for stage, m in zip(stages, self._sizes(n), strict=True))
+        return min(part.breakdown(m) for part, m in zip(self.parts, self._sizes(n), strict=True))
 
     def splits(self) -> bool:
-        return all(stage.splits() for stage in (*self.stages, self.rule))
+        return all(part.splits() for part in self.parts)
 
     def at(self, t: int) -> Chain:
         return Chain([stage.at(t) for stage in self.stages], self.rule.at(t))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class GeometricRule(Aggregator):
     """A rule decided by pairwise inner products: `weights(geometry)` gives `[m]` float64 weights."""
 
-    notices = True
+    validates = True
 
     @abstractmethod
     def weights(self, geometry: Geometry) -> Tensor:
@@ -67,6 +67,8 @@ class CoordinateRule(Aggregator):
     `order_weights` and has its exact coefficients.
     """
 
+    columnwise = True
+
     @abstractmethod
     def columns(self, block: Tensor) -> Tensor:
         """The aggregate of each column of a finite block in the compute dtype; must not write to it."""
@@ -96,7 +98,7 @@ class RankRule(CoordinateRule):
     """A coordinate rule made of order statistics: `plan(m)` says what becomes of the m values of a column."""
 
     batched = True
-    notices = True
+    validates = True
 
     @abstractmethod
     def plan(self, m: int) -> Plan:

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from byzopt.aggregators.core.stage import DECIDE, Stage, replaces
+from byzopt.aggregators.core.stage import Stage
+from byzopt.aggregators.core.traits import DECIDE, replaces
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.theory.robustness import NOTHING, Coefficients
@@ -16,7 +17,7 @@ from byzopt.theory.robustness import NOTHING, Coefficients
 class MixingStage(Stage):
     """A stage before a rule: maps rows `[n, d]` to rows `[m, d]` by a matrix decided on their geometry."""
 
-    notices = True
+    validates = True
     affine: ClassVar[bool] = True  # every row of the mixing matrix sums to one
 
     def __init_subclass__(cls) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
 from typing import Any, TypeVar, cast
 
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
@@ -56,10 +55,9 @@ def _recipe(room: Registry[S], stage: Any, defaults: Mapping[str, Any]) -> S:
     """The recipe that `stage` spells. A missing f is told of in the words of whoever calls a rule by name."""
     name, given = (stage.get("name"), stage) if isinstance(stage, Mapping) else (stage, {})
     if isinstance(name, str) and "f" not in {*given, *defaults}:
-        needs = any(field.name == "f" and field.default is MISSING for field in fields(cast(Any, room[name])))
         what = f"The {room.kind} {name!r}"
         remedy = f"Give f= beside the rule, or write {name}(f=...)."
-        require(not needs, what, "know how many faulty rows to tolerate", "no `f`", remedy)
+        require(not room[name].needs_f(), what, "know how many faulty rows to tolerate", "no `f`", remedy)
     return room.build(stage, **defaults)
 
 

@@ -9,38 +9,18 @@ from typing import Any, ClassVar, Self, cast
 
 from torch import Tensor
 
+from byzopt.aggregators.core.traits import Traits, replaces
 from byzopt.errors import require
 
-# Methods that decide an answer.
-DECIDE = ("reduce", "apply", "weights", "weigh", "mixing", "columns")
 
-
-class Stage(ABC):
+class Stage(Traits, ABC):
     """What rules and pre-aggregators share: a name, a tolerance, and preconditions on (n, f)."""
 
     name: ClassVar[str]
-    batched: ClassVar[bool] = False  # whether `weights`, `mixing` and `plan` take a stacked geometry
-    notices: ClassVar[bool] = False  # whether it looks at rows only as `Mixed` says that `Unusual` is raised
-
-    positional: ClassVar[bool] = False  # whether the place of a row means something to it
-    by_value: ClassVar[bool] = False  # whether exact ties are left open, and are broken by the rows' values
 
     def __init_subclass__(cls) -> None:
-        """What a class says of its code holds for that code alone.
-
-        A subclass that looks at rows in a way of its own is given rows that have been looked at, unless it
-        says again that it notices. A plugin's class that decides in a way of its own is called for one set of
-        whole rows at a time, unless it says again that it is `batched` or `splits`.
-        """
+        """As for traits: a plugin's class that looks at rows in a way of its own is given whole ones."""
         super().__init_subclass__()
-        if not cls.__module__.startswith("byzopt.") and "positional" not in vars(cls):
-            cls.positional, cls.by_value = True, False  # it may read a place; a plugin says where it does not
-        if vars(cls).keys() & {"reduce", "apply"} and "notices" not in vars(cls):
-            cls.notices = False
-        if replaces(cls, "notices", ("reduce", "apply", "columns")):
-            cls.notices = False
-        if replaces(cls, "batched", DECIDE):
-            cls.batched = False
         if replaces(cls, "splits", ("reduce", "apply")):
             cls.splits = Stage.splits  # type: ignore[method-assign]
 
@@ -100,13 +80,6 @@ class Stage(ABC):
         """The recipe for round t. Only stages that draw lots differ between rounds."""
         return self
 
-
-def replaces(cls: type, stated: str, code: tuple[str, ...]) -> bool:
-    """Whether a plugin replaces one of the methods `code` of the class that has `stated`, without a word of
-    its own on `stated`: then what was said there was said of other code."""
-    for each in cls.__mro__:
-        if stated in vars(each):
-            return False
-        if vars(each).keys() & set(code):
-            return not each.__module__.startswith("byzopt.")
-    return False
+    @property
+    def draws(self) -> bool:
+        return type(self).at is not Stage.at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from numbers import Integral
-from typing import Any, ClassVar, Self, cast
+from typing import Any, Self, cast
 
 from torch import Tensor
 
@@ -19,7 +19,7 @@ class TrustingRule(WeighingRule):
     All other rows may be faulty: needs f < n only. Not permutation-invariant, by design.
     """
 
-    positional: ClassVar[bool] = True
+    positional = True
 
     f: int | None
     trusted: int
@@ -30,6 +30,10 @@ class TrustingRule(WeighingRule):
         whole = isinstance(index, Integral) and not isinstance(index, bool)
         what = f"Parameter `trusted` of {type(self).__name__}"
         require(whole and index >= 0, what, "be the index of a row, at least 0", index)
+
+    @property
+    def trusts(self) -> tuple[int, ...]:
+        return (self.trusted,)
 
     def tolerance(self, n: int) -> int:
         return n - 1 if self.f is None else int(self.f)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.filters import Filter
+from byzopt.aggregators.core.traits import Ties
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.registry import Registry
 
@@ -17,6 +18,46 @@ class Wrapper(Aggregator):
     """A rule around `rule`, which may be a chain. Whatever is not overridden is the inner rule's."""
 
     rule: Aggregator
+
+    @property
+    def positional(self) -> bool:
+        return self.rule.positional
+
+    @property
+    def by_value(self) -> bool:
+        return self.rule.by_value
+
+    @property
+    def draws(self) -> bool:
+        return self.rule.draws
+
+    @property
+    def trusts(self) -> tuple[int, ...]:
+        return self.rule.trusts
+
+    @property
+    def translation_equivariant(self) -> bool:
+        return self.rule.translation_equivariant
+
+    @property
+    def scale_equivariant(self) -> bool:
+        return self.rule.scale_equivariant
+
+    @property
+    def convex(self) -> bool:
+        return self.rule.convex
+
+    @property
+    def columnwise(self) -> bool:
+        return self.rule.columnwise
+
+    @property
+    def ties(self) -> Ties:
+        return self.rule.ties
+
+    @property
+    def measure(self) -> str:
+        return self.rule.measure
 
     def tolerance(self, n: int) -> int:
         return self.rule.tolerance(n)
