@@ -1,4 +1,5 @@
-"""Robust training over processes: `robust_all_reduce`, and optimizers in the manner of `torch.optim`."""
+"""Robust training over processes: `harden` for any script, `robust_all_reduce`, and optimizers in the manner
+of `torch.optim`."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from warnings import warn
 
 from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.distributed.elastic import init_process_group
+from byzopt.distributed.harden import Guard, harden
 from byzopt.distributed.optimizer import RobustOptimizer
 from byzopt.distributed.rank_checkpoints import RankCheckpoints
 from byzopt.distributed.recipes import RobustDM21, RobustNSGDM, RobustSGD, RobustVRDM21
@@ -14,6 +16,7 @@ from byzopt.distributed.reduce import robust_all_reduce
 from byzopt.distributed.watch import Suspicion
 
 __all__ = [
+    "Guard",
     "RankCheckpoints",
     "RobustDM21",
     "RobustNSGDM",
@@ -22,6 +25,7 @@ __all__ = [
     "RobustVRDM21",
     "RoundDiagnostics",
     "Suspicion",
+    "harden",
     "init_process_group",
     "robust_all_reduce",
 ]

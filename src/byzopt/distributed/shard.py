@@ -6,6 +6,9 @@ them is decided on every rank, from the same bits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -28,8 +31,10 @@ class ColumnShard(Mixed):
         mixing: Tensor | None = None,
         geometry: Geometry | None = None,
         ordered: bool = False,
+        first: int | None = None,
     ) -> None:
-        self.comm, self.first, self._d = comm, comm.columns(d)[comm.rank][0], d
+        self.comm, self._d = comm, d
+        self.first = comm.columns(d)[comm.rank][0] if first is None else first
         super().__init__(rows, unit, mixing, geometry, ordered=ordered)
 
     @property
@@ -39,57 +44,89 @@ class ColumnShard(Mixed):
     def total(self, partial: Tensor) -> Tensor:
         return self.comm.all_reduce(partial)
 
+    def held(self, vec: Tensor) -> Tensor:
+        """The columns held here of `vec` `[d]`, or of one that has no others."""
+        return vec if vec.shape == self.rows.shape[1:] else super().held(vec)
+
     def measured(self) -> Geometry:
-        return summed(self.rows, self.unit, self.comm, self._d, self.order)
+        return summed([self.rows], self.unit, self.comm, self._d, self.order)
 
     def again(
         self, rows: Tensor, mixing: Tensor | None = None, geometry: Geometry | None = None
     ) -> ColumnShard:
-        return ColumnShard(rows, self.unit, self.comm, self._d, mixing, geometry)
+        return ColumnShard(rows, self.unit, self.comm, self._d, mixing, geometry, first=self.first)
 
     def widened(self, centre: Tensor) -> Geometry:
         rows = torch.cat([centre.unsqueeze(0), self.rows])
-        return summed(rows, self.unit, self.comm, self._d)
+        return summed([rows], self.unit, self.comm, self._d)
 
 
-def summed(rows: Tensor, unit: float, comm: Communicator, d: int, order: Index | None = None) -> Geometry:
-    """The geometry of rows `[n, d]` of which every rank holds some columns: partial products are summed.
+class Products(NamedTuple):
+    """The sum over all columns of products about row `pivot` `[n, n]` (float64, CPU), taken in `dtype`."""
 
-    The pivot is chosen as for whole rows. All that is read is on all ranks the same, so all make the same
-    passes.
+    pivot: int
+    dtype: torch.dtype
+    gram: Tensor
+
+
+def summed(
+    blocks: Sequence[Tensor],
+    unit: float,
+    comm: Communicator,
+    d: int,
+    order: Index | None = None,
+    known: Products | None = None,
+) -> Geometry:
+    """The geometry of n rows of length d of which every rank holds some columns, in one or several `blocks`
+    `[n, b]`: partial products are summed.
+
+    The pivot is chosen as for whole rows, beginning with the one about which products are `known`. All that
+    is read is on all ranks the same, so all make the same passes.
     """
 
     def product(pivot: int, dtype: torch.dtype) -> Tensor:
-        return comm.all_reduce(linalg.gram(rows, rows[pivot], dtype, order)).cpu()
+        return comm.all_reduce(gram_of(blocks, pivot, dtype, order)).cpu()
 
     def centred() -> Tensor:
-        dtype = torch.float64 if len(rows) * d <= SMALL else linalg.compute_dtype(rows.dtype)
+        wide = dtype_of(blocks[0], d)
         first = 0 if order is None else int(order[len(order) // 2])
-        geometry.pivot, gram = settled(product, product(first, dtype), first, dtype, order)
-        return _equated(rows, gram, comm)
+        start = known or Products(first, wide, product(first, wide))
+        geometry.pivot, gram = settled(product, start.gram, start.pivot, start.dtype, order)
+        return _equated(blocks, gram, comm)
 
     def origin() -> Origin:
         _ = geometry.centred  # decides on the pivot
-        pivot = geometry.pivot or 0
-        cross, norms = linalg.lengths(rows, rows[pivot], torch.float64)
-        own = linalg.norm(rows[pivot]).square().unsqueeze(0)
-        n, whole = len(rows), comm.all_reduce(torch.cat([cross, norms, own])).cpu()
+        pivot, n = geometry.pivot or 0, len(blocks[0])
+        parts = [linalg.lengths(rows, rows[pivot], torch.float64) for rows in blocks]
+        cross, norms = (sum(part[1:], part[0]) for part in zip(*parts, strict=True))
+        own = torch.stack([linalg.norm(rows[pivot]).square() for rows in blocks]).sum().unsqueeze(0)
+        whole = comm.all_reduce(torch.cat([cross, norms, own])).cpu()
         return Origin(whole[:n], whole[-1], whole[n:-1])
 
-    geometry = Geometry(len(rows), centred, origin, unit)
+    geometry = Geometry(len(blocks[0]), centred, origin, unit)
     return geometry
 
 
-def _equated(rows: Tensor, gram: Tensor, comm: Communicator) -> Tensor:
+def dtype_of(rows: Tensor, d: int) -> torch.dtype:
+    """The dtype in which products of whole rows `[n, d]` are first taken, from some of their columns."""
+    return torch.float64 if len(rows) * d <= SMALL else linalg.compute_dtype(rows.dtype)
+
+
+def gram_of(blocks: Sequence[Tensor], pivot: int, dtype: torch.dtype, order: Index | None = None) -> Tensor:
+    """Products about row `pivot` over the columns of all `blocks`, `[n, n]` float64."""
+    parts = [linalg.gram(rows, rows[pivot], dtype, order) for rows in blocks]
+    return sum(parts[1:], parts[0])
+
+
+def _equated(blocks: Sequence[Tensor], gram: Tensor, comm: Communicator) -> Tensor:
     """`gram` with equal rows made equal to the last bit, as for whole rows."""
     pairs = close_pairs(gram).tolist()
     if not pairs:
         return gram
-    differ = torch.tensor(
-        [not torch.equal(rows[i], rows[j]) for j, i in pairs], dtype=torch.float64, device="cpu"
-    )
+    apart = [any(not torch.equal(rows[i], rows[j]) for rows in blocks) for j, i in pairs]
+    differ = torch.tensor(apart, dtype=torch.float64, device="cpu")
     kind = list(range(len(gram)))
-    for (j, i), apart in zip(pairs, comm.all_reduce(differ).tolist(), strict=True):
-        if not apart and kind[j] == j and kind[i] == i:
+    for (j, i), others in zip(pairs, comm.all_reduce(differ).tolist(), strict=True):
+        if not others and kind[j] == j and kind[i] == i:
             kind[j] = i
     return gram[kind][:, kind]

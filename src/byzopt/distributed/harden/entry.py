@@ -1,0 +1,99 @@
+"""`harden`: one function for all wrappers, which dispatches on what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import nn
+from torch.amp import GradScaler
+
+from byzopt.aggregators import Aggregator
+from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.harden import ddp
+from byzopt.distributed.harden.agreement import Trouble, agree, same
+from byzopt.distributed.harden.guard import Guard
+from byzopt.distributed.harden.settings import Buffers, Excess, Settings
+from byzopt.distributed.topologies import Watch
+from byzopt.errors import InvalidInput
+
+
+class Wrapper(NamedTuple):
+    """A kind of model that can be hardened.
+
+    `takes(model)` says whether it is one; `group(model)` gives its process group of workers; `check(model,
+    settings)` raises what is wrong on this rank, and returns what all ranks must have alike; `attach(model,
+    comm, guard)` changes how the model reduces, when all ranks have agreed.
+    """
+
+    takes: Callable[[Any], bool]
+    group: Callable[[Any], Any]
+    check: Callable[[Any, Settings], str]
+    attach: Callable[[Any, Communicator, Guard], None]
+
+
+WRAPPERS: list[Wrapper] = [Wrapper(ddp.takes, ddp.group, ddp.check, ddp.attach)]
+
+
+def harden(
+    model: nn.Module,
+    rule: Aggregator | str,
+    f: int | None = None,
+    *,
+    momentum: float = 0.0,
+    buffers: Buffers = "median",
+    excess: Excess = "raise",
+    wire: str | None = None,
+    watch: Watch = None,
+    scaler: GradScaler | None = None,
+) -> Guard:
+    """Let `rule` stand where `model` averages gradients over its n ranks, of which f may send anything.
+
+    `model` is a `DistributedDataParallel` model, perhaps compiled. Optimizer, schedule, accumulation, mixed
+    precision, clipping and checkpoints stay the script's: they see a gradient that f faulty ranks cannot
+    move far. The gradient is that of `robust_all_reduce` on all parameters as one vector.
+
+    `rule` by name or as a recipe; f fills what a name leaves out. `momentum` β: every rank averages its own
+    gradients, m <- β m + (1 - β) g, before the exchange. `buffers`: float buffers that a forward pass writes
+    are, after each backward, the coordinate median over ranks ("median"), left to each rank ("local"), or
+    not allowed ("refuse"). `excess`: when more ranks than f send what is not finite, `backward` raises
+    `TooManyFaults` on all ranks ("raise"), or all get zeros ("skip"); where a `GradScaler` is at work all get
+    the same non-finite gradient, so that all scalers back off. `wire="bf16"` sends columns in half the
+    bytes. `watch` is called with the `RoundDiagnostics` of each round, or of every `watch.every`-th.
+    `scaler` need only be told with momentum where the process has several.
+
+    A collective. Errors, the same on all ranks and before anything is changed: `InvalidInput` for a rule
+    that n ranks cannot serve or that needs whole rows, for other kinds of models, for parameters or settings
+    that differ between ranks, for a model that has a comm hook, and for what bypasses the reduction of
+    gradients (SyncBatchNorm, sparse gradients, tensor parallelism).
+    """
+    settings = Settings(rule, f, momentum, buffers, excess, wire, watch, scaler)
+    inner, trouble = unwrapped(model), Trouble()
+    wrapper = next((each for each in WRAPPERS if each.takes(inner)), None)
+    group = None if wrapper is None else wrapper.group(inner)
+    comm, alike = Communicator(group), ""
+    with trouble.noted():
+        if wrapper is None:
+            raise InvalidInput(_refusal(inner))
+        settings = settings.checked(comm.n)
+        alike = wrapper.check(inner, settings)
+    agree(comm, trouble.error)
+    same(comm, settings.plan, "what they say to harden", "Say the same on every rank.")
+    same(comm, alike, "the parameters of their models", "Build the same model on every rank.")
+    guard = Guard(comm, settings)
+    assert wrapper is not None
+    wrapper.attach(inner, comm, guard)
+    return guard
+
+
+def unwrapped(model: Any) -> Any:
+    """The model inside of `torch.compile`."""
+    return getattr(model, "_orig_mod", model)
+
+
+def _refusal(model: Any) -> str:
+    kind = type(model).__name__
+    remedy = "Wrap the model first: model = DistributedDataParallel(model)."
+    if kind == "FullyShardedDataParallel":
+        remedy = "FSDP1 reduces gradients where no hook can see the ranks' own: use fully_shard (FSDP2)."
+    return f"A model to harden should be a DistributedDataParallel one. Found {kind}. {remedy}"

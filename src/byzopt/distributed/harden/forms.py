@@ -1,0 +1,68 @@
+"""What a rule needs of whole rows: for most a few numbers, and then any columns can be answered alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from byzopt import linalg
+from byzopt.aggregators import Aggregator, PreAggregator
+from byzopt.aggregators.core.base import CoordinateRule, GeometricRule, RankRule
+from byzopt.aggregators.core.wrapper import Wrapper
+from byzopt.aggregators.mean import Mean
+from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.aggregators.sign_majority import SignMajority
+
+Answer = Callable[[Tensor], Tensor]
+_BY_COLUMN: tuple[Any, ...] = (CoordinateRule.reduce, RankRule.reduce, SignMajority.reduce, Mean.reduce)
+
+
+def unwrapped(rule: Aggregator) -> Aggregator:
+    """The rule inside wrappers that leave its answer alone."""
+    while isinstance(rule, Wrapper) and type(rule).reduce is Wrapper.reduce:
+        rule = rule.rule
+    return rule
+
+
+def parts(rule: Aggregator) -> tuple[Sequence[PreAggregator], Aggregator]:
+    """The stages of a rule, and the rule behind them."""
+    inner = unwrapped(rule)
+    return inner.stages, unwrapped(inner.last)
+
+
+def by_columns(rule: Aggregator) -> bool:
+    """Whether the rule needs no whole rows at all."""
+    stages, last = parts(rule)
+    return not stages and type(last).reduce in _BY_COLUMN and last.notices and not rule.fail_closed
+
+
+def by_geometry(rule: Aggregator) -> bool:
+    """Whether the rule needs nothing of whole rows but their geometry."""
+    stages, last = parts(rule)
+    plain = all(type(stage).apply is PreAggregator.apply for stage in stages)
+    return plain and (type(last).reduce is GeometricRule.reduce or type(last).reduce in _BY_COLUMN)
+
+
+def answer_of(rule: Aggregator, seen: Mixed) -> Answer:
+    """What gives the rule's answer to any columns `[n, b] -> [b]`, from the geometry of the whole rows.
+
+    `seen` holds that geometry, and some columns, which are not looked at. The rule is one `by_geometry`.
+    """
+    inner, (stages, last) = unwrapped(rule), parts(rule)
+    mixed = seen.sorted() if stages and inner.by_value else seen
+    for stage in stages:
+        mixed = stage.apply(mixed)
+    if isinstance(last, GeometricRule):
+        _ = mixed.geometry.centred  # some weights need no look at the rows; the policy does
+        mixed = mixed.sorted() if last.by_value else mixed
+        weights, order = mixed.through(last.weights(mixed.geometry)), mixed.order
+        return lambda rows: linalg.blend(weights, rows, order)
+
+    def answer(rows: Tensor) -> Tensor:
+        here = mixed.again(rows, mixed.mixing, mixed.geometry)
+        here.order, here.unmixed = mixed.order, mixed.unmixed
+        return last.reduce(here)
+
+    return answer

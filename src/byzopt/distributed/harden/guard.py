@@ -1,0 +1,134 @@
+"""The handle that `harden` returns: what happened in the rounds, and what is carried from one to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+from warnings import warn
+
+import torch
+from torch import Tensor
+
+from byzopt.aggregators import Aggregator
+from byzopt.aggregators.core.filters import Pure
+from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.diagnostics import RoundDiagnostics
+from byzopt.distributed.harden.agreement import agree
+from byzopt.distributed.harden.momentum import Momentum
+from byzopt.distributed.harden.round import Guess, Round
+from byzopt.distributed.harden.settings import Settings
+from byzopt.errors import TooManyFaults, require
+
+
+class Guard:
+    """A hardened model's rounds, one for each synchronised `backward`.
+
+    `rounds` counts them. `dropped` `[n]` says in how many of them a rank's gradient was not finite and was
+    left out, `skipped` how many had more faults than the rule tolerates and gave no step, `diagnostics` what
+    the last watched round made of every rank. `active` is False after `remove`.
+    """
+
+    def __init__(self, comm: Communicator, settings: Settings) -> None:
+        self.comm, self.settings, self.filter = comm, settings, settings.filter
+        self.rounds, self.skipped, self.dropped = 0, 0, [0] * comm.n
+        self.diagnostics: RoundDiagnostics | None = None
+        self.momentum = Momentum(settings.momentum) if settings.momentum else None
+        self.active = True
+        self.undo: list[Callable[[], None]] = []  # what `remove` has to put back
+        self._state: Any = None
+        self._width = -1
+        self._guess: Guess | None = None
+
+    # What a wrapper calls, once a round each, in this order.
+
+    def begin(self, d: int, part: bool = True) -> Round:
+        """A round over gradients of d numbers; `part` is False on a rank that has run out of data."""
+        if self._state is None:
+            self._state = self.filter.init(torch.zeros(0, device="cpu"), self.comm.n)
+        return Round(self.comm, self.filter, self._state, self.rounds + 1, d, self._guess, part)
+
+    def finished(self, done: Round, pieces: list[Tensor]) -> None:
+        """Take over what the round proved, and tell the watch.
+
+        `pieces` are this rank's columns of the answer. A collective. Errors, on all ranks: what a watch
+        raised on any of them.
+        """
+        self.rounds = done.t
+        for rank in done.faulty:
+            self.dropped[rank] += 1
+        self._guess = done.next_guess()
+        if not isinstance(self.filter, Pure):
+            self._state = self.filter.after(done.state, torch.cat(pieces))
+        self._tell(done)
+
+    def failed(self, done: Round, error: Exception) -> None:
+        """Count a round that has no answer."""
+        self.rounds = done.t
+        if isinstance(error, TooManyFaults):
+            self.skipped += 1
+            for rank in error.rows:
+                self.dropped[rank] += 1
+
+    def forget_layout(self) -> None:
+        """What is remembered by columns begins afresh, because columns are dealt otherwise from now on."""
+        self._state = None
+
+    def _tell(self, done: Round) -> None:
+        watch = self.settings.watch
+        if watch is None or done.t % int(getattr(watch, "every", 1)):
+            return
+        with done.trouble.noted():
+            self.diagnostics = done.diagnostics()
+            watch(self.diagnostics)
+        agree(self.comm, done.trouble.error)
+
+    # What the user calls.
+
+    def remove(self) -> None:
+        """The model is as it was before `harden`: gradients are averaged from now on. On all ranks alike."""
+        self.active = False
+        for step in self.undo:
+            step()
+        self.undo = []
+
+    @property
+    def tolerance(self) -> int:
+        """How many ranks may be faulty."""
+        n = self.comm.n
+        return min(cast(Aggregator, self.settings.rule).tolerance(n), (n - 1) // 2)
+
+    def state_dict(self) -> dict[str, Any]:
+        """This rank's momentum and the counters, as tensors and plain data, beside the script's own
+        checkpoint. Every rank keeps its own."""
+        momentum = None if self.momentum is None else self.momentum.state_dict()
+        who = {"rank": self.comm.rank, "ranks": self.comm.n, "plan": self.settings.plan}
+        counts = {"rounds": self.rounds, "skipped": self.skipped, "dropped": list(self.dropped)}
+        return {**who, **counts, "momentum": momentum}
+
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """Go on from what `state_dict` gave. With another rank's, or None, momentum starts afresh, and a
+        warning says so: the momentum of one rank is not that of another.
+
+        Errors: `InvalidInput` for what is no such state.
+        """
+        state = state or {}
+        require(isinstance(state, Mapping), "A state of a guard", "be a dictionary", type(state).__name__)
+        known = {"rounds", "skipped", "dropped", "momentum", "rank", "ranks", "plan"}
+        require(not state or known <= set(state), "A state of a guard", "be one", sorted(map(str, state)))
+        own = bool(state) and (state["rank"], state["ranks"]) == (self.comm.rank, self.comm.n)
+        if state:
+            self.rounds, self.skipped = int(state["rounds"]), int(state["skipped"])
+            fits = state["ranks"] == self.comm.n
+            self.dropped = list(map(int, state["dropped"])) if fits else [0] * self.comm.n
+        if self.momentum is None:
+            return
+        if own and state["momentum"] is not None:
+            self.momentum.load_state_dict(state["momentum"])
+        else:
+            self.momentum.clear()
+            others = f"of rank {state['rank']} among {state['ranks']}" if state else "none"
+            warn(
+                f"Worker momentum starts afresh on rank {self.comm.rank}: the state loaded is {others}"
+                f"{' and holds no momentum' if own else ''}.",
+                stacklevel=2,
+            )

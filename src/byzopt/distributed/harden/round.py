@@ -1,0 +1,246 @@
+"""One round: columns of all ranks' rows come in block by block, the ranks decide, and answer by columns.
+
+The blocks are whatever a wrapper deals out: pieces of the buckets of `DistributedDataParallel`, or of the
+sharded gradients of an FSDP unit. The rule is that of whole rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from byzopt.aggregators import Aggregator
+from byzopt.aggregators.core.base import GeometricRule
+from byzopt.aggregators.core.filters import At, RoundRule
+from byzopt.aggregators.core.inputs import ranged, restored
+from byzopt.aggregators.core.suspicion import refuse, remoteness, suspects
+from byzopt.aggregators.numerics.measuring import Unusual
+from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.aggregators.numerics.ordering import keys, order_of
+from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.diagnostics import RoundDiagnostics, diagnose
+from byzopt.distributed.harden.agreement import Trouble, raise_first
+from byzopt.distributed.harden.forms import Answer, answer_of, by_columns, by_geometry, parts
+from byzopt.distributed.shard import ColumnShard, Products, dtype_of, gram_of, summed
+from byzopt.errors import InvalidInput, TooManyFaults
+
+_CODES = ("trouble", "round", "part", "size", "unusual")  # the numbers that a rank tells before the sums
+
+
+class Guess(NamedTuple):
+    """What the last round proved and this one begins with: a row of the bulk, and who was finite."""
+
+    pivot: int
+    finite: tuple[bool, ...]
+
+
+class Round:
+    """Round `t` of a `filter` that is a pure rule in each round, over rows of `d` numbers, a row a rank.
+
+    First every rank adds its blocks, in one order, then all `decide`, then every rank asks for its `answer`
+    to each block. `size` is the largest magnitude in this rank's own row, ∞ where something is not finite.
+    `part` is False on a rank that has no row, because it has run out of data: that is no fault, and the rule
+    is that of the others. `missing` are ranks whose row did not come: a fault, like one that is not finite.
+    """
+
+    def __init__(
+        self,
+        comm: Communicator,
+        filter: RoundRule,
+        state: Any,
+        t: int,
+        d: int,
+        guess: Guess | None = None,
+        part: bool = True,
+    ) -> None:
+        self.comm, self.filter, self.state, self.t, self.d, self.part = comm, filter, state, t, d, part
+        self.rule = filter.now(state, At(t, torch.empty(0, device="cpu")))
+        self.guess = guess or Guess(0, (True,) * comm.n)
+        self.trouble, self.size, self.missing = Trouble(), 0.0, set[int]()
+        self.blocks: list[Tensor] = []
+        self.early: list[Tensor | None] = []
+        self._answer: Answer | None = None
+        self.columns, self._geometric = by_columns(self.rule), by_geometry(self.rule)
+        self._keys = torch.zeros(comm.n, dtype=torch.float64, device="cpu")
+        self._gram = torch.zeros(comm.n, comm.n, dtype=torch.float64, device="cpu")
+
+    def add(self, block: Tensor, first: int) -> Tensor | None:
+        """Take in the columns `first ..` of all rows, `[n, b]`, which nobody else adds.
+
+        Returns the rule's answer to them `[b]` where it can be told already; it stands unless `decide`
+        returns False.
+        """
+        self.blocks.append(block)
+        found = None
+        with self.trouble.noted():
+            if self.columns:
+                found = self._early(block)
+            else:
+                self._measure(block, first)
+        self.early.append(found)
+        return block.new_zeros(block.shape[1]) if self.columns and found is None else found
+
+    def _early(self, block: Tensor) -> Tensor | None:
+        """The answer if the same ranks as in the last round are finite; None if it cannot be."""
+        rule, finite = self.rule, torch.tensor(self.guess.finite, device="cpu")
+        rule.check(self.comm.n)
+        if not finite.all():
+            rule, block = rule.among(finite), block[finite.to(block.device)]
+            rule.check(len(block))
+        try:
+            return restored(rule.reduce(Mixed(block, admitted=False)), 1.0, block.dtype)
+        except Unusual:
+            return None
+
+    def _measure(self, block: Tensor, first: int) -> None:
+        if self.rule.by_value:
+            self._keys += keys(block, first, self.d).cpu()
+        if self._geometric:
+            self._gram += gram_of([block], self.guess.pivot, dtype_of(block, self.d)).cpu()
+
+    def decide(self) -> bool:
+        """Agree with all ranks on who counts, and on the answer; whether answers given already stand.
+
+        A collective: one message for most rules. Errors, on all ranks: what went wrong on any of them;
+        `InvalidInput` where ranks are not in one round; `TooManyFaults` where too few rows are left, or more
+        are not finite than the rule tolerates.
+        """
+        codes, sums = self._told()
+        if codes["trouble"].any():
+            raise_first(self.comm, codes["trouble"].tolist(), self.trouble.error)
+        rounds = codes["round"].tolist()
+        if len(set(rounds)) > 1:
+            raise InvalidInput(
+                f"All ranks should take as many backward passes. Found ranks in rounds {rounds}. Call "
+                "`backward` as often on each, or use the model's `join` where data are uneven."
+            )
+        self.present = codes["part"] > 0
+        sizes = torch.where(self.present, codes["size"], torch.inf)
+        sizes[list(self.missing)] = torch.inf
+        self.finite = sizes.isfinite()
+        self.ready = self._ready()
+        return self._settle(sizes[self.finite], sums, bool(codes["unusual"].any()))
+
+    def _told(self) -> tuple[dict[str, Tensor], Tensor]:
+        """What the ranks tell, by code `[n]`, and the sum of their keys and products."""
+        unusual = self.columns and any(found is None for found in self.early)
+        own = (self.trouble.error is not None, self.t, self.part, self.size, unusual)
+        numbers = [torch.tensor(own, dtype=torch.float64, device="cpu")]
+        if not self.columns:
+            numbers += [self._keys, self._gram.flatten()]
+        told = self.comm.all_gather(torch.cat(numbers)).cpu()
+        k = len(_CODES)
+        return dict(zip(_CODES, told[:, :k].unbind(dim=1), strict=True)), told[:, k:].sum(dim=0)
+
+    def _ready(self) -> Aggregator:
+        """The rule for the rows that are finite."""
+        rule, n = self.rule, int(self.present.sum())
+        if n < self.comm.n:
+            rule = rule.among(self.present) if rule.positional else rule
+            try:
+                rule.check(n)
+            except InvalidInput as error:
+                absent = (~self.present).nonzero().flatten().tolist()
+                raise TooManyFaults(f"Ranks {absent} have no data left. {error}", absent) from None
+        rule.check(n)
+        bad = (self.present & ~self.finite).nonzero().flatten().tolist()
+        if not bad:
+            return rule
+        if len(bad) > rule.tolerance(n):
+            raise TooManyFaults(
+                f"Ranks without a finite gradient should be at most f = {rule.tolerance(n)} of {n}. Found "
+                f"{len(bad)}: ranks {bad}. Raise f, or find out why these ranks send NaN or Inf.",
+                bad,
+            )
+        left = rule.among(self.finite[self.present])
+        left.check(n - len(bad))
+        return left
+
+    def _settle(self, sizes: Tensor, sums: Tensor, unusual: bool) -> bool:
+        """Make `answer` ready, given the magnitudes of finite rows; whether early answers stand."""
+        whole = bool(self.finite.all())
+        kept = [block if whole else block[self.finite.to(block.device)] for block in self.blocks]
+        near = float(sizes.max())
+        ready = [ranged(rows, near, sizes.to(rows)) for rows in kept]
+        self.kept, self.unit = [rows for rows, _ in ready], ready[0][1]
+        if self.columns:
+            self._answer = self._by_columns
+            plain = self.unit == 1 and self.kept[0].dtype == self.blocks[0].dtype
+            return plain and not unusual and self._finite() == self.guess.finite
+        self.seen = self._shard(sums)
+        if self.ready.fail_closed:
+            remote = remoteness(self.seen, self.blocks[0].dtype)
+            refuse(suspects(self.finite, remote), self.rule.tolerance(self.comm.n), self.comm.n)
+        if self._geometric:
+            self._answer = answer_of(self.ready, self.seen)
+        return False
+
+    def _shard(self, sums: Tensor) -> ColumnShard:
+        """The rows that are left, as rules see them."""
+        n, order = self.comm.n, None
+        if not self._geometric:
+            return self._joined()
+        if self.ready.by_value:
+            order = order_of(sums[:n][self.finite])
+        gram, pivot, known = sums[n:].view(n, n), self.guess.pivot, None
+        if self.finite[pivot]:
+            place = int(self.finite[:pivot].sum())
+            mine = gram[self.finite][:, self.finite]
+            known = Products(place, dtype_of(self.blocks[0], self.d), mine)
+        geometry = summed(self.kept, self.unit, self.comm, self.d, order, known)
+        shard = ColumnShard(self.kept[0][:, :0], self.unit, self.comm, self.d, None, geometry, first=0)
+        shard.order = order
+        return shard
+
+    def _joined(self) -> ColumnShard:
+        """The rows that are left with all columns of this rank side by side: a copy."""
+        rows = torch.cat(self.kept, dim=1)
+        width = torch.tensor([float(rows.shape[1])], dtype=torch.float64, device="cpu")
+        widths = self.comm.all_gather(width).flatten().tolist()
+        first, d = int(sum(widths[: self.comm.rank])), int(sum(widths))
+        return ColumnShard(rows, self.unit, self.comm, d, ordered=self.ready.by_value, first=first)
+
+    def _by_columns(self, rows: Tensor) -> Tensor:
+        return self.ready.reduce(Mixed(rows, self.unit))
+
+    def answers(self) -> Iterator[Tensor]:
+        """This rank's columns of the answer, block by block, in the blocks' dtype; to be asked for to the
+        end, by all ranks."""
+        if self._answer is None:
+            whole = self.ready.reduce(self.seen)
+            widths = [block.shape[1] for block in self.blocks]
+            yield from torch.split(restored(whole, self.unit, self.blocks[0].dtype), widths)
+            return
+        for rows, block in zip(self.kept, self.blocks, strict=True):
+            yield restored(self._answer(rows), self.unit, block.dtype)
+
+    def next_guess(self) -> Guess:
+        """What this round proved, for the next."""
+        pivot = self.guess.pivot if self.columns else self.seen.geometry.pivot
+        places = self.finite.nonzero().flatten().tolist()
+        return Guess(self.guess.pivot if pivot is None or self.columns else places[pivot], self._finite())
+
+    def _finite(self) -> tuple[bool, ...]:
+        return tuple(map(bool, self.finite.tolist()))
+
+    @property
+    def faulty(self) -> list[int]:
+        """The ranks whose rows were left out."""
+        return (self.present & ~self.finite).nonzero().flatten().tolist()
+
+    @property
+    def share(self) -> float:
+        """The share of ranks that had a row."""
+        return float(self.present.double().mean())
+
+    def diagnostics(self) -> RoundDiagnostics:
+        """What the round made of every rank. A collective; costs about another answer."""
+        _, last = parts(self.ready)
+        seen = self.seen if not self.columns and isinstance(last, GeometricRule) else self._joined()
+        found = diagnose(self.t, self.ready, seen, self.finite, self.blocks[0].dtype)
+        absent = tuple((~self.present).nonzero().flatten().tolist())
+        dropped = tuple(rank for rank in found.dropped if rank not in absent)
+        return found._replace(dropped=dropped, absent=absent)

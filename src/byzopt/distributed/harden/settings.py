@@ -1,0 +1,70 @@
+"""What one says to `harden`, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import torch
+from torch.amp import GradScaler
+
+from byzopt.aggregators import Aggregator, rule_from
+from byzopt.aggregators.core.filters import Filter, RoundRule, blind
+from byzopt.distributed.header import recipe_text
+from byzopt.distributed.topologies import Watch, check_topology
+from byzopt.errors import require
+
+Buffers = Literal["median", "local", "refuse"]
+Excess = Literal["raise", "skip"]
+_WIRES: dict[str | None, torch.dtype | None] = {None: None, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See `harden`. `rule` is a recipe once `checked` has been called."""
+
+    rule: Aggregator | str
+    f: int | None = None
+    momentum: float = 0.0
+    buffers: Buffers = "median"
+    excess: Excess = "raise"
+    wire: str | None = None
+    watch: Watch = None
+    scaler: GradScaler | None = None
+
+    def checked(self, n: int) -> Settings:
+        """The same for n ranks, the rule read. Errors: `InvalidInput` for what is not allowed."""
+        rule = rule_from(self.rule, **({} if self.f is None else {"f": self.f}))
+        settings = replace(self, rule=rule)
+        check_topology("sharded", settings.filter)
+        blind(settings.filter)
+        rule.check(n)
+        momentum, least = self.momentum, "Parameter `momentum` of harden"
+        number = isinstance(momentum, (int, float)) and not isinstance(momentum, bool)
+        require(number and 0 <= momentum < 1, least, "lie in [0, 1)", momentum)
+        for name, allowed in (("buffers", Buffers), ("excess", Excess)):
+            words, found = cast(Any, allowed).__args__, getattr(self, name)
+            require(found in words, f"Parameter `{name}` of harden", f"be one of {', '.join(words)}", found)
+        wires = ", ".join(repr(name) for name in _WIRES)
+        require(self.wire in _WIRES, "Parameter `wire` of harden", f"be one of {wires}", self.wire)
+        require(self.watch is None or callable(self.watch), "A watch", "be callable", self.watch)
+        scaler = self.scaler
+        require(scaler is None or isinstance(scaler, GradScaler), "A scaler", "be a GradScaler", scaler)
+        return settings
+
+    @property
+    def filter(self) -> RoundRule:
+        """The rule with its memory."""
+        lifted: Filter = cast(Aggregator, self.rule).as_filter()
+        return cast(RoundRule, lifted)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The dtype in which columns travel; None: as they are."""
+        return _WIRES[self.wire]
+
+    @property
+    def plan(self) -> str:
+        """What all ranks must have said alike."""
+        told = (self.rule, self.momentum, self.buffers, self.excess, self.wire, self.watch is not None)
+        return recipe_text(told)

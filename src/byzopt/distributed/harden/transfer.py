@@ -1,0 +1,49 @@
+"""Messages between all pairs of ranks that travel while a rank goes on computing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+from byzopt.distributed.communicator import Communicator, _bytes
+
+_TAG = 0x627B  # of messages between two ranks, so that they never match others
+
+
+class Transfer:
+    """Tensors on their way. `wait` returns when those to be received are there and those sent are free."""
+
+    def __init__(self, pending: Sequence[Any], kept: Any) -> None:
+        self._pending, self._kept = pending, kept  # what is sent must live until it has been
+
+    def wait(self) -> None:
+        """Errors: torch's own, when a rank is gone, or hangs beyond the group's timeout."""
+        for work in self._pending:
+            work.wait()
+        self._pending, self._kept = (), None
+
+
+def swap(comm: Communicator, out: Sequence[Tensor], into: Sequence[Tensor]) -> Transfer:
+    """Begin to send rank j `out[j]` and to receive `into[j]` from it, for all j at once.
+
+    Contiguous tensors where the backend wants them; both ends know dtype and shape. Empty ones do not travel.
+    All ranks begin their transfers in one order.
+    """
+    into[comm.rank].copy_(out[comm.rank])
+    comm.sent += sum(t.numel() * t.element_size() for j, t in enumerate(out) if j != comm.rank)
+    if dist.get_backend(comm.group) != "gloo":
+        sent, received = [_bytes(t) for t in out], [_bytes(t) for t in into]
+        work = dist.all_to_all(received, sent, group=comm.group, async_op=True)
+        return Transfer([work], (sent, received))
+    names = list(range(comm.n)) if comm.group is None else dist.get_process_group_ranks(comm.group)
+    others = [(comm.rank + k) % comm.n for k in range(1, comm.n)]
+    ways = [(dist.irecv, into, j) for j in reversed(others)] + [(dist.isend, out, j) for j in others]
+    pending = [
+        way(_bytes(parts[j]), names[j], group=comm.group, tag=_TAG)
+        for way, parts, j in ways
+        if parts[j].numel()
+    ]
+    return Transfer(pending, (out, into))
