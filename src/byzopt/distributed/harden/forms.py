@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators import Aggregator, PreAggregator
-from byzopt.aggregators.core.base import CoordinateRule, GeometricRule, RankRule
+from byzopt.aggregators.core.base import BaseAggregator
+from byzopt.aggregators.core.kinds import CoordinateRule, GeometricRule, RankRule
+from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.core.wrapper import Wrapper
 from byzopt.aggregators.mean import Mean
 from byzopt.aggregators.numerics.mixed import Mixed
@@ -19,33 +20,33 @@ Answer = Callable[[Tensor], Tensor]
 _BY_COLUMN: tuple[Any, ...] = (CoordinateRule.reduce, RankRule.reduce, SignMajority.reduce, Mean.reduce)
 
 
-def unwrapped(rule: Aggregator) -> Aggregator:
+def unwrapped(rule: BaseAggregator) -> BaseAggregator:
     """The rule inside wrappers that leave its answer alone."""
     while isinstance(rule, Wrapper) and type(rule).reduce is Wrapper.reduce:
         rule = rule.rule
     return rule
 
 
-def parts(rule: Aggregator) -> tuple[Sequence[PreAggregator], Aggregator]:
+def parts(rule: BaseAggregator) -> tuple[Sequence[MixingStage], BaseAggregator]:
     """The stages of a rule, and the rule behind them."""
     inner = unwrapped(rule)
     return inner.stages, unwrapped(inner.last)
 
 
-def by_columns(rule: Aggregator) -> bool:
+def by_columns(rule: BaseAggregator) -> bool:
     """Whether the rule needs no whole rows at all."""
     stages, last = parts(rule)
-    return not stages and type(last).reduce in _BY_COLUMN and last.notices and not rule.fail_closed
+    return not stages and type(last).reduce in _BY_COLUMN and not rule.fail_closed
 
 
-def by_geometry(rule: Aggregator) -> bool:
+def by_geometry(rule: BaseAggregator) -> bool:
     """Whether the rule needs nothing of whole rows but their geometry."""
     stages, last = parts(rule)
-    plain = all(type(stage).apply is PreAggregator.apply for stage in stages)
+    plain = all(type(stage).apply is MixingStage.apply for stage in stages)
     return plain and (type(last).reduce is GeometricRule.reduce or type(last).reduce in _BY_COLUMN)
 
 
-def answer_of(rule: Aggregator, seen: Mixed) -> Answer:
+def answer_of(rule: BaseAggregator, seen: Mixed) -> Answer:
     """What gives the rule's answer to any columns `[n, b] -> [b]`, from the geometry of the whole rows.
 
     `seen` holds that geometry, and some columns, which are not looked at. The rule is one `by_geometry`.

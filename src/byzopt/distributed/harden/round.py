@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from byzopt.aggregators import Aggregator
-from byzopt.aggregators.core.base import GeometricRule
+from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.filters import At, RoundRule
 from byzopt.aggregators.core.inputs import ranged, restored
+from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.core.suspicion import refuse, remoteness, suspects
 from byzopt.aggregators.numerics.measuring import Unusual
 from byzopt.aggregators.numerics.mixed import Mixed
@@ -23,7 +23,7 @@ from byzopt.aggregators.numerics.ordering import keys, order_of
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.diagnostics import RoundDiagnostics, diagnose
 from byzopt.distributed.harden.agreement import Trouble, raise_first
-from byzopt.distributed.harden.forms import Answer, answer_of, by_columns, by_geometry, parts
+from byzopt.distributed.harden.forms import Answer, answer_of, by_columns, by_geometry, parts, unwrapped
 from byzopt.distributed.shard import ColumnShard, Products, dtype_of, gram_of, summed
 from byzopt.errors import InvalidInput, TooManyFaults
 
@@ -90,6 +90,8 @@ class Round:
         if not finite.all():
             rule, block = rule.among(finite), block[finite.to(block.device)]
             rule.check(len(block))
+        if not (unwrapped(rule).validates or block.isfinite().all()):
+            return None
         try:
             return restored(rule.reduce(Mixed(block, admitted=False)), 1.0, block.dtype)
         except Unusual:
@@ -135,7 +137,7 @@ class Round:
         k = len(_CODES)
         return dict(zip(_CODES, told[:, :k].unbind(dim=1), strict=True)), told[:, k:].sum(dim=0)
 
-    def _ready(self) -> Aggregator:
+    def _ready(self) -> BaseAggregator:
         """The rule for the rows that are finite."""
         rule, n = self.rule, int(self.present.sum())
         if n < self.comm.n:
