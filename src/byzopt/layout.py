@@ -14,7 +14,17 @@ from byzopt.errors import require
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes of the tensors that a flat vector `[d]` (or rows `[n, d]`) holds, in order."""
+    """Names and shapes of the tensors that a flat vector `[d]` (or rows `[n, d]`) holds, in order.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> layout = Layout.of({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)})
+        >>> layout.d, layout.sizes
+        (8, (6, 2))
+        >>> layout.views(torch.arange(8.0))["bias"]
+        tensor([6., 7.])
+    """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]

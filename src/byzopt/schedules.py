@@ -12,9 +12,30 @@ from typing import ClassVar, NamedTuple
 from byzopt.errors import InvalidInput, require
 from byzopt.registry import Registry
 
+__all__ = [
+    "SCHEDULES",
+    "Anytime",
+    "Constant",
+    "Doubling",
+    "Exponents",
+    "FixedHorizon",
+    "InverseSqrt",
+    "Schedule",
+    "horizon_exponents",
+]
+
 
 class Schedule(ABC):
-    """Factors by round. `eta` returns the method's own weight unless the schedule prescribes one."""
+    """Factors by round. `eta` returns the method's own weight unless the schedule prescribes one.
+
+    Examples:
+        >>> from byzopt.schedules import Schedule
+        >>> class Halving(Schedule):
+        ...     def gamma(self, k):
+        ...         return 0.5 ** (k // 100)
+        >>> [Halving().gamma(k) for k in (1, 100, 200)]
+        [1.0, 0.5, 0.25]
+    """
 
     name: ClassVar[str]
 
@@ -48,7 +69,13 @@ SCHEDULES: Registry[Schedule] = Registry("schedule", Schedule)
 @SCHEDULES.register("constant")
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """γ_k = γ0."""
+    """γ_k = γ0.
+
+    Examples:
+        >>> from byzopt.schedules import Constant
+        >>> Constant().gamma(1000)
+        1.0
+    """
 
     def gamma(self, k: int) -> float:
         return 1.0
@@ -57,7 +84,13 @@ class Constant(Schedule):
 @SCHEDULES.register("inverse_sqrt")
 @dataclass(frozen=True)
 class InverseSqrt(Schedule):
-    """γ_k = γ0 / √k: the experiments of arXiv:2603.12512; no theorem."""
+    """γ_k = γ0 / √k: the experiments of arXiv:2603.12512; no theorem.
+
+    Examples:
+        >>> from byzopt.schedules import InverseSqrt
+        >>> InverseSqrt().gamma(4)
+        0.5
+    """
 
     def gamma(self, k: int) -> float:
         return float(k**-0.5)
@@ -66,7 +99,13 @@ class InverseSqrt(Schedule):
 @SCHEDULES.register("anytime")
 @dataclass(frozen=True)
 class Anytime(Schedule):
-    """γ_k = γ0 k^(-3/4), η_k = k^(-1/2): usual for normalised momentum; no theorem in arXiv:2603.12512."""
+    """γ_k = γ0 k^(-3/4), η_k = k^(-1/2): usual for normalised momentum; no theorem in arXiv:2603.12512.
+
+    Examples:
+        >>> from byzopt.schedules import Anytime
+        >>> Anytime().gamma(16), Anytime().eta(16, default=0.1)
+        (0.125, 0.25)
+    """
 
     def gamma(self, k: int) -> float:
         return float(k**-0.75)
@@ -76,7 +115,18 @@ class Anytime(Schedule):
 
 
 class Exponents(NamedTuple):
-    """Powers of the horizon T: γ = γ0 T^-gamma, η = T^-eta; the bound falls as T^-rate."""
+    """Powers of the horizon T: γ = γ0 T^-gamma, η = T^-eta; the bound falls as T^-rate.
+
+    Args:
+        gamma: Of the step γ.
+        eta: Of the weight η.
+        rate: Of the bound.
+
+    Examples:
+        >>> from byzopt.schedules import horizon_exponents
+        >>> horizon_exponents(p=2.0)
+        Exponents(gamma=0.75, eta=0.5, rate=0.25)
+    """
 
     gamma: float
     eta: float
@@ -88,6 +138,20 @@ def horizon_exponents(p: float = 2.0) -> Exponents:
 
     p = 2 is Theorem 1 of arXiv:2603.12512 (3/4, 1/2, 1/4). Its Remark 3 names p < 2 without exponents; these
     make 1/(γT), γ/η and η^((p-1)/p) equal, which leaves γ²T/η, and so the cap on γ0, unchanged.
+
+    Args:
+        p: Moment of the noise that is finite, in (1, 2].
+
+    Returns:
+        The exponents of γ, of η and of the bound.
+
+    Raises:
+        InvalidInput: p outside of (1, 2].
+
+    Examples:
+        >>> from byzopt.schedules import horizon_exponents
+        >>> horizon_exponents(p=2.0).eta
+        0.5
     """
     require(1 < p <= 2, "The number of moments `p`", "lie in (1, 2]", p)
     return Exponents((2 * p - 1) / (3 * p - 2), p / (3 * p - 2), (p - 1) / (3 * p - 2))
@@ -100,6 +164,19 @@ class FixedHorizon(Schedule):
 
     p = 2 (bounded variance) is Theorem 1 of arXiv:2603.12512: γ0 T^(-3/4) and T^(-1/2); p in (1, 2) is for
     heavier tails (`horizon_exponents`).
+
+    Args:
+        rounds: Horizon T; None: the rounds of the run.
+        p: Moment of the noise that is finite, in (1, 2].
+
+    Raises:
+        InvalidInput: A horizon that neither the schedule nor the run gives.
+
+    Examples:
+        >>> from byzopt.schedules import FixedHorizon
+        >>> schedule = FixedHorizon().over(rounds=16)
+        >>> schedule.gamma(1), schedule.eta(1, default=0.1)
+        (0.125, 0.25)
     """
 
     rounds: int | None = None
@@ -137,6 +214,16 @@ class Doubling(Schedule):
     Each epoch starts again from x^0 with fresh momentum, which keeps the theorem: the last complete epoch
     holds at least a quarter of all rounds. `carry=True` goes on from the last iterate instead (practical,
     not covered) with γ0 / (j + 1), which bounds the growth of f - f* over all epochs.
+
+    Args:
+        first: Rounds T0 of the first epoch.
+        carry: Whether an epoch goes on from the last iterate, not from x^0.
+
+    Examples:
+        >>> from byzopt.schedules import Doubling
+        >>> schedule = Doubling(first=4)
+        >>> [k for k in range(1, 20) if schedule.fresh(k)]  # epochs of 4, 8, 16 rounds
+        [1, 5, 13]
     """
 
     first: int = 64

@@ -86,6 +86,12 @@ def test_every_rule_page_states_its_cost(name):
     assert "**Cost**" in generator().pages()[f"rules/{name}.md"]
 
 
+def test_imports_that_reference_pages_name_work():
+    for page in generator().pages().values():
+        for line in re.findall(r"^`(from byzopt\S* import \w+)`", page, re.MULTILINE):
+            exec(line, {})
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_relative_links_lead_to_files_and_headings(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):

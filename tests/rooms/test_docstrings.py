@@ -14,8 +14,19 @@ import pytest
 
 from byzopt.docstrings import entries, sections
 
-PUBLIC = ("attacks", "cohort", "errors")
-ROOMS = (*PUBLIC, "docstrings")
+PUBLIC = (
+    "attacks",
+    "cohort",
+    "engines",
+    "errors",
+    "methods",
+    "schedules",
+    "servers",
+    "tasks",
+    "wire",
+    "workers",
+)
+ROOMS = (*PUBLIC, "docstrings", "layout")
 LEAST = 0.9  # share of what is public that has an example
 
 

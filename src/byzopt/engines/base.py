@@ -19,6 +19,20 @@ class Exchange(NamedTuple):
 
     `gradients` of a minibatch; a full pass counts as many as it holds minibatches (`Task.passes`). `bits` and
     `coordinates` sent up, `bits_down` and `coordinates_down` received.
+
+    Args:
+        rows: What the workers sent, `[n, d]`.
+        gradients: Minibatch gradients that a worker took.
+        bits: Bits that a worker sent.
+        coordinates: Coordinates that a worker sent.
+        bits_down: Bits that a worker received.
+        coordinates_down: Coordinates that a worker received.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.engines import Exchange
+        >>> Exchange(torch.zeros(4, 2), gradients=1.0, bits=64.0).bits_down
+        0.0
     """
 
     rows: Tensor
@@ -34,6 +48,11 @@ class Engine(ABC):
 
     `forges`: whether it lets a simulated attack forge the Byzantine workers' rows. Runs under an attack are
     refused on an engine that does not say so.
+
+    Examples:
+        >>> from byzopt.engines import Engine, Simulated
+        >>> issubclass(Simulated, Engine), Simulated.forges
+        (True, True)
     """
 
     forges: ClassVar[bool] = False
@@ -66,7 +85,13 @@ class Engine(ABC):
 
 
 class EngineRecipe(ABC):
-    """An engine as plain data; `build` makes the engine of one run."""
+    """An engine as plain data; `build` makes the engine of one run.
+
+    Examples:
+        >>> from byzopt.engines import ENGINES, EngineRecipe
+        >>> isinstance(ENGINES.build("simulated"), EngineRecipe)
+        True
+    """
 
     name: ClassVar[str]
 

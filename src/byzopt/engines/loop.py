@@ -24,6 +24,23 @@ class LoopState(NamedTuple):
     """Everything that a run carries from round to round; a checkpoint is this tuple.
 
     The ledger, per worker since the start: gradients, bits and coordinates up, the same down.
+
+    Args:
+        t: Finished rounds.
+        step: State of the server's step.
+        filter: State of the server's rule.
+        engine: State of the workers and the wire; None before round 1.
+        gradients: Minibatch gradients of a worker so far.
+        bits: Bits that a worker sent so far.
+        coordinates: Coordinates that a worker sent so far.
+        bits_down: Bits that a worker received so far.
+        coordinates_down: Coordinates that a worker received so far.
+        aggregate: Of the last round, `[d]`; None before round 1.
+
+    Examples:
+        >>> from byzopt.engines import LoopState
+        >>> LoopState(0, None, None, None, 0.0, 0.0).ledger
+        (0.0, 0.0, 0.0, 0.0, 0.0)
     """
 
     t: int
@@ -45,7 +62,30 @@ class LoopState(NamedTuple):
 
 class Snapshot(NamedTuple):
     """A finished round: the state after it, the point asked at, the aggregate, the iterate to answer, and
-    what was certified of the aggregate, if that was asked for."""
+    what was certified of the aggregate, if that was asked for.
+
+    Args:
+        state: The state after the round.
+        asked: The point at which workers evaluated, `[d]`.
+        aggregate: The server's aggregate, `[d]`.
+        x: The iterate to answer, `[d]`.
+        method: What is run.
+        engine: Who asked the workers.
+        certificate: What was certified of the aggregate; None: nothing was asked.
+
+    Examples:
+        >>> from byzopt import Adversary, Cohort, NoAttack, Quartic, RobustGD, rule_from
+        >>> from byzopt.engines import InProcess, begin, rounds
+        >>> from byzopt.servers import Site
+        >>> cohort = Cohort.of(4)
+        >>> task = Quartic().build(cohort, seed=0)
+        >>> method = RobustGD().build(rule_from("median", f=1), lr=0.01)
+        >>> engine = InProcess().build(task, method, Adversary(NoAttack(), cohort, f=1), seed=0)
+        >>> state = begin(method, task.start(), Site(task.layout), task.n)
+        >>> (snapshot,) = rounds(method, engine, state, last=1)
+        >>> snapshot.report()["gradients"]
+        1.0
+    """
 
     state: LoopState
     asked: Tensor
@@ -72,7 +112,26 @@ class Snapshot(NamedTuple):
 
 
 def begin(method: Method, x0: Tensor, site: Site, n: int) -> LoopState:
-    """The state before round 1. Errors: a rule that cannot work on n rows."""
+    """The state before round 1. Errors: a rule that cannot work on n rows.
+
+    Args:
+        method: What is run.
+        x0: The starting point, `[d]`.
+        site: Names of the coordinates, and the server's loss if it owns one.
+        n: Number of workers.
+
+    Raises:
+        InvalidInput: A rule that cannot work on n rows, and a site that lacks what the step needs.
+
+    Examples:
+        >>> from byzopt import Cohort, Quartic, RobustGD, rule_from
+        >>> from byzopt.engines import begin
+        >>> from byzopt.servers import Site
+        >>> task = Quartic().build(Cohort.of(10), seed=0)
+        >>> method = RobustGD().build(rule_from("median", f=2), lr=0.01)
+        >>> begin(method, task.start(), Site(task.layout), task.n).t
+        0
+    """
     return LoopState(0, method.step.init(x0, site), method.filter.init(x0, n), None, 0.0, 0.0)
 
 
@@ -89,6 +148,28 @@ def rounds(
     `against(t)` says for how many faulty rows the aggregate of round t is to be certified; None: not at all.
 
     Errors: `TooManyFaults` when a round's rows hold more faulty ones than the rule tolerates.
+
+    Args:
+        method: What is run.
+        engine: Who asks the workers.
+        state: What `begin` gave, or the state of an earlier snapshot.
+        last: The last round.
+        against: For how many faulty rows the aggregate of a round is certified; None: not at all.
+
+    Raises:
+        TooManyFaults: A round's rows hold more faulty ones than the rule tolerates.
+
+    Examples:
+        >>> from byzopt import Adversary, Cohort, Quartic, RobustGD, SignFlip, rule_from
+        >>> from byzopt.engines import InProcess, begin, rounds
+        >>> from byzopt.servers import Site
+        >>> cohort = Cohort.of(10, byzantine=2)
+        >>> task = Quartic().build(cohort, seed=0)
+        >>> method = RobustGD().build(rule_from("median", f=2), lr=0.01)
+        >>> engine = InProcess().build(task, method, Adversary(SignFlip(), cohort, f=2), seed=0)
+        >>> state = begin(method, task.start(), Site(task.layout), task.n)
+        >>> [snapshot.state.t for snapshot in rounds(method, engine, state, last=3)]
+        [1, 2, 3]
     """
     for t in range(state.t + 1, last + 1):
         x = method.step.ask(state.step)

@@ -33,6 +33,29 @@ class Simulated(Engine):
     """Workers' side of a method over a task, under an adversary.
 
     Errors: `InvalidInput` for parts that do not fit one another or the task.
+
+    Args:
+        task: Losses and data, those of Byzantine workers as the attack wants them.
+        worker: What workers compute.
+        wire: What crosses to the server.
+        adversary: Who forges the Byzantine workers' rows.
+        seed: Of all that is drawn.
+        down: How the server's point reaches the workers.
+
+    Raises:
+        InvalidInput: Parts that do not fit one another or the task.
+
+    Examples:
+        >>> from byzopt import Adversary, Cohort, Quartic, SignFlip
+        >>> from byzopt.engines import Simulated
+        >>> from byzopt.wire import Direct
+        >>> from byzopt.workers import Plain
+        >>> cohort = Cohort.of(4, byzantine=1)
+        >>> task, adversary = Quartic().build(cohort, seed=0), Adversary(SignFlip(), cohort, f=1)
+        >>> engine = Simulated(task, Plain(), Direct(), adversary, seed=0)
+        >>> seen, state = engine.exchange(None, task.start(), 1, lambda rows: rows.mean(0))
+        >>> seen.rows.shape, seen.bits
+        (torch.Size([4, 10]), 320.0)
     """
 
     forges: ClassVar[bool] = True
@@ -100,7 +123,21 @@ class Simulated(Engine):
 @ENGINES.register("simulated")
 @dataclass(frozen=True)
 class InProcess(EngineRecipe):
-    """All workers in this process, their gradients in one vectorised call. Every attack can act on it."""
+    """All workers in this process, their gradients in one vectorised call. Every attack can act on it.
+
+    Examples:
+        >>> from byzopt import Adversary, Cohort, Quartic, RobustGD, SignFlip, rule_from
+        >>> from byzopt.engines import InProcess, begin, rounds
+        >>> from byzopt.servers import Site
+        >>> cohort = Cohort.of(10, byzantine=2)
+        >>> task = Quartic().build(cohort, seed=0)
+        >>> method = RobustGD().build(rule_from("median", f=2), lr=0.01)
+        >>> engine = InProcess().build(task, method, Adversary(SignFlip(), cohort, f=2), seed=0)
+        >>> state = begin(method, task.start(), Site(task.layout), task.n)
+        >>> *_, last = rounds(method, engine, state, last=5)
+        >>> last.x.shape
+        torch.Size([10])
+    """
 
     def build(self, task: Task, method: Method, adversary: Adversary, seed: int) -> Simulated:
         return Simulated(task, method.worker, method.wire, adversary, seed, method.down)
@@ -117,7 +154,16 @@ def check_needs(worker: Estimator, task: Task) -> None:
 
 
 class GradientCount:
-    """Counts the gradients that each worker takes in a round."""
+    """Counts the gradients that each worker takes in a round.
+
+    Examples:
+        >>> from byzopt import Cohort, Quartic
+        >>> from byzopt.engines import GradientCount
+        >>> task, count = Quartic().build(Cohort.of(4), seed=0), GradientCount()
+        >>> oracle = count.oracle(task, t=1, seed=0)
+        >>> oracle(task.start()).shape, count.gradients
+        (torch.Size([4, 10]), 1.0)
+    """
 
     def __init__(self) -> None:
         self.gradients = 0.0

@@ -38,6 +38,18 @@ class Nesterov(MethodRecipe):
     `beta` is free (0.9 in the released experiments, with lr 0.1); where `mu` is given β is the theory's
     (1 - √(μ lr))/(1 + √(μ lr)) instead. No theorem covers free (lr, β); where it settles, the common floor
     ζ²/(2μ(1 - α)) holds. β = 0 is `robust_gd`. Source: released code of arXiv:2602.03329.
+
+    Args:
+        beta: β of the extrapolation, in [0, 1).
+        mu: μ of strong convexity; where given, β is the theory's.
+
+    Examples:
+        >>> from byzopt import Cohort, Nesterov, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = Nesterov()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     beta: float = 0.9
@@ -87,6 +99,19 @@ class NAG(MethodRecipe):
     That α of order s is the limit is no slack of the proof: errors that turn the gradient by a right angle,
     e = √α ∇f rotated, make the plain scheme unstable from an α proportional to s on; the small-τ variant and
     PIGS bear them.
+
+    Args:
+        mu: μ of strong convexity, at most the true one.
+        alpha: Relative error α of the aggregate; above 0 the small-τ variant is taken where it is slower.
+        tau: τ set by hand, in (0, 1]; None: that of the theory.
+
+    Examples:
+        >>> from byzopt import NAG, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = NAG(mu=0.1)
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     mu: float = 0.01
@@ -126,6 +151,19 @@ class AcceleratedExtragradient(MethodRecipe):
     lr = 1/(2L) in theory; `mu` should be at most the true μ. Factors (0.4, 0.32) are Theorem B2's (τ = 0.2 s,
     η = 0.4 s/μ, b = 0.4 s; α <= min(1/50, s/3)); (1, 1) are Kovalev's (arXiv:2205.15136), which leave no
     slack for an error. Source: later released code of arXiv:2602.03329.
+
+    Args:
+        mu: μ of strong convexity, at most the true one.
+        tau_factor: Factor of τ, the weight of the fast sequence.
+        fast_factor: Factor of η, the step of the fast sequence.
+
+    Examples:
+        >>> from byzopt import AcceleratedExtragradient, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = AcceleratedExtragradient(mu=0.1)
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     mu: float = 0.01

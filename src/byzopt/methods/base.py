@@ -20,7 +20,21 @@ from byzopt.workers import Estimator
 
 @dataclass(frozen=True)
 class Method:
-    """Orthogonal slots; any method of the field is a choice for each."""
+    """Orthogonal slots; any method of the field is a choice for each.
+
+    Args:
+        worker: What workers compute.
+        wire: What crosses to the server, and what the server remembers of it.
+        filter: What the server does with the rows.
+        step: What the server does with the aggregate.
+        down: How the server's point reaches the workers.
+
+    Examples:
+        >>> from byzopt import ByzNSGDM, Method, rule_from
+        >>> method = ByzNSGDM().build(rule_from("median", f=3), lr=0.1, rounds=100)
+        >>> isinstance(method, Method), type(method.worker).__name__
+        (True, 'WorkerMomentum')
+    """
 
     worker: Estimator
     wire: Channel
@@ -33,7 +47,13 @@ Build = Callable[..., Method]
 
 
 class MethodRecipe(ABC):
-    """A named method as plain data; `build` puts its parts together."""
+    """A named method as plain data; `build` puts its parts together.
+
+    Examples:
+        >>> from byzopt import RobustGD, rule_from
+        >>> RobustGD().build(rule_from("median", f=3), lr=0.1).step.lr
+        0.1
+    """
 
     name: ClassVar[str]
 

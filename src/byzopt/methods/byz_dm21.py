@@ -62,6 +62,24 @@ class ByzDM21(MethodRecipe):
     g = C(u); `"released"` v = u = g = s at both ends, while the server's rows are 0 in round 1 alone: it
     costs d floats, and x stays at x^0 for a round. `shortcut`: the server keeps mean g_i only, for the mean
     alone.
+
+    Args:
+        eta: Weight of the new in both averages, in (0, 1].
+        eta_v: Weight in the first average, in place of `eta`.
+        eta_u: Weight in the second average, in place of `eta`.
+        weights: How the other weight follows where one alone is given: "equal" or "ratio".
+        compressor: What messages are compressed by; contractive, such as `top_k`.
+        init: How states begin: "first", "zero" or "released".
+        schedule: Factors of `lr` by round.
+        shortcut: Whether the server keeps the mean of the g_i only, which is right for the mean alone.
+
+    Examples:
+        >>> from byzopt import ByzDM21, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = ByzDM21()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     eta: float = 0.1
@@ -111,6 +129,24 @@ class ByzVRDM21(ByzDM21):
     """As `byz_dm21`, with STORM's correction in the first average: two gradients on one sample a round.
 
     With exact gradients v_i = ∇f_i in every round. It tolerates the steps of single momentum with η_u.
+
+    Args:
+        eta: Weight of the new in both averages, in (0, 1].
+        eta_v: Weight in the first average, in place of `eta`.
+        eta_u: Weight in the second average, in place of `eta`.
+        weights: How the other weight follows where one alone is given: "equal" or "ratio".
+        compressor: What messages are compressed by; contractive, such as `top_k`.
+        init: How states begin: "first", "zero" or "released".
+        schedule: Factors of `lr` by round.
+        shortcut: Whether the server keeps the mean of the g_i only, which is right for the mean alone.
+
+    Examples:
+        >>> from byzopt import ByzVRDM21, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = ByzVRDM21()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     def worker(self, eta_v: float, eta_u: float, start: Start) -> Storm:

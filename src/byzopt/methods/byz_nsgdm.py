@@ -48,6 +48,23 @@ class ByzNSGDM(MethodRecipe):
     sets it); `momentum` convention; `start` of the average; `cutoff` below which an aggregate gives no step.
     `order="normalise_then_momentum"` moves the momentum to the server, behind the normalisation: another
     algorithm, in which `momentum` keeps its meaning and `start` has none.
+
+    Args:
+        eta: Weight of the new gradient in the workers' momentum, in (0, 1]; the paper's 1 - β.
+        schedule: Factors of `lr` by round.
+        norm: In which a step has length γ_k.
+        momentum: Convention of the momentum: "average" or "heavy_ball".
+        start: First message of the average: "zero" η g, or "first_gradient" g.
+        order: Whether momentum comes before the normalisation, at the workers, or behind it, at the server.
+        cutoff: Length of an aggregate up to which no step is taken.
+
+    Examples:
+        >>> from byzopt import ByzNSGDM, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = ByzNSGDM()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     eta: float = 0.1
@@ -215,6 +232,20 @@ class RobustSGDM(MethodRecipe):
 
     x <- x - γ_k Agg(v_1 .. v_n). The average is `eta` times as long as the heavy ball, so a rate tuned for
     one convention is 1/η off for the other.
+
+    Args:
+        eta: Weight of the new gradient, in (0, 1].
+        schedule: Factors of `lr` by round.
+        momentum: Convention of the momentum: "average" or "heavy_ball".
+        start: First message of the average: "zero" η g, or "first_gradient" g.
+
+    Examples:
+        >>> from byzopt import Cohort, Quadratic, RobustSGDM, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = RobustSGDM()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     eta: float = 0.1
@@ -238,7 +269,19 @@ class RobustSGDM(MethodRecipe):
 @METHODS.register("robust_gd")
 @dataclass(frozen=True)
 class RobustGD(MethodRecipe):
-    """x <- x - γ_k Agg(g_1 .. g_n): gradient descent, stochastic if the task draws minibatches, no memory."""
+    """x <- x - γ_k Agg(g_1 .. g_n): gradient descent, stochastic if the task draws minibatches, no memory.
+
+    Args:
+        schedule: Factors of `lr` by round.
+
+    Examples:
+        >>> from byzopt import Cohort, Quadratic, RobustGD, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = RobustGD()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
+    """
 
     schedule: Schedule = Constant()
 

@@ -38,6 +38,41 @@ class ByzantineSGD(ByzantineSettings, MethodRecipe):
     in place of their mean (not in the paper): for it the expelled are missing, which counts against its f.
 
     Errors: `InvalidInput` for epochs that lack a constant, and without a number of rounds.
+
+    Args:
+        noise: Bound V on the length of honest noise, in the units of gradients; None: no thresholds.
+        diameter: D >= ‖x_1 - x*‖; None: nothing is projected.
+        thresholds: "default", "proved", or "printed" as in the paper.
+        p_fail: Probability that an honest worker is expelled, in (0, 1).
+        anytime: Whether thresholds follow the rounds so far in place of all rounds.
+        adaptive_A: Whether τ_A follows the path walked.
+        vmed: The vector median: "medoid" or "random"; None: that of the thresholds.
+        mean_over_good: Whether to divide by the workers left, not by n.
+        average: Which points the answer averages: "smooth" x_2 .. x_{T+1}, "nonsmooth" x_1 .. x_T.
+        epochs: Restarts: "none", "theory", "practical" or "doubling".
+        first: Rounds of the first doubling epoch.
+        grow: Whether `diameter` is a guess that restarts enlarge.
+        c: Constant of practical epochs.
+        mu: μ of strong convexity, for epochs.
+        L: Smoothness, for epochs of smooth problems.
+        M: Bound on gradients, for epochs of non-smooth problems.
+        error2: Constant of the last term of the theorems.
+        sketch: Numbers that a worker's sum B is kept as; None: all d.
+        seed: Of the random median and of the sketch.
+        n: Number of workers; a spec fills it in.
+        f: Number of liars tolerated; a spec fills it in.
+        differing: Whether to run although workers' data differ.
+
+    Raises:
+        InvalidInput: Epochs that lack a constant, and a run without a number of rounds.
+
+    Examples:
+        >>> from byzopt import ByzantineSGD, Cohort, Quadratic, simulate
+        >>> task = Quadratic(heterogeneity=0.0).build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = ByzantineSGD(noise=2.0, diameter=10.0)
+        >>> outcome = simulate(task, "mean", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     def build(self, rule: Aggregator, lr: float, rounds: int | None = None) -> Method:

@@ -34,7 +34,22 @@ OPENINGS: dict[str, Opening] = {"first": "compressed", "released": "raw"}
 @METHODS.register("byz_ef21")
 @dataclass(frozen=True)
 class ByzEF21(MethodRecipe):
-    """EF21 on full gradients. `init`: `"first"` g_i = C(∇f_i(x^0)); `"released"` ∇f_i(x^0) sent raw."""
+    """EF21 on full gradients. `init`: `"first"` g_i = C(∇f_i(x^0)); `"released"` ∇f_i(x^0) sent raw.
+
+    Args:
+        compressor: What messages are compressed by; contractive, such as `top_k`.
+        init: How the g_i begin: "first" compressed, "released" raw.
+        schedule: Factors of `lr` by round.
+        shortcut: Whether the server keeps the mean of the g_i only, which is right for the mean alone.
+
+    Examples:
+        >>> from byzopt import ByzEF21, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = ByzEF21()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
+    """
 
     compressor: Compressor = TopK(ratio=0.1)
     init: Literal["first", "released"] = "first"
@@ -67,7 +82,23 @@ class ByzEF21(MethodRecipe):
 @METHODS.register("byz_ef21_bc")
 @dataclass(frozen=True)
 class ByzEF21BC(ByzEF21):
-    """Byz-EF21 with a compressed broadcast too: workers evaluate at w <- w + C_s(x - w), w = x^0 first."""
+    """Byz-EF21 with a compressed broadcast too: workers evaluate at w <- w + C_s(x - w), w = x^0 first.
+
+    Args:
+        compressor: What messages are compressed by; contractive, such as `top_k`.
+        init: How the g_i begin: "first" compressed, "released" raw.
+        schedule: Factors of `lr` by round.
+        shortcut: Whether the server keeps the mean of the g_i only, which is right for the mean alone.
+        down: What the broadcast is compressed by; contractive.
+
+    Examples:
+        >>> from byzopt import ByzEF21BC, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = ByzEF21BC()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
+    """
 
     down: Compressor = TopK(ratio=0.1)
 
@@ -83,7 +114,23 @@ class ByzEF21BC(ByzEF21):
 @METHODS.register("byz_ef21_sgdm")
 @dataclass(frozen=True)
 class ByzEF21SGDM(MethodRecipe):
-    """EF21 on one average of stochastic gradients. `eta` weight of the new; `init` as in `byz_dm21`."""
+    """EF21 on one average of stochastic gradients. `eta` weight of the new; `init` as in `byz_dm21`.
+
+    Args:
+        eta: Weight of the new gradient in the average, in (0, 1].
+        compressor: What messages are compressed by; contractive, such as `top_k`.
+        init: How states begin: "first", "zero" or "released".
+        schedule: Factors of `lr` by round.
+        shortcut: Whether the server keeps the mean of the g_i only, which is right for the mean alone.
+
+    Examples:
+        >>> from byzopt import ByzEF21SGDM, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = ByzEF21SGDM()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
+    """
 
     eta: float = 0.1
     compressor: Compressor = TopK(ratio=0.1)
@@ -109,7 +156,20 @@ class ByzEF21SGDM(MethodRecipe):
 @METHODS.register("ef_sign")
 @dataclass(frozen=True)
 class EFSign(MethodRecipe):
-    """Classic error feedback of stochastic gradients, with the scaled sign unless told otherwise."""
+    """Classic error feedback of stochastic gradients, with the scaled sign unless told otherwise.
+
+    Args:
+        compressor: What messages are compressed by.
+        schedule: Factors of `lr` by round.
+
+    Examples:
+        >>> from byzopt import Cohort, EFSign, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = EFSign()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
+    """
 
     compressor: Compressor = ScaledSign()
     schedule: Schedule = Constant()

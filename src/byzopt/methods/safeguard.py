@@ -60,6 +60,32 @@ class SafeguardSGD(MethodRecipe):
 
     A spec's `rule` is `mean`. Another one combines the rows of the trusted in place of their mean (not in the
     paper): for it the others are missing, which counts against its f.
+
+    Args:
+        windows: Rounds of the windows: one, or a short and a long one.
+        noise: Bound V on the length of honest noise, in the units of gradients; None: they are measured.
+        limits: Thresholds of raw sums, one for each window.
+        thresholds: How they are measured: "pairs", "medoid", "window_end" or "capped".
+        sums: What is summed: "raw", "normalised", or as "printed".
+        c: Factor of measured thresholds; None: that of the way they are measured.
+        floor: Least threshold.
+        reset: Whether all are trusted again when the longest window starts.
+        vmed: The vector median: "medoid" or "random".
+        sketch: Numbers that a worker's sums are kept as; None: all d.
+        p_fail: Probability that an honest worker is expelled, in (0, 1).
+        nu: Standard deviation of the noise that the server adds to each coordinate.
+        schedule: Factors of `lr` by round.
+        seed: Of that noise, the random median and the sketch.
+        f: Number of liars tolerated; a spec fills it in.
+        differing: Whether to run although workers' data differ.
+
+    Examples:
+        >>> from byzopt import Cohort, Quadratic, SafeguardSGD, simulate
+        >>> task = Quadratic(heterogeneity=0.0).build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = SafeguardSGD()
+        >>> outcome = simulate(task, "mean", lr=0.02, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     windows: tuple[int, ...] = (100, 600)

@@ -38,6 +38,23 @@ class PIGS(MethodRecipe):
     that lr = 1 is Theorem C's step, or with `longer` lr · 0.65/max(Δ, μ), which wants `sec` >= 10.
     `inner` solves the subproblem to ‖∇φ‖² <= max(‖x - x_k‖²/(4η² `sec`), `tol`), or with `stop` "absolute"
     to `tol`, with "machine" to machine precision. Needs a task with a proxy.
+
+    Args:
+        delta: Similarity constant Δ of the server's loss; None: `lr` is the step η itself.
+        mu: μ of strong convexity.
+        longer: Whether to take the longer step 0.65/max(Δ, μ).
+        inner: Who solves the subproblem.
+        stop: When a solve ends: "relative", "absolute" or "machine".
+        sec: Divisor of the relative tolerance.
+        tol: Absolute tolerance of the squared gradient norm of the subproblem.
+
+    Examples:
+        >>> from byzopt import PIGS, Cohort, Quadratic, WorkerProxy, simulate
+        >>> task = Quadratic(spread=0.4, proxy=WorkerProxy()).build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = PIGS(delta=0.5, mu=0.1)
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     delta: float | None = None
@@ -102,6 +119,26 @@ class AEGProx(MethodRecipe):
     needs α <= (5/12)(Δ/L)². Δ' is reported. Factors (0.3 √2, 0.36) are Theorem D's: τ = 0.15 s',
     η = 0.3 s'/μ, b = 0.3 s', α <= min(1/100, s'/6), s' = √(μ/Δ'). τ, η, b from θ and `mu` as in
     `accelerated_extragradient`; the inner solve as in `pigs`. Needs a task with a proxy.
+
+    Args:
+        mu: μ of strong convexity.
+        delta: Similarity constant Δ of the server's loss; None: `lr` is the step θ itself.
+        alpha: Relative error α of the aggregate.
+        lipschitz: L of smoothness, which α is multiplied with.
+        tau_factor: Factor of τ, the weight of the fast sequence.
+        fast_factor: Factor of η, the step of the fast sequence.
+        inner: Who solves the subproblem.
+        stop: When a solve ends: "relative", "absolute" or "machine".
+        sec: Divisor of the relative tolerance.
+        tol: Absolute tolerance of the squared gradient norm of the subproblem.
+
+    Examples:
+        >>> from byzopt import AEGProx, Cohort, Quadratic, WorkerProxy, simulate
+        >>> task = Quadratic(spread=0.4, proxy=WorkerProxy()).build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = AEGProx(mu=0.1, delta=0.5)
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     mu: float = 0.01

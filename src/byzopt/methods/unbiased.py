@@ -51,7 +51,20 @@ class _Descending(MethodRecipe):
 @METHODS.register("br_csgd")
 @dataclass(frozen=True)
 class BRCSGD(_Descending):
-    """Compressed SGD behind a robust rule: m_i = Q(s_i), no memory. `compressor` unbiased."""
+    """Compressed SGD behind a robust rule: m_i = Q(s_i), no memory. `compressor` unbiased.
+
+    Args:
+        compressor: What messages are compressed by; unbiased, such as a scaled `rand_k`.
+        schedule: Factors of `lr` by round.
+
+    Examples:
+        >>> from byzopt import BRCSGD, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = BRCSGD()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
+    """
 
     compressor: Compressor = RandK(ratio=0.1)
     schedule: Schedule = Constant()
@@ -63,7 +76,21 @@ class BRCSGD(_Descending):
 @METHODS.register("br_diana")
 @dataclass(frozen=True)
 class BRDiana(_Descending):
-    """DIANA behind a robust rule: compressed differences to a slow memory h_i. `beta` None: 1/(1 + ω)."""
+    """DIANA behind a robust rule: compressed differences to a slow memory h_i. `beta` None: 1/(1 + ω).
+
+    Args:
+        compressor: What messages are compressed by; unbiased, such as a scaled `rand_k`.
+        beta: Weight β of a message in the memories h_i, in (0, 1]; None: 1/(1 + ω).
+        schedule: Factors of `lr` by round.
+
+    Examples:
+        >>> from byzopt import BRDiana, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = BRDiana()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
+    """
 
     compressor: Compressor = RandK(ratio=0.1)
     beta: float | None = None
@@ -80,6 +107,20 @@ class ByzVRMarina(_Descending):
 
     `p` chance of a full round. `differences`: `"sample"` on one minibatch (two gradients), `"full"` of full
     gradients. `compressor` unbiased. The base of differences is the last aggregate.
+
+    Args:
+        p: Chance of a full round, in (0, 1].
+        compressor: What messages are compressed by; unbiased, such as a scaled `rand_k`.
+        differences: Whether differences are of one "sample" or "full".
+        schedule: Factors of `lr` by round.
+
+    Examples:
+        >>> from byzopt import ByzVRMarina, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = ByzVRMarina()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     p: float = 0.1
@@ -115,6 +156,20 @@ class ByzVRMarina2(_Descending):
     """Byz-VR-MARINA 2.0: as `byz_vr_marina`, each worker's own g_i being the base of its differences.
 
     The release takes full differences with p = 1/(ω + 1), which for rand_k is K/d: the defaults.
+
+    Args:
+        p: Chance of a full round, in (0, 1].
+        compressor: What messages are compressed by; unbiased, such as a scaled `rand_k`.
+        differences: Whether differences are of one "sample" or "full".
+        schedule: Factors of `lr` by round.
+
+    Examples:
+        >>> from byzopt import ByzVRMarina2, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = ByzVRMarina2()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     p: float = 0.1
@@ -144,6 +199,20 @@ class ByzDashaPage(_Descending):
     """Byz-DASHA-PAGE: PAGE's gradients, sent as compressed differences that also pull g_i towards h.
 
     `p` chance of a full gradient (the release: batch/samples); `a` None: 1/(2 ω + 1). `compressor` unbiased.
+
+    Args:
+        p: Chance of a full gradient in a round, in (0, 1].
+        compressor: What messages are compressed by; unbiased, such as a scaled `rand_k`.
+        a: Weight of the pull towards h, in (0, 1]; None: 1/(2 ω + 1).
+        schedule: Factors of `lr` by round.
+
+    Examples:
+        >>> from byzopt import ByzDashaPage, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = ByzDashaPage()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     p: float = 0.1
@@ -176,6 +245,18 @@ class BRLSVRG(_Descending):
     One coin for all workers, so that they share w: the server tosses it, one bit of the broadcast, and a full
     pass falls on all in the same round. (In arXiv:2303.04560 each worker tosses its own; what a row is, given
     its w, is the same.)
+
+    Args:
+        p: Chance in a round that the reference point w moves, in (0, 1].
+        schedule: Factors of `lr` by round.
+
+    Examples:
+        >>> from byzopt import BRLSVRG, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = BRLSVRG()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
     """
 
     p: float = 0.01
@@ -188,7 +269,20 @@ class BRLSVRG(_Descending):
 @METHODS.register("br_mvr")
 @dataclass(frozen=True)
 class BRMVR(_Descending):
-    """STORM (momentum variance reduction) behind a robust rule, uncompressed. `eta` weight of the new."""
+    """STORM (momentum variance reduction) behind a robust rule, uncompressed. `eta` weight of the new.
+
+    Args:
+        eta: Weight η of the new gradient, in (0, 1].
+        schedule: Factors of `lr` by round.
+
+    Examples:
+        >>> from byzopt import BRMVR, Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> method = BRMVR()
+        >>> outcome = simulate(task, "nnm >> rfa", lr=0.1, rounds=20, f=3, method=method, attack="ipm")
+        >>> outcome.metrics["loss"] < outcome.records[0]["loss"]
+        True
+    """
 
     eta: float = 0.1
     schedule: Schedule = Constant()

@@ -15,14 +15,46 @@ State = Any  # a typed tuple of tensors, numbers and what the site gave, fixed i
 
 
 class Site(NamedTuple):
-    """Where a step works: the names of its coordinates, and the loss that the server owns, if any."""
+    """Where a step works: the names of its coordinates, and the loss that the server owns, if any.
+
+    Args:
+        layout: Names and shapes of the tensors that the flat iterate `[d]` is made of.
+        proxy: The loss that the server owns, `[d]` to a number; None: it owns none.
+
+    Examples:
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import Site
+        >>> Site(Layout.flat(3)).layout.d
+        3
+    """
 
     layout: Layout
     proxy: Callable[[Tensor], Tensor] | None = None
 
 
 class Step(ABC):
-    """The server's optimiser as ask and tell; one round is one ask and one tell."""
+    """The server's optimiser as ask and tell; one round is one ask and one tell.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import Site, Step
+        >>> class Halving(Step):
+        ...     def init(self, x0, site):
+        ...         return (x0, 1.0)
+        ...
+        ...     def ask(self, state):
+        ...         return state[0]
+        ...
+        ...     def tell(self, state, g):
+        ...         return (state[0] - state[1] * g, state[1] / 2)
+        >>> step = Halving()
+        >>> state = step.init(torch.zeros(2), Site(Layout.flat(2)))
+        >>> for _ in range(2):
+        ...     state = step.tell(state, torch.ones(2))
+        >>> step.answer(state)
+        tensor([-1.5000, -1.5000])
+    """
 
     name: ClassVar[str]
 

@@ -46,7 +46,21 @@ def check_rate(lr: float, what: str = "The step scale `lr`") -> None:
 @STEPS.register("descent")
 @dataclass(frozen=True)
 class Descent(Step):
-    """x <- x - γ_k g with γ_k = lr * schedule: plain (robust) gradient descent."""
+    """x <- x - γ_k g with γ_k = lr * schedule: plain (robust) gradient descent.
+
+    Args:
+        lr: Scale of the steps, > 0.
+        schedule: Factors of `lr` by round.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import Descent, Site
+        >>> step = Descent(lr=0.1)
+        >>> state = step.init(torch.zeros(2), Site(Layout.flat(2)))
+        >>> step.ask(step.tell(state, torch.ones(2)))
+        tensor([-0.1000, -0.1000])
+    """
 
     lr: float
     schedule: Schedule = Constant()
@@ -79,6 +93,23 @@ class LMOStep(Step):
     Remark 1. Nothing is added to ‖g‖. An aggregate no longer than `cutoff` has direction 0 and is counted as
     a stall. With `eta` the server averages directions, u <- (1 - η) u + η direction(g), or as a heavy ball
     (`form`, the released quartic code of that paper): another algorithm, whose steps vary in length.
+
+    Args:
+        lr: Scale of the steps, > 0.
+        schedule: Factors of `lr` by round.
+        norm: In which a step has length γ_k.
+        cutoff: Length of an aggregate up to which no step is taken.
+        eta: Weight of the new direction where the server averages them; None: it does not.
+        form: Convention of that average: "average" or "heavy_ball".
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import LMOStep, Site
+        >>> step = LMOStep(lr=1.0)
+        >>> state = step.init(torch.zeros(2), Site(Layout.flat(2)))
+        >>> step.ask(step.tell(state, torch.tensor([30.0, 40.0])))  # of length one, whatever the aggregate's
+        tensor([-0.6000, -0.8000])
     """
 
     lr: float

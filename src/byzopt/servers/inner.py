@@ -105,7 +105,13 @@ class Solved(NamedTuple):
 
 
 class Inner(ABC):
-    """A solver of the subproblem, as a recipe. It takes at least one step and at most `budget`."""
+    """A solver of the subproblem, as a recipe. It takes at least one step and at most `budget`.
+
+    Examples:
+        >>> from byzopt.servers import LBFGS, Inner
+        >>> isinstance(LBFGS(budget=50), Inner)
+        True
+    """
 
     name: ClassVar[str]
     budget: int
@@ -143,6 +149,19 @@ class LBFGS(Inner):
 
     The first step tries the length min(η, 1) in gradients. The released code takes PyTorch's with history 500
     and 2000 steps to machine precision (`stop = "machine"`).
+
+    Args:
+        budget: Most steps of a solve.
+        history: Pairs remembered.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.servers import LBFGS
+        >>> from byzopt.servers.inner import Stop, Subproblem
+        >>> x, g = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+        >>> phi = Subproblem.of(lambda y: 0.5 * (y @ y), x, g, eta=1.0)  # least at -1/2
+        >>> round(float(LBFGS().solve(phi, Stop("machine")).y), 6)
+        -0.5
     """
 
     budget: int = 1000
@@ -159,7 +178,22 @@ class LBFGS(Inner):
 @INNERS.register("gradient_descent")
 @dataclass(frozen=True)
 class GradientDescent(Inner):
-    """y <- y - lr (1 - k/budget)^`power` ∇φ(y), k = 0, 1, ...: that of the paper's later code."""
+    """y <- y - lr (1 - k/budget)^`power` ∇φ(y), k = 0, 1, ...: that of the paper's later code.
+
+    Args:
+        lr: Length of the first step.
+        power: Exponent with which steps fall to zero.
+        budget: Most steps of a solve.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.servers import GradientDescent
+        >>> from byzopt.servers.inner import Stop, Subproblem
+        >>> x, g = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+        >>> phi = Subproblem.of(lambda y: 0.5 * (y @ y), x, g, eta=1.0)  # least at -1/2
+        >>> round(float(GradientDescent(lr=0.2).solve(phi, Stop("machine")).y), 3)
+        -0.5
+    """
 
     lr: float = 0.05
     power: float = 0.5
@@ -190,6 +224,22 @@ class Exact(Inner):
     """Newton steps y <- y - (∇²q(y) + I/η)⁻¹ ∇φ(y): the first is the answer where q is quadratic.
 
     Forms the Hessian: d² numbers and d³ work a step, for d up to `largest`.
+
+    Args:
+        budget: Most Newton steps of a solve.
+        largest: d up to which the Hessian is formed.
+
+    Raises:
+        InvalidInput: A larger d.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.servers import Exact
+        >>> from byzopt.servers.inner import Stop, Subproblem
+        >>> x, g = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+        >>> phi = Subproblem.of(lambda y: 0.5 * (y @ y), x, g, eta=1.0)  # least at -1/2
+        >>> round(float(Exact().solve(phi, Stop("machine")).y), 6)
+        -0.5
     """
 
     budget: int = 20

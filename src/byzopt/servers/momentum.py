@@ -27,7 +27,23 @@ class MomentumState(NamedTuple):
 @STEPS.register("server_momentum")
 @dataclass(frozen=True)
 class ServerMomentum(Step):
-    """u <- (1 - η) u + η g from u = 0, x <- x - γ_k u; `form="heavy_ball"` is u <- (1 - η) u + g."""
+    """u <- (1 - η) u + η g from u = 0, x <- x - γ_k u; `form="heavy_ball"` is u <- (1 - η) u + g.
+
+    Args:
+        lr: Scale of the steps, > 0.
+        schedule: Factors of `lr` by round.
+        eta: Weight of the new aggregate, in (0, 1].
+        form: Convention of the momentum: "average" or "heavy_ball".
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import ServerMomentum, Site
+        >>> step = ServerMomentum(lr=1.0, eta=0.5)
+        >>> state = step.init(torch.zeros(1), Site(Layout.flat(1)))
+        >>> step.ask(step.tell(state, torch.ones(1)))
+        tensor([-0.5000])
+    """
 
     lr: float
     schedule: Schedule = Constant()

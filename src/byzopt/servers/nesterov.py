@@ -49,6 +49,19 @@ class NesterovMomentum(Step):
 
     The iterate is the extrapolated point: with w_{k+1} = x_k - lr g_k, x_{k+1} = w_{k+1} + β (w_{k+1} - w_k).
     β = 0 is descent.
+
+    Args:
+        lr: Length of the steps, > 0.
+        beta: β of the extrapolation, in [0, 1).
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import NesterovMomentum, Site
+        >>> step = NesterovMomentum(lr=1.0, beta=0.5)
+        >>> state = step.init(torch.zeros(1), Site(Layout.flat(1)))
+        >>> step.ask(step.tell(state, torch.ones(1)))  # -(g + β g)
+        tensor([-1.5000])
     """
 
     lr: float
@@ -79,6 +92,21 @@ class ThreeSequences(Step):
 
     lr = 1/L; τ = 0.22 √(μ lr), or min(that, μ lr/(5 α)) where a relative error `alpha` is given (small τ), or
     `tau`.
+
+    Args:
+        lr: Length of the steps, 1/L in theory.
+        mu: μ of strong convexity, at most the true one.
+        alpha: Relative error α of the aggregate.
+        tau: τ set by hand, in (0, 1]; None: that of the theory.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import Site, ThreeSequences
+        >>> step = ThreeSequences(lr=0.5, mu=0.1)
+        >>> state = step.init(torch.ones(1), Site(Layout.flat(1)))
+        >>> step.answer(step.tell(state, step.ask(state)))  # one round on ½‖x‖²
+        tensor([0.5000])
     """
 
     lr: float
@@ -154,6 +182,23 @@ class Extragradient(Step):
 
     lr is θ, 1/(2L) in theory; see `Weights` for τ, η, b. Factors (0.4, 0.32) are Theorem B2's, (1, 1)
     Kovalev's (arXiv:2205.15136), which leave no room for an error.
+
+    Args:
+        lr: θ, 1/(2L) in theory.
+        mu: μ of strong convexity, at most the true one.
+        tau_factor: Factor of τ, the weight of the fast sequence.
+        fast_factor: Factor of η, the step of the fast sequence.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import Extragradient, Site
+        >>> step = Extragradient(lr=0.5, mu=0.1)
+        >>> state = step.init(torch.ones(1), Site(Layout.flat(1)))
+        >>> for _ in range(2):  # one iteration on ½‖x‖²
+        ...     state = step.tell(state, step.ask(state))
+        >>> step.answer(state)
+        tensor([0.5000])
     """
 
     lr: float

@@ -22,6 +22,16 @@ class Norm(ABC):
     """A norm on parameter space. `direction(v, layout)` has norm one, or is 0 where v is.
 
     `[d] -> [d]`, and the same over any leading dimensions: one direction for each of several runs.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import Norm
+        >>> class Largest(Norm):  # of the l1 ball: one coordinate
+        ...     def direction(self, v, layout):
+        ...         return torch.where(v.abs() == v.abs().max(), v.sign(), 0)
+        >>> Largest().direction(torch.tensor([1.0, -3.0]), Layout.flat(2))
+        tensor([ 0., -1.])
     """
 
     name: ClassVar[str]
@@ -52,7 +62,15 @@ def unit(v: Tensor) -> Tensor:
 @NORMS.register("euclidean")
 @dataclass(frozen=True)
 class Euclidean(Norm):
-    """v / ‖v‖ over the whole flat vector: Algorithm 1 of arXiv:2603.12512."""
+    """v / ‖v‖ over the whole flat vector: Algorithm 1 of arXiv:2603.12512.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import Euclidean
+        >>> Euclidean().direction(torch.tensor([3.0, 4.0]), Layout.flat(2))
+        tensor([0.6000, 0.8000])
+    """
 
     def direction(self, v: Tensor, layout: Layout) -> Tensor:
         return unit(v)
@@ -61,7 +79,15 @@ class Euclidean(Norm):
 @NORMS.register("sign")
 @dataclass(frozen=True)
 class Sign(Norm):
-    """sign(v): the l-infinity ball, signed descent (Remark 1 of arXiv:2603.12512)."""
+    """sign(v): the l-infinity ball, signed descent (Remark 1 of arXiv:2603.12512).
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import Sign
+        >>> Sign().direction(torch.tensor([3.0, -4.0]), Layout.flat(2))
+        tensor([ 1., -1.])
+    """
 
     def direction(self, v: Tensor, layout: Layout) -> Tensor:
         return torch.sign(v)
@@ -77,6 +103,22 @@ class Spectral(Norm):
     one of `keep`, use `vectors` (`"euclidean"` or `"sign"`) with radius `vector_radius`. `exact` takes the
     SVD; else Newton-Schulz with Muon's coefficients and `steps` iterations, whose singular values end in
     about [0.7, 1.2]. Remark 1 of arXiv:2603.12512; the layer-wise form is our reading of it.
+
+    Args:
+        exact: Whether to take the SVD, not Newton-Schulz.
+        steps: Iterations of Newton-Schulz.
+        radius: r_l of matrices.
+        vector_radius: r_l of vectors.
+        vectors: Norm of vectors: "euclidean" or "sign".
+        keep: Parts of names of tensors that count as vectors.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import Spectral
+        >>> layout = Layout.of({"weight": torch.zeros(2, 2)})
+        >>> Spectral(exact=True).direction(torch.tensor([3.0, 0.0, 0.0, 5.0]), layout).round(decimals=4) + 0
+        tensor([1., 0., 0., 1.])
     """
 
     exact: bool = False

@@ -39,6 +39,21 @@ class ProjectedStep(Step):
     `grow`: the first epoch's radius is a guess; that of a later one is the radius before, or twice the
     largest distance of iterates from the centre before if this is more.
     Source: arXiv:1803.08917, Algorithm 1 (one epoch).
+
+    Args:
+        epochs: Rounds, radius of the ball and length of the steps of each epoch.
+        smooth: Whether the answer averages the points after the steps, or those asked at.
+        grow: Whether the first radius is a guess that later epochs enlarge.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import ProjectedStep, Site
+        >>> from byzopt.theory.byzantine_epochs import Epoch
+        >>> step = ProjectedStep((Epoch(rounds=10, radius=1.0, step=5.0),))
+        >>> state = step.init(torch.zeros(1), Site(Layout.flat(1)))
+        >>> step.ask(step.tell(state, torch.ones(1)))  # cut to the ball
+        tensor([-1.])
     """
 
     name: ClassVar[str] = "projected"  # not in the registry: its epochs are made, not written down

@@ -28,6 +28,21 @@ class Shaken(Step):
     """x <- x - γ_k (ξ + g), ξ ~ N(0, ν² I) from a stream of `seed` and the round; γ_k = lr * schedule.
 
     Source: arXiv:2012.14368, Algorithm 1: ξ inside the factor, as in the box; the text has it outside.
+
+    Args:
+        lr: Scale of the steps, > 0.
+        nu: Standard deviation ν of the noise in each coordinate, >= 0.
+        schedule: Factors of `lr` by round.
+        seed: Of the noise.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import Shaken, Site
+        >>> step = Shaken(lr=0.5, nu=0.0)
+        >>> state = step.init(torch.zeros(1), Site(Layout.flat(1)))
+        >>> step.ask(step.tell(state, torch.ones(1)))
+        tensor([-0.5000])
     """
 
     lr: float

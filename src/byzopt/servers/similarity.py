@@ -64,6 +64,26 @@ class SimilarityProx(Step):
 
     With q = 0 this is descent. `inner` solves; `stop`, `sec`, `tol`: see `inner.Stop`.
     Errors: a site without a loss of the server's.
+
+    Args:
+        lr: Length η of the step.
+        inner: Who solves the subproblem.
+        stop: When a solve ends: "relative", "absolute" or "machine".
+        sec: Divisor of the relative tolerance.
+        tol: Absolute tolerance of the squared gradient norm of the subproblem.
+
+    Raises:
+        InvalidInput: A site without a loss of the server's.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import SimilarityProx, Site
+        >>> site = Site(Layout.flat(1), proxy=lambda x: 0.5 * (x @ x))
+        >>> step = SimilarityProx(lr=1e6, stop="machine")
+        >>> state = step.init(torch.ones(1, dtype=torch.float64), site)
+        >>> round(float(step.answer(step.tell(state, step.ask(state)))), 4)  # exact when q is the objective
+        0.0
     """
 
     lr: float
@@ -102,6 +122,31 @@ class ExtragradientProx(Step):
     lr is θ; see `Weights` for τ, η, b. Factors (0.3 √2, 0.36) with θ = 1/(4Δ') are Theorem D's. With q = 0
     this is `Extragradient`. `inner` solves; `stop`, `sec`, `tol`: see `inner.Stop`.
     Errors: a site without a loss of the server's.
+
+    Args:
+        lr: θ, 1/(4Δ') in theory.
+        mu: μ of strong convexity.
+        tau_factor: Factor of τ, the weight of the fast sequence.
+        fast_factor: Factor of η, the step of the fast sequence.
+        inner: Who solves the subproblem.
+        stop: When a solve ends: "relative", "absolute" or "machine".
+        sec: Divisor of the relative tolerance.
+        tol: Absolute tolerance of the squared gradient norm of the subproblem.
+
+    Raises:
+        InvalidInput: A site without a loss of the server's.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import ExtragradientProx, Site
+        >>> site = Site(Layout.flat(1), proxy=lambda x: 0.5 * (x @ x))
+        >>> step = ExtragradientProx(lr=1.0, mu=0.1)
+        >>> state = step.init(torch.ones(1, dtype=torch.float64), site)
+        >>> for _ in range(2):
+        ...     state = step.tell(state, step.ask(state))
+        >>> 0 < float(step.answer(state)) < 1
+        True
     """
 
     lr: float

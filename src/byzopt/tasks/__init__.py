@@ -6,7 +6,16 @@ from byzopt.tasks.hard import HardLin, HardQuad
 from byzopt.tasks.images import Digits, Mnist
 from byzopt.tasks.logistic import LogisticRegression
 from byzopt.tasks.modules import ModuleTask
-from byzopt.tasks.partitions import PARTITIONS, Partition
+from byzopt.tasks.partitions import (
+    IID,
+    PARTITIONS,
+    Contiguous,
+    Dirichlet,
+    GammaSimilarity,
+    Partition,
+    SortedByLabel,
+    Strided,
+)
 from byzopt.tasks.pool import Pool
 from byzopt.tasks.proxies import PROXIES, Proxy, ServerProxy, WorkerProxy
 from byzopt.tasks.quadratic import Quadratic
@@ -17,10 +26,14 @@ from byzopt.tasks.sampling import Sampler
 from byzopt.tasks.text import Shakespeare
 
 __all__ = [
+    "IID",
     "PARTITIONS",
     "PROXIES",
     "TASKS",
+    "Contiguous",
     "Digits",
+    "Dirichlet",
+    "GammaSimilarity",
     "HardLin",
     "HardQuad",
     "LogisticRegression",
@@ -37,6 +50,8 @@ __all__ = [
     "Sampler",
     "ServerProxy",
     "Shakespeare",
+    "SortedByLabel",
+    "Strided",
     "Task",
     "TaskRecipe",
     "WorkerGradients",

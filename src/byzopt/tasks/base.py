@@ -26,6 +26,12 @@ class Task(ABC):
     """n workers' losses over one flat parameter vector `[d]`.
 
     `replays`: whether the same batch gives gradients at several points, which variance reduction needs.
+
+    Examples:
+        >>> from byzopt import Cohort, Quartic, Task
+        >>> task = Quartic().build(Cohort.of(4, 1), seed=0)
+        >>> isinstance(task, Task), task.n, task.start().shape
+        (True, 4, torch.Size([10]))
     """
 
     cohort: Cohort
@@ -123,6 +129,12 @@ class TaskRecipe(ABC):
     `tested`: its figures, other than those called `validation_...`, are taken on samples held out for the
     end, so that nothing may be chosen by them. That is taken to be so of every class that does not say
     `tested: ClassVar[bool] = False` itself: what a class measures, no class above it can know.
+
+    Examples:
+        >>> from byzopt import Quartic, TaskRecipe
+        >>> from byzopt.tasks import TASKS
+        >>> TASKS.build({"name": "quartic", "d": 3}) == Quartic(d=3)
+        True
     """
 
     name: ClassVar[str]

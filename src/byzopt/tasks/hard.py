@@ -162,6 +162,22 @@ class HardLin(_Hard):
     θ = ε/D for a gap ε. `clip` bounds the noise at so many times `noise`: sqrt(2 log(n T)) touches hardly any
     of n T draws. The ball is the method's: give it the same `diameter`. Measured: `loss` θ(D ± x), the gap;
     `gap_share` of it in θD; `correct` 1 when the answer lies in the correct half, that is gap < θD.
+
+    Args:
+        theta: Slope θ.
+        noise: Standard deviation of a gradient.
+        diameter: D of the interval.
+        clip: Bound on the noise, in multiples of `noise`; None: none.
+
+    Examples:
+        >>> from byzopt import Cohort, HardLin
+        >>> task = HardLin().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> x = task.start()
+        >>> rows = task.grads(x, task.draw(1))  # one gradient from each worker, in round 1
+        >>> rows.shape == (20, len(x))
+        True
+        >>> sorted(task.measure(x))
+        ['correct', 'gap_share', 'grad_norm', 'loss']
     """
 
     tested: ClassVar[bool] = False
@@ -186,6 +202,22 @@ class HardQuad(_Hard):
     """f = μ/2 (x ∓ ε̂)² with a sign drawn from the seed; g = μ(x ∓ ε̂) + N(0, noise²); x^0 = 0 (Theorem 4.4).
 
     `distance` ε̂. `clip` as in hard_lin. Measured: `loss` f - f*, `grad_norm`, `distance` |x - x*|, `correct`.
+
+    Args:
+        mu: Curvature μ.
+        distance: ε̂, from the start to the optimum.
+        noise: Standard deviation of a gradient.
+        clip: Bound on the noise, in multiples of `noise`; None: none.
+
+    Examples:
+        >>> from byzopt import Cohort, HardQuad
+        >>> task = HardQuad().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> x = task.start()
+        >>> rows = task.grads(x, task.draw(1))  # one gradient from each worker, in round 1
+        >>> rows.shape == (20, len(x))
+        True
+        >>> sorted(task.measure(x))
+        ['correct', 'distance', 'grad_norm', 'loss']
     """
 
     tested: ClassVar[bool] = False

@@ -160,7 +160,32 @@ class Images(TaskRecipe):
 class Digits(Images):
     """scikit-learn's 8 x 8 digits: 1,442 training and 355 test images, pixels in [0, 1]; no file needed.
 
-    See `Images` for the fields.
+    See `Images` for more on the fields.
+
+    Args:
+        model: "mlp" or "linear".
+        hidden: Widths of the hidden layers of the MLP.
+        batch: Samples a worker and round, or "full".
+        partition: Who owns which training samples.
+        byzantine_data: What Byzantine workers draw from: a "share", "all", or a "mirror" of an honest one.
+        validation: Number of training samples held out of all workers' data.
+        dtype: "float32" or "float64".
+        device: Where the model and the data are.
+        wd: Weight decay: wd/2 ‖x‖² is part of every loss.
+        proxy: The loss that the server owns, if any.
+        pool: Side of the squares of pixels that are averaged.
+        initial: Starting point: the "module" as PyTorch makes it, or "zero".
+        gap: Whether the gap to the least training loss is measured (linear, wd > 0, float64).
+
+    Examples:
+        >>> from byzopt import Cohort, Digits
+        >>> task = Digits().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> x = task.start()
+        >>> rows = task.grads(x, task.draw(1))  # one gradient from each worker, in round 1
+        >>> rows.shape == (20, len(x))
+        True
+        >>> sorted(task.measure(x))
+        ['accuracy', 'loss']
     """
 
     pixels: ClassVar[int] = 64
@@ -189,7 +214,30 @@ class Mnist(Images):
     """MNIST: 60,000 training and 10,000 test images, pixels / 255 normalised by (0.1307, 0.3081).
 
     Defaults are the protocol of arXiv:2603.12512, Section 6: the MLP 784-128-64-10, batch 64, samples sorted
-    by label. `model="cnn"` is the network of its released code. See `Images` for the fields.
+    by label. `model="cnn"` is the network of its released code. See `Images` for more on the fields.
+
+    Args:
+        model: "mlp", "cnn" or "linear".
+        hidden: Widths of the hidden layers of the MLP.
+        batch: Samples a worker and round, or "full".
+        partition: Who owns which training samples.
+        byzantine_data: What Byzantine workers draw from: a "share", "all", or a "mirror" of an honest one.
+        validation: Number of training samples held out of all workers' data.
+        dtype: "float32" or "float64".
+        device: Where the model and the data are.
+        wd: Weight decay: wd/2 ‖x‖² is part of every loss.
+        proxy: The loss that the server owns, if any.
+        pool: Side of the squares of pixels that are averaged.
+        initial: Starting point: the "module" as PyTorch makes it, or "zero".
+        gap: Whether the gap to the least training loss is measured (linear, wd > 0, float64).
+
+    Raises:
+        MissingData: The files are neither on disk nor downloadable.
+
+    Examples:
+        >>> from byzopt import Mnist
+        >>> Mnist(model="linear").batch  # its `build` reads the files
+        64
     """
 
     pixels: ClassVar[int] = 784

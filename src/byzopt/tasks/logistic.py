@@ -222,6 +222,29 @@ class LogisticRegression(TaskRecipe):
     losses; `grad_norm` of it; `accuracy`, weighted alike; with `gap` also `gap` to the least loss, solved for
     once. The setting of arXiv:2603.15144 is `data = "a9a"`, `l2 = 0.00056`, `unit_norm = true`, `batch = 1`,
     `partition = "strided"`, `byzantine_data = "honest"`. There L = 0.113766 and f* = 0.3656807 over all data.
+
+    Args:
+        data: "a9a", "w8a" or "synthetic".
+        l2: Weight of ‖x‖²/2.
+        batch: Samples a worker and round; 0: all of its data.
+        unit_norm: Whether each sample's features are scaled to length 1.
+        partition: Who owns which samples.
+        proxy: The loss that the server owns, if any.
+        gap: Whether the gap to the least loss is measured.
+        byzantine_data: What Byzantine workers hold: their "share", or an "honest" worker's.
+
+    Raises:
+        MissingData: LIBSVM's file is neither on disk nor downloadable.
+
+    Examples:
+        >>> from byzopt import Cohort, LogisticRegression
+        >>> task = LogisticRegression().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> x = task.start()
+        >>> rows = task.grads(x, task.draw(1))  # one gradient from each worker, in round 1
+        >>> rows.shape == (20, len(x))
+        True
+        >>> sorted(task.measure(x))
+        ['accuracy', 'grad_norm', 'loss']
     """
 
     tested: ClassVar[bool] = False

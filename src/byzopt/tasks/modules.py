@@ -84,6 +84,38 @@ class ModuleTask(Task):
 
     Floating values are held in `dtype` (float32 or float64) on `device`. Errors: `InvalidInput` for data that
     are no tensors, empty, not finite or of unequal lengths, and for modules as `WorkerGradients` says.
+
+    Args:
+        module: The model; copied.
+        loss: `loss(output, targets)` of a batch, one number; copied.
+        workers: A pair (inputs `[m_i, ...]`, targets `[m_i, ...]`) for each worker, or a `Pool`.
+        batch: Samples a worker and round, or "full".
+        test: Pair of samples on which figures are measured; None: the honest workers' own.
+        validation: Pair of samples measured under names that begin with `validation_`.
+        seed: Of the order of samples and of what the module draws.
+        byzantine: How many workers lie, the last ones; or which.
+        metrics: Functions `metric(output, targets)` of a whole set, by name.
+        strategy: How gradients are taken: "auto", "grouped", "vmap" or "loop".
+        device: Where the model and the data are.
+        dtype: Of floating values: float32 or float64.
+        wd: Weight decay: wd/2 ‖x‖² is part of every worker's loss.
+        proxy: The loss that the server owns: a worker's number, or a pair of samples.
+        gap: Whether the gap to the least training loss is measured.
+        sampler: Who draws which samples, in place of walks through permutations.
+
+    Raises:
+        InvalidInput: Data that are no tensors, empty, not finite or of unequal lengths, and modules that
+            `WorkerGradients` refuses.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from byzopt import ModuleTask, simulate
+        >>> data = [(torch.randn(16, 3), torch.randint(0, 2, (16,))) for _ in range(5)]
+        >>> task = ModuleTask(nn.Linear(3, 2), nn.functional.cross_entropy, data, batch=4, byzantine=1)
+        >>> outcome = simulate(task, "median", lr=0.1, rounds=3, f=1, attack="bit_flip")
+        >>> sorted(outcome.metrics)[:2]
+        ['accuracy', 'aggregate_norm']
     """
 
     def __init__(

@@ -16,7 +16,14 @@ from byzopt.registry import Registry
 
 
 class Partition(ABC):
-    """A way to deal m samples to n workers."""
+    """A way to deal m samples to n workers.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.tasks import Contiguous
+        >>> [shard.tolist() for shard in Contiguous().split(None, m=5, n=2, generator=torch.Generator())]
+        [[0, 1, 2], [3, 4]]
+    """
 
     name: ClassVar[str]
 
@@ -50,7 +57,17 @@ PARTITIONS: Registry[Partition] = Registry("partition", Partition)
 @PARTITIONS.register("iid")
 @dataclass(frozen=True)
 class IID(Partition):
-    """A random permutation, cut into n consecutive parts whose sizes differ by at most one."""
+    """A random permutation, cut into n consecutive parts whose sizes differ by at most one.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.tasks import IID
+        >>> labels = torch.tensor([0, 1, 0, 1, 0, 1])
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> shards = IID().split(labels, m=6, n=2, generator=generator)
+        >>> [len(shard) for shard in shards]
+        [3, 3]
+    """
 
     def _shards(self, labels: Tensor | None, m: int, n: int, generator: torch.Generator) -> list[Tensor]:
         return list(torch.randperm(m, generator=generator, device="cpu").tensor_split(n))
@@ -59,7 +76,17 @@ class IID(Partition):
 @PARTITIONS.register("strided")
 @dataclass(frozen=True)
 class Strided(Partition):
-    """A random permutation dealt in turn: worker i owns places i, i + n, i + 2 n, ... (arXiv:2603.15144)."""
+    """A random permutation dealt in turn: worker i owns places i, i + n, i + 2 n, ... (arXiv:2603.15144).
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.tasks import Strided
+        >>> labels = torch.tensor([0, 1, 0, 1, 0, 1])
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> shards = Strided().split(labels, m=6, n=2, generator=generator)
+        >>> [len(shard) for shard in shards]
+        [3, 3]
+    """
 
     def _shards(self, labels: Tensor | None, m: int, n: int, generator: torch.Generator) -> list[Tensor]:
         permuted = torch.randperm(m, generator=generator, device="cpu")
@@ -69,7 +96,17 @@ class Strided(Partition):
 @PARTITIONS.register("contiguous")
 @dataclass(frozen=True)
 class Contiguous(Partition):
-    """The file's order, cut into n consecutive parts whose sizes differ by at most one."""
+    """The file's order, cut into n consecutive parts whose sizes differ by at most one.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.tasks import Contiguous
+        >>> labels = torch.tensor([0, 1, 0, 1, 0, 1])
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> shards = Contiguous().split(labels, m=6, n=2, generator=generator)
+        >>> [shard.tolist() for shard in shards]
+        [[0, 1, 2], [3, 4, 5]]
+    """
 
     def _shards(self, labels: Tensor | None, m: int, n: int, generator: torch.Generator) -> list[Tensor]:
         return list(torch.arange(m, device="cpu").tensor_split(n))
@@ -82,6 +119,15 @@ class SortedByLabel(Partition):
 
     Sizes differ by at most one, larger parts first. Source: Section 6 of arXiv:2603.12512. Its released code
     appends the first samples again until n divides m; here no sample has two owners.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.tasks import SortedByLabel
+        >>> labels = torch.tensor([0, 1, 0, 1, 0, 1])
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> shards = SortedByLabel().split(labels, m=6, n=2, generator=generator)
+        >>> [labels[shard].tolist() for shard in shards]
+        [[0, 0, 0], [1, 1, 1]]
     """
 
     def _shards(self, labels: Tensor | None, m: int, n: int, generator: torch.Generator) -> list[Tensor]:
@@ -95,6 +141,18 @@ class GammaSimilarity(Partition):
 
     `gamma` in [0, 1]: 0 is `sorted`, 1 is `iid`. Workers' totals differ by at most one. Source: Karimireddy
     et al., SCAFFOLD, arXiv:1910.06378, Section 7 (s % similarity).
+
+    Args:
+        gamma: Share of the data dealt i.i.d., in [0, 1].
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.tasks import GammaSimilarity
+        >>> labels = torch.tensor([0, 1, 0, 1, 0, 1])
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> shards = GammaSimilarity(gamma=1.0).split(labels, m=6, n=2, generator=generator)
+        >>> sorted(torch.cat(shards).tolist())  # each sample has one owner
+        [0, 1, 2, 3, 4, 5]
     """
 
     gamma: float = 0.5
@@ -123,6 +181,19 @@ class Dirichlet(Partition):
     `minimum` samples then take random ones from the worker that holds most at that moment, so the result
     always exists when m >= n * `minimum`. Errors: fewer samples than that. Source: Hsu et al.,
     arXiv:1909.06335, in the form per label of Yurochkin et al., arXiv:1905.12022; the refill is ours.
+
+    Args:
+        alpha: Concentration α > 0; small values make workers unlike.
+        minimum: Least number of samples of a worker.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.tasks import Dirichlet
+        >>> labels = torch.tensor([0, 1, 0, 1, 0, 1])
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> shards = Dirichlet(alpha=1.0).split(labels, m=6, n=2, generator=generator)
+        >>> sorted(torch.cat(shards).tolist())  # each sample has one owner
+        [0, 1, 2, 3, 4, 5]
     """
 
     alpha: float = 1.0

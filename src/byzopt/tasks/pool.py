@@ -21,6 +21,20 @@ class Pool:
 
     Place p holds input `inputs[source[p]]` and target `targets[p]`; `shards[i]` are worker i's places.
     Relabelling adds places and copies no input.
+
+    Args:
+        inputs: All inputs, `[N, ...]`.
+        targets: A target for each place, `[P, ...]`.
+        source: The input of each place, `[P]` int64.
+        shards: Each worker's places, int64.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Pool
+        >>> shards = (torch.tensor([0, 1]), torch.tensor([2]))
+        >>> pool = Pool(torch.randn(3, 4), torch.tensor([0, 1, 0]), torch.arange(3), shards)
+        >>> len(pool.shards)
+        2
     """
 
     inputs: Tensor

@@ -17,7 +17,14 @@ ProxyLoss = Callable[[Tensor], Tensor]  # x [d] -> scalar, differentiable
 
 
 class Proxy(ABC):
-    """Which loss is q. It is trusted: a Byzantine owner would be lost control, and is refused."""
+    """Which loss is q. It is trusted: a Byzantine owner would be lost control, and is refused.
+
+    Examples:
+        >>> from byzopt import Cohort, Quadratic, WorkerProxy
+        >>> task = Quadratic(proxy=WorkerProxy()).build(Cohort.of(5, 1), seed=0)
+        >>> task.proxy() is not None
+        True
+    """
 
     name: ClassVar[str]
 
@@ -36,7 +43,17 @@ PROXIES: Registry[Proxy] = Registry("proxy", Proxy)
 @dataclass(frozen=True)
 class WorkerProxy(Proxy):
     """The full local loss of one honest `worker`, whose row is aggregated like any other: as released with
-    arXiv:2602.03329, where it is client 0."""
+    arXiv:2602.03329, where it is client 0.
+
+    Args:
+        worker: Index of the honest worker.
+
+    Examples:
+        >>> from byzopt import Cohort, Quadratic, WorkerProxy
+        >>> task = Quadratic(proxy=WorkerProxy(worker=0)).build(Cohort.of(5, 1), seed=0)
+        >>> float(task.proxy()(task.start())) > 0
+        True
+    """
 
     worker: int = 0
 
@@ -52,7 +69,14 @@ class WorkerProxy(Proxy):
 @PROXIES.register("server")
 @dataclass(frozen=True)
 class ServerProxy(Proxy):
-    """The server's own samples: one more share of the data, dealt as a worker's is. No row comes of it."""
+    """The server's own samples: one more share of the data, dealt as a worker's is. No row comes of it.
+
+    Examples:
+        >>> from byzopt import Cohort, Quadratic, ServerProxy
+        >>> task = Quadratic(proxy=ServerProxy()).build(Cohort.of(5, 1), seed=0)
+        >>> float(task.proxy()(task.start())) > 0
+        True
+    """
 
     def owner(self, cohort: Cohort) -> int:
         return cohort.n

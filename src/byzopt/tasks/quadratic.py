@@ -144,6 +144,26 @@ class Quadratic(TaskRecipe):
     `spread` s > 0 gives workers Hessians of their own, A_i = A (1 + s (u_i - ū)) with u_i uniform in [-1, 1]
     by coordinate and ū its mean over the honest, whose mean Hessian stays A: then B > 0, the optimum is
     (Σ A_i)⁻¹ Σ A_i b_i, and the `proxy` loss ("worker", or "server" for one more draw) has Δ > 0.
+
+    Args:
+        d: Dimension.
+        mu: Least eigenvalue μ of A.
+        L: Largest eigenvalue of A.
+        noise: σ, the root of the expected squared length of a gradient's noise.
+        heterogeneity: Root of the expected squared length of b_i.
+        spread: How far the workers' Hessians differ, in [0, 0.5).
+        proxy: The loss that the server owns, if any.
+        gap: Whether `gap` is measured under that name too.
+
+    Examples:
+        >>> from byzopt import Cohort, Quadratic
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> x = task.start()
+        >>> rows = task.grads(x, task.draw(1))  # one gradient from each worker, in round 1
+        >>> rows.shape == (20, len(x))
+        True
+        >>> sorted(task.measure(x))
+        ['distance', 'grad_norm', 'loss']
     """
 
     tested: ClassVar[bool] = False

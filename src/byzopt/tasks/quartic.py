@@ -83,6 +83,21 @@ class Quartic(TaskRecipe):
     `noise_variance` of each coordinate of ξ, drawn anew in every round; `shift_variance` of each coordinate
     of s_i, drawn once per honest worker and centred so that Σ s_i = 0 over the honest. Byzantine workers'
     own gradients have no shift. (L0, L1) = (16 / L1², L1) for every L1 > 0.
+
+    Args:
+        d: Dimension.
+        noise_variance: Variance of each coordinate of a round's noise.
+        shift_variance: Variance of each coordinate of a worker's shift.
+
+    Examples:
+        >>> from byzopt import Cohort, Quartic
+        >>> task = Quartic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> x = task.start()
+        >>> rows = task.grads(x, task.draw(1))  # one gradient from each worker, in round 1
+        >>> rows.shape == (20, len(x))
+        True
+        >>> sorted(task.measure(x))
+        ['grad_norm', 'loss']
     """
 
     tested: ClassVar[bool] = False

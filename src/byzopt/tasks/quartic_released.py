@@ -61,6 +61,19 @@ class ReleasedQuartic(TaskRecipe):
     seed 0; the noise of seed 0 goes on where they end, that of other seeds starts afresh. Every worker draws
     its noise in every round, in the order of workers. Gradients longer than 1000 are cut, ‖x‖ counts as at
     most 100.
+
+    Args:
+        d: Dimension.
+
+    Examples:
+        >>> from byzopt import Cohort, ReleasedQuartic
+        >>> task = ReleasedQuartic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> x = task.start()
+        >>> rows = task.grads(x, task.draw(1))  # one gradient from each worker, in round 1
+        >>> rows.shape == (20, len(x))
+        True
+        >>> sorted(task.measure(x))
+        ['grad_norm', 'loss']
     """
 
     tested: ClassVar[bool] = False

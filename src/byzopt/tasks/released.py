@@ -92,6 +92,21 @@ class ReleasedMnist(TaskRecipe):
     start alone: `torch.manual_seed(seed)`, default initialisation. `dropout` is "fixed" (one mask for
     everything, as its CUDA runs had; our masks), "fresh", or "none". Tested on the first `eval_samples`
     images in order of labels; 0 for all but the last 16, which are nines.
+
+    Args:
+        batch: Samples a worker and round.
+        rounds: Rounds of an epoch.
+        dropout: Masks: "fixed", "fresh" or "none".
+        eval_samples: Number of test images; 0: all but the last 16.
+        device: Where the model and the data are.
+
+    Raises:
+        MissingData: The files are neither on disk nor downloadable.
+
+    Examples:
+        >>> from byzopt import ReleasedMnist
+        >>> ReleasedMnist(dropout="none").batch  # its `build` reads the files
+        64
     """
 
     tested: ClassVar[bool] = True
@@ -146,6 +161,24 @@ class ReleasedShakespeare(TaskRecipe):
     Honest workers own consecutive blocks, the last one the rest; worker i permutes its part in epoch e by the
     seed e + 1000 i. Byzantine workers copy data and order of the first honest ones. Perplexity on the first
     `eval_samples` validation blocks. Our dropout masks are fresh for every worker and round.
+
+    Args:
+        batch: Blocks a worker and round.
+        context: Characters of a block.
+        layers: Layers of the model.
+        heads: Heads of attention.
+        width: Width of the model.
+        dropout: Share of activations dropped, in [0, 1).
+        eval_samples: Number of validation blocks.
+        device: Where the model and the data are.
+
+    Raises:
+        MissingData: The file is neither on disk nor downloadable.
+
+    Examples:
+        >>> from byzopt import ReleasedShakespeare
+        >>> ReleasedShakespeare().context  # its `build` reads the file
+        128
     """
 
     tested: ClassVar[bool] = True

@@ -29,6 +29,21 @@ class Sampler:
 
     `shards`: each worker's sample indices, int64, non-empty. `batch` b >= 1 samples a worker and round.
     `replacement=True` draws independent uniform samples instead.
+
+    Args:
+        shards: Each worker's sample indices, int64, none empty.
+        batch: Samples b >= 1 a worker and round.
+        seed: Of the permutations.
+        replacement: Whether samples are drawn independently.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Sampler
+        >>> sampler = Sampler([torch.arange(4), torch.arange(4, 8)], batch=2, seed=0)
+        >>> seen = torch.cat([sampler.draw(1), sampler.draw(2)], dim=1)  # two rounds of half the shard
+        >>> seen.sort(dim=1).values
+        tensor([[0, 1, 2, 3],
+                [4, 5, 6, 7]])
     """
 
     def __init__(self, shards: Sequence[Tensor], batch: int, seed: int, replacement: bool = False) -> None:

@@ -91,6 +91,26 @@ class Shakespeare(Text):
     """Tiny Shakespeare, 1,115,394 characters of 65 kinds: 7,842 training and 871 validation blocks of 128.
 
     Defaults are the language model of arXiv:2603.12512 as released, 818,048 parameters. See `Text`.
+
+    Args:
+        batch: Blocks a worker and round.
+        context: Characters of a block.
+        layers: Layers of the model.
+        heads: Heads of attention.
+        width: Width of the model.
+        dropout: Share of activations dropped, in [0, 1).
+        partition: Who owns which training blocks.
+        eval_samples: Number of validation blocks; 0: all.
+        dtype: "float32" or "float64".
+        device: Where the model and the data are.
+
+    Raises:
+        MissingData: The file is neither on disk nor downloadable.
+
+    Examples:
+        >>> from byzopt import Shakespeare
+        >>> Shakespeare(layers=1).context  # its `build` reads the file
+        128
     """
 
 

@@ -19,7 +19,19 @@ State = Any  # what each end remembers of each worker, rows [n, d]; fixed in str
 
 
 class Cost(NamedTuple):
-    """One worker's message: bits (32-bit floats), and coordinates with indices free."""
+    """One worker's message: bits (32-bit floats), and coordinates with indices free.
+
+    Args:
+        bits: Bits of the message, floats taken as 32 bits each.
+        coordinates: Coordinates in it, indices free.
+
+    Examples:
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import Cost, TopK
+        >>> top, layout = TopK(k=2), Layout.flat(16)
+        >>> Cost(top.bits(layout), top.coordinates(layout))  # two floats with indices of 4 bits
+        Cost(bits=72, coordinates=2)
+    """
 
     bits: float
     coordinates: float
@@ -36,6 +48,17 @@ class Channel(ABC):
     A message that leaves a row with NaN or Inf is malformed, its sender's fault. That row stays as it is, so
     that the rule drops it and counts it against f; the server goes on remembering what it did (`remembered`),
     so that the worker's next good message counts again.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import EF21, Link, TopK
+        >>> channel, link = EF21(TopK(k=1)), Link(t=1, seed=0, layout=Layout.flat(3))
+        >>> rows = torch.tensor([[1.0, -5.0, 2.0], [3.0, 0.0, 1.0]])
+        >>> messages, believed, workers = channel.send(channel.start(rows), rows, link)
+        >>> received, server = channel.receive(channel.start(rows), messages, link)
+        >>> bool((received == believed).all())
+        True
     """
 
     name: ClassVar[str]
@@ -130,6 +153,18 @@ class Direct(Channel):
     """m_i = Q(s_i), and the server's row is m_i: no memory. By default every coordinate is sent as it is.
 
     Errors: a biased compressor, whose error nothing would make up for.
+
+    Args:
+        compressor: What messages are compressed by; unbiased.
+
+    Raises:
+        InvalidInput: A biased compressor, whose error nothing would make up for.
+
+    Examples:
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import Direct, Link
+        >>> Direct().cost(Link(t=1, seed=0, layout=Layout.flat(10)))
+        Cost(bits=320.0, coordinates=10.0)
     """
 
     compressor: Compressor = Identity()

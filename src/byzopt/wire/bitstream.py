@@ -18,7 +18,19 @@ FLOAT_TYPES: dict[int, np.dtype[Any]] = {
 
 
 class BitWriter:
-    """Collects numbers. `length` counts their bits; `bytes` fills them up with zero bits to whole bytes."""
+    """Collects numbers. `length` counts their bits; `bytes` fills them up with zero bits to whole bytes.
+
+    Examples:
+        >>> from byzopt.wire import BitReader, BitWriter
+        >>> writer = BitWriter()
+        >>> writer.integers([5, 2], width=3)
+        >>> writer.floats([0.5], width=32)
+        >>> writer.length, len(writer.bytes())
+        (38, 5)
+        >>> reader = BitReader(writer.bytes())
+        >>> reader.integers(2, width=3).tolist(), reader.floats(1, width=32).tolist()
+        ([5, 2], [0.5])
+    """
 
     def __init__(self) -> None:
         self._parts: list[npt.NDArray[np.uint8]] = []
@@ -48,7 +60,16 @@ class BitWriter:
 class BitReader:
     """Reads in order what `BitWriter` wrote; `position` counts the bits read.
 
-    Errors: `BadMessage` for floats that are not finite, and for more numbers than the message holds.
+    Args:
+        data: The bytes of a message.
+
+    Raises:
+        BadMessage: Floats that are not finite, and more numbers than the message holds.
+
+    Examples:
+        >>> from byzopt.wire import BitReader
+        >>> BitReader(bytes([0b10100000])).integers(1, width=3).tolist()
+        [5]
     """
 
     def __init__(self, data: bytes) -> None:

@@ -24,7 +24,18 @@ Scope: TypeAlias = Literal["global", "tensor"]
 
 
 class Draw(NamedTuple):
-    """What both ends know of a draw that they share: its 32-bit seed, the worker's uniform numbers `[d]`."""
+    """What both ends know of a draw that they share: its 32-bit seed, the worker's uniform numbers `[d]`.
+
+    Args:
+        seed: Of the draw, 32 bits.
+        noise: Uniform numbers of the worker, `[d]`.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.wire import Draw
+        >>> Draw(seed=7, noise=torch.rand(3)).noise.shape
+        torch.Size([3])
+    """
 
     seed: int
     noise: Tensor
@@ -37,6 +48,15 @@ class Compressor(ABC):
     hold for each tensor hold for the whole vector.
 
     To cross a real wire a compressor also says how a block is laid out in bits: `write` and `read`.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import Link, TopK
+        >>> rows = torch.tensor([[1.0, -5.0, 2.0, 0.0]])
+        >>> link = Link(t=1, seed=0, layout=Layout.flat(4))
+        >>> TopK(k=2)(rows, link)
+        tensor([[ 0., -5.,  2.,  0.]])
     """
 
     name: ClassVar[str]
@@ -146,7 +166,17 @@ COMPRESSORS: Registry[Compressor] = Registry("compressor", Compressor)
 @COMPRESSORS.register("identity")
 @dataclass(frozen=True)
 class Identity(Compressor):
-    """C(a) = a: all d floats. α = 1, ω = 0."""
+    """C(a) = a: all d floats. α = 1, ω = 0.
+
+    Args:
+        scope: Whether it works on the "global" vector or by "tensor": all the same here.
+
+    Examples:
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import Identity
+        >>> Identity().bits(Layout.flat(10))
+        320
+    """
 
     scope: Scope = "global"
 

@@ -33,6 +33,17 @@ class Natural(Compressor):
 
     ω = 1/8 (so α = 7/8 as it is); 9 bits a coordinate: a sign and an exponent of 8 bits. Magnitudes below
     2^-126 become 0 or 2^-126, those above 2^127 become 2^127. Source: Horváth et al., arXiv:1905.10988.
+
+    Args:
+        scope: Whether it works on the "global" vector or by "tensor": all the same here.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import Link, Natural
+        >>> sent = Natural()(torch.tensor([[3.0, 4.0]]), Link(t=1, seed=0, layout=Layout.flat(2)))
+        >>> float(sent[0, 0]) in (2.0, 4.0), float(sent[0, 1])
+        (True, 4.0)
     """
 
     scope: Scope = "global"
@@ -84,7 +95,18 @@ class Natural(Compressor):
 @COMPRESSORS.register("scaled_sign")
 @dataclass(frozen=True)
 class ScaledSign(Compressor):
-    """(‖a‖₁/d) sign(a) with sign(0) = 1: one bit a coordinate and a float. α = ‖a‖₁²/(d‖a‖²) >= 1/d."""
+    """(‖a‖₁/d) sign(a) with sign(0) = 1: one bit a coordinate and a float. α = ‖a‖₁²/(d‖a‖²) >= 1/d.
+
+    Args:
+        scope: Whether it works on the "global" vector or by "tensor".
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import Link, ScaledSign
+        >>> ScaledSign()(torch.tensor([[1.0, -3.0]]), Link(t=1, seed=0, layout=Layout.flat(2)))
+        tensor([[ 2., -2.]])
+    """
 
     scope: Scope = "global"
 
@@ -120,6 +142,16 @@ class QSGD(Compressor):
     `levels` s >= 1. ω = min(d/s², √d/s); s = 1: ω = √d - 1. Bits: a sign and a level of ⌈log₂(s + 1)⌉ bits a
     coordinate, and the norm. `elias` is the expected length with Elias coding, for comparison. Source:
     Alistarh et al., arXiv:1610.02132.
+
+    Args:
+        levels: Number s >= 1 of levels.
+        scope: Whether it works on the "global" vector or by "tensor".
+
+    Examples:
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import QSGD
+        >>> QSGD(levels=4).bits(Layout.flat(100))  # a sign and 3 bits each, and the norm
+        432
     """
 
     levels: int = 1

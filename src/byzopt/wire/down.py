@@ -17,7 +17,13 @@ from byzopt.wire.sparse import TopK
 
 
 class Downlink(ABC):
-    """The broadcast from the server to all workers, who then evaluate at the point they received."""
+    """The broadcast from the server to all workers, who then evaluate at the point they received.
+
+    Examples:
+        >>> from byzopt.wire import Broadcast, Downlink
+        >>> isinstance(Broadcast(), Downlink)
+        True
+    """
 
     name: ClassVar[str]
 
@@ -49,7 +55,14 @@ DOWNLINKS: Registry[Downlink] = Registry("downlink", Downlink)
 @DOWNLINKS.register("broadcast")
 @dataclass(frozen=True)
 class Broadcast(Downlink):
-    """The point itself, d floats."""
+    """The point itself, d floats.
+
+    Examples:
+        >>> from byzopt.methods import ByzNSGDM
+        >>> from byzopt import Median
+        >>> ByzNSGDM().build(Median(f=1), lr=0.1, rounds=10).down
+        Broadcast()
+    """
 
     def start(self, x: Tensor) -> tuple[()]:
         return ()
@@ -67,6 +80,14 @@ class EF21P(Downlink):
     """w <- w + C(x - w), the message of which is broadcast; workers evaluate at w. w = x^0 at the start.
 
     Source: Gruntkowska et al., arXiv:2209.15218; Byzantine form arXiv:2310.09804 (Byz-EF21-BC).
+
+    Args:
+        compressor: What the difference x - w is compressed by; contractive.
+
+    Examples:
+        >>> from byzopt.wire import EF21P, TopK
+        >>> EF21P(TopK(ratio=0.1)).compressor.alpha(100)
+        0.1
     """
 
     compressor: Compressor = TopK(k=1)

@@ -57,6 +57,25 @@ class EF21(Channel):
     to lie in.
 
     Errors: a compressor that is not contractive, above all a scaled rand_k. Source: arXiv:2106.05203.
+
+    Args:
+        compressor: What differences are compressed by; contractive.
+        opening: What crosses in round 1: "compressed", "raw" or "silent".
+        shortcut: Whether the server keeps the mean of the g_i only, for the mean alone.
+
+    Raises:
+        InvalidInput: A compressor that is not contractive.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import EF21, Link, TopK
+        >>> channel, rows = EF21(TopK(k=1)), torch.tensor([[1.0, -5.0, 2.0]])
+        >>> state, layout = channel.start(rows), Layout.flat(3)
+        >>> for t in (1, 2, 3):  # each round tells one more coordinate
+        ...     _, believed, state = channel.send(state, rows, Link(t, seed=0, layout=layout))
+        >>> believed
+        tensor([[ 1., -5.,  2.]])
     """
 
     compressor: Compressor = TopK(k=1)
@@ -118,6 +137,15 @@ class Diana(Channel):
     """m_i = Q(s_i - h_i), the server's row is h_i + m_i, and h_i <- h_i + β m_i at both ends; h_i = 0 first.
 
     `beta` in (0, 1]; None: 1/(1 + ω). Source: Mishchenko et al., arXiv:1901.09269.
+
+    Args:
+        compressor: What differences are compressed by; unbiased.
+        beta: Weight β of a message in the memories, in (0, 1]; None: 1/(1 + ω).
+
+    Examples:
+        >>> from byzopt.wire import Diana, RandK
+        >>> Diana(RandK(ratio=0.5)).beta is None
+        True
     """
 
     compressor: Compressor = RandK()
@@ -175,6 +203,18 @@ class Dasha(Channel):
 
     h is what the worker wanted to say the round before. Round 1 is raw: g_i = h_i. `a` in (0, 1]; None:
     1/(2 ω + 1). Source: Tyurin, Richtárik, arXiv:2202.01268; Byzantine form arXiv:2310.09804.
+
+    Args:
+        compressor: What differences are compressed by; unbiased.
+        a: Weight of the pull towards h, in (0, 1]; None: 1/(2 ω + 1).
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import Dasha, Link
+        >>> channel, rows = Dasha(), torch.tensor([[2.0, 3.0]])
+        >>> channel.send(channel.start(rows), rows, Link(1, seed=0, layout=Layout.flat(2)))[1]  # round 1: raw
+        tensor([[2., 3.]])
     """
 
     compressor: Compressor = RandK()
@@ -227,6 +267,20 @@ class ErrorFeedback(Channel):
     first.
 
     Source: Karimireddy et al., arXiv:1901.09847; with scaled sign EF-Sto-SignSGD.
+
+    Args:
+        compressor: What is sent; contractive.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import ErrorFeedback, Link, TopK
+        >>> channel, rows = ErrorFeedback(TopK(k=1)), torch.tensor([[2.0, 3.0]])
+        >>> state, layout = channel.start(rows), Layout.flat(2)
+        >>> for t in (1, 2):  # what was left out before is sent later
+        ...     _, believed, state = channel.send(state, rows, Link(t, seed=0, layout=layout))
+        >>> believed
+        tensor([[4., 0.]])
     """
 
     compressor: Compressor = ScaledSign()

@@ -17,6 +17,23 @@ class Link(NamedTuple):
     `last` `[d]` is None in round 1. `way` is "up" or "down", which draw from different streams. Randomness is
     drawn for all workers at once from one stream per round: a process that plays one worker draws the same
     numbers and takes its row: `only=(i, n)` says that rows `[1, d]` are those of worker i of n alone.
+
+    Args:
+        t: The round, from 1.
+        seed: The run's, or one for each of several runs.
+        layout: Names and shapes of the tensors that a row is made of.
+        last: The aggregate of the round before, `[d]`; None in round 1.
+        way: Direction, "up" or "down"; each draws from a stream of its own.
+        only: (i, n) where rows `[1, d]` are those of worker i of n alone.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import Link
+        >>> link = Link(t=1, seed=0, layout=Layout.flat(4))
+        >>> alone = link._replace(only=(2, 3))  # worker 2 draws what it would draw beside the others
+        >>> bool((link.uniform(torch.zeros(3, 4))[2:] == alone.uniform(torch.zeros(1, 4))).all())
+        True
     """
 
     t: int

@@ -45,6 +45,18 @@ class Marina(_Coined):
 
     Pairs with the estimator `marina` at the same `p`. Source: arXiv:2206.00529, Algorithm 1, restated in
     arXiv:2311.14127.
+
+    Args:
+        compressor: What differences are compressed by; unbiased.
+        p: Chance of a raw round, in (0, 1], as the estimator's.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import Link, Marina
+        >>> channel, rows = Marina(p=0.1), torch.tensor([[2.0, 3.0]])
+        >>> channel.send(channel.start(rows), rows, Link(1, seed=0, layout=Layout.flat(2)))[1]  # round 1: raw
+        tensor([[2., 3.]])
     """
 
     def send(self, state: Any, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Any]:
@@ -67,6 +79,18 @@ class Marina2(_Coined):
     """As `marina`, with each worker's own g_i as base: g_i <- g_i + Q(Δ_i), and the row is g_i.
 
     Source: released code of arXiv:2310.09804 ("Byz-VR-MARINA 2.0").
+
+    Args:
+        compressor: What differences are compressed by; unbiased.
+        p: Chance of a raw round, in (0, 1], as the estimator's.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import Link, Marina2
+        >>> channel, rows = Marina2(p=0.1), torch.tensor([[2.0, 3.0]])
+        >>> channel.send(channel.start(rows), rows, Link(1, seed=0, layout=Layout.flat(2)))[1]  # round 1: raw
+        tensor([[2., 3.]])
     """
 
     def start(self, rows: Tensor) -> Ends:

@@ -18,6 +18,17 @@ class Shrunk(Compressor):
     """Q / (1 + ω): an unbiased compressor scaled down until it contracts, α = 1/(1 + ω); the bits of Q.
 
     ω is that of each block in the inner compressor's scope. Errors: an inner compressor that is biased.
+
+    Args:
+        inner: The unbiased compressor Q.
+
+    Raises:
+        InvalidInput: An inner compressor that is biased.
+
+    Examples:
+        >>> from byzopt.wire import RandK, Shrunk
+        >>> Shrunk(RandK(k=2)).alpha(8)
+        0.25
     """
 
     inner: Compressor = RandK()

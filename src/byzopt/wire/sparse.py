@@ -59,6 +59,21 @@ class TopK(Compressor):
 
     `k` coordinates (at most all), or where it is not given `ratio` of them rounded down, at least 1. Ties:
     the lowest index. With `scope="tensor"` K is taken for each tensor on its own.
+
+    Args:
+        k: Number of coordinates kept; None: by `ratio`.
+        ratio: Share of the coordinates kept, in (0, 1].
+        scope: Whether it works on the "global" vector or by "tensor".
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import Link, TopK
+        >>> rows = torch.tensor([[1.0, -5.0, 2.0, 0.0]])
+        >>> TopK(k=1)(rows, Link(t=1, seed=0, layout=Layout.flat(4)))
+        tensor([[ 0., -5.,  0.,  0.]])
+        >>> TopK(ratio=0.1).alpha(1000)
+        0.1
     """
 
     k: int | None = None
@@ -102,6 +117,23 @@ class RandK(Compressor):
     `scaled=False`: as they are, contractive with α = K/d. `k` coordinates, or where it is not given `ratio`
     of them rounded up. Bits: K (32 + ⌈log₂ d⌉) as for top_k; `seeded=True`: 32 K + 32, a seed in place of
     the indices, which the receiver draws again.
+
+    Args:
+        k: Number of coordinates kept; None: by `ratio`.
+        ratio: Share of the coordinates kept, in (0, 1].
+        scaled: Whether they are multiplied by d/K, which makes it unbiased.
+        seeded: Whether a seed is sent in place of indices.
+        scope: Whether it works on the "global" vector or by "tensor".
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import Link, RandK
+        >>> sent = RandK(k=2)(torch.ones(1, 8), Link(t=1, seed=0, layout=Layout.flat(8)))
+        >>> sorted(sent[0].tolist())
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 4.0, 4.0]
+        >>> RandK(k=2).omega(8)
+        3.0
     """
 
     k: int | None = None

@@ -21,6 +21,24 @@ class Oracle:
     """Round t's gradients: `oracle(x)` gives `[n, d]` at `x` `[d]`, always on this round's one sample.
 
     `full(x)` gives full gradients where the task has them. `seed` is the run's, for coins.
+
+    Args:
+        t: The round, from 1.
+        grads: Gradients of all workers at a point: `[d] -> [n, d]`, always on this round's one sample.
+        full: Full gradients of all workers: `[d] -> [n, d]`.
+        seed: The run's, for common coins.
+
+    Returns:
+        Called at `x` `[d]`, the gradients `[n, d]`.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.workers import Oracle
+        >>> targets = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> oracle = Oracle(1, grads=lambda x: x - targets, full=lambda x: x - targets)
+        >>> oracle(torch.zeros(2))
+        tensor([[-1.,  0.],
+                [ 0., -1.]])
     """
 
     t: int
@@ -42,6 +60,19 @@ class Estimator(ABC):
     `init` is round 1 and already emits rows, so that no gradient and no message goes uncounted. `needs` says
     what it asks of a task: `"replay"` gradients at two points on one sample, `"full"` full gradients.
     `coined`: the server tosses a coin for all each round, one bit of the broadcast.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.workers import Estimator, Oracle
+        >>> class Clipped(Estimator):
+        ...     def init(self, x, oracle):
+        ...         return oracle(x).clamp(-1, 1), ()
+        ...
+        ...     def step(self, state, x, oracle):
+        ...         return self.init(x, oracle)
+        >>> oracle = Oracle(1, grads=lambda x: 5 * x.expand(3, -1), full=None)
+        >>> Clipped().init(torch.tensor([0.1, 1.0]), oracle)[0][0]
+        tensor([0.5000, 1.0000])
     """
 
     name: ClassVar[str]

@@ -45,6 +45,21 @@ class DoubleMomentum(Estimator):
 
     Both η are weights of the new. `start`: `"first_gradient"` v = u = s; `"zero"` v = η_v s, u = η_u η_v s.
     Source: EF21-SGD2M, arXiv:2305.15155; Byz-DM21, arXiv:2603.15144.
+
+    Args:
+        eta_v: Weight of the new in the first average, in (0, 1].
+        eta_u: Weight of the new in the second average, in (0, 1].
+        start: How both begin: "first_gradient" or "zero".
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.workers import DoubleMomentum, Oracle
+        >>> oracle = Oracle(1, grads=lambda x: x.expand(3, -1), full=None)
+        >>> estimator = DoubleMomentum(eta_v=0.5, eta_u=0.5)
+        >>> rows, state = estimator.init(torch.zeros(1), oracle)
+        >>> rows, state = estimator.step(state, torch.ones(1), oracle)
+        >>> rows[0]  # v = 0.5, u = 0.25
+        tensor([0.2500])
     """
 
     eta_v: float = 0.1
@@ -74,6 +89,20 @@ class Storm(Estimator):
     The old point is the one of the last broadcast. `start` as in `double_momentum`. Source: STORM,
     arXiv:1905.10018; Byz-VR-DM21, arXiv:2603.15144, whose released code writes it as
     m v + (1 - m) s + m (s - s') with m = 1 - η_v.
+
+    Args:
+        eta_v: Weight of the new in the corrected average, in (0, 1].
+        eta_u: Weight of the new in the second average, in (0, 1]; 1 sends the first.
+        start: How both begin: "first_gradient" or "zero".
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.workers import Oracle, Storm
+        >>> oracle = Oracle(1, grads=lambda x: x.expand(3, -1), full=None)
+        >>> rows, state = Storm(eta_v=0.1).init(torch.zeros(1), oracle)
+        >>> rows, state = Storm(eta_v=0.1).step(state, torch.ones(1), oracle)
+        >>> rows[0]  # without noise, the gradient itself
+        tensor([1.])
     """
 
     eta_v: float = 0.1

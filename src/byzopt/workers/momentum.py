@@ -35,6 +35,21 @@ class WorkerMomentum(Estimator):
     times as long, the same direction when started from 0 with a constant η. `start` says what the average's
     first message is: `"zero"` η g, from v^0 = 0; `"first_gradient"` g. `schedule` may prescribe η by round,
     and restarts. Source: arXiv:2603.12512, Algorithm 1.
+
+    Args:
+        eta: Weight η of the new gradient, in (0, 1].
+        form: Convention of the momentum: "average" or "heavy_ball".
+        start: First message of the average: "zero" η g, or "first_gradient" g.
+        schedule: May prescribe η by round, and restarts.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.workers import Oracle, WorkerMomentum
+        >>> momentum, x = WorkerMomentum(eta=0.5), torch.ones(2)
+        >>> rows, state = momentum.init(x, Oracle(1, grads=lambda x: x.expand(3, -1), full=None))
+        >>> rows, state = momentum.step(state, x, Oracle(2, grads=lambda x: x.expand(3, -1), full=None))
+        >>> rows[0]  # 0.5 * 0.5 + 0.5 * 1
+        tensor([0.7500, 0.7500])
     """
 
     eta: float = 0.1
@@ -64,7 +79,16 @@ class WorkerMomentum(Estimator):
 @ESTIMATORS.register("plain")
 @dataclass(frozen=True)
 class Plain(Estimator):
-    """g: the stochastic gradient of this round, without memory."""
+    """g: the stochastic gradient of this round, without memory.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.workers import Oracle, Plain
+        >>> oracle = Oracle(1, grads=lambda x: x.expand(3, -1), full=None)
+        >>> rows, state = Plain().init(torch.ones(2), oracle)
+        >>> rows.shape, state
+        (torch.Size([3, 2]), ())
+    """
 
     batched = True
 

@@ -19,7 +19,15 @@ def check_chance(p: float) -> None:
 @ESTIMATORS.register("full")
 @dataclass(frozen=True)
 class Full(Estimator):
-    """∇f_i(x): every worker's full gradient, without noise or memory. A full pass each round."""
+    """∇f_i(x): every worker's full gradient, without noise or memory. A full pass each round.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.workers import Full, Oracle
+        >>> oracle = Oracle(1, grads=None, full=lambda x: 2 * x.expand(3, -1))
+        >>> Full().init(torch.ones(2), oracle)[0][0]
+        tensor([2., 2.])
+    """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"full"})
     batched = True
@@ -45,6 +53,17 @@ class LSVRG(Estimator):
 
     Two gradients a round, and a full pass when the coin falls. Source: Kovalev et al., arXiv:1901.08689;
     Byz-LSVRG, arXiv:2303.04560. Where we differ: one coin for all workers, so that they share w.
+
+    Args:
+        p: Chance in a round that the reference point w moves, in (0, 1].
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.workers import LSVRG, Oracle
+        >>> oracle = Oracle(1, grads=lambda x: x.expand(3, -1), full=lambda x: x.expand(3, -1))
+        >>> rows, state = LSVRG(p=0.1).init(torch.ones(2), oracle)
+        >>> rows[0]
+        tensor([1., 1.])
     """
 
     p: float = 0.01
@@ -76,6 +95,16 @@ class Page(Estimator):
     """h <- ∇f_i(x) with probability p (a common coin), else h + ∇ℓ_i(x; ξ) - ∇ℓ_i(x_old; ξ) on one sample.
 
     h is sent. h = ∇f_i(x^0) first. A full pass, or two gradients. Source: Li et al., arXiv:2008.10898.
+
+    Args:
+        p: Chance of full gradients in a round, in (0, 1].
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.workers import Oracle, Page
+        >>> oracle = Oracle(1, grads=None, full=lambda x: 2 * x.expand(3, -1))
+        >>> Page(p=0.1).init(torch.ones(2), oracle)[0][0]  # round 1 is full
+        tensor([2., 2.])
     """
 
     p: float = 0.1
@@ -109,6 +138,17 @@ class Differences(Estimator):
     `differences="sample"`: Δ_i = ∇ℓ_i(x; ξ) - ∇ℓ_i(x_old; ξ) on one sample, two gradients;
     `differences="full"`: ∇f_i(x) - ∇f_i(x_old), a full pass every round. For the channels `marina` and
     `marina2` at the same `p`. Source: Gorbunov et al., arXiv:2102.07845; arXiv:2206.00529.
+
+    Args:
+        p: Chance of full gradients in a round, in (0, 1].
+        differences: Whether they are of one "sample" or "full".
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.workers import Differences, Oracle
+        >>> oracle = Oracle(1, grads=None, full=lambda x: 2 * x.expand(3, -1))
+        >>> Differences(p=0.1).init(torch.ones(2), oracle)[0][0]  # round 1 is full
+        tensor([2., 2.])
     """
 
     p: float = 0.1

@@ -64,6 +64,27 @@ class WorkerGradients:
     module or a loss that does not work on the sample or gives other gradients when asked again, batch norm on
     single samples, a strategy that does not fit. Cost: as n backward passes; memory is bounded by taking
     workers in groups.
+
+    Args:
+        module: The model; copied.
+        loss: `loss(output, targets)` of a batch, one number; copied.
+        sample: A batch of inputs and targets, `[n, b, ...]` each.
+        strategy: How gradients are taken: "auto", "grouped", "vmap" or "loop".
+        seed: Of what the module draws.
+
+    Raises:
+        InvalidInput: A module that cannot be adopted, has no trainable parameter or several dtypes; a
+            module or a loss that does not work on the sample or gives other gradients when asked again;
+            batch norm on single samples; a strategy that does not fit.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from byzopt import WorkerGradients
+        >>> sample = (torch.randn(4, 8, 3), torch.randint(0, 2, (4, 8)))  # 4 workers, 8 samples each
+        >>> gradients = WorkerGradients(nn.Linear(3, 2), nn.functional.cross_entropy, sample)
+        >>> gradients.strategy
+        'grouped'
     """
 
     def __init__(
