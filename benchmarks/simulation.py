@@ -32,8 +32,8 @@ from byzopt.aggregators import rule_from
 from byzopt.attacks import ATTACKS
 from byzopt.cohort import Cohort
 from byzopt.engines import rounds as played
-from byzopt.engines.many import Lane, Many
-from byzopt.experiments.trials.prepared import Plan, Ready, prepare
+from byzopt.engines.many import BatchedRuns, Lane
+from byzopt.experiments.trials.prepared import PreparedRun, RunSettings, prepare
 from byzopt.methods import ByzNSGDM
 from byzopt.tasks import ModuleTask, Quartic, Task
 from byzopt.tasks.logistic import LogisticTask
@@ -91,10 +91,10 @@ def _samples(kept: list[Any] = []) -> Any:  # noqa: B006 - one store for all run
     return kept
 
 
-def runs(name: str, many: bool) -> list[Ready]:
+def runs(name: str, many: bool) -> list[PreparedRun]:
     seeds, rates = ((0, 1, 2), (0.05, 0.1, 0.2)) if many else ((0,), (0.1,))
     attacks = [ATTACKS.build(attack) for attack in (("alie", "bit_flip", "ipm") if many else ("alie",))]
-    rule, plan = rule_from("nnm >> rfa", f=3), Plan(10**9, 10**9, {})
+    rule, plan = rule_from("nnm >> rfa", f=3), RunSettings(10**9, 10**9, {})
     tasks = {seed: task(name, seed) for seed in seeds}
     return [
         prepare(tasks[seed], ByzNSGDM().build(rule, lr), attack, 3, seed, plan)
@@ -123,7 +123,7 @@ def single(name: str, rounds: int) -> float:
 def stacked(name: str, rounds: int) -> float:
     """A run's share of a round of 27."""
     lanes = [Lane(run.method, run.engine, run.first.state) for run in runs(name, many=True)]  # type: ignore
-    many = [Many(lanes)]
+    many = [BatchedRuns(lanes)]
     return timed(lambda: many.append(many.pop().round()), rounds) / len(lanes)
 
 

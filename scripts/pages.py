@@ -16,14 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from byzopt.reports.reproduction import dumped, fit_told
-from byzopt.reports.reproduction_page import markdown, titled
+from byzopt.reports.reproduction import dump_results, fit_data
+from byzopt.reports.reproduction_page import part_title, reproduction_markdown
 from byzopt.reports.study.chart import Chart
-from byzopt.reproductions.fits import Fitted, fitted
+from byzopt.reproductions.fits import FittedValue, fit_values
 from byzopt.reproductions.loading import load_reproduction
 from byzopt.reproductions.reproduction import Part
-from byzopt.reproductions.running import Account
-from byzopt.reproductions.verdict import Line, judged
+from byzopt.reproductions.running import ReproducedTables
+from byzopt.reproductions.verdict import ComparedCell, compare_cell
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "reproductions"
 _SEEDS = re.compile(r" Seeds ([\d, ]+?)( to \d+)?\.$", re.MULTILINE)
@@ -50,19 +50,19 @@ def made() -> dict[Path, str]:
         page = results.with_name("README.md")
         text, told = page.read_text(encoding="utf-8"), json.loads(results.read_text(encoding="utf-8"))
         account = account_of(text, told)
-        found |= {page: rendered(text, account), results: dumped(judged_again(told, account))}
+        found |= {page: rendered(text, account), results: dump_results(judged_again(told, account))}
     return found
 
 
-def rendered(text: str, account: Account) -> str:
+def rendered(text: str, account: ReproducedTables) -> str:
     """The page that `text` should be, with the charts that it has."""
     charts = [
         Chart(found["name"], found["title"], found["caption"], None, ()) for found in _CHART.finditer(text)
     ]
-    return markdown(account, charts)
+    return reproduction_markdown(account, charts)
 
 
-def account_of(text: str, told: dict[str, Any]) -> Account:
+def account_of(text: str, told: dict[str, Any]) -> ReproducedTables:
     """What the values in a page's results.json come to today."""
     it = load_reproduction(told["reproduction"])
     it = it.chosen(quick=True) if _SHORT in text else it
@@ -73,29 +73,29 @@ def account_of(text: str, told: dict[str, Any]) -> Account:
         }
         for one in told["cells"]
     }
-    lines, fits = list[Line](), list[Fitted]()
+    lines, fits = list[ComparedCell](), list[FittedValue]()
     for part in it.parts:
         own = [
-            judged(part, cell, measure, found, len(part.seeds) - len(found))
+            compare_cell(part, cell, measure, found, len(part.seeds) - len(found))
             for cell in part.cells
             for measure in part.measures
             for found in [values.get((part.name, part.protocol, cell.at, measure.name), {})]
         ]
         lines += own
-        fits += [one for fit in part.fits for one in fitted(part, fit, own)]
-    return Account(it, {}, tuple(lines), tuple(fits))
+        fits += [one for fit in part.fits for one in fit_values(part, fit, own)]
+    return ReproducedTables(it, {}, tuple(lines), tuple(fits))
 
 
 def _seeded(part: Part, text: str) -> Part:
     """The part with the seeds that the page was written for."""
-    section = text.partition(f"\n## {titled(part)}\n")[2].partition("\n## ")[0]
+    section = text.partition(f"\n## {part_title(part)}\n")[2].partition("\n## ")[0]
     found = _SEEDS.search(section)
     if found is None or (found[1] == str(part.seeds[0]) and found[2]):
         return part
     return replace(part, seeds=tuple(int(seed) for seed in re.findall(r"\d+", found[1])))
 
 
-def judged_again(told: dict[str, Any], account: Account) -> dict[str, Any]:
+def judged_again(told: dict[str, Any], account: ReproducedTables) -> dict[str, Any]:
     """The numbers of results.json with today's verdicts."""
     lines = {(li.part.name, li.part.protocol, li.cell.at, li.measure.name): li for li in account.lines}
     cells = []
@@ -103,7 +103,7 @@ def judged_again(told: dict[str, Any], account: Account) -> dict[str, Any]:
         line = lines[one["part"], one["protocol"], tuple(one["at"]), one["measure"]]
         new = {"paper": line.printed, "verdict": line.verdict}
         cells.append({key: new.get(key, value) for key, value in one.items()})
-    fits = {"fits": [fit_told(one) for one in account.fitted]} if account.fitted else {}
+    fits = {"fits": [fit_data(one) for one in account.fitted]} if account.fitted else {}
     return told | {"cells": cells} | fits
 
 

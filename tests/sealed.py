@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from byzopt.experiments.specs.plain_spec import identity
+from byzopt.experiments.specs.plain_spec import content_hash
 from byzopt.experiments.specs.toml import dumps
-from byzopt.experiments.store.reading import digest
+from byzopt.experiments.store.reading import result_digest
 
 
 def result(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -23,7 +23,7 @@ def result(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     changed = change(told)
     told = told if changed is None else changed
     if isinstance(told, dict):
-        told["digest"] = digest(told)
+        told["digest"] = result_digest(told)
     (run / "result.json").write_text(json.dumps(told))
 
 
@@ -48,4 +48,4 @@ def spec(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     change(told)
     (run / "spec.toml").write_text(dumps(told))
     told = tomllib.loads((run / "spec.toml").read_text())
-    result(run, lambda known: known.update(id=identity(told)))
+    result(run, lambda known: known.update(id=content_hash(told)))

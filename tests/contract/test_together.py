@@ -14,9 +14,9 @@ from byzopt.attacks import ATTACKS
 from byzopt.engines.checkpoint import freeze, thaw
 from byzopt.errors import Status
 from byzopt.experiments.specs.spec import Spec
-from byzopt.experiments.trials.batched import Together, groups
-from byzopt.experiments.trials.outcome import Outcome, Progress, Record
-from byzopt.experiments.trials.prepared import Plan, Ready, prepare
+from byzopt.experiments.trials.batched import BatchedTrials, batch_groups
+from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress
+from byzopt.experiments.trials.prepared import PreparedRun, RunSettings, prepare
 from byzopt.experiments.trials.trial import Trial
 from byzopt.methods import METHODS
 
@@ -38,19 +38,19 @@ def spec(**changes: Any) -> Spec:
     return Spec.of(base | {"rounds": 8, "lr": 0.1, "n": 11, "f": 2, "eval_every": 3} | changes)
 
 
-def ready(one: Spec) -> Ready:
+def ready(one: Spec) -> PreparedRun:
     task = one.task.build(one.cohort, one.seed)
     method = one.method.build(one.rule, one.lr, one.rounds)
-    plan = Plan(one.rounds, one.interval, dict(one.stop))
+    plan = RunSettings(one.rounds, one.interval, dict(one.stop))
     return prepare(task, method, one.attack, one.f, one.seed, plan, one.placement, one.base)
 
 
-def alone(run: Ready) -> Outcome:
-    return Trial(run, Progress(run.start), lambda record: None).run(lambda t: False)
+def alone(run: PreparedRun) -> Outcome:
+    return Trial(run, RunProgress(run.start), lambda record: None).run(lambda t: False)
 
 
-def together(runs: Sequence[Ready]) -> list[Outcome]:
-    return Together(runs, None, lambda i, record: None).run(lambda t: False)
+def together(runs: Sequence[PreparedRun]) -> list[Outcome]:
+    return BatchedTrials(runs, None, lambda i, record: None).run(lambda t: False)
 
 
 def agree(a: Record, b: Record, within: float) -> bool:
@@ -63,7 +63,7 @@ def check(specs: Sequence[Spec]) -> list[Outcome]:
     """Together as alone."""
     runs = [ready(one) for one in specs]
     heard: list[list[Record]] = [[] for _ in runs]
-    outcomes = Together(runs, None, lambda i, record: heard[i].append(record)).run(lambda t: False)
+    outcomes = BatchedTrials(runs, None, lambda i, record: heard[i].append(record)).run(lambda t: False)
     for one, run, found, said in zip(specs, runs, outcomes, heard, strict=True):
         own = alone(run)
         assert (found.status, found.rounds, found.message) == (own.status, own.rounds, own.message), one
@@ -185,8 +185,8 @@ def test_a_batch_continued_from_its_checkpoint_is_the_same_batch(attack: str, pa
     ]
     whole = together([ready(one) for one in specs])
     runs = [ready(one) for one in specs]
-    half = Together(runs, None, lambda i, record: None)
-    kept: list[Progress] = []
+    half = BatchedTrials(runs, None, lambda i, record: None)
+    kept: list[RunProgress] = []
 
     def stop(t: int) -> bool:
         if t == pause:
@@ -200,7 +200,7 @@ def test_a_batch_continued_from_its_checkpoint_is_the_same_batch(attack: str, pa
         kept[i]._replace(state=thaw(freeze(kept[i].state), run.first.state))  # type: ignore[union-attr]
         for i, run in zip(left, again, strict=True)
     ]
-    rest = Together(again, thawed, lambda i, record: None).run(lambda t: False)
+    rest = BatchedTrials(again, thawed, lambda i, record: None).run(lambda t: False)
     for i, found in zip(left, rest, strict=True):
         assert found.records == whole[i].records
         assert found.status == whole[i].status
@@ -210,7 +210,7 @@ def test_a_batch_continued_from_its_checkpoint_is_the_same_batch(attack: str, pa
 
 def test_a_checkpoint_holds_no_other_runs_memory() -> None:
     runs = [ready(spec(seed=seed)) for seed in range(5)]
-    batch = Together(runs, None, lambda i, record: None)
+    batch = BatchedTrials(runs, None, lambda i, record: None)
     batch.run(lambda t: t == 4)
     rows = batch.progress[2].state.engine.worker.v  # type: ignore[union-attr]
     assert rows.untyped_storage().nbytes() == rows.numel() * rows.element_size()
@@ -218,7 +218,7 @@ def test_a_checkpoint_holds_no_other_runs_memory() -> None:
 
 def test_every_round_is_told_once() -> None:
     told: list[int] = []
-    batch = Together([ready(spec(seed=s)) for s in (0, 1)], None, lambda i, record: None)
+    batch = BatchedTrials([ready(spec(seed=s)) for s in (0, 1)], None, lambda i, record: None)
     batch.run(lambda t: bool(told.append(t)))
     assert told == list(range(1, 9))
 
@@ -235,13 +235,13 @@ def test_groups_hold_every_place_once_and_only_alike_ones() -> None:
         spec(task="mnist", seed=1),
         spec(task="shakespeare"),
     ]
-    found = groups(specs)
+    found = batch_groups(specs)
     # Byz-NSGDM and momentum SGD have the same workers; models as large as MNIST's stay alone.
     assert found == [(0, 1, 5), (2,), (3,), (4,), (6,), (7,), (8,)]
-    assert groups([]) == []
+    assert batch_groups([]) == []
 
 
 def test_groups_are_bounded_by_memory() -> None:
-    large = groups([spec(task={"name": "quartic", "d": 1000}, seed=s) for s in range(30)])
+    large = batch_groups([spec(task={"name": "quartic", "d": 1000}, seed=s) for s in range(30)])
     assert [len(group) for group in large] == [11, 11, 8]
     assert sorted(i for group in large for i in group) == list(range(30))

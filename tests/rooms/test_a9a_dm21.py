@@ -13,9 +13,9 @@ import torch
 
 from byzopt.cohort import Cohort
 from byzopt.experiments import Spec
-from byzopt.experiments.trials.batched import Together, groups
+from byzopt.experiments.trials.batched import BatchedTrials, batch_groups
 from byzopt.experiments.trials.outcome import Outcome
-from byzopt.experiments.trials.prepared import Plan, Ready, prepare
+from byzopt.experiments.trials.prepared import PreparedRun, RunSettings, prepare
 from byzopt.tasks import TASKS
 from byzopt.tasks.data import find
 
@@ -44,16 +44,18 @@ def spec(method: str, eta: float = 0.1, rounds: int = 1200, **more: object) -> S
 
 def played(specs: Sequence[Spec]) -> list[Outcome]:
     found = {}
-    for members in groups(specs):
+    for members in batch_groups(specs):
         runs = [ready(specs[i]) for i in members]
-        found |= dict(zip(members, Together(runs, None, lambda i, r: None).run(lambda t: False), strict=True))
+        found |= dict(
+            zip(members, BatchedTrials(runs, None, lambda i, r: None).run(lambda t: False), strict=True)
+        )
     return [found[i] for i in range(len(specs))]
 
 
-def ready(one: Spec) -> Ready:
+def ready(one: Spec) -> PreparedRun:
     task = one.task.build(one.cohort, one.seed)
     method = one.method.build(one.rule, one.lr, one.rounds)
-    return prepare(task, method, one.attack, one.f, one.seed, Plan(one.rounds, one.interval, {}))
+    return prepare(task, method, one.attack, one.f, one.seed, RunSettings(one.rounds, one.interval, {}))
 
 
 def loss(outcome: Outcome) -> float:

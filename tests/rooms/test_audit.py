@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from byzopt.aggregators import rule_from
-from byzopt.certificates.audit import audit, noted
-from byzopt.certificates.curvature import DENSE, extremes, hessian
-from byzopt.certificates.estimates import best_pair, estimate, pairs
-from byzopt.certificates.promised import constants, curve
+from byzopt.certificates.audit import audit, round_figures
+from byzopt.certificates.curvature import DENSE, extreme_eigenvalues, hessian
+from byzopt.certificates.estimates import best_pair, dissimilarity_pairs, estimate_constants
+from byzopt.certificates.promised import bound_curve, spec_constants
 from byzopt.cohort import Cohort
 from byzopt.errors import Status
 from byzopt.experiments import Spec, simulate
@@ -52,7 +52,7 @@ def matrix(d: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("d", [5, DENSE, 300])
 def test_extremes_of_a_hessian(d):
     whole = matrix(d)
-    found = extremes(lambda x: whole @ x, torch.zeros(d, dtype=torch.float64))
+    found = extreme_eigenvalues(lambda x: whole @ x, torch.zeros(d, dtype=torch.float64))
     exact = torch.linalg.eigvalsh(whole)
     slack = 1e-8 if d <= DENSE else 0.03
     assert found.high == pytest.approx(float(exact[-1]), rel=slack)
@@ -69,7 +69,7 @@ def test_a_hessian_by_columns_follows_the_point():
 def test_constants_of_a_quadratic_are_exact():
     recipe = Quadratic(d=6, mu=0.1, L=2.0, noise=0.7, heterogeneity=1.0, spread=0.4, proxy=WorkerProxy(1))
     task = recipe.build(COHORT, 3)
-    known = estimate(task, RULE, 2, 100)
+    known = estimate_constants(task, RULE, 2, 100)
     assert (known.n, known.f, known.d, known.rounds) == (10, 2, 6, 100)
     assert known.lipschitz == pytest.approx(2.0, rel=1e-6)
     assert known.mu == pytest.approx(0.1, rel=1e-6)
@@ -98,7 +98,7 @@ def test_constants_of_a_quadratic_are_exact():
 
 def test_stated_regularisation_is_the_convexity():
     task = LogisticRegression(batch=0, l2=0.03).build(COHORT, 0)
-    known = estimate(task, RULE, 2, 100)
+    known = estimate_constants(task, RULE, 2, 100)
     assert known.mu == 0.03
     assert known.sigma == 0.0
     assert known.delta is None
@@ -106,7 +106,7 @@ def test_stated_regularisation_is_the_convexity():
 
 def test_the_quartic_has_l1_and_no_convexity():
     task = Quartic().build(COHORT, 0)
-    known = estimate(task, RULE, 2, 100)
+    known = estimate_constants(task, RULE, 2, 100)
     assert known.mu is None
     assert known.lipschitz is None
     assert {"lipschitz", "mu", "zeta", "sigma", "gap", "star_gap", "l0", "l1"} <= known.exact
@@ -119,7 +119,7 @@ def test_the_quartic_has_l1_and_no_convexity():
 
 def test_pairs_fit_every_point_and_the_best_has_the_least_floor():
     variances, squares = [1.0, 4.0, 2.0], [0.1, 9.0, 1.0]
-    found = pairs(variances, squares)
+    found = dissimilarity_pairs(variances, squares)
     for g, b in found:
         assert all(v <= g**2 + b**2 * s + 1e-12 for v, s in zip(variances, squares, strict=True))
     assert found[0] == pytest.approx((2.0, 0.0))
@@ -133,23 +133,23 @@ def test_a_round_is_noted_by_its_formula():
     rows = matrix(5)[:4]
     mean = rows.mean(dim=0)
     g = mean + 0.5
-    seen = noted(3, rows, g)
+    seen = round_figures(3, rows, g)
     variance = float(rows.var(dim=0, unbiased=False).sum())
     assert seen.variance == pytest.approx(variance)
     assert seen.error == pytest.approx(sqrt(5 * 0.25))
     assert seen.kappa_hat == pytest.approx(5 * 0.25 / variance)
     assert seen.linear_hat == pytest.approx(seen.error / float((rows - mean).norm(dim=1).mean()))
-    assert noted(1, rows, mean).kappa_hat == noted(1, rows, mean).linear_hat == 0.0
+    assert round_figures(1, rows, mean).kappa_hat == round_figures(1, rows, mean).linear_hat == 0.0
 
 
 @pytest.mark.parametrize("jitter", [0.0, 1e-16])
 def test_an_error_without_any_spread_makes_kappa_infinite(jitter):
     rows = torch.ones(6, 3, dtype=torch.float64)
     rows = rows + jitter * matrix(6)[:, :3]
-    seen = noted(1, rows, rows.mean(dim=0) + 1.7)
+    seen = round_figures(1, rows, rows.mean(dim=0) + 1.7)
     assert seen.error > 2
     assert seen.kappa_hat == seen.linear_hat == inf
-    assert noted(1, rows, rows.mean(dim=0)).kappa_hat == 0.0
+    assert round_figures(1, rows, rows.mean(dim=0)).kappa_hat == 0.0
 
 
 @pytest.mark.parametrize("rule", ["nnm >> trimmed_mean", "trimmed_mean", "median", "krum", "nnm >> median"])
@@ -178,7 +178,7 @@ def test_a_run_with_the_promised_steps_stays_below_the_promised_bound(name, atta
     """κ measured on the run itself: the theorem's own premise, and nothing looser."""
     spec = Spec.of(DATA | {"attack": attack, "rounds": 80})
     task = spec.task.build(spec.cohort, spec.seed)
-    known = estimate(task, spec.rule, 2, 80)
+    known = estimate_constants(task, spec.rule, 2, 80)
     changes = {"mu": known.mu} if name in ("nag", "accelerated_extragradient") else {}
     if name in ("pigs", "aeg_prox"):
         changes = {"mu": known.mu, "delta": known.delta}
@@ -234,7 +234,7 @@ def test_momentum_and_minibatches_can_be_audited_too():
 
 def test_bounds_by_round_fall_to_the_floor():
     spec = Spec.of(DATA)
-    found = curve(spec, constants(spec))
+    found = bound_curve(spec, spec_constants(spec))
     assert found.key == "gap"
     assert not found.least
     assert list(found.values)[-1] == 150
@@ -242,7 +242,7 @@ def test_bounds_by_round_fall_to_the_floor():
     assert bounds == sorted(bounds, reverse=True)
     assert found.promise.floor <= bounds[-1] < bounds[0] < found.promise.trivial
     other = Spec.of(DATA | {"method": "nesterov"})
-    assert curve(other, constants(other)).values == {}
+    assert bound_curve(other, spec_constants(other)).values == {}
 
 
 # The commands

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from byzopt.aggregators import rule_from
-from byzopt.certificates.estimates import estimate
+from byzopt.certificates.estimates import estimate_constants
 from byzopt.cohort import Cohort
 from byzopt.experiments import simulate
 from byzopt.methods import METHODS, ByzantineSGD
@@ -42,7 +42,7 @@ def built(noise: float, spread: float, seed: int = 0) -> Task:
 
 
 def promised(name: str, task: Task, rounds: int) -> tuple[Any, Promise, Constants]:
-    known = estimate(task, rule_from(RULE, f=2), 2, rounds)
+    known = estimate_constants(task, rule_from(RULE, f=2), 2, rounds)
     needs, rest = TAKES[name]
     recipe = METHODS.build({"name": name} | {key: getattr(known, key) for key in needs} | rest)
     known = replace(known, unmet=0, watched=rounds)
@@ -141,7 +141,7 @@ def test_epochs_of_theory_keep_their_word():
 
 def test_a_linear_objective_has_a_bound_and_wrong_constants_have_none():
     task = HardLin(theta=0.1, noise=1.0, clip=3.0).build(Cohort.of(20, 4), 0)
-    known = estimate(task, rule_from("mean"), 4, 400)
+    known = estimate_constants(task, rule_from("mean"), 4, 400)
     recipe = ByzantineSGD(noise=3.0, diameter=1.0)
     promise = recipe.promise(known)
     assert promise.bound > 0

@@ -13,10 +13,17 @@ import torch
 
 from byzopt.aggregators import NNM, RULES, Aggregator, Krum, Mean, Median
 from byzopt.attacks import ALIE, ATTACKS, IPM, Attack, Gaussian, NoAttack, Sleeper, Zero
-from byzopt.certificates.breaking import ROWS, Breach, Verdict, break_rule, replay, spelled
-from byzopt.certificates.breaking.search import LOOKS, Hunt, golden
-from byzopt.certificates.breaking.space import axes, coarse
-from byzopt.certificates.breaking.toy import Toy, errors
+from byzopt.certificates.breaking import (
+    ROWS,
+    BreakReport,
+    EvaluationStatus,
+    break_rule,
+    replay,
+    rule_spelling,
+)
+from byzopt.certificates.breaking.search import LOOKS, AttackSearch, golden_section
+from byzopt.certificates.breaking.space import coarse_grid, search_axes
+from byzopt.certificates.breaking.toy import OneRound, error_ratios
 from byzopt.certificates.breaking.training import Training
 from byzopt.errors import InvalidInput, UnknownName
 from byzopt.rng import stream
@@ -65,15 +72,15 @@ def test_rows_are_finite_of_the_shape_asked_for_and_the_seeds_alone(kind, n, f, 
 
 def test_ratios_by_hand():
     honest = torch.tensor([[0.0, 0.0], [4.0, 0.0], [2.0, 0.0]], dtype=torch.float64)
-    ratios = errors(torch.tensor([2.0, 3.0], dtype=torch.float64), honest)
+    ratios = error_ratios(torch.tensor([2.0, 3.0], dtype=torch.float64), honest)
     assert ratios["squared"] == pytest.approx(9 / (8 / 3))
     assert ratios["linear"] == pytest.approx(3 / (4 / 3))
 
 
 def test_equal_honest_rows_forgive_rounding_and_nothing_else():
     honest = torch.full((3, 2), 0.1, dtype=torch.float64)
-    assert errors(honest[0] * (1 + 1e-15), honest) == {"squared": 0.0, "linear": 0.0}
-    assert errors(honest[0] + 1e-9, honest) == {"squared": inf, "linear": inf}
+    assert error_ratios(honest[0] * (1 + 1e-15), honest) == {"squared": 0.0, "linear": 0.0}
+    assert error_ratios(honest[0] + 1e-9, honest) == {"squared": inf, "linear": inf}
 
 
 def test_the_line_gives_the_lower_bound_of_the_theory():
@@ -82,18 +89,23 @@ def test_the_line_gives_the_lower_bound_of_the_theory():
 
 
 def test_axes_are_read_off_the_recipe():
-    found = {axis.name: axis.values for axis in axes(ALIE)}
+    found = {axis.name: axis.values for axis in search_axes(ALIE)}
     assert found["sign"] == (1, -1)
     assert "quantile" in found["z"]
     assert {0.0, 1.0, -1.0, 100.0} <= set(found["z"])
-    assert {(recipe.sign, recipe.ddof) for recipe in coarse(ALIE())} == {(1, 1), (1, 0), (-1, 1), (-1, 0)}
-    assert all(recipe.std >= 0 for recipe in coarse(Gaussian()))
-    assert [axis.name for axis in axes(Sleeper)] == ["until"]
+    assert {(recipe.sign, recipe.ddof) for recipe in coarse_grid(ALIE())} == {
+        (1, 1),
+        (1, 0),
+        (-1, 1),
+        (-1, 0),
+    }
+    assert all(recipe.std >= 0 for recipe in coarse_grid(Gaussian()))
+    assert [axis.name for axis in search_axes(Sleeper)] == ["until"]
 
 
 def test_every_attack_can_be_searched_from_its_defaults():
     for name in ATTACKS:
-        variations = coarse(ATTACKS.build(name))
+        variations = coarse_grid(ATTACKS.build(name))
         assert len(set(variations)) == len(variations)
 
 
@@ -117,7 +129,7 @@ def test_a_newly_registered_attack_is_searched(monkeypatch):
 
 def test_golden_section_closes_in_on_a_maximum():
     looked = []
-    golden(lambda x: looked.append(x) or -((x - 0.3) ** 2))
+    golden_section(lambda x: looked.append(x) or -((x - 0.3) ** 2))
     assert len(looked) == LOOKS
     assert min(abs(x - 0.3) for x in looked) < 0.05
 
@@ -127,18 +139,18 @@ def test_the_search_finds_a_peak_between_the_coarse_values():
         places, forms = ("here",), ("height",)
 
         def play(self, attack, rows, seed):
-            finding = Toy(Mean(), 3, 1, 1).play(NoAttack(), "line", seed)
+            finding = OneRound(Mean(), 3, 1, 1).play(NoAttack(), "line", seed)
             height = 1 / (1 + abs(attack.scale - 0.37))
             return replace(finding, attack={"scale": attack.scale}, figures={"height": height})
 
-    found = Hunt(Peak(), IPM(), 0, 1, 100).run()
+    found = AttackSearch(Peak(), IPM(), 0, 1, 100).run()
     best = max(found, key=lambda finding: finding.figures["height"])
     assert best.attack["scale"] == pytest.approx(0.37, rel=0.02)
     assert len(found) <= 100
 
 
 @pytest.fixture(scope="module")
-def median() -> Breach:
+def median() -> BreakReport:
     return break_rule("nnm >> median", 7, 2, 3, budget=SMALL, trials=2, seed=3)
 
 
@@ -192,13 +204,13 @@ def test_nan_and_errors_without_a_name_are_broken_and_named_errors_are_refusals(
     def verdict(rule, attack):
         return replay(rule, 9, 2, 5, attack=attack).verdict
 
-    assert verdict(Nowhere(), "huge") is Verdict.BROKEN
-    assert verdict(Nowhere(), "zero") is Verdict.MEASURED
-    assert verdict(Crashing(), "zero") is Verdict.BROKEN
-    assert verdict(Crashing(), "optimal_ipm") is Verdict.BROKEN
-    assert verdict("mean", "nan") is Verdict.REFUSED
-    assert verdict("median", "nan") is Verdict.MEASURED
-    assert verdict("median", {"name": "mimic_index", "index": 7}) is Verdict.UNFIT
+    assert verdict(Nowhere(), "huge") is EvaluationStatus.BROKEN
+    assert verdict(Nowhere(), "zero") is EvaluationStatus.MEASURED
+    assert verdict(Crashing(), "zero") is EvaluationStatus.BROKEN
+    assert verdict(Crashing(), "optimal_ipm") is EvaluationStatus.BROKEN
+    assert verdict("mean", "nan") is EvaluationStatus.REFUSED
+    assert verdict("median", "nan") is EvaluationStatus.MEASURED
+    assert verdict("median", {"name": "mimic_index", "index": 7}) is EvaluationStatus.UNFIT
     breach = break_rule(Crashing(), 9, 2, 5, budget=1, trials=1)
     assert len(breach.broken) == len(list(ATTACKS)) - len(breach.refused)
     assert "IndexError" in breach.broken[0].message
@@ -234,7 +246,7 @@ def test_bounds_are_claimed_only_for_the_f_that_is_played(monkeypatch):
 
 @pytest.mark.parametrize("rule", [NNM(f=2) >> Krum(f=2, extra=1), Median(f=2), Mean()])
 def test_a_spelled_rule_is_read_back(rule):
-    text = spelled(rule)
+    text = rule_spelling(rule)
     assert replay(text, 9, 2, 5, attack=IPM(10.0)) == replay(rule, 9, 2, 5, attack=IPM(10.0))
     assert "power" not in text
 
@@ -254,9 +266,9 @@ def test_training_damage_is_relative_to_the_calm_run():
     hurt = replay("mean", 5, 1, attack={"name": "ipm", "scale": 10.0}, task=TASK)
     assert hurt.figures["damage"] > 10
     ended = replay("mean", 5, 1, attack="nan", task=TASK)
-    assert ended.verdict is Verdict.REFUSED
+    assert ended.verdict is EvaluationStatus.REFUSED
     unfit = replay("mean", 5, 1, attack="label_flip", task=TASK)
-    assert unfit.verdict is Verdict.UNFIT
+    assert unfit.verdict is EvaluationStatus.UNFIT
 
 
 def test_a_training_search_ranks_damage_and_replays():

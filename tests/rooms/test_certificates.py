@@ -26,12 +26,12 @@ from byzopt.aggregators import (
     rule_from,
 )
 from byzopt.aggregators.core.filters import At
-from byzopt.certificates.certified import certified
+from byzopt.certificates.certified import summarise_certificates
 from byzopt.errors import TooManyFaults
 from byzopt.experiments import run
 from byzopt.experiments.specs.spec import Spec
 from byzopt.methods import ByzNSGDM
-from byzopt.reports.tables import notes
+from byzopt.reports.tables import outcome_notes
 from tests.running import play
 
 NAN = float("nan")
@@ -219,7 +219,7 @@ def test_a_run_records_its_certificates_where_it_measures(tmp_path):
     one = spec()
     records = run(one, out=tmp_path / "run").main.records
     assert [found["t"] for found in records if "certified_squared" in found] == [4, 8, 12]
-    found = certified(records)
+    found = summarise_certificates(records)
     assert (found.rounds, found.lacking) == (3, 0)
     assert found.worst.squared == max(record.get("certified_squared", 0) for record in records)
     assert found.median.linear <= found.worst.linear
@@ -229,7 +229,7 @@ def test_a_run_records_its_certificates_where_it_measures(tmp_path):
     assert f"at most {found.worst.linear:.4g} times" in str(found)
     assert f"its square at most {found.worst.squared:.4g} times" in str(found)
     assert "docs/constants.md" in str(found)
-    assert list(notes(run(one).outcomes)) == [f"main: {found}"]
+    assert list(outcome_notes(run(one).outcomes)) == [f"main: {found}"]
     assert run(one, out=tmp_path / "run").main.records == records  # as stored
     every = run(spec(eval_every=1)).main.records
     assert [record["t"] for record in every if "certified_squared" in record] == list(range(1, 13))
@@ -258,24 +258,26 @@ def test_what_is_certified_along_a_run_is_what_the_rows_say(rule):
 def test_a_run_records_none_where_the_coefficient_is_known_or_cannot_be(rule):
     one = spec(rule=rule)
     records = run(one).main.records
-    assert certified(records) is None
+    assert summarise_certificates(records) is None
     assert (one.rule.unproved(9, 2) == "") == (one.rule.kappa_squared(9, 2) is not None)
 
 
 def test_certificates_are_against_the_attackers_that_there_are():
-    assert certified(run(spec(attackers=1, rule="rfa")).main.records).worst.squared < 9 / 5
-    assert certified(run(spec(attackers=3, rule="rfa(f=2)")).main.records) is None  # set to fewer
+    assert summarise_certificates(run(spec(attackers=1, rule="rfa")).main.records).worst.squared < 9 / 5
+    assert (
+        summarise_certificates(run(spec(attackers=3, rule="rfa(f=2)")).main.records) is None
+    )  # set to fewer
     assert "tolerates 2 faulty rows of 9, not 3" in RFA(f=2).unproved(9, 3)
 
 
 def test_rounds_that_lack_a_certificate_are_counted():
     records = [{"t": 0}, *({"certified_linear": k, "certified_squared": k**2} for k in (1.0, 2.0, inf))]
-    found = certified(records)
+    found = summarise_certificates(records)
     assert (found.rounds, found.lacking, found.worst.squared, found.median.squared) == (3, 1, inf, 4)
     assert "in the median round it is at most 2 times" in str(found)
     assert "its square at most 4 times" in str(found)
     assert "1 of 3 recorded rounds are not certified" in str(found)
-    assert certified([{"t": 0, "loss": 1.0}]) is None
+    assert summarise_certificates([{"t": 0, "loss": 1.0}]) is None
 
 
 @pytest.mark.parametrize("stages", [0, 1, 2])

@@ -19,7 +19,7 @@ from byzopt.engines.checkpoint import freeze, load, save, thaw
 from byzopt.errors import InvalidInput, Status
 from byzopt.experiments import Spec, run
 from byzopt.experiments import load as load_spec
-from byzopt.experiments.specs.overrides import apply
+from byzopt.experiments.specs.overrides import apply_settings
 from byzopt.files import write_atomically
 from byzopt.layout import Layout
 from byzopt.methods import METHODS
@@ -140,7 +140,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
 
 def spec(*settings: str) -> Spec:
-    return Spec.of(apply(SPEC, settings))
+    return Spec.of(apply_settings(SPEC, settings))
 
 
 def stop_at(*places: tuple[str, int]):

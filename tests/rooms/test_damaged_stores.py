@@ -16,10 +16,10 @@ import pytest
 from byzopt.checkpoint import save
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec, run
-from byzopt.experiments.store.reading import Damaged, finished
+from byzopt.experiments.store.reading import Damaged, read_run
 from byzopt.experiments.store.table import rows, runs_table
-from byzopt.experiments.sweeps import Shelf, Sweep, run_sweep, survey
-from byzopt.reports.study import make
+from byzopt.experiments.sweeps import RunStore, Sweep, plan_sweep, run_sweep
+from byzopt.reports.study import make_report
 from tests import sealed
 
 SPEC = {
@@ -48,7 +48,7 @@ def store(whole, tmp_path) -> Path:
 
 
 def ids(store: Path) -> list[str]:
-    return [one.run.id for one in survey(SWEEP, store).intents]
+    return [one.run.id for one in plan_sweep(SWEEP, store).intents]
 
 
 def told(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
@@ -180,15 +180,15 @@ def test_a_bad_run_is_named_and_left_out_and_the_rest_is_shown(what, store):
     assert "\n" not in found.damaged[victim]
     assert [row["run"] for row in found.rows] == [good, "own", "own"]
     assert rows(store, records=True).damaged == found.damaged
-    assert Shelf(store).look(victim) == ("damaged", found.damaged[victim], None, ())
+    assert RunStore(store).look(victim) == ("damaged", found.damaged[victim], None, ())
     with pytest.raises(Damaged):
-        Shelf(store).outcome(victim)
+        RunStore(store).outcome(victim)
 
 
 def test_a_runs_own_directory_is_read_as_a_store_of_one(store, monkeypatch):
     victim, good = ids(store)
     assert [row["run"] for row in rows(store / good).rows] == [good]
-    assert len(make(store / "own").study.cases) == 2
+    assert len(make_report(store / "own").study.cases) == 2
     monkeypatch.chdir(store / victim)
     FORGED["brackets"](store / victim)
     assert list(rows(".").damaged) == [victim]
@@ -199,9 +199,9 @@ def test_tables_reports_and_sweeps_go_on_beside_damage(store, whole):
     FORGED["loss of structs"](store / victim)
     FORGED["brackets"](store / "own")
     assert runs_table(store)["run"].to_pylist() == [good]
-    report = make(store)
+    report = make_report(store)
     assert set(report.study.damaged) == {victim, "own"}
-    assert [one.why.partition(":")[0] for one in survey(SWEEP, store).intents] == ["damaged", "stored"]
+    assert [one.why.partition(":")[0] for one in plan_sweep(SWEEP, store).intents] == ["damaged", "stored"]
     assert run_sweep(SWEEP, store, jobs=0).finished
     name = "records.parquet"
     assert (store / victim / name).read_bytes() == (whole / victim / name).read_bytes()
@@ -213,7 +213,7 @@ def test_tables_reports_and_sweeps_go_on_beside_damage(store, whole):
     "content", [b"", b"half", {"running": {}}, {"a": 1}, {"running": 3, "ended": {}, "log": {}}]
 )
 def test_a_damaged_checkpoint_of_a_batch_is_said_in_the_log_and_costs_no_more(content, whole, tmp_path):
-    plan = survey(SWEEP, tmp_path)
+    plan = plan_sweep(SWEEP, tmp_path)
     (tmp_path / "batches").mkdir()
     path = tmp_path / "batches" / f"{plan.batches[0].id}.pt"
     save(path, content) if isinstance(content, dict) else path.write_bytes(content)
@@ -239,7 +239,7 @@ def test_a_directory_that_cannot_be_looked_into_is_named(store, monkeypatch):
     monkeypatch.setattr("byzopt.files.os.open", guarded(os.open))
     found = rows(store)
     assert found.damaged[victim] == "result.json: Permission denied"
-    assert Shelf(store).look(victim).kind == "damaged"
+    assert RunStore(store).look(victim).kind == "damaged"
 
 
 @pytest.mark.parametrize(
@@ -265,9 +265,9 @@ def test_runs_whose_recipes_are_not_installed_are_shown(settings, store):
         elif name is not None:
             assert row[key] == name
     assert len(runs_table(store)) == 4
-    report = make(store, bounds=True)
+    report = make_report(store, bounds=True)
     assert (len(report.study.cases), dict(report.study.damaged)) == (4, {})
-    assert Shelf(store).look(victim).kind == "whole"
+    assert RunStore(store).look(victim).kind == "whole"
 
 
 def test_a_small_file_of_many_rows_is_refused_before_it_is_unfolded(store):
@@ -281,7 +281,7 @@ def test_a_small_file_of_many_rows_is_refused_before_it_is_unfolded(store):
     del bomb, zeros, names
     before = pa.default_memory_pool().max_memory()
     with pytest.raises(Damaged, match="holds 3,000,000 rows where the run has at most 6"):
-        finished(store / victim)
+        read_run(store / victim)
     assert pa.default_memory_pool().max_memory() == before
 
 
@@ -291,10 +291,10 @@ def test_long_texts_and_many_columns_are_refused_before_they_are_unfolded(store)
     sealed.records(store / victim, pa.table({"variant": ["x" * 10_000_000] * 4, **rest}), compression="zstd")
     assert (store / victim / "records.parquet").stat().st_size < 100_000
     with pytest.raises(Damaged, match=r"takes [0-9,]* bytes"):
-        finished(store / victim)
+        read_run(store / victim)
     sealed.records(store / victim, pa.table({"variant": ["main", "main", "main", "x"], **rest}))
     with pytest.raises(Damaged, match="should be one of"):
-        finished(store / victim)
+        read_run(store / victim)
 
 
 def mutated(draw: random.Random, value: Any) -> Any:
@@ -335,6 +335,6 @@ def test_no_change_of_a_stored_file_stops_anything(seed, store):
         assert {row["run"] for row in found.rows} >= {good, "own"}
         assert victim in {row["run"] for row in found.rows} | found.damaged.keys()
         assert len(runs_table(store)) == len(found.rows)
-        assert Shelf(store).look(victim).kind in ("damaged", "whole", "failed")
+        assert RunStore(store).look(victim).kind in ("damaged", "whole", "failed")
         for name, content in kept.items():
             (store / victim / name).write_bytes(content)

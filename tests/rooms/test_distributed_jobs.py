@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from byzopt.experiments import load, run
-from byzopt.experiments.trials.processes import processes
+from byzopt.experiments.trials.processes import worker_processes
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "harden_torchrun"
 
@@ -90,7 +90,7 @@ def test_over_processes_a_spec_runs_as_in_one(tmp_path, task, method, attack, co
     path.write_text(SPEC.format(task=task, method=method, attack=attack))
     spec = load(path)
     alone = run(spec, out=tmp_path / "alone")
-    with processes(spec, count) as link:
+    with worker_processes(spec, count) as link:
         stopped = run(spec, out=tmp_path / "many", comm=link, on_round=lambda name, t: t == 5)
         assert stopped.interrupted
         many = run(spec, out=tmp_path / "many", comm=link)  # all states are sent out again

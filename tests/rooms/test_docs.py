@@ -15,7 +15,7 @@ from byzopt import registry
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS
 from byzopt.attacks import ATTACKS
 from byzopt.experiments import Spec
-from byzopt.experiments.specs.loading import read
+from byzopt.experiments.specs.loading import read_spec
 from byzopt.experiments.specs.overrides import merge
 from byzopt.experiments.sweeps import Sweep
 from byzopt.reproductions.loading import load_reproduction
@@ -145,9 +145,9 @@ def test_toml_blocks_are_specs_or_valid_changes_of_one(page, tmp_path):
             assert load_reproduction(tmp_path / "it.toml").parts[0].sweep.expand().runs
             continue
         whole = data.keys() >= {"task", "rule", "rounds", "lr"}
-        assert Spec.of(data if whole else merge(read(BASE), data)).id
+        assert Spec.of(data if whole else merge(read_spec(BASE), data)).id
 
 
 def test_a_spec_with_an_unknown_key_would_be_noticed():
     with pytest.raises(ValueError, match="roundz"):
-        Spec.of(merge(read(BASE), {"roundz": 3}))
+        Spec.of(merge(read_spec(BASE), {"roundz": 3}))

@@ -19,7 +19,7 @@ from byzopt.cli.commands import app
 from byzopt.errors import InvalidInput
 from byzopt.experiments.running import run
 from byzopt.experiments.specs.loading import load
-from byzopt.experiments.store.directories import check_directory, writing
+from byzopt.experiments.store.directories import check_directory, explain_refused_writes
 
 SPEC = 'task = "quadratic"\nrule = "mean"\nn = 5\nf = 1\nrounds = 20\nlr = 0.1\n'
 SWEEP = 'base = "spec.toml"\ngrid = {seed = [0, 1]}\n'
@@ -232,13 +232,13 @@ def test_the_advice_on_a_full_disk_goes_on_with_what_is_stored():
     ):
         with (
             pytest.raises(InvalidInput, match=rf"Found: {os.strerror(number)}\. {advice}\."),
-            writing(Path("here"), "X."),
+            explain_refused_writes(Path("here"), "X."),
         ):
             raise OSError(number, os.strerror(number))
 
 
 def test_a_full_disk_while_storing_leaves_the_checkpoint_and_says_how_to_go_on(place, monkeypatch):
-    monkeypatch.setattr("byzopt.experiments.store.pace.Pace.due", True)
+    monkeypatch.setattr("byzopt.experiments.store.pace.CheckpointTimer.due", True)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with monkeypatch.context() as patched:
         patched.setattr(

@@ -13,10 +13,10 @@ import torch
 from byzopt.aggregators import rule_from
 from byzopt.certificates.audit import audit
 from byzopt.certificates.curvature import hessian
-from byzopt.certificates.estimates import estimate
-from byzopt.certificates.promised import constants, curve, filled, promised
-from byzopt.certificates.refuted import unrefuted
-from byzopt.certificates.smoothness import fitted, honest, reconciled
+from byzopt.certificates.estimates import estimate_constants
+from byzopt.certificates.promised import bound_curve, complete_constants, spec_constants, spec_promise
+from byzopt.certificates.refuted import check_stated_constants
+from byzopt.certificates.smoothness import fit_to_path, honest_gradients, reconcile_estimates
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec
@@ -48,7 +48,7 @@ def points(task: Task, count: int = 12) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", TASKS)
 def test_what_a_task_states_holds_at_points_near_and_far(name):
     task, told = TASKS[name], TASKS[name].stated()
-    seen = [(x, honest(task, x)) for x in points(task)]
+    seen = [(x, honest_gradients(task, x)) for x in points(task)]
     curves = told.get("curves") or ((told["l0"], told["l1"]),)
     for x, rows in seen:
         mean = rows.mean(dim=0)
@@ -104,7 +104,7 @@ def test_estimates_that_contradict_each_other_or_the_path_are_raised_and_it_is_s
     path = [task.start(), task.optimum, task.start() / 2]
     low = {"lipschitz": 0.01, "local": 0.005, "sample": 0.001, "l0": 0.0, "l1": 1e-3, "curves": ((0.0, 0.0),)}
     low |= {"sigma": 2.0, "bound": 0.5, "mu": 5.0, "start_gradient": 1.0, "gap": 2.0}
-    found, notes = reconciled(task, low, {}, [path])
+    found, notes = reconcile_estimates(task, low, {}, [path])
     assert found["lipschitz"] >= 0.25  # ‖∇f‖²/(2 gap)
     assert found["lipschitz"] <= found["local"] <= found["sample"]
     assert found["l0"] > 0.1
@@ -114,11 +114,11 @@ def test_estimates_that_contradict_each_other_or_the_path_are_raised_and_it_is_s
     assert found["bound"] == 2.0
     assert found["mu"] == found["lipschitz"]
     assert {note.partition(" ")[0] for note in notes} == {"lipschitz", "local", "sample", "l0", "bound", "mu"}
-    kept, none = reconciled(task, low, dict(low), [path])  # what is stated stays
+    kept, none = reconcile_estimates(task, low, dict(low), [path])  # what is stated stays
     assert kept == low
     assert none == []
     for x, y in pairwise(path):
-        a, b = honest(task, x), honest(task, y)
+        a, b = honest_gradients(task, x), honest_gradients(task, y)
         longest = torch.maximum(a.norm(dim=1), b.norm(dim=1))
         allowed = (found["l0"] + found["l1"] * longest) * float((x - y).norm())
         assert bool(((a - b).norm(dim=1) <= allowed * (1 + 1e-9)).all())
@@ -126,12 +126,12 @@ def test_estimates_that_contradict_each_other_or_the_path_are_raised_and_it_is_s
 
 def test_constants_fit_the_path_of_a_run():
     task = TASKS["logistic"]
-    known = estimate(task, rule_from("median", f=2), 2, 10)
+    known = estimate_constants(task, rule_from("median", f=2), 2, 10)
     low = replace(known, l0=1e-3, l1=0.0, exact=frozenset())
-    after = fitted(task, low, points(task, 4))
+    after = fit_to_path(task, low, points(task, 4))
     assert after.l0 > 0.01
     assert any("path" in note for note in after.notes)
-    assert fitted(task, known, points(task, 4)) == known  # what is certain fits
+    assert fit_to_path(task, known, points(task, 4)) == known  # what is certain fits
 
 
 QUARTIC = {
@@ -142,7 +142,7 @@ QUARTIC = {
 
 def test_theorem_1_has_a_number_where_every_answer_is_certified():
     spec = Spec.of(QUARTIC)
-    known, told = promised(spec)
+    known, told = spec_promise(spec)
     assert spec.rule.kappa_linear(12) is None
     assert known.origin == "certified"
     assert 0 < known.kappa_linear < inf
@@ -157,24 +157,24 @@ def test_theorem_1_has_a_number_where_every_answer_is_certified():
 
 def test_certificates_in_records_stand_for_the_rounds_that_were_recorded():
     spec = Spec.of(QUARTIC)
-    start = constants(spec)
+    start = spec_constants(spec)
     record = {"certified_linear": 2.5, "certified_squared": 3.0}
-    some = filled(spec, start, records=[record | {"t": t} for t in (5, 10, 15, 20)])
+    some = complete_constants(spec, start, records=[record | {"t": t} for t in (5, 10, 15, 20)])
     assert (some.origin, some.kappa_linear, some.kappa_squared) == ("recorded", 2.5, 3.0)
     assert any("that were recorded" in p for p in spec.method.promise(some).estimated)
-    every = filled(spec, start, records=[record | {"t": t} for t in range(1, 21)])
+    every = complete_constants(spec, start, records=[record | {"t": t} for t in range(1, 21)])
     assert every.origin == "certified"
     none = {"t": 10, "certified_linear": inf, "certified_squared": inf}
-    lost = filled(spec, start, records=[record | {"t": 5}, none])
+    lost = complete_constants(spec, start, records=[record | {"t": 5}, none])
     told = spec.method.promise(lost)
     assert told.bound is None
     assert any("could be certified" in reason for reason in told.missing)
-    assert curve(spec, start, records=[record | {"t": 20}]).promise.bound is not None
+    assert bound_curve(spec, start, records=[record | {"t": 20}]).promise.bound is not None
 
 
 def test_what_else_fails_is_told_where_no_certificate_would_help():
     spec = Spec.of(QUARTIC | {"lr": 1e9})
-    known, told = promised(spec)
+    known, told = spec_promise(spec)
     assert known.origin == "proved"  # no run was played
     assert told.bound is None
     assert any("Whatever it is" in reason and "γ0 is at most" in reason for reason in told.missing)
@@ -221,14 +221,14 @@ def stating(told: dict[str, object]) -> Task:
 def test_a_task_that_states_what_is_refuted_is_refused(told):
     (name,) = told
     with pytest.raises(InvalidInput, match=rf"Constant `{name}` that the task states should .* Found"):
-        estimate(stating(told), rule_from("median", f=2), 2, 10)
+        estimate_constants(stating(told), rule_from("median", f=2), 2, 10)
 
 
 def test_a_stated_constant_that_is_no_name_or_larger_than_needed_is_told_apart():
     with pytest.raises(InvalidInput, match=r"lipshitz.*Did you mean 'lipschitz'"):
-        estimate(stating({"lipshitz": 1.0}), rule_from("median", f=2), 2, 10)
+        estimate_constants(stating({"lipshitz": 1.0}), rule_from("median", f=2), 2, 10)
     loose = {"lipschitz": 3.0, "local": 3.0, "mu": 0.05, "gap": 9.0, "zeta": 2.0, "pairs": ((2.0, 0.0),)}
-    assert estimate(stating(loose), rule_from("median", f=2), 2, 10).lipschitz == 3.0
+    assert estimate_constants(stating(loose), rule_from("median", f=2), 2, 10).lipschitz == 3.0
 
 
 def test_a_loss_that_bends_down_is_not_convex_whatever_its_task_states():
@@ -238,5 +238,5 @@ def test_a_loss_that_bends_down_is_not_convex_whatever_its_task_states():
     points = [task.start(), task.start() + 1]
     found = {"start_gradient": 1.0}
     with pytest.raises(InvalidInput, match="`convex` that the task states"):
-        unrefuted(task, {"convex": True}, found, points, None)
-    unrefuted(task, {"convex": False}, found, points, None)
+        check_stated_constants(task, {"convex": True}, found, points, None)
+    check_stated_constants(task, {"convex": False}, found, points, None)

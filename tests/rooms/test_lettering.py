@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 
 from byzopt.errors import Status
 from byzopt.experiments import Outcome, Spec
-from byzopt.experiments.store.run_directory import Store
+from byzopt.experiments.store.run_directory import RunDirectory
 from byzopt.reports import curves as of_a_run
 from byzopt.reports import lettering
 from byzopt.reports.curves import COLOURS
@@ -19,10 +19,10 @@ from byzopt.reports.lettering import distinct, letters
 from byzopt.reports.study.cases import Case
 from byzopt.reports.study.chart import Chart, own_names, slug
 from byzopt.reports.study.figures_of import LOSS
-from byzopt.reports.study.heat import heat
-from byzopt.reports.study.lines import curves
-from byzopt.reports.study.report import joined
-from byzopt.reports.study.sizes import sizes
+from byzopt.reports.study.heat import heat_map
+from byzopt.reports.study.lines import curve_chart
+from byzopt.reports.study.report import joined_labels
+from byzopt.reports.study.sizes import size_chart
 
 HARD = ["_hidden", "", "$\\frac$", "$5 and $6", "a\n\tb", "中 \x1b[31m", "x" * 500]
 DRAWN = ["_hidden", '""', "$\\frac$", "$5 and $6", "a\\n\\tb", "\\u4e2d \\x1b[31m"]
@@ -94,11 +94,11 @@ def drawn(monkeypatch, draw) -> Drawing:
 
 
 def of_curves(tmp_path):
-    return curves("n", "t", LOSS, {name: [case(i + 1.0)] for i, name in enumerate(HARD)})
+    return curve_chart("n", "t", LOSS, {name: [case(i + 1.0)] for i, name in enumerate(HARD)})
 
 
 def of_sizes(tmp_path):
-    return sizes(
+    return size_chart(
         "n", "t", ("$size$", "_y"), {name: {1.0: [i + 1.0], 2.0: [3.0]} for i, name in enumerate(HARD)}
     )
 
@@ -106,10 +106,10 @@ def of_sizes(tmp_path):
 def of_run(tmp_path):
     spec = {"task": "quartic", "rule": "mean", "rounds": 9, "lr": 0.1}
     spec = Spec.of(spec | {"compare": {name: {"lr": 0.2 + i} for i, name in enumerate(HARD)}})
-    store = Store(tmp_path / "run", spec)
+    store = RunDirectory(tmp_path / "run", spec)
     store.stage()
     store.finish({name: outcome(5.0, i + 1.0) for i, name in enumerate(["main", *HARD])})
-    return of_a_run.draw(tmp_path / "run")
+    return of_a_run.draw_curves(tmp_path / "run")
 
 
 @pytest.mark.parametrize("draw, before", [(of_curves, 0), (of_sizes, 0), (of_run, 1)])
@@ -122,7 +122,7 @@ def test_every_line_has_its_own_name(draw, before, tmp_path, monkeypatch):
 
 def test_rows_and_columns_of_a_map_have_their_own_names(monkeypatch):
     cells = {(row, column): [case(1.0, attack=row)] for row in HARD for column in HARD}
-    figure = drawn(monkeypatch, lambda: heat("n", "t", LOSS, cells, ("$rows$", "")))
+    figure = drawn(monkeypatch, lambda: heat_map("n", "t", LOSS, cells, ("$rows$", "")))
     for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
         assert [seen(label.get_text()) for label in axis.get_ticklabels()][:6] == DRAWN
     assert seen(figure.axes[0].get_ylabel()) == "$rows$"
@@ -130,7 +130,7 @@ def test_rows_and_columns_of_a_map_have_their_own_names(monkeypatch):
 
 @pytest.mark.parametrize("row, column", [("x" * 500, "none"), ("none", "y " * 300), ("x" * 500, "y" * 500)])
 def test_a_map_of_one_cell_has_room_for_long_names(row, column, monkeypatch):
-    figure = drawn(monkeypatch, lambda: heat("n", "t", LOSS, {(row, column): [case(1.0)]}, ("a", "b")))
+    figure = drawn(monkeypatch, lambda: heat_map("n", "t", LOSS, {(row, column): [case(1.0)]}, ("a", "b")))
     box = figure.axes[0].get_position()
     assert min(box.width * figure.get_figwidth(), box.height * figure.get_figheight()) > 0.5  # inches
 
@@ -149,4 +149,4 @@ def test_files_of_charts_have_names_of_their_own():
 
 def test_labels_of_several_axes_are_joined_without_loss():
     keys = [("a · b", "c"), ("a", "b · c")]
-    assert len(set(joined(keys).values())) == 2
+    assert len(set(joined_labels(keys).values())) == 2

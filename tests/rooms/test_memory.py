@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from byzopt.certificates.breaking import break_rule
-from byzopt.certificates.promised import promised
+from byzopt.certificates.promised import spec_promise
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec
 from byzopt.experiments.running import prepared
 from byzopt.experiments.specs.loading import presets
-from byzopt.experiments.trials.memory import check_memory, check_processes, memory
+from byzopt.experiments.trials.memory import available_memory, check_memory, check_processes
 from byzopt.tasks import TASKS
 
 SPEC = {"task": {"name": "quadratic", "d": 3}, "rule": "mean", "n": 7, "f": 1, "rounds": 2, "lr": 0.1}
@@ -33,9 +33,9 @@ TOO_LARGE = {
 
 @pytest.mark.parametrize("change", TOO_LARGE.values(), ids=list(TOO_LARGE))
 def test_what_cannot_fit_is_refused_and_says_how_much_it_would_take(change, monkeypatch):
-    monkeypatch.setattr("byzopt.experiments.trials.memory.memory", lambda: 1 << 40)
+    monkeypatch.setattr("byzopt.experiments.trials.memory.available_memory", lambda: 1 << 40)
     spec = Spec.of(SPEC | change)
-    for use in (lambda: prepared(spec, {}), lambda: promised(spec)):
+    for use in (lambda: prepared(spec, {}), lambda: spec_promise(spec)):
         with pytest.raises(InvalidInput, match=r"fit into the 1,024.0 GiB of memory.*at least [\d,.]+ GiB"):
             use()
 
@@ -43,10 +43,10 @@ def test_what_cannot_fit_is_refused_and_says_how_much_it_would_take(change, monk
 def test_what_is_told_is_the_least_that_is_needed(monkeypatch):
     spec = Spec.of(SPEC)
     need = 7 * (3 * 8 + 40)
-    monkeypatch.setattr("byzopt.experiments.trials.memory.memory", lambda: need)
+    monkeypatch.setattr("byzopt.experiments.trials.memory.available_memory", lambda: need)
     check_memory(7, spec.task.worker_bytes, spec.rule, "It")
     prepared(spec, {})
-    monkeypatch.setattr("byzopt.experiments.trials.memory.memory", lambda: need - 1)
+    monkeypatch.setattr("byzopt.experiments.trials.memory.available_memory", lambda: need - 1)
     with pytest.raises(InvalidInput, match="should fit"):
         prepared(spec, {})
 
@@ -64,7 +64,7 @@ def test_searches_and_processes_are_held_to_it_too(monkeypatch):
 def test_this_machine_says_how_much_it_has_and_all_presets_fit():
     from byzopt import load
 
-    assert 1 << 28 < memory() < 1 << 60
+    assert 1 << 28 < available_memory() < 1 << 60
     for name in presets():
         spec = load(name)
         check_memory(spec.n, spec.task.worker_bytes, spec.rule, name)

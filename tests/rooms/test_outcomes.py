@@ -10,9 +10,14 @@ import torch
 from byzopt.checkpoint import load, save
 from byzopt.errors import InvalidInput, Status
 from byzopt.experiments import Outcome, Spec, run
-from byzopt.experiments.store.outcomes import frozen, summarised, summary, thawed
+from byzopt.experiments.store.outcomes import (
+    outcome_of_summary,
+    outcome_summary,
+    pack_outcome,
+    unpack_outcome,
+)
 from byzopt.experiments.store.table import rows
-from byzopt.experiments.sweeps import Shelf, Sweep, Unwritable, run_sweep
+from byzopt.experiments.sweeps import RunStore, Sweep, Unwritable, run_sweep
 
 FULL = Outcome(
     Status.DIVERGED,
@@ -32,32 +37,32 @@ SPEC |= {"attack": "nan", "eval_every": 10}
 def test_every_field_of_an_outcome_is_in_a_checkpoint(tmp_path):
     for field in fields(Outcome):
         assert getattr(FULL, field.name) != field.default or field.default is MISSING, field.name
-    save(tmp_path / "c", {"ended": frozen(FULL)})
-    found = thawed(load(tmp_path / "c")["ended"])
+    save(tmp_path / "c", {"ended": pack_outcome(FULL)})
+    found = unpack_outcome(load(tmp_path / "c")["ended"])
     assert found.x.equal(FULL.x)
     assert replace(found, x=None) == replace(FULL, x=None)
 
 
 def test_what_a_store_tells_of_an_outcome_is_all_but_its_iterate():
-    found = summarised(summary(FULL), FULL.records)
+    found = outcome_of_summary(outcome_summary(FULL), FULL.records)
     assert found == replace(FULL, x=None)
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Outcome)])
 @pytest.mark.parametrize("value", [None, "x", [3], {"a": object()}, -1.5j])
 def test_anything_else_in_a_checkpoint_is_refused(field, value):
-    told = frozen(FULL) | {field: value}
+    told = pack_outcome(FULL) | {field: value}
     if (field, value) in (("x", None), ("message", "x")):
-        assert getattr(thawed(told), field) == value
+        assert getattr(unpack_outcome(told), field) == value
         return
     with pytest.raises(InvalidInput, match="as byzopt wrote it"):
-        thawed(told)
+        unpack_outcome(told)
 
 
-@pytest.mark.parametrize("told", [None, [], "x", {}, frozen(FULL) | {"status": "splendid"}])
+@pytest.mark.parametrize("told", [None, [], "x", {}, pack_outcome(FULL) | {"status": "splendid"}])
 def test_what_is_no_outcome_is_refused(told):
     with pytest.raises(InvalidInput):
-        thawed(told)
+        unpack_outcome(told)
 
 
 @pytest.mark.parametrize("stopped_after", ["checkpoint", "first run"])
@@ -68,20 +73,20 @@ def test_a_sweep_that_ends_between_checkpoint_and_shelf_keeps_who_was_expelled(
     run_sweep(sweep, tmp_path / "whole", jobs=0)
     wanted = {row["run"]: row for row in rows(tmp_path / "whole").rows}
     puts = iter(range(9))
-    put = Shelf.put
+    put = RunStore.put
 
-    def full(shelf: Shelf, *arguments: object) -> None:
+    def full(shelf: RunStore, *arguments: object) -> None:
         if next(puts) >= (stopped_after == "first run"):
             raise Unwritable("the disk is full")
         put(shelf, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Shelf, "put", full)
+        patched.setattr(RunStore, "put", full)
         with pytest.raises(Unwritable):
             run_sweep(sweep, tmp_path / "parts", jobs=0)
     assert run_sweep(sweep, tmp_path / "parts", jobs=0).finished
     for name in wanted:
-        one, other = (Shelf(tmp_path / place).outcome(name) for place in ("whole", "parts"))
+        one, other = (RunStore(tmp_path / place).outcome(name) for place in ("whole", "parts"))
         assert one.expelled
         assert replace(other, seconds=0.0) == replace(one, seconds=0.0)
 

@@ -11,7 +11,7 @@ from byzopt import Cohort, InvalidInput, Quartic, Spec, run, simulate
 from byzopt.aggregators import Krum
 from byzopt.engines import ENGINES, Engine, EngineRecipe, Exchange, begin, rounds
 from byzopt.experiments.sweeps import Sweep, run_sweep
-from byzopt.experiments.trials.batched import Together, groups
+from byzopt.experiments.trials.batched import BatchedTrials, batch_groups
 from byzopt.methods import METHODS
 from byzopt.servers import Site
 
@@ -100,7 +100,7 @@ def test_one_that_is_built_is_not_stored(tmp_path):
 def test_sweeps_play_it_alone(tmp_path):
     sweep = Sweep.of({"spec": DATA, "grid": {"engine": ["twelve", "simulated"], "seed": [0, 1]}})
     specs = sweep.specs()
-    assert groups(specs) == [(0,), (1,), (2, 3)]
+    assert batch_groups(specs) == [(0,), (1,), (2, 3)]
     assert run_sweep(sweep, tmp_path, jobs=0).counts == {"completed": 4}
 
 
@@ -109,7 +109,7 @@ def test_runs_in_step_refuse_it():
 
     ready = [prepared(Spec.of(DATA | {"seed": s, "engine": "twelve"}), {}) for s in (0, 1)]
     with pytest.raises(InvalidInput, match=r"Twelve\. Run it alone"):
-        Together(ready, None, lambda i, record: None)
+        BatchedTrials(ready, None, lambda i, record: None)
 
 
 def test_an_attack_that_it_does_not_play_is_refused():

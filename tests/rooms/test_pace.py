@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from byzopt.experiments.store.pace import LONGEST, SHARE, SOON, Pace
+from byzopt.experiments.store.pace import LONGEST, SHARE, SOON, CheckpointTimer
 
 
 class Clock:
@@ -14,14 +14,14 @@ class Clock:
         return self.now
 
 
-def keep(pace: Pace, clock: Clock, cost: float) -> None:
+def keep(pace: CheckpointTimer, clock: Clock, cost: float) -> None:
     with pace.keeping():
         clock.now += cost
 
 
 def test_the_first_is_soon_and_the_rest_take_a_small_share_of_the_time():
     clock = Clock()
-    pace = Pace(None, clock)
+    pace = CheckpointTimer(None, clock)
     assert not pace.due
     clock.now += SOON
     assert pace.due
@@ -36,7 +36,7 @@ def test_the_first_is_soon_and_the_rest_take_a_small_share_of_the_time():
 
 def test_what_is_asked_for_is_kept_to():
     clock = Clock()
-    pace = Pace(3.0, clock)
+    pace = CheckpointTimer(3.0, clock)
     for cost in (0.0, 5.0):
         keep(pace, clock, cost)
         assert pace.interval == 3.0

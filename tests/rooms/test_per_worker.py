@@ -15,8 +15,8 @@ from byzopt.experiments import Spec, run
 from byzopt.experiments.running import simulate
 from byzopt.experiments.store.table import rows
 from byzopt.experiments.sweeps import Sweep, run_sweep
-from byzopt.experiments.trials.per_worker import own
-from byzopt.reports.study import make, page
+from byzopt.experiments.trials.per_worker import worker_figure
+from byzopt.reports.study import make_report, page
 from byzopt.tasks import TASKS, Task
 
 COHORT = Cohort.of(6, (1, 4))
@@ -91,13 +91,13 @@ def test_specs_without_it_keep_their_ids_and_data():
 def test_nothing_is_measured_where_it_is_not_asked_for(monkeypatch):
     monkeypatch.setattr("byzopt.tasks.quartic.QuarticTask.measure_workers", lambda *_: pytest.fail("asked"))
     records = run(Spec.of(SPEC)).main.records
-    assert not [key for record in records for key in record if own(key)]
+    assert not [key for record in records for key in record if worker_figure(key)]
 
 
 def test_records_hold_honest_workers_alone_by_their_numbers():
     spec = Spec.of(ON | {"attackers": [0, 2]})
     for record in run(spec).main.records:
-        workers = [found.worker for key in record if (found := own(key)) is not None]
+        workers = [found.worker for key in record if (found := worker_figure(key)) is not None]
         assert workers == [1, 3, 4]
 
 
@@ -116,7 +116,7 @@ def test_runs_in_a_batch_have_the_figures_of_runs_alone(tmp_path):
     assert swept.finished
     for row in rows(tmp_path / "st").rows:
         alone = run(Spec.of(ON | {"task": task, "seed": row["seed"]})).metrics
-        own_keys = [key for key in alone if own(key)]
+        own_keys = [key for key in alone if worker_figure(key)]
         assert len(own_keys) == 4
         for key in own_keys:
             assert row[key] == pytest.approx(alone[key], rel=1e-12)
@@ -134,7 +134,7 @@ def test_a_task_that_cannot_tell_workers_apart_is_refused_before_it_starts(tmp_p
 def test_a_report_draws_a_line_for_each_worker(workers, tmp_path):
     spec = ON | {"task": LOGISTIC, "n": workers, "per_worker": True}
     run_sweep(Sweep(spec=spec, grid={"seed": [0, 1]}), tmp_path / "st", jobs=0)
-    report = make(tmp_path / "st")
+    report = make_report(tmp_path / "st")
     charts = {chart.name: chart for chart in report.curves if chart.name.startswith("workers-")}
     assert set(charts) == {"workers-loss", "workers-accuracy"}
     chart = charts["workers-accuracy"]
@@ -150,4 +150,4 @@ def test_a_report_draws_a_line_for_each_worker(workers, tmp_path):
         if row["t"] == "6":
             stored = wanted[int(row["seed"])][f"accuracy_worker_{row['worker']}"]
             assert float(row["Accuracy (%)"]) == pytest.approx(100 * stored)
-    assert f"<b>{chart.title}.</b>" in page.render(report)
+    assert f"<b>{chart.title}.</b>" in page.render_page(report)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from byzopt.errors import Status
 from byzopt.experiments import Outcome, Spec, run
-from byzopt.experiments.specs.overrides import apply
+from byzopt.experiments.specs.overrides import apply_settings
 from byzopt.reports import curves, tables
 
 SPEC = {"task": "quartic", "rule": "nnm >> krum", "attack": "bit_flip", "rounds": 10, "lr": 0.1}
@@ -23,7 +23,7 @@ BESIDE = [
 
 def shown(spec: Spec, outcomes: dict[str, Outcome]) -> str:
     console = Console(file=StringIO(), width=160, markup=False)  # as `cli.terminal.console`
-    console.print(tables.outcomes(spec, outcomes))
+    console.print(tables.outcome_table(spec, outcomes))
     return console.file.getvalue()
 
 
@@ -32,12 +32,12 @@ def outcome(*losses: float, status: Status = Status.COMPLETED, **more: float) ->
 
 
 def test_a_table_has_a_row_for_each_variant_and_only_the_figures_there_are():
-    spec = Spec.of(apply(SPEC, BESIDE))
+    spec = Spec.of(apply_settings(SPEC, BESIDE))
     text = shown(spec, run(spec).outcomes)
     for word in ("quartic: 3 of 20", "nnm >> krum", "wild", "diverged", "lost", "no_majority", "grad norm"):
         assert word in text
     assert "accuracy" not in text
-    assert len(list(tables.notes(run(spec).outcomes))) == 2
+    assert len(list(tables.outcome_notes(run(spec).outcomes))) == 2
 
 
 def test_names_in_a_table_are_text_and_no_markup():
@@ -53,8 +53,8 @@ def test_accuracy_is_shown_in_percent_and_no_attackers_as_no_attack():
 
 
 def test_curves_of_every_kind_of_end_are_a_png(tmp_path):
-    result = run(Spec.of(apply(SPEC, BESIDE)), out=tmp_path / "r")
-    path = curves.draw(result.out)
+    result = run(Spec.of(apply_settings(SPEC, BESIDE)), out=tmp_path / "r")
+    path = curves.draw_curves(result.out)
     assert path == tmp_path / "r" / "curves.png"
     assert path.read_bytes().startswith(b"\x89PNG")
     assert len(path.read_bytes()) > 10_000
@@ -63,7 +63,7 @@ def test_curves_of_every_kind_of_end_are_a_png(tmp_path):
 def test_curves_need_nothing_but_the_directory(tmp_path, monkeypatch):
     run(Spec.of(SPEC), out=tmp_path / "r")
     monkeypatch.setattr("byzopt.tasks.Quartic.build", lambda *_: pytest.fail("the task was built"))
-    assert curves.draw(tmp_path / "r").exists()
+    assert curves.draw_curves(tmp_path / "r").exists()
 
 
 def drawn(**found: Outcome):

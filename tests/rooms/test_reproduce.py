@@ -12,13 +12,20 @@ import torch
 
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments.trials.outcome import Outcome
-from byzopt.reports.reproduction import charts, save
-from byzopt.reports.reproduction_page import columns, markdown, summary
+from byzopt.reports.reproduction import reproduction_charts, save_reproduction
+from byzopt.reports.reproduction_page import cell_columns, reproduction_markdown, verdict_counts
 from byzopt.reproductions.devices import on_device
 from byzopt.reproductions.loading import load_reproduction, reproductions
-from byzopt.reproductions.reproduction import Cell, Fit, Measure, Part, Quick, Reproduction
-from byzopt.reproductions.running import Account, account, measured, plans, play, seconds_left
-from byzopt.reproductions.verdict import judged
+from byzopt.reproductions.reproduction import Cell, Fit, Part, Quick, Reproduction, TableMeasure
+from byzopt.reproductions.running import (
+    ReproducedTables,
+    collect_tables,
+    measured_value,
+    plan_parts,
+    run_part,
+    seconds_left,
+)
+from byzopt.reproductions.verdict import compare_cell
 
 TINY = """
 title = "Tiny"
@@ -64,14 +71,14 @@ def tiny(tmp_path):
 
 def part(**changes):
     usual = {"name": "p", "protocol": "q", "axes": ("a",), "choices": {"a": {"x": {}}}}
-    usual |= {"cells": (), "measures": (Measure("m", "loss"),), "seeds": (0, 1, 2)}
+    usual |= {"cells": (), "measures": (TableMeasure("m", "loss"),), "seeds": (0, 1, 2)}
     return Part(**(usual | changes))
 
 
 def verdict(values, printed=(10.0, 0.8), missing=0, kind="printed", **changes):
     cell = Cell(("x",), printed={} if printed is None else {"m": printed}, kind=kind)
     own = part(**changes)
-    return judged(own, cell, own.measures[0], dict(enumerate(values)), missing).verdict
+    return compare_cell(own, cell, own.measures[0], dict(enumerate(values)), missing).verdict
 
 
 @pytest.mark.parametrize("name", reproductions())
@@ -141,16 +148,24 @@ def test_verdicts():
 @pytest.mark.parametrize(
     "measure, value, told",
     [
-        (Measure("m", "loss", "first_below", 0.1, digits=0), 30.0, "agrees"),
-        (Measure("m", "loss", "first_below", 0.1, digits=0), 40.0, "differs"),
-        (Measure("m", "loss", "first_below", 0.1, digits=0), 60.0, "shortened, not compared"),  # at the end
-        (Measure("m", "loss", "first_below", 0.1, digits=0), None, "shortened, not compared"),  # or later
-        (Measure("m", "loss", "first_below", 0.1, scale=2.0, digits=0), 60.0, "differs"),
-        (Measure("m", "loss", "at", 59.0), 30.0, "agrees"),
-        (Measure("m", "loss", "at", 60.0), 30.0, "shortened, not compared"),
-        (Measure("m", "loss"), 30.0, "shortened, not compared"),
-        (Measure("m", "loss", "least"), 30.0, "shortened, not compared"),
-        (Measure("m", "loss", "tail", 2.0), 30.0, "shortened, not compared"),
+        (TableMeasure("m", "loss", "first_below", 0.1, digits=0), 30.0, "agrees"),
+        (TableMeasure("m", "loss", "first_below", 0.1, digits=0), 40.0, "differs"),
+        (
+            TableMeasure("m", "loss", "first_below", 0.1, digits=0),
+            60.0,
+            "shortened, not compared",
+        ),  # at the end
+        (
+            TableMeasure("m", "loss", "first_below", 0.1, digits=0),
+            None,
+            "shortened, not compared",
+        ),  # or later
+        (TableMeasure("m", "loss", "first_below", 0.1, scale=2.0, digits=0), 60.0, "differs"),
+        (TableMeasure("m", "loss", "at", 59.0), 30.0, "agrees"),
+        (TableMeasure("m", "loss", "at", 60.0), 30.0, "shortened, not compared"),
+        (TableMeasure("m", "loss"), 30.0, "shortened, not compared"),
+        (TableMeasure("m", "loss", "least"), 30.0, "shortened, not compared"),
+        (TableMeasure("m", "loss", "tail", 2.0), 30.0, "shortened, not compared"),
     ],
 )
 def test_what_shortening_cannot_change_is_judged(measure, value, told):
@@ -172,7 +187,7 @@ SHORT = {
 }
 
 
-@pytest.mark.parametrize("measure", [Measure("m", "loss", "at", 2.0), Measure("m", "loss")])
+@pytest.mark.parametrize("measure", [TableMeasure("m", "loss", "at", 2.0), TableMeasure("m", "loss")])
 @pytest.mark.parametrize("case", SHORT)
 def test_a_shortened_part_knows_which_of_its_rounds_are_those_of_the_whole(case, measure):
     more, quick, rounds = SHORT[case]
@@ -192,9 +207,9 @@ def test_a_chart_by_size_leaves_out_what_some_seed_has_no_value_of(tmp_path):
     cells = tuple(Cell((size,)) for size in ("1", "2", "4"))
     own = part(choices={"a": {"1": {}, "2": {}, "4": {}}}, cells=cells, fits=(fit,))
     values = [{0: 1.0, 1: 3.0}, {0: 1.0, 1: None}, {0: 4.0, 1: 6.0}]
-    lines = tuple(judged(own, *one, 1) for one in zip(cells, own.measures * 3, values, strict=True))
+    lines = tuple(compare_cell(own, *one, 1) for one in zip(cells, own.measures * 3, values, strict=True))
     found = {(own.name, own.protocol, cell.at): [] for cell in cells}
-    (chart,) = charts(Account(Reproduction("r", "t", "p", (own,)), found, lines))
+    (chart,) = reproduction_charts(ReproducedTables(Reproduction("r", "t", "p", (own,)), found, lines))
     assert [(row["a"], row["m, mean"], row["m, count"]) for row in chart.rows] == [
         (1.0, 2.0, 2),
         (4.0, 5.0, 2),
@@ -203,13 +218,13 @@ def test_a_chart_by_size_leaves_out_what_some_seed_has_no_value_of(tmp_path):
 
 
 def test_orientation_figures_are_marked_as_our_own():
-    measure, cell = Measure("m", "loss"), Cell(("x",), printed={"m": (1.0, None)})
+    measure, cell = TableMeasure("m", "loss"), Cell(("x",), printed={"m": (1.0, None)})
     for named, head in (("paper", "paper"), ("theory", "theory"), ("orientation", "orientation (our own)")):
         own = part(cells=(cell,), measures=(measure,), beside=named)
-        line = judged(own, cell, measure, {0: 1.0}, 0)
-        assert head in columns(own)
-        assert summary([line]) == ("Verdicts" + f" beside {head}" * (named != "paper") + ": 1 agrees.")
-        page = markdown(Account(Reproduction("r", "t", "p", (own,)), {}, (line,)))
+        line = compare_cell(own, cell, measure, {0: 1.0}, 0)
+        assert head in cell_columns(own)
+        assert verdict_counts([line]) == ("Verdicts" + f" beside {head}" * (named != "paper") + ": 1 agrees.")
+        page = reproduction_markdown(ReproducedTables(Reproduction("r", "t", "p", (own,)), {}, (line,)))
         assert f"| {head} |" in page
 
 
@@ -245,28 +260,28 @@ def test_stored_pages_say_what_their_numbers_say_today():
 def test_what_is_read_off_records():
     records = tuple({"t": t, "gap": gap} for t, gap in ((0, 1.0), (2, 0.3), (4, 0.2), (6, 0.25)))
     ended = Outcome(Status.COMPLETED, 6, 0.0, records)
-    assert measured(Measure("a", "gap"), ended) == 0.25
-    assert measured(Measure("a", "gap", "least", scale=10.0), ended) == 2.0
-    assert measured(Measure("a", "gap", "at", 2), ended) == 0.3
-    assert measured(Measure("a", "gap", "first_below", 0.3), ended) == 2
-    assert measured(Measure("a", "gap", "first_below", 0.1), ended) is None
-    assert measured(Measure("a", "gap", "at", 3), ended) is None
-    assert measured(Measure("a", "other"), ended) is None
-    assert measured(Measure("a", "gap"), Outcome(Status.DIVERGED, 6, 0.0, records)) is None
+    assert measured_value(TableMeasure("a", "gap"), ended) == 0.25
+    assert measured_value(TableMeasure("a", "gap", "least", scale=10.0), ended) == 2.0
+    assert measured_value(TableMeasure("a", "gap", "at", 2), ended) == 0.3
+    assert measured_value(TableMeasure("a", "gap", "first_below", 0.3), ended) == 2
+    assert measured_value(TableMeasure("a", "gap", "first_below", 0.1), ended) is None
+    assert measured_value(TableMeasure("a", "gap", "at", 3), ended) is None
+    assert measured_value(TableMeasure("a", "other"), ended) is None
+    assert measured_value(TableMeasure("a", "gap"), Outcome(Status.DIVERGED, 6, 0.0, records)) is None
 
 
 def test_a_reproduction_from_runs_to_its_page(tiny, tmp_path):
     it, store = load_reproduction(tiny), tmp_path / "store"
-    before = account(it, store)
+    before = collect_tables(it, store)
     assert {line.verdict for line in before.lines} == {"2 of 2 runs to come"}
-    (plan,) = plans(it, store)
+    (plan,) = plan_parts(it, store)
     assert plan.to_play == 4
     assert seconds_left(plan) > 0
-    assert play(plan, jobs=0).finished
-    assert plans(it, store)[0].to_play == 0  # stored runs are not run again
-    told = account(it, store)
+    assert run_part(plan, jobs=0).finished
+    assert plan_parts(it, store)[0].to_play == 0  # stored runs are not run again
+    told = collect_tables(it, store)
     assert [line.verdict for line in told.lines] == ["differs", *["nothing printed"] * 3]
-    made = {path.name for path in save(told, tmp_path / "out")}
+    made = {path.name for path in save_reproduction(told, tmp_path / "out")}
     assert {"README.md", "results.json", "quartic-as-written-grad_norm-BF.png"} <= {
         name.replace("grad-norm", "grad_norm") for name in made
     }
@@ -384,13 +399,13 @@ def test_a_page_holds_no_markup_but_its_own_and_the_declarations_formatting(tmp_
     path = tmp_path / "hostile.toml"
     path.write_text(text)
     it = load_reproduction(path)
-    for plan in plans(it, tmp_path / "store"):
-        play(plan)
-    page = markdown(account(it, tmp_path / "store"))
+    for plan in plan_parts(it, tmp_path / "store"):
+        run_part(plan)
+    page = reproduction_markdown(collect_tables(it, tmp_path / "store"))
     assert not re.search(r"<(?=[a-zA-Z/!?])", page)
     assert not re.search(r"(?<!\\)\]\(javascript", page)
     assert "\x1b" not in page
     assert "*told* [here](https://a.b/c)" in page  # what the paper is and its source may be formatted
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 4
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {len(columns(it.parts[0])) + 1}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {len(cell_columns(it.parts[0])) + 1}

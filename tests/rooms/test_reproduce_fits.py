@@ -9,12 +9,12 @@ import pytest
 
 from byzopt.errors import Status, UnknownName
 from byzopt.experiments.trials.outcome import Outcome
-from byzopt.reports.reproduction import save
-from byzopt.reproductions.fits import crossing, fitted, slope
+from byzopt.reports.reproduction import save_reproduction
+from byzopt.reproductions.fits import fit_values, level_crossing, log_log_slope
 from byzopt.reproductions.loading import load_reproduction
-from byzopt.reproductions.reproduction import Cell, Expected, Fit, Measure, Part
-from byzopt.reproductions.running import account, measured, plans, play
-from byzopt.reproductions.verdict import judged
+from byzopt.reproductions.reproduction import Cell, Expected, Fit, Part, TableMeasure
+from byzopt.reproductions.running import collect_tables, measured_value, plan_parts, run_part
+from byzopt.reproductions.verdict import compare_cell
 from byzopt.theory import byzantine_limits as limits
 from byzopt.theory.byzantine_sgd import Setting, nonsmooth_step
 from tests.arena import rescaled
@@ -25,7 +25,7 @@ SIZES = ("1", "4", "16")
 def declared(fit, axes=("who", "size"), labels=("a", "b"), **changes):
     choices = {axes[0]: {label: {} for label in labels}, axes[1]: {size: {} for size in SIZES}}
     cells = tuple(Cell((label, size)) for label in labels for size in SIZES)
-    usual = {"seeds": (0, 1), "measures": (Measure("m", "loss"),), "fits": (fit,)}
+    usual = {"seeds": (0, 1), "measures": (TableMeasure("m", "loss"),), "fits": (fit,)}
     return Part("p", "q", axes, choices, cells, **(usual | changes))
 
 
@@ -35,21 +35,21 @@ def told(part, value, missing=0):
     for cell in part.cells:
         middle = value(cell.at[0], float(cell.at[1]))
         values = {seed: None if middle is None else middle * (0.9 + 0.2 * seed) for seed in part.seeds}
-        lines.append(judged(part, cell, part.measures[0], values, missing))
-    return fitted(part, part.fits[0], lines)
+        lines.append(compare_cell(part, cell, part.measures[0], values, missing))
+    return fit_values(part, part.fits[0], lines)
 
 
 def test_slopes_are_those_of_powers_and_nothing_else():
-    assert slope([(x, 3 * x**-0.5) for x in (1.0, 2.0, 10.0)]) == pytest.approx(-0.5)
-    assert slope([(1.0, 1.0)]) is None
-    assert slope([(1.0, 1.0), (2.0, 0.0)]) is None
-    assert slope([(1.0, 1.0), (2.0, nan)]) is None
+    assert log_log_slope([(x, 3 * x**-0.5) for x in (1.0, 2.0, 10.0)]) == pytest.approx(-0.5)
+    assert log_log_slope([(1.0, 1.0)]) is None
+    assert log_log_slope([(1.0, 1.0), (2.0, 0.0)]) is None
+    assert log_log_slope([(1.0, 1.0), (2.0, nan)]) is None
 
 
 def test_a_crossing_lies_between_two_sizes_on_log_axes():
-    assert crossing([(1.0, 4.0), (4.0, 1.0)], 2.0) == pytest.approx(2.0)
-    assert crossing([(1.0, 1.0), (4.0, 4.0), (16.0, 1.0)], 2.0) == pytest.approx(2.0)
-    assert crossing([(1.0, 4.0), (4.0, 3.0)], 2.0) is None
+    assert level_crossing([(1.0, 4.0), (4.0, 1.0)], 2.0) == pytest.approx(2.0)
+    assert level_crossing([(1.0, 1.0), (4.0, 4.0), (16.0, 1.0)], 2.0) == pytest.approx(2.0)
+    assert level_crossing([(1.0, 4.0), (4.0, 3.0)], 2.0) is None
 
 
 def test_a_fit_for_every_setting_of_the_other_axes():
@@ -84,10 +84,10 @@ def test_slopes_of_crossings_and_the_least_of_settings():
 def test_the_mean_over_the_last_records():
     records = tuple({"t": t, "loss": loss} for t, loss in ((0, 9.0), (1, 1.0), (2, 2.0), (3, 3.0)))
     ended = Outcome(Status.COMPLETED, 3, 0.0, records)
-    assert measured(Measure("m", "loss", "tail", 2), ended) == 2.5
-    assert measured(Measure("m", "loss", "tail", 9), ended) == 3.75
+    assert measured_value(TableMeasure("m", "loss", "tail", 2), ended) == 2.5
+    assert measured_value(TableMeasure("m", "loss", "tail", 9), ended) == 3.75
     broken = Outcome(Status.COMPLETED, 3, 0.0, ({"t": 0, "loss": inf},))
-    assert measured(Measure("m", "loss", "tail", 2), broken) is None
+    assert measured_value(TableMeasure("m", "loss", "tail", 2), broken) is None
 
 
 SMALL = """
@@ -124,13 +124,13 @@ def test_from_a_declaration_to_a_page_with_a_fit(tmp_path):
     it = load_reproduction(path)
     assert it.parts[0].seeds == tuple(range(12))
     assert [spec.rounds for spec in it.chosen(quick=True).parts[0].sweep.specs()] == [5] * 4
-    (plan,) = plans(it, tmp_path / "store")
-    assert play(plan, jobs=0).finished
-    found = account(it, tmp_path / "store")
+    (plan,) = plan_parts(it, tmp_path / "store")
+    assert run_part(plan, jobs=0).finished
+    found = collect_tables(it, tmp_path / "store")
     assert found.fitted[0].value == pytest.approx(
-        slope([(10.0, found.lines[0].mean), (40.0, found.lines[1].mean)])
+        log_log_slope([(10.0, found.lines[0].mean), (40.0, found.lines[1].mean)])
     )
-    made = {one.name for one in save(found, tmp_path / "out")}
+    made = {one.name for one in save_reproduction(found, tmp_path / "out")}
     assert {f"line-as-written-gap-share{by}-mean.png" for by in ("", "-by-bits", "-by-gradients")} <= made
     page = (tmp_path / "out" / "README.md").read_text()
     assert "| slope | rule mean | -0.50 |" in page

@@ -14,8 +14,8 @@ from byzopt.aggregators import Mean
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments import Outcome, Spec, run, simulate
-from byzopt.experiments.specs.overrides import apply
-from byzopt.experiments.store.table import doubts
+from byzopt.experiments.specs.overrides import apply_settings
+from byzopt.experiments.store.table import doubtful_conditions
 from byzopt.layout import Layout
 from byzopt.tasks import Task
 
@@ -30,7 +30,7 @@ BASE = {
 
 
 def ran(*settings: str) -> Outcome:
-    return run(Spec.of(apply(BASE, settings))).main
+    return run(Spec.of(apply_settings(BASE, settings))).main
 
 
 class Scripted(Task):
@@ -78,7 +78,7 @@ def test_equal_specs_give_equal_records_and_other_seeds_do_not():
 
 
 def test_variants_run_beside_the_spec_and_do_not_change_it():
-    spec = Spec.of(apply(BASE, ["compare.calm.attackers=0", "compare.mean.rule=mean"]))
+    spec = Spec.of(apply_settings(BASE, ["compare.calm.attackers=0", "compare.mean.rule=mean"]))
     result = run(spec)
     assert list(result.outcomes) == ["main", "calm", "mean"]
     assert result.main.records == ran().records
@@ -182,7 +182,7 @@ def test_attackers_may_be_others_than_the_last_workers():
 def test_what_does_not_fit_is_refused_before_any_work(given, error, tmp_path):
     seen = []
     with pytest.raises(error):
-        run(Spec.of(apply(BASE, given)), lambda name, record: seen.append(record), tmp_path / "out")
+        run(Spec.of(apply_settings(BASE, given)), lambda name, record: seen.append(record), tmp_path / "out")
     assert not seen
     assert not list(tmp_path.iterdir())
 
@@ -249,5 +249,5 @@ def test_a_spec_stops_at_no_accuracy_in_percent():
 
 
 def test_a_condition_on_an_accuracy_in_percent_is_doubted():
-    (said,) = doubts(["lr>2", "accuracy<=0.9", "accuracy>90", "attack=accuracy"])
+    (said,) = doubtful_conditions(["lr>2", "accuracy<=0.9", "accuracy>90", "attack=accuracy"])
     assert said == "'accuracy>90': accuracy is a fraction in [0, 1]; did you mean 0.9?"

@@ -13,7 +13,7 @@ from byzopt.attacks import ALIE, BitFlip
 from byzopt.errors import InvalidInput, UnknownName
 from byzopt.experiments import Spec, load
 from byzopt.experiments.specs.loading import presets
-from byzopt.experiments.specs.overrides import apply, merge
+from byzopt.experiments.specs.overrides import apply_settings, merge
 from byzopt.experiments.specs.toml import dumps
 from byzopt.methods import ByzNSGDM
 from byzopt.schedules import Constant
@@ -23,7 +23,7 @@ BASE = {"task": "quartic", "rule": "nnm >> krum", "attack": "bit_flip", "rounds"
 
 
 def changed(*settings: str, **more: object) -> Spec:
-    return Spec.of(apply(BASE | more, settings))
+    return Spec.of(apply_settings(BASE | more, settings))
 
 
 def test_a_table_and_python_describe_the_same_spec():
@@ -154,7 +154,7 @@ def test_keys_of_a_chain_cannot_be_set_one_by_one():
 
 def test_overrides_leave_what_they_are_given_alone():
     data = {"task": {"name": "quartic", "d": 3}}
-    assert apply(data, ["task.d=4"])["task"]["d"] == 4
+    assert apply_settings(data, ["task.d=4"])["task"]["d"] == 4
     assert merge(data, {"task": {"d": 5}})["task"] == {"name": "quartic", "d": 5}
     assert data == {"task": {"name": "quartic", "d": 3}}
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from byzopt.errors import MissingExtra
-from byzopt.experiments.sweeps import Shelf, Sweep, run_sweep
+from byzopt.experiments.sweeps import RunStore, Sweep, run_sweep
 from byzopt.experiments.sweeps.sinks import MLflow, TensorBoard
 
 SWEEP = Sweep(
@@ -65,7 +65,7 @@ def test_tensorboard_has_every_record_once_however_often_the_sweep_is_run(tmp_pa
 
     for _ in range(2):
         run_sweep(SWEEP, tmp_path / "st", jobs=0, sinks=[TensorBoard(tmp_path / "tb")])
-    shelf = Shelf(tmp_path / "st")
+    shelf = RunStore(tmp_path / "st")
     for run in records(tmp_path / "st"):
         read = EventAccumulator(str(tmp_path / "tb" / run))
         read.Reload()
@@ -80,7 +80,7 @@ def test_mlflow_has_every_run_once_however_often_the_sweep_is_run(tmp_path, monk
     where = f"file://{tmp_path / 'ml'}"
     for _ in range(2):
         run_sweep(SWEEP, tmp_path / "st", jobs=0, sinks=[MLflow(where, "sweeps")])
-    sink, shelf = MLflow(where, "sweeps"), Shelf(tmp_path / "st")
+    sink, shelf = MLflow(where, "sweeps"), RunStore(tmp_path / "st")
     found = sink.client.search_runs([sink.experiment])
     assert sorted(run.data.tags["byzopt"] for run in found) == sorted(records(tmp_path / "st"))
     for run in found:

@@ -19,11 +19,11 @@ import pytest
 from torch import Tensor
 
 from byzopt.engines.checkpoint import load, save
-from byzopt.experiments.sweeps import Shelf, Sweep, Unwritable, run_sweep, survey
-from byzopt.experiments.sweeps.batches import Batch
-from byzopt.experiments.sweeps.claims import Claims, owner
-from byzopt.experiments.sweeps.queue import Work
-from byzopt.experiments.sweeps.run_batch import play
+from byzopt.experiments.sweeps import RunStore, Sweep, Unwritable, plan_sweep, run_sweep
+from byzopt.experiments.sweeps.batches import RunBatch
+from byzopt.experiments.sweeps.claims import Claims, claim_owner
+from byzopt.experiments.sweeps.queue import BatchQueue
+from byzopt.experiments.sweeps.run_batch import run_batch
 from byzopt.tasks.quartic import QuarticTask
 
 KILLS = 20
@@ -123,12 +123,12 @@ def _sharing(store: Path, told) -> None:
 def test_a_claim_dies_with_its_owner(tmp_path):
     child = get_context("fork").Process(target=_hold, args=(tmp_path,))
     child.start()
-    while owner(tmp_path, "a") is None:
+    while claim_owner(tmp_path, "a") is None:
         time.sleep(0.01)
     with Claims(tmp_path) as mine:
         assert not mine.take(["b", "a"])
-        assert owner(tmp_path, "b") is None
-        assert owner(tmp_path, "a")["pid"] == child.pid
+        assert claim_owner(tmp_path, "b") is None
+        assert claim_owner(tmp_path, "a")["pid"] == child.pid
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         assert mine.take(["b", "a"])
@@ -174,7 +174,7 @@ def test_damaged_runs_are_reported_and_rerun_to_the_same_bits(undisturbed, tmp_p
     victims = dict(zip(sorted(undisturbed), DAMAGE, strict=False))
     for run, what in victims.items():
         DAMAGE[what](tmp_path / run)
-    plan = survey(SWEEP, tmp_path)
+    plan = plan_sweep(SWEEP, tmp_path)
     assert {i.run.id for i in plan.intents if i.why.startswith("damaged: ")} == set(victims)
     assert {i.run.id for i in plan.intents if i.play} == set(victims)
     assert run_sweep(plan, jobs=0).finished
@@ -182,7 +182,7 @@ def test_damaged_runs_are_reported_and_rerun_to_the_same_bits(undisturbed, tmp_p
 
 
 def test_a_full_disk_ends_the_sweep_and_loses_nothing(undisturbed, tmp_path, monkeypatch):
-    shelf, put = Shelf(tmp_path), os.replace
+    shelf, put = RunStore(tmp_path), os.replace
     writes = iter(range(10**6))
 
     def full(source: str, target: str) -> None:
@@ -206,7 +206,7 @@ def test_a_stop_keeps_checkpoints_and_the_sweep_goes_on_to_the_same_bits(undistu
     swept = run_sweep(SWEEP, tmp_path, jobs=0, stopped=lambda: next(rounds) > 200)
     assert not swept.finished
     assert list((tmp_path / "batches").glob("*.pt"))
-    whys = [intent.why for intent in survey(SWEEP, tmp_path).intents]
+    whys = [intent.why for intent in plan_sweep(SWEEP, tmp_path).intents]
     assert any(why.startswith("unfinished") for why in whys)
     assert run_sweep(SWEEP, tmp_path, jobs=0).finished
     assert records(tmp_path) == undisturbed
@@ -215,7 +215,7 @@ def test_a_stop_keeps_checkpoints_and_the_sweep_goes_on_to_the_same_bits(undistu
 def test_values_added_to_a_sweep_compute_the_new_runs_alone(undisturbed, tmp_path):
     run_sweep(SWEEP, tmp_path, jobs=0)
     wider = Sweep(name="small", spec=SPEC, grid=GRID | {"seed": [0, 1, 2]}, together=6)
-    plan = survey(wider, tmp_path)
+    plan = plan_sweep(wider, tmp_path)
     assert plan.to_play == sum(len(batch.runs) for batch in plan.batches) == 8
     run_sweep(plan, jobs=0)
     assert undisturbed.items() <= records(tmp_path).items()
@@ -228,12 +228,12 @@ def test_a_run_that_cannot_be_made_keeps_its_reason_and_the_others_end(tmp_path)
     swept = run_sweep(sweep, tmp_path, jobs=0)
     assert swept.finished
     assert swept.counts == {"completed": 2, "error": 1}
-    (failed,) = [i for i in survey(sweep, tmp_path).intents if i.stored.kind == "failed"]
+    (failed,) = [i for i in plan_sweep(sweep, tmp_path).intents if i.stored.kind == "failed"]
     assert "labels" in failed.why
     assert "--retry" in failed.why
     assert not failed.play
     assert "Traceback" in (tmp_path / failed.run.id / "log.txt").read_text()
-    assert survey(sweep, tmp_path, retry=True).to_play == 1
+    assert plan_sweep(sweep, tmp_path, retry=True).to_play == 1
 
 
 def test_an_error_in_one_run_of_a_batch_is_that_runs_alone(tmp_path, monkeypatch):
@@ -254,15 +254,15 @@ def test_an_error_in_one_run_of_a_batch_is_that_runs_alone(tmp_path, monkeypatch
 
 def test_a_worker_that_dies_is_tried_again_and_then_its_run_has_failed(tmp_path):
     runs = Sweep(spec=SPEC | {"rounds": 3, "rule": "mean"}, grid={"seed": [0, 1, 2]}).expand().runs
-    shelf, ended = Shelf(tmp_path), []
-    work = Work([Batch(runs)], shelf, lambda kind, content: ended.append(content[:2]))
+    shelf, ended = RunStore(tmp_path), []
+    work = BatchQueue([RunBatch(runs)], shelf, lambda kind, content: ended.append(content[:2]))
     tried = []
     while (batch := work.next()) is not None:
         tried.append(len(batch.runs))
         if runs[1] in batch.runs:
             work.crashed(batch, "killed by SIGKILL")
         else:
-            work.ended(batch, play(batch, shelf, work.tell, lambda: False))
+            work.ended(batch, run_batch(batch, shelf, work.tell, lambda: False))
     assert tried == [3, 3, 1, 1, 1, 1]
     assert dict(ended) == {runs[0].id: "completed", runs[1].id: "error", runs[2].id: "completed"}
     assert "killed by SIGKILL" in shelf.look(runs[1].id).message

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from byzopt.errors import InvalidInput
-from byzopt.experiments.sweeps import Sweep, Tune, Unwritable, run_sweep, survey
-from byzopt.reports.study import make
+from byzopt.experiments.sweeps import Sweep, Tune, Unwritable, plan_sweep, run_sweep
+from byzopt.reports.study import make_report
 from tests.rooms.test_damaged_stores import DEEP, SPEC
 
 TUNED = Sweep(name="tuned", spec=SPEC, grid={"lr": [0.1, 0.2]}, tune=Tune(("lr",), "loss"))
@@ -39,7 +39,7 @@ def refuse(*_: Any, **__: Any) -> None:
 def test_what_a_sweep_notes_of_itself_is_read_with_care(tmp_path):
     folder = run_sweep(TUNED, tmp_path, jobs=0).folder
     kept = (folder / "tuned.json").read_text()
-    assert [sheet.name for sheet in make(tmp_path).sheets if sheet.name.startswith("tuned")]
+    assert [sheet.name for sheet in make_report(tmp_path).sheets if sheet.name.startswith("tuned")]
     for content in (
         b"[]",
         b"NaN",
@@ -50,10 +50,10 @@ def test_what_a_sweep_notes_of_itself_is_read_with_care(tmp_path):
         b"3" * 5000,
     ):
         (folder / "tuned.json").write_bytes(content)
-        report = make(tmp_path)
+        report = make_report(tmp_path)
         assert [name.rpartition("/")[2] for name in report.study.damaged] == ["tuned.json"]
         assert len(report.study.cases) == 2
-    (tmp_path / survey(TUNED, tmp_path).intents[0].run.id / "result.json").unlink()
+    (tmp_path / plan_sweep(TUNED, tmp_path).intents[0].run.id / "result.json").unlink()
     for content in (b"two", b"", b"-1", b"9" * 5000, b"\xff", "٣".encode()):
         (folder / "threads.txt").write_bytes(content)
         with pytest.raises(InvalidInput, match=r"threads\.txt should hold"):

@@ -15,9 +15,9 @@ from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments import Outcome, Spec, load, run
 from byzopt.experiments.specs.loading import sweeps
 from byzopt.experiments.store.table import rows, runs_table
-from byzopt.experiments.sweeps import Sweep, Tune, load_sweep, run_id, run_sweep, survey
-from byzopt.experiments.sweeps.batches import batches
-from byzopt.experiments.sweeps.grid import points
+from byzopt.experiments.sweeps import Sweep, Tune, load_sweep, plan_sweep, run_id, run_sweep
+from byzopt.experiments.sweeps.batches import plan_batches
+from byzopt.experiments.sweeps.grid import grid_points
 from byzopt.experiments.sweeps.sinks import Sink
 from byzopt.tasks import TASKS, Quartic, TaskRecipe
 
@@ -34,7 +34,7 @@ def refusal(**keys: object) -> str:
 
 
 def test_a_grid_is_the_product_and_the_last_axis_is_fastest():
-    found = points({"a": [1, 2], "b": {"c": [3, 4]}}, [{"d": [5, 6], "e": [7, 8]}])
+    found = grid_points({"a": [1, 2], "b": {"c": [3, 4]}}, [{"d": [5, 6], "e": [7, 8]}])
     assert len(found) == 8
     assert found[0] == {"a": 1, "b.c": 3, "d": 5, "e": 7}
     assert found[1] == {"a": 1, "b.c": 3, "d": 6, "e": 8}
@@ -42,7 +42,7 @@ def test_a_grid_is_the_product_and_the_last_axis_is_fastest():
 
 
 def test_a_grid_without_axes_is_one_point():
-    assert points({}, []) == [{}]
+    assert grid_points({}, []) == [{}]
     assert len(Sweep.of({"spec": SPEC}).expand().runs) == 1
 
 
@@ -221,7 +221,7 @@ def expanded(seeds: int, together: int):
 @pytest.mark.parametrize("together", [1, 3, 5, 100])
 def test_every_missing_run_is_in_one_batch_and_batches_are_of_one_shape(together):
     runs = expanded(5, together)
-    found = batches(runs, {one.id for one in runs}, {}, together)
+    found = plan_batches(runs, {one.id for one in runs}, {}, together)
     assert sorted(name for batch in found for name in batch.ids) == sorted(one.id for one in runs)
     assert all(len(batch.runs) <= together for batch in found)
     assert all(len({one.spec.n for one in batch.runs}) == 1 for batch in found)
@@ -229,17 +229,17 @@ def test_every_missing_run_is_in_one_batch_and_batches_are_of_one_shape(together
 
 def test_a_lost_run_is_played_in_the_batch_that_the_others_name():
     runs = expanded(5, 4)
-    whole = batches(runs, {one.id for one in runs}, {}, 4)
+    whole = plan_batches(runs, {one.id for one in runs}, {}, 4)
     lost = whole[1].ids[2]
     stored = {name: batch.ids for batch in whole for name in batch.ids if name != lost}
-    assert batches(runs, {lost}, stored, 4) == [whole[1]]
+    assert plan_batches(runs, {lost}, stored, 4) == [whole[1]]
 
 
 def test_new_runs_are_played_without_those_that_are_stored():
     old, new = expanded(2, 100), expanded(3, 100)
-    stored = {name: b.ids for b in batches(old, {one.id for one in old}, {}, 100) for name in b.ids}
+    stored = {name: b.ids for b in plan_batches(old, {one.id for one in old}, {}, 100) for name in b.ids}
     missing = {one.id for one in new} - stored.keys()
-    found = batches(new, missing, stored, 100)
+    found = plan_batches(new, missing, stored, 100)
     assert {name for batch in found for name in batch.ids} == missing
 
 
@@ -464,7 +464,7 @@ def test_the_command_previews_runs_reports_failures_and_does_nothing_twice(byzop
 def test_time_left_counts_rounds_of_this_call_alone(tmp_path, monkeypatch, capsys):
     clock = [0.0]
     monkeypatch.setattr("byzopt.cli.sweep_progress.monotonic", lambda: clock[0])
-    plan = survey(Sweep.of({"spec": SPEC | {"rounds": 1500}}), tmp_path / "store")
+    plan = plan_sweep(Sweep.of({"spec": SPEC | {"rounds": 1500}}), tmp_path / "store")
     display, batch = SweepDisplay(plan), plan.batches[0].id
     for clock[0], rounds in ((10.0, 1000), (20.0, 1004), (30.0, 1010)):  # a thousand are from a checkpoint
         display.hear("rounds", (batch, rounds))
@@ -554,6 +554,11 @@ def test_a_sink_that_is_down_costs_no_run_and_is_served_by_the_next_call(tmp_pat
     sink.down = False
     assert not run_sweep(sweep, tmp_path, jobs=0, sinks=[sink]).unsent
     assert sorted(sink.taken) == sorted(swept.stored)
+
+
+def test_the_former_name_of_plan_sweep_still_works_and_says_the_present_one():
+    with pytest.warns(DeprecationWarning, match="survey is now called plan_sweep"):
+        assert import_module("byzopt.experiments.sweeps").survey is plan_sweep
 
 
 def test_the_former_place_of_the_table_still_works_and_says_the_present_one(monkeypatch):

@@ -17,7 +17,7 @@ from byzopt.cli import terminal
 from byzopt.errors import Status
 from byzopt.escaping import csv_text, markdown, markdown_cell, one_line, visible
 from byzopt.experiments.specs.spec import MAIN
-from byzopt.experiments.store.run_directory import Store
+from byzopt.experiments.store.run_directory import RunDirectory
 from byzopt.experiments.trials.outcome import Outcome
 
 HOSTILE = "\x1b]0;title\x07\x1b[2Jred\x1b[31m\u202egnp.exe\u2066\r\x9b1A[/b][bold]:smile:"
@@ -39,7 +39,7 @@ def store(tmp_path):
 
     for number, text in enumerate((HOSTILE, "=cmd|' /C calc'!A0")):
         spec = Spec.of(SPEC | {"seed": number, "compare": {text: {"rule": "median"}}})
-        place = Store(tmp_path / "store" / f"run-{number}", spec)
+        place = RunDirectory(tmp_path / "store" / f"run-{number}", spec)
         place.stage()
         records = ({"t": 0, "loss": 1.0}, {"t": 2, "loss": -0.5})
         ended = Outcome(Status.DIVERGED, 2, 0.1, records, text)

@@ -14,12 +14,18 @@ from torch import Tensor
 from byzopt import linalg
 from byzopt.aggregators.core.expulsion import Expulsion
 from byzopt.aggregators.core.filters import At, Filter, Limits
-from byzopt.certificates.estimates import Pair, Tell, best_pair, estimate, pairs, silent
+from byzopt.certificates.estimates import (
+    DissimilarityPair,
+    best_pair,
+    dissimilarity_pairs,
+    estimate_constants,
+)
+from byzopt.certificates.progress import OnProgress, no_progress
 from byzopt.engines import rounds
 from byzopt.errors import TooManyFaults
 from byzopt.experiments.specs.spec import Spec
-from byzopt.experiments.trials.memory import built
-from byzopt.experiments.trials.prepared import Plan, prepare, threads_for
+from byzopt.experiments.trials.memory import build_task
+from byzopt.experiments.trials.prepared import RunSettings, prepare, threads_for
 from byzopt.experiments.trials.trial import FAR
 from byzopt.methods import METHODS, Method, MethodRecipe
 from byzopt.tasks import Task
@@ -30,7 +36,7 @@ from byzopt.workers import Plain
 POINTS = 3  # of the iterates at which constants are measured too
 
 
-class Round(NamedTuple):
+class AuditedRound(NamedTuple):
     """One round: `variance` of the honest rows, `grad_norm` of their mean m, `error` ‖g - m‖, κ̂ =
     error²/variance in the squared form, and `linear_hat` = error/mean‖v_i - m‖ in the linear one. An error
     without any spread makes both infinite; no error makes both 0. `certified` and `certified_linear` are the
@@ -58,12 +64,12 @@ class Audit:
     method is looked at with its own step and with the (G, B) that fit this run.
     """
 
-    rounds: tuple[Round, ...]
+    rounds: tuple[AuditedRound, ...]
     kappa_hat: float
     linear_hat: float
     kappa: float | None
     linear: float | None
-    pair: Pair
+    pair: DissimilarityPair
     known: Constants
     proved: Mapping[str, Promise]
     measured: Mapping[str, Promise]
@@ -74,7 +80,7 @@ class Audit:
     @property
     def worst(self) -> tuple[float, float]:
         """The largest certified coefficients, squared and linear; infinite where a round has none."""
-        return certified(self.rounds)
+        return worst_certificates(self.rounds)
 
     @property
     def middle(self) -> tuple[float, float]:
@@ -85,26 +91,26 @@ class Audit:
     @property
     def zeta_squared(self) -> float:
         """ζ² = κ̂ G²."""
-        return times(self.kappa_hat, self.pair.g**2)
+        return kappa_times(self.kappa_hat, self.pair.g**2)
 
     @property
     def alpha(self) -> float:
         """α = κ̂ B²."""
-        return times(self.kappa_hat, self.pair.b**2)
+        return kappa_times(self.kappa_hat, self.pair.b**2)
 
 
-def times(kappa: float, square: float) -> float:
+def kappa_times(kappa: float, square: float) -> float:
     """κ times a square. An infinite κ: rows without any spread, and yet an error, so that no G is enough."""
     return kappa if kappa == inf else kappa * square
 
 
 @dataclass(frozen=True)
-class Watched(Filter):
+class RecordingFilter(Filter):
     """A filter whose rows and answers are noted as they pass."""
 
     inner: Filter
     honest: tuple[int, ...]
-    seen: list[Round] = field(default_factory=list)
+    seen: list[AuditedRound] = field(default_factory=list)
 
     @property
     def alike(self) -> bool:
@@ -115,7 +121,7 @@ class Watched(Filter):
 
     def step(self, state: Any, rows: Tensor, at: At) -> tuple[Tensor, Any]:
         g, after, told = self.inner.judged(state, rows, at, len(rows) - len(self.honest))
-        seen = noted(at.t, rows[list(self.honest)].double(), g.double())
+        seen = round_figures(at.t, rows[list(self.honest)].double(), g.double())
         for one in told:
             figures = one.figures()
             squared, linear = figures["certified_squared"], figures["certified_linear"]
@@ -136,7 +142,7 @@ class Watched(Filter):
         return self.inner.expelled(state)
 
 
-def noted(t: int, honest: Tensor, g: Tensor) -> Round:
+def round_figures(t: int, honest: Tensor, g: Tensor) -> AuditedRound:
     """The figures of a round from its honest rows `[h, d]` and the aggregate `[d]`."""
     mean = honest.mean(dim=0)
     lengths = torch.linalg.vector_norm(honest - mean, dim=1)
@@ -145,42 +151,42 @@ def noted(t: int, honest: Tensor, g: Tensor) -> Round:
     # Rounding of the mean itself is neither an error of the rule nor a spread of the rows.
     noise = 1e-12 * size
     if error <= noise:
-        return Round(t, 0.0, variance, size, error, 0.0)
+        return AuditedRound(t, 0.0, variance, size, error, 0.0)
     if spread <= noise or variance == 0:
-        return Round(t, inf, variance, size, error, inf)
-    return Round(t, error**2 / variance, variance, size, error, error / spread)
+        return AuditedRound(t, inf, variance, size, error, inf)
+    return AuditedRound(t, error**2 / variance, variance, size, error, error / spread)
 
 
-def certified(rounds: Sequence[Round]) -> tuple[float, float]:
+def worst_certificates(rounds: Sequence[AuditedRound]) -> tuple[float, float]:
     """The largest certified coefficients of the rounds, squared and linear."""
     squared = max((r.certified for r in rounds), default=inf)
     return squared, max((r.certified_linear for r in rounds), default=inf)
 
 
-class Watch(NamedTuple):
+class WatchedRun(NamedTuple):
     """A run that was watched: its task and method, its rounds, points where it asked (in twos: one, and the
     next), what its step reported last, and why it ended early."""
 
     task: Task
     method: Method
-    seen: list[Round]
+    seen: list[AuditedRound]
     asked: list[Tensor]
     report: Mapping[str, float]
     message: str
 
 
-def watch(spec: Spec, last: int, tell: Tell = silent) -> Watch:
-    """Play `last` rounds of a spec, and look at each. `tell` hears how far it is."""
-    task = built(spec)
+def watch_run(spec: Spec, last: int, on_progress: OnProgress = no_progress) -> WatchedRun:
+    """Play `last` rounds of a spec, and look at each. `on_progress` hears how far it is."""
+    task = build_task(spec)
     method = spec.method.build(spec.rule, spec.lr, spec.rounds)
-    watched = Watched(method.filter, spec.cohort.honest)
+    watched = RecordingFilter(method.filter, spec.cohort.honest)
     ready = prepare(
         task,
         replace(method, filter=watched),
         spec.attack,
         spec.f,
         spec.seed,
-        Plan(last, last, {}),
+        RunSettings(last, last, {}),
         spec.placement,
         spec.base,
     )
@@ -192,7 +198,7 @@ def watch(spec: Spec, last: int, tell: Tell = silent) -> Watch:
     with threads_for(task):
         try:
             for snapshot in rounds(ready.method, ready.engine, ready.start, last):
-                tell("round", snapshot.state.t, last)
+                on_progress("round", snapshot.state.t, last)
                 if not float(linalg.norm(snapshot.x)) <= bound:
                     watched.seen.pop()
                     message = f"the iterate left every reasonable range in round {snapshot.state.t}"
@@ -202,37 +208,43 @@ def watch(spec: Spec, last: int, tell: Tell = silent) -> Watch:
                     asked.append(snapshot.asked)
         except TooManyFaults as error:
             message = str(error)
-    return Watch(task, method, watched.seen, asked, report, message)
+    return WatchedRun(task, method, watched.seen, asked, report, message)
 
 
-def audit(spec: Spec, last: int | None = None, tell: Tell = silent) -> Audit:
+def audit(spec: Spec, last: int | None = None, on_progress: OnProgress = no_progress) -> Audit:
     """Run a spec (its variants left out) for `last` rounds (default: its own) and look at every round.
 
-    `tell` hears how far it is: first through the rounds, then through the task's constants.
+    `on_progress` hears how far it is: first through the rounds, then through the task's constants.
 
     Errors: `InvalidInput` as for a run. A run without a majority, or one that diverges, is audited up to
     there, and `message` says so.
     """
     last = last or spec.rounds
-    run = watch(spec, last, tell)
+    run = watch_run(spec, last, on_progress)
     with threads_for(run.task):
-        known = estimate(run.task, spec.rule, spec.f, last, run.asked[::2], spec.seed, tell, run.asked)
+        known = estimate_constants(
+            run.task, spec.rule, spec.f, last, run.asked[::2], spec.seed, on_progress, run.asked
+        )
         known = replace(known, lr=spec.lr, horizon=spec.rounds)
-        return _audited(spec, run, looked_at(known, run.report, len(run.seen)))
+        return _audited(spec, run, with_unmet_solves(known, run.report, len(run.seen)))
 
 
-def looked_at(known: Constants, report: Mapping[str, float], t: int) -> Constants:
+def with_unmet_solves(known: Constants, report: Mapping[str, float], t: int) -> Constants:
     """The constants with how many inner solves did not meet their stop in the first t rounds, from what a
     step with inner solves reports."""
     unmet = report.get("inner_unmet")
     return known if unmet is None else replace(known, unmet=int(unmet), watched=t)
 
 
-def _audited(spec: Spec, run: Watch, known: Constants) -> Audit:
+def _audited(spec: Spec, run: WatchedRun, known: Constants) -> Audit:
     seen, method = run.seen, run.method
     kappa_hat = max((r.kappa_hat for r in seen), default=0.0)
     linear_hat = max((r.linear_hat for r in seen), default=0.0)
-    fits = pairs([r.variance for r in seen], [r.grad_norm**2 for r in seen]) if seen else [Pair(0.0, 0.0)]
+    fits = (
+        dissimilarity_pairs([r.variance for r in seen], [r.grad_norm**2 for r in seen])
+        if seen
+        else [DissimilarityPair(0.0, 0.0)]
+    )
     pair = best_pair(fits, kappa_hat if kappa_hat < inf else None)
     # Rows are the gradients themselves: then (G, B) may be those of the points where this run asked.
     plain = isinstance(method.worker, Plain) and isinstance(method.wire, Direct) and known.sigma == 0
@@ -263,11 +275,11 @@ def _audited(spec: Spec, run: Watch, known: Constants) -> Audit:
         told(seen_own, seen_other),
         spec.method.name,
         run.message,
-        spec.method.promise(attested(own, certified(seen))),
+        spec.method.promise(with_certified_coefficients(own, worst_certificates(seen))),
     )
 
 
-def attested(
+def with_certified_coefficients(
     known: Constants, found: tuple[float, float], origin: Literal["certified", "recorded"] = "certified"
 ) -> Constants:
     """The constants with the coefficients (squared, linear) that a run's answers are certified to have, where

@@ -12,7 +12,7 @@ from byzopt.theory.robustness import Coefficients
 _READ = "(kappa and kappa_squared in docs/constants.md)"
 
 
-class Certified(NamedTuple):
+class CertifiedCoefficients(NamedTuple):
     """Of `rounds` recorded rounds, the worst and the median coefficients; infinite where a round has none.
 
     `lacking` rounds have no certificate: a bound over the whole run needs `lacking` == 0.
@@ -34,7 +34,7 @@ class Certified(NamedTuple):
         return f"{lead} {_READ}"
 
 
-def certified(records: Sequence[Mapping[str, float]]) -> Certified | None:
+def summarise_certificates(records: Sequence[Mapping[str, float]]) -> CertifiedCoefficients | None:
     """The certificates in the `records` of a run; None where there are none, as for rules whose coefficients
     are proved in advance, and for runs stored by earlier versions."""
     pairs = [
@@ -44,7 +44,7 @@ def certified(records: Sequence[Mapping[str, float]]) -> Certified | None:
         return None
     linear, squared = zip(*pairs, strict=True)
     lacking = sum(value == inf for value in squared)
-    return Certified(
+    return CertifiedCoefficients(
         len(pairs),
         lacking,
         Coefficients(max(linear), max(squared)),

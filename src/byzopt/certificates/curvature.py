@@ -15,7 +15,7 @@ STEPS = 24  # of Lanczos beyond that
 Field = Callable[[Tensor], Tensor]  # x [d] -> a gradient [..., d]
 
 
-class Extremes(NamedTuple):
+class ExtremeEigenvalues(NamedTuple):
     """The smallest and the largest eigenvalue. `sure`: from the whole Hessian; else from Lanczos, whose
     extremes lie inside the true ones, the large end close to it."""
 
@@ -29,7 +29,7 @@ class Extremes(NamedTuple):
         return max(abs(self.low), abs(self.high))
 
 
-def product(field: Field, x: Tensor, way: Tensor) -> Tensor:
+def hessian_product(field: Field, x: Tensor, way: Tensor) -> Tensor:
     """The derivative of `field` at x along `way` `[d]`: the Hessian times it, where `field` is a gradient."""
     length = float(way.norm())
     if length == 0:
@@ -41,26 +41,26 @@ def product(field: Field, x: Tensor, way: Tensor) -> Tensor:
 
 def hessian(field: Field, x: Tensor) -> Tensor:
     """The Hessian `[..., d, d]` of a gradient `[..., d]`, column by column, made symmetric: 2 d calls."""
-    columns = [product(field, x, way) for way in torch.eye(len(x), dtype=x.dtype, device=x.device)]
+    columns = [hessian_product(field, x, way) for way in torch.eye(len(x), dtype=x.dtype, device=x.device)]
     whole = torch.stack(columns, dim=-1)
     return (whole + whole.mT) / 2
 
 
-def extremes(field: Field, x: Tensor, seed: int = 0) -> Extremes:
+def extreme_eigenvalues(field: Field, x: Tensor, seed: int = 0) -> ExtremeEigenvalues:
     """Extreme eigenvalues of the Hessian at x: whole up to `DENSE` coordinates, by Lanczos beyond."""
     if len(x) <= DENSE:
         found = torch.linalg.eigvalsh(hessian(field, x).double())
-        return Extremes(float(found[0]), float(found[-1]), True)
+        return ExtremeEigenvalues(float(found[0]), float(found[-1]), True)
     return _lanczos(field, x, seed)
 
 
-def _lanczos(field: Field, x: Tensor, seed: int) -> Extremes:
+def _lanczos(field: Field, x: Tensor, seed: int) -> ExtremeEigenvalues:
     way = torch.randn(len(x), dtype=torch.float64, generator=stream(seed, "lanczos"), device="cpu").to(x)
     basis = [way / way.norm()]
     diagonal: list[float] = []
     beside: list[float] = []
     for _ in range(STEPS):
-        image = product(field, x, basis[-1])
+        image = hessian_product(field, x, basis[-1])
         diagonal.append(float(basis[-1] @ image))
         known = torch.stack(basis)
         for _ in range(2):  # twice is enough for orthogonality to rounding
@@ -76,4 +76,4 @@ def _lanczos(field: Field, x: Tensor, seed: int) -> Extremes:
         + torch.diag(off, -1)
     )
     found = torch.linalg.eigvalsh(small)
-    return Extremes(float(found[0]), float(found[-1]), False)
+    return ExtremeEigenvalues(float(found[0]), float(found[-1]), False)

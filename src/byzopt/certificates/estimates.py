@@ -2,7 +2,7 @@
 
 What is measured is a maximum over a few points and samples, and so a lower estimate of a constant that should
 hold everywhere. Estimates are held against each other and against what gradients do on a run's path
-(`smoothness.reconciled`).
+(`smoothness.reconcile_estimates`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ from torch import Tensor
 
 from byzopt.aggregators import Aggregator
 from byzopt.certificates.curvature import DENSE
-from byzopt.certificates.refuted import named, unrefuted
-from byzopt.certificates.smoothness import Tell, honest, reconciled, silent, slope, smoothness
+from byzopt.certificates.progress import OnProgress, no_progress
+from byzopt.certificates.refuted import check_constant_names, check_stated_constants
+from byzopt.certificates.smoothness import (
+    estimate_smoothness,
+    honest_gradients,
+    mean_gradient,
+    reconcile_estimates,
+)
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput
 from byzopt.tasks import Task
@@ -29,26 +35,26 @@ DRAWS = 4  # samples a point for σ
 GRID = (0.0, *(10 ** (k / 4) for k in range(-12, 13)))  # of B²
 
 
-class Pair(NamedTuple):
+class DissimilarityPair(NamedTuple):
     """One admissible pair of mean‖∇f_i - ∇f‖² <= G² + B² ‖∇f‖²."""
 
     g: float
     b: float
 
 
-def pairs(variances: Sequence[float], squares: Sequence[float]) -> list[Pair]:
+def dissimilarity_pairs(variances: Sequence[float], squares: Sequence[float]) -> list[DissimilarityPair]:
     """For each B² of a grid the least G that holds at all the points: variance, and ‖∇f‖², at each."""
     seen = list(zip(variances, squares, strict=True))
-    return [Pair(sqrt(max(0.0, *(v - b2 * s for v, s in seen), 0.0)), sqrt(b2)) for b2 in GRID]
+    return [DissimilarityPair(sqrt(max(0.0, *(v - b2 * s for v, s in seen), 0.0)), sqrt(b2)) for b2 in GRID]
 
 
-def best_pair(found: Sequence[Pair], kappa: float | None) -> Pair:
+def best_pair(found: Sequence[DissimilarityPair], kappa: float | None) -> DissimilarityPair:
     """The pair with the least common floor κG²/(1 - κB²) of theorems on inexact gradients; without κ, B = 0.
 
     Other theorems weigh G and B in other ways: each looks for its own best among all pairs.
     """
 
-    def floor(pair: Pair) -> float:
+    def floor(pair: DissimilarityPair) -> float:
         if kappa is None:
             return pair.g if pair.b == 0 else inf
         free = 1 - kappa * pair.b**2
@@ -57,14 +63,14 @@ def best_pair(found: Sequence[Pair], kappa: float | None) -> Pair:
     return min(found, key=floor)
 
 
-def estimate(
+def estimate_constants(
     task: Task,
     rule: Aggregator,
     f: int,
     rounds: int,
     visited: Sequence[Tensor] = (),
     seed: int = 0,
-    tell: Tell = silent,
+    on_progress: OnProgress = no_progress,
     path: Sequence[Tensor] = (),
 ) -> Constants:
     """What is known of the constants of a task, for `rounds` rounds of a rule on a server that tolerates f.
@@ -79,7 +85,7 @@ def estimate(
     known = Constants(n=task.n, f=f, d=task.layout.d, rounds=rounds)
     stated = task.stated()
     least = stated.pop("least", None)
-    named(stated)
+    check_constant_names(stated)
     try:
         task.full()
     except InvalidInput:
@@ -87,13 +93,13 @@ def estimate(
     lowest = _optimum(task)
     points = [*_between(task, lowest), *visited]
     found: dict[str, Any] = _heterogeneity(task, points)
-    found |= smoothness(task, points, lowest, seed, tell, stated)
-    found |= _noise(task, points, tell) | {"passes": task.passes}
+    found |= estimate_smoothness(task, points, lowest, seed, on_progress, stated)
+    found |= _noise(task, points, on_progress) | {"passes": task.passes}
     own, certain = _start(task, points, lowest, least)
     found |= own
-    unrefuted(task, stated, found, points, lowest)
+    check_stated_constants(task, stated, found, points, lowest)
     del found["seen"]
-    found, notes = reconciled(task, found, stated, [points, path])
+    found, notes = reconcile_estimates(task, found, stated, [points, path])
     known = replace(_filled(known, found, stated, certain | set(stated)), notes=tuple(notes))
     return with_rule(known, rule, task.cohort)
 
@@ -114,7 +120,7 @@ def with_rule(known: Constants, rule: Aggregator, cohort: Cohort) -> Constants:
     )
     if not known.pairs:
         return known
-    g, b = best_pair([Pair(*pair) for pair in known.pairs], known.kappa_squared)
+    g, b = best_pair([DissimilarityPair(*pair) for pair in known.pairs], known.kappa_squared)
     return replace(known, g=g, b=b)
 
 
@@ -146,7 +152,7 @@ def _between(task: Task, lowest: Optimum | None) -> list[Tensor]:
         return [torch.lerp(x, lowest.x, share) for share in (0.0, 0.5, 1.0)]
     points = [x]
     for k in range(1, 11):
-        g = slope(task, x)
+        g = mean_gradient(task, x)
         length = float(g.norm())
         x = x - 0.1 * (1 + float(x.norm())) / k / length * g if length else x
         points.append(x)
@@ -156,11 +162,11 @@ def _between(task: Task, lowest: Optimum | None) -> list[Tensor]:
 def _heterogeneity(task: Task, points: Sequence[Tensor]) -> dict[str, Any]:
     variances, squares = [], []
     for x in points:
-        rows = honest(task, x).double()
+        rows = honest_gradients(task, x).double()
         mean = rows.mean(dim=0)
         variances.append(float((rows - mean).square().sum(dim=1).mean()))
         squares.append(float(mean @ mean))
-    told = tuple((g, b) for g, b in pairs(variances, squares))
+    told = tuple((g, b) for g, b in dissimilarity_pairs(variances, squares))
     seen = tuple(zip(variances, squares, strict=True))
     return {"zeta": sqrt(max(variances)), "pairs": told, "gradient": sqrt(max(squares)), "seen": seen}
 
@@ -170,7 +176,7 @@ def _start(
 ) -> tuple[dict[str, float], set[str]]:
     """Figures of the start, and which are certain. Without the optimum: no loss lies below `least`."""
     start = task.start()
-    rows = honest(task, start).double()
+    rows = honest_gradients(task, start).double()
     found = {"start_gradient": float(rows.mean(dim=0).norm()), "start_rows": float(rows.norm(dim=1).mean())}
     if lowest is not None:
         found["gap"] = max(0.0, task.objective(start)[0] - lowest.value)
@@ -182,16 +188,16 @@ def _start(
     return found, {*found}
 
 
-def _noise(task: Task, points: Sequence[Tensor], tell: Tell) -> dict[str, float]:
+def _noise(task: Task, points: Sequence[Tensor], on_progress: OnProgress) -> dict[str, float]:
     """σ, V and the mean-squared smoothness of minibatch gradients, over a few draws."""
     who = list(task.cohort.honest)
     squares, longest, smooth = [0.0], 0.0, 0.0
     for t in range(1, DRAWS + 1):
-        tell("noise, draw", t, DRAWS)
+        on_progress("noise, draw", t, DRAWS)
         batch = task.draw(t)
         rows = [task.grads(x, batch)[who].double() for x in points]
         for x, seen in zip(points, rows, strict=True):
-            noise = (seen - honest(task, x).double()).square().sum(dim=1)
+            noise = (seen - honest_gradients(task, x).double()).square().sum(dim=1)
             squares.append(float(noise.mean()))
             longest = max(longest, float(noise.max().sqrt()))
         for k in range(len(points) - 1):
@@ -199,6 +205,3 @@ def _noise(task: Task, points: Sequence[Tensor], tell: Tell) -> dict[str, float]
             change = (rows[k + 1] - rows[k]).square().sum(dim=1).mean().sqrt()
             smooth = max(smooth, float(change) / moved) if moved else smooth
     return {"sigma": sqrt(max(squares)), "bound": longest, "sample": smooth}
-
-
-__all__ = ["Pair", "Tell", "best_pair", "estimate", "pairs", "silent", "slope"]

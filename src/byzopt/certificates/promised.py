@@ -6,15 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import sqrt
 
-from byzopt.certificates.audit import NONE, attested, certified, looked_at, watch
-from byzopt.certificates.certified import certified as of_records
-from byzopt.certificates.estimates import Tell, estimate, silent
-from byzopt.certificates.smoothness import fitted
+from byzopt.certificates.audit import (
+    NONE,
+    watch_run,
+    with_certified_coefficients,
+    with_unmet_solves,
+    worst_certificates,
+)
+from byzopt.certificates.certified import summarise_certificates as of_records
+from byzopt.certificates.estimates import estimate_constants
+from byzopt.certificates.progress import OnProgress, no_progress
+from byzopt.certificates.smoothness import fit_to_path
 from byzopt.engines import rounds
 from byzopt.errors import TooManyFaults
 from byzopt.experiments.running import prepared
 from byzopt.experiments.specs.spec import Spec
-from byzopt.experiments.trials.memory import built
+from byzopt.experiments.trials.memory import build_task
 from byzopt.theory.promise import Constants, Promise, Verdict
 
 FIRST = 5  # rounds in which inner solves are looked at
@@ -30,7 +37,7 @@ KEYS: dict[str, tuple[str, Change, bool]] = {
 
 
 @dataclass(frozen=True)
-class Curve:
+class BoundCurve:
     """A bound round by round: the records' figure `key` that it bounds (`least`: only its least value so
     far), `values` by round, and the promise for the whole run. Empty where the promise gives no bound, or one
     that is vacuous."""
@@ -41,20 +48,23 @@ class Curve:
     values: Mapping[float, float] = field(default_factory=dict)
 
 
-def constants(spec: Spec, tell: Tell = silent) -> Constants:
+def spec_constants(spec: Spec, on_progress: OnProgress = no_progress) -> Constants:
     """The constants of the spec's task for its rule and rounds, whatever its attack, method and step."""
-    task = built(spec)
-    return estimate(task, spec.rule, spec.f, spec.rounds, seed=spec.seed, tell=tell)
+    task = build_task(spec)
+    return estimate_constants(task, spec.rule, spec.f, spec.rounds, seed=spec.seed, on_progress=on_progress)
 
 
-def promised(spec: Spec, tell: Tell = silent) -> tuple[Constants, Promise]:
+def spec_promise(spec: Spec, on_progress: OnProgress = no_progress) -> tuple[Constants, Promise]:
     """The constants of the spec's task, and what its method's theorem says with them and the spec's step."""
-    known = filled(spec, constants(spec, tell), tell)
+    known = complete_constants(spec, spec_constants(spec, on_progress), on_progress)
     return known, spec.method.promise(known) or NONE
 
 
-def filled(
-    spec: Spec, known: Constants, tell: Tell = silent, records: Sequence[Mapping[str, float]] = ()
+def complete_constants(
+    spec: Spec,
+    known: Constants,
+    on_progress: OnProgress = no_progress,
+    records: Sequence[Mapping[str, float]] = (),
 ) -> Constants:
     """The constants with what the spec's own method, step and run add to them.
 
@@ -63,7 +73,7 @@ def filled(
     answers have, and estimates then have to fit its path.
     """
     known = _solved(spec, replace(known, lr=spec.lr, horizon=spec.rounds))
-    otherwise = certifiable(spec, known)
+    otherwise = promise_if_certified(spec, known)
     if otherwise is None:
         return known
     if otherwise.broken:  # then no certificate would help, and what else is wrong should be told too
@@ -71,14 +81,16 @@ def filled(
         return replace(known, unproved=f"{known.unproved}. Whatever it is, this does not hold: {told}")
     if (found := of_records(records)) is not None:
         worst = (found.worst.squared or 0.0, found.worst.linear or 0.0)
-        return attested(known, worst, "certified" if found.rounds == spec.rounds else "recorded")
-    run = watch(spec, spec.rounds, tell)
+        return with_certified_coefficients(
+            known, worst, "certified" if found.rounds == spec.rounds else "recorded"
+        )
+    run = watch_run(spec, spec.rounds, on_progress)
     if run.message:
         return replace(known, unproved=f"{known.unproved}, and the run ended early: {run.message}")
-    return fitted(run.task, attested(known, certified(run.seen)), run.asked)
+    return fit_to_path(run.task, with_certified_coefficients(known, worst_certificates(run.seen)), run.asked)
 
 
-def certifiable(spec: Spec, known: Constants) -> Promise | None:
+def promise_if_certified(spec: Spec, known: Constants) -> Promise | None:
     """What the theorem says if the rule's coefficient, which is not known, were 0; None where something else
     is missing before it, or where answers of the rule cannot be certified."""
     promise = spec.method.promise(known)
@@ -91,22 +103,25 @@ def certifiable(spec: Spec, known: Constants) -> Promise | None:
     return spec.method.promise(replace(known, kappa_linear=0.0, kappa_squared=0.0))
 
 
-def curve(
-    spec: Spec, known: Constants, tell: Tell = silent, records: Sequence[Mapping[str, float]] = ()
-) -> Curve:
+def bound_curve(
+    spec: Spec,
+    known: Constants,
+    on_progress: OnProgress = no_progress,
+    records: Sequence[Mapping[str, float]] = (),
+) -> BoundCurve:
     """The bound after each round at which the spec is measured, where every premise stands. `known`: see
     `constants`; `records`: see `filled`."""
-    known = filled(spec, known, tell, records)
+    known = complete_constants(spec, known, on_progress, records)
     promise = spec.method.promise(known) or NONE
     if promise.measures not in KEYS or promise.bound is None or promise.vacuous:
-        return Curve(promise)
+        return BoundCurve(promise)
     key, change, least = KEYS[promise.measures]
     values: dict[float, float] = {}
     for t in [*range(spec.interval, spec.rounds, spec.interval), spec.rounds]:
         here = spec.method.promise(replace(known, rounds=t))
         if here is not None and here.bound is not None and not here.vacuous:
             values[float(t)] = change(here.bound)
-    return Curve(promise, key, least, values)
+    return BoundCurve(promise, key, least, values)
 
 
 def _solved(spec: Spec, known: Constants) -> Constants:
@@ -117,7 +132,7 @@ def _solved(spec: Spec, known: Constants) -> Constants:
     ready = prepared(spec, {})
     try:
         for snapshot in rounds(ready.method, ready.engine, ready.start, min(FIRST, spec.rounds)):
-            known = looked_at(known, snapshot.report(), snapshot.state.t)
+            known = with_unmet_solves(known, snapshot.report(), snapshot.state.t)
     except TooManyFaults:
         return replace(known, unmet=None)
     return known

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from byzopt.certificates.smoothness import moves, slope
+from byzopt.certificates.smoothness import mean_gradient, path_changes
 from byzopt.errors import require, unknown
 from byzopt.tasks import Task
 from byzopt.tasks.optimum import Optimum
@@ -24,7 +24,7 @@ SPARE = 1e-3  # relative: how far a measured value may be off by rounding, or by
 Steps = Sequence[tuple[float, Tensor, Tensor]]  # see `smoothness.moves`
 
 
-def named(stated: Mapping[str, Any]) -> None:
+def check_constant_names(stated: Mapping[str, Any]) -> None:
     """Raise `UnknownName` where a task states what is no constant of theorems."""
     known = [field.name for field in fields(Constants)]
     for name in stated:
@@ -32,7 +32,7 @@ def named(stated: Mapping[str, Any]) -> None:
             raise unknown("constant in what the task states", name, [*known, "least"])
 
 
-def unrefuted(
+def check_stated_constants(
     task: Task,
     stated: Mapping[str, Any],
     found: Mapping[str, Any],
@@ -40,7 +40,7 @@ def unrefuted(
     lowest: Optimum | None,
 ) -> None:
     """Raise `InvalidInput` where what was `found` at `points`, between them and in draws refutes the task."""
-    steps = list(moves(task, points))
+    steps = list(path_changes(task, points))
     eps = float(torch.finfo(task.start().dtype).eps) ** 0.5
     blur = eps * max(float(found.get(name) or 0.0) for name in ("start_rows", "start_gradient", "gradient"))
     for name, least, why in _floors(stated, found, steps, lowest):
@@ -96,7 +96,7 @@ def _floors(
 def _fold(task: Task, points: Sequence[Tensor]) -> float:
     """The least slope of ∇f between successive points along the way from one to the other, rounding taken
     off: below 0 for no convex f."""
-    rows, eps = [slope(task, x).double() for x in points], float(torch.finfo(task.start().dtype).eps)
+    rows, eps = [mean_gradient(task, x).double() for x in points], float(torch.finfo(task.start().dtype).eps)
     least = 0.0
     for (x, a), (y, b) in pairwise(zip(points, rows, strict=True)):
         way = (y - x).double()

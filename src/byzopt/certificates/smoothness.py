@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import sqrt
@@ -11,59 +11,58 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from byzopt.certificates.curvature import DENSE, extremes, hessian, product
+from byzopt.certificates.curvature import DENSE, extreme_eigenvalues, hessian, hessian_product
+from byzopt.certificates.progress import OnProgress
 from byzopt.servers.inner import value_and_grad
 from byzopt.tasks import Task
 from byzopt.tasks.optimum import Optimum
 from byzopt.theory.promise import Constants
 
-Tell = Callable[[str, int, int], None]  # what is under way, how much of it is done, of how much
 MOST = 1 << 22  # numbers in the rows up to which every worker's own curvature is looked for
 
 
-def silent(what: str, done: int, total: int) -> None:
-    """Tells nobody."""
-
-
-def honest(task: Task, x: Tensor) -> Tensor:
+def honest_gradients(task: Task, x: Tensor) -> Tensor:
     """The honest workers' full gradients at x, `[h, d]`."""
     return task.grads(x, task.full())[list(task.cohort.honest)]
 
 
-def slope(task: Task, x: Tensor) -> Tensor:
+def mean_gradient(task: Task, x: Tensor) -> Tensor:
     """The full gradient of the mean honest loss at x `[d]`."""
-    return honest(task, x).mean(dim=0)
+    return honest_gradients(task, x).mean(dim=0)
 
 
-def smoothness(
+def estimate_smoothness(
     task: Task,
     points: Sequence[Tensor],
     lowest: Optimum | None,
     seed: int,
-    tell: Tell,
+    on_progress: OnProgress,
     stated: dict[str, Any],
 ) -> dict[str, Any]:
     """L, μ, Δ, the L_i, (L0, L1) and the mean of f* - f_i*, as far as the task does not state them."""
     found: dict[str, Any] = {}
     if not {"lipschitz", "mu"} <= stated.keys():
-        whole = [extremes(lambda y: slope(task, y), x, seed) for x in _told("curvature, point", points, tell)]
+        whole = [
+            extreme_eigenvalues(lambda y: mean_gradient(task, y), x, seed)
+            for x in _told("curvature, point", points, on_progress)
+        ]
         found["lipschitz"] = max(at.norm for at in whole)
         low = min(at.low for at in whole)
         found["mu"] = low if whole[0].sure and low > 1e-6 * found["lipschitz"] else None
     if "delta" not in stated:
-        found |= _similarity(task, points, seed, tell)
+        found |= _similarity(task, points, seed, on_progress)
     if not {"local", "l0"} <= stated.keys() and not {"local", "curves"} <= stated.keys():
         found |= _own(task, points, seed)
     mu = stated.get("mu") or found.get("mu")
     if lowest is not None and mu and "star_gap" not in stated:
         # f_i(x*) - f_i* <= ‖∇f_i(x*)‖²/(2μ) for μ-strongly convex f_i.
         floor = min(filter(None, (stated.get("mu"), _least(task, lowest.x))), default=0.0)
-        spread = float(honest(task, lowest.x).double().square().sum(dim=1).mean())
+        spread = float(honest_gradients(task, lowest.x).double().square().sum(dim=1).mean())
         found["star_gap"] = spread / (2 * floor) if floor > 0 else None
     return found
 
 
-def reconciled(
+def reconcile_estimates(
     task: Task, found: dict[str, Any], stated: dict[str, Any], paths: Sequence[Sequence[Tensor]]
 ) -> tuple[dict[str, Any], list[str]]:
     """Estimates that contradict neither each other nor what gradients do between successive points of
@@ -80,7 +79,7 @@ def reconciled(
         value: float | None = stated[name] if name in stated else found.get(name)
         return value
 
-    steps = [step for path in paths for step in moves(task, path)]
+    steps = [step for path in paths for step in path_changes(task, path)]
     lift(
         "lipschitz", max((mean for mean, _, _ in steps), default=None), "gradients on the path change so fast"
     )
@@ -105,22 +104,22 @@ def reconciled(
     return found, notes
 
 
-def fitted(task: Task, known: Constants, path: Sequence[Tensor]) -> Constants:
+def fit_to_path(task: Task, known: Constants, path: Sequence[Tensor]) -> Constants:
     """Constants whose estimates do not contradict what gradients do between successive points of a path."""
     names = ("lipschitz", "l0", "curves", "local", "sample", "bound", "mu")
     stated = {name: getattr(known, name, None) for name in known.exact}
-    found, notes = reconciled(task, dict(vars(known)), stated, [path])
+    found, notes = reconcile_estimates(task, dict(vars(known)), stated, [path])
     return replace(known, **{name: found[name] for name in names}, notes=(*known.notes, *notes))
 
 
-def moves(task: Task, path: Sequence[Tensor]) -> Iterator[tuple[float, Tensor, Tensor]]:
+def path_changes(task: Task, path: Sequence[Tensor]) -> Iterator[tuple[float, Tensor, Tensor]]:
     """For successive points: ‖Δ∇f‖/‖Δx‖, that of every honest worker, and their longer gradients `[h]`.
 
     What rounding could have added to a difference is taken off it.
     """
     if len(path) < 2:
         return
-    rows = [honest(task, x).double() for x in path]
+    rows = [honest_gradients(task, x).double() for x in path]
     eps = float(torch.finfo(path[0].dtype).eps)
     for (x, a), (y, b) in pairwise(zip(path, rows, strict=True)):
         length = float((y - x).norm())
@@ -132,16 +131,16 @@ def moves(task: Task, path: Sequence[Tensor]) -> Iterator[tuple[float, Tensor, T
         yield max(0.0, mean) / length, own, long
 
 
-def _similarity(task: Task, points: Sequence[Tensor], seed: int, tell: Tell) -> dict[str, float]:
+def _similarity(task: Task, points: Sequence[Tensor], seed: int, on_progress: OnProgress) -> dict[str, float]:
     proxy = task.proxy()
     if proxy is None:
         return {}
 
     def rest(x: Tensor) -> Tensor:
-        return slope(task, x) - value_and_grad(proxy, x)[1]
+        return mean_gradient(task, x) - value_and_grad(proxy, x)[1]
 
-    seen = _told("similarity, point", points, tell)
-    return {"delta": max(extremes(rest, x, seed).norm for x in seen)}
+    seen = _told("similarity, point", points, on_progress)
+    return {"delta": max(extreme_eigenvalues(rest, x, seed).norm for x in seen)}
 
 
 def _own(task: Task, points: Sequence[Tensor], seed: int) -> dict[str, Any]:
@@ -149,7 +148,7 @@ def _own(task: Task, points: Sequence[Tensor], seed: int) -> dict[str, Any]:
     if task.n * task.layout.d > MOST:
         return {}
     own = [_norms(task, x, seed) for x in points]
-    lengths = [float(honest(task, x).double().norm(dim=1).max()) for x in points]
+    lengths = [float(honest_gradients(task, x).double().norm(dim=1).max()) for x in points]
     local = sqrt(sum(max(at) ** 2 for at in zip(*own, strict=True)) / len(own[0]))
     return {"local": local} | _generalised([max(at) for at in own], lengths)
 
@@ -157,7 +156,7 @@ def _own(task: Task, points: Sequence[Tensor], seed: int) -> dict[str, Any]:
 def _norms(task: Task, x: Tensor, seed: int) -> list[float]:
     """Every honest worker's ‖∇²f_i(x)‖."""
     if task.layout.d <= DENSE:
-        whole = hessian(lambda y: honest(task, y), x).double()
+        whole = hessian(lambda y: honest_gradients(task, y), x).double()
         norms: list[float] = torch.linalg.matrix_norm(whole, 2).tolist()
         return norms
     return [_power(task, x, i, seed) for i in task.cohort.honest]
@@ -169,7 +168,7 @@ def _power(task: Task, x: Tensor, i: int, seed: int) -> float:
     way = torch.randn(len(x), dtype=torch.float64, generator=generator, device="cpu").to(x)
     full, length = task.full(), 0.0
     for _ in range(8):
-        way = product(lambda y: task.grads_of(y, full, slice(i, i + 1))[0], x, way / way.norm())
+        way = hessian_product(lambda y: task.grads_of(y, full, slice(i, i + 1))[0], x, way / way.norm())
         length = float(way.norm())
         if length == 0:
             break
@@ -180,7 +179,7 @@ def _least(task: Task, x: Tensor) -> float:
     """The smallest curvature of any honest worker at x; 0 where it is not found."""
     if task.layout.d > DENSE:
         return 0.0
-    whole = hessian(lambda y: honest(task, y), x).double()
+    whole = hessian(lambda y: honest_gradients(task, y), x).double()
     return float(torch.linalg.eigvalsh(whole)[:, 0].min())
 
 
@@ -195,9 +194,9 @@ def _generalised(norms: Sequence[float], lengths: Sequence[float]) -> dict[str, 
     return {"l0": max(0.0, *(a - best * b for a, b in seen)), "l1": best, "curves": curves}
 
 
-def _told(what: str, points: Sequence[Tensor], tell: Tell) -> Iterator[Tensor]:
+def _told(what: str, points: Sequence[Tensor], on_progress: OnProgress) -> Iterator[Tensor]:
     """The points, each told when it is done with."""
-    tell(what, 0, len(points))
+    on_progress(what, 0, len(points))
     for k, x in enumerate(points, 1):
         yield x
-        tell(what, k, len(points))
+        on_progress(what, k, len(points))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from byzopt.cli.stopping import INTERRUPTED, heard, say_interrupted
+from byzopt.cli.stopping import INTERRUPTED, say_interrupted, signals_heard
 from byzopt.waiting import WAITING
 
 LONGEST = 2000  # letters of an error, whose middle may be a value of any length
@@ -29,7 +29,7 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
 
 
 def _heard() -> int:
-    with heard() as interrupted:
+    with signals_heard() as interrupted:
         try:
             if "OMP_WAIT_POLICY" not in os.environ:
                 os.environ.update(WAITING)
@@ -47,7 +47,7 @@ def _status() -> int:
     from byzopt.cli.commands import app
     from byzopt.errors import ByzoptError
 
-    with terminal.opened():
+    with terminal.harmless_streams():
         try:
             os.getcwd()  # where it is gone, libraries end the process when they are loaded
             alone = not sys.argv[1:]  # without a word, the help page, and the status of a missing command

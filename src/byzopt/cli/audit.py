@@ -38,19 +38,19 @@ def command(
     are left out.
     """
     from byzopt.certificates.audit import audit
-    from byzopt.cli.progress import Steps
+    from byzopt.cli.progress import StageProgress
     from byzopt.experiments import load
 
     loaded = load(spec, [*(settings or ()), *(more or ())], compare=False)
-    with Steps() as tell:
+    with StageProgress() as tell:
         found = audit(loaded, rounds, tell)
     if as_json:
-        print(json.dumps(flat(found), allow_nan=False))
+        print(json.dumps(audit_data(found), allow_nan=False))
     else:
         _print(found)
 
 
-def flat(found: Audit) -> dict[str, Any]:
+def audit_data(found: Audit) -> dict[str, Any]:
     """The audit as plain data: "inf" for what is infinite, null in place of what is unknown."""
     from byzopt.cli.promises import finite, plain_constants, plain_promise
 
@@ -82,7 +82,7 @@ def flat(found: Audit) -> dict[str, Any]:
 def _print(found: Audit) -> None:
     from rich.table import Table
 
-    from byzopt.certificates.audit import times
+    from byzopt.certificates.audit import kappa_times
     from byzopt.cli import terminal
     from byzopt.cli.promises import lines
 
@@ -108,7 +108,7 @@ def _print(found: Audit) -> None:
         table.add_column(name, justify="right")
     step = max(1, -(-len(found.rounds) // LINES))
     for r in [*found.rounds[:-1:step], *found.rounds[-1:]]:
-        oracle = (times(r.kappa_hat, found.pair.g**2), times(r.kappa_hat, found.pair.b**2))
+        oracle = (kappa_times(r.kappa_hat, found.pair.g**2), kappa_times(r.kappa_hat, found.pair.b**2))
         hats = (r.kappa_hat, r.certified, r.linear_hat, r.certified_linear)
         figures = (*hats, r.variance, r.grad_norm, r.error, *oracle)
         table.add_row(str(r.t), *(f"{value:.4g}" for value in figures))
@@ -121,7 +121,7 @@ def _print(found: Audit) -> None:
         print(f"\nWith {title}, {found.method}:")
         print("\n".join(lines(promises[found.method], found.known.lr)))
         others = {name: told for name, told in promises.items() if name != found.method}
-        console.print(promised(f"Other methods, with {title} and their own steps", others))
+        console.print(promise_table(f"Other methods, with {title} and their own steps", others))
     if found.certified is not None and found.certified.theorem != "none":
         print(f"\nWith the coefficients certified of this run's answers, {found.method}:")
         print("\n".join(lines(found.certified, found.known.lr)))
@@ -148,7 +148,7 @@ def known_lines(values: Mapping[str, Any]) -> list[str]:
     return [line, *(f"  corrected: {note}" for note in values["notes"])]
 
 
-def promised(title: str, promises: Mapping[str, Promise]) -> Any:
+def promise_table(title: str, promises: Mapping[str, Promise]) -> Any:
     """A table of promises by method; of several reasons why there is none it shows the first."""
     from rich.table import Table
 

@@ -13,7 +13,7 @@ from byzopt.cli.options import at_least
 from byzopt.errors import require
 
 if TYPE_CHECKING:
-    from byzopt.certificates.breaking import Breach, Finding
+    from byzopt.certificates.breaking import BreakReport, Finding
 
 BROKE = 1  # exit status: a proved bound is exceeded, or an answer is NaN, Inf or an error without a name
 
@@ -49,7 +49,7 @@ def command(
     Exits with 1 when the error is beyond the rule's proved bound, or the rule answers with NaN, Inf or an
     error without a name.
     """
-    from byzopt.certificates.breaking import Verdict, break_rule, replay
+    from byzopt.certificates.breaking import EvaluationStatus, break_rule, replay
 
     with_attack = attack is not None or rows is None
     require(with_attack, "Option --rows", "go with --attack", f"--rows {rows}", "A search tries all kinds.")
@@ -57,7 +57,7 @@ def command(
     if attack is not None:
         finding = replay(rule, n, f, d, attack=_data(attack), rows=rows or "gaussian", seed=seed, task=table)
         _say(_flat(finding), as_json)
-        return BROKE if finding.verdict is Verdict.BROKEN else 0
+        return BROKE if finding.verdict is EvaluationStatus.BROKEN else 0
     breach = break_rule(rule, n, f, d, table, seed, trials, budget)
     if as_json:
         _say(_all(breach), as_json)
@@ -80,7 +80,7 @@ def _data(text: str | None) -> Any:
         ) from None
 
 
-def _all(breach: Breach) -> dict[str, Any]:
+def _all(breach: BreakReport) -> dict[str, Any]:
     told = {
         name: getattr(breach, name) for name in ("rule", "n", "f", "d", "task", "bounds", "floors", "games")
     }
@@ -106,7 +106,7 @@ def _say(found: Mapping[str, Any], as_json: bool) -> None:
             print(f"{key}: {json.dumps(value) if isinstance(value, Mapping) else value}")
 
 
-def _print(breach: Breach) -> None:
+def _print(breach: BreakReport) -> None:
     from rich.table import Table
 
     from byzopt.cli import terminal
@@ -133,7 +133,7 @@ def _print(breach: Breach) -> None:
             console.print(told, soft_wrap=True)
 
 
-def _sentence(breach: Breach, form: str, finding: Finding) -> str:
+def _sentence(breach: BreakReport, form: str, finding: Finding) -> str:
     text = f"Worst {form}: {finding.figures[form]:.6g} under {finding.attack['name']} on {finding.rows}"
     if form not in breach.bounds:
         return f"{text}, times the loss without attack"

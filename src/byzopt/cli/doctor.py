@@ -43,7 +43,7 @@ def command(
 def examined() -> dict[str, Any]:
     """Versions, devices, threads, data and where they are looked for, optional extras."""
     from byzopt.experiments.store.environment import environment
-    from byzopt.experiments.sweeps.cores import placement
+    from byzopt.experiments.sweeps.cores import layout_rates
     from byzopt.tasks import data
     from byzopt.tasks.data import store
 
@@ -51,7 +51,7 @@ def examined() -> dict[str, Any]:
         name: str(path) if path else "not on disk; downloaded when needed"
         for name, path in data.available().items()
     }
-    (processes, threads), rates = placement()
+    (processes, threads), rates = layout_rates()
     return environment() | {
         "kernels": kernels_here(),
         "placement of independent runs": {"processes x threads": f"{processes} x {threads}"}

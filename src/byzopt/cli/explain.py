@@ -56,8 +56,8 @@ def card(recipe: MethodRecipe) -> dict[str, Any]:
 
 
 def _filled(source: str, changes: list[str]) -> tuple[dict[str, Any], list[str]]:
-    from byzopt.certificates.promised import promised
-    from byzopt.cli.progress import Steps
+    from byzopt.certificates.promised import spec_promise
+    from byzopt.cli.progress import StageProgress
     from byzopt.cli.promises import bound_words, lines, plain_constants, plain_promise, steps_line
     from byzopt.errors import UnknownName, unknown
     from byzopt.experiments import load
@@ -67,8 +67,8 @@ def _filled(source: str, changes: list[str]) -> tuple[dict[str, Any], list[str]]
     if source not in presets() and not Path(source).exists() and not source.endswith(".toml"):
         raise UnknownName(str(unknown("method or preset", source, [*METHODS, *presets()])))
     spec = load(source, changes, compare=False)
-    with Steps() as tell:
-        known, promise = promised(spec, tell)
+    with StageProgress() as tell:
+        known, promise = spec_promise(spec, tell)
     found = card(spec.method) | {"constants": plain_constants(known), "step_in_spec": spec.lr}
     # Where the spec's step is out of range: what would hold with the theorem's own.
     other = spec.method.promise(replace(known, lr=None)) if promise.broken else None

@@ -82,7 +82,7 @@ def seconds(value: float | None) -> float | None:
     return value
 
 
-def seeds(text: str | None) -> str | None:
+def seed_list(text: str | None) -> str | None:
     """Whole numbers with commas between, each once."""
     if text is not None:
         parts = text.split(",")

@@ -17,26 +17,26 @@ EVERY = 5.0  # seconds between two lines where stderr is no terminal
 SHARE = 100  # time left is told once so small a part of the rounds was heard after the first report
 
 
-def left(seconds: float, heard: int, rest: int) -> float | None:
+def time_left(seconds: float, heard: int, rest: int) -> float | None:
     """Seconds that `rest` rounds take at the pace of `heard` ones; None while those are too few to say."""
     if rest == 0:
         return 0.0
     return seconds / heard * rest if heard > 0 and heard * SHARE >= heard + rest else None
 
 
-def told(seconds: float | None) -> str:
+def time_left_text(seconds: float | None) -> str:
     """Time left as the end of a line; nothing where it is not known."""
     return "" if seconds is None else f"  {seconds:.0f} s left"
 
 
-class Left(TimeRemainingColumn):
+class TimeLeftColumn(TimeRemainingColumn):
     """Time left, of tasks whose field `known` says that there is an estimate."""
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.fields["known"] else Text("-:--:--")
 
 
-class Steps:
+class StageProgress:
     """One line for work in several stretches: `(what, done, total)` shows how far the present one is."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Display:
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total}", markup=False),
             TextColumn("{task.fields[figures]}", markup=False),
-            Left(),
+            TimeLeftColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
         )
@@ -111,7 +111,9 @@ class Display:
         self._show(name, t)
         if not self.console.is_terminal and (monotonic() - self.told > EVERY or t == self.rounds[name]):
             self.told = monotonic()
-            line = f"{name}: round {t}/{self.rounds[name]}  {self.figures}{told(self._left(name, t))}"
+            line = (
+                f"{name}: round {t}/{self.rounds[name]}  {self.figures}{time_left_text(self._left(name, t))}"
+            )
             self.console.print(line, soft_wrap=True)
 
     def _show(self, name: str, t: int) -> None:
@@ -122,4 +124,4 @@ class Display:
 
     def _left(self, name: str, t: int) -> float | None:
         began, start = self.first[name]
-        return left(monotonic() - began, t - start, self.rounds[name] - t)
+        return time_left(monotonic() - began, t - start, self.rounds[name] - t)

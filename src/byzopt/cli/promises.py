@@ -40,7 +40,7 @@ def finite(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: told(value) for key, value in values.items()}
 
 
-def number(value: float | None) -> str:
+def short_number(value: float | None) -> str:
     """A number in short, or a dash."""
     return "-" if value is None else f"{value:.4g}"
 
@@ -58,7 +58,7 @@ def bound_words(promise: Promise, what: str = "bound") -> str:
     if value is None:
         return "none" if promise.broken else "-"
     if vacuous:
-        return f"vacuous ({value:.4g}; trivially {number(promise.trivial)}, as at the start)"
+        return f"vacuous ({value:.4g}; trivially {short_number(promise.trivial)}, as at the start)"
     return f"{value:.4g}"
 
 

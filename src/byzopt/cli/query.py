@@ -35,15 +35,15 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list of rows on stdout.")] = False,
 ) -> int:
     """Show runs and their final figures, or all their records, as one table."""
-    from byzopt.experiments.store.table import chosen, doubts, rows
+    from byzopt.experiments.store.table import doubtful_conditions, rows, select_rows
 
     require(
         not (as_csv and as_json), "A table", "have one form", "--csv and --json", "Leave out one of them."
     )
     found = rows(store, records)
     wanted = [name.strip() for name in columns.split(",")] if columns else []
-    shown = chosen(found.rows, where or (), wanted)
-    for doubt in doubts(where or ()):
+    shown = select_rows(found.rows, where or (), wanted)
+    for doubt in doubtful_conditions(where or ()):
         print(f"byzopt: --where {doubt}", file=sys.stderr)
     for name, reason in found.damaged.items():
         print(f"byzopt: damaged and left out: {name}: {reason}", file=sys.stderr)
@@ -89,10 +89,12 @@ def _telling(shown: list[dict[str, Any]]) -> list[str]:
     """The usual columns, figures, and whatever differs between rows."""
     names = list(shown[0]) if shown else []
     hidden = {"seconds", "message", "gradients", "bits", "aggregate_norm", "stalls", "rounds_run"}
-    from byzopt.experiments.trials.per_worker import own
+    from byzopt.experiments.trials.per_worker import worker_figure
 
     differ = [
-        n for n in names if len({json.dumps(row[n]) for row in shown}) > 1 and n not in hidden and not own(n)
+        n
+        for n in names
+        if len({json.dumps(row[n]) for row in shown}) > 1 and n not in hidden and not worker_figure(n)
     ]
     first = [n for n in USUAL if n in names]
     return first + [n for n in names if n not in first and (n in FIGURES or n in differ)]

@@ -30,18 +30,18 @@ def command(
     bound: Annotated[bool, typer.Option("--bound", help="With what theory promises of each run.")] = False,
 ) -> int:
     """Draw curves, heat maps and tables of a store's runs, each as PNG, SVG, PDF, CSV and LaTeX."""
-    from byzopt.cli.progress import Steps
-    from byzopt.experiments.store.directories import check_directory, writing
-    from byzopt.reports.study import make, save
+    from byzopt.cli.progress import StageProgress
+    from byzopt.experiments.store.directories import check_directory, explain_refused_writes
+    from byzopt.reports.study import make_report, save_study
 
     place = out or store / "report"
     if out or store.is_dir():  # else the store itself is what is wrong
         check_directory(place, "--out")
-    with Steps() as tell:
-        report = make(store, _target(target), bound, tell)
+    with StageProgress() as tell:
+        report = make_report(store, _target(target), bound, tell)
     _print(report.sheets)
-    with writing(place, "Choose another --out."):
-        made = save(report, place, html)
+    with explain_refused_writes(place, "Choose another --out."):
+        made = save_study(report, place, html)
     for name, reason in report.study.damaged.items():
         print(f"byzopt: damaged and left out: {name}: {reason}", file=sys.stderr)
     for name, other in report.study.repeated.items():
@@ -65,12 +65,12 @@ def _print(sheets: object) -> None:
     from rich.table import Table
 
     from byzopt.cli import terminal
-    from byzopt.reports.study.sheet import Sheet
+    from byzopt.reports.study.sheet import ReportTable
 
     assert isinstance(sheets, tuple)
     console = terminal.console(width=160)
     for sheet in sheets:
-        assert isinstance(sheet, Sheet)
+        assert isinstance(sheet, ReportTable)
         table = Table(title=sheet.title, title_justify="left", title_style="bold", box=None)
         head, rows, numeric = sheet.joined
         for cell, number in zip(head, numeric, strict=True):

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from byzopt.cli.options import at_least, directory, seconds
-from byzopt.cli.options import seeds as some_seeds
+from byzopt.cli.options import seed_list as some_seeds
 
 if TYPE_CHECKING:
-    from byzopt.experiments.sweeps import Plan
+    from byzopt.experiments.sweeps import SweepPlan
     from byzopt.reproductions.reproduction import Reproduction
-    from byzopt.reproductions.running import Account
+    from byzopt.reproductions.running import ReproducedTables
 
 DEFAULT_STORE = "byzopt-store"
 
@@ -68,11 +68,11 @@ def command(
     What is stored is not run again: the same command goes on after an interruption. With --quick it says
     what is left out.
     """
-    from byzopt.experiments.specs.loading import there
+    from byzopt.experiments.specs.loading import path_exists
     from byzopt.experiments.store.directories import check_directory
     from byzopt.reproductions.devices import on_device
     from byzopt.reproductions.loading import load_reproduction, reproductions
-    from byzopt.reproductions.running import account, plans
+    from byzopt.reproductions.running import collect_tables, plan_parts
 
     if name is None:
         shipped = reproductions()
@@ -80,13 +80,13 @@ def command(
         return 0
     whole = load_reproduction(name)
     place = out or store / "reproductions" / whole.name.replace("/", "-")
-    if not there(store):
+    if not path_exists(store):
         check_directory(store, "--store")
     if not dry_run:
         check_directory(place, "--out")
     it = on_device(whole.chosen(cells or (), _numbers(seeds), quick), device)
     whole = whole.chosen(cells or (), _numbers(seeds))
-    todo = [] if stored else plans(it, store, retry)
+    todo = [] if stored else plan_parts(it, store, retry)
     if not dry_run and any(plan.to_play for plan in todo):
         check_directory(store, "--store")
     if quick:
@@ -97,7 +97,7 @@ def command(
     if not _played(todo, jobs, retry, checkpoint_every):
         print(f"byzopt: interrupted; go on with: {shlex.join(['byzopt', *sys.argv[1:]])}", file=sys.stderr)
         return 130
-    return _told(account(it, store), place, as_json)
+    return _told(collect_tables(it, store), place, as_json)
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:
@@ -123,7 +123,7 @@ def _left_out(whole: Reproduction, it: Reproduction) -> None:
         _say(f"--quick runs {where} with {', '.join(told)}")
 
 
-def _estimate(todo: list[Plan]) -> None:
+def _estimate(todo: list[SweepPlan]) -> None:
     total = 0.0
     for plan in todo:
         seconds, told = _timed(plan)
@@ -133,7 +133,7 @@ def _estimate(todo: list[Plan]) -> None:
         _say(f"in all at most about {_time(total)} of one core; runs that advance together take less")
 
 
-def _played(todo: list[Plan], jobs: int | None, retry: bool, every: float | None) -> bool:
+def _played(todo: list[SweepPlan], jobs: int | None, retry: bool, every: float | None) -> bool:
     """Play part by part. A part is timed when it begins, and not when it goes on: a command that is killed
     again and again shall not spend its time on that."""
     from byzopt.cli.sweep import played
@@ -145,11 +145,11 @@ def _played(todo: list[Plan], jobs: int | None, retry: bool, every: float | None
     return True
 
 
-def _left(plan: Plan) -> str:
+def _left(plan: SweepPlan) -> str:
     return f"{plan.sweep.name}: {plan.to_play} of {len(plan.intents)} runs to come"
 
 
-def _timed(plan: Plan) -> tuple[float, str]:
+def _timed(plan: SweepPlan) -> tuple[float, str]:
     """About how long a part takes on one core, in seconds and in words."""
     from byzopt.reproductions.running import seconds_left
 
@@ -157,33 +157,33 @@ def _timed(plan: Plan) -> tuple[float, str]:
     return seconds, f", {_time(seconds)} on one core"
 
 
-def _told(account: Account, out: Path, as_json: bool) -> int:
-    from byzopt.experiments.store.directories import writing
-    from byzopt.reports.reproduction import results, save
+def _told(account: ReproducedTables, out: Path, as_json: bool) -> int:
+    from byzopt.experiments.store.directories import explain_refused_writes
+    from byzopt.reports.reproduction import results, save_reproduction
     from byzopt.reports.reproduction_page import (
-        columns,
+        cell_columns,
+        cell_row,
+        drop_empty,
         fit_columns,
         fit_row,
-        row,
-        summary,
-        titled,
-        worth_saying,
+        part_title,
+        verdict_counts,
     )
 
-    with writing(out, "Choose another --out."):
-        made = save(account, out)
+    with explain_refused_writes(out, "Choose another --out."):
+        made = save_reproduction(account, out)
     if as_json:
         print(json.dumps(results(account) | {"files": [str(path) for path in made]}, allow_nan=False))
     else:
         for part in account.reproduction.parts:
-            lines = worth_saying([line for line in account.lines if line.part is part])
+            lines = drop_empty([line for line in account.lines if line.part is part])
             fits = [one for one in account.fitted if one.part is part]
-            print(f"\n{titled(part)}")
+            print(f"\n{part_title(part)}")
             if fits:
                 _table([fit_columns(part), *map(fit_row, fits)])
-                print(summary(fits) + "\n")
-            _table([columns(part), *map(row, lines)])
-            print(summary(lines))
+                print(verdict_counts(fits) + "\n")
+            _table([cell_columns(part), *map(cell_row, lines)])
+            print(verdict_counts(lines))
         print(f"\n{len(made)} files in {out}")
     return 1 if any(one.outcome.status == "error" for found in account.found.values() for one in found) else 0
 

@@ -17,7 +17,7 @@ from byzopt.errors import require
 
 if TYPE_CHECKING:
     from byzopt.experiments import Result, Spec
-    from byzopt.reports.curves import Bound
+    from byzopt.reports.curves import DrawnBound
     from byzopt.theory.promise import Promise
 
 DEFAULT_ROOT = "byzopt-runs"
@@ -89,9 +89,9 @@ def command(
     with ExitStack() as stack:
         link = None
         if not alone:
-            from byzopt.experiments.trials.processes import processes
+            from byzopt.experiments.trials.processes import worker_processes
 
-            link = stack.enter_context(processes(loaded, count))
+            link = stack.enter_context(worker_processes(loaded, count))
             if link is None:
                 return 0  # a rank other than 0, which has served
         display, stopped = stack.enter_context(Display(loaded)), stack.enter_context(stop_on_signals())
@@ -115,29 +115,29 @@ def command(
     return INTERRUPTED
 
 
-def _report(result: Result, place: Path, as_json: bool, bound: Bound | None, axis: Any) -> bool:
+def _report(result: Result, place: Path, as_json: bool, bound: DrawnBound | None, axis: Any) -> bool:
     """Draw a result's curves and print it, also where there is no room for curves; whether there was."""
     plot = None if result.interrupted else _drawn(place, bound, axis)
     if as_json:
-        print(json.dumps(flat(result, place), allow_nan=False))
+        print(json.dumps(result_data(result, place), allow_nan=False))
     else:
         from byzopt.cli import terminal
         from byzopt.reports import tables
 
         console = terminal.console(width=WIDTH)
-        console.print(tables.outcomes(result.spec, result.outcomes))
-        for note in tables.notes(result.outcomes):
+        console.print(tables.outcome_table(result.spec, result.outcomes))
+        for note in tables.outcome_notes(result.outcomes):
             console.print(note, soft_wrap=True)
     if plot and not as_json:
         print(f"Curves: {plot.resolve()}")
     return result.interrupted or plot is not None
 
 
-def _drawn(place: Path, bound: Bound | None, axis: Any) -> Path | None:
+def _drawn(place: Path, bound: DrawnBound | None, axis: Any) -> Path | None:
     from byzopt.reports import curves
 
     try:
-        return curves.draw(place, bound, axis)
+        return curves.draw_curves(place, bound, axis)
     except OSError as error:
         why = f"{place / curves.NAME}: {error.strerror or error}"
         told = "the result is stored, and the same command draws them"
@@ -145,21 +145,21 @@ def _drawn(place: Path, bound: Bound | None, axis: Any) -> Path | None:
         return None
 
 
-def _bound(spec: Spec) -> Bound:
+def _bound(spec: Spec) -> DrawnBound:
     """The spec's method's bound, round by round. Errors: no theorem gives one, with the reason."""
-    from byzopt.certificates.promised import constants, curve
-    from byzopt.cli.progress import Steps
+    from byzopt.certificates.promised import bound_curve, spec_constants
+    from byzopt.cli.progress import StageProgress
     from byzopt.errors import InvalidInput
-    from byzopt.reports.curves import Bound
+    from byzopt.reports.curves import DrawnBound
 
-    with Steps() as tell:
-        found = curve(spec, constants(spec, tell), tell)
+    with StageProgress() as tell:
+        found = bound_curve(spec, spec_constants(spec, tell), tell)
     if not found.values:
         raise InvalidInput(
             f"Option --bound should have a theorem to draw. Found none: {_why(found.promise)}."
         )
     label = LABELS.get(found.key, found.key)
-    return Bound(found.key, label, tuple(found.values), tuple(found.values.values()), found.least)
+    return DrawnBound(found.key, label, tuple(found.values), tuple(found.values.values()), found.least)
 
 
 def _why(promise: Promise) -> str:
@@ -169,17 +169,17 @@ def _why(promise: Promise) -> str:
     return "; ".join(promise.missing) or f"{promise.theorem} bounds no figure of the records"
 
 
-def flat(result: Result, place: Path) -> dict[str, Any]:
+def result_data(result: Result, place: Path) -> dict[str, Any]:
     """The result as one flat object; variants under `compare`."""
-    from byzopt.experiments.store.outcomes import summary
+    from byzopt.experiments.store.outcomes import outcome_summary
 
-    variants = {name: summary(outcome) for name, outcome in result.compare.items()}
-    return {"id": result.spec.id, **summary(result.main), "out": str(place), "compare": variants}
+    variants = {name: outcome_summary(outcome) for name, outcome in result.compare.items()}
+    return {"id": result.spec.id, **outcome_summary(result.main), "out": str(place), "compare": variants}
 
 
 def _stem(spec: str) -> str:
     """A spec's name in the name of a directory, which has not room for all that a file's may be."""
-    from byzopt.experiments.specs.loading import there
+    from byzopt.experiments.specs.loading import path_exists
 
-    stem = Path(spec).stem if there(spec) else spec.removesuffix(".toml").replace("/", "-")
+    stem = Path(spec).stem if path_exists(spec) else spec.removesuffix(".toml").replace("/", "-")
     return os.fsdecode(os.fsencode(stem)[:LONGEST])

@@ -22,7 +22,7 @@ _Handler = Callable[[int, FrameType | None], None]
 
 
 @contextmanager
-def heard() -> Iterator[Callable[[], bool]]:
+def signals_heard() -> Iterator[Callable[[], bool]]:
     """In here SIGINT and SIGTERM raise `KeyboardInterrupt`; yields a function that tells whether one came.
 
     A module that is being imported cannot be left in good order, and has nothing to keep: there the process

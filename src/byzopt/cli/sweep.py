@@ -13,7 +13,7 @@ import typer
 from byzopt.cli.options import SWEEP_ENGINES, at_least, directory, one_of, seconds
 
 if TYPE_CHECKING:
-    from byzopt.experiments.sweeps import Plan, Swept
+    from byzopt.experiments.sweeps import SweepPlan, SweepResult
     from byzopt.experiments.sweeps.sinks import Sink
 
 DEFAULT_STORE = "byzopt-store"
@@ -65,13 +65,13 @@ def command(
     The same command goes on after an interruption of any kind. Runs that fail are stored with their reason
     and do not stop the others; then the exit status is 1.
     """
-    from byzopt.experiments.specs.loading import there
+    from byzopt.experiments.specs.loading import path_exists
     from byzopt.experiments.store.directories import check_directory
-    from byzopt.experiments.sweeps import load_sweep, survey
+    from byzopt.experiments.sweeps import load_sweep, plan_sweep
 
-    if not there(store):
+    if not path_exists(store):
         check_directory(store, "--store")
-    plan = survey(load_sweep(sweep, settings or ()), store, retry)
+    plan = plan_sweep(load_sweep(sweep, settings or ()), store, retry)
     if dry_run:
         _preview(plan, as_json)
         return 0
@@ -95,8 +95,8 @@ def command(
 
 
 def played(
-    plan: Plan, jobs: int | None, engine: Any, retry: bool, every: float | None, sinks: list[Sink]
-) -> Swept:
+    plan: SweepPlan, jobs: int | None, engine: Any, retry: bool, every: float | None, sinks: list[Sink]
+) -> SweepResult:
     """Run a plan with progress on stderr; a signal stops it and keeps checkpoints."""
     from byzopt.cli.stopping import stop_on_signals
     from byzopt.cli.sweep_progress import SweepDisplay
@@ -118,14 +118,14 @@ def played(
         )
 
 
-def _sinks(plan: Plan, tensorboard: Path | None, mlflow: str | None) -> list[Sink]:
+def _sinks(plan: SweepPlan, tensorboard: Path | None, mlflow: str | None) -> list[Sink]:
     from byzopt.experiments.sweeps.sinks import MLflow, TensorBoard
 
     chosen: list[Sink] = [TensorBoard(tensorboard)] if tensorboard else []
     return chosen + ([MLflow(mlflow, plan.sweep.name or "byzopt")] if mlflow else [])
 
 
-def _preview(plan: Plan, as_json: bool) -> None:
+def _preview(plan: SweepPlan, as_json: bool) -> None:
     from byzopt.experiments.sweeps.runs import point_text
 
     skipped = [{"point": one.point, "reason": one.reason} for one in plan.expansion.skipped]
@@ -145,7 +145,7 @@ def _preview(plan: Plan, as_json: bool) -> None:
     print(f"{plan.to_play} of {len(plan.intents)} runs would run, in {len(plan.batches)} batches")
 
 
-def _told(swept: Swept, as_json: bool) -> None:
+def _told(swept: SweepResult, as_json: bool) -> None:
     failed = {run: one.message for run, one in swept.stored.items() if one.kind == "failed"}
     if as_json:
         told = {

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from byzopt.cli.progress import Left, left, told
+from byzopt.cli.progress import TimeLeftColumn, time_left, time_left_text
 from byzopt.cli.terminal import console
 
 if TYPE_CHECKING:
-    from byzopt.experiments.sweeps import Plan
+    from byzopt.experiments.sweeps import SweepPlan
 
 EVERY = 5.0  # seconds between two lines where stderr is no terminal
 
@@ -20,7 +20,7 @@ EVERY = 5.0  # seconds between two lines where stderr is no terminal
 class SweepDisplay:
     """One bar for the whole sweep. It counts rounds, so that time left is right if lengths differ."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: SweepPlan) -> None:
         self.console = console(stderr=True)
         self.left = {intent.run.id: intent.run.spec.rounds for intent in plan.intents if intent.play}
         self.total, self.runs = sum(self.left.values()), len(plan.intents)
@@ -39,7 +39,7 @@ class SweepDisplay:
             TextColumn("{task.percentage:>3.0f}%", markup=False),
             TimeElapsedColumn(),
             TextColumn("left", markup=False),
-            Left(),
+            TimeLeftColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
         )
@@ -72,11 +72,11 @@ class SweepDisplay:
                 self.console.print(f"failed  {run}  {message}", soft_wrap=True)
         now = min(self.total, self.done + sum(self.batches.values()))
         since = 0.0 if self.begun is None else monotonic() - self.begun
-        rest = left(since, now - self.early, self.total - now)
+        rest = time_left(since, now - self.early, self.total - now)
         self.progress.update(self.bar, completed=now, description=self._counts(), known=rest is not None)
         if not self.console.is_terminal and (monotonic() - self.said > EVERY or not self.left):
             self.said = monotonic()
-            line = f"{self._counts()}  {now}/{self.total} rounds{told(rest)}"
+            line = f"{self._counts()}  {now}/{self.total} rounds{time_left_text(rest)}"
             self.console.print(line, soft_wrap=True)
 
     def _counts(self) -> str:

@@ -98,7 +98,7 @@ def words(text: str, style: str = "") -> Text:
 
 
 @contextmanager
-def opened() -> Iterator[None]:
+def harmless_streams() -> Iterator[None]:
     """Standard streams that take every text: one that was closed takes it nowhere, and what an encoding lacks
     is spelled out."""
     before = sys.stdout, sys.stderr

@@ -3,9 +3,7 @@ of `torch.optim`."""
 
 from __future__ import annotations
 
-from typing import Any
-from warnings import warn
-
+from byzopt.deprecation import former_names
 from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.distributed.elastic import init_process_group
 from byzopt.distributed.harden import Guard, harden
@@ -30,7 +28,7 @@ __all__ = [
     "robust_all_reduce",
 ]
 
-_FORMER_NAMES: dict[str, Any] = {
+_FORMER_NAMES = {
     "ByzDM21": RobustDM21,
     "ByzNSGDM": RobustNSGDM,
     "ByzVRDM21": RobustVRDM21,
@@ -39,11 +37,4 @@ _FORMER_NAMES: dict[str, Any] = {
     "join": init_process_group,
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Former names, importable for one release with a `DeprecationWarning`."""
-    if name not in _FORMER_NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    present = _FORMER_NAMES[name]
-    warn(f"{__name__}.{name} is now called {present.__name__}.", DeprecationWarning, stacklevel=2)
-    return present
+__getattr__ = former_names(__name__, _FORMER_NAMES)

@@ -18,14 +18,14 @@ from byzopt.errors import TooManyFaults
 
 Where = slice | Tensor
 Who = tuple[int, ...]  # places of runs in their batch
-Go = Callable[..., tuple[Any, Any]]  # (part, state, who, *args) -> (outputs, state)
+PartCall = Callable[..., tuple[Any, Any]]  # (part, state, who, *args) -> (outputs, state)
 
 
-class UnlikeError(Exception):
+class MismatchError(Exception):
     """States that cannot stand side by side: they differ in shape, in structure or in a plain value."""
 
 
-class LostError(Exception):
+class RoundLostError(Exception):
     """Runs that cannot finish the round, each with the reason: nothing has been changed for any run."""
 
     def __init__(self, reasons: dict[int, TooManyFaults]) -> None:
@@ -33,40 +33,40 @@ class LostError(Exception):
         self.reasons = reasons
 
 
-def stack(trees: Sequence[Any]) -> Any:
-    """Equal structures side by side: tensors `[...]` become one `[R, ...]`. Errors: `UnlikeError`."""
+def stack_states(trees: Sequence[Any]) -> Any:
+    """Equal structures side by side: tensors `[...]` become one `[R, ...]`. Errors: `MismatchError`."""
     first = trees[0]
     if isinstance(first, Tensor):
         if any(not isinstance(tree, Tensor) or _kind(tree) != _kind(first) for tree in trees):
-            raise UnlikeError
+            raise MismatchError
         return torch.stack(list(trees))
     if isinstance(first, tuple):
         if any(type(tree) is not type(first) or len(tree) != len(first) for tree in trees):
-            raise UnlikeError
-        parts = [stack(part) for part in zip(*trees, strict=True)]
+            raise MismatchError
+        parts = [stack_states(part) for part in zip(*trees, strict=True)]
         return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
     if any(type(tree) is not type(first) or tree != first for tree in trees):
-        raise UnlikeError
+        raise MismatchError
     return first
 
 
-def pick(tree: Any, where: int | Where) -> Any:
+def select_runs(tree: Any, where: int | Where) -> Any:
     """The runs at `where` of a stacked structure; at an integer one run's own, without the dimension."""
     if isinstance(tree, Tensor):
         return tree[where]
     if isinstance(tree, tuple):
-        parts = [pick(part, where) for part in tree]
+        parts = [select_runs(part, where) for part in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     return tree
 
 
-def own(tree: Any, r: int) -> Any:
+def copy_of_run(tree: Any, r: int) -> Any:
     """Run r's part of a stacked structure in memory of its own, so that it outlives the batch cheaply."""
-    return _copied(pick(tree, r))
+    return _copied(select_runs(tree, r))
 
 
 @dataclass(frozen=True)
-class Bunch:
+class PartGroup:
     """The runs `who` whose `part` is equal, at places `where` of `R`, and their states: stacked, or a tuple
     of single ones."""
 
@@ -76,41 +76,44 @@ class Bunch:
     state: Any
     stacked: bool
 
-    def call(self, go: Go, args: tuple[Any, ...]) -> tuple[Any, Bunch]:
-        """`go(part, state, who, *args)` for these runs. Errors: `LostError` names those it raised for."""
+    def call(self, go: PartCall, args: tuple[Any, ...]) -> tuple[Any, PartGroup]:
+        """`go(part, state, who, *args)` for these runs. Errors: `RoundLostError` for those that
+        it raised for."""
         if self.stacked:
             try:
-                out, state = go(self.part, self.state, self.who, *(pick(arg, self.where) for arg in args))
+                out, state = go(
+                    self.part, self.state, self.who, *(select_runs(arg, self.where) for arg in args)
+                )
                 return out, replace(self, state=state)
             except TooManyFaults:
                 pass  # one after another tells which run it is
         out, states = self._one_by_one(go, args)
-        return out, replace(self, state=stack(states) if self.stacked else states)
+        return out, replace(self, state=stack_states(states) if self.stacked else states)
 
     def of(self, r: int) -> Any:
         """Run r's own state."""
         k = self.who.index(r)
-        return own(self.state, k) if self.stacked else self.state[k]
+        return copy_of_run(self.state, k) if self.stacked else self.state[k]
 
-    def _one_by_one(self, go: Go, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    def _one_by_one(self, go: PartCall, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
         outs, states, lost = [], [], {}
         for k, r in enumerate(self.who):
-            before = pick(self.state, k) if self.stacked else self.state[k]
+            before = select_runs(self.state, k) if self.stacked else self.state[k]
             try:
-                out, state = go(self.part, before, r, *(pick(arg, r) for arg in args))
+                out, state = go(self.part, before, r, *(select_runs(arg, r) for arg in args))
                 outs.append(out)
                 states.append(state)
             except TooManyFaults as error:
                 lost[r] = error
         if lost:
-            raise LostError(lost)
+            raise RoundLostError(lost)
         return _listed(outs), tuple(states)
 
 
-Slot = tuple[Bunch, ...]  # one kind of part of R runs
+PartGroups = tuple[PartGroup, ...]  # one kind of part of R runs
 
 
-def slot(parts: Sequence[Any], states: Sequence[Any], able: Callable[[Any], bool]) -> Slot:
+def group_parts(parts: Sequence[Any], states: Sequence[Any], able: Callable[[Any], bool]) -> PartGroups:
     """Bunches of equal `parts`; their states are stacked where `able(part)` and they are alike."""
     kinds: list[tuple[Any, list[int]]] = []
     for r, part in enumerate(parts):
@@ -123,40 +126,40 @@ def slot(parts: Sequence[Any], states: Sequence[Any], able: Callable[[Any], bool
     return tuple(_bunch(part, tuple(who), states, able(part)) for part, who in kinds)
 
 
-def call(slot: Slot, go: Go, *args: Any) -> tuple[Any, Slot]:
+def call_parts(slot: PartGroups, go: PartCall, *args: Any) -> tuple[Any, PartGroups]:
     """`go` for every bunch; its outputs in the order of the runs, and the slot after it.
 
     Outputs are a tensor `[R, ...]`, a number for each run (`tuple`), or a list of such outputs.
-    Errors: `LostError` for the runs in which a part raises `TooManyFaults`.
+    Errors: `RoundLostError` for the runs in which a part raises `TooManyFaults`.
     """
-    results: list[tuple[Any, Bunch]] = []
+    results: list[tuple[Any, PartGroup]] = []
     lost: dict[int, TooManyFaults] = {}
     for bunch in slot:
         try:
             results.append(bunch.call(go, args))
-        except LostError as error:
+        except RoundLostError as error:
             lost |= error.reasons
     if lost:
-        raise LostError(lost)
+        raise RoundLostError(lost)
     outs, after = zip(*results, strict=True)
     return _merged(slot, outs), after
 
 
-def of(slot: Slot, r: int) -> Any:
+def state_of(slot: PartGroups, r: int) -> Any:
     """Run r's own state in a slot."""
     return next(bunch for bunch in slot if r in bunch.who).of(r)
 
 
-def _bunch(part: Any, who: Who, states: Sequence[Any], able: bool) -> Bunch:
+def _bunch(part: Any, who: Who, states: Sequence[Any], able: bool) -> PartGroup:
     here = [states[r] for r in who]
     together = who == tuple(range(who[0], who[-1] + 1))
     where: Where = slice(who[0], who[-1] + 1) if together else torch.tensor(who, device="cpu")
     if able:
         try:
-            return Bunch(part, who, where, stack(here), True)
-        except UnlikeError:
+            return PartGroup(part, who, where, stack_states(here), True)
+        except MismatchError:
             pass
-    return Bunch(part, who, where, tuple(here), False)
+    return PartGroup(part, who, where, tuple(here), False)
 
 
 def _listed(outs: Sequence[Any]) -> Any:
@@ -166,7 +169,7 @@ def _listed(outs: Sequence[Any]) -> Any:
     return torch.stack(list(outs)) if isinstance(outs[0], Tensor) else tuple(outs)
 
 
-def _merged(slot: Slot, outs: Sequence[Any]) -> Any:
+def _merged(slot: PartGroups, outs: Sequence[Any]) -> Any:
     first, total = outs[0], sum(len(bunch.who) for bunch in slot)
     if isinstance(first, list):
         return [_merged(slot, part) for part in zip(*outs, strict=True)]

@@ -11,10 +11,10 @@ from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.filters import At, Filter
 
 
-def aggregating(
+def certifying_step(
     t: int, faulty: Mapping[int, int], told: dict[int, Certificate]
 ) -> Callable[..., tuple[Tensor, Any]]:
-    """What `bunches.call` makes of filters in round t. `faulty` are the runs whose aggregates are to be
+    """What `bunches.call_parts` makes of filters in round t. `faulty` are the runs whose aggregates are to be
     certified, and for how many faulty rows; their certificates are put into `told`."""
 
     def aggregate(

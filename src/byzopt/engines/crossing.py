@@ -11,7 +11,7 @@ from torch import Tensor
 from byzopt.attacks import Adversary
 
 
-class Wire(Protocol):
+class RoundChannel(Protocol):
     """A channel in one round, with its state inside; or those of several runs, rows `[R, n, d]`."""
 
     def send(self, said: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -25,8 +25,8 @@ class Wire(Protocol):
     def adopt(self, rows: Tensor) -> None: ...
 
 
-def crossed(
-    wire: Wire,
+def transmit(
+    wire: RoundChannel,
     said: Tensor,
     adversary: Adversary,
     liars: Tensor | None,

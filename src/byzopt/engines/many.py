@@ -12,9 +12,9 @@ from torch import Tensor
 from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.filters import At, Filter, Limits, Pure
 from byzopt.engines import bunches
-from byzopt.engines.bunches import Slot, slot
-from byzopt.engines.certifying import aggregating
-from byzopt.engines.crossing import crossed
+from byzopt.engines.bunches import PartGroups, group_parts
+from byzopt.engines.certifying import certifying_step
+from byzopt.engines.crossing import transmit
 from byzopt.engines.loop import LoopState, Snapshot, added
 from byzopt.engines.simulated import Simulated, SimulatedState
 from byzopt.errors import TooManyFaults
@@ -33,18 +33,18 @@ class Lane(NamedTuple):
     state: LoopState
 
 
-class Slots(NamedTuple):
+class MethodParts(NamedTuple):
     """The parts of all runs, with their states. An attack that knows the defence goes with it."""
 
-    worker: Slot
-    wire: Slot
-    attack: Slot
-    filter: Slot
-    step: Slot
-    down: Slot
+    worker: PartGroups
+    wire: PartGroups
+    attack: PartGroups
+    filter: PartGroups
+    step: PartGroups
+    down: PartGroups
 
 
-class Many:
+class BatchedRuns:
     """R runs after the same round t, equal in workers' side, n, d, dtype, device and the place where their
     adversary acts; `round` is the next.
 
@@ -72,7 +72,7 @@ class Many:
 
     def state(self, r: int) -> LoopState:
         """Run r's state, as the run alone would have it."""
-        worker, wire, attack, memory, step, down = (bunches.of(one, r) for one in self.slots)
+        worker, wire, attack, memory, step, down = (bunches.state_of(one, r) for one in self.slots)
         engine = SimulatedState(worker, wire, attack, down)
         cost, last = self.ledger[r], self.last[r].clone()
         return LoopState(self.t, step, memory, engine, cost[0], cost[1], cost[2], cost[3], cost[4], last)
@@ -85,16 +85,16 @@ class Many:
         lane, certificate = self.lanes[r], self.certificates.get(r)
         return Snapshot(self.state(r), asked, aggregate, x, lane.method, lane.engine, certificate)
 
-    def only(self, left: Sequence[int]) -> Many:
+    def only(self, left: Sequence[int]) -> BatchedRuns:
         """These runs alone, in this order."""
-        few = Many([self.lanes[r]._replace(state=self.state(r)) for r in left])
+        few = BatchedRuns([self.lanes[r]._replace(state=self.state(r)) for r in left])
         if self.asked is not None and self.aggregate is not None:
             few.asked, few.aggregate = self.asked[list(left)], self.aggregate[list(left)]
             told = self.certificates
             few.certificates = {k: told[r] for k, r in enumerate(left) if r in told}
         return few
 
-    def round(self, faulty: Mapping[int, int] | None = None) -> Many:
+    def round(self, faulty: Mapping[int, int] | None = None) -> BatchedRuns:
         """All runs after one ask and one tell more.
 
         `faulty`: the runs whose aggregates are to be certified, and for how many faulty rows.
@@ -104,15 +104,15 @@ class Many:
         """
         t, (worker, wire, attack, memory, step, down) = self.t + 1, self.slots
         x = _read(step, lambda part, state: part.ask(state))
-        (w, *below), down = bunches.call(down, partial(self._broadcast, t), x)
+        (w, *below), down = bunches.call_parts(down, partial(self._broadcast, t), x)
         oracles = _Oracles(t, self)
-        said, worker = bunches.call(worker, lambda p, s, who, at: p.step(s, at, oracles.of(who)), w)
+        said, worker = bunches.call_parts(worker, lambda p, s, who, at: p.step(s, at, oracles.of(who)), w)
         crossing = _Wires(self, wire, attack, w)
-        rows = crossed(crossing, said, self.lanes[0].engine.adversary, self.liars, crossing.speak)
+        rows = transmit(crossing, said, self.lanes[0].engine.adversary, self.liars, crossing.speak)
         told: dict[int, Certificate] = {}
-        g, memory = bunches.call(memory, aggregating(t, faulty or {}, told), rows, x)
-        _, step = bunches.call(step, lambda p, s, who, v: (0, p.tell(s, v)), g)
-        slots = Slots(worker, crossing.wire, crossing.attack, memory, step, down)
+        g, memory = bunches.call_parts(memory, certifying_step(t, faulty or {}, told), rows, x)
+        _, step = bunches.call_parts(step, lambda p, s, who, v: (0, p.tell(s, v)), g)
+        slots = MethodParts(worker, crossing.wire, crossing.attack, memory, step, down)
         after = self._after(slots, x, g, (oracles.calls, *crossing.costs, *below))
         after.certificates = told
         return after
@@ -128,8 +128,10 @@ class Many:
         cost = part.cost(link)
         return [w, cost.bits + self.lanes[0].method.worker.coined, cost.coordinates], state
 
-    def _after(self, slots: Slots, asked: Tensor, g: Tensor, costs: Sequence[Sequence[float]]) -> Many:
-        after: Many = object.__new__(Many)
+    def _after(
+        self, slots: MethodParts, asked: Tensor, g: Tensor, costs: Sequence[Sequence[float]]
+    ) -> BatchedRuns:
+        after: BatchedRuns = object.__new__(BatchedRuns)
         after.lanes, after.crowd, after.t = self.lanes, self.crowd, self.t + 1
         after.seeds, after.liars = self.seeds, self.liars
         after.slots, after.asked, after.aggregate, after.last = slots, asked, g, g
@@ -149,7 +151,7 @@ class Many:
 class _Defence(NamedTuple):
     """Run r's rule as it stands, on its rows; or one without memory on those of several runs."""
 
-    many: Many
+    many: BatchedRuns
     r: int
     at: At
 
@@ -168,41 +170,41 @@ class _Defence(NamedTuple):
 
     @property
     def _memory(self) -> Any:
-        return bunches.of(self.many.slots.filter, self.r)
+        return bunches.state_of(self.many.slots.filter, self.r)
 
 
 class _Wires:
     """All runs' channels in one round, and their attacks."""
 
-    def __init__(self, many: Many, wire: Slot, attack: Slot, x: Tensor) -> None:
+    def __init__(self, many: BatchedRuns, wire: PartGroups, attack: PartGroups, x: Tensor) -> None:
         self.many, self.t, self.wire, self.attack, self.x = many, many.t + 1, wire, attack, x
         self.costs: tuple[Sequence[float], ...] = ()
 
     def send(self, said: Tensor) -> tuple[Tensor, Tensor]:
-        (sent, meant, *costs), self.wire = bunches.call(self.wire, self._send, said, self.many.last)
+        (sent, meant, *costs), self.wire = bunches.call_parts(self.wire, self._send, said, self.many.last)
         self.costs = tuple(costs)
         return sent, meant
 
     def receive(self, sent: Tensor) -> Tensor:
         rows: Tensor
-        rows, self.wire = bunches.call(self.wire, self._receive, sent, self.many.last)
+        rows, self.wire = bunches.call_parts(self.wire, self._receive, sent, self.many.last)
         return rows
 
     def squeeze(self, rows: Tensor) -> Tensor:
-        sent: Tensor = bunches.call(self.wire, self._squeeze, rows, self.many.last)[0]
+        sent: Tensor = bunches.call_parts(self.wire, self._squeeze, rows, self.many.last)[0]
         return sent
 
     def base(self, like: Tensor) -> Tensor:
-        base: Tensor = bunches.call(self.wire, self._base, like, self.many.last)[0]
+        base: Tensor = bunches.call_parts(self.wire, self._base, like, self.many.last)[0]
         return base
 
     def adopt(self, rows: Tensor) -> None:
-        _, self.wire = bunches.call(self.wire, self._adopt, rows, self.many.last)
+        _, self.wire = bunches.call_parts(self.wire, self._adopt, rows, self.many.last)
 
     def speak(self, rows: Tensor) -> Tensor:
         """Rows with the attacks' in their places."""
         spoken: Tensor
-        spoken, self.attack = bunches.call(self.attack, partial(self.many.forged, self.t), self.x, rows)
+        spoken, self.attack = bunches.call_parts(self.attack, partial(self.many.forged, self.t), self.x, rows)
         return spoken
 
     def _send(self, part: Any, state: Any, who: Any, said: Tensor, last: Tensor) -> tuple[list[Any], Any]:
@@ -226,7 +228,7 @@ class _Wires:
 class _Oracles:
     """Round t's gradients for all runs at once, or for one of them; counts the calls of each run."""
 
-    def __init__(self, t: int, many: Many) -> None:
+    def __init__(self, t: int, many: BatchedRuns) -> None:
         self.t, self.crowd = t, many.crowd
         self.calls, self.seeds = [0.0] * len(many.lanes), many.seeds
 
@@ -257,17 +259,17 @@ class _Single:
         self.draw, self.full, self.grads = task.draw, task.full, task.grads
 
 
-def _slots(lanes: Sequence[Lane]) -> Slots:
+def _slots(lanes: Sequence[Lane]) -> MethodParts:
     methods, states = [lane.method for lane in lanes], [lane.state for lane in lanes]
     engines: list[Any] = [state.engine for state in states]
     liars = [(lane.engine.adversary, _known(lane)) for lane in lanes]
-    return Slots(
-        slot([m.worker for m in methods], [e.worker for e in engines], lambda part: part.batched),
-        slot([m.wire for m in methods], [e.wire for e in engines], lambda part: part.batched),
-        slot(liars, [e.attack for e in engines], _can_forge_for_many),
-        slot([m.filter for m in methods], [s.filter for s in states], lambda part: part.batched),
-        slot([m.step for m in methods], [s.step for s in states], lambda part: part.batched),
-        slot([m.down for m in methods], [e.down for e in engines], lambda part: part.batched),
+    return MethodParts(
+        group_parts([m.worker for m in methods], [e.worker for e in engines], lambda part: part.batched),
+        group_parts([m.wire for m in methods], [e.wire for e in engines], lambda part: part.batched),
+        group_parts(liars, [e.attack for e in engines], _can_forge_for_many),
+        group_parts([m.filter for m in methods], [s.filter for s in states], lambda part: part.batched),
+        group_parts([m.step for m in methods], [s.step for s in states], lambda part: part.batched),
+        group_parts([m.down for m in methods], [e.down for e in engines], lambda part: part.batched),
     )
 
 
@@ -287,8 +289,8 @@ def _last(state: LoopState) -> Tensor:
     return state.aggregate
 
 
-def _read(slot: Slot, look: Callable[[Any, Any], Tensor]) -> Tensor:
-    found: Tensor = bunches.call(slot, lambda part, state, who: (look(part, state), state))[0]
+def _read(slot: PartGroups, look: Callable[[Any, Any], Tensor]) -> Tensor:
+    found: Tensor = bunches.call_parts(slot, lambda part, state, who: (look(part, state), state))[0]
     return found
 
 

@@ -33,7 +33,7 @@ class Announcement(NamedTuple):
     t: int
 
 
-class Share:
+class WorkerShare:
     """The workers that one process plays, and what they remember."""
 
     def __init__(self, task: Task, worker: Estimator, seed: int, comm: Communicator) -> None:
@@ -85,7 +85,7 @@ class Share:
 class ProcessGroup(Simulated):
     """Rank 0's side, one of several runs; the other ranks are in `serve`. Use each round's state once."""
 
-    share: Share | None = None
+    share: WorkerShare | None = None
     run: int = 0
 
     def play(self, state: SimulatedState | None, w: Tensor, t: int) -> tuple[Tensor, Any, float]:
@@ -102,7 +102,7 @@ class ProcessGroup(Simulated):
         return said, share.whole, gradients
 
 
-def serve(comm: Communicator, shares: Sequence[Share]) -> None:
+def serve(comm: Communicator, shares: Sequence[WorkerShare]) -> None:
     """What ranks other than 0 do: play their workers of each run in the rounds that rank 0 announces."""
     while True:
         told = announce(comm, Announcement(_STOP, 0, 0))
@@ -119,7 +119,7 @@ def announce(comm: Communicator, own: Announcement | None = None) -> Announcemen
 
 
 def _round(
-    share: Share, what: int, w: Tensor, t: int, memory: Any | None
+    share: WorkerShare, what: int, w: Tensor, t: int, memory: Any | None
 ) -> tuple[Tensor | None, float, Any]:
     """A round as all processes make it: take the point, play, give rows and memories to rank 0."""
     w = share.comm.broadcast(w).to(w.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from byzopt.attacks import Adversary
 from byzopt.engines.base import ENGINES, Engine, EngineRecipe, Exchange
-from byzopt.engines.crossing import crossed
+from byzopt.engines.crossing import transmit
 from byzopt.errors import require
 from byzopt.methods import Method
 from byzopt.rng import stream
@@ -100,7 +100,7 @@ class Simulated(Engine):
             return rows
 
         liars = self.adversary.liars(x.device) if self.adversary.cohort.byzantine else None
-        rows = crossed(wire, said, self.adversary, liars, speak)
+        rows = transmit(wire, said, self.adversary, liars, speak)
         up, below = self.wire.cost(link), self.down.cost(link)
         bits_down = below.bits + self.worker.coined
         seen = Exchange(rows, gradients, *up, bits_down, below.coordinates)

@@ -13,14 +13,14 @@ from byzopt.distributed.communicator import Communicator
 from byzopt.engines import ENGINES, Engine, EngineRecipe
 from byzopt.errors import InvalidInput, Status, require, said
 from byzopt.experiments.specs.loading import load
-from byzopt.experiments.specs.settings import check_terms
+from byzopt.experiments.specs.settings import check_settings
 from byzopt.experiments.specs.spec import MAIN, Spec
-from byzopt.experiments.store.run_directory import Store
-from byzopt.experiments.trials.memory import built
-from byzopt.experiments.trials.outcome import Outcome, Progress, Record
-from byzopt.experiments.trials.prepared import Over, Plan, Ready, prepare
+from byzopt.experiments.store.run_directory import RunDirectory
+from byzopt.experiments.trials.memory import build_task
+from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress
+from byzopt.experiments.trials.prepared import Over, PreparedRun, RunSettings, prepare
 from byzopt.experiments.trials.trial import Trial
-from byzopt.experiments.variants import OnRecord, OnRound, Session
+from byzopt.experiments.variants import OnRecord, OnRound, VariantRunner
 from byzopt.methods import METHODS, MethodRecipe
 from byzopt.methods.base import counted
 from byzopt.tasks import Task
@@ -86,7 +86,7 @@ def run(
         require(out is None, what, "be a recipe, which can be written down", said(engine), remedy)
     elif engine is not None:
         spec = spec.on(ENGINES.recipe(engine))
-    store = Store(Path(out), spec) if out is not None else None
+    store = RunDirectory(Path(out), spec) if out is not None else None
     if store:
         store.check()
         if store.finished and not fresh:
@@ -94,7 +94,7 @@ def run(
         store.check_writable()
     tasks: dict[Any, Task] = {}
     variants = spec.variants().items()
-    ready: dict[str, Ready] = {}
+    ready: dict[str, PreparedRun] = {}
     for number, (name, variant) in enumerate(variants):
         on_start(name)
         ready[name] = prepared(
@@ -104,7 +104,7 @@ def run(
             engine if isinstance(engine, Engine) else None,
         )
     on_record, on_round = on_record or (lambda name, record: None), on_round or (lambda name, t: False)
-    session = Session(ready, store, on_record, on_round)
+    session = VariantRunner(ready, store, on_record, on_round)
     if store:
         store.stage()
         store.tidy()
@@ -147,25 +147,25 @@ def simulate(
         raise InvalidInput(f"`task` should be a Task that is built. Found {said(task)}.")
     require(callable(on_record), "`on_record`", "be called on a record", said(on_record))
     stop = {} if stop is None else stop
-    check_terms(task.n, f, rounds, lr, seed, eval_every, stop, per_worker)
+    check_settings(task.n, f, rounds, lr, seed, eval_every, stop, per_worker)
     engine = engine if isinstance(engine, Engine) else ENGINES.recipe(engine)
     recipe = counted(METHODS.recipe(method), task.n, f)
     built = recipe.build(rule_from(rule, f=f), lr, rounds)
     interval = max(1, rounds // 50) if eval_every is None else eval_every
-    plan = Plan(rounds, interval, dict(stop), per_worker)
+    plan = RunSettings(rounds, interval, dict(stop), per_worker)
     ready = prepare(task, built, ATTACKS.recipe(attack), f, seed, plan, placement, base, None, engine)
-    return Trial(ready, Progress(ready.start), on_record).run(lambda t: False)
+    return Trial(ready, RunProgress(ready.start), on_record).run(lambda t: False)
 
 
 def prepared(
     spec: Spec, tasks: dict[Any, Task], over: Over | None = None, engine: Engine | None = None
-) -> Ready:
+) -> PreparedRun:
     """A spec ready to run, on its own engine unless one is given. Specs that differ in nothing a task depends
     on share it, by way of `tasks`."""
     key = (spec.task, spec.cohort, spec.seed)
     if key not in tasks:
-        tasks[key] = built(spec)
+        tasks[key] = build_task(spec)
     method = spec.method.build(spec.rule, spec.lr, spec.rounds)
-    plan = Plan(spec.rounds, spec.interval, dict(spec.stop), spec.per_worker)
+    plan = RunSettings(spec.rounds, spec.interval, dict(spec.stop), spec.per_worker)
     where = (spec.placement, spec.base, over, engine or spec.engine)
     return prepare(tasks[key], method, spec.attack, spec.f, spec.seed, plan, *where)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from byzopt.experiments import MAIN, Outcome, Spec
-from byzopt.experiments.store.run_directory import stored
-from byzopt.experiments.trials.outcome import usable
+from byzopt.experiments.store.run_directory import load_run
+from byzopt.experiments.trials.outcome import has_finite_square
 from byzopt.files import write_atomically
 from byzopt.reports.lettering import WIDE as LEGEND
 from byzopt.reports.lettering import distinct, heights, inked, legend, letters, longest
-from byzopt.reports.tables import attack_of, spelled, title
+from byzopt.reports.tables import attack_of, rule_names, spec_title
 
 NAME = "curves.png"
 # Okabe and Ito's palette, told apart with any colour vision; styles tell lines apart without colour.
@@ -34,7 +34,7 @@ class Panel(NamedTuple):
     scale: float = 1.0
 
 
-class Bound(NamedTuple):
+class DrawnBound(NamedTuple):
     """A proved bound by round, the records' key that it bounds, and that figure's label. `least`: it bounds
     the least value so far alone."""
 
@@ -60,7 +60,7 @@ AXES: dict[Axis, tuple[str, str]] = {
 
 
 @inked
-def draw(out: Path, bound: Bound | None = None, axis: Axis = "rounds") -> Path:
+def draw_curves(out: Path, bound: DrawnBound | None = None, axis: Axis = "rounds") -> Path:
     """Draw a finished run's `curves.png` from its stored records, and return its path.
 
     `bound` is what theory promises of the spec's own run, drawn beside the figure that it bounds, by round.
@@ -68,7 +68,7 @@ def draw(out: Path, bound: Bound | None = None, axis: Axis = "rounds") -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    spec, found = stored(out)
+    spec, found = load_run(out)
     first = found[MAIN].records[0] if found[MAIN].records else {}
     panels = [LOSS, *[panel for panel in PANELS if panel.key in first][:1]]
     if bound is not None and bound.key in first and bound.key != "loss":
@@ -84,7 +84,11 @@ def draw(out: Path, bound: Bound | None = None, axis: Axis = "rounds") -> Path:
         if bound is not None and panel.key == bound.key and axis == "rounds":
             _bound(axes, bound)
     figure.suptitle(
-        letters(f"{title(spec)}, attack {attack_of(spec)!r}"), x=0.01, ha="left", fontsize=12, weight="bold"
+        letters(f"{spec_title(spec)}, attack {attack_of(spec)!r}"),
+        x=0.01,
+        ha="left",
+        fontsize=12,
+        weight="bold",
     )
     legend(figure, handles, names, columns)
     return _saved(figure, out / NAME)
@@ -118,7 +122,7 @@ def _panel(axes: Any, panel: Panel, found: Mapping[str, Outcome], axis: Axis = "
     return drawn
 
 
-def _bound(axes: Any, bound: Bound) -> None:
+def _bound(axes: Any, bound: DrawnBound) -> None:
     mark = "_" if len(bound.rounds) == 1 else ""
     axes.plot(bound.rounds, bound.values, color="0.4", linestyle=":", linewidth=1.6, marker=mark)
     axes.set_yscale("log")
@@ -136,8 +140,10 @@ def _bound(axes: Any, bound: Bound) -> None:
 
 
 def _line(panel: Panel, outcome: Outcome, along: str) -> tuple[list[float], list[float]]:
-    seen = [record for record in outcome.records if panel.key in record and usable(record[panel.key])]
-    seen = [record for record in seen if usable(record.get(along, 0.0))]
+    seen = [
+        record for record in outcome.records if panel.key in record and has_finite_square(record[panel.key])
+    ]
+    seen = [record for record in seen if has_finite_square(record.get(along, 0.0))]
     # The start has no ledger yet: nothing was computed and nothing sent.
     return [record.get(along, 0.0) for record in seen], [panel.scale * record[panel.key] for record in seen]
 
@@ -161,7 +167,7 @@ def _note(axes: Any, peaks: Mapping[str, float], top: float) -> None:
 
 
 def _label(name: str, spec: Spec, outcome: Outcome) -> str:
-    label = f"{spec.method.name}, {spelled(spec.rule)}" if name == MAIN else name
+    label = f"{spec.method.name}, {rule_names(spec.rule)}" if name == MAIN else name
     return f"{label} ({outcome.status})" if outcome.status.failed else label
 
 

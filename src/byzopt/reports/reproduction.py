@@ -9,24 +9,24 @@ from typing import Any
 
 from byzopt.experiments.store.environment import environment
 from byzopt.files import write_atomically
-from byzopt.reports.reproduction_page import markdown, tag, titled
-from byzopt.reports.study.captions import about
-from byzopt.reports.study.cases import Case, Setting
+from byzopt.reports.reproduction_page import part_slug, part_title, reproduction_markdown
+from byzopt.reports.study.captions import describe_cases
+from byzopt.reports.study.cases import Case, WorkerCounts
 from byzopt.reports.study.chart import Chart, own_names, slug
 from byzopt.reports.study.figures_of import Figure, figure_of
-from byzopt.reports.study.heat import heat
-from byzopt.reports.study.lines import curves
-from byzopt.reports.study.sizes import sizes
-from byzopt.reproductions.fits import Fitted
+from byzopt.reports.study.heat import heat_map
+from byzopt.reports.study.lines import curve_chart
+from byzopt.reports.study.sizes import size_chart
+from byzopt.reproductions.fits import FittedValue
 from byzopt.reproductions.reproduction import Cell, Fit, Part
-from byzopt.reproductions.running import Account, Found
-from byzopt.reproductions.verdict import Line
+from byzopt.reproductions.running import CellRun, ReproducedTables
+from byzopt.reproductions.verdict import ComparedCell
 
 RESULTS = "results.json"
 MOST_SERIES = 8  # in a chart
 
 
-def charts(account: Account) -> list[Chart]:
+def reproduction_charts(account: ReproducedTables) -> list[Chart]:
     """Each part's charts: its heat map, its fits, its curves for each setting of all axes but the last."""
     found: list[Chart | None] = []
     for part in account.reproduction.parts:
@@ -41,33 +41,36 @@ def charts(account: Account) -> list[Chart]:
     return [chart._replace(name=name) for chart, name in zip(made, names, strict=True)]
 
 
-def results(account: Account) -> dict[str, Any]:
+def results(account: ReproducedTables) -> dict[str, Any]:
     """Every number of the page, with the spec of a run of each cell and what all were computed with."""
     it = account.reproduction
     cells = [_told(account, line) for line in account.lines if line.values]
     told = {"reproduction": it.name, "paper": it.paper, "environment": environment(), "cells": cells}
-    fits = [fit_told(one) for one in account.fitted]
+    fits = [fit_data(one) for one in account.fitted]
     return told | ({"fits": fits} if fits else {})
 
 
-def save(account: Account, out: Path) -> list[Path]:
+def save_reproduction(account: ReproducedTables, out: Path) -> list[Path]:
     """Write the page, its numbers, and every chart as PNG, SVG, PDF, CSV and LaTeX."""
     out.mkdir(parents=True, exist_ok=True)
-    drawn = charts(account)
+    drawn = reproduction_charts(account)
     made = [path for chart in drawn for path in chart.save(out)]
-    for name, content in ((RESULTS, dumped(results(account))), ("README.md", markdown(account, drawn))):
+    for name, content in (
+        (RESULTS, dump_results(results(account))),
+        ("README.md", reproduction_markdown(account, drawn)),
+    ):
         write_atomically(out / name, content.encode())
         made.append(out / name)
     return made
 
 
-def dumped(told: dict[str, Any]) -> str:
+def dump_results(told: dict[str, Any]) -> str:
     """`results` as text, what is by seed in a line."""
     text = json.dumps(told, indent=1, allow_nan=False)
     return re.sub(r'\{\s*"-?\d+":[^{}]*\}', lambda found: " ".join(found.group().split()), text)
 
 
-def _curves(account: Account, part: Part, key: str, against: str) -> list[Chart | None]:
+def _curves(account: ReproducedTables, part: Part, key: str, against: str) -> list[Chart | None]:
     figure = figure_of(key)
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in part.cells:
@@ -76,13 +79,13 @@ def _curves(account: Account, part: Part, key: str, against: str) -> list[Chart 
     for labels, cells in groups.items():
         series = {cell.at[-1]: cases for cell in cells if (cases := _cases(account, part, cell))}
         told = (key,) if against == "rounds" else (key, "by", against)
-        title = ", ".join((titled(part), *labels))
-        name = slug("-".join((tag(part), *told, *labels)))
-        found.append(curves(name, title, figure, series, against))
+        title = ", ".join((part_title(part), *labels))
+        name = slug("-".join((part_slug(part), *told, *labels)))
+        found.append(curve_chart(name, title, figure, series, against))
     return found
 
 
-def _sizes(account: Account, part: Part, fit: Fit) -> list[Chart | None]:
+def _sizes(account: ReproducedTables, part: Part, fit: Fit) -> list[Chart | None]:
     """The means that a fit is made of, by size; of many series, a chart for each label of the first axis."""
     name = fit.measure or part.measures[0].name
     lines = [line for line in account.lines if line.part is part and line.measure.name == name]
@@ -98,13 +101,13 @@ def _sizes(account: Account, part: Part, fit: Fit) -> list[Chart | None]:
         groups.setdefault(apart, {}).setdefault(label, {})[size] = whole
     shares = all(value in (0, 1) for line in lines for value in line.known)
     level, least = fit.level if fit.how == "crossing" else None, 0.0 if shares else None
-    said = about(case for cell in part.cells for case in _cases(account, part, cell))
+    said = describe_cases(case for cell in part.cells for case in _cases(account, part, cell))
     if lost := sum(line.mean is None for line in lines if line.values):
         said += f" Sizes at which a run has no value are left out: {lost}."
     return [
-        sizes(
-            slug("-".join((tag(part), fit.name, *apart))),
-            ", ".join((f"{titled(part)}: {fit.name}", *apart)),
+        size_chart(
+            slug("-".join((part_slug(part), fit.name, *apart))),
+            ", ".join((f"{part_title(part)}: {fit.name}", *apart)),
             (fit.over, name),
             series,
             level,
@@ -115,23 +118,23 @@ def _sizes(account: Account, part: Part, fit: Fit) -> list[Chart | None]:
     ]
 
 
-def _map(account: Account, part: Part) -> Chart | None:
+def _map(account: ReproducedTables, part: Part) -> Chart | None:
     measure, (down, across) = part.measures[0], part.axes[-2:]
     cells = {(c.at[-2], c.at[-1]): cases for c in part.cells if (cases := _cases(account, part, c))}
     figure = Figure(measure.figure, measure.name, measure.scale)
-    return heat(f"{tag(part)}-map", titled(part), figure, cells, (down, across))
+    return heat_map(f"{part_slug(part)}-map", part_title(part), figure, cells, (down, across))
 
 
-def _cases(account: Account, part: Part, cell: Cell) -> list[Case]:
+def _cases(account: ReproducedTables, part: Part, cell: Cell) -> list[Case]:
     labels = dict(zip(part.axes, cell.at, strict=True))
     return [Case(labels, one.seed, one.outcome, _setting(one)) for one in account.of(part, cell)]
 
 
-def _setting(one: Found) -> Setting:
-    return Setting(one.spec.n, one.spec.f, len(one.spec.cohort.byzantine))
+def _setting(one: CellRun) -> WorkerCounts:
+    return WorkerCounts(one.spec.n, one.spec.f, len(one.spec.cohort.byzantine))
 
 
-def fit_told(one: Fitted) -> dict[str, Any]:
+def fit_data(one: FittedValue) -> dict[str, Any]:
     """A fit as plain data."""
     part, expected = one.part, one.expected
     told: dict[str, Any] = {
@@ -144,7 +147,7 @@ def fit_told(one: Fitted) -> dict[str, Any]:
     return told | {"standard_error": one.spread, "verdict": one.verdict}
 
 
-def _told(account: Account, line: Line) -> dict[str, Any]:
+def _told(account: ReproducedTables, line: ComparedCell) -> dict[str, Any]:
     part, found = line.part, account.of(line.part, line.cell)
     told: dict[str, Any] = {"part": part.name, "protocol": part.protocol, "at": list(line.cell.at)}
     told |= {"measure": line.measure.name, "paper": line.printed, "mean": line.mean}

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from byzopt.escaping import markdown as prose
 from byzopt.escaping import markdown_cell
 from byzopt.reports.study.chart import Chart, slug
-from byzopt.reproductions.fits import Fitted
+from byzopt.reproductions.fits import FittedValue
 from byzopt.reproductions.reproduction import Part
-from byzopt.reproductions.running import Account
-from byzopt.reproductions.verdict import Line
+from byzopt.reproductions.running import ReproducedTables
+from byzopt.reproductions.verdict import ComparedCell
 
 MOST_SEEDS = 10  # that a page shows one by one
 
 
-def markdown(account: Account, drawn: Sequence[Chart] = ()) -> str:
+def reproduction_markdown(account: ReproducedTables, drawn: Sequence[Chart] = ()) -> str:
     """The page: what the reproduction is, then its parts, with the charts that lie beside it."""
     it = account.reproduction
     text = [
@@ -27,25 +27,25 @@ def markdown(account: Account, drawn: Sequence[Chart] = ()) -> str:
     ]
     text += ["", *prose(it.remarks.strip()).splitlines()]
     for part in it.parts:
-        lines = worth_saying([line for line in account.lines if line.part is part and line.values])
+        lines = drop_empty([line for line in account.lines if line.part is part and line.values])
         fits = [one for one in account.fitted if one.part is part]
         text += _section(part, lines, fits, drawn) if lines else [*_headed(part), "Not run here."]
     return "\n".join(text) + "\n"
 
 
-def worth_saying(lines: Sequence[Line]) -> list[Line]:
+def drop_empty(lines: Sequence[ComparedCell]) -> list[ComparedCell]:
     """Without what a run never came to, a round or a level, and nothing is printed of."""
     came = {line.cell.at for line in lines if line.known}
     return [line for line in lines if line.known or line.printed or line.cell.at not in came]
 
 
-def columns(part: Part) -> list[str]:
+def cell_columns(part: Part) -> list[str]:
     """The names of the columns of `row`; where nothing is printed, there is nothing beside ours."""
-    theirs, apart = ([beside(part)], ["difference"]) if _compared(part) else ([], [])
+    theirs, apart = ([comparison_source(part)], ["difference"]) if _compared(part) else ([], [])
     return [*part.axes, "measure", *theirs, "ours", "runs", *apart, "verdict"]
 
 
-def row(line: Line) -> list[str]:
+def cell_row(line: ComparedCell) -> list[str]:
     """A line of a table as texts: labels, measure, the paper's, ours, difference, verdict."""
     digits = line.measure.digits
     paper = "-" if line.printed is None else _pair(*line.printed, digits)
@@ -61,38 +61,38 @@ def _compared(part: Part) -> bool:
     return any(cell.printed for cell in part.cells)
 
 
-def beside(part: Part) -> str:
+def comparison_source(part: Part) -> str:
     """Whose numbers stand beside those of the runs, for people: orientation figures are no paper's."""
     return f"{part.beside} (our own)" if part.beside == "orientation" else part.beside
 
 
-def summary(lines: Sequence[Line | Fitted]) -> str:
+def verdict_counts(lines: Sequence[ComparedCell | FittedValue]) -> str:
     """How many lines have which verdict, numbers of runs aside."""
     counts = Counter(re.split("[:;]", line.verdict)[0] for line in lines)
     if set(counts) <= {"nothing printed"}:
         return "Nothing printed to compare with."
-    others = {beside(line.part) for line in lines} - {"paper"}
+    others = {comparison_source(line.part) for line in lines} - {"paper"}
     whose = f" beside {', '.join(sorted(others))}" if others else ""
     return f"Verdicts{whose}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
 
 
-def titled(part: Part) -> str:
+def part_title(part: Part) -> str:
     """A part's name for people."""
     return f"{part.name}, {part.protocol.replace('-', ' ')}"
 
 
-def tag(part: Part) -> str:
+def part_slug(part: Part) -> str:
     """A part's name in names of files."""
     return slug(f"{part.name}-{part.protocol}")
 
 
 def fit_columns(part: Part) -> list[str]:
     """The names of the columns of `fit_row`."""
-    expected = beside(part) if part.beside == "orientation" else "expected"
+    expected = comparison_source(part) if part.beside == "orientation" else "expected"
     return ["of several cells", "at", expected, "ours", "difference", "verdict"]
 
 
-def fit_row(one: Fitted) -> list[str]:
+def fit_row(one: FittedValue) -> list[str]:
     """A line of the table of fits as texts."""
     digits, expected = one.fit.digits, one.expected
     at = ", ".join(f"{axis} {label}" for axis, label in one.labels.items()) or "all"
@@ -103,31 +103,33 @@ def fit_row(one: Fitted) -> list[str]:
     return [one.fit.name, at, wanted, ours, apart, one.verdict]
 
 
-def _section(part: Part, lines: Sequence[Line], fits: Sequence[Fitted], drawn: Sequence[Chart]) -> list[str]:
+def _section(
+    part: Part, lines: Sequence[ComparedCell], fits: Sequence[FittedValue], drawn: Sequence[Chart]
+) -> list[str]:
     text = [*_headed(part), *prose(part.remarks.strip()).splitlines(), ""]
     if part.shortened:
         what = f"only what the first {part.unchanged} rounds decide" if part.unchanged else "nothing"
         text += [f"Shortened with `--quick`: {what} is compared.", ""]
-    whose = "Printed" if part.beside == "paper" else beside(part).capitalize()
+    whose = "Printed" if part.beside == "paper" else comparison_source(part).capitalize()
     text += [f"{markdown_cell(whose)}: {prose(part.source) or 'nothing'}. Seeds {_seeds_said(part)}.", ""]
     if fits:
-        text += [*_table(fit_columns(part), [fit_row(one) for one in fits]), "", summary(fits), ""]
-    text += _table(columns(part), [row(line) for line in lines])
+        text += [*_table(fit_columns(part), [fit_row(one) for one in fits]), "", verdict_counts(fits), ""]
+    text += _table(cell_columns(part), [cell_row(line) for line in lines])
     missing = len(part.cells) - len({line.cell.at for line in lines})
-    text += ["", summary(lines) + (f" Cells not run: {missing}." if missing else "")]
+    text += ["", verdict_counts(lines) + (f" Cells not run: {missing}." if missing else "")]
     if len(part.seeds) > MOST_SEEDS:
         text += ["", "Every seed's value is in results.json."]
     elif len(part.seeds) > 1:
         text += ["", "Seed by seed:", "", *_seeds(part, lines)]
     for chart in drawn:
-        if chart.name.startswith(tag(part)):
+        if chart.name.startswith(part_slug(part)):
             title, caption = markdown_cell(chart.title), markdown_cell(chart.caption)
             text += ["", f"![{title}]({chart.name}.png)", "", f"{title}. {caption}"]
     return text
 
 
 def _headed(part: Part) -> list[str]:
-    return ["", f"## {markdown_cell(titled(part))}", ""]
+    return ["", f"## {markdown_cell(part_title(part))}", ""]
 
 
 def _seeds_said(part: Part) -> str:
@@ -137,7 +139,7 @@ def _seeds_said(part: Part) -> str:
     return ", ".join(map(str, seeds))
 
 
-def _seeds(part: Part, lines: Sequence[Line]) -> list[str]:
+def _seeds(part: Part, lines: Sequence[ComparedCell]) -> list[str]:
     seeds = part.seeds
     body = [
         [*line.cell.at, line.measure.name, *(_number(line.values.get(seed)) for seed in seeds)]

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from byzopt.aggregators import Aggregator, rule_data
-from byzopt.certificates.certified import certified
+from byzopt.certificates.certified import summarise_certificates
 from byzopt.errors import Status
 from byzopt.experiments import Outcome, Spec
 
@@ -16,10 +16,10 @@ FIGURES = ("loss", "accuracy", "perplexity", "grad_norm")
 COLOURS = {Status.COMPLETED: "green", Status.CONVERGED: "green", Status.INTERRUPTED: "yellow"}
 
 
-def outcomes(spec: Spec, found: Mapping[str, Outcome]) -> Table:
+def outcome_table(spec: Spec, found: Mapping[str, Outcome]) -> Table:
     """One row for each variant: what it was, how it ended, its final figures."""
     figures = [name for name in FIGURES if any(name in outcome.metrics for outcome in found.values())]
-    table = Table(title=title(spec), title_justify="left", title_style="bold")
+    table = Table(title=spec_title(spec), title_justify="left", title_style="bold")
     for name in ("variant", "method", "rule", "attack"):
         table.add_column(name, overflow="fold")
     table.add_column("status", no_wrap=True)
@@ -31,7 +31,7 @@ def outcomes(spec: Spec, found: Mapping[str, Outcome]) -> Table:
     return table
 
 
-def notes(found: Mapping[str, Outcome]) -> Iterator[str]:
+def outcome_notes(found: Mapping[str, Outcome]) -> Iterator[str]:
     """A line for each variant whose end needs explaining, whose server expelled workers, or whose answers
     were certified because its rule has no coefficient in advance."""
     for name, outcome in found.items():
@@ -40,16 +40,16 @@ def notes(found: Mapping[str, Outcome]) -> Iterator[str]:
         if outcome.expelled:
             told = ", ".join(f"{worker} (round {t}, {why})" for worker, t, why in outcome.expelled)
             yield f"{name}: expelled workers {told}"
-        if (seen := certified(outcome.records)) is not None:
+        if (seen := summarise_certificates(outcome.records)) is not None:
             yield f"{name}: {seen}"
 
 
-def title(spec: Spec) -> str:
+def spec_title(spec: Spec) -> str:
     """What the run is about, in a line."""
     return f"{spec.task.name}: {len(spec.cohort.byzantine)} of {spec.n} workers hostile"
 
 
-def spelled(rule: Aggregator) -> str:
+def rule_names(rule: Aggregator) -> str:
     """A rule by the names of its stages: `nnm >> krum`."""
     return " >> ".join(stage["name"] for stage in rule_data(rule))
 
@@ -61,7 +61,13 @@ def attack_of(spec: Spec) -> str:
 
 def _row(name: str, variant: Spec, outcome: Outcome, figures: list[str]) -> list[str | Text]:
     status = Text(outcome.status, COLOURS.get(outcome.status, "red"))
-    about: list[str | Text] = [name, variant.method.name, spelled(variant.rule), attack_of(variant), status]
+    about: list[str | Text] = [
+        name,
+        variant.method.name,
+        rule_names(variant.rule),
+        attack_of(variant),
+        status,
+    ]
     values = [_figure(key, outcome.metrics.get(key)) for key in figures]
     return [*about, *values, str(outcome.rounds), f"{outcome.seconds:.1f}"]
 

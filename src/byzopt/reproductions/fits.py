@@ -9,13 +9,13 @@ from statistics import fmean, linear_regression
 from typing import NamedTuple
 
 from byzopt.reproductions.reproduction import Expected, Fit, Part
-from byzopt.reproductions.verdict import Line
+from byzopt.reproductions.verdict import ComparedCell
 
 Labels = tuple[str, ...]
 Points = list[tuple[float, float]]  # (size, mean), by size
 
 
-class Fitted(NamedTuple):
+class FittedValue(NamedTuple):
     """What a fit gives for the cells with labels `at` on the axes that it leaves, and what to say of it.
 
     `spread` is the standard error by the jackknife, one seed left out at a time; None for one seed.
@@ -35,7 +35,7 @@ class Fitted(NamedTuple):
         return dict(zip(_left(self.part, self.fit), self.at, strict=True))
 
 
-def fitted(part: Part, fit: Fit, lines: Sequence[Line]) -> list[Fitted]:
+def fit_values(part: Part, fit: Fit, lines: Sequence[ComparedCell]) -> list[FittedValue]:
     """A fit's numbers from the lines of its part."""
     measure = fit.measure or part.measures[0].name
     own = {line.cell.at: line for line in lines if line.measure.name == measure}
@@ -48,11 +48,13 @@ def fitted(part: Part, fit: Fit, lines: Sequence[Line]) -> list[Fitted]:
         expected = next((one for one in fit.printed if one.at == at), None)
         missing = sum("to come" in line.verdict for line in own.values())
         verdict = _verdict(part, fit, value, expected, missing)
-        told.append(Fitted(part, fit, at, value, spread, expected, verdict))
+        told.append(FittedValue(part, fit, at, value, spread, expected, verdict))
     return told
 
 
-def points(part: Part, fit: Fit, lines: Mapping[Labels, Line], seeds: Sequence[int]) -> dict[Labels, Points]:
+def means_by_size(
+    part: Part, fit: Fit, lines: Mapping[Labels, ComparedCell], seeds: Sequence[int]
+) -> dict[Labels, Points]:
     """For each setting of the axes other than `over`: size and mean over `seeds` of every cell, by size.
 
     The mean is NaN where one of these seeds has no value.
@@ -67,7 +69,7 @@ def points(part: Part, fit: Fit, lines: Mapping[Labels, Line], seeds: Sequence[i
     return {at: sorted(pairs) for at, pairs in found.items()}
 
 
-def slope(pairs: Points) -> float | None:
+def log_log_slope(pairs: Points) -> float | None:
     """The log-log slope by least squares; None for fewer than two points, or one that has no logarithm."""
     if len(pairs) < 2 or not all(number > 0 for pair in pairs for number in pair):
         return None
@@ -75,7 +77,7 @@ def slope(pairs: Points) -> float | None:
     return linear_regression(xs, ys).slope
 
 
-def crossing(pairs: Points, level: float) -> float | None:
+def level_crossing(pairs: Points, level: float) -> float | None:
     """The size at which the values first cross `level`, on log axes between two points."""
     for (x, y), (xx, yy) in pairwise(pairs):
         if y > 0 and yy > 0 and (y - level) * (yy - level) <= 0 and y != yy:
@@ -84,12 +86,12 @@ def crossing(pairs: Points, level: float) -> float | None:
 
 
 def _values(
-    part: Part, fit: Fit, lines: Mapping[Labels, Line], seeds: Sequence[int]
+    part: Part, fit: Fit, lines: Mapping[Labels, ComparedCell], seeds: Sequence[int]
 ) -> dict[Labels, float | None]:
-    means = points(part, fit, lines, seeds)
+    means = means_by_size(part, fit, lines, seeds)
     take: Mapping[str, Callable[[Points], float | None]] = {
-        "slope": slope,
-        "crossing": lambda pairs: crossing(pairs, fit.level),
+        "slope": log_log_slope,
+        "crossing": lambda pairs: level_crossing(pairs, fit.level),
         "least": lambda pairs: min((y for _, y in pairs if isfinite(y)), default=None),
     }
     found = {at: take[fit.how](pairs) for at, pairs in means.items()}
@@ -100,7 +102,7 @@ def _values(
     for at, value in found.items():
         pair = float(at[place]), nan if value is None else value
         groups.setdefault(at[:place] + at[place + 1 :], []).append(pair)
-    return {at: slope(sorted(pairs)) for at, pairs in groups.items() if len(pairs) > 1}
+    return {at: log_log_slope(sorted(pairs)) for at, pairs in groups.items() if len(pairs) > 1}
 
 
 def _left(part: Part, fit: Fit) -> list[str]:

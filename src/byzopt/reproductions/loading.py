@@ -10,10 +10,10 @@ from typing import Any
 
 from byzopt.errors import require, said, unknown
 from byzopt.experiments.specs import toml
-from byzopt.experiments.specs.loading import shipped, text_of, there
+from byzopt.experiments.specs.loading import path_exists, read_user_text, shipped_files
 from byzopt.experiments.specs.overrides import merge
 from byzopt.registry import decode
-from byzopt.reproductions.reproduction import Cell, Expected, Fit, Measure, Part, Quick, Reproduction
+from byzopt.reproductions.reproduction import Cell, Expected, Fit, Part, Quick, Reproduction, TableMeasure
 
 MOST_SEEDS = 100_000
 PAPERS = files("byzopt.reproductions") / "papers"
@@ -21,17 +21,17 @@ PAPERS = files("byzopt.reproductions") / "papers"
 
 def reproductions() -> dict[str, str]:
     """Every reproduction, `paper/table`, and the first comment line of its file."""
-    places = sorted(shipped(PAPERS).items())
+    places = sorted(shipped_files(PAPERS).items())
     return {name: _text(place).partition("\n")[0].lstrip("# ") for name, place in places}
 
 
 def load_reproduction(source: str | Path) -> Reproduction:
     """The reproduction of that name, or in a TOML file. Errors: `UnknownName`, `InvalidInput`."""
-    places = shipped(PAPERS)
-    if str(source) not in places and not there(source):
+    places = shipped_files(PAPERS)
+    if str(source) not in places and not path_exists(source):
         raise unknown("reproduction", str(source), list(places))
     place, what = places.get(str(source)), f"Reproduction {source}"
-    data = toml.loads(_text(place) if place else text_of(Path(source), what), what)
+    data = toml.loads(_text(place) if place else read_user_text(Path(source), what), what)
     name = str(source) if str(source) in places else Path(source).stem
     return _decoded(name, data)
 
@@ -54,9 +54,9 @@ def _borrowed(data: dict[str, Any]) -> dict[str, Any]:
     if "from" not in data:
         return data
     require(isinstance(data["from"], str), "`from` of a part", "be a reproduction's name", said(data["from"]))
-    source = shipped(PAPERS).get(data["from"])
+    source = shipped_files(PAPERS).get(data["from"])
     if source is None:
-        raise unknown("reproduction", data["from"], list(shipped(PAPERS)))
+        raise unknown("reproduction", data["from"], list(shipped_files(PAPERS)))
     told = toml.loads(_text(source), data["from"])
     own = {key: value for key, value in data.items() if key not in ("from", "like")}
     wanted = (own.get("name"), data.get("like", own.get("protocol")))
@@ -68,7 +68,7 @@ def _borrowed(data: dict[str, Any]) -> dict[str, Any]:
 
 def _part(data: Mapping[str, Any]) -> Part:
     where = f"part {data.get('name', '?')}"
-    measures = tuple(decode(Measure, one, where) for one in _tables(data, "measures", where))
+    measures = tuple(decode(TableMeasure, one, where) for one in _tables(data, "measures", where))
     require(bool(measures), f"`measures` of {where}", "be one or more tables", "none")
     cells = tuple(_cell(one, measures, where) for one in _tables(data, "cells", where))
     short = _table(data, "quick", where)
@@ -93,7 +93,7 @@ def _fit(data: Mapping[str, Any], where: str) -> Fit:
     return decode(Fit, dict(data) | {"printed": expected}, where)
 
 
-def _cell(data: Mapping[str, Any], measures: Sequence[Measure], where: str) -> Cell:
+def _cell(data: Mapping[str, Any], measures: Sequence[TableMeasure], where: str) -> Cell:
     """A cell; `printed = [mean, deviation]` is the first measure's, and settings may be keys of its own."""
     own = {key: value for key, value in data.items() if key not in ("at", "printed", "kind")}
     require("at" in data, f"A cell of {where}", "have labels, `at`", dict(data))

@@ -18,7 +18,7 @@ FitHow = Literal["slope", "crossing", "least"]
 
 
 @dataclass(frozen=True)
-class Measure:
+class TableMeasure:
     """What is read off a run's records: `figure` times `scale`, called `name`.
 
     `how`: its "final" value, the mean over the "tail" of the last `at` records, the "least" one, the one "at"
@@ -111,7 +111,7 @@ class Part:
     axes: tuple[str, ...]
     choices: Mapping[str, Mapping[str, Mapping[str, Any]]]
     cells: tuple[Cell, ...]
-    measures: tuple[Measure, ...]
+    measures: tuple[TableMeasure, ...]
     seeds: tuple[int, ...] = (0,)
     base: str | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)

@@ -12,20 +12,20 @@ from typing import Any
 
 from byzopt.experiments.running import prepared
 from byzopt.experiments.specs.spec import Spec
-from byzopt.experiments.store.run_store import Shelf
-from byzopt.experiments.sweeps import Plan, Swept, run_sweep, survey
+from byzopt.experiments.store.run_store import RunStore
+from byzopt.experiments.sweeps import SweepPlan, SweepResult, plan_sweep, run_sweep
 from byzopt.experiments.sweeps.runs import run_id
-from byzopt.experiments.trials.outcome import Outcome, Progress, usable
+from byzopt.experiments.trials.outcome import Outcome, RunProgress, has_finite_square
 from byzopt.experiments.trials.trial import Trial
-from byzopt.reproductions.fits import Fitted, fitted
-from byzopt.reproductions.reproduction import Cell, Measure, Part, Reproduction
-from byzopt.reproductions.verdict import Line, judged
+from byzopt.reproductions.fits import FittedValue, fit_values
+from byzopt.reproductions.reproduction import Cell, Part, Reproduction, TableMeasure
+from byzopt.reproductions.verdict import ComparedCell, compare_cell
 
 PROBE = 2.0  # seconds of rounds that an estimate is made from
 
 
 @dataclass(frozen=True)
-class Found:
+class CellRun:
     """A stored run of a cell: its seed, its id, its spec, how it ended."""
 
     seed: int
@@ -35,55 +35,55 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Account:
+class ReproducedTables:
     """What a store holds of a reproduction: each cell's runs by part, the lines of its tables, the fits."""
 
     reproduction: Reproduction
-    found: dict[tuple[str, str, tuple[str, ...]], list[Found]]
-    lines: tuple[Line, ...]
-    fitted: tuple[Fitted, ...] = ()
+    found: dict[tuple[str, str, tuple[str, ...]], list[CellRun]]
+    lines: tuple[ComparedCell, ...]
+    fitted: tuple[FittedValue, ...] = ()
 
-    def of(self, part: Part, cell: Cell) -> list[Found]:
+    def of(self, part: Part, cell: Cell) -> list[CellRun]:
         """The stored runs of a cell."""
         return self.found[part.name, part.protocol, cell.at]
 
 
-def plans(reproduction: Reproduction, store: str | Path, retry: bool = False) -> list[Plan]:
+def plan_parts(reproduction: Reproduction, store: str | Path, retry: bool = False) -> list[SweepPlan]:
     """What would run, part by part; nothing is written."""
-    return [survey(part.sweep, store, retry) for part in reproduction.parts]
+    return [plan_sweep(part.sweep, store, retry) for part in reproduction.parts]
 
 
-def play(plan: Plan, **options: Any) -> Swept:
+def run_part(plan: SweepPlan, **options: Any) -> SweepResult:
     """Run what a part lacks; the same call goes on after an interruption. Options: see `run_sweep`."""
     return run_sweep(plan, plan.shelf.root, **options)
 
 
-def account(reproduction: Reproduction, store: str | Path) -> Account:
+def collect_tables(reproduction: Reproduction, store: str | Path) -> ReproducedTables:
     """The tables of a reproduction, made from stored runs alone."""
-    shelf = Shelf(Path(store))
-    found, lines, fits = {}, list[Line](), list[Fitted]()
+    shelf = RunStore(Path(store))
+    found, lines, fits = {}, list[ComparedCell](), list[FittedValue]()
     for part in reproduction.parts:
         specs = _specs(part)
         for cell in part.cells:
             own = [(seed, spec := specs[cell.at, seed], run_id(spec)) for seed in part.seeds]
             here = [
-                Found(seed, run, spec, shelf.outcome(run))
+                CellRun(seed, run, spec, shelf.outcome(run))
                 for seed, spec, run in own
                 if shelf.look(run).kind in ("whole", "failed")
             ]
             found[part.name, part.protocol, cell.at] = here
             for measure in part.measures:
-                values = {one.seed: measured(measure, one.outcome) for one in here}
-                lines.append(judged(part, cell, measure, values, len(part.seeds) - len(here)))
+                values = {one.seed: measured_value(measure, one.outcome) for one in here}
+                lines.append(compare_cell(part, cell, measure, values, len(part.seeds) - len(here)))
         told = [line for line in lines if line.part is part]
-        fits += [one for fit in part.fits for one in fitted(part, fit, told)]
-    return Account(reproduction, found, tuple(lines), tuple(fits))
+        fits += [one for fit in part.fits for one in fit_values(part, fit, told)]
+    return ReproducedTables(reproduction, found, tuple(lines), tuple(fits))
 
 
-def measured(measure: Measure, outcome: Outcome) -> float | None:
+def measured_value(measure: TableMeasure, outcome: Outcome) -> float | None:
     """A measure of a run, in its unit; None where the run failed or never had it."""
     series = [(r["t"], r[measure.figure]) for r in outcome.records if measure.figure in r]
-    if outcome.status.failed or not series or not all(usable(value) for _, value in series):
+    if outcome.status.failed or not series or not all(has_finite_square(value) for _, value in series):
         return None
     match measure.how:
         case "final":
@@ -99,7 +99,7 @@ def measured(measure: Measure, outcome: Outcome) -> float | None:
     return measure.scale * value if value is not None and isfinite(value) else None
 
 
-def seconds_left(plan: Plan, clock: Callable[[], float] = perf_counter) -> float:
+def seconds_left(plan: SweepPlan, clock: Callable[[], float] = perf_counter) -> float:
     """About how long a part's missing runs take on one core: from a few timed rounds of the first one.
 
     Runs that advance as one batch take less.
@@ -118,7 +118,7 @@ def _timed(spec: Spec, clock: Callable[[], float]) -> tuple[float, float]:
     began = clock()
     ready.task.measure(ready.task.start())
     a_look, began = clock() - began, clock()
-    trial = Trial(ready, Progress(ready.start), lambda record: None)
+    trial = Trial(ready, RunProgress(ready.start), lambda record: None)
     outcome = trial.run(lambda t: t > 1 and clock() - began > PROBE)  # round 1 was computed before
     looks = len(outcome.records)
     return max(clock() - began - looks * a_look, 0.0) / max(outcome.rounds - 1, 1), a_look

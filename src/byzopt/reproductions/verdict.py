@@ -7,18 +7,18 @@ from math import sqrt
 from statistics import fmean, pstdev, variance
 from typing import NamedTuple
 
-from byzopt.reproductions.reproduction import Cell, Measure, Part
+from byzopt.reproductions.reproduction import Cell, Part, TableMeasure
 
 WIDTH = 2.0  # standard errors of the difference of two means
 
 
-class Line(NamedTuple):
+class ComparedCell(NamedTuple):
     """A cell beside ours: values by seed (None: that run failed or has no such value), mean and deviation
     with divisor k - `ddof` of the part, what is printed, and what to say of the two."""
 
     part: Part
     cell: Cell
-    measure: Measure
+    measure: TableMeasure
     values: dict[int, float | None]
     verdict: str
 
@@ -36,7 +36,7 @@ class Line(NamedTuple):
     @property
     def deviation(self) -> float | None:
         """The deviation over seeds, as the paper takes it; None for a single run."""
-        return None if self.mean is None else deviation(self.known, self.part.ddof)
+        return None if self.mean is None else standard_deviation(self.known, self.part.ddof)
 
     @property
     def printed(self) -> tuple[float, float | None] | None:
@@ -49,19 +49,21 @@ class Line(NamedTuple):
         return None if self.mean is None or self.printed is None else self.mean - self.printed[0]
 
 
-def judged(part: Part, cell: Cell, measure: Measure, values: dict[int, float | None], missing: int) -> Line:
+def compare_cell(
+    part: Part, cell: Cell, measure: TableMeasure, values: dict[int, float | None], missing: int
+) -> ComparedCell:
     """The line of a cell of which `missing` runs are not there yet."""
-    line = Line(part, cell, measure, values, "")
+    line = ComparedCell(part, cell, measure, values, "")
     return line._replace(verdict=_verdict(line, missing))
 
 
-def _verdict(line: Line, missing: int) -> str:
+def _verdict(line: ComparedCell, missing: int) -> str:
     """What the runs that are there say, and how many are not."""
     to_come = f"{missing} of {missing + len(line.values)} runs to come" if missing else ""
     return "; ".join(filter(None, (_compared(line) if line.values else "", to_come)))
 
 
-def _compared(line: Line) -> str:
+def _compared(line: ComparedCell) -> str:
     """What to say of a line.
 
     "to the digit": mean and deviation round to what is printed. "agrees": the means differ by no more than
@@ -92,7 +94,7 @@ def _compared(line: Line) -> str:
     return "agrees" if abs(line.mean - mean) <= room else "differs"
 
 
-def _unchanged(line: Line) -> bool:
+def _unchanged(line: ComparedCell) -> bool:
     """Whether a shortened run has what the whole one would: what happens before its end."""
     measure, before = line.measure, line.part.unchanged
     if measure.how == "at":
@@ -102,7 +104,7 @@ def _unchanged(line: Line) -> bool:
     return measure.how == "first_below" and reached and max(found) < measure.scale * before
 
 
-def _error(line: Line, spread: float | None) -> float:
+def _error(line: ComparedCell, spread: float | None) -> float:
     """The standard error of the difference of the two means; 0 for one run beside one."""
     theirs = (spread or 0.0) ** 2 * _unbiased(line.part)
     ours = variance(line.known) if len(line.known) > 1 else 0.0
@@ -114,12 +116,12 @@ def _unbiased(part: Part) -> float:
     return (part.runs - part.ddof) / (part.runs - 1) if part.runs > 1 else 1.0
 
 
-def deviation(values: Sequence[float], ddof: int) -> float | None:
+def standard_deviation(values: Sequence[float], ddof: int) -> float | None:
     """With divisor k - ddof; None for fewer than two values."""
     if len(values) < 2:
         return None
     return pstdev(values) if ddof == 0 else sqrt(variance(values))
 
 
-def _round(value: float, line: Line) -> float:
+def _round(value: float, line: ComparedCell) -> float:
     return round(value, line.measure.digits)

@@ -10,7 +10,7 @@ from typing import Any
 from byzopt.errors import ByzoptError
 
 
-class Verdict(StrEnum):
+class EvaluationStatus(StrEnum):
     """What came of a game."""
 
     MEASURED = "measured"
@@ -26,15 +26,15 @@ class Finding:
     attack: Mapping[str, Any]
     rows: str
     seed: int
-    verdict: Verdict
+    verdict: EvaluationStatus
     figures: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
 
 
-class Ended(Exception):
+class EvaluationFailed(Exception):
     """A game that has no figures."""
 
-    def __init__(self, verdict: Verdict, reason: Exception | str) -> None:
+    def __init__(self, verdict: EvaluationStatus, reason: Exception | str) -> None:
         named = isinstance(reason, (str, ByzoptError))
         super().__init__(str(reason) if named else f"{type(reason).__name__}: {reason}")
         self.verdict = verdict

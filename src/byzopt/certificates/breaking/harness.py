@@ -7,10 +7,10 @@ from typing import Any
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.attacks import ATTACKS
-from byzopt.certificates.breaking.finding import Finding, Verdict
-from byzopt.certificates.breaking.report import Breach, spelled
-from byzopt.certificates.breaking.search import Hunt
-from byzopt.certificates.breaking.toy import Toy
+from byzopt.certificates.breaking.finding import EvaluationStatus, Finding
+from byzopt.certificates.breaking.report import BreakReport, rule_spelling
+from byzopt.certificates.breaking.search import AttackSearch
+from byzopt.certificates.breaking.toy import OneRound
 from byzopt.certificates.breaking.training import Training
 from byzopt.errors import require
 from byzopt.experiments.trials.memory import check_memory
@@ -30,7 +30,7 @@ def break_rule(
     seed: int = 0,
     trials: int = 3,
     budget: int | None = None,
-) -> Breach:
+) -> BreakReport:
     """Search all registered attacks and their parameters for the largest error of `rule`.
 
     `rule` is a recipe or what `rule_from` reads; `f` workers of `n` are Byzantine, and `f` fills the rule's
@@ -46,20 +46,22 @@ def break_rule(
     built = rule_from(rule, f=f)
     setting = _setting(built, n, f, d, task)
     allowance = max((budget or setting.budget) // len(list(ATTACKS)), len(setting.places))
-    hunts = {name: Hunt(setting, ATTACKS.build(name), seed, trials, allowance).run() for name in ATTACKS}
+    hunts = {
+        name: AttackSearch(setting, ATTACKS.build(name), seed, trials, allowance).run() for name in ATTACKS
+    }
     every = [finding for found in hunts.values() for finding in found]
-    return Breach(
-        rule=spelled(built),
+    return BreakReport(
+        rule=rule_spelling(built),
         n=n,
         f=f,
         d=None if isinstance(setting, Training) else d,
         task=plain(setting.task) if isinstance(setting, Training) else None,
-        bounds=_bounds(built, n, f) if isinstance(setting, Toy) else {},
-        floors=_floors(n, f) if isinstance(setting, Toy) else {},
+        bounds=_bounds(built, n, f) if isinstance(setting, OneRound) else {},
+        floors=_floors(n, f) if isinstance(setting, OneRound) else {},
         worst={form: _worst(every, form) for form in setting.forms if _measured(every)},
         ranking=_ranked(hunts, setting.forms[0]),
-        broken=_first(hunts, Verdict.BROKEN),
-        refused=_first(hunts, Verdict.REFUSED),
+        broken=_first(hunts, EvaluationStatus.BROKEN),
+        refused=_first(hunts, EvaluationStatus.REFUSED),
         games=len(every),
     )
 
@@ -81,14 +83,14 @@ def replay(
     return setting.play(recipe, setting.task.name if isinstance(setting, Training) else rows, seed)
 
 
-def _setting(rule: Aggregator, n: int, f: int, d: int, task: Any) -> Toy | Training:
+def _setting(rule: Aggregator, n: int, f: int, d: int, task: Any) -> OneRound | Training:
     require(0 <= 2 * f < n, "The count `f`", "satisfy 0 <= 2 f < n", f"f = {f} with n = {n}")
     require(d >= 1, "The number of coordinates `d`", "be at least 1", d)
     rule.check(n)
     recipe = TASKS.build(task) if task is not None and not isinstance(task, TaskRecipe) else task
     each = 8 * d if recipe is None else recipe.worker_bytes
     check_memory(n, each, rule, f"Games of n = {n:,} workers")
-    return Toy(rule, n, f, d) if recipe is None else Training(rule, n, f, recipe)
+    return OneRound(rule, n, f, d) if recipe is None else Training(rule, n, f, recipe)
 
 
 def _bounds(rule: Aggregator, n: int, f: int) -> dict[str, float | None]:
@@ -102,7 +104,7 @@ def _floors(n: int, f: int) -> dict[str, float]:
 
 
 def _measured(found: list[Finding]) -> list[Finding]:
-    return [finding for finding in found if finding.verdict is Verdict.MEASURED]
+    return [finding for finding in found if finding.verdict is EvaluationStatus.MEASURED]
 
 
 def _worst(found: list[Finding], form: str) -> Finding:
@@ -114,6 +116,6 @@ def _ranked(hunts: Mapping[str, list[Finding]], form: str) -> tuple[Finding, ...
     return tuple(sorted(worst, key=lambda finding: -finding.figures[form]))
 
 
-def _first(hunts: Mapping[str, list[Finding]], verdict: Verdict) -> tuple[Finding, ...]:
+def _first(hunts: Mapping[str, list[Finding]], verdict: EvaluationStatus) -> tuple[Finding, ...]:
     first = (next((one for one in found if one.verdict is verdict), None) for found in hunts.values())
     return tuple(finding for finding in first if finding is not None)

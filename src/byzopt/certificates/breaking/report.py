@@ -16,7 +16,7 @@ ROUNDING = 1e-6  # relative excess over a bound that is still rounding
 
 
 @dataclass(frozen=True)
-class Breach:
+class BreakReport:
     """What the search found against `rule`, with `f` Byzantine workers of `n`.
 
     `worst` is the worst finding by form: `squared` and `linear` error, or `damage` to a training. `bounds`
@@ -60,7 +60,7 @@ class Breach:
         return shlex.join(["byzopt", "break", self.rule, *counts, *place, *game])
 
 
-def spelled(rule: Aggregator) -> str:
+def rule_spelling(rule: Aggregator) -> str:
     """A rule as `rule_from` reads it, without what is default: `nnm(f=2) >> krum(f=2)`."""
     stages = (*rule.stages, rule.rule) if isinstance(rule, Chain) else (rule,)
     return " >> ".join(map(_stage, stages))

@@ -8,14 +8,20 @@ from typing import NamedTuple, Protocol
 
 from byzopt.attacks import Attack
 from byzopt.certificates.breaking.finding import Finding
-from byzopt.certificates.breaking.space import Axis, along, axes, changed, coarse
+from byzopt.certificates.breaking.space import (
+    Axis,
+    coarse_grid,
+    search_axes,
+    vary_one_parameter,
+    with_parameter,
+)
 
 GOLDEN = (sqrt(5) - 1) / 2
 LOOKS = 8  # at one float, in one pass
 REACH, NARROWER = 10.0, 0.25  # a float's bracket is [v / 10, 10 v]; each pass narrows it on the log scale
 
 
-class Setting(Protocol):
+class SearchSetting(Protocol):
     """Where games are played: places by name, and the figures that count."""
 
     @property
@@ -25,7 +31,7 @@ class Setting(Protocol):
     def play(self, attack: Attack, rows: str, seed: int) -> Finding: ...
 
 
-class Best(NamedTuple):
+class WorstCase(NamedTuple):
     """The worst case for the rule so far."""
 
     attack: Attack
@@ -33,10 +39,12 @@ class Best(NamedTuple):
     figure: float
 
 
-class Hunt:
+class AttackSearch:
     """Games of one attack; none is played twice. The refinement ends when `allowance` games are played."""
 
-    def __init__(self, setting: Setting, attack: Attack, seed: int, trials: int, allowance: int) -> None:
+    def __init__(
+        self, setting: SearchSetting, attack: Attack, seed: int, trials: int, allowance: int
+    ) -> None:
         self.setting, self.attack, self.seed, self.allowance = setting, attack, seed, allowance
         self.seeds = range(seed + 1, seed + trials)
         self.played: dict[tuple[Attack, str, int], Finding] = {}
@@ -54,7 +62,7 @@ class Hunt:
 
     def _look_everywhere(self, most: int) -> None:
         """The recipe as it stands in every place, then its variations, evenly thinned to `most` games."""
-        first, *others = coarse(self.attack)
+        first, *others = coarse_grid(self.attack)
         for rows in self.setting.places:
             self._play(first, rows, self.seed)
         cases = [(attack, rows) for attack in others for rows in self.setting.places]
@@ -73,7 +81,7 @@ class Hunt:
                 known = (one, rows, self.seed) in self.played or len(self.played) < limit
                 return self._play(one, rows, self.seed).figures.get(form, -inf) if known else -inf
 
-            for axis in axes(type(attack)):
+            for axis in search_axes(type(attack)):
                 attack = _along(axis, attack, score, reach)
             reach **= NARROWER
 
@@ -83,9 +91,9 @@ class Hunt:
             self.played[case] = self.setting.play(*case)
         return self.played[case]
 
-    def _best(self, form: str) -> Best | None:
+    def _best(self, form: str) -> WorstCase | None:
         cases = [
-            Best(attack, rows, finding.figures[form])
+            WorstCase(attack, rows, finding.figures[form])
             for (attack, rows, _), finding in self.played.items()
             if form in finding.figures
         ]
@@ -94,22 +102,22 @@ class Hunt:
 
 def _along(axis: Axis, attack: Attack, score: Callable[[Attack], float], reach: float) -> Attack:
     """The best recipe met on one axis through `attack`. Scores jump, so the best met counts, not the last."""
-    top = max([attack, *along(attack, axis)], key=score)
+    top = max([attack, *vary_one_parameter(attack, axis)], key=score)
     value = getattr(top, axis.name)
     if not isinstance(value, float) or value == 0:
         return top
     met = [top]
 
     def at(power: float) -> float:
-        moved = changed(top, axis.name, value * reach**power)
+        moved = with_parameter(top, axis.name, value * reach**power)
         met.extend([] if moved is None else [moved])
         return -inf if moved is None else score(moved)
 
-    golden(at)
+    golden_section(at)
     return max(met, key=score)
 
 
-def golden(at: Callable[[float], float]) -> None:
+def golden_section(at: Callable[[float], float]) -> None:
     """`LOOKS` looks at a function on [-1, 1], by golden section towards a maximum."""
     low, high = -1.0, 1.0
     left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)

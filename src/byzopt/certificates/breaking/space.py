@@ -26,7 +26,7 @@ class Axis:
 
 
 @cache
-def axes(attack: type[Attack]) -> tuple[Axis, ...]:
+def search_axes(attack: type[Attack]) -> tuple[Axis, ...]:
     """Choices have all their values, floats a log grid of both signs, counts a few small ones.
 
     Seeds and nested recipes stay as they are.
@@ -37,26 +37,28 @@ def axes(attack: type[Attack]) -> tuple[Axis, ...]:
     return tuple(axis for axis in found if axis.values)
 
 
-def along(attack: Attack, axis: Axis) -> Iterator[Attack]:
+def vary_one_parameter(attack: Attack, axis: Axis) -> Iterator[Attack]:
     """`attack` with every coarse value of one parameter that it accepts, its own left out."""
     here = getattr(attack, axis.name)
     for value in axis.values:
-        moved = changed(attack, axis.name, value) if value != here else None
+        moved = with_parameter(attack, axis.name, value) if value != here else None
         if moved is not None:
             yield moved
 
 
-def coarse(attack: Attack) -> list[Attack]:
+def coarse_grid(attack: Attack) -> list[Attack]:
     """`attack` with every combination of its choices, and what differs from these in one other parameter."""
     combined = [attack]
-    for axis in axes(type(attack)):
+    for axis in search_axes(type(attack)):
         if axis.choice:
-            combined += [moved for one in combined for moved in along(one, axis)]
-    others = [axis for axis in axes(type(attack)) if not axis.choice]
-    return combined + [moved for one in combined for axis in others for moved in along(one, axis)]
+            combined += [moved for one in combined for moved in vary_one_parameter(one, axis)]
+    others = [axis for axis in search_axes(type(attack)) if not axis.choice]
+    return combined + [
+        moved for one in combined for axis in others for moved in vary_one_parameter(one, axis)
+    ]
 
 
-def changed(attack: Attack, name: str, value: Any) -> Attack | None:
+def with_parameter(attack: Attack, name: str, value: Any) -> Attack | None:
     """`attack` with another value of one parameter, or None where it refuses that."""
     try:
         return cast(Attack, replace(cast(Any, attack), **{name: value}))

@@ -11,7 +11,7 @@ from torch import Tensor
 from byzopt import linalg
 from byzopt.aggregators import Aggregator
 from byzopt.attacks import Adversary, Attack, Remembering
-from byzopt.certificates.breaking.finding import Ended, Finding, Verdict
+from byzopt.certificates.breaking.finding import EvaluationFailed, EvaluationStatus, Finding
 from byzopt.certificates.breaking.rows import ROWS
 from byzopt.cohort import Cohort
 from byzopt.errors import ByzoptError, unknown
@@ -24,7 +24,7 @@ FAR = 1e8  # from where on it dwarfs the honest rows' dispersion, and the game e
 
 
 @dataclass(frozen=True)
-class Toy:
+class OneRound:
     """One round (several, where an attack has memory): errors of the answer over the honest dispersion.
 
     Workers 0 .. f - 1 are Byzantine, which favours them in ties. `squared` is ‖a - v̄‖² over mean‖v_i - v̄‖²,
@@ -49,9 +49,9 @@ class Toy:
             raise unknown("kind of rows", rows, list(ROWS))
         try:
             worst = self._rounds(attack, rows, seed)
-        except Ended as end:
+        except EvaluationFailed as end:
             return Finding(plain(attack), rows, seed, end.verdict, message=str(end))
-        return Finding(plain(attack), rows, seed, Verdict.MEASURED, worst)
+        return Finding(plain(attack), rows, seed, EvaluationStatus.MEASURED, worst)
 
     def _rounds(self, attack: Attack, rows: str, seed: int) -> dict[str, float]:
         adversary = Adversary(attack, Cohort.of(self.n, range(self.f)), self.f)
@@ -64,11 +64,11 @@ class Toy:
             try:
                 sent, state = adversary.speak(state, t, x, meant, generator, rule)
             except ByzoptError as error:
-                raise Ended(Verdict.UNFIT, error) from None
+                raise EvaluationFailed(EvaluationStatus.UNFIT, error) from None
             except Exception as error:  # an attack that searches calls the rule
-                raise Ended(Verdict.BROKEN, error) from error
+                raise EvaluationFailed(EvaluationStatus.BROKEN, error) from error
             answer = _answer(rule, sent)
-            seen = errors(answer, meant[self.f :])
+            seen = error_ratios(answer, meant[self.f :])
             worst = {form: max(worst[form], seen[form]) for form in self.forms}
             x = x - PACE * answer
             if float(linalg.norm(x)) > FAR:
@@ -76,7 +76,7 @@ class Toy:
         return worst
 
 
-def errors(answer: Tensor, honest: Tensor) -> dict[str, float]:
+def error_ratios(answer: Tensor, honest: Tensor) -> dict[str, float]:
     """The squared and the linear ratio of an answer `[d]` to honest rows `[h, d]`.
 
     Equal honest rows leave no error: then a ratio is 0 up to rounding, and infinite beyond.
@@ -96,9 +96,9 @@ def _answer(rule: Aggregator, sent: Tensor) -> Tensor:
     try:
         answer = rule(sent)
     except ByzoptError as error:
-        raise Ended(Verdict.REFUSED, error) from None
+        raise EvaluationFailed(EvaluationStatus.REFUSED, error) from None
     except Exception as error:
-        raise Ended(Verdict.BROKEN, error) from error
+        raise EvaluationFailed(EvaluationStatus.BROKEN, error) from error
     if answer.shape != sent.shape[1:] or not answer.isfinite().all():
-        raise Ended(Verdict.BROKEN, f"The answer is not finite: {answer[:8].tolist()}.")
+        raise EvaluationFailed(EvaluationStatus.BROKEN, f"The answer is not finite: {answer[:8].tolist()}.")
     return answer

@@ -8,7 +8,7 @@ from math import inf, isfinite
 
 from byzopt.aggregators import Aggregator
 from byzopt.attacks import Attack
-from byzopt.certificates.breaking.finding import Ended, Finding, Verdict
+from byzopt.certificates.breaking.finding import EvaluationFailed, EvaluationStatus, Finding
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, Status, unknown
 from byzopt.experiments import Outcome, simulate
@@ -48,9 +48,11 @@ class Training:
         try:
             ended = self._trained(attack, seed)
             damage = _share(self._loss(ended), self._usual(seed))
-        except Ended as end:
+        except EvaluationFailed as end:
             return Finding(plain(attack), rows, seed, end.verdict, message=str(end))
-        return Finding(plain(attack), rows, seed, Verdict.MEASURED, {"damage": damage}, ended.message)
+        return Finding(
+            plain(attack), rows, seed, EvaluationStatus.MEASURED, {"damage": damage}, ended.message
+        )
 
     def _usual(self, seed: int) -> float:
         if seed not in self._calm:
@@ -62,11 +64,11 @@ class Training:
         try:
             outcome = simulate(task, self.rule, LR, ROUNDS, self.f, attack=attack, seed=seed)
         except InvalidInput as error:
-            raise Ended(Verdict.UNFIT, error) from None
+            raise EvaluationFailed(EvaluationStatus.UNFIT, error) from None
         except Exception as error:
-            raise Ended(Verdict.BROKEN, error) from error
+            raise EvaluationFailed(EvaluationStatus.BROKEN, error) from error
         if outcome.status is Status.NO_MAJORITY:
-            raise Ended(Verdict.REFUSED, outcome.message)
+            raise EvaluationFailed(EvaluationStatus.REFUSED, outcome.message)
         return outcome
 
     def _loss(self, outcome: Outcome) -> float:
@@ -75,5 +77,7 @@ class Training:
 
 def _share(loss: float, usual: float) -> float:
     if not isfinite(usual):
-        raise Ended(Verdict.UNFIT, "The training fails without any attack, so damage has no measure.")
+        raise EvaluationFailed(
+            EvaluationStatus.UNFIT, "The training fails without any attack, so damage has no measure."
+        )
     return loss / usual if usual > 0 else (inf if loss > 0 else 1.0)

@@ -11,7 +11,7 @@ from typing import Any
 
 from byzopt.errors import InvalidInput, UnknownName, unknown
 from byzopt.experiments.specs import toml
-from byzopt.experiments.specs.overrides import apply
+from byzopt.experiments.specs.overrides import apply_settings
 from byzopt.experiments.specs.spec import Spec
 from byzopt.files import read as read_file
 
@@ -36,7 +36,7 @@ def load(source: str | Path, settings: Iterable[str] = (), compare: bool = True)
     Errors: `UnknownName` for no such preset or file; `InvalidInput` for a file that cannot be read, is no
     TOML or is no valid spec.
     """
-    data = apply(read(source), settings)
+    data = apply_settings(read_spec(source), settings)
     return Spec.of(data if compare else {key: value for key, value in data.items() if key != "compare"})
 
 
@@ -51,7 +51,7 @@ def sweeps() -> dict[str, str]:
     return {name: _text(place).partition("\n")[0].lstrip("# ") for name, place in places}
 
 
-def read(source: str | Path) -> dict[str, Any]:
+def read_spec(source: str | Path) -> dict[str, Any]:
     """The plain data of a spec's file or preset."""
     return _read(source, "spec")
 
@@ -64,14 +64,14 @@ def read_sweep(source: str | Path) -> dict[str, Any]:
 def _read(source: str | Path, kind: str) -> dict[str, Any]:
     places, other = _places(_ENDS[kind]), "spec" if kind == "sweep" else "sweep"
     place = places.get(str(source))
-    if place is None and not there(source):
+    if place is None and not path_exists(source):
         if str(source) in _places(_ENDS[other]):
             raise UnknownName(_mistaken(source, kind, other))
         if str(source).endswith(".toml"):
             raise InvalidInput(f"A {kind} should be a TOML file or a preset. Found no file {str(source)!r}.")
         raise UnknownName(f"{unknown('preset', str(source), list(places))} There is no such file either.")
     what = f"{kind.capitalize()} {source}"
-    data = toml.loads(_text(place) if place else text_of(Path(source), what), what)
+    data = toml.loads(_text(place) if place else read_user_text(Path(source), what), what)
     if not _OWN[kind] & data.keys() and _OWN[other] & data.keys():
         raise InvalidInput(_mistaken(source, kind, other))
     return data
@@ -82,7 +82,7 @@ def _mistaken(source: str | Path, kind: str, other: str) -> str:
     return f"{str(source)!r} should be a {kind}. Found a {other}: {remedy}."
 
 
-def there(source: str | Path) -> bool:
+def path_exists(source: str | Path) -> bool:
     """Whether a path leads to something; a name that no file can have does not."""
     try:
         return Path(source).exists()
@@ -90,7 +90,7 @@ def there(source: str | Path) -> bool:
         return False
 
 
-def text_of(path: Path, what: str) -> str:
+def read_user_text(path: Path, what: str) -> str:
     """The text of a file that a user names, with or without a byte order mark.
 
     Errors: `InvalidInput` for what is no file of text of at most `MOST` bytes. Pipes and devices are not
@@ -114,11 +114,11 @@ def _text(place: Traversable) -> str:
 
 def _places(ending: str = ".toml") -> dict[str, Traversable]:
     """Presets whose files end so; a sweep's is none of a spec's."""
-    found = shipped(files("byzopt.experiments") / "presets", ending).items()
+    found = shipped_files(files("byzopt.experiments") / "presets", ending).items()
     return {name: file for name, file in found if ending == SWEEP or not file.name.endswith(SWEEP)}
 
 
-def shipped(folder: Traversable, ending: str = ".toml") -> dict[str, Traversable]:
+def shipped_files(folder: Traversable, ending: str = ".toml") -> dict[str, Traversable]:
     """The files in the folders of such a folder, by `paper/name`, that end so."""
     return {
         f"{paper.name}/{file.name.removesuffix(ending)}": file

@@ -28,12 +28,12 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def apply(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+def apply_settings(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """`data` with `key=value` settings; what names a component goes before what sets its keys."""
-    return assign(data, [setting(text) for text in settings])
+    return assign_settings(data, [parse_setting(text) for text in settings])
 
 
-def assign(data: Mapping[str, Any], pairs: Iterable[tuple[Sequence[str], Any]]) -> dict[str, Any]:
+def assign_settings(data: Mapping[str, Any], pairs: Iterable[tuple[Sequence[str], Any]]) -> dict[str, Any]:
     """`data` with the values of `pairs` at their paths, in the order that `apply` says."""
     changed = USUAL | dict(data)
     for path, value in sorted(pairs, key=lambda pair: len(pair[0]) - (pair[0][-1] == "name")):
@@ -41,10 +41,10 @@ def assign(data: Mapping[str, Any], pairs: Iterable[tuple[Sequence[str], Any]]) 
     return changed
 
 
-def setting(text: str) -> tuple[list[str], Any]:
+def parse_setting(text: str) -> tuple[list[str], Any]:
     """`key=value` as the path of a key and its value."""
     key, equals, value = text.partition("=")
-    path = steps(key)
+    path = parse_path(key)
     if not equals or not path:
         raise InvalidInput(
             f"A setting should read `key=value`, for instance `attack.name=alie`. Found {text!r}."
@@ -52,7 +52,7 @@ def setting(text: str) -> tuple[list[str], Any]:
     return path, _value(value.strip(), path[-1] in (*COMPONENTS, "name"))
 
 
-def steps(text: str) -> list[str]:
+def parse_path(text: str) -> list[str]:
     """`task.partition.alpha` as its steps, of which one in quotes may hold dots; none for what is no key."""
     try:
         table: Any = toml.loads(f"{text} = 0", "The key of a setting")

@@ -69,12 +69,12 @@ class PlainSpec:
     @property
     def id(self) -> str:
         """The spec's id: a hash of its data."""
-        return identity(self.data)
+        return content_hash(self.data)
 
     @property
     def planned(self) -> int:
         """How many records a run of this spec has at most."""
-        return planned(self.data["rounds"], self.data["eval_every"])
+        return most_records(self.data["rounds"], self.data["eval_every"])
 
     @cached_property
     def variants(self) -> dict[str, PlainSpec]:
@@ -90,12 +90,12 @@ class PlainSpec:
         return found
 
 
-def planned(rounds: int, every: int) -> int:
+def most_records(rounds: int, every: int) -> int:
     """How many records a run has at most that measures `every` so many rounds."""
     return rounds // every + SPARE
 
 
-def identity(data: Mapping[str, Any]) -> str:
+def content_hash(data: Mapping[str, Any]) -> str:
     """A hash of a spec's canonical data: equal for equal specs on every machine."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return sha256(text.encode()).hexdigest()[:16]

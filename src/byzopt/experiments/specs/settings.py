@@ -20,7 +20,7 @@ KINDS: dict[str, Any] = {
 }
 
 
-def check_terms(
+def check_settings(
     n: int,
     f: int,
     rounds: int,

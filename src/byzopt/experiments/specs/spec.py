@@ -12,8 +12,8 @@ from byzopt.cohort import Cohort
 from byzopt.engines import ENGINES, EngineRecipe, InProcess
 from byzopt.errors import InvalidInput, UnknownName, require, said, unknown
 from byzopt.experiments.specs.overrides import USUAL, merge
-from byzopt.experiments.specs.plain_spec import MAIN, MOST_RECORDS, identity
-from byzopt.experiments.specs.settings import check_terms
+from byzopt.experiments.specs.plain_spec import MAIN, MOST_RECORDS, content_hash
+from byzopt.experiments.specs.settings import check_settings
 from byzopt.methods import METHODS, MethodRecipe
 from byzopt.registry import Registry, decode, plain
 from byzopt.tasks import TASKS, TaskRecipe
@@ -61,7 +61,7 @@ class Spec:
 
     def __post_init__(self) -> None:
         numbers = (self.n, self.f, self.rounds, self.lr, self.seed, self.eval_every)
-        check_terms(*numbers, self.stop, self.per_worker)
+        check_settings(*numbers, self.stop, self.per_worker)
         require(MAIN not in self.compare, "A variant", f"not be named {MAIN!r}", MAIN)
         nested = [name for name, variant in self.compare.items() if variant.compare]
         require(not nested, "A variant", "have no variants of its own", nested)
@@ -113,7 +113,7 @@ class Spec:
     @property
     def id(self) -> str:
         """A hash of the canonical data: equal for equal specs on every machine."""
-        return identity(self.data)
+        return content_hash(self.data)
 
     def on(self, engine: EngineRecipe) -> Spec:
         """This spec and its variants on that engine."""

@@ -34,7 +34,7 @@ def check_directory(path: Path, option: str) -> None:
 
 
 @contextmanager
-def writing(path: Path, remedy: str, full: str = AGAIN) -> Iterator[None]:
+def explain_refused_writes(path: Path, remedy: str, full: str = AGAIN) -> Iterator[None]:
     """What the system refuses in here as `InvalidInput`, with what to do then, and what if a disk is full."""
     try:
         yield

@@ -13,7 +13,7 @@ from torch import Tensor
 from byzopt.engines import LoopState
 from byzopt.engines.checkpoint import freeze, thaw
 from byzopt.errors import InvalidInput, Status, require
-from byzopt.experiments.trials.outcome import Outcome, Progress, Record
+from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
@@ -34,24 +34,24 @@ class _Summary(msgspec.Struct):
     expulsions: tuple[_Expulsion, ...] = ()
 
 
-def frozen(outcome: Outcome) -> dict[str, Any]:
+def pack_outcome(outcome: Outcome) -> dict[str, Any]:
     """An outcome as plain data for a checkpoint: every field."""
     return {f.name: getattr(outcome, f.name) for f in fields(Outcome)} | {"status": str(outcome.status)}
 
 
-def thawed(told: Any) -> Outcome:
+def unpack_outcome(told: Any) -> Outcome:
     """The inverse of `frozen`. Errors: `InvalidInput` for anything else."""
     _check(told, Outcome, "An outcome in a checkpoint")
     known = {f.name: told[f.name] for f in fields(Outcome) if f.name in told}
     return Outcome(**{**known, "status": Status(told["status"])})
 
 
-def frozen_progress(progress: Progress) -> tuple[Any, ...]:
+def pack_progress(progress: RunProgress) -> tuple[Any, ...]:
     """Where a run stands, as plain data for a checkpoint."""
     return freeze(progress.state), progress.records, dict(progress.report), progress.seconds
 
 
-def thawed_progress(told: Any, like: LoopState, rounds: int) -> Progress:
+def unpack_progress(told: Any, like: LoopState, rounds: int) -> RunProgress:
     """The inverse of `frozen_progress`, in the structure of `like`, a state of the same run of so many
     `rounds`. Errors: `InvalidInput` for anything else."""
     rest = ("records", tuple[Record, ...]), ("report", dict[str, float]), ("seconds", float)
@@ -64,10 +64,10 @@ def thawed_progress(told: Any, like: LoopState, rounds: int) -> Progress:
     require(
         all("t" in record for record in told[1]), "Records in a checkpoint", "name their round `t`", "none"
     )
-    return Progress(state, *told[1:])
+    return RunProgress(state, *told[1:])
 
 
-def summary(outcome: Outcome) -> dict[str, Any]:
+def outcome_summary(outcome: Outcome) -> dict[str, Any]:
     """An outcome as JSON: flat, and null in place of what is not finite."""
     message = outcome.message.encode(errors="backslashreplace").decode()  # JSON holds no half characters
     known = {"status": str(outcome.status), "message": message, "rounds": outcome.rounds}
@@ -77,7 +77,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     return known | {"seconds": round(outcome.seconds, 3)} | figures
 
 
-def summarised(told: Mapping[str, Any], records: tuple[Record, ...]) -> Outcome:
+def outcome_of_summary(told: Mapping[str, Any], records: tuple[Record, ...]) -> Outcome:
     """The outcome that a summary and its records tell of; figures are those of the records.
 
     Errors: `InvalidInput` where the two do not fit each other or are no outcome's.

@@ -11,7 +11,7 @@ SHARE = 50  # keeping checkpoints takes one part of so many of the time
 LONGEST = 60.0  # seconds between two, whatever one costs
 
 
-class Pace:
+class CheckpointTimer:
     """Says when a checkpoint is due: `every` so many seconds; None: soon, and then by what one costs."""
 
     def __init__(self, every: float | None = None, clock: Callable[[], float] = monotonic) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from byzopt import files, parquet
 from byzopt.errors import InvalidInput, require
 from byzopt.experiments.specs.plain_spec import MOST_NUMBERS, MOST_RECORDS, SPARE, PlainSpec
-from byzopt.experiments.store.outcomes import summarised
+from byzopt.experiments.store.outcomes import outcome_of_summary
 from byzopt.experiments.trials.outcome import RESERVED, Outcome, Record
 
 SPEC, RECORDS, RESULT, LOG = "spec.toml", "records.parquet", "result.json", "log.txt"
@@ -30,7 +30,7 @@ class Damaged(InvalidInput):
     """What is stored is not as byzopt wrote it; the message is the reason."""
 
 
-class Finished(NamedTuple):
+class FinishedRun(NamedTuple):
     """A run that ended: its spec, the outcomes of its variants by name; in the store of a sweep also its own
     id and those of the runs that were computed together with it."""
 
@@ -52,7 +52,7 @@ class _Result(msgspec.Struct):
     batch: tuple[str, ...] = ()
 
 
-def finished(path: Path) -> Finished:
+def read_run(path: Path) -> FinishedRun:
     """The run that ended in this directory. Errors: `Damaged`."""
     try:
         return _finished(path)
@@ -67,7 +67,7 @@ def finished(path: Path) -> Finished:
         raise Damaged(_line(error)) from None
 
 
-def unfinished(path: Path) -> bool:
+def is_unfinished(path: Path) -> bool:
     """Whether a directory is that of a run on its way, as `byzopt run` leaves it when stopped or killed.
 
     A run in the store of a sweep, which has a log, appears whole or not at all.
@@ -102,7 +102,7 @@ def _is_run(path: Path) -> bool:
         return True
 
 
-def parsed(raw: bytes, kind: type[T]) -> T:
+def parse_json(raw: bytes, kind: type[T]) -> T:
     """JSON of a known shape. Errors: `InvalidInput`, which says where it differs."""
     try:
         return msgspec.json.decode(raw, type=kind)
@@ -112,16 +112,16 @@ def parsed(raw: bytes, kind: type[T]) -> T:
         raise InvalidInput(_line(error)) from None
 
 
-def digest(result: Any) -> str:
+def result_digest(result: Any) -> str:
     """The checksum of what `result.json` holds beside it."""
     told = {key: value for key, value in result.items() if key != "digest"}
     return sha256(dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def _finished(path: Path) -> Finished:
+def _finished(path: Path) -> FinishedRun:
     raw = _bytes(path, RESULT)
-    result = parsed(raw, _Result)
-    if result.digest != digest(parsed(raw, dict)):
+    result = parse_json(raw, _Result)
+    if result.digest != result_digest(parse_json(raw, dict)):
         raise InvalidInput("the checksum of its result is wrong")
     table = _bytes(path, RECORDS)
     if sha256(table).hexdigest() != result.records:
@@ -132,11 +132,11 @@ def _finished(path: Path) -> Finished:
     require(spec.variants.keys() == result.variants.keys(), "A result", "have the spec's variants", "others")
     require(len(set(result.batch)) == len(result.batch), "A run's batch", "name each run once", "one twice")
     records = _records(table, spec)
-    outcomes = {name: summarised(result.variants[name], records[name]) for name in spec.variants}
+    outcomes = {name: outcome_of_summary(result.variants[name], records[name]) for name in spec.variants}
     for name, outcome in outcomes.items():
         rounds = spec.variants[name].data["rounds"]
         require(outcome.rounds <= rounds, "A run", f"end after at most {rounds} rounds", outcome.rounds)
-    return Finished(spec, outcomes, result.run, result.batch)
+    return FinishedRun(spec, outcomes, result.run, result.batch)
 
 
 def _records(raw: bytes, spec: PlainSpec) -> dict[str, tuple[Record, ...]]:

@@ -16,13 +16,13 @@ from byzopt import parquet
 from byzopt.engines.checkpoint import load, save
 from byzopt.errors import InvalidInput
 from byzopt.experiments.specs.loading import load as load_spec
-from byzopt.experiments.specs.loading import read
+from byzopt.experiments.specs.loading import read_spec
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.specs.toml import dumps
-from byzopt.experiments.store.directories import check_directory, writing
+from byzopt.experiments.store.directories import check_directory, explain_refused_writes
 from byzopt.experiments.store.environment import environment
-from byzopt.experiments.store.outcomes import summary
-from byzopt.experiments.store.reading import RECORDS, RESULT, SPEC, Damaged, digest, finished
+from byzopt.experiments.store.outcomes import outcome_summary
+from byzopt.experiments.store.reading import RECORDS, RESULT, SPEC, Damaged, read_run, result_digest
 from byzopt.experiments.trials.outcome import Outcome
 from byzopt.files import clear_leftovers, new_directory, write_atomically
 
@@ -32,7 +32,7 @@ GO_ON = (f"Make it writable and {AGAIN}", f"Free some space and {AGAIN}")  # ano
 
 
 @dataclass(frozen=True)
-class Store:
+class RunDirectory:
     """The directory of one spec's run. Errors: `InvalidInput` for one that is of something else, damaged, or
     cannot be written."""
 
@@ -54,7 +54,7 @@ class Store:
             return
         found = "something else"
         try:
-            spec = read(self.path / SPEC)
+            spec = read_spec(self.path / SPEC)
             found = Spec.of(spec).id if Spec.of(spec).data == spec else f"a {SPEC} that no run wrote"
         except InvalidInput:
             pass  # a file of another kind
@@ -79,7 +79,7 @@ class Store:
         if (self.path / SPEC).exists():
             return None
         content = dumps(self.spec.data).encode()
-        with writing(self.path, "Choose another --out."):
+        with explain_refused_writes(self.path, "Choose another --out."):
             if self.path.exists():
                 return write_atomically(self.path / SPEC, content)
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,13 +98,13 @@ class Store:
 
     def clear(self) -> None:
         """Remove what a run left, so that it starts again."""
-        with writing(self.path, *GO_ON):
+        with explain_refused_writes(self.path, *GO_ON):
             for name in (CHECKPOINT, RESULT, RECORDS):
                 (self.path / name).unlink(missing_ok=True)
 
     def keep(self, checkpoint: dict[str, Any]) -> None:
         """Store a checkpoint."""
-        with writing(self.path, *GO_ON):
+        with explain_refused_writes(self.path, *GO_ON):
             save(self.path / CHECKPOINT, checkpoint)
 
     def checkpoint(self) -> dict[str, Any] | None:
@@ -114,15 +114,15 @@ class Store:
 
     def finish(self, outcomes: Mapping[str, Outcome]) -> None:
         """Store the records and the result; the checkpoint has served."""
-        with writing(self.path, *GO_ON):
-            for name, content in contents(self.spec, outcomes).items():
+        with explain_refused_writes(self.path, *GO_ON):
+            for name, content in result_files(self.spec, outcomes).items():
                 write_atomically(self.path / name, content)
             (self.path / CHECKPOINT).unlink(missing_ok=True)
 
     def outcomes(self) -> dict[str, Outcome]:
         """What `finish` stored."""
         try:
-            return finished(self.path).outcomes
+            return read_run(self.path).outcomes
         except Damaged as error:
             raise InvalidInput(
                 f"Directory {self.path} should hold a result as byzopt wrote it. Found damage: {error}. "
@@ -130,13 +130,13 @@ class Store:
             ) from None
 
 
-def stored(path: Path) -> tuple[Spec, dict[str, Outcome]]:
+def load_run(path: Path) -> tuple[Spec, dict[str, Outcome]]:
     """The spec and the outcomes in a finished run's directory."""
     spec = load_spec(path / SPEC)
-    return spec, Store(path, spec).outcomes()
+    return spec, RunDirectory(path, spec).outcomes()
 
 
-def contents(
+def result_files(
     spec: Spec, outcomes: Mapping[str, Outcome], more: Mapping[str, Any] | None = None
 ) -> dict[str, bytes]:
     """The files of a finished run but its spec; the result comes last, because it says that all is there."""
@@ -146,7 +146,7 @@ def contents(
         "id": spec.id,
         "environment": environment(),
         "records": sha256(table).hexdigest(),
-        "variants": {name: summary(o) for name, o in outcomes.items()},
+        "variants": {name: outcome_summary(o) for name, o in outcomes.items()},
     } | dict(more or {})
-    text = json.dumps(result | {"digest": digest(result)}, indent=1, allow_nan=False)
+    text = json.dumps(result | {"digest": result_digest(result)}, indent=1, allow_nan=False)
     return {RECORDS: table, RESULT: text.encode()}

@@ -24,8 +24,8 @@ from byzopt.errors import InvalidInput, Status
 from byzopt.experiments.specs.plain_spec import MAIN
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.specs.toml import dumps
-from byzopt.experiments.store.reading import LOG, SPEC, Damaged, finished
-from byzopt.experiments.store.run_directory import contents
+from byzopt.experiments.store.reading import LOG, SPEC, Damaged, read_run
+from byzopt.experiments.store.run_directory import result_files
 from byzopt.experiments.trials.outcome import Outcome
 from byzopt.files import clear_leftovers, new_directory, write_atomically
 
@@ -34,7 +34,7 @@ class Unwritable(InvalidInput):
     """The store cannot be written: the disk is full, or the directory is not ours."""
 
 
-class Stored(NamedTuple):
+class StoredRun(NamedTuple):
     """What lies on the shelf under a run's id.
 
     `kind`: "missing"; "whole", a run that ended; "failed", one that an error ended; "damaged". `message` is
@@ -48,7 +48,7 @@ class Stored(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shelf:
+class RunStore:
     """A directory of runs. Errors: `Unwritable`."""
 
     root: Path
@@ -58,31 +58,31 @@ class Shelf:
         """Where claims on runs lie."""
         return self.root / "claims"
 
-    def look(self, run: str) -> Stored:
+    def look(self, run: str) -> StoredRun:
         """What is stored of a run; every checksum is verified."""
         path = self.root / run
         try:
             if not path.exists():
-                return Stored("missing")
-            found = finished(path)
+                return StoredRun("missing")
+            found = read_run(path)
         except (Damaged, OSError) as error:
-            return Stored("damaged", str(error))
+            return StoredRun("damaged", str(error))
         if found.run != run:
-            return Stored("damaged", "it is another run")
+            return StoredRun("damaged", "it is another run")
         ended = found.outcomes[MAIN]
         kind: Literal["failed", "whole"] = "failed" if ended.status is Status.ERROR else "whole"
-        return Stored(kind, ended.message, ended.status, found.batch)
+        return StoredRun(kind, ended.message, ended.status, found.batch)
 
     def outcome(self, run: str) -> Outcome:
         """How a stored run ended. Errors: `Damaged`."""
-        return finished(self.root / run).outcomes[MAIN]
+        return read_run(self.root / run).outcomes[MAIN]
 
     def put(self, run: str, spec: Spec, outcome: Outcome, log: Sequence[str], batch: Sequence[str]) -> None:
         """Store a run that ended; its claim is the caller's. What lay there, damaged, gives way."""
         told = {"run": run, "batch": list(batch)}
         files = {SPEC: dumps(spec.data).encode(), LOG: "".join(f"{line}\n" for line in log).encode()}
-        files |= contents(spec, {MAIN: outcome}, told)
-        with writing(self.root):
+        files |= result_files(spec, {MAIN: outcome}, told)
+        with store_writes(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             for old in self.root.glob(f".{run}.*"):
                 shutil.rmtree(old)  # of an owner that died, because we hold the claim
@@ -98,7 +98,7 @@ class Shelf:
 
     def remove(self, run: str) -> None:
         """Take a run off the shelf, at once."""
-        with writing(self.root):
+        with store_writes(self.root):
             self._remove(run)
 
     def _remove(self, run: str) -> None:
@@ -109,7 +109,7 @@ class Shelf:
 
     def keep(self, batch: str, checkpoint: dict[str, Any]) -> None:
         """Store the checkpoint of a batch."""
-        with writing(self.root):
+        with store_writes(self.root):
             path = self._checkpoint(batch)
             path.parent.mkdir(parents=True, exist_ok=True)
             clear_leftovers(path.parent, path.name)
@@ -122,7 +122,7 @@ class Shelf:
 
     def forget(self, batch: str) -> None:
         """Remove a batch's checkpoint, which has served."""
-        with writing(self.root):
+        with store_writes(self.root):
             self._checkpoint(batch).unlink(missing_ok=True)
 
     def has_checkpoint(self, batch: str) -> bool:
@@ -132,7 +132,7 @@ class Shelf:
     def note(self, folder: str, files: Mapping[str, str]) -> Path:
         """Write a sweep's own files."""
         path = self.root / "sweeps" / folder
-        with writing(self.root):
+        with store_writes(self.root):
             path.mkdir(parents=True, exist_ok=True)
             for name, text in files.items():
                 write_atomically(path / name, text.encode())
@@ -143,7 +143,7 @@ class Shelf:
 
 
 @contextmanager
-def writing(root: Path) -> Iterator[None]:
+def store_writes(root: Path) -> Iterator[None]:
     """Turns the system's refusals into `Unwritable`."""
     try:
         yield

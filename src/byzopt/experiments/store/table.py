@@ -15,7 +15,7 @@ import pyarrow as pa
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, rule_data, rule_from
 from byzopt.errors import InvalidInput, said, unknown
 from byzopt.experiments.specs.plain_spec import PlainSpec
-from byzopt.experiments.store.reading import Damaged, finished, run_directories, unfinished
+from byzopt.experiments.store.reading import Damaged, is_unfinished, read_run, run_directories
 from byzopt.experiments.trials.outcome import Outcome
 from byzopt.figures import in_percent
 
@@ -52,7 +52,7 @@ def rows(store: str | Path, records: bool = False) -> Rows:
     damaged: dict[str, str] = {}
     left = 0
     for path in run_directories(Path(store)):
-        if unfinished(path):
+        if is_unfinished(path):
             left += 1
             continue
         try:
@@ -73,10 +73,10 @@ def runs_table(
     `where`: `attack=alie`, `lr>=0.1`, `status!=completed`. `columns`: by default all. Damaged runs are left
     out; `rows` names them. Errors: `InvalidInput` for a column that no run has.
     """
-    return as_table(chosen(rows(store, records).rows, where, columns))
+    return to_arrow(select_rows(rows(store, records).rows, where, columns))
 
 
-def chosen(found_rows: Sequence[Row], where: Sequence[str], columns: Sequence[str]) -> list[Row]:
+def select_rows(found_rows: Sequence[Row], where: Sequence[str], columns: Sequence[str]) -> list[Row]:
     """The rows that meet all conditions, with these columns (by default all that any row has).
 
     Where columns are asked for, rows are in the order of those among them that are no figures.
@@ -109,13 +109,13 @@ def _place(value: Any) -> tuple[int, float, str]:
     return 2, 0.0, value if isinstance(value, str) else json.dumps(value)
 
 
-def as_table(found_rows: Sequence[Row]) -> pa.Table:
+def to_arrow(found_rows: Sequence[Row]) -> pa.Table:
     """Rows as an Arrow table. Lists are JSON text; a column of numbers and texts is text."""
     names = list(dict.fromkeys(key for row in found_rows for key in row))
     return pa.table({name: _column([row.get(name) for row in found_rows]) for name in names})
 
 
-def settings(spec: PlainSpec) -> Row:
+def spec_settings(spec: PlainSpec) -> Row:
     """A spec's settings by path, components by name."""
     told: Row = {}
     for key, value in spec.data.items():
@@ -157,7 +157,7 @@ def _usual(name: str, f: int) -> Mapping[str, Any]:
 
 
 def _of(path: Path, records: bool) -> Iterator[Row]:
-    for _, own, outcome in runs_in(path):
+    for _, own, outcome in read_variants(path):
         if records:
             del own["seconds"]  # of the whole run, and of no record
             yield from (own | {"t": int(record["t"])} | _figures(record) for record in outcome.records)
@@ -165,13 +165,13 @@ def _of(path: Path, records: bool) -> Iterator[Row]:
             yield own | _figures(outcome.metrics)
 
 
-def runs_in(path: Path) -> Iterator[tuple[PlainSpec, Row, Outcome]]:
+def read_variants(path: Path) -> Iterator[tuple[PlainSpec, Row, Outcome]]:
     """A run's directory: spec, settings and outcome of the run, and of its variants. Errors: `Damaged`."""
-    found = finished(path)
+    found = read_run(path)
     for name, variant in found.spec.variants.items():
         outcome = found.outcomes[name]
         own: Row = {"run": path.name} | ({"variant": name} if len(found.outcomes) > 1 else {})
-        own |= settings(variant)
+        own |= spec_settings(variant)
         own |= {"status": str(outcome.status), "message": outcome.message, "rounds_run": outcome.rounds}
         yield variant, own | {"seconds": outcome.seconds}, outcome
 
@@ -203,7 +203,7 @@ def _condition(text: str, known: Sequence[str], found_rows: Sequence[Row]) -> Ca
     return lambda row: _holds(row.get(name), sign, wanted)
 
 
-def doubts(where: Sequence[str]) -> list[str]:
+def doubtful_conditions(where: Sequence[str]) -> list[str]:
     """What is odd about conditions that can be tested all the same: a fraction given in percent."""
     found = [match for match in map(_CONDITION.fullmatch, where) if match and _is_number(match[3].strip())]
     flaws = ((match[0], in_percent(match[1], float(match[3]))) for match in found)

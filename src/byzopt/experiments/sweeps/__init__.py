@@ -1,24 +1,27 @@
 """Sweeps: grids of runs that survive anything, in one store."""
 
-from byzopt.experiments.store.run_store import Shelf, Stored, Unwritable
-from byzopt.experiments.sweeps.running import Plan, Swept, run_sweep, survey
+from byzopt.deprecation import former_names
+from byzopt.experiments.store.run_store import RunStore, StoredRun, Unwritable
+from byzopt.experiments.sweeps.running import SweepPlan, SweepResult, plan_sweep, run_sweep
 from byzopt.experiments.sweeps.runs import Expansion, Run, SkippedPoint, run_id
 from byzopt.experiments.sweeps.sweep import Sweep, load_sweep
 from byzopt.experiments.sweeps.tuning import Tune
 
 __all__ = [
     "Expansion",
-    "Plan",
     "Run",
-    "Shelf",
+    "RunStore",
     "SkippedPoint",
-    "Stored",
+    "StoredRun",
     "Sweep",
-    "Swept",
+    "SweepPlan",
+    "SweepResult",
     "Tune",
     "Unwritable",
     "load_sweep",
+    "plan_sweep",
     "run_id",
     "run_sweep",
-    "survey",
 ]
+
+__getattr__ = former_names(__name__, {"survey": plan_sweep})

@@ -14,22 +14,22 @@ from typing import Any
 from byzopt.engines import Snapshot
 from byzopt.errors import ByzoptError, InvalidInput, Status, require
 from byzopt.experiments.running import prepared
-from byzopt.experiments.specs.plain_spec import planned
-from byzopt.experiments.store.outcomes import frozen, frozen_progress, thawed, thawed_progress
-from byzopt.experiments.store.pace import Pace
-from byzopt.experiments.store.run_store import Shelf, Unwritable
-from byzopt.experiments.sweeps.batches import Batch
+from byzopt.experiments.specs.plain_spec import most_records
+from byzopt.experiments.store.outcomes import pack_outcome, pack_progress, unpack_outcome, unpack_progress
+from byzopt.experiments.store.pace import CheckpointTimer
+from byzopt.experiments.store.run_store import RunStore, Unwritable
+from byzopt.experiments.sweeps.batches import RunBatch
 from byzopt.experiments.sweeps.runs import Run
-from byzopt.experiments.trials.batched import Together
-from byzopt.experiments.trials.outcome import Outcome, Progress, Record, check_room
-from byzopt.experiments.trials.prepared import Ready
+from byzopt.experiments.trials.batched import BatchedTrials
+from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress, check_record_size
+from byzopt.experiments.trials.prepared import PreparedRun
 from byzopt.tasks import Task
 
 TELL = 0.2  # seconds between two messages on how far the batch has come
-Tell = Callable[[str, Any], None]  # ("rounds", (batch, done)) or ("ended", (run, status, message))
+OnEvent = Callable[[str, Any], None]  # ("rounds", (batch, done)) or ("ended", (run, status, message))
 
 
-class Played(StrEnum):
+class BatchStatus(StrEnum):
     """What became of a batch."""
 
     DONE = "done"
@@ -41,25 +41,25 @@ class _Stop(Exception):
     """Somebody asked to stop while a run was played alone."""
 
 
-class Player:
+class BatchRunner:
     """A batch on its way, with claims on all runs that it will store."""
 
     def __init__(
         self,
-        batch: Batch,
-        shelf: Shelf,
+        batch: RunBatch,
+        shelf: RunStore,
         wanted: list[str],
-        tell: Tell,
+        tell: OnEvent,
         stop: Callable[[], bool],
         every: float | None,
     ) -> None:
         self.batch, self.shelf, self.wanted = batch, shelf, set(wanted)
-        self.tell, self.stop, self.pace = tell, stop, Pace(every)
+        self.tell, self.stop, self.pace = tell, stop, CheckpointTimer(every)
         self.outcomes: dict[str, Outcome] = {}
         self.log: dict[str, list[str]] = {run: [] for run in batch.ids}
         self.told = monotonic()
 
-    def play(self) -> Played:
+    def play(self) -> BatchStatus:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             ready, progress = self._ready()
@@ -70,30 +70,32 @@ class Player:
             for text in dict.fromkeys(str(warning.message) for warning in caught):
                 self._note(f"warning: {text}", *self.wanted)
         if stopped:
-            return Played.STOPPED
+            return BatchStatus.STOPPED
         self._put()
         self.shelf.forget(self.batch.id)
-        return Played.DONE
+        return BatchStatus.DONE
 
-    def _ready(self) -> tuple[dict[str, Ready], dict[str, Progress]]:
+    def _ready(self) -> tuple[dict[str, PreparedRun], dict[str, RunProgress]]:
         """Runs that have not ended, built, and where they stand; those that cannot be built have ended."""
         ready = self._built()
         try:
             left, progress = self._restored(ready)
         except InvalidInput as error:
-            left, progress = ready, {run: Progress(one.start) for run, one in ready.items()}
+            left, progress = ready, {run: RunProgress(one.start) for run, one in ready.items()}
             self._note(f"starts again: {_said(error)}", *ready)
         rounds = {where.state.t for where in progress.values()} or {0}
         self._note(f"goes on after round {max(rounds)}, {len(left)} runs together", *left)
         return left, progress
 
-    def _restored(self, ready: dict[str, Ready]) -> tuple[dict[str, Ready], dict[str, Progress]]:
+    def _restored(
+        self, ready: dict[str, PreparedRun]
+    ) -> tuple[dict[str, PreparedRun], dict[str, RunProgress]]:
         """What the batch's checkpoint says, all of it or none. Errors: `InvalidInput` for damage."""
         content = self.shelf.checkpoint(self.batch.id) or {"running": {}, "ended": {}, "log": {}}
         whole = {"running", "ended", "log"} == content.keys()
         fits = whole and all(isinstance(c, dict) and c.keys() <= self.log.keys() for c in content.values())
         require(fits, "A batch's checkpoint", "be one of its runs", "something else")
-        ended = {run: thawed(told) for run, told in content["ended"].items()}
+        ended = {run: unpack_outcome(told) for run, told in content["ended"].items()}
         left = {run: one for run, one in ready.items() if run not in ended}
         progress = {run: _place(one, content["running"].get(run)) for run, one in left.items()}
         log = {run: [str(line) for line in lines] for run, lines in content["log"].items()}
@@ -101,8 +103,8 @@ class Player:
         self.log |= log
         return left, progress
 
-    def _built(self) -> dict[str, Ready]:
-        ready: dict[str, Ready] = {}
+    def _built(self) -> dict[str, PreparedRun]:
+        ready: dict[str, PreparedRun] = {}
         tasks: dict[Any, Task] = {}
         for run in self.batch.runs:
             try:
@@ -111,10 +113,10 @@ class Player:
                 self._fail(run, error)
         return ready
 
-    def _together(self, ready: dict[str, Ready], progress: dict[str, Progress]) -> bool:
+    def _together(self, ready: dict[str, PreparedRun], progress: dict[str, RunProgress]) -> bool:
         """Play to all ends. False if somebody asked to stop before."""
         names = list(ready)
-        together = Together([ready[n] for n in names], [progress[n] for n in names], self._heard(ready))
+        together = BatchedTrials([ready[n] for n in names], [progress[n] for n in names], self._heard(ready))
 
         def on_round(t: int) -> bool:
             ended = {
@@ -145,11 +147,11 @@ class Player:
             self._keep({})
         return True
 
-    def _heard(self, ready: dict[str, Ready]) -> Callable[[int, Record], None]:
-        plans = [planned(one.plan.rounds, one.plan.interval) for one in ready.values()]
-        return lambda i, record: check_room(plans[i], record)
+    def _heard(self, ready: dict[str, PreparedRun]) -> Callable[[int, Record], None]:
+        plans = [most_records(one.plan.rounds, one.plan.interval) for one in ready.values()]
+        return lambda i, record: check_record_size(plans[i], record)
 
-    def _alone(self, ready: dict[str, Ready], error: Exception) -> None:
+    def _alone(self, ready: dict[str, PreparedRun], error: Exception) -> None:
         """One of the runs raised an error: find out which, by playing each from its start on its own."""
         runs = {run.id: run for run in self.batch.runs}
         left = [name for name in ready if name not in self.outcomes and name in self.wanted]
@@ -160,7 +162,7 @@ class Player:
         self._note(f"an error ended the batch, each run goes on alone: {_said(error)}", *left)
         for name in left:
             try:
-                alone = Together([ready[name]], None, self._heard({name: ready[name]}))
+                alone = BatchedTrials([ready[name]], None, self._heard({name: ready[name]}))
                 (outcome,) = alone.run(lambda t: self.stop())
             except Exception as own:
                 self._fail(runs[name], own)
@@ -178,10 +180,10 @@ class Player:
         self.outcomes[run] = outcome
         self._note(f"{outcome.status} after round {outcome.rounds}. {outcome.message}".rstrip(), run)
 
-    def _keep(self, progress: dict[str, Progress]) -> None:
+    def _keep(self, progress: dict[str, RunProgress]) -> None:
         """Keep a checkpoint. It comes before any run of the batch is stored, and says who is in the batch."""
-        running = {run: frozen_progress(where) for run, where in progress.items() if run not in self.outcomes}
-        ended = {run: frozen(replace(outcome, x=None)) for run, outcome in self.outcomes.items()}
+        running = {run: pack_progress(where) for run, where in progress.items() if run not in self.outcomes}
+        ended = {run: pack_outcome(replace(outcome, x=None)) for run, outcome in self.outcomes.items()}
         with self.pace.keeping():
             self.shelf.keep(self.batch.id, {"running": running, "ended": ended, "log": self.log})
 
@@ -211,10 +213,10 @@ def _said(error: Exception) -> str:
     return text if isinstance(error, ByzoptError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def _place(ready: Ready, kept: Any) -> Progress:
+def _place(ready: PreparedRun, kept: Any) -> RunProgress:
     """Where a run stands, after its part of a checkpoint."""
     if kept is None:
-        return Progress(ready.start)
+        return RunProgress(ready.start)
     if not isinstance(ready.first, Snapshot):
         raise InvalidInput("A checkpoint should be of a run whose first round works. Found none.")
-    return thawed_progress(kept, ready.first.state, ready.plan.rounds)
+    return unpack_progress(kept, ready.first.state, ready.plan.rounds)

@@ -7,10 +7,10 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from byzopt.experiments.sweeps.runs import Run
-from byzopt.experiments.trials.batched import groups
+from byzopt.experiments.trials.batched import batch_groups
 
 
-class Batch(NamedTuple):
+class RunBatch(NamedTuple):
     """Runs that are computed together, in this order."""
 
     runs: tuple[Run, ...]
@@ -26,9 +26,9 @@ class Batch(NamedTuple):
         return tuple(run.id for run in self.runs)
 
 
-def batches(
+def plan_batches(
     runs: Sequence[Run], missing: Collection[str], stored: Mapping[str, tuple[str, ...]], together: int
-) -> list[Batch]:
+) -> list[RunBatch]:
     """The batches that compute all `missing` runs. `stored` maps runs to the ids that each was computed with.
 
     The last bits of a run may depend on who advances with it, as sums over several runs are taken in one
@@ -45,13 +45,13 @@ def batches(
         fresh = tuple(run for run in own if run not in earlier)
         for run in own:
             found[earlier.get(run, fresh)] = None
-    return [Batch(tuple(known[name] for name in names)) for names in found]
+    return [RunBatch(tuple(known[name] for name in names)) for names in found]
 
 
 def _groups(runs: Sequence[Run], together: int) -> list[list[Run]]:
     """Groups of runs whose shapes agree, in parts of nearly equal size."""
     found = []
-    for group in groups([run.spec for run in runs]):
+    for group in batch_groups([run.spec for run in runs]):
         parts = -(-len(group) // together)
         found += [[runs[i] for i in group[part::parts]] for part in range(parts)]
     return found

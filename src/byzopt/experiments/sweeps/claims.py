@@ -16,7 +16,7 @@ from typing import Any, Self
 from filelock import lock_descriptor
 
 from byzopt.errors import InvalidInput
-from byzopt.experiments.store.reading import parsed
+from byzopt.experiments.store.reading import parse_json
 
 _LOCKED = 1  # bytes at a claim's beginning that Windows lets nobody else read while the lock is held
 
@@ -52,7 +52,7 @@ class Claims:
         self.held.close()
 
 
-def owner(folder: Path, name: str) -> dict[str, Any] | None:
+def claim_owner(folder: Path, name: str) -> dict[str, Any] | None:
     """Who holds a claim now: `pid`, `host`, `since`; None where nobody does."""
     try:
         handle = os.open(folder / name, os.O_RDWR)
@@ -63,7 +63,7 @@ def owner(folder: Path, name: str) -> dict[str, Any] | None:
             return None
         with suppress(InvalidInput, OSError):
             os.lseek(handle, _LOCKED, os.SEEK_SET)
-            return parsed(os.read(handle, 1000), dict[str, Any])
+            return parse_json(os.read(handle, 1000), dict[str, Any])
         return {}
     finally:
         os.close(handle)

@@ -10,17 +10,21 @@ from typing import Any
 from uuid import uuid4
 
 from byzopt.errors import MissingExtra
-from byzopt.experiments.store.run_store import Shelf, Unwritable, writing
-from byzopt.experiments.sweeps.batch_runner import Played, Tell
-from byzopt.experiments.sweeps.batches import Batch
-from byzopt.experiments.sweeps.queue import Work
-from byzopt.experiments.sweeps.run_batch import play
+from byzopt.experiments.store.run_store import RunStore, Unwritable, store_writes
+from byzopt.experiments.sweeps.batch_runner import BatchStatus, OnEvent
+from byzopt.experiments.sweeps.batches import RunBatch
+from byzopt.experiments.sweeps.queue import BatchQueue
+from byzopt.experiments.sweeps.run_batch import run_batch
 
 WAIT = 0.2
 
 
 def run_ray(
-    batches: Sequence[Batch], shelf: Shelf, tell: Tell, stopped: Callable[[], bool], every: float | None
+    batches: Sequence[RunBatch],
+    shelf: RunStore,
+    tell: OnEvent,
+    stopped: Callable[[], bool],
+    every: float | None,
 ) -> None:
     """Play all batches as tasks of one core each on the Ray cluster at hand, or on one that is started here.
 
@@ -34,12 +38,12 @@ def run_ray(
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
     remote = ray.remote(num_cpus=1, max_retries=0)(_task)
-    work = Work(batches, shelf, tell)
+    work = BatchQueue(batches, shelf, tell)
     halt = shelf.root.resolve() / "claims" / f"stop-{uuid4().hex}"
-    under_way: dict[Any, Batch] = {}
+    under_way: dict[Any, RunBatch] = {}
     while work.left:
         if stopped():
-            with writing(shelf.root):
+            with store_writes(shelf.root):
                 halt.touch()
         while not halt.exists() and (batch := work.next()) is not None:
             under_way[remote.remote(batch, shelf.root.resolve(), halt, every)] = batch
@@ -53,7 +57,7 @@ def run_ray(
     halt.unlink(missing_ok=True)
 
 
-def _hear(ray: Any, one: Any, batch: Batch, work: Work, tell: Tell) -> None:
+def _hear(ray: Any, one: Any, batch: RunBatch, work: BatchQueue, tell: OnEvent) -> None:
     try:
         played, said = ray.get(one)
     except ray.exceptions.RayTaskError as error:
@@ -64,10 +68,10 @@ def _hear(ray: Any, one: Any, batch: Batch, work: Work, tell: Tell) -> None:
         return
     for content in said:
         tell("ended", content)
-    work.ended(batch, Played(played))
+    work.ended(batch, BatchStatus(played))
 
 
-def _task(batch: Batch, root: Path, halt: Path, every: float | None) -> tuple[str, list[Any]]:
+def _task(batch: RunBatch, root: Path, halt: Path, every: float | None) -> tuple[str, list[Any]]:
     said: list[Any] = []
     asked = [monotonic(), False]
 
@@ -81,5 +85,5 @@ def _task(batch: Batch, root: Path, halt: Path, every: float | None) -> tuple[st
         return bool(asked[1])
 
     with suppress(FileNotFoundError):
-        return str(play(batch, Shelf(root), tell, stop, every)), said
-    return str(Played.BUSY), said
+        return str(run_batch(batch, RunStore(root), tell, stop, every)), said
+    return str(BatchStatus.BUSY), said

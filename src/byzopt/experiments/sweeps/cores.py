@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from byzopt.experiments.store.reading import parsed
+from byzopt.experiments.store.reading import parse_json
 from byzopt.files import read
 from byzopt.tasks.data import store
 from byzopt.waiting import WAITING
@@ -45,17 +45,17 @@ print(done, flush=True)
 """
 
 
-class Layout(NamedTuple):
+class ProcessLayout(NamedTuple):
     """So many processes at a time, each with so many threads."""
 
     processes: int
     threads: int
 
 
-class Placement(NamedTuple):
+class LayoutRates(NamedTuple):
     """The layout that did most of the same work, and rounds per second of each that was tried."""
 
-    best: Layout
+    best: ProcessLayout
     rates: dict[str, float]
 
 
@@ -67,41 +67,41 @@ class _Kept(msgspec.Struct):
     rates: dict[str, float]
 
 
-def best_layout() -> Layout:
+def best_layout() -> ProcessLayout:
     """The measured layout for independent runs; measures when this machine has none in the cache."""
-    return placement().best
+    return layout_rates().best
 
 
-def placement(fresh: bool = False) -> Placement:
+def layout_rates(fresh: bool = False) -> LayoutRates:
     """The measurement, from the cache unless `fresh` or the machine's cores have changed."""
-    path, cores = cache() / NAME, available()
+    path, cores = cache_directory() / NAME, available_cores()
     if not fresh:
         with suppress(OSError, ValueError):
-            kept = parsed(read(path, 1 << 16), _Kept)
+            kept = parse_json(read(path, 1 << 16), _Kept)
             if kept.cores == cores and all(1 <= count <= cores for count in kept.best):
-                return Placement(Layout(*kept.best), kept.rates)
-    found = measured(cores)
+                return LayoutRates(ProcessLayout(*kept.best), kept.rates)
+    found = measure_layouts(cores)
     with suppress(OSError):  # a cache that cannot be written only costs the measurement next time
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"cores": cores} | found._asdict()))
     return found
 
 
-def measured(cores: int, seconds: float = SECONDS) -> Placement:
+def measure_layouts(cores: int, seconds: float = SECONDS) -> LayoutRates:
     """Try one process on all cores, a process for each core, and for pairs of cores where there are several.
 
     A tie, up to a tenth, goes to fewer processes, which need less memory.
     """
-    tried = dict.fromkeys(Layout(p, max(1, cores // p)) for p in (1, max(1, cores // 2), cores))
-    rates = {layout: rate(layout, seconds) for layout in tried}
-    best = Layout(1, 1)
+    tried = dict.fromkeys(ProcessLayout(p, max(1, cores // p)) for p in (1, max(1, cores // 2), cores))
+    rates = {layout: rounds_per_second(layout, seconds) for layout in tried}
+    best = ProcessLayout(1, 1)
     for layout, found in rates.items():
         if best not in rates or found > 1.1 * rates[best]:
             best = layout
-    return Placement(best, {f"{p} x {t}": round(found, 1) for (p, t), found in rates.items()})
+    return LayoutRates(best, {f"{p} x {t}": round(found, 1) for (p, t), found in rates.items()})
 
 
-def rate(layout: Layout, seconds: float) -> float:
+def rounds_per_second(layout: ProcessLayout, seconds: float) -> float:
     """Rounds per second that all processes of a layout finish together."""
     command = [sys.executable, "-c", WORK, str(layout.threads), str(seconds)]
     environment = os.environ | {"OMP_NUM_THREADS": str(layout.threads)} | WAITING
@@ -122,11 +122,11 @@ def rate(layout: Layout, seconds: float) -> float:
             worker.communicate()
 
 
-def available() -> int:
+def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def cache() -> Path:
+def cache_directory() -> Path:
     """The user's cache directory of byzopt, where downloaded data are kept too."""
     return store.roots()[-1]

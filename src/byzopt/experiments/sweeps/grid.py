@@ -14,14 +14,14 @@ MOST = 1_000_000  # points, whose specs are all held in memory
 Point = dict[str, Any]  # a setting's path, as `attack.scale`, to its value
 
 
-def points(grid: Mapping[str, Any], zips: Sequence[Mapping[str, Any]]) -> list[Point]:
+def grid_points(grid: Mapping[str, Any], zips: Sequence[Mapping[str, Any]]) -> list[Point]:
     """Every point: the axes in the order given, the last one fastest.
 
     `grid` maps settings to lists (one axis each); every table of `zips` is one axis whose lists have equal
     lengths. Tables nest: `task = {batch = [8, 32]}` is `task.batch`. Errors: `InvalidInput`.
     """
-    axes = [[{path: value} for value in values] for path, values in flat(grid, "grid").items()]
-    axes += [_walked(flat(table, "zip")) for table in zips]
+    axes = [[{path: value} for value in values] for path, values in axis_values(grid, "grid").items()]
+    axes += [_walked(axis_values(table, "zip")) for table in zips]
     size = prod(map(len, axes))
     require(size <= MOST, "A sweep", f"have at most {MOST:,} points", f"{size:,}", "Take axes apart.")
     found: list[Point] = []
@@ -34,12 +34,14 @@ def points(grid: Mapping[str, Any], zips: Sequence[Mapping[str, Any]]) -> list[P
     return found
 
 
-def flat(table: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
+def axis_values(table: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
     """A table's lists by path. Errors: what is no list, or an empty one."""
     found: dict[str, list[Any]] = {}
     for key, value in table.items():
         if isinstance(value, Mapping) and value:
-            found |= {f"{key}.{rest}": values for rest, values in flat(value, f"{where}.{key}").items()}
+            found |= {
+                f"{key}.{rest}": values for rest, values in axis_values(value, f"{where}.{key}").items()
+            }
         elif isinstance(value, (list, tuple)) and value:
             found[key] = list(value)
         else:
@@ -50,9 +52,9 @@ def flat(table: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
     return found
 
 
-def steps(path: str) -> tuple[str, ...]:
+def setting_path(path: str) -> tuple[str, ...]:
     """The steps of a setting's path. Errors: what is none."""
-    found = overrides.steps(path)
+    found = overrides.parse_path(path)
     if not found:
         raise InvalidInput(f"A setting should read as `attack.scale` does. Found {said(path)}.")
     return tuple(found)

@@ -13,20 +13,20 @@ from time import sleep
 from typing import Any
 
 from byzopt.errors import ByzoptError
-from byzopt.experiments.store.run_store import Shelf, Unwritable
-from byzopt.experiments.sweeps.batch_runner import Played, Tell
-from byzopt.experiments.sweeps.batches import Batch
-from byzopt.experiments.sweeps.queue import Work
-from byzopt.experiments.sweeps.run_batch import play
+from byzopt.experiments.store.run_store import RunStore, Unwritable
+from byzopt.experiments.sweeps.batch_runner import BatchStatus, OnEvent
+from byzopt.experiments.sweeps.batches import RunBatch
+from byzopt.experiments.sweeps.queue import BatchQueue
+from byzopt.experiments.sweeps.run_batch import run_batch
 from byzopt.waiting import WAITING
 
 WAIT = 0.2  # seconds until signals are looked at again
 
 
 def run_local(
-    batches: Sequence[Batch],
-    shelf: Shelf,
-    tell: Tell,
+    batches: Sequence[RunBatch],
+    shelf: RunStore,
+    tell: OnEvent,
     stopped: Callable[[], bool],
     every: float | None,
     jobs: int,
@@ -36,7 +36,7 @@ def run_local(
 
     Returns when all is done, or soon after `stopped()`. Errors: `Unwritable`.
     """
-    work = Work(batches, shelf, tell)
+    work = BatchQueue(batches, shelf, tell)
     if jobs == 0:
         _here(work, shelf, tell, stopped, every, threads)
         return
@@ -50,17 +50,22 @@ def run_local(
 
 
 def _here(
-    work: Work, shelf: Shelf, tell: Tell, stopped: Callable[[], bool], every: float | None, threads: int
+    work: BatchQueue,
+    shelf: RunStore,
+    tell: OnEvent,
+    stopped: Callable[[], bool],
+    every: float | None,
+    threads: int,
 ) -> None:
     while work.left and not stopped():
         batch = work.next()
         if batch is None:
             sleep(WAIT)
         else:
-            work.ended(batch, play(batch, shelf, tell, stopped, every, threads))
+            work.ended(batch, run_batch(batch, shelf, tell, stopped, every, threads))
 
 
-def _drive(work: Work, workers: list[_Worker], tell: Tell, stopped: Callable[[], bool]) -> None:
+def _drive(work: BatchQueue, workers: list[_Worker], tell: OnEvent, stopped: Callable[[], bool]) -> None:
     while work.left:
         if stopped():
             return
@@ -75,9 +80,9 @@ def _drive(work: Work, workers: list[_Worker], tell: Tell, stopped: Callable[[],
 class _Worker:
     """A process, what it is doing, and the pipe to it."""
 
-    def __init__(self, shelf: Shelf, every: float | None, threads: int) -> None:
+    def __init__(self, shelf: RunStore, every: float | None, threads: int) -> None:
         self.shelf, self.every, self.threads = shelf, every, threads
-        self.batch: Batch | None = None
+        self.batch: RunBatch | None = None
         self._start()
 
     def _start(self) -> None:
@@ -89,12 +94,12 @@ class _Worker:
         self.process.start()
         theirs.close()
 
-    def give(self, batch: Batch) -> None:
+    def give(self, batch: RunBatch) -> None:
         self.batch = batch
         with suppress(OSError):  # it has died: its pipe will say so
             self.pipe.send(batch)
 
-    def hear(self, work: Work, tell: Tell) -> None:
+    def hear(self, work: BatchQueue, tell: OnEvent) -> None:
         """Take in one message, or the process's death."""
         try:
             kind, content = self.pipe.recv()
@@ -107,9 +112,9 @@ class _Worker:
             tell(kind, content)
         elif self.batch is not None:
             batch, self.batch = self.batch, None
-            work.ended(batch, Played(content))
+            work.ended(batch, BatchStatus(content))
 
-    def close(self, tell: Tell) -> None:
+    def close(self, tell: OnEvent) -> None:
         """Let it keep its checkpoint and go; what it still says is heard."""
         with suppress(OSError, EOFError):
             self.pipe.send(None)
@@ -120,7 +125,7 @@ class _Worker:
         self.process.join()
         self.pipe.close()
 
-    def _died(self, work: Work) -> None:
+    def _died(self, work: BatchQueue) -> None:
         self.process.join()
         reason = _reason(self.process.exitcode)
         batch, self.batch = self.batch, None
@@ -136,7 +141,7 @@ def _work(pipe: Connection, root: Path, every: float | None, threads: int) -> No
     """What a worker process does: batches, until it hears None or its parent is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent, who gets them too, says when to stop
-    shelf = Shelf(root)
+    shelf = RunStore(root)
 
     def tell(kind: str, content: Any) -> None:
         with suppress(OSError):  # the parent is gone: poll() will say so
@@ -145,7 +150,7 @@ def _work(pipe: Connection, root: Path, every: float | None, threads: int) -> No
     try:
         while (batch := pipe.recv()) is not None:
             try:
-                tell("played", str(play(batch, shelf, tell, pipe.poll, every, threads)))
+                tell("played", str(run_batch(batch, shelf, tell, pipe.poll, every, threads)))
             except Unwritable as error:
                 tell("refused", str(error))
     except (EOFError, OSError):

@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from time import monotonic
 
 from byzopt.errors import Status
-from byzopt.experiments.store.run_store import Shelf
-from byzopt.experiments.sweeps.batch_runner import Played, Tell
-from byzopt.experiments.sweeps.batches import Batch
+from byzopt.experiments.store.run_store import RunStore
+from byzopt.experiments.sweeps.batch_runner import BatchStatus, OnEvent
+from byzopt.experiments.sweeps.batches import RunBatch
 from byzopt.experiments.sweeps.claims import Claims
 from byzopt.experiments.trials.outcome import Outcome
 
 AGAIN = 0.3  # seconds until a batch that somebody else works on is looked at again
 
 
-class Work:
+class BatchQueue:
     """A queue of batches.
 
     A batch whose process died is tried once more as it is; then its runs one by one, each twice; a run whose
     process died both times has failed.
     """
 
-    def __init__(self, batches: Sequence[Batch], shelf: Shelf, tell: Tell) -> None:
+    def __init__(self, batches: Sequence[RunBatch], shelf: RunStore, tell: OnEvent) -> None:
         self.waiting, self.shelf, self.tell = deque(batches), shelf, tell
-        self.later: deque[tuple[float, Batch]] = deque()
+        self.later: deque[tuple[float, RunBatch]] = deque()
         self.under_way = 0
         self.crashes: Counter[str] = Counter()
 
@@ -34,7 +34,7 @@ class Work:
         """Whether anything is waiting or under way."""
         return bool(self.waiting or self.later or self.under_way)
 
-    def next(self) -> Batch | None:
+    def next(self) -> RunBatch | None:
         """A batch to play now, if there is one."""
         while self.later and self.later[0][0] <= monotonic():
             self.waiting.append(self.later.popleft()[1])
@@ -43,24 +43,24 @@ class Work:
         self.under_way += 1
         return self.waiting.popleft()
 
-    def ended(self, batch: Batch, played: Played) -> None:
+    def ended(self, batch: RunBatch, played: BatchStatus) -> None:
         """Take note of what became of a batch."""
         self.under_way -= 1
-        if played is Played.BUSY:
+        if played is BatchStatus.BUSY:
             self.later.append((monotonic() + AGAIN, batch))
 
-    def crashed(self, batch: Batch, reason: str) -> None:
+    def crashed(self, batch: RunBatch, reason: str) -> None:
         """The process that played a batch is gone."""
         self.under_way -= 1
         self.crashes[batch.id] += 1
         if self.crashes[batch.id] == 1:
             self.waiting.appendleft(batch)
         elif len(batch.runs) > 1:
-            self.waiting.extendleft(Batch((run,)) for run in reversed(batch.runs))
+            self.waiting.extendleft(RunBatch((run,)) for run in reversed(batch.runs))
         else:
             self._fail(batch, reason)
 
-    def _fail(self, batch: Batch, reason: str) -> None:
+    def _fail(self, batch: RunBatch, reason: str) -> None:
         (run,) = batch.runs
         message = f"Its process ended twice: {reason}."
         with Claims(self.shelf.claims) as claims:

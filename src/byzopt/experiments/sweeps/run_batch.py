@@ -7,20 +7,20 @@ from contextlib import contextmanager
 
 import torch
 
-from byzopt.experiments.store.run_store import Shelf, writing
-from byzopt.experiments.sweeps.batch_runner import Played, Player, Tell
-from byzopt.experiments.sweeps.batches import Batch
+from byzopt.experiments.store.run_store import RunStore, store_writes
+from byzopt.experiments.sweeps.batch_runner import BatchRunner, BatchStatus, OnEvent
+from byzopt.experiments.sweeps.batches import RunBatch
 from byzopt.experiments.sweeps.claims import Claims
 
 
-def play(
-    batch: Batch,
-    shelf: Shelf,
-    tell: Tell,
+def run_batch(
+    batch: RunBatch,
+    shelf: RunStore,
+    tell: OnEvent,
     stop: Callable[[], bool],
     every: float | None = None,
     threads: int = 1,
-) -> Played:
+) -> BatchStatus:
     """Compute and store those runs of a batch that are not stored, from its checkpoint if there is one.
 
     Sums in another number of `threads` end on other bits. `every`: see `Pace`. `stop` is asked after every
@@ -28,16 +28,16 @@ def play(
     and the others go on.
     """
     with Claims(shelf.claims) as claims:
-        with writing(shelf.root):
+        with store_writes(shelf.root):
             taken = claims.take(_missing(batch, shelf))
         if not taken:
-            return Played.BUSY
+            return BatchStatus.BUSY
         # Somebody may have stored some of them before we claimed them.
         wanted = _missing(batch, shelf)
         if not wanted:
-            return Played.DONE
+            return BatchStatus.DONE
         with _threads(threads):
-            return Player(batch, shelf, wanted, tell, stop, every).play()
+            return BatchRunner(batch, shelf, wanted, tell, stop, every).play()
 
 
 @contextmanager
@@ -50,5 +50,5 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _missing(batch: Batch, shelf: Shelf) -> list[str]:
+def _missing(batch: RunBatch, shelf: RunStore) -> list[str]:
     return [run for run in batch.ids if shelf.look(run).kind in ("missing", "damaged")]

@@ -14,10 +14,10 @@ from typing import Any, Literal, NamedTuple
 
 from byzopt.errors import require
 from byzopt.experiments.specs.toml import dumps
-from byzopt.experiments.store.run_store import Shelf, Stored, Unwritable
-from byzopt.experiments.sweeps.batch_runner import Tell
-from byzopt.experiments.sweeps.batches import Batch, batches
-from byzopt.experiments.sweeps.claims import owner
+from byzopt.experiments.store.run_store import RunStore, StoredRun, Unwritable
+from byzopt.experiments.sweeps.batch_runner import OnEvent
+from byzopt.experiments.sweeps.batches import RunBatch, plan_batches
+from byzopt.experiments.sweeps.claims import claim_owner
 from byzopt.experiments.sweeps.cluster import run_ray
 from byzopt.experiments.sweeps.pool import run_local
 from byzopt.experiments.sweeps.runs import Expansion, Run
@@ -31,24 +31,24 @@ EngineName = Literal["local", "ray"]
 ENGINES = ("local", "ray")
 
 
-class Intent(NamedTuple):
+class PlannedRun(NamedTuple):
     """What a sweep would do about one run, and why."""
 
     run: Run
-    stored: Stored
+    stored: StoredRun
     why: str
     play: bool
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """What is stored of a sweep and what is to be done."""
 
     sweep: Sweep
-    shelf: Shelf
+    shelf: RunStore
     expansion: Expansion
-    intents: tuple[Intent, ...]
-    batches: tuple[Batch, ...]
+    intents: tuple[PlannedRun, ...]
+    batches: tuple[RunBatch, ...]
 
     @property
     def folder(self) -> str:
@@ -67,11 +67,11 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepResult:
     """What became of a sweep: what is stored of each run, by id, and what its tuning chose."""
 
-    plan: Plan
-    stored: Mapping[str, Stored]
+    plan: SweepPlan
+    stored: Mapping[str, StoredRun]
     folder: Path
     tuned: Mapping[str, Any] | None
     unsent: tuple[str, ...] = ()  # why a sink did not take a run; the next call hands it on again
@@ -88,17 +88,17 @@ class Swept:
         return Counter(str(one.status or "missing") for one in self.stored.values())
 
 
-def survey(sweep: Sweep | str | Path, store: str | Path, retry: bool = False) -> Plan:
+def plan_sweep(sweep: Sweep | str | Path, store: str | Path, retry: bool = False) -> SweepPlan:
     """What a sweep would do, and why; nothing is written. `retry`: run again what failed."""
     sweep = sweep if isinstance(sweep, Sweep) else load_sweep(sweep)
-    shelf, expansion = Shelf(Path(store)), sweep.expand()
+    shelf, expansion = RunStore(Path(store)), sweep.expand()
     stored = {run.id: shelf.look(run.id) for run in expansion.runs}
     missing = {run for run, one in stored.items() if one.kind != "whole" and (retry or one.kind != "failed")}
     known = {run: one.batch for run, one in stored.items() if one.batch and run not in missing}
-    to_play = batches(expansion.runs, missing, known, sweep.together)
+    to_play = plan_batches(expansion.runs, missing, known, sweep.together)
     begun = {run for batch in to_play if shelf.has_checkpoint(batch.id) for run in batch.ids}
     intents = tuple(
-        Intent(
+        PlannedRun(
             run,
             stored[run.id],
             _why(run.id, stored[run.id], run.id in begun, retry, shelf),
@@ -106,11 +106,11 @@ def survey(sweep: Sweep | str | Path, store: str | Path, retry: bool = False) ->
         )
         for run in expansion.runs
     )
-    return Plan(sweep, shelf, expansion, intents, tuple(to_play))
+    return SweepPlan(sweep, shelf, expansion, intents, tuple(to_play))
 
 
 def run_sweep(
-    sweep: Sweep | str | Path | Plan,
+    sweep: Sweep | str | Path | SweepPlan,
     store: str | Path = "byzopt-store",
     *,
     jobs: int = 1,
@@ -118,10 +118,10 @@ def run_sweep(
     engine: EngineName = "local",
     retry: bool = False,
     every: float | None = None,
-    tell: Tell = lambda kind, content: None,
+    tell: OnEvent = lambda kind, content: None,
     stopped: Callable[[], bool] = lambda: False,
     sinks: Sequence[Sink] = (),
-) -> Swept:
+) -> SweepResult:
     """Run what is not stored yet of a sweep (or its file or preset), and choose what it says to choose.
 
     `jobs` worker processes (0: in this one) of `threads` threads each, or `engine="ray"`: the cores of a Ray
@@ -137,7 +137,7 @@ def run_sweep(
     require(jobs >= 0, "The number of processes `jobs`", "be at least 0", jobs)
     require(threads >= 1, "The number of `threads` of a process", "be at least 1", threads)
     require(every is None or every > 0, "The time between checkpoints", "be above 0", every)
-    plan = sweep if isinstance(sweep, Plan) else survey(sweep, store, retry)
+    plan = sweep if isinstance(sweep, SweepPlan) else plan_sweep(sweep, store, retry)
     shelf = plan.shelf
     if not plan.to_play:
         return _told(plan, _Sinks(sinks, plan, tell))
@@ -159,13 +159,13 @@ def run_sweep(
     return _told(plan, told)
 
 
-def _told(plan: Plan, sinks: _Sinks) -> Swept:
+def _told(plan: SweepPlan, sinks: _Sinks) -> SweepResult:
     """What became of a sweep, noted in the store; one that had nothing left to do is told of from a store
     that cannot be written, too."""
     shelf, runs = plan.shelf, plan.expansion.runs
     stored = {run.id: shelf.look(run.id) for run in runs}
     place = shelf.root / "sweeps" / plan.folder
-    swept = Swept(plan, stored, place, None, tuple(sinks.unsent))
+    swept = SweepResult(plan, stored, place, None, tuple(sinks.unsent))
     files = _about(plan)
     if swept.finished and plan.sweep.tune is not None:
         swept = replace(
@@ -184,7 +184,7 @@ def _told(plan: Plan, sinks: _Sinks) -> Swept:
 class _Sinks:
     """Hands stored runs on to sinks, those first that were stored before; then tells whoever listens."""
 
-    def __init__(self, sinks: Sequence[Sink], plan: Plan, tell: Tell) -> None:
+    def __init__(self, sinks: Sequence[Sink], plan: SweepPlan, tell: OnEvent) -> None:
         self.sinks, self.shelf, self.listener = sinks, plan.shelf, tell
         self.runs = {run.id: run for run in plan.expansion.runs}
         self.unsent: list[str] = []
@@ -206,7 +206,7 @@ class _Sinks:
                 self.unsent.append(f"{type(sink).__name__}: run {run.id}: {' '.join(str(error).split())}")
 
 
-def _kept(shelf: Shelf, folder: str, threads: int) -> int:
+def _kept(shelf: RunStore, folder: str, threads: int) -> int:
     """The number of threads with which the sweep in this folder began."""
     note = shelf.root / "sweeps" / folder / "threads.txt"
     if not note.exists():
@@ -220,19 +220,19 @@ def _kept(shelf: Shelf, folder: str, threads: int) -> int:
     return int(found)
 
 
-def _about(plan: Plan) -> dict[str, str]:
+def _about(plan: SweepPlan) -> dict[str, str]:
     runs = [{"id": run.id, "point": run.point} for run in plan.expansion.runs]
     skipped = [one._asdict() for one in plan.expansion.skipped]
     listed = json.dumps({"sweep": plan.sweep.id, "runs": runs, "refused": skipped}, indent=1)
     return {"sweep.toml": dumps(plan.sweep.data), "runs.json": listed}
 
 
-def _why(run: str, stored: Stored, begun: bool, retry: bool, shelf: Shelf) -> str:
+def _why(run: str, stored: StoredRun, begun: bool, retry: bool, shelf: RunStore) -> str:
     if stored.kind == "whole":
         return f"stored: {stored.status}"
     if stored.kind == "failed":
         return f"failed: {stored.message}" + ("" if retry else " (--retry runs it again)")
-    if (who := owner(shelf.claims, run)) is not None:
+    if (who := claim_owner(shelf.claims, run)) is not None:
         return f"under way: process {who.get('pid', '?')} on {who.get('host', '?')}"
     if stored.kind == "damaged":
         return f"damaged: {stored.message}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from byzopt.experiments.specs.plain_spec import identity
+from byzopt.experiments.specs.plain_spec import content_hash
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.store.environment import version_of
 from byzopt.experiments.sweeps.grid import Point
@@ -39,7 +39,7 @@ class Expansion(NamedTuple):
 
 def run_id(spec: Spec) -> str:
     """A hash of a canonical spec and of the versions of the packages that decide its result."""
-    return identity({"spec": spec.data, "versions": _versions()})
+    return content_hash({"spec": spec.data, "versions": _versions()})
 
 
 def point_text(point: Mapping[str, Any]) -> str:

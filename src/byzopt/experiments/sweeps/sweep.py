@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from byzopt.errors import InvalidInput, UnknownName, require, said
-from byzopt.experiments.specs.loading import read, read_sweep
-from byzopt.experiments.specs.overrides import assign, merge, setting
-from byzopt.experiments.specs.plain_spec import identity
+from byzopt.experiments.specs.loading import read_spec, read_sweep
+from byzopt.experiments.specs.overrides import assign_settings, merge, parse_setting
+from byzopt.experiments.specs.plain_spec import content_hash
 from byzopt.experiments.specs.spec import Spec
-from byzopt.experiments.sweeps.grid import Point, flat, points, steps
+from byzopt.experiments.sweeps.grid import Point, axis_values, grid_points, setting_path
 from byzopt.experiments.sweeps.runs import Expansion, Run, SkippedPoint, point_text, run_id
 from byzopt.experiments.sweeps.tuning import Tune
 from byzopt.registry import decode, plain
@@ -65,7 +65,7 @@ class Sweep:
     @property
     def id(self) -> str:
         """A hash of the sweep's data."""
-        return identity(self.data)
+        return content_hash(self.data)
 
     def changed(self, settings: Iterable[str]) -> Sweep:
         """This sweep with `key=value` settings: on an axis of the grid its values, a list or a single one;
@@ -73,10 +73,10 @@ class Sweep:
         settings = list(settings)
         if not settings:
             return self
-        axes, shared = flat(self.grid, "grid"), []
-        places = {steps(path): path for path in axes}
-        walked = {steps(path) for table in self.zip for path in flat(table, "zip")}
-        for path, value in map(setting, settings):
+        axes, shared = axis_values(self.grid, "grid"), []
+        places = {setting_path(path): path for path in axes}
+        walked = {setting_path(path) for table in self.zip for path in axis_values(table, "zip")}
+        for path, value in map(parse_setting, settings):
             known, spelled = tuple(path), ".".join(path)
             require(known not in walked, "A setting", "be on no `zip`", spelled, "Change the file.")
             above = [".".join(at) for at in (*places, *walked) if at == known[: len(at)] and at != known]
@@ -85,7 +85,7 @@ class Sweep:
                 axes[places[known]] = value if isinstance(value, list) else [value]
             else:
                 shared.append((path, value))
-        spec = assign(self._start(), shared) if shared else self.spec
+        spec = assign_settings(self._start(), shared) if shared else self.spec
         return replace(self, base=None if shared else self.base, spec=spec, grid=axes)
 
     def expand(self) -> Expansion:
@@ -93,7 +93,7 @@ class Sweep:
         start = self._start()
         runs: dict[str, Run] = {}
         skipped = []
-        for point in points(self.grid, self.zip):
+        for point in grid_points(self.grid, self.zip):
             if any(_agrees(point, table) for table in self.leave_out):
                 continue
             try:
@@ -117,10 +117,10 @@ class Sweep:
     def specs(self) -> list[Spec]:
         """The spec at every point, in the order of the grid, equal ones too."""
         start = self._start()
-        return [_spec(start, point) for point in points(self.grid, self.zip)]
+        return [_spec(start, point) for point in grid_points(self.grid, self.zip)]
 
     def _start(self) -> dict[str, Any]:
-        base = {k: v for k, v in (read(self.base) if self.base else {}).items() if k != "compare"}
+        base = {k: v for k, v in (read_spec(self.base) if self.base else {}).items() if k != "compare"}
         return merge(base, self.spec)
 
 
@@ -137,7 +137,7 @@ def load_sweep(source: str | Path, settings: Iterable[str] = ()) -> Sweep:
 
 
 def _spec(start: Mapping[str, Any], point: Point) -> Spec:
-    return Spec.of(assign(start, [(steps(path), value) for path, value in point.items()]))
+    return Spec.of(assign_settings(start, [(setting_path(path), value) for path, value in point.items()]))
 
 
 def _agrees(point: Point, table: Mapping[str, Any]) -> bool:

@@ -14,9 +14,9 @@ import msgspec
 
 from byzopt.errors import InvalidInput, require
 from byzopt.experiments.specs.spec import RISING
-from byzopt.experiments.store.reading import parsed
+from byzopt.experiments.store.reading import parse_json
 from byzopt.experiments.sweeps.runs import Run
-from byzopt.experiments.trials.outcome import Outcome, usable
+from byzopt.experiments.trials.outcome import Outcome, has_finite_square
 from byzopt.files import read
 
 NOTE = "tuned.json"  # where a sweep's choice is recorded
@@ -132,7 +132,7 @@ class Tune:
     def _final(self, run: Run, ended: Mapping[str, Outcome]) -> float:
         outcome = ended[run.id]
         value = outcome.metrics.get(self.figure)
-        if outcome.status.failed or value is None or not usable(value):
+        if outcome.status.failed or value is None or not has_finite_square(value):
             return -inf if self._rises else inf
         return value
 
@@ -160,13 +160,13 @@ class Choice(msgspec.Struct):
     cells: list[ChosenCell]
 
 
-def recorded(store: Path) -> tuple[dict[str, Choice], dict[str, str]]:
+def read_choices(store: Path) -> tuple[dict[str, Choice], dict[str, str]]:
     """The choices of a store's sweeps by the name of their folder, and what is wrong with those that are not
     as they were written."""
     found, damaged = {}, {}
     for path in sorted((store / "sweeps").glob(f"*/{NOTE}")):
         try:
-            choice = parsed(read(path, MOST), Choice)
+            choice = parse_json(read(path, MOST), Choice)
             for one in choice.cells:
                 fits = one.chosen is None or set(choice.choose) <= one.chosen.keys()
                 require(fits, "A choice", f"name {', '.join(choice.choose)}", list(one.chosen or ()))

@@ -10,20 +10,20 @@ from typing import Any, NamedTuple
 from byzopt import linalg
 from byzopt.attacks import Adversary
 from byzopt.engines import InProcess
-from byzopt.engines.bunches import LostError
-from byzopt.engines.many import Lane, Many
+from byzopt.engines.bunches import RoundLostError
+from byzopt.engines.many import BatchedRuns, Lane
 from byzopt.engines.simulated import Simulated
 from byzopt.errors import Status, TooManyFaults, require
 from byzopt.experiments.specs.spec import Spec
-from byzopt.experiments.trials.outcome import Outcome, Progress, Record
-from byzopt.experiments.trials.prepared import Ready, threads_for
+from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress
+from byzopt.experiments.trials.prepared import PreparedRun, threads_for
 from byzopt.experiments.trials.trial import Place, Trial
 
 MOST_NUMBERS = 1 << 17  # in a batch's rows: beyond it calls cost nothing beside the work, and caches overflow
 MOST_RUNS = 256
 
 
-def groups(specs: Sequence[Spec]) -> list[tuple[int, ...]]:
+def batch_groups(specs: Sequence[Spec]) -> list[tuple[int, ...]]:
     """Which of these specs may advance together: places in `specs`, each in exactly one group, in order.
 
     Runs go together when their task, their n, their workers' side of the method and the placement of their
@@ -61,7 +61,7 @@ def _place(one: Spec | Adversary) -> tuple[Any, ...]:
     return one.placement, one.base, one.cohort if one.base != "own" else None
 
 
-class Together:
+class BatchedTrials:
     """Runs on their way from `progress` (default: their start) to their outcomes, round by round in step.
 
     Each run's records, status and state are those of `Trial` on it alone, up to the rounding of sums that
@@ -76,8 +76,8 @@ class Together:
 
     def __init__(
         self,
-        ready: Sequence[Ready],
-        progress: Sequence[Progress] | None,
+        ready: Sequence[PreparedRun],
+        progress: Sequence[RunProgress] | None,
         on_record: Callable[[int, Record], None],
     ) -> None:
         for one in ready[1:] and ready:
@@ -85,16 +85,16 @@ class Together:
             found = type(one.engine).__name__
             require(simulated, "Runs that advance together", "be on the simulated engine", found, remedy)
         self.ready, self.clock = tuple(ready), _Shared(len(ready))
-        begun = progress or [Progress(one.start) for one in ready]
+        begun = progress or [RunProgress(one.start) for one in ready]
         self.trials = [
             Trial(one, where, partial(on_record, i), self.clock)
             for i, (one, where) in enumerate(zip(ready, begun, strict=True))
         ]
         self.outcomes: list[Outcome | None] = [None] * len(ready)
-        self.batches: list[_Batch] = []
+        self.batches: list[_Lanes] = []
 
     @property
-    def progress(self) -> list[Progress]:
+    def progress(self) -> list[RunProgress]:
         """Where each run stands, for a checkpoint: `freeze` and `thaw` work on each `state`."""
         self._settle()
         return [trial.progress for trial in self.trials]
@@ -142,12 +142,12 @@ class Together:
                 key = _kind(self.trials[i])
                 known = [members for kind, members in kinds if kind == key]
                 known[0].append(i) if known else kinds.append((key, [i]))
-        self.batches = [_Batch(who, Many([_lane(self.trials[i]) for i in who])) for _, who in kinds]
+        self.batches = [_Lanes(who, BatchedRuns([_lane(self.trials[i]) for i in who])) for _, who in kinds]
 
-    def _advance(self, batch: _Batch) -> None:
+    def _advance(self, batch: _Lanes) -> None:
         try:
             after = batch._replace(many=batch.many.round(self._faulty(batch)))
-        except LostError as error:
+        except RoundLostError as error:
             self._settle(batch)
             for k, reason in error.reasons.items():
                 self._leave(batch.who[k], self.trials[batch.who[k]].lost(reason))
@@ -158,7 +158,7 @@ class Together:
         if left := self._left(after):
             self.batches.append(left)
 
-    def _judge(self, before: _Batch, after: _Batch) -> None:
+    def _judge(self, before: _Lanes, after: _Lanes) -> None:
         """Hand the round to those runs that it concerns: to be measured, or far away."""
         t, trials = after.many.t, [self.trials[i] for i in after.who]
         lengths = linalg.norm(after.many.x).tolist()
@@ -173,17 +173,17 @@ class Together:
             if snapshot is not None:
                 self._end(i, trials[k].take(snapshot, figures.get(k)) or self._over(i))
 
-    def _faulty(self, batch: _Batch) -> dict[int, int]:
+    def _faulty(self, batch: _Lanes) -> dict[int, int]:
         """Whose next aggregates are to be certified, and for how many faulty rows."""
         wanted = {k: self.trials[i].against(batch.many.t + 1) for k, i in enumerate(batch.who)}
         return {k: f for k, f in wanted.items() if f is not None}
 
-    def _left(self, batch: _Batch) -> _Batch | None:
+    def _left(self, batch: _Lanes) -> _Lanes | None:
         """The batch of those that have not ended."""
         left = [k for k, i in enumerate(batch.who) if self.outcomes[i] is None]
         if len(left) == len(batch.who):
             return batch
-        return _Batch([batch.who[k] for k in left], batch.many.only(left)) if left else None
+        return _Lanes([batch.who[k] for k in left], batch.many.only(left)) if left else None
 
     def _over(self, i: int) -> Status | None:
         trial = self.trials[i]
@@ -197,24 +197,24 @@ class Together:
         self.outcomes[i] = outcome
         self.clock.leave()
 
-    def _settle(self, *batches: _Batch) -> None:
+    def _settle(self, *batches: _Lanes) -> None:
         """Let trials know where their runs stand."""
         for batch in batches or self.batches:
             for k in range(len(batch.who)):
                 self._place(batch, k)
 
-    def _place(self, batch: _Batch, k: int) -> None:
+    def _place(self, batch: _Lanes, k: int) -> None:
         snapshot, trial = batch.many.snapshot(k), self.trials[batch.who[k]]
         if snapshot is not None:
             trial.state = snapshot.state
             trial.here = Place(snapshot.state.t, snapshot.x, snapshot.report)
 
 
-class _Batch(NamedTuple):
-    """Runs by their places in `Together`, and where they stand."""
+class _Lanes(NamedTuple):
+    """Runs by their places in `BatchedTrials`, and where they stand."""
 
     who: list[int]
-    many: Many
+    many: BatchedRuns
 
 
 class _Shared:

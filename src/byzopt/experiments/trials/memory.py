@@ -18,7 +18,7 @@ WORKER = 40  # bytes of a worker's number in the lists of who takes part
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def built(spec: Spec) -> Task:
+def build_task(spec: Spec) -> Task:
     """The task of a spec. Errors: `InvalidInput` for a run that cannot fit into memory."""
     check_memory(spec.n, spec.task.worker_bytes, spec.rule, f"n = {spec.n:,} workers on {spec.task.name}")
     return spec.task.build(spec.cohort, spec.seed)
@@ -27,7 +27,7 @@ def built(spec: Spec) -> Task:
 def check_memory(n: int, each: int, rule: Aggregator, what: str) -> None:
     """Raise unless n workers of `each` bytes fit, and the inner products of their rows where a rule has
     them."""
-    need, have = n * (each + WORKER) + (8 * n * n if _has_products(rule) else 0), memory()
+    need, have = n * (each + WORKER) + (8 * n * n if _has_products(rule) else 0), available_memory()
     rule_said = f"fit into the {_said(have)} of memory that there are"
     require(need <= have, what, rule_said, f"at least {_said(need)}", "Lower n, the model or the batch.")
 
@@ -39,7 +39,7 @@ def check_processes(spec: Spec, count: int) -> None:
         check_memory(variant.n, variant.task.worker_bytes + count * PROCESS // variant.n, variant.rule, what)
 
 
-def memory() -> int:
+def available_memory() -> int:
     """Bytes of memory that this process may have: the machine's, its container's or its user's limit. Windows
     tells none of them to Python's standard library: there a run that is too large fails when it allocates."""
     limits = [sys.maxsize]

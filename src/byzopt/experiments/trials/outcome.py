@@ -25,7 +25,7 @@ RESERVED = frozenset(
 LARGEST = 1e150  # figures beyond it are shown as they are, and no more is made of them
 
 
-class Progress(NamedTuple):
+class RunProgress(NamedTuple):
     """What a checkpoint holds of a run: its state, its records, what the last round reported, time spent."""
 
     state: LoopState
@@ -34,12 +34,12 @@ class Progress(NamedTuple):
     seconds: float = 0.0
 
 
-def usable(value: float) -> bool:
+def has_finite_square(value: float) -> bool:
     """Whether means, spreads and axes can be computed with a figure: finite, and its square too."""
     return abs(value) <= LARGEST  # false for NaN
 
 
-def check_room(planned: int, record: Record) -> None:
+def check_record_size(planned: int, record: Record) -> None:
     """Raise unless so many records with the figures of this one can be stored and read again."""
     if planned * (len(record) + 1) > MOST_NUMBERS:
         raise InvalidInput(

@@ -12,14 +12,14 @@ from byzopt.tasks import Task
 _NAME = re.compile(r"(\w+)_worker_(\d+)")
 
 
-class Own(NamedTuple):
+class WorkerFigure(NamedTuple):
     """A figure of one worker."""
 
     figure: str
     worker: int
 
 
-def each_worker(task: Task, x: Tensor) -> dict[str, float]:
+def worker_figures(task: Task, x: Tensor) -> dict[str, float]:
     """What every honest worker's own data say of `x` `[d]`, as `figure_worker_i`.
 
     Errors: `InvalidInput` for a task that cannot tell workers apart.
@@ -31,7 +31,7 @@ def each_worker(task: Task, x: Tensor) -> dict[str, float]:
     }
 
 
-def own(key: str) -> Own | None:
+def worker_figure(key: str) -> WorkerFigure | None:
     """The figure and the worker that a record's key is of; None for a figure of all."""
     found = _NAME.fullmatch(key)
-    return Own(found[1], int(found[2])) if found else None
+    return WorkerFigure(found[1], int(found[2])) if found else None

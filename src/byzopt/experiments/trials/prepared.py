@@ -11,7 +11,7 @@ import torch
 from byzopt.attacks import Adversary, Attack, Base, NoAttack, Placement
 from byzopt.distributed.communicator import Communicator
 from byzopt.engines import Against, Engine, EngineRecipe, InProcess, LoopState, Snapshot, begin, rounds
-from byzopt.engines.process_group import ProcessGroup, Share
+from byzopt.engines.process_group import ProcessGroup, WorkerShare
 from byzopt.errors import TooManyFaults, UnknownName, require, unknown
 from byzopt.experiments.trials.same_distribution import check_same_distribution
 from byzopt.methods import Method
@@ -22,7 +22,7 @@ SIMULATED = InProcess()
 SMALL = 1 << 21  # numbers in a round's rows below which one thread is taken
 
 
-class Plan(NamedTuple):
+class RunSettings(NamedTuple):
     """How long to run, how often to measure, the figures at which the run has converged, and whether to
     measure each honest worker's."""
 
@@ -43,18 +43,18 @@ class Over(NamedTuple):
     run: int
 
 
-class Ready(NamedTuple):
+class PreparedRun(NamedTuple):
     """A run of which everything is known to work: round 1 has been computed, and nothing else."""
 
     task: Task
     method: Method
     engine: Engine
-    plan: Plan
+    plan: RunSettings
     start: LoopState
     first: Snapshot | TooManyFaults
 
 
-def against(task: Task, method: Method, plan: Plan) -> Against:
+def certify_against(task: Task, method: Method, plan: RunSettings) -> Against:
     """For how many faulty rows a round's aggregate is certified: the attackers that there are, in rounds that
     are measured, where the rule's coefficient is not known in advance and single answers may be certified."""
     faulty = len(task.cohort.byzantine)
@@ -68,12 +68,12 @@ def prepare(
     attack: Attack,
     f: int,
     seed: int,
-    plan: Plan,
+    plan: RunSettings,
     placement: Placement = "free",
     base: Base = "own",
     over: Over | None = None,
     engine: EngineRecipe | Engine = SIMULATED,
-) -> Ready:
+) -> PreparedRun:
     """Build the run and compute its first round, so that whatever does not fit is refused before it starts.
 
     `task` is not poisoned yet; `f` is the server's tolerance; `over` says which processes play the workers
@@ -95,10 +95,10 @@ def prepare(
     first: Snapshot | TooManyFaults
     try:
         with threads_for(task):
-            first = next(rounds(method, engine, start, 1, against(task, method, plan)))
+            first = next(rounds(method, engine, start, 1, certify_against(task, method, plan)))
     except TooManyFaults as error:
         first = error
-    return Ready(task, method, engine, plan, start, first)
+    return PreparedRun(task, method, engine, plan, start, first)
 
 
 def _engine(
@@ -112,7 +112,7 @@ def _engine(
     if over:
         what, remedy = "An engine over processes", "Run it without --engine torchrun."
         require(engine == SIMULATED, what, "be the simulated one", engine, remedy)
-        share = Share(task, method.worker, seed, over.comm)
+        share = WorkerShare(task, method.worker, seed, over.comm)
         parts = (task, method.worker, method.wire, adversary, seed, method.down)
         return ProcessGroup(*parts, share, over.run)
     built = engine if isinstance(engine, Engine) else engine.build(task, method, adversary, seed)

@@ -20,31 +20,31 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch ex
 
 from byzopt.attacks import Adversary
 from byzopt.distributed.communicator import Communicator
-from byzopt.engines.process_group import Share, announce, serve
+from byzopt.engines.process_group import WorkerShare, announce, serve
 from byzopt.errors import require, said
 from byzopt.experiments.specs.spec import Spec
-from byzopt.experiments.trials.memory import built, check_processes
+from byzopt.experiments.trials.memory import build_task, check_processes
 
 HERE = "127.0.0.1"
 PATIENCE = timedelta(seconds=60)  # until a process that does not find rank 0 gives up
 
 
 @contextmanager
-def processes(spec: Spec, count: int | None = None) -> Iterator[Communicator | None]:
+def worker_processes(spec: Spec, count: int | None = None) -> Iterator[Communicator | None]:
     """The link of `count` processes (default: one for each worker) to rank 0, while they serve `spec`.
 
     Under torchrun they are the ranks that it started; there the others get None, when all is over.
     """
     ranks = [variant.n for variant in spec.variants().values()]
-    count = _launched_ranks() if launched() else count or min(ranks)
+    count = _launched_ranks() if under_torchrun() else count or min(ranks)
     require(1 <= count <= min(ranks), "The number of processes", f"lie in 1..n = {min(ranks)}", count)
-    check_processes(spec, 1 if launched() else count)
-    meeting = None if launched() else _meeting(count)
+    check_processes(spec, 1 if under_torchrun() else count)
+    meeting = None if under_torchrun() else _meeting(count)
     children = [_start(spec, meeting.port, rank, count) for rank in range(1, count)] if meeting else []
     try:
         comm = _joined(meeting, 0, count)
         if comm.rank:
-            serve(comm, shares(spec, comm))
+            serve(comm, worker_shares(spec, comm))
             yield None
         else:
             try:
@@ -59,7 +59,7 @@ def processes(spec: Spec, count: int | None = None) -> Iterator[Communicator | N
             _end(child)
 
 
-def launched() -> bool:
+def under_torchrun() -> bool:
     """Whether torchrun started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
@@ -71,14 +71,14 @@ def _launched_ranks() -> int:
     return int(os.environ["WORLD_SIZE"])
 
 
-def shares(spec: Spec, comm: Communicator) -> list[Share]:
+def worker_shares(spec: Spec, comm: Communicator) -> list[WorkerShare]:
     """This process's workers in every variant of the spec, in order."""
     found = []
     for variant in spec.variants().values():
         adversary = Adversary(variant.attack, variant.cohort, variant.f)
-        task = adversary.poison(built(variant))
+        task = adversary.poison(build_task(variant))
         method = variant.method.build(variant.rule, variant.lr, variant.rounds)
-        found.append(Share(task, method.worker, variant.seed, comm))
+        found.append(WorkerShare(task, method.worker, variant.seed, comm))
     return found
 
 
@@ -128,7 +128,7 @@ def main() -> None:
     except RuntimeError:
         sys.exit(1)
     try:
-        serve(comm, shares(spec, comm))
+        serve(comm, worker_shares(spec, comm))
     except RuntimeError:
         sys.exit(1)  # rank 0 is gone; it has said why
     finally:

@@ -26,7 +26,7 @@ def check_same_distribution(task: Task, filter: Filter) -> None:
         return
     premise = "This method expels workers on the premise that all honest ones sample one distribution."
     try:
-        found = spread(task)
+        found = gradient_spread(task)
     except InvalidInput:
         raise InvalidInput(
             f"{premise} Found a task without full gradients, of which nobody can tell. {REMEDY}"
@@ -39,7 +39,7 @@ def check_same_distribution(task: Task, filter: Filter) -> None:
         )
 
 
-def spread(task: Task) -> float:
+def gradient_spread(task: Task) -> float:
     """The largest distance of an honest full gradient from their mean, as a share of the longest one.
 
     Errors: `InvalidInput` for a task without full gradients.

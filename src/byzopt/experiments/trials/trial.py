@@ -14,9 +14,9 @@ from byzopt.aggregators.core.certificate import Certificate
 from byzopt.engines import Snapshot, rounds
 from byzopt.errors import Status, TooManyFaults, require
 from byzopt.experiments.specs.spec import RISING
-from byzopt.experiments.trials.outcome import RESERVED, Outcome, Progress, Record
-from byzopt.experiments.trials.per_worker import each_worker
-from byzopt.experiments.trials.prepared import Ready, against, threads_for
+from byzopt.experiments.trials.outcome import RESERVED, Outcome, Record, RunProgress
+from byzopt.experiments.trials.per_worker import worker_figures
+from byzopt.experiments.trials.prepared import PreparedRun, certify_against, threads_for
 
 FAR = 1e8  # an iterate longer than this many times 1 + ‖x^0‖ has diverged
 
@@ -36,8 +36,8 @@ class Trial:
 
     def __init__(
         self,
-        ready: Ready,
-        progress: Progress,
+        ready: PreparedRun,
+        progress: RunProgress,
         on_record: Callable[[Record], None],
         clock: Callable[[], float] | None = None,
     ) -> None:
@@ -47,13 +47,13 @@ class Trial:
         self.clock = clock or (lambda: perf_counter() - began)
         self.here = Place(self.state.t, ready.method.step.answer(self.state.step), lambda: progress.report)
         self.shown = self.here.x  # the iterate of the last record
-        self.against = against(ready.task, ready.method, ready.plan)
+        self.against = certify_against(ready.task, ready.method, ready.plan)
         self.bound = FAR * (1 + float(linalg.norm(ready.task.start())))
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> RunProgress:
         """Where the run stands, for a checkpoint."""
-        return Progress(self.state, tuple(self.records), self.here.report(), self.seconds)
+        return RunProgress(self.state, tuple(self.records), self.here.report(), self.seconds)
 
     @property
     def seconds(self) -> float:
@@ -128,7 +128,7 @@ class Trial:
         if not (place.x.isfinite().all() and isfinite(figures["loss"])):
             return Status.NONFINITE
         certified = place.certificate.figures() if place.certificate else {}
-        own = each_worker(self.ready.task, place.x) if self.ready.plan.per_worker else {}
+        own = worker_figures(self.ready.task, place.x) if self.ready.plan.per_worker else {}
         record = {"t": place.t, **figures, **own, **place.report(), **certified}
         wrong = sorted(RESERVED & (record.keys() - {"t"} | figures.keys()))
         require(not wrong, "A figure", "have a name that is not in use for a run", ", ".join(wrong))

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
-from byzopt.certificates.estimates import Tell, silent, with_rule
-from byzopt.certificates.promised import constants, curve
+from byzopt.certificates.estimates import with_rule
+from byzopt.certificates.progress import OnProgress, no_progress
+from byzopt.certificates.promised import bound_curve, spec_constants
 from byzopt.experiments import Outcome, Spec
 from byzopt.registry import plain
 from byzopt.theory.promise import Constants, Promise
@@ -16,7 +17,7 @@ BOUND = "_bound"  # a record's `gap_bound` bounds its `gap`
 LEAST = "_least_bound"  # a record's `grad_norm_least_bound` bounds the least `grad_norm` up to there
 
 
-def bounding(tell: Tell = silent) -> Callable[[Spec, Outcome], tuple[Outcome, Promise]]:
+def bound_adder(on_progress: OnProgress = no_progress) -> Callable[[Spec, Outcome], tuple[Outcome, Promise]]:
     """A function that adds the bound of a run's theorem to its records, where every premise stands and the
     bound is not vacuous, and gives the promise itself.
 
@@ -27,10 +28,10 @@ def bounding(tell: Tell = silent) -> Callable[[Spec, Outcome], tuple[Outcome, Pr
     def bounded(spec: Spec, outcome: Outcome) -> tuple[Outcome, Promise]:
         about = json.dumps([plain(spec.task), spec.n, spec.cohort.byzantine, spec.seed])
         if about not in known:
-            known[about] = constants(spec, tell)
+            known[about] = spec_constants(spec, on_progress)
         here = replace(known[about], f=spec.f, rounds=spec.rounds)
         here = with_rule(here, spec.rule, spec.cohort)
-        found = curve(spec, here, tell, outcome.records)
+        found = bound_curve(spec, here, on_progress, outcome.records)
         key = found.key + (LEAST if found.least else BOUND)
         told = tuple(
             record | ({key: found.values[record["t"]]} if record["t"] in found.values else {})

@@ -10,26 +10,26 @@ from byzopt.reports.study.cases import Case
 MOST = 10  # that are named one by one
 
 
-def about(cases: Iterable[Case]) -> str:
+def describe_cases(cases: Iterable[Case]) -> str:
     """`n = 20 workers, f = 3 tolerated, 3 attackers; seeds 0, 1 and 2.`, as far as the cases tell."""
     cases = list(cases)
     known = [case.setting for case in cases if case.setting is not None]
     told = []
     if known:
-        told.append(f"n = {listed(one.n for one in known)} workers")
-        told.append(f"f = {listed(one.f for one in known)} tolerated")
-        hostile = listed(one.attackers for one in known)
+        told.append(f"n = {numbers_text(one.n for one in known)} workers")
+        told.append(f"f = {numbers_text(one.f for one in known)} tolerated")
+        hostile = numbers_text(one.attackers for one in known)
         told.append("no attackers" if hostile == "0" else f"{hostile} attacker{'s' * (hostile != '1')}")
-    return "; ".join([", ".join(told)] * bool(told) + [seeds(case.seed for case in cases)]) + "."
+    return "; ".join([", ".join(told)] * bool(told) + [seeds_text(case.seed for case in cases)]) + "."
 
 
-def seeds(numbers: Iterable[int]) -> str:
+def seeds_text(numbers: Iterable[int]) -> str:
     """`seed 0`, `seeds 0, 1 and 2`, `seeds 0 to 29`."""
     found = sorted(set(numbers))
-    return f"seed{'s' * (len(found) > 1)} {listed(found)}"
+    return f"seed{'s' * (len(found) > 1)} {numbers_text(found)}"
 
 
-def listed(numbers: Iterable[int]) -> str:
+def numbers_text(numbers: Iterable[int]) -> str:
     """Numbers once each, by size; many as their range."""
     found = sorted(set(numbers))
     if len(found) > MOST:

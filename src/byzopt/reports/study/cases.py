@@ -10,12 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from byzopt.certificates.estimates import Tell, silent
+from byzopt.certificates.progress import OnProgress, no_progress
 from byzopt.errors import ByzoptError, require
 from byzopt.experiments import Outcome, Spec
-from byzopt.experiments.store.reading import Damaged, run_directories, unfinished
-from byzopt.experiments.store.table import runs_in
-from byzopt.reports.study.bounded import bounding
+from byzopt.experiments.store.reading import Damaged, is_unfinished, run_directories
+from byzopt.experiments.store.table import read_variants
+from byzopt.reports.study.bounded import bound_adder
 from byzopt.theory.promise import Promise
 
 COMPONENTS = ("task.partition", "task", "method", "attack")  # the first that fits a setting's path takes it
@@ -25,7 +25,7 @@ SERIES = ("rule", "method", "variant")  # what tells lines and columns apart
 Labels = Mapping[str, str]
 
 
-class Setting(NamedTuple):
+class WorkerCounts(NamedTuple):
     """How many workers there are, are tolerated to be Byzantine, and are."""
 
     n: int
@@ -33,7 +33,7 @@ class Setting(NamedTuple):
     attackers: int
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Setting:
+    def of(cls, row: Mapping[str, Any]) -> WorkerCounts:
         """From a run's settings, where attackers are a number or a list."""
         hostile = row["attackers"]
         return cls(row["n"], row["f"], len(hostile) if isinstance(hostile, list) else hostile)
@@ -45,7 +45,7 @@ class Case(NamedTuple):
     labels: Labels
     seed: int
     outcome: Outcome
-    setting: Setting | None = None
+    setting: WorkerCounts | None = None
     promise: Promise | None = None
 
 
@@ -81,18 +81,18 @@ class Study:
         return ordered(case.labels.get(axis, "-") for case in self.cases)
 
 
-def load(store: Path, bounds: bool = False, tell: Tell = silent) -> Study:
+def load_study(store: Path, bounds: bool = False, on_progress: OnProgress = no_progress) -> Study:
     """A store's finished runs, with `bounds` of theory in records. Errors: `InvalidInput` for none."""
-    added = bounding(tell)
+    added = bound_adder(on_progress)
     unbounded: dict[str, str] = {}
     found: list[tuple[dict[str, Any], Outcome, Promise | None]] = []
     damaged, left = {}, 0
     for path in run_directories(store):
-        if unfinished(path):
+        if is_unfinished(path):
             left += 1
             continue
         try:
-            runs = list(runs_in(path))
+            runs = list(read_variants(path))
         except Damaged as error:
             damaged[path.name] = str(error)
             continue
@@ -107,7 +107,7 @@ def load(store: Path, bounds: bool = False, tell: Tell = silent) -> Study:
     found = [one for i, one in enumerate(found) if i not in repeated]
     told = _labelled([row for row, _, _ in found])
     cases = [
-        Case(labels, int(row["seed"]), outcome, Setting.of(row), promise)
+        Case(labels, int(row["seed"]), outcome, WorkerCounts.of(row), promise)
         for labels, (row, outcome, promise) in zip(told, found, strict=True)
     ]
     return Study(tuple(cases), damaged, left, unbounded, dict(repeated.values()))
@@ -129,7 +129,7 @@ def _repeated(runs: Sequence[tuple[Mapping[str, Any], Outcome]]) -> dict[int, tu
     return found
 
 
-def split(cases: Iterable[Case], axes: Sequence[str]) -> dict[tuple[str, ...], list[Case]]:
+def group_cases(cases: Iterable[Case], axes: Sequence[str]) -> dict[tuple[str, ...], list[Case]]:
     """Cases by their labels on these axes, in the axes' order."""
     found: dict[tuple[str, ...], list[Case]] = {}
     cases = list(cases)
@@ -177,10 +177,10 @@ def _labelled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 continue
             home = owner[path]
             if home is None:
-                labels[path] = spelt(value)
+                labels[path] = label_text(value)
             elif path == home:
                 parts = [
-                    f"{other.removeprefix(home + '.')}={spelt(row[other])}"
+                    f"{other.removeprefix(home + '.')}={label_text(row[other])}"
                     for other in row
                     if other != home and owner.get(other) == home and len(seen[other, str(row.get(home))]) > 1
                 ]
@@ -194,7 +194,7 @@ def _component(path: str) -> str | None:
     return next((home for home in COMPONENTS if path == home or path.startswith(home + ".")), None)
 
 
-def spelt(value: Any) -> str:
+def label_text(value: Any) -> str:
     """A setting as a label."""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)

@@ -58,11 +58,11 @@ class Chart(NamedTuple):
     def latex(self) -> str:
         """A figure with its caption, which includes the PDF file; behind it the cells of a map as a table."""
         about = latex.escaped(f"{self.title}. {self.caption}")
-        text = latex.figure(self.name, about)
+        text = latex.latex_figure(self.name, about)
         if self.grid is None:
             return text
-        head, *rows = [[latex.number(cell) for cell in row] for row in self.grid.tall]
-        return text + "\n" + latex.table(self.name, about, head, rows, "l" + "r" * (len(head) - 1))
+        head, *rows = [[latex.latex_number(cell) for cell in row] for row in self.grid.tall]
+        return text + "\n" + latex.latex_table(self.name, about, head, rows, "l" + "r" * (len(head) - 1))
 
     @property
     def svg(self) -> str:

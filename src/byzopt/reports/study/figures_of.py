@@ -7,8 +7,8 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from byzopt.experiments.specs.spec import RISING
-from byzopt.experiments.trials.outcome import usable
-from byzopt.experiments.trials.per_worker import own
+from byzopt.experiments.trials.outcome import has_finite_square
+from byzopt.experiments.trials.per_worker import worker_figure
 from byzopt.reports.study.cases import Case
 
 
@@ -36,13 +36,13 @@ class Figure(NamedTuple):
     @property
     def rises(self) -> bool:
         """Whether larger is better."""
-        one = own(self.key)
+        one = worker_figure(self.key)
         return (one.figure if one else self.key).removeprefix("validation_") in RISING
 
     def final(self, case: Case) -> float | None:
         """A case's last value in the figure's unit; None where the run failed or has none."""
         value = case.outcome.metrics.get(self.key)
-        failed = case.outcome.status.failed or value is None or not usable(value)
+        failed = case.outcome.status.failed or value is None or not has_finite_square(value)
         return None if failed or value is None else self.unit(value)
 
     def mean(self, cases: Sequence[Case]) -> float | None:
@@ -80,8 +80,8 @@ LOSS = Figure("loss", "Loss")
 
 def figure_of(key: str) -> Figure:
     """The figure that records call `key`. Shares are shown in percent, as accuracy is everywhere."""
-    if (one := own(key)) is not None:
-        of_all = of_workers(one.figure)
+    if (one := worker_figure(key)) is not None:
+        of_all = figure_of_workers(one.figure)
         return Figure(key, f"{of_all.label}, worker {one.worker}", of_all.scale)
     known = next((one for one in (*KNOWN, GAP, LOSS) if one.key == key), None)
     plain = key.replace("_", " ").capitalize()
@@ -90,19 +90,19 @@ def figure_of(key: str) -> Figure:
     return known or Figure(key, plain)
 
 
-def of_workers(key: str) -> Figure:
+def figure_of_workers(key: str) -> Figure:
     """A figure of single workers, who are measured on what they train on."""
     return Figure("accuracy", "Accuracy (%)", 100.0) if key == "accuracy" else figure_of(key)
 
 
-def shown(cases: Sequence[Case]) -> list[Figure]:
+def shown_figures(cases: Sequence[Case]) -> list[Figure]:
     """The figures that tables hold of these cases: the main one, then the others known that any has."""
     keys = {key for case in cases for key in case.outcome.metrics}
     others = [one for one in (*KNOWN, GAP, LOSS) if one.key in keys]
-    return list(dict.fromkeys([main(cases), *others]))
+    return list(dict.fromkeys([main_figure(cases), *others]))
 
 
-def main(cases: Sequence[Case]) -> Figure:
+def main_figure(cases: Sequence[Case]) -> Figure:
     """The figure that these cases are judged by: the first known one that all that ran have."""
     ran = [case for case in cases if case.outcome.records]
     for figure in KNOWN:
@@ -111,7 +111,7 @@ def main(cases: Sequence[Case]) -> Figure:
     return LOSS
 
 
-def worst(figure: Figure, means: Sequence[float | None]) -> int:
+def worst_place(figure: Figure, means: Sequence[float | None]) -> int:
     """The place of the worst mean: a group in which a run failed is worse than any number."""
 
     def rank(i: int) -> float:

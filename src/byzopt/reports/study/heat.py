@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from byzopt.reports.lettering import distinct, heights, inked, letters, longest
-from byzopt.reports.study.captions import about
-from byzopt.reports.study.cases import Case, split
+from byzopt.reports.study.captions import describe_cases
+from byzopt.reports.study.cases import Case, group_cases
 from byzopt.reports.study.chart import Bar, Chart, Grid, canvas
 from byzopt.reports.study.figures_of import Figure
-from byzopt.reports.study.figures_of import worst as worst_of
+from byzopt.reports.study.figures_of import worst_place as worst_of
 from byzopt.reports.study.finals import SPREAD
 
 BESIDE, MOST = 30, 90  # letters in a line of a row's or a column's name, and in all of it
@@ -23,7 +23,7 @@ Cells = Mapping[tuple[str, str], Sequence[Case]]
 
 
 @inked
-def heat(
+def heat_map(
     name: str, title: str, figure: Figure, cells: Cells, names: tuple[str, str], worst: bool = False
 ) -> Chart | None:
     """A chart of the mean final figure in each (row, column); None where nothing ended well.
@@ -65,7 +65,7 @@ def heat(
     told = [_told(figure, names, place, cases) for place, cases in judged.items()]
     text = f"Final {figure.label[:1].lower()}{figure.label[1:]}, mean over seeds"
     text += ", under the attack that is worst in the cell. " if worst else ". "
-    text += about(case for cases in cells.values() for case in cases)
+    text += describe_cases(case for cases in cells.values() for case in cases)
     text += " Hatched: a run failed, so that there is no mean." if len(known) < len(values) else ""
     if any(len(cases) > 1 for cases in judged.values()):
         text += f" In tables, mean ± sd; {SPREAD}"
@@ -129,7 +129,7 @@ def _short(figure: Figure, value: float) -> str:
 
 def _worst(figure: Figure, cases: Sequence[Case]) -> list[Case]:
     """The runs under the attack that is worst for them."""
-    groups = list(split(cases, ["attack"]).values())
+    groups = list(group_cases(cases, ["attack"]).values())
     return groups[worst_of(figure, [figure.mean(group) for group in groups])]
 
 

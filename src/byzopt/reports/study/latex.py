@@ -47,19 +47,21 @@ def escaped(text: str) -> str:
     return "".join(map(_letter, normalize("NFC", visible(text, ""))))
 
 
-def number(text: str) -> str:
+def latex_number(text: str) -> str:
     """A number as it is spoken, `1.2e-05` or `1,234`, in mathematics; other texts as `escaped`."""
     found = [_NUMBER.fullmatch(part) for part in text.split(" ± ")]
     return "$" + r" \pm ".join(map(_power, found)) + "$" if all(found) else escaped(text)
 
 
-def head(text: str) -> str:
+def column_head(text: str) -> str:
     """A column's name, what comes behind a comma in a line of its own."""
     lines = [escaped(part) for part in text.split(", ")]
     return "".join([r"\shortstack{", r"\\".join(lines), "}"]) if len(lines) > 1 else lines[0]
 
 
-def table(name: str, caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], kinds: str) -> str:
+def latex_table(
+    name: str, caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], kinds: str
+) -> str:
     """A table of cells that are LaTeX already, `kinds` being the columns' alignment, one letter each.
 
     More than `LONG` rows are several tables.
@@ -78,7 +80,7 @@ def table(name: str, caption: str, head: Sequence[str], rows: Sequence[Sequence[
     return "\n".join(told) + "\n"
 
 
-def figure(name: str, caption: str) -> str:
+def latex_figure(name: str, caption: str) -> str:
     """A figure that includes `name`.pdf beside it."""
     told = [r"\begin{figure}", r"\centering", _FITTED, rf"\includegraphics{{{name}.pdf}}}}"]
     told += [rf"\caption{{{caption}}}\label{{fig:{name}}}", r"\end{figure}"]

@@ -7,12 +7,12 @@ from math import inf
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from byzopt.experiments.trials.outcome import LARGEST, usable
+from byzopt.experiments.trials.outcome import LARGEST, has_finite_square
 from byzopt.reports.curves import COLOURS, STYLES
 from byzopt.reports.lettering import WIDE as LEGEND
 from byzopt.reports.lettering import distinct, heights, inked, legend, letters, longest
 from byzopt.reports.study.bounded import BOUND, LEAST
-from byzopt.reports.study.captions import about
+from byzopt.reports.study.captions import describe_cases
 from byzopt.reports.study.cases import Case
 from byzopt.reports.study.chart import Chart, canvas
 from byzopt.reports.study.figures_of import Figure
@@ -29,7 +29,7 @@ SHORT = 24  # letters of names that two columns have room for
 MOST = 8  # lines in a chart
 
 
-class Line(NamedTuple):
+class Series(NamedTuple):
     """A series: for every round that all its seeds reached, its place on the axis, mean over seeds, and the
     mean, the least and the largest value."""
 
@@ -42,11 +42,11 @@ class Line(NamedTuple):
 
 
 @inked
-def curves(
+def curve_chart(
     name: str, title: str, figure: Figure, series: Mapping[str, Sequence[Case]], against: str = "rounds"
 ) -> Chart | None:
     """A chart of these series against rounds or another of `AXES`; None where no run has the figure."""
-    found = {label: line_of(figure, cases, AXES[against][0]) for label, cases in series.items()}
+    found = {label: series_of(figure, cases, AXES[against][0]) for label, cases in series.items()}
     lines = {label: line for label, line in found.items() if line is not None}
     if not lines:
         return None
@@ -70,7 +70,7 @@ def curves(
         axes.set_xscale("log", nonpositive="mask")  # no place for what nothing had cost yet
     axes.set_xlabel(AXES[against][1] + (", log scale" if axes.get_xscale() == "log" else ""))
     axes.set_ylabel(letters(figure.label + (", log scale" if log else "")))
-    limits(axes, figure, lines, top, log)
+    set_limits(axes, figure, lines, top, log)
     _crosses(axes, lines)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -85,13 +85,15 @@ def curves(
     )
 
 
-def line_of(figure: Figure, cases: Sequence[Case], against: str = "t") -> Line | None:
+def series_of(figure: Figure, cases: Sequence[Case], against: str = "t") -> Series | None:
     """Cases that differ in the seed as one series; None where not all of them have the figure."""
     found = [
         {
             int(record["t"]): (record.get(against, 0.0), figure.unit(record[figure.key]))
             for record in case.outcome.records
-            if figure.key in record and usable(record[figure.key]) and usable(record.get(against, 0.0))
+            if figure.key in record
+            and has_finite_square(record[figure.key])
+            and has_finite_square(record.get(against, 0.0))
         }
         for case in cases
     ]
@@ -102,7 +104,7 @@ def line_of(figure: Figure, cases: Sequence[Case], against: str = "t") -> Line |
     values = [[one[t][1] for one in found] for t in sorted(common)]
     failed = sum(case.outcome.status.failed for case in cases)
     ends = [fmean(at) for at in values], [min(at) for at in values], [max(at) for at in values]
-    return Line(places, *ends, len(cases), failed)
+    return Series(places, *ends, len(cases), failed)
 
 
 def _bounds(
@@ -114,7 +116,8 @@ def _bounds(
         key = figure.key + end
         for label, cases in series.items():
             told = [
-                {r["t"]: r[key] for r in case.outcome.records if usable(r.get(key, inf))} for case in cases
+                {r["t"]: r[key] for r in case.outcome.records if has_finite_square(r.get(key, inf))}
+                for case in cases
             ]
             if common := sorted(set.intersection(*map(set, told))):
                 values = [figure.unit(max(one[t] for one in told)) for t in common]
@@ -122,7 +125,7 @@ def _bounds(
     return found
 
 
-def scale(figure: Figure, lines: Mapping[str, Line]) -> tuple[float, bool]:
+def scale(figure: Figure, lines: Mapping[str, Series]) -> tuple[float, bool]:
     """The largest value to show and whether on a log axis: runs that failed or fled do not set the scale."""
     if figure.scale == 100:
         return 100.0, False
@@ -133,7 +136,7 @@ def scale(figure: Figure, lines: Mapping[str, Line]) -> tuple[float, bool]:
     return max(shown) * (10.0 if log else ROOM), log
 
 
-def limits(axes: Any, figure: Figure, lines: Mapping[str, Line], top: float, log: bool) -> None:
+def set_limits(axes: Any, figure: Figure, lines: Mapping[str, Series], top: float, log: bool) -> None:
     """Set the vertical axis."""
     if figure.scale == 100:
         axes.set_ylim(0, 101)
@@ -148,7 +151,7 @@ def limits(axes: Any, figure: Figure, lines: Mapping[str, Line], top: float, log
         axes.set_ylim(min(0.0, least), min(top, high * ROOM))
 
 
-def _crosses(axes: Any, lines: Mapping[str, Line]) -> None:
+def _crosses(axes: Any, lines: Mapping[str, Series]) -> None:
     """A mark where each failed series ends; at the edge if that is beyond it."""
     low, high = axes.get_ylim()
     for i, line in enumerate(lines.values()):
@@ -158,23 +161,23 @@ def _crosses(axes: Any, lines: Mapping[str, Line]) -> None:
             axes.plot(line.rounds[-1:], [height], "x", color=colour, markersize=8, zorder=30, clip_on=False)
 
 
-def _named(label: str, line: Line) -> str:
+def _named(label: str, line: Series) -> str:
     return f"{label} ({line.failed} of {line.seeds} failed)" if line.failed else label
 
 
 def _gaps(figure: Figure, series: Mapping[str, Sequence[Case]]) -> str:
     records = (record for cases in series.values() for case in cases for record in case.outcome.records)
-    gone = any(figure.key in record and not usable(record[figure.key]) for record in records)
+    gone = any(figure.key in record and not has_finite_square(record[figure.key]) for record in records)
     return f" Values that are not finite, or beyond {LARGEST:g}, are not drawn." if gone else ""
 
 
 def _caption(
-    lines: Mapping[str, Line], gone: Mapping[str, float], bounds: int, series: Mapping[str, Sequence[Case]]
+    lines: Mapping[str, Series], gone: Mapping[str, float], bounds: int, series: Mapping[str, Sequence[Case]]
 ) -> str:
     text = "Lines: one run each. "
     if any(line.seeds > 1 for line in lines.values()):
         text = "Lines: the mean over seeds. Bands: from the smallest to the largest value of any seed. "
-    text += about(case for label in lines for case in series[label])
+    text += describe_cases(case for label in lines for case in series[label])
     text += " Dotted: what theory bounds." if bounds else ""
     if any(line.failed for line in lines.values()):
         text += " A cross marks where the first run of a failed series ended."

@@ -7,24 +7,24 @@ from pathlib import Path
 
 from byzopt.files import write_atomically
 from byzopt.reports.study.chart import Chart
-from byzopt.reports.study.report import Report
+from byzopt.reports.study.report import StudyReport
 
 TABLES = 8  # tables that are shown at once
 OPEN = 12  # charts of a kind that are shown at once; the rest unfold
 
 
-def save(report: Report, out: Path, html: bool) -> list[Path]:
+def save_study(report: StudyReport, out: Path, html: bool) -> list[Path]:
     """Write every chart as PNG, SVG, PDF, CSV and LaTeX and every table as CSV and LaTeX; with `html`
     one page of all. Returns the paths of what was written."""
     made = [path for chart in (*report.maps, *report.curves) for path in chart.save(out)]
     made += [path for sheet in report.sheets for path in sheet.save(out)]
     if html:
-        write_atomically(out / "index.html", render(report).encode())
+        write_atomically(out / "index.html", render_page(report).encode())
         made.append(out / "index.html")
     return made
 
 
-def render(report: Report) -> str:
+def render_page(report: StudyReport) -> str:
     """The page's text."""
     from jinja2 import Environment, PackageLoader
 

@@ -16,7 +16,7 @@ JOINED = {("mean", "sd"): "{} ± {}", ("median", "least", "largest"): "{} ({} to
 NONE: Mapping[str, str] = {}
 
 
-class Sheet(NamedTuple):
+class ReportTable(NamedTuple):
     """A table: its name, title, what it says in words, head, rows; None is what there is no number for.
 
     `digits`: how a column's numbers are written for people, as `.1f`. CSV has them at full precision.
@@ -33,7 +33,9 @@ class Sheet(NamedTuple):
     def texts(self) -> list[tuple[str, ...]]:
         """The rows for people."""
         return [
-            tuple(spoken(cell, self.digits.get(name, "")) for name, cell in zip(self.head, row, strict=True))
+            tuple(
+                cell_text(cell, self.digits.get(name, "")) for name, cell in zip(self.head, row, strict=True)
+            )
             for row in self.rows
         ]
 
@@ -61,10 +63,10 @@ class Sheet(NamedTuple):
         """The table as LaTeX with booktabs, its caption included."""
         head, texts, numeric = self.joined
         kinds = "".join("r" if one else "l" for one in numeric)
-        write = [latex.number if one else latex.escaped for one in numeric]
+        write = [latex.latex_number if one else latex.escaped for one in numeric]
         rows = [[put(text) for put, text in zip(write, row, strict=True)] for row in texts]
         about = latex.escaped(f"{self.title}. {self.caption}")
-        return latex.table(self.name, about, [latex.head(cell) for cell in head], rows, kinds)
+        return latex.latex_table(self.name, about, [latex.column_head(cell) for cell in head], rows, kinds)
 
     @property
     def joined(self) -> tuple[list[str], list[list[str]], list[bool]]:
@@ -103,7 +105,7 @@ def _together(write: str, part: tuple[str, ...]) -> str:
     return part[0] if alone else write.format(*part)
 
 
-def spoken(value: Cell, digits: str = "") -> str:
+def cell_text(value: Cell, digits: str = "") -> str:
     """A cell for people: whole numbers in full, others with four digits or as `digits` says."""
     if value is None:
         return "-"

@@ -8,23 +8,25 @@ from statistics import median
 
 from byzopt.experiments.sweeps.tuning import Choice
 from byzopt.reports.study.bounded import BOUND, LEAST
-from byzopt.reports.study.captions import about
-from byzopt.reports.study.cases import Case, spelt, split
-from byzopt.reports.study.figures_of import Figure, figure_of, worst
+from byzopt.reports.study.captions import describe_cases
+from byzopt.reports.study.cases import Case, group_cases, label_text
+from byzopt.reports.study.figures_of import Figure, figure_of, worst_place
 from byzopt.reports.study.finals import SPREAD
-from byzopt.reports.study.sheet import Cell, Sheet
+from byzopt.reports.study.sheet import Cell, ReportTable
 from byzopt.theory.promise import Promise
 
 NEAR = 0.9  # the target lies this far on the way from the start to the best final value
 
 
-def worst_case(name: str, title: str, figure: Figure, cases: Sequence[Case], series: Sequence[str]) -> Sheet:
+def worst_case_table(
+    name: str, title: str, figure: Figure, cases: Sequence[Case], series: Sequence[str]
+) -> ReportTable:
     """Every series at its worst attack, the best of them first: what a defender can count on."""
     judged: list[tuple[float | None, tuple[Cell, ...]]] = []
-    for labels, own in split(cases, series).items():
-        attacks = list(split(own, ["attack"]).items())
+    for labels, own in group_cases(cases, series).items():
+        attacks = list(group_cases(own, ["attack"]).items())
         means = [figure.mean(group) for _, group in attacks]
-        at = worst(figure, means)
+        at = worst_place(figure, means)
         hit, value = attacks[at][1], means[at]
         finals = figure.finals(hit)
         ends = (min(finals), max(finals)) if finals else (None, None)
@@ -39,25 +41,25 @@ def worst_case(name: str, title: str, figure: Figure, cases: Sequence[Case], ser
     text += (
         "under which a run failed is the worst, and has no mean; failed runs are counted over all attacks. "
     )
-    text += about(cases)
+    text += describe_cases(cases)
     digits = dict.fromkeys((*figure.columns[:2], *ends_of), figure.digits)
-    return Sheet(name, title, text, head, [row for _, row in judged], digits)
+    return ReportTable(name, title, text, head, [row for _, row in judged], digits)
 
 
-def to_target(
+def target_table(
     name: str,
     title: str,
     figure: Figure,
     cases: Sequence[Case],
     series: Sequence[str],
     target: float | None,
-) -> Sheet | None:
+) -> ReportTable | None:
     """Rounds, gradients, bits and seconds until the figure first reaches a target, in the figure's unit."""
     goal = _target(figure, cases) if target is None else target
     if goal is None:
         return None
     rows: list[tuple[Cell, ...]] = []
-    for labels, own in split(cases, [*series, "attack"]).items():
+    for labels, own in group_cases(cases, [*series, "attack"]).items():
         hits = [hit for case in own if (hit := _hit(figure, case, goal)) is not None]
         costs = [cost for i in range(4) for cost in _middle([hit[i] for hit in hits])]
         rows.append((*labels, len(hits), len(own), *costs))
@@ -67,33 +69,33 @@ def to_target(
     sign = "at least" if figure.rises else "at most"
     text = f"Target: {figure.label} {sign} {goal:.4g}. Medians and extremes over the seeds that reach it. "
     text += "Seconds are the run's own, shared evenly among its rounds, on whatever machine ran it. "
-    text += about(cases)
-    return Sheet(name, title, text, head, rows)
+    text += describe_cases(cases)
+    return ReportTable(name, title, text, head, rows)
 
 
-def tuned(choices: Mapping[str, Choice]) -> Iterator[Sheet]:
+def tuned_tables(choices: Mapping[str, Choice]) -> Iterator[ReportTable]:
     """What each tuned sweep of a store chose, by which rule: a table a sweep, by the name of its folder."""
     for folder, told in choices.items():
         axes = list(dict.fromkeys(axis for cell in told.cells for axis in cell.cell))
         rows: list[tuple[Cell, ...]] = []
         figure = figure_of(told.figure)
         for cell in told.cells:
-            about = [spelt(cell.cell.get(axis, "-")) for axis in axes]
+            about = [label_text(cell.cell.get(axis, "-")) for axis in axes]
             score = None if cell.score is None else figure.unit(cell.score)
             chosen = cell.chosen or dict.fromkeys(told.choose, "none")
-            settings = [spelt(chosen[axis]) for axis in told.choose]
+            settings = [label_text(chosen[axis]) for axis in told.choose]
             rows.append((*about, *settings, score, len(cell.settings)))
         head = (*axes, *told.choose, figure.label, "settings tried")
         text = f"Chosen by {told.by.replace('_', ' ')} of {told.figure}"
         text += ", on test figures." if told.on_test_figures else "."
         title, digits = f"Tuned settings, {folder}", {figure.label: figure.digits}
-        yield Sheet(f"tuned-{folder}", title, text, head, rows, digits)
+        yield ReportTable(f"tuned-{folder}", title, text, head, rows, digits)
 
 
-def bounds(name: str, title: str, cases: Sequence[Case], axes: Sequence[str]) -> Sheet | None:
+def bound_table(name: str, title: str, cases: Sequence[Case], axes: Sequence[str]) -> ReportTable | None:
     """What theory bounds beside what was measured, at the last record that holds both."""
     rows: list[tuple[Cell, ...]] = []
-    for labels, own in split(cases, axes).items():
+    for labels, own in group_cases(cases, axes).items():
         for case in own:
             for key, end in _bounded(case):
                 told = [r for r in case.outcome.records if key in r]
@@ -108,24 +110,24 @@ def bounds(name: str, title: str, cases: Sequence[Case], axes: Sequence[str]) ->
     text = "Last records of each run. A bound is of the run's own step and stands here only where every "
     text += "premise of its theorem does; what rests on estimates is named in the table of promises. Bounds "
     text += "of methods with noise are in expectation, or with the probability that is said there."
-    return Sheet(name, title, text, head, rows) if rows else None
+    return ReportTable(name, title, text, head, rows) if rows else None
 
 
-def promises(name: str, title: str, cases: Sequence[Case], axes: Sequence[str]) -> Sheet | None:
+def promise_table(name: str, title: str, cases: Sequence[Case], axes: Sequence[str]) -> ReportTable | None:
     """What theory promises of every run, and what the promise rests on, or why there is none."""
     rows: list[tuple[Cell, ...]] = []
-    for labels, own in split(cases, axes).items():
+    for labels, own in group_cases(cases, axes).items():
         for case in own:
             if case.promise is not None:
-                told = said(case.promise)
+                told = promise_text(case.promise)
                 rows.append((*labels, case.seed, case.promise.theorem, case.promise.measures, *told))
     head = (*axes, "seed", "theorem", "on", "bound", "rests on, or fails for")
     text = "A bound is given where every premise of the theorem was looked at and stands, with the run's own "
     text += "step. One that is no less than the figure at the start is vacuous."
-    return Sheet(name, title, text, head, rows) if rows else None
+    return ReportTable(name, title, text, head, rows) if rows else None
 
 
-def said(promise: Promise) -> tuple[str, str]:
+def promise_text(promise: Promise) -> tuple[str, str]:
     """A promise's bound in words, and what it rests on or lacks."""
     if promise.bound is None:
         return "none", "; ".join(promise.missing) or "no bound is worked out"

@@ -20,7 +20,7 @@ WIDE = 4.0  # values that span this factor are drawn on a log axis
 
 
 @inked
-def sizes(
+def size_chart(
     name: str,
     title: str,
     names: tuple[str, str],
