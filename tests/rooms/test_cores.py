@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from byzopt.experiments.sweeps import cores as pl
+from byzopt.experiments.sweeps import cores
 from byzopt.experiments.sweeps.cores import LayoutRates, ProcessLayout
 
 
@@ -25,25 +25,25 @@ def measurements(monkeypatch):
         taken.append(cores)
         return LayoutRates(ProcessLayout(cores, 1), {f"{cores} x 1": 5.0})
 
-    monkeypatch.setattr(pl, "measured", measured)
+    monkeypatch.setattr(cores, "measure_layouts", measured)
     return taken
 
 
 def test_the_layout_is_measured_once_and_kept(measurements):
-    assert pl.best_layout() == pl.best_layout() == ProcessLayout(pl.available_cores(), 1)
+    assert cores.best_layout() == cores.best_layout() == ProcessLayout(cores.available_cores(), 1)
     assert len(measurements) == 1
-    pl.layout_rates(fresh=True)
+    cores.layout_rates(fresh=True)
     assert len(measurements) == 2
 
 
 def test_other_cores_or_a_damaged_file_are_measured_anew(measurements, monkeypatch):
-    pl.best_layout()
-    monkeypatch.setattr(pl, "available", lambda: 64)
-    assert pl.best_layout() == ProcessLayout(64, 1)
-    (pl.cache_directory() / pl.NAME).write_text("no json")
-    assert pl.best_layout() == ProcessLayout(64, 1)
-    (pl.cache_directory() / pl.NAME).write_text(json.dumps({"cores": 64}))
-    assert pl.best_layout() == ProcessLayout(64, 1)
+    cores.best_layout()
+    monkeypatch.setattr(cores, "available_cores", lambda: 64)
+    assert cores.best_layout() == ProcessLayout(64, 1)
+    (cores.cache_directory() / cores.NAME).write_text("no json")
+    assert cores.best_layout() == ProcessLayout(64, 1)
+    (cores.cache_directory() / cores.NAME).write_text(json.dumps({"cores": 64}))
+    assert cores.best_layout() == ProcessLayout(64, 1)
     assert len(measurements) == 4
 
 
@@ -55,17 +55,17 @@ def test_other_cores_or_a_damaged_file_are_measured_anew(measurements, monkeypat
     ],
 )
 def test_no_content_of_the_cache_does_harm(content, measurements, monkeypatch):
-    monkeypatch.setattr(pl, "available", lambda: 64)
-    pl.cache_directory().mkdir(parents=True, exist_ok=True)
-    (pl.cache_directory() / pl.NAME).write_bytes(content)
-    assert pl.best_layout() == ProcessLayout(64, 1)
+    monkeypatch.setattr(cores, "available_cores", lambda: 64)
+    cores.cache_directory().mkdir(parents=True, exist_ok=True)
+    (cores.cache_directory() / cores.NAME).write_bytes(content)
+    assert cores.best_layout() == ProcessLayout(64, 1)
     assert measurements == [64]
 
 
 def test_a_cache_that_cannot_be_written_is_no_failure(measurements, monkeypatch, own_cache):
     (own_cache / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(own_cache / "file"))
-    assert pl.best_layout() == ProcessLayout(pl.available_cores(), 1)
+    assert cores.best_layout() == ProcessLayout(cores.available_cores(), 1)
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,11 @@ def test_a_cache_that_cannot_be_written_is_no_failure(measurements, monkeypatch,
     ],
 )
 def test_the_fastest_wins_and_ties_go_to_fewer_processes(rates, best, monkeypatch):
-    monkeypatch.setattr(pl, "rate", lambda layout, seconds: rates[tuple(layout)])
-    found = pl.measure_layouts(4)
+    monkeypatch.setattr(cores, "rounds_per_second", lambda layout, seconds: rates[tuple(layout)])
+    found = cores.measure_layouts(4)
     assert found.best == best
     assert len(found.rates) == 3
 
 
 def test_one_process_really_works():
-    assert pl.rounds_per_second(ProcessLayout(1, 1), 0.05) > 0
+    assert cores.rounds_per_second(ProcessLayout(1, 1), 0.05) > 0
