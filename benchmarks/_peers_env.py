@@ -49,7 +49,7 @@ def machine() -> dict[str, Any]:
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break
-    compiled = f"llvmlite, {32 * lanes(torch.float32)} bits" if kernels.available() else "none"
+    compiled = f"llvmlite, {32 * lanes(torch.float32)} bits" if kernels.kernels_available() else "none"
     return {
         "processor": model,
         "threads": torch.get_num_threads(),

@@ -147,7 +147,7 @@ def one_rank(rank: int, n: int, d: int, place: str, steps: int, peers: bool) -> 
 
 def sent(vec: torch.Tensor, n: int, topology: str) -> int:
     """Payload bytes that the busiest rank sends in one geometric step, as counted by the comm."""
-    from byzopt.aggregators.core.filters import At
+    from byzopt.aggregators.core.filters import RoundContext
     from byzopt.distributed.header import exchange_headers
     from byzopt.distributed.reduce import FixedRule
     from byzopt.distributed.topologies import TOPOLOGIES, Exchange
@@ -155,7 +155,7 @@ def sent(vec: torch.Tensor, n: int, topology: str) -> int:
     if topology != "sharded" and n * n * len(vec) * 4 > MOST:
         return 0
     comm = Communicator()
-    turn = Exchange(FixedRule(rule_from(RULES["geometric"], f=(n - 1) // 4)), (), At(0, vec), {})
+    turn = Exchange(FixedRule(rule_from(RULES["geometric"], f=(n - 1) // 4)), (), RoundContext(0, vec), {})
     TOPOLOGIES[topology](comm, vec, exchange_headers(comm, vec, 0, topology).sizes, turn)
     most = torch.tensor([comm.sent], dtype=torch.int64)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)

@@ -30,14 +30,14 @@ from _peers_env import table, write
 from byzopt.attacks import Straddle
 from byzopt.methods import ByzantineSGD
 from byzopt.theory.byzantine_limits import hug_rounds
-from byzopt.theory.byzantine_sgd import Setting
+from byzopt.theory.byzantine_sgd import GuardSetting
 
 Line = dict[str, Any]
 
 
 def bare(n: int, rounds: float) -> float:
     """Rounds over the logarithm Λ in all thresholds."""
-    return rounds / Setting(n, 0, round(rounds), 1.0, 1.0).log
+    return rounds / GuardSetting(n, 0, round(rounds), 1.0, 1.0).log
 
 
 def deciding(n: int, pairs: Sequence[tuple[int, float]], runs: int) -> list[float]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from _peers_env import described, machine, table, write
 from byzopt.aggregators import Mean
-from byzopt.aggregators.core.filters import At, Filter
+from byzopt.aggregators.core.filters import Filter, RoundContext
 from byzopt.aggregators.guards.guard import Guard
 from byzopt.aggregators.guards.safeguard import Safeguard
 from byzopt.rng import stream
@@ -54,7 +54,9 @@ class Running:
 
     def round(self) -> None:
         self.t += 1
-        _, self.state = self.filter.step(self.state, self.pair[self.t % 2], At(self.t, self.x / self.t))
+        _, self.state = self.filter.step(
+            self.state, self.pair[self.t % 2], RoundContext(self.t, self.x / self.t)
+        )
 
     def kept(self) -> bool:
         """Whether nobody was expelled: honest rows are what is timed."""

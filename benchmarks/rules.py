@@ -109,9 +109,9 @@ def timed(call: Callable[[], Any]) -> float:
 def floors(rows: torch.Tensor) -> dict[str, Callable[[], Any]]:
     """One pass over the rows; one Gram product; one weighted sum."""
     out, even = torch.empty_like(rows[0]), torch.full((len(rows),), 1 / len(rows), dtype=torch.float64)
-    plan = kernels.Plan(0, len(rows))
+    plan = kernels.RankWindow(0, len(rows))
     return {
-        "pass": lambda: kernels.columns(rows, plan, None, out),
+        "pass": lambda: kernels.reduce_columns(rows, plan, None, out),
         "products": lambda: linalg.gram(rows, rows[0]),
         "weighted sum": lambda: linalg.blend(even, rows),
         "rows.mean(0)": lambda: rows.mean(0),

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.filters import At
+from byzopt.aggregators.core.filters import RoundContext
 from byzopt.aggregators.guards.guard import Guard
 from byzopt.layout import Layout
 from byzopt.rng import stream
-from byzopt.servers import ProjectedStep, Site
+from byzopt.servers import ProjectedStep, ServerContext
 from byzopt.theory.byzantine_epochs import Curved, Epoch, schedule
-from byzopt.theory.byzantine_sgd import Setting, nonsmooth_step, thresholds
+from byzopt.theory.byzantine_sgd import GuardSetting, nonsmooth_step, thresholds
 
 RUNS = 10
 
@@ -44,12 +44,12 @@ def contest(
     """Rows slope(x) plus noise of length `noise`; the last f of n workers hug the guard's threshold."""
     guard, step = Guard(tuple(plan), noise), ProjectedStep(tuple(plan))
     x = torch.zeros(d, dtype=torch.float64)
-    memory, state = guard.init(x, n), step.init(x, Site(Layout.flat(d)))
+    memory, state = guard.init(x, n), step.init(x, ServerContext(Layout.flat(d)))
     memory = torch.utils._pytree.tree_map(lambda part: part.expand(runs, *part.shape).clone(), memory)
     state = state._replace(**{k: x.expand(runs, d) for k in ("x", "home", "mean")})
     generator, t, ends = stream(9, "arena"), 0, []
     for epoch in plan:
-        at = Setting(n, f, epoch.rounds, noise, epoch.radius, 0.05 / len(plan))
+        at = GuardSetting(n, f, epoch.rounds, noise, epoch.radius, 0.05 / len(plan))
         tau, ascent, moved = thresholds(at).b, torch.zeros(runs, d).double(), torch.zeros(runs, d).double()
         for k in range(1, epoch.rounds + 1):
             t, asked = t + 1, step.ask(state)
@@ -60,15 +60,15 @@ def contest(
             way = -0.95 * tau * k / epoch.rounds * torch.nn.functional.normalize(ascent, dim=-1) - moved
             way = way * (0.9 * noise / way.norm(dim=-1, keepdim=True).clamp_min(1e-300)).clamp_max(1)
             moved, rows[:, n - f :] = moved + way, (mean + way).unsqueeze(1)
-            g, memory = guard.step(memory, rows, At(t, asked))
+            g, memory = guard.step(memory, rows, RoundContext(t, asked))
             state = step.tell(state, g)
         ends.append((t, step.answer(state)))
-    return Ended(step.answer(state), int((~memory.roll.good[:, : n - f]).sum()), t, tuple(ends))
+    return Ended(step.answer(state), int((~memory.roster.good[:, : n - f]).sum()), t, tuple(ends))
 
 
 def line(n: int, f: int, rounds: int, d: int = 1, theta: float | None = None, runs: int = RUNS) -> float:
     """The mean gap on f = θ x_1 over the unit ball; θ shrinks with what cannot be told apart."""
-    at = Setting(n, f, rounds, 1.0, 1.0)
+    at = GuardSetting(n, f, rounds, 1.0, 1.0)
     theta = theta or rescaled(n, f, rounds, 1.0, at.log)
     way = torch.zeros(d, dtype=torch.float64)
     way[0] = theta

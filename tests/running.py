@@ -12,7 +12,7 @@ from byzopt.cohort import Cohort
 from byzopt.engines import Against, Simulated, Snapshot, begin, rounds
 from byzopt.engines.loop import never
 from byzopt.methods import MethodRecipe
-from byzopt.servers import Site
+from byzopt.servers import ServerContext
 from byzopt.tasks import Quartic, Task, TaskRecipe
 
 
@@ -40,7 +40,7 @@ def play(
     attack = ATTACKS.build(attack) if isinstance(attack, str) else attack
     adversary = Adversary(attack, built.cohort, byzantine, placement, base)
     engine = Simulated(built, method.worker, method.wire, adversary, seed, method.down)
-    start = begin(method, built.start(), Site(built.layout, built.proxy()), built.n)
+    start = begin(method, built.start(), ServerContext(built.layout, built.proxy()), built.n)
     return rounds(method, engine, start, last, against)
 
 

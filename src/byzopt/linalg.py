@@ -64,7 +64,7 @@ def gram(
     total = torch.zeros(rows.shape[0], rows.shape[0], dtype=torch.float64, device=rows.device)
     for piece, block in pieces(rows) if rows.dtype == dtype else column_blocks(rows, dtype, PIECE_BYTES):
         about = pivot[piece].to(dtype)
-        total += kernels.gram(block, about) if kernels.usable(block) else _gram(block, about, order)
+        total += kernels.fused_gram(block, about) if kernels.supports(block) else _gram(block, about, order)
     return total
 
 
@@ -99,7 +99,7 @@ def lengths(rows: Tensor, pivot: Tensor, dtype: torch.dtype | None = None) -> tu
     squares = torch.zeros_like(cross)
     for piece, block in pieces(rows) if rows.dtype == dtype else column_blocks(rows, dtype, PIECE_BYTES):
         p = pivot[piece].to(dtype)
-        lean, square = kernels.lengths(block, p) if kernels.usable(block) else _lengths(block, p)
+        lean, square = kernels.fused_lengths(block, p) if kernels.supports(block) else _lengths(block, p)
         cross += lean
         squares += square
     return cross, squares
@@ -146,9 +146,9 @@ def blend(weights: Tensor, rows: Tensor, order: Any = None) -> Tensor:
         return rows[next(iter(shares))].clone()
     out = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
     for piece, block in pieces(rows):
-        if kernels.usable(block) and kernels.blends(block):
+        if kernels.supports(block) and kernels.blends(block):
             place = out[piece] if out.dtype == block.dtype else torch.empty_like(block[0])
-            kernels.blend(block, list(shares), list(shares.values()), place)
+            kernels.fused_blend(block, list(shares), list(shares.values()), place)
             out[piece] = place
         else:
             chosen = list(shares)

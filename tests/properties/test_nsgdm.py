@@ -122,7 +122,7 @@ def test_theorem_1_bounds_the_mean_of_twenty_runs(attack: Attack):
         task = Quartic().build(Cohort.of(20, 3), seed)
         lengths = task.shifts[:17].norm(dim=1).tolist()
         problem = theory.quartic(l1, lengths, sqrt(10), sigma=sqrt(10 * 1e-5))
-        bounds.append(theory.bound(problem, kappa, last, gamma0, printed=False).total)
+        bounds.append(theory.theorem_bound(problem, kappa, last, gamma0, printed=False).total)
         run = play(ByzNSGDM(schedule=FixedHorizon()), MEDIAN, attack, lr=gamma0, last=last, seed=seed)
         norms[seed] = torch.stack([4 * s.asked.norm() ** 3 for s in run])
     measured = float(norms.mean(dim=0).min())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import Mean
-from byzopt.aggregators.core.filters import At
+from byzopt.aggregators.core.filters import RoundContext
 from byzopt.aggregators.guards import pairs
 from byzopt.aggregators.guards.guard import Guard
 from byzopt.aggregators.guards.safeguard import Safeguard
@@ -23,7 +23,7 @@ from byzopt.rng import stream
 from byzopt.theory import safeguard as theory
 from byzopt.theory.accusing import odd_limit
 from byzopt.theory.byzantine_epochs import Epoch
-from byzopt.theory.byzantine_sgd import Setting, expels_honest, slack
+from byzopt.theory.byzantine_sgd import GuardSetting, expels_honest, slack
 from byzopt.theory.promise import Constants
 from tests.ranks import play_ranks
 from tests.reference import accusing as twin
@@ -153,7 +153,7 @@ def gone(guard: Safeguard | Guard, rows: Rows) -> dict[int, int]:
     x = torch.zeros_like(rows[0][0])
     state = guard.init(x, len(rows[0]))
     for t, each in enumerate(rows, start=1):
-        _, state = guard.step(state, each, At(t, x))
+        _, state = guard.step(state, each, RoundContext(t, x))
         # The next point follows from this round's rows, and lies in the ball.
         x = each.median(dim=0).values.clamp(-0.3, 0.3)
     return {one.worker: one.round for one in guard.expelled(state)}
@@ -167,10 +167,10 @@ def safeguard(f: int, last: int) -> Safeguard:
 @pytest.mark.parametrize("n, f", [(5, 2), (6, 2), (5, 1)])
 def test_two_and_three_accuse_as_their_slow_twin_does(n, f, lie):
     rows = rounds_of(lie, n, f, 3, 45)
-    state, sums = pairs.fresh(n, torch.device("cpu")), torch.zeros(n, 3, dtype=torch.float64)
+    state, sums = pairs.empty_window(n, torch.device("cpu")), torch.zeros(n, 3, dtype=torch.float64)
     for t, each in enumerate(rows, start=1):
         sums = sums + each
-        state = pairs.grown(state, each, torch.ones(n, dtype=torch.bool), sums)
+        state = pairs.extended(state, each, torch.ones(n, dtype=torch.bool), sums)
         if t % 9 == 0:
             drifted, odd = pairs.accused(state, t, f, 0.5)
             expected = twin.accused(torch.stack(rows[:t]).numpy(), f, 0.5)
@@ -200,8 +200,8 @@ def test_no_strategy_gets_an_honest_worker_expelled(n, f, d):
     state = torch.utils._pytree.tree_map(lambda part: part.expand(len(many), *part.shape).clone(), state)
     for t in range(1, 101):
         rows = torch.stack([one[t - 1] for one in many])
-        _, state = guard.step(state, rows, At(t, rows[:, 0]))
-    kept = state.roll.good[:, : n - f].all(dim=1)
+        _, state = guard.step(state, rows, RoundContext(t, rows[:, 0]))
+    kept = state.roster.good[:, : n - f].all(dim=1)
     assert [who for who, fine in zip(played, kept.tolist(), strict=True) if not fine] == []
 
 
@@ -242,10 +242,10 @@ def test_equal_rows_and_rounding_accuse_nobody():
 
 def test_many_workers_are_told_by_pairs_alone():
     n = pairs.THREES + 2
-    state = pairs.fresh(n, torch.device("cpu"))
+    state = pairs.empty_window(n, torch.device("cpu"))
     assert state.odd.numel() == 0
     rows = torch.randn(n, 3, dtype=torch.float64, generator=stream(2))
-    state = pairs.grown(state, rows, torch.ones(n, dtype=torch.bool), rows)
+    state = pairs.extended(state, rows, torch.ones(n, dtype=torch.bool), rows)
     drifted, odd = pairs.accused(state, 1, 3, 0.05)
     assert not (drifted | odd).any()
 
@@ -330,7 +330,7 @@ def bounded(lie: Lie, n: int, f: int, last: int, drift: float = 0.0) -> Rows:
 
 @pytest.mark.parametrize("lie", LIES)
 def test_with_a_known_noise_no_strategy_gets_an_honest_worker_expelled(lie):
-    at = Setting(9, 4, 120, 1.0, 1.0)
+    at = GuardSetting(9, 4, 120, 1.0, 1.0)
     for rule in ("default", "proved"):
         assert expels_honest(at, rule) < 0.05
         guard = Guard((Epoch(120, 1.0, 0.1),), 1.0, rule)
@@ -340,25 +340,25 @@ def test_with_a_known_noise_no_strategy_gets_an_honest_worker_expelled(lie):
 
 
 def test_the_chance_of_an_honest_expulsion_is_the_documented_formula():
-    at = Setting(10, 4, 2000, 1.0, 1.0)
+    at = GuardSetting(10, 4, 2000, 1.0, 1.0)
     assert expels_honest(at, "default") == pytest.approx(20 * (exp(-at.log / 2) + exp(-2 * at.log)))
     assert expels_honest(at, "proved") <= at.p_fail / at.rounds
     assert expels_honest(at, "printed") == 1
     assert expels_honest(at, "default", anytime=True) == 1
     assert expels_honest(at, "proved", anytime=True) <= at.p_fail
-    assert theory.expels_honest((20, 100), 100, 9) < 1e-20
+    assert theory.windows_expel_honest((20, 100), 100, 9) < 1e-20
 
 
 @pytest.mark.parametrize("lie", [honest, straddle, copy])
 def test_differences_up_to_the_slack_are_borne_and_large_ones_are_not(lie):
-    at = Setting(9, 4, 400, 1.25, 1.0)  # V has room for what the drift adds to noise of length 1
+    at = GuardSetting(9, 4, 400, 1.25, 1.0)  # V has room for what the drift adds to noise of length 1
     borne = slack(at, "proved")
     assert slack(at, "default") < borne < 0.25
     guard = Guard((Epoch(400, 1.0, 0.1),), 1.25, "proved")
     assert 0 not in gone(guard, bounded(lie, 9, 4, 400, borne))
     if lie is honest:  # the others stand by worker 0
         assert 0 in gone(Guard((Epoch(400, 1.0, 0.1),), 1.25), bounded(lie, 9, 4, 400, 1.2))
-    least = theory.slack(400, 400, 9, 1.25)
+    least = theory.window_slack(400, 400, 9, 1.25)
     assert 0 not in gone(Safeguard((400,), 400, noise=1.25), bounded(lie, 9, 4, 400, min(least, 0.25)))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import Krum, Mean
-from byzopt.aggregators.core.filters import At
+from byzopt.aggregators.core.filters import RoundContext
 from byzopt.aggregators.guards.guard import Guard
 from byzopt.aggregators.numerics.sketch import sketched
 from byzopt.attacks import ALIE, AOnly, Attack, DelayedGradient, Hug, Shift, SignFlip, Sleeper, Straddle
@@ -20,9 +20,9 @@ from byzopt.engines.checkpoint import freeze, thaw
 from byzopt.errors import InvalidInput
 from byzopt.methods import METHODS, ByzantineSGD
 from byzopt.rng import stream
-from byzopt.servers import ProjectedStep, Site
+from byzopt.servers import ProjectedStep, ServerContext
 from byzopt.theory.byzantine_epochs import Epoch
-from byzopt.theory.byzantine_sgd import Setting, thresholds
+from byzopt.theory.byzantine_sgd import GuardSetting, thresholds
 from tests.bounded import Bowl, Setup
 from tests.reference import byzantine_sgd as twin
 from tests.running import play
@@ -158,7 +158,7 @@ def test_sign_flippers_far_from_the_optimum_go_in_round_one():
 def test_a_constant_bias_is_expelled_when_its_sum_reaches_the_threshold(anytime):
     setup = Setup(last=1500, lr=0.01)
     run = setup.run(replace(KNOWN, anytime=anytime), Shift(by=1.2 / 5**0.5))
-    at = Setting(10, 4, 1500, 1.0, 1.0)
+    at = GuardSetting(10, 4, 1500, 1.0, 1.0)
     due = 16 * at.log / 1.2**2 if anytime else thresholds(at).b / 1.2
     rounds = [t for t, reason in expelled(run).values()]
     assert len(rounds) == 4
@@ -248,8 +248,8 @@ def test_without_a_known_noise_it_keeps_the_honest_and_finds_liars():
 def guard_path(rows: list[Tensor], points: list[Tensor], guard: Guard, start: int = 0):
     state, seen = guard.init(points[0], rows[0].shape[0]), []
     for t, (each, x) in enumerate(zip(rows, points, strict=True), start=1):
-        _, state = guard.step(state, each, At(t, x))
-        seen.append(state.roll.good)
+        _, state = guard.step(state, each, RoundContext(t, x))
+        seen.append(state.roster.good)
     return torch.stack(seen), state
 
 
@@ -288,7 +288,7 @@ def test_no_majority_falls_back_to_the_medoid_and_is_recorded():
 def test_nobody_left_holds_the_iterate():
     rows, points = walk()
     state = GUARD.init(points[0], 9)
-    g, state = GUARD.step(state, torch.full_like(rows[0], torch.nan), At(1, points[0]))
+    g, state = GUARD.step(state, torch.full_like(rows[0], torch.nan), RoundContext(1, points[0]))
     assert not g.any()
     assert int(state.alarms) == 1
     assert {one.reason for one in GUARD.expelled(state)} == {"not finite"}
@@ -304,8 +304,8 @@ def test_batched_guard_is_the_guard_alone():
         state = torch.utils._pytree.tree_map(lambda a, b: torch.stack([a, b]), *states)
         for t, x in enumerate(points, start=1):
             both = torch.stack([rows[t - 1], others[t - 1]])
-            _, state = guard.step(state, both, At(t, torch.stack([x, x])))
-            assert torch.equal(state.roll.good, torch.stack([alone[0][t - 1], alone[1][t - 1]]))
+            _, state = guard.step(state, both, RoundContext(t, torch.stack([x, x])))
+            assert torch.equal(state.roster.good, torch.stack([alone[0][t - 1], alone[1][t - 1]]))
 
 
 def test_float32_rows_in_many_dimensions_give_the_same_masks():
@@ -360,7 +360,7 @@ def test_an_epoch_starts_sums_afresh_and_keeps_the_mask():
 
 def test_the_answer_moves_to_the_epochs_mean():
     step = ProjectedStep((Epoch(2, 9.0, 0.5), Epoch(2, 9.0, 0.25)))
-    state = step.init(torch.zeros(1, dtype=torch.float64), Site(Bowl(Cohort.of(3), 1).layout))
+    state = step.init(torch.zeros(1, dtype=torch.float64), ServerContext(Bowl(Cohort.of(3), 1).layout))
     for asked, answer in ((0.0, -0.5), (-0.5, -0.75), (-0.75, -1.0), (-1.0, -1.125)):
         assert float(step.ask(state)) == asked
         state = step.tell(state, torch.ones(1, dtype=torch.float64))
@@ -386,7 +386,7 @@ def test_a_run_continues_bit_for_bit():
     task = Bowl(Cohort.of(10, 4))
     method = CURVED.build(Mean(), 1.0, 120)
     engine = Simulated(task, method.worker, method.wire, Adversary(Hug(), task.cohort, 4), 0)
-    whole = list(rounds(method, engine, begin(method, task.start(), Site(task.layout), 10), 120))
+    whole = list(rounds(method, engine, begin(method, task.start(), ServerContext(task.layout), 10), 120))
     state = thaw(freeze(whole[60].state), whole[0].state)
     rest = list(rounds(method, engine, state, 120))
     assert torch.equal(rest[-1].x, whole[-1].x)

@@ -9,7 +9,7 @@ import torch
 
 from byzopt.theory.byzantine_epochs import Epoch
 from byzopt.theory.byzantine_limits import hug_rounds
-from byzopt.theory.byzantine_sgd import Setting, smooth_step
+from byzopt.theory.byzantine_sgd import GuardSetting, smooth_step
 from tests.arena import bowl, contest, decided, line, rescaled, steepness
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def test_gap_against_the_fraction_under_hug_is_one():
 def test_gap_does_not_depend_on_the_dimension(f):
     sizes = [2, 8, 32, 128]
     # One θ for all: with noise of length V a coordinate's share falls, not the bound.
-    theta = rescaled(20, 8, 300, 1.0, Setting(20, 8, 300, 1.0, 1.0).log)
+    theta = rescaled(20, 8, 300, 1.0, GuardSetting(20, 8, 300, 1.0, 1.0).log)
     assert steepness(sizes, [line(20, f, 300, d, theta) for d in sizes]) == pytest.approx(0, abs=WITHIN)
 
 
@@ -50,7 +50,7 @@ def test_gap_does_not_depend_on_the_dimension(f):
 def bare(f: int, theta: float) -> float:
     """Rounds to decide with n = 20 over the logarithm in all thresholds."""
     found = decided(20, f, theta, hug_rounds(f / 20, 1.0, theta, 13.0) / 2.5, runs=4)
-    return found / Setting(20, f, round(found), 1.0, 1.0).log
+    return found / GuardSetting(20, f, round(found), 1.0, 1.0).log
 
 
 def test_rounds_to_decide_against_theta_is_minus_two_up_to_the_logarithm():
@@ -106,7 +106,7 @@ def test_without_noise_the_gap_falls_at_least_as_one_over_rounds():
     best = torch.tensor([0.8, 0, 0], dtype=torch.float64)
     sizes, gaps = [25, 50, 100, 200], []
     for rounds in sizes:
-        plan = [Epoch(rounds, 1.0, smooth_step(Setting(10, 4, rounds, 0.0, 1.0), 1.0))]
+        plan = [Epoch(rounds, 1.0, smooth_step(GuardSetting(10, 4, rounds, 0.0, 1.0), 1.0))]
         ended = contest(lambda x: x - best, plan, 10, 0, 3, 0.0)
         gaps.append(float((ended.x - best).square().sum(dim=-1).mean() / 2))
     assert steepness(sizes, gaps) <= -1

@@ -31,7 +31,7 @@ from byzopt.aggregators import (
     PreAggregator,
     rule_from,
 )
-from byzopt.aggregators.core.filters import Pure
+from byzopt.aggregators.core.filters import StatelessFilter
 from byzopt.errors import InvalidInput, TooManyFaults
 from byzopt.experiments.sweeps import Sweep, run_sweep
 
@@ -115,8 +115,8 @@ def test_what_a_rule_says_of_its_code_holds_for_no_other_code(rule):
     means = sets.mean(dim=1)
     assert torch.allclose(rule(sets[0]), means[0])
     assert torch.allclose(rule.batch(sets), means)
-    assert torch.allclose(rule.judged(sets, 1)[0], means)
-    assert isinstance(rule.as_filter(), Pure)  # which asks the rule itself
+    assert torch.allclose(rule.certified(sets, 1)[0], means)
+    assert isinstance(rule.as_filter(), StatelessFilter)  # which asks the rule itself
     assert rule.kappa_linear(7) is None
     assert rule.kappa_squared(7) is None
     far = torch.cat([sets[0, :6], torch.full((1, 4), 1e6, dtype=torch.float64)])

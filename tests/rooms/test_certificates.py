@@ -25,7 +25,7 @@ from byzopt.aggregators import (
     Weighted,
     rule_from,
 )
-from byzopt.aggregators.core.filters import At
+from byzopt.aggregators.core.filters import RoundContext
 from byzopt.certificates.certified import summarise_certificates
 from byzopt.errors import TooManyFaults
 from byzopt.experiments import run
@@ -167,13 +167,13 @@ def test_certificates_of_many_sets_are_those_of_each():
     rows[2] = rows[2, 0]
     for rule in (RFA(f=3), NNM(f=3) >> RFA(f=3), Krum(f=3), Median(f=3), CenteredClipping(f=3, start="zero")):
         each = [rule.certify(one, f=3) for one in rows]
-        out, told = rule.judged(rows, 3)
+        out, told = rule.certified(rows, 3)
         assert torch.equal(out, rule.batch(rows))
         for one, other in zip(told, each, strict=True):
             assert (one.n, one.f, one.reason) == (other.n, other.f, other.reason)
             assert one.figures() == pytest.approx(other.figures(), rel=1e-6)
     rows[3, 0] = NAN
-    assert [one.n for one in RFA(f=3).judged(rows, 3)[1]] == [20, 20, 20, 19, 20]
+    assert [one.n for one in RFA(f=3).certified(rows, 3)[1]] == [20, 20, 20, 19, 20]
 
 
 def test_searches_that_ended_are_certified_at_their_constant():
@@ -198,9 +198,9 @@ def test_clipping_from_the_last_answer_is_certified_about_its_rows():
     filtered = rule.as_filter()
     rows = gaussian()
     state = filtered.init(torch.zeros(6, dtype=torch.float64), 20)
-    at = At(1, torch.zeros(6))
+    at = RoundContext(1, torch.zeros(6))
     _, state = filtered.step(state, rows, at)
-    answer, after, (found,) = filtered.judged(state, rows + 0.1, at, 3)
+    answer, after, (found,) = filtered.certified_step(state, rows + 0.1, at, 3)
     assert torch.equal(answer, filtered.step(state, rows + 0.1, at)[0])
     assert torch.equal(answer, after.centre)
     eps = unrest_by_hand(rows + 0.1, answer)
@@ -243,9 +243,9 @@ def test_what_is_certified_along_a_run_is_what_the_rows_say(rule):
 
     @dataclass(frozen=True)
     class Watched(type(rule.as_filter())):
-        def judged(self, state, rows, at, f):
+        def certified_step(self, state, rows, at, f):
             seen.append((self.now(state, at), rows))
-            return super().judged(state, rows, at, f)
+            return super().certified_step(state, rows, at, f)
 
     told = list(play(ByzNSGDM(), rule, "ipm", last=3, against=lambda t: 3, wrapped=Watched))
     for plain, one, (now, rows) in zip(alone, told, seen, strict=True):

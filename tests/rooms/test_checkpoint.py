@@ -23,7 +23,7 @@ from byzopt.experiments.specs.overrides import apply_settings
 from byzopt.files import write_atomically
 from byzopt.layout import Layout
 from byzopt.methods import METHODS
-from byzopt.servers import Site
+from byzopt.servers import ServerContext
 from byzopt.tasks import Task
 
 SPEC = {"task": "quartic", "rule": "nnm >> krum", "attack": "alie", "rounds": 12, "lr": 0.1, "eval_every": 5}
@@ -71,7 +71,7 @@ def test_every_state_continues_from_its_file_bit_for_bit(method, attack, dtype, 
     task = Bowl(dtype)
     built = METHODS.build(method, n=12, f=3, noise=50.0).build(NNM(f=3) >> Krum(f=3), 0.1, 16)
     engine = Simulated(task, built.worker, built.wire, Adversary(ATTACKS.build(attack), task.cohort, 3), 0)
-    start = begin(built, task.start(), Site(task.layout, lambda x: (x @ x) ** 2), task.n)
+    start = begin(built, task.start(), ServerContext(task.layout, lambda x: (x @ x) ** 2), task.n)
     whole: list[Snapshot] = list(rounds(built, engine, start, 16))
     save(tmp_path / "state.pt", {"state": freeze(whole[6].state)})
     found = thaw(load(tmp_path / "state.pt")["state"], whole[0].state)

@@ -19,7 +19,7 @@ from byzopt.engines import Simulated, begin, rounds
 from byzopt.errors import InvalidInput, TooManyFaults
 from byzopt.layout import Layout
 from byzopt.methods import METHODS
-from byzopt.servers import Site
+from byzopt.servers import ServerContext
 from byzopt.tasks import TASKS
 from byzopt.wire import CHANNELS, COMPRESSORS, EF21, Compressor, ErrorFeedback, Link, TopK
 from byzopt.wire.messages import message_bytes
@@ -76,7 +76,9 @@ def test_iterates_and_bits_are_those_of_the_simulated_engine(method, topology):
     task = TASKS.build("quartic").build(cohort, seed=SEED)
     recipe = built(method)
     engine = Simulated(task, recipe.worker, recipe.wire, Adversary(BitFlip(), cohort, 1), SEED)
-    snapshots = list(rounds(recipe, engine, begin(recipe, task.start(), Site(task.layout), N), ROUNDS))
+    snapshots = list(
+        rounds(recipe, engine, begin(recipe, task.start(), ServerContext(task.layout), N), ROUNDS)
+    )
     path = torch.stack([snapshot.x for snapshot in snapshots])
     for found, bits, malformed in play_ranks(N, over_task, method, topology):
         assert torch.allclose(found, path, rtol=1e-12, atol=1e-13)

@@ -30,7 +30,7 @@ from byzopt.distributed import (
 from byzopt.engines import Simulated, begin, rounds
 from byzopt.errors import InvalidInput, TooManyFaults
 from byzopt.methods import METHODS, Method
-from byzopt.servers import Descent, Site
+from byzopt.servers import Descent, ServerContext
 from byzopt.tasks import TASKS
 from byzopt.wire import Direct
 from byzopt.workers import Estimator
@@ -112,7 +112,7 @@ def test_iterates_are_those_of_the_simulated_engine(method, rule, topology):
     task = TASKS.build("quartic").build(cohort, seed=3)
     recipe = METHODS.build(method).build(rule_from(rule, f=1), 0.1, ROUNDS)
     engine = Simulated(task, recipe.worker, recipe.wire, Adversary(BitFlip(), cohort, 1), 3)
-    start = begin(recipe, task.start(), Site(task.layout), 5)
+    start = begin(recipe, task.start(), ServerContext(task.layout), 5)
     path = torch.stack([snapshot.x for snapshot in rounds(recipe, engine, start, ROUNDS)])
     for found in play_ranks(5, over_task, method, "quartic", True, topology, rule):
         assert torch.allclose(found, path, rtol=1e-12, atol=1e-13)

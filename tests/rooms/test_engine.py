@@ -19,7 +19,7 @@ from byzopt.errors import InvalidInput, TooManyFaults
 from byzopt.layout import Layout
 from byzopt.methods import ByzNSGDM, Method, RobustGD
 from byzopt.schedules import Constant, InverseSqrt
-from byzopt.servers import Site
+from byzopt.servers import ServerContext
 from byzopt.tasks import Quartic, Task
 from tests.running import finish, play
 
@@ -165,7 +165,7 @@ def test_a_run_continued_from_its_state_is_the_same_run():
     recipe, task = ByzNSGDM(), Quartic().build(Cohort.of(20, 3), 0)
     method = recipe.build(DEFENCE, 0.1)
     engine = engine_for(method, task, "bit_flip")
-    start = begin(method, task.start(), Site(task.layout), task.n)
+    start = begin(method, task.start(), ServerContext(task.layout), task.n)
     whole = [s.x for s in rounds(method, engine, start, 40)]
     half = finish(rounds(method, engine, start, 15))
     rest = [s.x for s in rounds(method, engine, half.state, 40)]
@@ -197,7 +197,7 @@ def test_too_many_non_finite_rows_name_the_workers():
 def test_a_rule_that_cannot_work_on_so_many_rows_is_refused_before_the_first_round():
     method = ByzNSGDM().build(NNM(f=3) >> Krum(f=3), 0.1)
     with pytest.raises(InvalidInput, match="2 f"):
-        begin(method, torch.zeros(2), Site(Layout.flat(2)), n=6)
+        begin(method, torch.zeros(2), ServerContext(Layout.flat(2)), n=6)
 
 
 @pytest.mark.parametrize("schedule", [Constant(), InverseSqrt()], ids=repr)

@@ -21,8 +21,8 @@ from byzopt.servers import (
     ExtragradientProx,
     GradientDescent,
     NesterovMomentum,
+    ServerContext,
     SimilarityProx,
-    Site,
     Step,
     ThreeSequences,
 )
@@ -60,7 +60,7 @@ def walk(
     proxy: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Tensor]:
     """The answers after each round."""
-    state, path = step.init(X0, Site(Layout.flat(D), proxy)), []
+    state, path = step.init(X0, ServerContext(Layout.flat(D), proxy)), []
     for _ in range(rounds):
         state = step.tell(state, oracle(step.ask(state)))
         path.append(step.answer(state))
@@ -258,7 +258,7 @@ def test_a_step_too_short_to_move_is_no_endless_loop(inner):
 def test_a_loss_without_a_lower_bound_does_not_run_away():
     """q concave and eta too long for it: the subproblem has no minimiser."""
     step = SimilarityProx(100.0, LBFGS(budget=50))
-    state = step.init(X0, Site(Layout.flat(D), lambda x: -(x @ x)))
+    state = step.init(X0, ServerContext(Layout.flat(D), lambda x: -(x @ x)))
     state = step.tell(state, robust(X0))
     assert bool(step.answer(state).isfinite().all())
     assert step.report(state)["inner_unmet"] == 1
@@ -266,7 +266,7 @@ def test_a_loss_without_a_lower_bound_does_not_run_away():
 
 def test_inner_work_is_counted_apart_and_by_ending():
     step = SimilarityProx(4.0)
-    state = step.init(X0, Site(Layout.flat(D), softplus))
+    state = step.init(X0, ServerContext(Layout.flat(D), softplus))
     total = 0.0
     for _ in range(5):
         state = step.tell(state, robust(step.ask(state)))
@@ -283,12 +283,12 @@ def test_inner_work_is_counted_apart_and_by_ending():
 def test_a_step_without_a_proxy_is_refused_with_the_reason():
     for step in (SimilarityProx(1.0), ExtragradientProx(1.0, 0.1)):
         with pytest.raises(InvalidInput, match="proxy"):
-            step.init(X0, Site(Layout.flat(D)))
+            step.init(X0, ServerContext(Layout.flat(D)))
 
 
 def test_a_checkpoint_keeps_the_numbers_and_takes_the_loss_from_the_run():
     for step in (SimilarityProx(1.0), ExtragradientProx(0.5, 0.1)):
-        state = step.init(X0, Site(Layout.flat(D), softplus))
+        state = step.init(X0, ServerContext(Layout.flat(D), softplus))
         later = step.tell(state, robust(step.ask(state)))
         again = thaw(freeze(later), state)
         assert torch.equal(step.answer(again), step.answer(later))
@@ -304,7 +304,7 @@ def test_steps_keep_the_dtype_and_write_to_nothing(dtype):
     steps: list[Step] = [NesterovMomentum(0.1), ThreeSequences(0.3, 0.1), Extragradient(0.1, 0.1)]
     steps += [SimilarityProx(1.0), ExtragradientProx(0.5, 0.1)]
     for step in steps:
-        state = step.init(x0, Site(Layout.flat(D), lambda x: (x @ x) / 2))
+        state = step.init(x0, ServerContext(Layout.flat(D), lambda x: (x @ x) / 2))
         for _ in range(4):
             state = step.tell(state, g)
         assert step.answer(state).dtype == step.ask(state).dtype == dtype

@@ -12,9 +12,9 @@ import torch
 
 from byzopt import aggregators as ag
 from byzopt import kernels, linalg
-from byzopt.kernels import Plan
+from byzopt.kernels import RankWindow
 
-pytestmark = pytest.mark.skipif(not kernels.available(), reason="needs llvmlite")
+pytestmark = pytest.mark.skipif(not kernels.kernels_available(), reason="needs llvmlite")
 SIZES = [(1, 64), (2, 65), (3, 8), (5, 1000), (7, 4097), (20, 127), (33, 1639), (64, 100), (300, 130)]
 CHAINS = {
     "mean": lambda f: ag.Mean(),
@@ -46,7 +46,7 @@ def test_gram_is_that_of_float64(n, d, dtype):
     pivot = rows[n // 2]
     centred = rows.double() - pivot.double()
     exact = centred @ centred.T
-    found = kernels.gram(rows, pivot)
+    found = kernels.fused_gram(rows, pivot)
     assert torch.equal(found, found.T)
     assert (found - exact).abs().max() <= 1e4 * torch.finfo(dtype).eps * exact.abs().max().clamp_min(1)
 
@@ -77,7 +77,7 @@ def test_norms_of_rows_whose_squares_leave_float32(scale):
 def test_gram_of_equal_rows_is_equal_to_the_last_bit(n, d):
     rows = drawn(n, d)
     rows[-1] = rows[0]
-    found = kernels.gram(rows, rows[n // 2])
+    found = kernels.fused_gram(rows, rows[n // 2])
     assert torch.equal(found[0], found[-1])
 
 
@@ -85,23 +85,28 @@ def test_gram_of_equal_rows_is_equal_to_the_last_bit(n, d):
 @pytest.mark.parametrize("n,d", SIZES)
 def test_columns_are_those_of_torch_to_the_last_bit(n, d, dtype):
     rows = drawn(n, d, dtype)
-    if not kernels.reduces(rows):
+    if not kernels.reduces_columns(rows):
         pytest.skip("few columns, or rows too tall to compile for so few numbers")
     f = (n - 1) // 2
-    plans = [Plan((n - 1) // 2, n // 2 + 1), Plan(f, n - f), Plan(0, n), Plan(f, n - f, n - f)]
+    plans = [
+        RankWindow((n - 1) // 2, n // 2 + 1),
+        RankWindow(f, n - f),
+        RankWindow(0, n),
+        RankWindow(f, n - f, n - f),
+    ]
     for plan in plans:
         out = torch.empty(d, dtype=dtype)
-        assert kernels.columns(rows, plan, None, out)
+        assert kernels.reduce_columns(rows, plan, None, out)
         assert torch.equal(out, ag.selection.answer(rows, plan)), plan
 
 
 @pytest.mark.parametrize("n,d", [size for size in SIZES if size[1] >= 64 and size[0] <= 64])
 def test_mixing_on_the_way_is_mixing_before(n, d):
-    rows, plan = drawn(n, d, torch.float64), Plan((n - 1) // 2, n // 2 + 1)
+    rows, plan = drawn(n, d, torch.float64), RankWindow((n - 1) // 2, n // 2 + 1)
     mixing = torch.rand(max(1, n // 2), n, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    plan = Plan((len(mixing) - 1) // 2, len(mixing) // 2 + 1)
+    plan = RankWindow((len(mixing) - 1) // 2, len(mixing) // 2 + 1)
     out = torch.empty(d, dtype=torch.float64)
-    assert kernels.columns(rows, plan, mixing, out)
+    assert kernels.reduce_columns(rows, plan, mixing, out)
     assert torch.allclose(out, ag.selection.answer(mixing @ rows, plan), rtol=1e-12, atol=1e-12)
 
 
@@ -111,9 +116,9 @@ def test_one_bad_number_anywhere_is_seen(place, value):
     rows = drawn(9, 127)
     rows[4, place] = value
     out = torch.empty(127)
-    assert not kernels.columns(rows, Plan(4, 5), None, out)
-    assert not kernels.columns(rows, Plan(4, 5), torch.eye(9), out)
-    assert not torch.isfinite(kernels.gram(rows, rows[0])[4, 4])
+    assert not kernels.reduce_columns(rows, RankWindow(4, 5), None, out)
+    assert not kernels.reduce_columns(rows, RankWindow(4, 5), torch.eye(9), out)
+    assert not torch.isfinite(kernels.fused_gram(rows, rows[0])[4, 4])
     kept = ag.Median(f=1)(torch.cat([rows[:4], rows[5:]]))
     assert torch.equal(ag.Median(f=1)(rows), kept)
 
@@ -163,13 +168,13 @@ def test_a_batch_of_sets_is_one_set_after_the_other(name, dtype):
 
 
 def test_what_is_compiled_follows_from_the_sizes_alone_and_is_won_back_in_ten_calls():
-    plan = Plan(49, 51)
+    plan = RankWindow(49, 51)
     few, many = torch.empty(100, 1000), torch.empty(1, 1).expand(100, 1 << 20)
     for _ in range(3):
-        assert not kernels.reduces(few, None, plan)
-        assert kernels.reduces(many, None, plan)
-    assert kernels.reduces(torch.empty(64, 100), None, plan)
-    assert not kernels.reduces(torch.empty(1, 1).expand(513, 1 << 24), None, plan)
+        assert not kernels.reduces_columns(few, None, plan)
+        assert kernels.reduces_columns(many, None, plan)
+    assert kernels.reduces_columns(torch.empty(64, 100), None, plan)
+    assert not kernels.reduces_columns(torch.empty(1, 1).expand(513, 1 << 24), None, plan)
 
 
 def test_threads_do_not_change_results():

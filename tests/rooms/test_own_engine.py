@@ -13,7 +13,7 @@ from byzopt.engines import ENGINES, Engine, EngineRecipe, Exchange, begin, round
 from byzopt.experiments.sweeps import Sweep, run_sweep
 from byzopt.experiments.trials.batched import BatchedTrials, batch_groups
 from byzopt.methods import METHODS
-from byzopt.servers import Site
+from byzopt.servers import ServerContext
 
 DATA = {"task": "quartic", "n": 10, "f": 3, "attackers": 0, "rule": "krum", "rounds": 30, "lr": 0.01}
 DATA |= {"method": "robust_gd"}
@@ -51,7 +51,7 @@ def iterates(outcome):
 def test_the_loop_drives_it_and_its_rounds_report():
     task = Quartic().build(Cohort.of(10), 0)
     method = METHODS.build("robust_gd").build(Krum(3), 0.01)
-    start = begin(method, task.start(), Site(task.layout), task.n)
+    start = begin(method, task.start(), ServerContext(task.layout), task.n)
     *_, end = rounds(method, Twelve(task), start, 3)
     assert end.report() == {
         "aggregate_norm": float(torch.linalg.vector_norm(end.aggregate)),

@@ -16,7 +16,7 @@ from byzopt.schedules import Anytime
 from byzopt.theory import byz_dm21, byzantine_limits, byzantine_sgd, inexact, nsgdm, safeguard
 from byzopt.theory.byzantine_epochs import Curved, schedule
 from byzopt.theory.premises import below
-from byzopt.theory.promise import Constants, Premise, Promise, Verdict, least, promise
+from byzopt.theory.promise import Constants, Premise, Promise, Standing, promise, strongest
 
 # A problem of which everything is known, and on which every theorem holds.
 GOOD = Constants(
@@ -105,7 +105,7 @@ def test_a_promise_holds_where_every_premise_stands(case):
     told = made(case)
     assert told.broken == ()
     assert told.bound is not None or told.floor is not None
-    assert {premise.verdict for premise in told.premises} <= {Verdict.HOLDS, Verdict.ESTIMATED}
+    assert {premise.verdict for premise in told.premises} <= {Standing.HOLDS, Standing.ESTIMATED}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -146,11 +146,11 @@ def test_a_formula_is_not_asked_where_a_premise_fails():
     def asked() -> Promise:
         raise AssertionError
 
-    fails = Premise("something", Verdict.FAILS, "found otherwise")
-    told = promise("a theorem", "gap", [fails, Premise("more", Verdict.UNKNOWN)], asked)
+    fails = Premise("something", Standing.FAILS, "found otherwise")
+    told = promise("a theorem", "gap", [fails, Premise("more", Standing.UNKNOWN)], asked)
     assert told.missing == ("fails: something: found otherwise", "unknown: more")
     good = Promise("b", "gap", bound=1.0)
-    assert least([told, replace(good, bound=2.0), good]) is good
+    assert strongest([told, replace(good, bound=2.0), good]) is good
 
 
 def test_a_bound_that_is_no_less_than_the_start_is_vacuous():
@@ -181,11 +181,11 @@ def test_the_edge_of_theorem_1_is_accepted_as_printed():
     for kappa in (0.1, 17 / 7, 33.3):
         for rounds in (1, 1000, 10**6):
             cap = nsgdm.max_gamma0(0.37, kappa, rounds)
-            assert nsgdm.bound(problem, kappa, rounds, cap).total > 0
+            assert nsgdm.theorem_bound(problem, kappa, rounds, cap).total > 0
             with pytest.raises(InvalidInput) as refused:
-                nsgdm.bound(problem, kappa, rounds, 2 * cap)
+                nsgdm.theorem_bound(problem, kappa, rounds, 2 * cap)
             printed = str(refused.value).partition("(0, ")[2].partition("]")[0]
-            assert nsgdm.bound(problem, kappa, rounds, float(printed)).total > 0
+            assert nsgdm.theorem_bound(problem, kappa, rounds, float(printed)).total > 0
 
 
 @pytest.mark.parametrize("value", [1 / 3, 2 / 3, 0.0365217944, 9.9999999e-7, 0.99999999, 123456789.0, 1e300])
@@ -201,23 +201,23 @@ def test_pairs_are_used_together_and_each_theorem_takes_its_own():
     for case in ("gd", "nag", "pigs", "dm21", "sgdm21"):
         alone = [made(case, known | {"pairs": (pair,)}) for pair in pairs]
         told = made(case, known)
-        assert (told.bound, told.floor) == (least(alone).bound, least(alone).floor)
+        assert (told.bound, told.floor) == (strongest(alone).bound, strongest(alone).floor)
     assert made("gd", known).remarks[0] != made("dm21", known).remarks[0]
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: byzantine_sgd.Setting(10, 9, 100, 1.0, 1.0),
-        lambda: byzantine_sgd.Setting(10, 5, 100, 1.0, 1.0),
-        lambda: byzantine_sgd.Setting(10, 4, 100, float("inf"), 1.0),
-        lambda: byzantine_sgd.Setting(10, 4, 100, 1.0, -1.0),
+        lambda: byzantine_sgd.GuardSetting(10, 9, 100, 1.0, 1.0),
+        lambda: byzantine_sgd.GuardSetting(10, 5, 100, 1.0, 1.0),
+        lambda: byzantine_sgd.GuardSetting(10, 4, 100, float("inf"), 1.0),
+        lambda: byzantine_sgd.GuardSetting(10, 4, 100, 1.0, -1.0),
         lambda: schedule(Curved(10, 9, 1.0, 1.0, 1.0, 1.0), 2),
         lambda: byzantine_limits.convex_floor(10, 0.9, 1.0, 1.0, 100),
         lambda: safeguard.crowd_factor(10, 9),
         lambda: nsgdm.bound_along(nsgdm.Problem(1, 1, 1, 1), 0.0, [0.1, 0.2], 0.5),
         lambda: nsgdm.bound_along(nsgdm.Problem(1, 1, 1, 1), 0.0, [0.8, 0.2], 0.5),
-        lambda: byz_dm21.bound(byz_dm21.Setting(1, 1, 1, 1, 1, 1, 5), 1.0, 10, 1.0, 1.0, 1.0),
+        lambda: byz_dm21.gradient_bound(byz_dm21.DM21Setting(1, 1, 1, 1, 1, 1, 5), 1.0, 10, 1.0, 1.0, 1.0),
     ],
 )
 def test_formulas_refuse_what_their_theorem_does_not_cover(call):

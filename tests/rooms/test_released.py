@@ -77,9 +77,9 @@ def test_momentum_at_the_server():
     method = METHODS.build({"name": "server_sgdm", "eta": 0.25}).build(None or _mean(), 0.5)
     ball = METHODS.build({"name": "server_sgdm", "eta": 0.25, "momentum": "heavy_ball"}).build(_mean(), 0.5)
     from byzopt.layout import Layout
-    from byzopt.servers import Site
+    from byzopt.servers import ServerContext
 
-    x0, site = torch.tensor([1.0, -2.0]), Site(Layout.flat(2))
+    x0, site = torch.tensor([1.0, -2.0]), ServerContext(Layout.flat(2))
     g = [torch.tensor([4.0, 0.0]), torch.tensor([0.0, 8.0])]
     for one, factor in ((method, 0.25), (ball, 1.0)):
         state = one.step.init(x0, site)

@@ -27,8 +27,8 @@ from byzopt.aggregators import (
     rule_data,
     rule_from,
 )
-from byzopt.aggregators.core.suspicion import dimensions, limit
-from byzopt.aggregators.numerics.geometry import medoid
+from byzopt.aggregators.core.suspicion import dimensions, suspicion_radius
+from byzopt.aggregators.numerics.geometry import majority_medoid
 from byzopt.aggregators.numerics.measuring import geometry_of
 from byzopt.errors import InvalidInput, TooManyFaults
 
@@ -163,11 +163,11 @@ def test_explaining_works_where_gradients_are_off_or_asked_for():
 
 
 def test_the_limit_is_the_documented_formula():
-    assert limit(5, 2) == pytest.approx(3 * (5 * math.comb(4, 2) / 0.01) ** (1 / 4))
-    assert limit(11, 7) == pytest.approx(3 * (11 * math.comb(10, 5) / 0.01) ** (1 / 35))
-    assert limit(1, 1) < limit(2, 1)
-    assert 3 < limit(50, 10**6) < 3.001
-    assert limit(2000, 1) < 15
+    assert suspicion_radius(5, 2) == pytest.approx(3 * (5 * math.comb(4, 2) / 0.01) ** (1 / 4))
+    assert suspicion_radius(11, 7) == pytest.approx(3 * (11 * math.comb(10, 5) / 0.01) ** (1 / 35))
+    assert suspicion_radius(1, 1) < suspicion_radius(2, 1)
+    assert 3 < suspicion_radius(50, 10**6) < 3.001
+    assert suspicion_radius(2000, 1) < 15
 
 
 def test_honest_gaussian_rows_practically_never_raise_an_alarm():
@@ -193,7 +193,7 @@ def test_the_dimension_of_the_spread_is_seen(true):
     for seed in range(30):
         rows = torch.cat([gaussian(21, true, seed), 1e-3 * gaussian(21, 200 - true, seed + 99)], dim=1)
         geometry = geometry_of(rows + 1e3)
-        seen.append(dimensions(geometry, medoid(geometry.sq_dists)[0], 200))
+        seen.append(dimensions(geometry, majority_medoid(geometry.sq_dists)[0], 200))
     assert 0.7 * true <= sorted(seen)[15] <= 1.4 * true
     assert 1 <= min(seen) <= max(seen) <= 200
 

@@ -16,7 +16,7 @@ from byzopt.reproductions.reproduction import Cell, Expected, Fit, Part, TableMe
 from byzopt.reproductions.running import collect_tables, measured_value, plan_parts, run_part
 from byzopt.reproductions.verdict import compare_cell
 from byzopt.theory import byzantine_limits as limits
-from byzopt.theory.byzantine_sgd import Setting, nonsmooth_step
+from byzopt.theory.byzantine_sgd import GuardSetting, nonsmooth_step
 from tests.arena import rescaled
 
 SIZES = ("1", "4", "16")
@@ -147,7 +147,7 @@ def test_from_a_declaration_to_a_page_with_a_fit(tmp_path):
 def test_settings_of_the_slopes_follow_from_theory():
     for part in load_reproduction("byzantine-sgd/slopes").parts:
         for spec in part.sweep.specs() if part.name.startswith("line") else ():
-            at = Setting(spec.n, spec.f, spec.rounds, 1.0, 1.0)
+            at = GuardSetting(spec.n, spec.f, spec.rounds, 1.0, 1.0)
             theta = rescaled(spec.n, spec.f, spec.rounds, 1.0, at.log)
             assert spec.task.theta == pytest.approx(theta, rel=1e-4)
             assert spec.lr == pytest.approx(nonsmooth_step(at, theta), rel=1e-3)
@@ -165,7 +165,7 @@ def test_liars_of_the_lower_bounds_are_as_many_as_cannot_be_told():
         else:
             assert limits.fraction(slope_, 1.0, spec.rounds) > share
     for spec in hug.sweep.specs():
-        at = Setting(spec.n, spec.f, spec.rounds, 1.0, 1.0)
+        at = GuardSetting(spec.n, spec.f, spec.rounds, 1.0, 1.0)
         assert spec.lr == pytest.approx(nonsmooth_step(at, spec.task.theta), rel=1e-3)
 
 

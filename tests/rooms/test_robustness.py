@@ -35,7 +35,7 @@ from byzopt.aggregators import (
 )
 from byzopt.aggregators.core.kinds import RankRule
 from byzopt.errors import InvalidInput
-from byzopt.kernels import Plan
+from byzopt.kernels import RankWindow
 from byzopt.theory import order_statistics, published, selecting
 from byzopt.theory import robustness as rb
 from byzopt.theory.robustness import NOTHING, Coefficients
@@ -229,7 +229,7 @@ def test_a_plugin_that_declares_its_weights_has_exact_coefficients():
         f: int
 
         def plan(self, m):
-            return Plan(self.f, m - self.f, m - self.f)
+            return RankWindow(self.f, m - self.f, m - self.f)
 
     assert Around(f=3).coefficients(20) == Phocas(f=3).coefficients(20)
 

@@ -28,8 +28,8 @@ from byzopt.aggregators import (
     rule_from,
 )
 from byzopt.aggregators.centered_clipping import Following, Last
-from byzopt.aggregators.core.filters import At, Pure
-from byzopt.aggregators.mva import Variance
+from byzopt.aggregators.core.filters import RoundContext, StatelessFilter
+from byzopt.aggregators.mva import SubsetVariance
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.subsets import best_subset
 from byzopt.aggregators.smea import TopEigenvalue
@@ -47,7 +47,7 @@ def line(*values):
 
 
 def at(t, x=None):
-    return At(t, torch.zeros(1, dtype=torch.float64) if x is None else x)
+    return RoundContext(t, torch.zeros(1, dtype=torch.float64) if x is None else x)
 
 
 def sq_dists(rows):
@@ -132,7 +132,9 @@ def test_golden_smea_takes_the_round_subset_and_mva_the_short_one():
     assert torch.allclose(MVA(f=2)(rows), torch.tensor([2.0, 0.0], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("cost, slow", [(Variance, twin.variance), (TopEigenvalue, twin.top_eigenvalue)])
+@pytest.mark.parametrize(
+    "cost, slow", [(SubsetVariance, twin.variance), (TopEigenvalue, twin.top_eigenvalue)]
+)
 def test_no_subset_is_better_than_the_one_found(cost, slow):
     rng = np.random.default_rng(2)
     for trial in range(24):
@@ -146,7 +148,9 @@ def test_no_subset_is_better_than_the_one_found(cost, slow):
         assert slow(rows[found.rows]) == pytest.approx(twin.best_subset(rows, f, slow)[1], abs=1e-9)
 
 
-@pytest.mark.parametrize("cost, slow", [(Variance, twin.variance), (TopEigenvalue, twin.top_eigenvalue)])
+@pytest.mark.parametrize(
+    "cost, slow", [(SubsetVariance, twin.variance), (TopEigenvalue, twin.top_eigenvalue)]
+)
 def test_no_subset_between_the_rows_kept_and_those_left_is_below_the_bound(cost, slow):
     rng = np.random.default_rng(13)
     tight = 0
@@ -177,9 +181,9 @@ def test_the_search_is_exact_for_thirty_rows_of_which_ten_lie():
     rng = np.random.default_rng(3)
     for d in (1, 5, 50):
         rows = rng.normal(size=(30, d))
-        assert best_subset(Variance(sq_dists(rows), 20), MVA(f=10).budget).proved
+        assert best_subset(SubsetVariance(sq_dists(rows), 20), MVA(f=10).budget).proved
         rows[:10] += 20 / d**0.5
-        for cost, rule in ((Variance, MVA(f=10)), (TopEigenvalue, SMEA(f=10))):
+        for cost, rule in ((SubsetVariance, MVA(f=10)), (TopEigenvalue, SMEA(f=10))):
             found = best_subset(cost(sq_dists(rows), 20), rule.budget)
             assert found.proved
             assert list(found.rows) == list(range(10, 30))
@@ -192,7 +196,7 @@ def test_a_search_cut_short_repeats_itself_and_stays_within_twice_the_least_vari
     for _ in range(40):
         n, f = 10, int(rng.integers(2, 5))
         rows = hostile(rng, n, f)
-        found = best_subset(Variance(sq_dists(rows), n - f), 1)
+        found = best_subset(SubsetVariance(sq_dists(rows), n - f), 1)
         unproved += not found.proved
         assert twin.variance(rows[found.rows]) <= 2 * twin.best_subset(rows, f, twin.variance)[1] * (1 + 1e-9)
         assert np.array_equal(SMEA(f=f, budget=1)(rows), SMEA(f=f, budget=1)(rows))
@@ -361,10 +365,10 @@ def test_a_chain_that_ends_in_centered_clipping_remembers_behind_its_stages():
 
 def test_rules_without_memory_become_pure_filters_and_methods_ask_the_rule():
     for rule in (Mean(), NNM(f=1) >> Median(), CenteredClipping(stateful=False)):
-        assert rule.as_filter() == Pure(rule)
+        assert rule.as_filter() == StatelessFilter(rule)
     for method in (ByzNSGDM(), RobustSGDM(), RobustGD()):
         assert method.build(CenteredClipping(), 0.1, 10).filter == Following(CenteredClipping())
-        assert method.build(Mean(), 0.1, 10).filter == Pure(Mean())
+        assert method.build(Mean(), 0.1, 10).filter == StatelessFilter(Mean())
 
 
 def test_random_projection_decides_on_short_rows_and_aggregates_the_long_ones():

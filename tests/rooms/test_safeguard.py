@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import Krum, Mean, Median, TrimmedMean
-from byzopt.aggregators.core.filters import At
+from byzopt.aggregators.core.filters import RoundContext
 from byzopt.aggregators.guards.safeguard import Safeguard
 from byzopt.attacks import Shift, Variance
 from byzopt.cohort import Cohort
@@ -57,8 +57,8 @@ def test_nobody_expelled_is_sgd():
 def masks(guard: Safeguard, rows: list[Tensor]) -> Tensor:
     state, seen = guard.init(rows[0][0], len(rows[0])), []
     for t, each in enumerate(rows, start=1):
-        _, state = guard.step(state, each, At(t, each[0]))
-        seen.append(state.roll.good)
+        _, state = guard.step(state, each, RoundContext(t, each[0]))
+        seen.append(state.roster.good)
     return torch.stack(seen)
 
 
@@ -233,10 +233,12 @@ def test_released_thresholds_continue_bit_for_bit_and_run_together(thresholds):
     state = guard.init(rows[0][0], len(rows[0]))
     pair = torch.utils._pytree.tree_map(lambda part: torch.stack([part, part]), state)
     for t, each in enumerate(rows, start=1):
-        alone, state = guard.step(state, each, At(t, each[0]))
-        both, pair = guard.step(pair, torch.stack([each, each]), At(t, torch.stack([each[0], each[0]])))
+        alone, state = guard.step(state, each, RoundContext(t, each[0]))
+        both, pair = guard.step(
+            pair, torch.stack([each, each]), RoundContext(t, torch.stack([each[0], each[0]]))
+        )
         torch.testing.assert_close(both[1], alone, rtol=1e-12, atol=1e-14)
-        assert torch.equal(pair.roll.good[0], state.roll.good)
+        assert torch.equal(pair.roster.good[0], state.roster.good)
         state = thaw(freeze(state), guard.init(each[0], len(each)))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from byzopt.errors import InvalidInput
 from byzopt.layout import Layout
 from byzopt.schedules import Doubling, FixedHorizon, InverseSqrt
-from byzopt.servers import NORMS, STEPS, Descent, Euclidean, LMOStep, Sign, Site, Spectral, Step
+from byzopt.servers import NORMS, STEPS, Descent, Euclidean, LMOStep, ServerContext, Sign, Spectral, Step
 
 LAYOUT = Layout(("conv", "bias", "weight", "gain"), ((4, 3, 2, 2), (7,), (6, 9), ()))
 SCALES = [
@@ -28,7 +28,7 @@ def gaussian(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> 
 
 def walk(step: Step, told: list[Tensor], x0: Tensor, layout: Layout | None = None) -> list[Tensor]:
     """The iterates after each aggregate."""
-    state, path = step.init(x0, Site(layout or Layout.flat(len(x0)))), []
+    state, path = step.init(x0, ServerContext(layout or Layout.flat(len(x0)))), []
     for g in told:
         state = step.tell(state, g)
         path.append(step.answer(state))
@@ -67,7 +67,7 @@ def test_denormal_aggregate_still_gives_a_full_step():
 @pytest.mark.parametrize("norm", [Euclidean(), Sign(), Spectral(), Spectral(exact=True)], ids=repr)
 def test_zero_aggregate_leaves_x_and_is_counted(norm):
     step = LMOStep(0.5, norm=norm)
-    state = step.init(gaussian(LAYOUT.d), Site(LAYOUT))
+    state = step.init(gaussian(LAYOUT.d), ServerContext(LAYOUT))
     x0 = step.answer(state)
     for _ in range(3):
         state = step.tell(state, torch.zeros(LAYOUT.d, dtype=torch.float64))
@@ -201,7 +201,7 @@ def test_doubling_restarts_each_epoch_from_x0_as_if_alone(make):
 
 def test_doubling_asks_at_x0_before_it_answers_from_there():
     step = Descent(0.5, Doubling(1))
-    state = step.tell(step.init(torch.zeros(2), Site(Layout.flat(2))), torch.ones(2))
+    state = step.tell(step.init(torch.zeros(2), ServerContext(Layout.flat(2))), torch.ones(2))
     assert step.ask(state).tolist() == [0, 0]
     assert step.answer(state).tolist() == [-0.5, -0.5]
 

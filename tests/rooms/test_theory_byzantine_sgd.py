@@ -17,11 +17,11 @@ from byzopt.theory import byzantine_limits as limits
 from byzopt.theory import byzantine_sgd as theory
 from byzopt.theory import safeguard
 from byzopt.theory.byzantine_epochs import Curved
-from byzopt.theory.byzantine_sgd import Setting
+from byzopt.theory.byzantine_sgd import GuardSetting
 from byzopt.theory.promise import Constants
 from tests.bounded import Bowl, Setup
 
-AT = Setting(10, 4, 2000, 1.0, 1.0)
+AT = GuardSetting(10, 4, 2000, 1.0, 1.0)
 
 
 def test_orientation_figures():
@@ -34,7 +34,7 @@ def test_orientation_figures():
     "rule, select, test", [("default", 2, 4), ("proved", 2**1.5, 2**2.5), ("printed", 4, 4)]
 )
 def test_thresholds_by_rule(rule, select, test):
-    found = theory.thresholds(Setting(7, 2, 300, 0.3, 5.0, 0.01), rule)
+    found = theory.thresholds(GuardSetting(7, 2, 300, 0.3, 5.0, 0.01), rule)
     unit = 0.3 * sqrt(300 * log(16 * 7 * 300 / 0.01))
     assert found == pytest.approx((4 * 5 * unit, test * unit, select * unit))
 
@@ -42,7 +42,7 @@ def test_thresholds_by_rule(rule, select, test):
 @pytest.mark.parametrize("error2, w", [("lemma", 64), ("triangle", 196), ("printed", 32)])
 @pytest.mark.parametrize("f", [0, 3])
 def test_the_step_minimises_the_bound(error2, w, f):
-    at = Setting(12, f, 5000, 0.7, 2.0)
+    at = GuardSetting(12, f, 5000, 0.7, 2.0)
     step = theory.smooth_step(at, 0.5, error2)
     big = 0.49 * (8 * at.log / 12 + w * (f / 12) ** 2)
     rest = 8 * 2 * 0.7 * sqrt(at.log / 5000 / 12) + 32 * f / 12 * 2 * 0.7 * sqrt(at.log / 5000)
@@ -67,7 +67,7 @@ def test_steps_are_capped_and_without_noise_the_cap_is_all():
         theory.smooth_bound(AT, 4.0, 0.2)
 
 
-def replace_noise(noise: float) -> Setting:
+def replace_noise(noise: float) -> GuardSetting:
     return replace(AT, noise=noise)
 
 
@@ -79,7 +79,7 @@ def test_every_epoch_halves_the_radius_within_its_bound(smooth, lengths):
     for s, epoch in enumerate(made):
         assert epoch.radius == 3.0 / 2**s
         if lengths == "theory":
-            at = Setting(20, 4, epoch.rounds, 0.5, epoch.radius, 0.05 / 6)
+            at = GuardSetting(20, 4, epoch.rounds, 0.5, epoch.radius, 0.05 / 6)
             bound = (
                 theory.smooth_bound(at, 2.0, epoch.step)
                 if smooth

@@ -15,14 +15,14 @@ from byzopt.engines import Simulated, begin, rounds
 from byzopt.errors import InvalidInput
 from byzopt.methods import METHODS, ByzDM21, ByzEF21SGDM, MethodRecipe
 from byzopt.rng import stream
-from byzopt.servers import Site
+from byzopt.servers import ServerContext
 from byzopt.tasks.quadratic import QuadraticTask
 from byzopt.theory import averaging, byz_dm21, compressed
-from byzopt.theory.byz_dm21 import Setting
+from byzopt.theory.byz_dm21 import DM21Setting
 from byzopt.theory.promise import Constants
 from byzopt.wire import Identity
 
-CLEAN = Setting(L=1.0, Lt=1.0, kappa=0.0, alpha=0.1, eta_v=0.1, eta_u=0.1, G=12)
+CLEAN = DM21Setting(L=1.0, Lt=1.0, kappa=0.0, alpha=0.1, eta_v=0.1, eta_u=0.1, G=12)
 ATTACKED = replace(CLEAN, kappa=2.0)
 PAIRS = {
     (0.1, 0.1): 0.234568,
@@ -35,13 +35,13 @@ PAIRS = {
 
 def test_regression_values():
     assert byz_dm21.step(CLEAN) == pytest.approx(0.0048906954, rel=1e-8)
-    assert 2 * byz_dm21.noise(CLEAN) == pytest.approx(24.212, rel=1e-9)
+    assert 2 * byz_dm21.noise_gain(CLEAN) == pytest.approx(24.212, rel=1e-9)
     assert byz_dm21.curvature(ATTACKED) == pytest.approx(75_900)
     assert byz_dm21.step(ATTACKED) == pytest.approx(0.0025600643, rel=1e-7)
-    assert 2 * byz_dm21.noise(ATTACKED) == pytest.approx(94.644, rel=1e-9)
+    assert 2 * byz_dm21.noise_gain(ATTACKED) == pytest.approx(94.644, rel=1e-9)
     assert byz_dm21.floor(2.0, 3.0) == 16 * 9
     assert byz_dm21.single_step(ATTACKED) == pytest.approx(0.0060268475, rel=1e-8)
-    assert 2 * byz_dm21.single_noise(ATTACKED) == pytest.approx(17.2333, rel=1e-5)
+    assert 2 * byz_dm21.single_noise_gain(ATTACKED) == pytest.approx(17.2333, rel=1e-5)
     assert byz_dm21.single_floor(2.0, 1.0) == 12
 
 
@@ -51,7 +51,7 @@ def test_equal_weights_in_their_own_form():
         A, k = 8 * s.kappa + 6, s.kappa
         S = s.Lt**2 * (32 * A / s.alpha**2 + 20 * k / eta**2) + 15 * s.L**2 / eta**2
         assert byz_dm21.curvature(s) == pytest.approx(S, rel=1e-12)
-        assert byz_dm21.noise(s) <= (21 * A * eta**3 / s.alpha**2 + 16 * k * eta + 12 * eta / s.G) * (
+        assert byz_dm21.noise_gain(s) <= (21 * A * eta**3 / s.alpha**2 + 16 * k * eta + 12 * eta / s.G) * (
             1 + 1e-12
         )
 
@@ -65,7 +65,12 @@ def test_lineage_without_attack():
 
 
 def test_monotone_in_what_makes_it_harder():
-    for formula in (byz_dm21.curvature, byz_dm21.noise, byz_dm21.single_curvature, byz_dm21.single_noise):
+    for formula in (
+        byz_dm21.curvature,
+        byz_dm21.noise_gain,
+        byz_dm21.single_curvature,
+        byz_dm21.single_noise_gain,
+    ):
         for eta_v, eta_u in ((0.1, 0.1), (0.01, 0.5), (0.7, 0.2)):
             s = replace(CLEAN, eta_v=eta_v, eta_u=eta_u)
             along = [formula(replace(s, kappa=k)) for k in (0.0, 0.5, 3.0, 36.0)]
@@ -76,22 +81,24 @@ def test_monotone_in_what_makes_it_harder():
 
 def test_bound_falls_to_noise_and_floor():
     gamma = byz_dm21.step(ATTACKED)
-    left = 2 * 0.25 * byz_dm21.noise(ATTACKED) + byz_dm21.floor(2.0, 0.3)
-    bounds = [byz_dm21.bound(ATTACKED, gamma, T, 5.0, 0.5, 0.3) for T in (10**3, 10**6, 10**12)]
+    left = 2 * 0.25 * byz_dm21.noise_gain(ATTACKED) + byz_dm21.floor(2.0, 0.3)
+    bounds = [byz_dm21.gradient_bound(ATTACKED, gamma, T, 5.0, 0.5, 0.3) for T in (10**3, 10**6, 10**12)]
     assert bounds == sorted(bounds, reverse=True)
     assert bounds[-1] == pytest.approx(left, rel=1e-6)
     with pytest.raises(InvalidInput, match="γ"):
-        byz_dm21.bound(ATTACKED, 2 * gamma, 10, 5.0, 0.5, 0.3)
+        byz_dm21.gradient_bound(ATTACKED, 2 * gamma, 10, 5.0, 0.5, 0.3)
 
 
 def test_heterogeneity_that_grows_with_the_gradient():
     gamma, args = byz_dm21.step(ATTACKED), (100, 5.0, 0.5, 0.3)
-    plain = byz_dm21.bound(ATTACKED, gamma, *args)
+    plain = byz_dm21.gradient_bound(ATTACKED, gamma, *args)
     # At the start the growth B adds B · 2 L gap to the honest gradients' mean square, (1 - α) A/α of it to Ψ.
     first = 2 * 0.9 * (8 * 2 + 6) / 0.1 * (1 / 32) * 2 * 5.0 / 100
-    assert byz_dm21.bound(ATTACKED, gamma, *args, growth=1 / 32) == pytest.approx(2 * (plain + first))
+    assert byz_dm21.gradient_bound(ATTACKED, gamma, *args, growth=1 / 32) == pytest.approx(
+        2 * (plain + first)
+    )
     with pytest.raises(InvalidInput, match="below 1"):
-        byz_dm21.bound(ATTACKED, gamma, *args, growth=1 / 16)
+        byz_dm21.gradient_bound(ATTACKED, gamma, *args, growth=1 / 16)
 
 
 def test_suggested_weight_and_pl_step():
@@ -104,7 +111,7 @@ def test_suggested_weight_and_pl_step():
 
 def test_the_bound_holds_on_a_quadratic_without_attack():
     """Theory's own step and bound, on exact expectations by simulation: f = ½‖x‖², identity, mean."""
-    s = Setting(L=1.0, Lt=1.0, kappa=0.0, alpha=1.0, eta_v=0.2, eta_u=0.2, G=4)
+    s = DM21Setting(L=1.0, Lt=1.0, kappa=0.0, alpha=1.0, eta_v=0.2, eta_u=0.2, G=4)
     gamma, T, sigma, d, runs = byz_dm21.step(s), 400, 1.0, 5, 64
     x = torch.ones(runs, d, dtype=torch.float64)
     gap = d / 2
@@ -116,7 +123,7 @@ def test_the_bound_holds_on_a_quadratic_without_attack():
         u = v if t == 0 else (1 - s.eta_u) * u + s.eta_u * v
         total += float(x.square().sum(dim=1).mean())
         x = x - gamma * u
-    assert total / T <= byz_dm21.bound(s, gamma, T, gap, sigma, 0.0)
+    assert total / T <= byz_dm21.gradient_bound(s, gamma, T, gap, sigma, 0.0)
 
 
 @pytest.mark.parametrize("eta_v, eta_u", [(0.3, 0.3), (0.1, 0.1), (0.1, 1.0), (0.05, 0.4)])
@@ -142,8 +149,8 @@ def test_gains_of_the_table():
         assert averaging.variance(eta, eta) == pytest.approx(eta * (2 - 2 * eta + eta**2) / (2 - eta) ** 3)
         assert averaging.increment(eta) == pytest.approx(2 * eta**2 / (2 - eta))
         assert averaging.increment(eta, eta) == pytest.approx(2 * eta**3 / (2 - eta) ** 3)
-        assert averaging.limit(eta) == pytest.approx(2 * (2 - eta) / eta)
-        assert averaging.limit(eta, eta) == pytest.approx(eta * (2 - eta) / (1 - eta) ** 2)
+        assert averaging.stability_limit(eta) == pytest.approx(2 * (2 - eta) / eta)
+        assert averaging.stability_limit(eta, eta) == pytest.approx(eta * (2 - eta) / (1 - eta) ** 2)
 
 
 def length_after(eta_v: float, eta_u: float, gamma: float, rounds: int) -> float:
@@ -159,9 +166,9 @@ def length_after(eta_v: float, eta_u: float, gamma: float, rounds: int) -> float
 
 @pytest.mark.parametrize("eta_v, eta_u", PAIRS)
 def test_stability_limits(eta_v, eta_u):
-    limit = averaging.limit(eta_v, eta_u)
+    limit = averaging.stability_limit(eta_v, eta_u)
     assert limit == pytest.approx(PAIRS[eta_v, eta_u], rel=1e-5)
-    assert averaging.limit(eta_u, eta_v) == limit
+    assert averaging.stability_limit(eta_u, eta_v) == limit
     assert length_after(eta_v, eta_u, 0.98 * limit, 150_000) < 1e-3
     assert length_after(eta_v, eta_u, 1.02 * limit, 150_000) > 1e3
 
@@ -176,7 +183,7 @@ def radius(recipe: MethodRecipe, gamma: float) -> float:
     task = QuadraticTask(cohort, torch.ones(d).double(), torch.zeros(1, d).double(), 0.0, 0)
     method = recipe.build(Mean(), gamma)
     engine = Simulated(task, method.worker, method.wire, Adversary(ATTACKS.build("none"), cohort, 0), 0)
-    first = next(rounds(method, engine, begin(method, task.start(), Site(task.layout), 1), 1)).state
+    first = next(rounds(method, engine, begin(method, task.start(), ServerContext(task.layout), 1), 1)).state
     basis = torch.eye(d, dtype=torch.float64)
     worker = first.engine.worker
     own = [name for name in names if hasattr(worker, name)]
@@ -196,12 +203,15 @@ def radius(recipe: MethodRecipe, gamma: float) -> float:
 
 @pytest.mark.parametrize("eta_v, eta_u", [*PAIRS, (0.01, 0.01), (0.3, 0.3), (0.03, 0.03)])
 def test_the_method_itself_is_stable_up_to_the_limit_and_no_further(eta_v, eta_u):
-    recipe, limit = ByzDM21(eta_v=eta_v, eta_u=eta_u, compressor=Identity()), averaging.limit(eta_v, eta_u)
+    recipe, limit = (
+        ByzDM21(eta_v=eta_v, eta_u=eta_u, compressor=Identity()),
+        averaging.stability_limit(eta_v, eta_u),
+    )
     assert radius(recipe, 0.999 * limit) < 1 < radius(recipe, 1.001 * limit)
 
 
 def test_at_a_weight_of_one_hundredth_one_average_bears_steps_that_two_do_not():
-    assert averaging.limit(0.01, 0.01) == pytest.approx(0.020304, rel=1e-4)
+    assert averaging.stability_limit(0.01, 0.01) == pytest.approx(0.020304, rel=1e-4)
     single = ByzEF21SGDM(eta=0.01, compressor=Identity())
     assert radius(ByzDM21(eta=0.01, compressor=Identity()), 0.0206) > 1
     assert radius(single, 0.0206) < 1

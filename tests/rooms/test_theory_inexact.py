@@ -16,7 +16,7 @@ from byzopt.aggregators import Mean
 from byzopt.errors import InvalidInput
 from byzopt.layout import Layout
 from byzopt.methods import METHODS, NAG, PIGS, AcceleratedExtragradient, AEGProx, MethodRecipe, Nesterov
-from byzopt.servers import Site, Step
+from byzopt.servers import ServerContext, Step
 from byzopt.servers.inner import Inner, Subproblem
 from byzopt.theory import inexact
 from byzopt.theory.inexact import Guarantee, InexactOracle
@@ -79,7 +79,7 @@ def track(
     """Slow and fast sequences [6, d] after each iteration; the fast one is the slow where there is none."""
     generator = torch.Generator().manual_seed(world.seed)
     x0 = torch.randn(D, dtype=torch.float64, generator=generator).expand(len(DIRECTIONS), D)
-    state = step.init(x0, Site(Layout.flat(D), proxy))
+    state = step.init(x0, ServerContext(Layout.flat(D), proxy))
 
     def fast() -> Tensor:
         inside = getattr(state, "pair", state)
@@ -228,7 +228,7 @@ def rate(step: Step, mu: float, big_l: float, each: int, delta: float = 0.0) -> 
     """Rounds for a factor e without errors, from the spectral radius of one iteration as a linear map."""
     world = World(mu, big_l, InexactOracle(0.0, 0.0))
     basis = torch.eye(2 * D, dtype=torch.float64)
-    state: Any = step.init(basis[:, :D], Site(Layout.flat(D), proxy_of(world, delta)[1]))
+    state: Any = step.init(basis[:, :D], ServerContext(Layout.flat(D), proxy_of(world, delta)[1]))
     pair = getattr(state, "pair", state)
     pair = pair._replace(z=basis[:, D:]) if hasattr(pair, "z") else pair
     state = state._replace(pair=pair) if hasattr(state, "pair") else pair
@@ -299,7 +299,7 @@ def turned(step: Step, alpha: float, mu: float) -> float:
     one = torch.ones(len(curvature), dtype=torch.complex128)
     columns = []
     for x, z in ((one, 0 * one), (0 * one, one)):
-        state: Any = step.init(x, Site(Layout.flat(len(curvature))))._replace(z=z)
+        state: Any = step.init(x, ServerContext(Layout.flat(len(curvature))))._replace(z=z)
         state = step.tell(state, curvature * step.ask(state))
         columns.append(torch.stack([state.x, state.z], dim=-1))
     return float(torch.linalg.eigvals(torch.stack(columns, dim=-1)).abs().max())
@@ -328,7 +328,7 @@ def test_pigs_bears_that_error_too(condition):
     off = 5 * mu * (-1.0) ** torch.arange(2 * D, dtype=torch.float64)
     inner, q = Diagonal(tuple((spectrum - off).tolist())), lambda x: ((spectrum - off) * x**2).sum() / 2
     step = PIGS(5 * mu, mu, inner=inner).build(Mean(), 1.0).step
-    state = step.init(torch.ones(1, 2 * D, dtype=torch.float64), Site(Layout.flat(2 * D), q))
+    state = step.init(torch.ones(1, 2 * D, dtype=torch.float64), ServerContext(Layout.flat(2 * D), q))
     for _ in range(800):
         grad = spectrum * step.ask(state)
         error = turn * grad.view(1, D, 2).flip(-1).reshape(1, 2 * D)
@@ -375,7 +375,7 @@ def test_the_common_floor_is_attained_along_the_flattest_direction(mu):
         PIGS(inner=inner).build(Mean(), 5.0).step,
     ]
     for step in steps:
-        state = step.init(torch.ones(1, D, dtype=torch.float64), Site(Layout.flat(D), q))
+        state = step.init(torch.ones(1, D, dtype=torch.float64), ServerContext(Layout.flat(D), q))
         for _ in range(4000):
             state = step.tell(state, spectrum * step.ask(state) + error)
         gap = float((spectrum * step.answer(state) ** 2).sum() / 2)
@@ -516,7 +516,7 @@ def test_nsgdm_promises_theorem_1_for_its_own_schedule_alone():
     promise = ByzNSGDM(schedule=FixedHorizon()).promise(known)
     problem = nsgdm.Problem(1, 1, 10, 17, 0.1, 1, 0.5, 1.0)
     best = nsgdm.best_gamma0(problem, 17 / 7)
-    assert promise.bound == pytest.approx(nsgdm.bound(problem, 17 / 7, 1000, best).total)
+    assert promise.bound == pytest.approx(nsgdm.theorem_bound(problem, 17 / 7, 1000, best).total)
     assert promise.steps == {"lr": best, "lr_most": nsgdm.max_gamma0(1, 17 / 7)}
     assert promise.floor == pytest.approx(4 * 17 / 7 * 0.1)
     other = ByzNSGDM(schedule=Anytime()).promise(known)

@@ -31,7 +31,7 @@ def test_regression_example_term_by_term():
     schedule = FixedHorizon(1000)
     assert gamma0 * schedule.gamma(1) == pytest.approx(2.05377142e-4, rel=1e-8)
     assert schedule.eta(1, 0.1) == pytest.approx(0.0316227766, rel=1e-8)
-    bound = nsgdm.bound(EXAMPLE, KAPPA, 1000, gamma0)
+    bound = nsgdm.theorem_bound(EXAMPLE, KAPPA, 1000, gamma0)
     expected = (
         80.277739,
         0.610749,
@@ -48,8 +48,8 @@ def test_regression_example_term_by_term():
 
 
 def test_unprinted_bound_halves_the_floor_and_nothing_else():
-    printed = nsgdm.bound(EXAMPLE, KAPPA, 1000, 0.03)
-    ours = nsgdm.bound(EXAMPLE, KAPPA, 1000, 0.03, printed=False)
+    printed = nsgdm.theorem_bound(EXAMPLE, KAPPA, 1000, 0.03)
+    ours = nsgdm.theorem_bound(EXAMPLE, KAPPA, 1000, 0.03, printed=False)
     assert ours.heterogeneity == printed.heterogeneity / 2
     assert ours._replace(heterogeneity=0) == printed._replace(heterogeneity=0)
 
@@ -65,21 +65,21 @@ def test_third_step_cap_is_always_the_smallest(l1, kappa, rounds):
 @given(problems, positive, st.integers(1, 10**6), st.sampled_from(["zeta", "sigma", "kappa"]))
 def test_bound_grows_with_kappa_zeta_and_sigma(problem, kappa, rounds, which):
     gamma0 = nsgdm.max_gamma0(problem.l1, kappa + 1)
-    before = nsgdm.bound(problem, kappa, rounds, gamma0)
+    before = nsgdm.theorem_bound(problem, kappa, rounds, gamma0)
     if which == "kappa":
-        after = nsgdm.bound(problem, kappa + 1, rounds, gamma0)
+        after = nsgdm.theorem_bound(problem, kappa + 1, rounds, gamma0)
     else:
         more = Problem(**{**vars(problem), which: getattr(problem, which) + 1})
-        after = nsgdm.bound(more, kappa, rounds, gamma0)
+        after = nsgdm.theorem_bound(more, kappa, rounds, gamma0)
     assert all(a >= b for a, b in zip(after, before, strict=True))
     assert after.total > before.total
 
 
 def test_without_heterogeneity_the_bound_vanishes_as_the_fourth_root_of_rounds():
     problem = Problem(**{**vars(EXAMPLE), "zeta": 0.0})
-    near, far = (nsgdm.bound(problem, KAPPA, rounds, 0.03).total for rounds in (10**12, 10**16))
+    near, far = (nsgdm.theorem_bound(problem, KAPPA, rounds, 0.03).total for rounds in (10**12, 10**16))
     assert near / far == pytest.approx(10, rel=1e-2)
-    floor = nsgdm.bound(EXAMPLE, KAPPA, 10**30, 0.03).total
+    floor = nsgdm.theorem_bound(EXAMPLE, KAPPA, 10**30, 0.03).total
     assert floor == pytest.approx(4 * KAPPA * 0.1, rel=1e-3)
 
 
@@ -87,7 +87,7 @@ def test_any_constants_reduce_to_the_theorem_up_to_its_growth_factor():
     rounds, gamma0 = 1000, nsgdm.max_gamma0(1, KAPPA)
     gamma, eta = gamma0 * rounds**-0.75, rounds**-0.5
     ours = nsgdm.bound_at(EXAMPLE, KAPPA, rounds, gamma, eta)
-    theirs = nsgdm.bound(EXAMPLE, KAPPA, rounds, gamma0)
+    theirs = nsgdm.theorem_bound(EXAMPLE, KAPPA, rounds, gamma0)
     q = 1 + 2 * KAPPA
     growth = exp(rounds * (8 * gamma**2 + 32 * q * gamma**2 / eta))
     assert growth < exp(0.5)
@@ -117,9 +117,11 @@ def test_best_gamma0_is_no_worse_than_its_neighbours_for_large_t(problem, kappa)
     if best == 0:  # it starts at the optimum: the shorter the better
         assert problem.start_gap == 0
         return
-    here = nsgdm.bound(problem, kappa, rounds, best).total
+    here = nsgdm.theorem_bound(problem, kappa, rounds, best).total
     cap = nsgdm.max_gamma0(problem.l1, kappa)
-    others = [nsgdm.bound(problem, kappa, rounds, g).total for g in (best * 0.9, min(best * 1.1, cap))]
+    others = [
+        nsgdm.theorem_bound(problem, kappa, rounds, g).total for g in (best * 0.9, min(best * 1.1, cap))
+    ]
     assert here <= min(others) * (1 + 1e-9)
 
 
@@ -127,7 +129,7 @@ def test_without_l1_there_is_no_cap():
     flat = Problem(l0=2, l1=0, start_gap=1, honest=3)
     assert nsgdm.max_gamma0(0, KAPPA) == inf
     assert nsgdm.best_gamma0(flat, 1) == pytest.approx(sqrt(exp(0.5) / (8 * 3 * 2)))
-    assert nsgdm.bound(flat, 1, 100, 1e6).start > 0
+    assert nsgdm.theorem_bound(flat, 1, 100, 1e6).start > 0
     assert nsgdm.best_gamma0(Problem(l0=0, l1=0, start_gap=1, honest=3), 1) == inf
 
 
@@ -145,10 +147,14 @@ def test_two_moments_are_theorem_1():
 
 
 def test_heavy_tailed_bound_continues_theorem_1_and_decays_at_its_rate():
-    at_two = nsgdm.bound(EXAMPLE, KAPPA, 1000, 0.03).total
-    assert nsgdm.bound(EXAMPLE, KAPPA, 1000, 0.03, p=2 - 1e-9).total == pytest.approx(at_two, rel=1e-6)
+    at_two = nsgdm.theorem_bound(EXAMPLE, KAPPA, 1000, 0.03).total
+    assert nsgdm.theorem_bound(EXAMPLE, KAPPA, 1000, 0.03, p=2 - 1e-9).total == pytest.approx(
+        at_two, rel=1e-6
+    )
     problem = Problem(**{**vars(EXAMPLE), "zeta": 0.0})
-    near, far = (nsgdm.bound(problem, KAPPA, rounds, 0.03, p=1.5).total for rounds in (10**15, 10**20))
+    near, far = (
+        nsgdm.theorem_bound(problem, KAPPA, rounds, 0.03, p=1.5).total for rounds in (10**15, 10**20)
+    )
     assert near / far == pytest.approx(10 ** (5 * horizon_exponents(1.5).rate), rel=0.05)
 
 
@@ -220,11 +226,11 @@ def test_descent_inequality_holds_for_any_direction_on_the_quartic(seed, gamma, 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: nsgdm.bound(EXAMPLE, KAPPA, 1000, 0.04),
-        lambda: nsgdm.bound(EXAMPLE, KAPPA, 1000, 0.0),
-        lambda: nsgdm.bound(EXAMPLE, -1.0, 1000, 0.01),
-        lambda: nsgdm.bound(EXAMPLE, KAPPA, 0, 0.01),
-        lambda: nsgdm.bound(EXAMPLE, KAPPA, 10, 0.01, p=1.0),
+        lambda: nsgdm.theorem_bound(EXAMPLE, KAPPA, 1000, 0.04),
+        lambda: nsgdm.theorem_bound(EXAMPLE, KAPPA, 1000, 0.0),
+        lambda: nsgdm.theorem_bound(EXAMPLE, -1.0, 1000, 0.01),
+        lambda: nsgdm.theorem_bound(EXAMPLE, KAPPA, 0, 0.01),
+        lambda: nsgdm.theorem_bound(EXAMPLE, KAPPA, 10, 0.01, p=1.0),
         lambda: nsgdm.bound_at(EXAMPLE, KAPPA, 10, 0.7, 0.1),
         lambda: nsgdm.bound_at(EXAMPLE, KAPPA, 10, 0.1, 1.1),
         lambda: nsgdm.quartic(0.0, [0.1], 1.0),

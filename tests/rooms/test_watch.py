@@ -8,14 +8,14 @@ from torch import Tensor
 
 import byzopt.distributed
 from byzopt.aggregators import rule_from
-from byzopt.aggregators.guards.outlying import liars, outlying
+from byzopt.aggregators.guards.outlying import assumed_faults, outlying
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.cohort import Cohort
 from byzopt.distributed import RoundDiagnostics, Suspicion
 from byzopt.distributed.diagnostics import diagnose_rows
 from byzopt.errors import InvalidInput
 from byzopt.tasks import TASKS
-from byzopt.theory.outlying import limits, student
+from byzopt.theory.outlying import crowd_radii, student
 from tests.rooms.test_accusing import (
     LIES,
     Lie,
@@ -139,16 +139,16 @@ def test_the_quantile_of_students_t_is_bounded_from_above(degrees: int, tail: fl
 
 
 def test_limits_are_none_where_the_crowd_may_hold_one_honest_row():
-    assert limits(3, 1) == ()
-    assert [c for c, _ in limits(5, 2)] == [4]
-    assert [c for c, _ in limits(6, 2)] == [4, 5]
-    assert [c for c, _ in limits(11, 2)] == [6, 7, 8, 9, 10]
+    assert crowd_radii(3, 1) == ()
+    assert [c for c, _ in crowd_radii(5, 2)] == [4]
+    assert [c for c, _ in crowd_radii(6, 2)] == [4, 5]
+    assert [c for c, _ in crowd_radii(11, 2)] == [6, 7, 8, 9, 10]
     for n, f in ((11, 2), (20, 9)):
-        reaches = [k for _, k in limits(n, f)]
+        reaches = [k for _, k in crowd_radii(n, f)]
         assert reaches == sorted(reaches, reverse=True)
         assert reaches[-1] > 1
     with pytest.raises(InvalidInput):
-        limits(4, 2)
+        crowd_radii(4, 2)
 
 
 @pytest.mark.parametrize("n, f", [(6, 2), (8, 2), (10, 4)])
@@ -166,11 +166,11 @@ def test_honest_rows_stay_within_the_limits_at_their_level(n: int, f: int, lie: 
 
 
 def test_who_may_lie_follows_the_rule():
-    assert liars(rule_from("trimmed_mean", f=2), 9) == 2
-    assert liars(rule_from("median"), 9) == 4
-    assert liars(rule_from("mean"), 9) == liars(None, 9) == 4
-    assert liars(rule_from("fltrust"), 9) == 4
-    assert liars(None, 1) == 0
+    assert assumed_faults(rule_from("trimmed_mean", f=2), 9) == 2
+    assert assumed_faults(rule_from("median"), 9) == 4
+    assert assumed_faults(rule_from("mean"), 9) == assumed_faults(None, 9) == 4
+    assert assumed_faults(rule_from("fltrust"), 9) == 4
+    assert assumed_faults(None, 1) == 0
 
 
 def test_a_verdict_without_distances_is_heard_all_the_same():

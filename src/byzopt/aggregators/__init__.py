@@ -11,7 +11,7 @@ from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.chain import Chain
 from byzopt.aggregators.core.kinds import CoordinateRule, GeometricRule, RankRule
 from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator, PreChain
-from byzopt.aggregators.core.report import Report
+from byzopt.aggregators.core.report import RowReport
 from byzopt.aggregators.core.spelling import rule_data, rule_from
 from byzopt.aggregators.core.wrapper import WRAPPERS
 from byzopt.aggregators.dnc import DnC
@@ -40,6 +40,7 @@ from byzopt.aggregators.smea import SMEA
 from byzopt.aggregators.trimmed_mean import TrimmedMean
 from byzopt.aggregators.weighted import Weighted
 from byzopt.aggregators.zeno import Zeno
+from byzopt.deprecation import former_names
 
 __all__ = [
     "ARC",
@@ -83,7 +84,7 @@ __all__ = [
     "PreChain",
     "RandomProjection",
     "RankRule",
-    "Report",
+    "RowReport",
     "SignGuard",
     "SignMajority",
     "TrimmedMean",
@@ -92,3 +93,5 @@ __all__ = [
     "rule_data",
     "rule_from",
 ]
+
+__getattr__ = former_names(__name__, {"Report": RowReport})

@@ -14,7 +14,7 @@ from byzopt.aggregators.krum import krum_scores
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.selection import answer
 from byzopt.errors import require
-from byzopt.kernels import Plan
+from byzopt.kernels import RankWindow
 
 
 @RULES.register("bulyan")
@@ -62,8 +62,8 @@ class Bulyan(Aggregator):
         chosen = self._chosen(mixed.geometry.sq_dists)
         return mixed.then(torch.eye(mixed.m, dtype=torch.float64, device="cpu")[chosen], affine=True)
 
-    def _plan(self, k: int) -> Plan:
-        return Plan((k - 1) // 2, k // 2 + 1, k - 2 * self.f)
+    def _plan(self, k: int) -> RankWindow:
+        return RankWindow((k - 1) // 2, k // 2 + 1, k - 2 * self.f)
 
     def _chosen(self, sq_dists: Tensor) -> list[int]:
         left, chosen = list(range(len(sq_dists))), []

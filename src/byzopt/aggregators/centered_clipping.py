@@ -12,7 +12,7 @@ from torch import Tensor
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.certificate import Source, nearly_median
 from byzopt.aggregators.core.chain import Chain
-from byzopt.aggregators.core.filters import At, Filter, RoundRule
+from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.numerics.geometry import Geometry, even
 from byzopt.aggregators.numerics.mixed import Mixed, geometry_beside
@@ -125,7 +125,7 @@ class Following(RoundRule):
         self.rule.check(n)
         return Last(torch.zeros_like(x0), 0)
 
-    def now(self, state: Last, at: At) -> Aggregator:
+    def now(self, state: Last, at: RoundContext) -> Aggregator:
         rule = self.rule.at(at.t)
         return _from(state.centre, rule) if state.rounds else rule
 

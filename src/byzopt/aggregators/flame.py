@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
-from byzopt.aggregators.core.weighing import WeighingRule, cosines, lengths, middle, saturated, shrink
+from byzopt.aggregators.core.weighing import WeighingRule, cosines, median_value, row_norms, saturated, shrink
 from byzopt.aggregators.numerics.clusters import linked_majority
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
@@ -57,11 +57,11 @@ class FLAME(WeighingRule):
         return replace(self, t=t)
 
     def weigh(self, mixed: Mixed) -> Tensor:
-        norms = lengths(mixed)
+        norms = row_norms(mixed)
         zero = norms == 0
         dists = (1 - cosines(mixed, norms)).masked_fill_(zero & zero.unsqueeze(1), 0)
         admitted = linked_majority(dists)
-        return admitted * shrink(norms, middle(norms)) / admitted.sum()
+        return admitted * shrink(norms, median_value(norms)) / admitted.sum()
 
     def reduce(self, mixed: Mixed) -> Tensor:
         out = super().reduce(mixed)
@@ -70,5 +70,5 @@ class FLAME(WeighingRule):
         draw = torch.randn(
             mixed.d, generator=stream(self.seed, "flame", self.t), dtype=torch.float64, device="cpu"
         )
-        noise = self.noise * middle(lengths(mixed)) * mixed.held(draw)
+        noise = self.noise * median_value(row_norms(mixed)) * mixed.held(draw)
         return saturated(out.double() + noise.to(out.device), out.dtype)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.trusting import TrustingRule
-from byzopt.aggregators.core.weighing import lengths, products
+from byzopt.aggregators.core.weighing import inner_products, row_norms
 from byzopt.aggregators.numerics.mixed import Mixed
 
 
@@ -38,7 +38,7 @@ class FLTrust(TrustingRule):
 
     def weigh(self, mixed: Mixed) -> Tensor:
         self.in_place(mixed)
-        norms, inner = lengths(mixed), products(mixed, self.trusted)
+        norms, inner = row_norms(mixed), inner_products(mixed, self.trusted)
         sizes = norms * norms[self.trusted]
         trust = torch.where(sizes > 0, inner / sizes, 0).clamp(0, 1)
         trust[self.trusted] = 0

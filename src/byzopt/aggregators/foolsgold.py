@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
-from byzopt.aggregators.core.weighing import WeighingRule, cosines, lengths, middle, shrink
+from byzopt.aggregators.core.weighing import WeighingRule, cosines, median_value, row_norms, shrink
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 
@@ -53,7 +53,7 @@ class FoolsGold(WeighingRule):
         return 0
 
     def weigh(self, mixed: Mixed) -> Tensor:
-        norms = lengths(mixed)
+        norms = row_norms(mixed)
         alike = cosines(mixed, norms).fill_diagonal_(0)
         most = alike.max(dim=1).values
         pardon = torch.where(most > most.unsqueeze(1), most.unsqueeze(1) / most, 1)
@@ -61,4 +61,4 @@ class FoolsGold(WeighingRule):
         spread = spread.where((spread > _ALIKE) & (norms > 0), 0)  # a row of zeros points nowhere
         share = (spread / spread.max().clamp_min(_ALIKE)).logit().add(0.5).mul(self.confidence).clamp(0, 1)
         share = share if share.any() else torch.ones_like(share)
-        return share / share.sum() * shrink(norms, self.reach * middle(norms))
+        return share / share.sum() * shrink(norms, self.reach * median_value(norms))

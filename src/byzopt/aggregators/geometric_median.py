@@ -10,7 +10,7 @@ from torch import Tensor
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.certificate import Source
 from byzopt.aggregators.core.kinds import GeometricRule
-from byzopt.aggregators.numerics.geometry import Geometry, medoid
+from byzopt.aggregators.numerics.geometry import Geometry, majority_medoid
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.weiszfeld import certified_median
 from byzopt.errors import require
@@ -42,7 +42,7 @@ class GeometricMedian(GeometricRule):
         require(0 < self.tol < 1, "Parameter `tol` of GeometricMedian", "lie in (0, 1)", self.tol)
 
     def weights(self, geometry: Geometry) -> Tensor:
-        gram = geometry.about(medoid(geometry.sq_dists)[0])
+        gram = geometry.about(majority_medoid(geometry.sq_dists)[0])
         return torch.from_numpy(certified_median(gram.numpy(), self.tol).weights)
 
     def proved(self, n: int, f: int) -> Coefficients:

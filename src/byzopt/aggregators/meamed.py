@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.kinds import RankRule
-from byzopt.kernels import Plan
+from byzopt.kernels import RankWindow
 
 
 @RULES.register("meamed")
@@ -21,8 +21,8 @@ class MeaMed(RankRule):
 
     f: int
 
-    def plan(self, m: int) -> Plan:
-        return Plan((m - 1) // 2, m // 2 + 1, m - self.f)
+    def plan(self, m: int) -> RankWindow:
+        return RankWindow((m - 1) // 2, m // 2 + 1, m - self.f)
 
 
 @RULES.register("phocas")
@@ -37,5 +37,5 @@ class Phocas(RankRule):
 
     f: int
 
-    def plan(self, m: int) -> Plan:
-        return Plan(self.f, m - self.f, m - self.f)
+    def plan(self, m: int) -> RankWindow:
+        return RankWindow(self.f, m - self.f, m - self.f)

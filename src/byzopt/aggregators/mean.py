@@ -10,7 +10,7 @@ from torch import Tensor
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.kinds import RankRule
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.kernels import Plan
+from byzopt.kernels import RankWindow
 
 
 @RULES.register("mean")
@@ -28,8 +28,8 @@ class Mean(RankRule):
     def tolerance(self, n: int) -> int:
         return 0
 
-    def plan(self, m: int) -> Plan:
-        return Plan(0, m)
+    def plan(self, m: int) -> RankWindow:
+        return RankWindow(0, m)
 
     def reduce(self, mixed: Mixed) -> Tensor:
         if mixed.mixing is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.kinds import RankRule
-from byzopt.kernels import Plan
+from byzopt.kernels import RankWindow
 
 
 @RULES.register("median")
@@ -22,5 +22,5 @@ class Median(RankRule):
 
     f: int | None = None
 
-    def plan(self, m: int) -> Plan:
-        return Plan((m - 1) // 2, m // 2 + 1)
+    def plan(self, m: int) -> RankWindow:
+        return RankWindow((m - 1) // 2, m // 2 + 1)

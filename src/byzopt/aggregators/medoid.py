@@ -9,7 +9,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.kinds import GeometricRule
-from byzopt.aggregators.numerics.geometry import Geometry, even, medoid
+from byzopt.aggregators.numerics.geometry import Geometry, even, majority_medoid
 from byzopt.aggregators.numerics.weiszfeld import medoid_of
 from byzopt.theory import selecting
 from byzopt.theory.robustness import Coefficients
@@ -31,7 +31,7 @@ class Medoid(GeometricRule):
     f: int | None = None
 
     def weights(self, geometry: Geometry) -> Tensor:
-        best = medoid_of(geometry.about(medoid(geometry.sq_dists)[0]).numpy())
+        best = medoid_of(geometry.about(majority_medoid(geometry.sq_dists)[0]).numpy())
         return even(np.array([best]), geometry.m)
 
     def proved(self, n: int, f: int) -> Coefficients:

@@ -13,7 +13,7 @@ from byzopt.aggregators.core.certificate import Source
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.aggregators.numerics.subsets import Array, Cost, Found, Index, best_subset, surely_ends
+from byzopt.aggregators.numerics.subsets import Array, BestSubset, Index, SubsetCost, best_subset, surely_ends
 from byzopt.errors import require
 from byzopt.theory import selecting
 from byzopt.theory.robustness import NOTHING, Coefficients, both, closed
@@ -63,12 +63,12 @@ class MVA(GeometricRule):
             return known
         return both(known, source.whole(closed(selecting.least_spread(mixed.m, f), mixed.m, f)))
 
-    def searched(self, geometry: Geometry) -> Found:
+    def searched(self, geometry: Geometry) -> BestSubset:
         """The rows chosen, and whether the search has proved that none are better."""
-        return best_subset(Variance(geometry.sq_dists.numpy(), geometry.m - self.f), self.budget)
+        return best_subset(SubsetVariance(geometry.sq_dists.numpy(), geometry.m - self.f), self.budget)
 
 
-class Variance(Cost):
+class SubsetVariance(SubsetCost):
     """Σ of the squared distances between pairs, which is `size` times Σ‖x_i - x̄‖²."""
 
     def value(self, chosen: Index) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
-from byzopt.aggregators.core.weighing import WeighingRule, lengths, middle, shrink
+from byzopt.aggregators.core.weighing import WeighingRule, median_value, row_norms, shrink
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 
@@ -42,6 +42,6 @@ class NormClipping(WeighingRule):
         return self.bound is None
 
     def weigh(self, mixed: Mixed) -> Tensor:
-        norms = lengths(mixed)
-        bound = middle(norms) if self.bound is None else self.bound / mixed.unit
+        norms = row_norms(mixed)
+        bound = median_value(norms) if self.bound is None else self.bound / mixed.unit
         return shrink(norms, bound) / mixed.m

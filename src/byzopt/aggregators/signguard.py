@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
-from byzopt.aggregators.core.weighing import WeighingRule, lengths, middle, shrink, wide_blocks
+from byzopt.aggregators.core.weighing import WeighingRule, median_value, row_norms, shrink, wide_blocks
 from byzopt.aggregators.numerics.clusters import largest_mode
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
@@ -47,8 +47,8 @@ class SignGuard(WeighingRule):
         require(ordered, "Parameters of SignGuard", "satisfy 0 <= low <= 1 <= high", found)
 
     def weigh(self, mixed: Mixed) -> Tensor:
-        norms = lengths(mixed)
-        size = middle(norms)
+        norms = row_norms(mixed)
+        size = median_value(norms)
         near = (norms >= self.low * size) & (norms <= self.high * size)
         near = near if near.any() else norms <= size
         both = near & largest_mode(sign_shares(mixed))

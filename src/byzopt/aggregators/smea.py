@@ -13,7 +13,7 @@ from byzopt.aggregators.core.certificate import Source
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.aggregators.numerics.subsets import Array, Cost, Found, Index, best_subset, surely_ends
+from byzopt.aggregators.numerics.subsets import Array, BestSubset, Index, SubsetCost, best_subset, surely_ends
 from byzopt.errors import require
 from byzopt.theory import selecting
 from byzopt.theory.robustness import NOTHING, Coefficients, both, closed
@@ -67,7 +67,7 @@ class SMEA(GeometricRule):
             return known
         return both(known, source.whole(closed(selecting.least_spread(mixed.m, f), mixed.m, f)))
 
-    def searched(self, geometry: Geometry) -> Found:
+    def searched(self, geometry: Geometry) -> BestSubset:
         """The rows chosen, and whether the search has proved that none are better."""
         return best_subset(TopEigenvalue(geometry.sq_dists.numpy(), geometry.m - self.f), self.budget)
 
@@ -79,7 +79,7 @@ class SMEA(GeometricRule):
         return selecting.least_spread(n, self.f).squared if surely_ends(n, self.f, self.budget) else None
 
 
-class TopEigenvalue(Cost):
+class TopEigenvalue(SubsetCost):
     """The largest eigenvalue of the scatter matrix Σ (x_i - x̄)(x_i - x̄)^T.
 
     Two bounds on subsets of the rows at hand. Removing a row takes a matrix of rank one away, so that after r

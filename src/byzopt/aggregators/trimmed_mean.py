@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.kinds import RankRule
-from byzopt.kernels import Plan
+from byzopt.kernels import RankWindow
 
 
 @RULES.register("trimmed_mean")
@@ -22,5 +22,5 @@ class TrimmedMean(RankRule):
 
     f: int
 
-    def plan(self, m: int) -> Plan:
-        return Plan(self.f, m - self.f)
+    def plan(self, m: int) -> RankWindow:
+        return RankWindow(self.f, m - self.f)

@@ -86,10 +86,10 @@ class Weighted(Wrapper):
         remedy = "Lower f or `cap`, or spread the weights."
         require(f <= _outweighed(mass), what, "leave the f heaviest less than half of all", found, remedy)
 
-    def among(self, kept: Tensor) -> Weighted:
+    def restricted(self, kept: Tensor) -> Weighted:
         left = tuple(w for w, stays in zip(self.weights, kept.tolist(), strict=True) if stays)
         require(sum(left) > 0, "Workers with finite rows", "have some weight", f"weights {left}")
-        return replace(self, rule=self.rule.among(kept), weights=left)
+        return replace(self, rule=self.rule.restricted(kept), weights=left)
 
     def reduce(self, mixed: Mixed) -> Tensor:
         form, heavy = self._form(mixed)

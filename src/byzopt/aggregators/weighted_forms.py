@@ -11,7 +11,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.kinds import CoordinateRule
-from byzopt.aggregators.core.weighing import WeighingRule, lengths, shrink
+from byzopt.aggregators.core.weighing import WeighingRule, row_norms, shrink
 from byzopt.aggregators.geometric_median import GeometricMedian
 from byzopt.aggregators.meamed import MeaMed, Phocas
 from byzopt.aggregators.mean import Mean
@@ -19,7 +19,7 @@ from byzopt.aggregators.median import Median
 from byzopt.aggregators.medoid import Medoid
 from byzopt.aggregators.norm_clipping import NormClipping
 from byzopt.aggregators.numerics.geometry import TIE, Geometry
-from byzopt.aggregators.numerics.geometry import medoid as middle_row
+from byzopt.aggregators.numerics.geometry import majority_medoid as middle_row
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.weiszfeld import certified_median, medoid_of
 from byzopt.aggregators.rfa import RFA
@@ -129,7 +129,7 @@ def _rfa(rule: RFA, mixed: Mixed, mass: Tensor) -> Tensor:
 
 
 def _norm_clipping(rule: NormClipping, mixed: Mixed, mass: Tensor) -> Tensor:
-    norms = lengths(mixed)
+    norms = row_norms(mixed)
     at_half = float(middle(*ranked(norms.unsqueeze(1), mass)))
     return shrink(norms, at_half if rule.bound is None else rule.bound / mixed.unit) * mass / mass.sum()
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.trusting import TrustingRule
-from byzopt.aggregators.core.weighing import products, squares
+from byzopt.aggregators.core.weighing import inner_products, row_squares
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 
@@ -54,4 +54,4 @@ class Zeno(TrustingRule):
         return -self._promise(mixed) * mixed.unit * mixed.unit
 
     def _promise(self, mixed: Mixed) -> Tensor:
-        return products(mixed, self.trusted) - self.rho * squares(mixed)
+        return inner_products(mixed, self.trusted) - self.rho * row_squares(mixed)

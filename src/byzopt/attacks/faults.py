@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from byzopt.attacks.base import ATTACKS, Attack, Knowledge, Remembering, View
-from byzopt.attacks.memory import MOST, Past, blank, delayed
-from byzopt.attacks.moments import deviation
+from byzopt.attacks.memory import MOST, Past, delayed, empty_past
+from byzopt.attacks.moments import standard_deviation
 from byzopt.cohort import Cohort
 from byzopt.errors import require
 
@@ -70,7 +70,7 @@ class Straggle(Remembering):
         require(self.period >= 1, "Parameter `period` of straggle", "be at least 1", self.period)
 
     def start(self, cohort: Cohort, x: Tensor) -> Past:
-        return blank(cohort, x, 1)
+        return empty_past(cohort, x, 1)
 
     def step(self, state: Past, view: View, generator: torch.Generator) -> tuple[Tensor, Past]:
         said = view.own if (view.t - 1) % self.period == 0 else state.rows[0]
@@ -102,7 +102,7 @@ class Stale(Remembering):
         require(fits, "Parameter `delay` of stale", f"lie in 1 .. {MOST:,} rounds", self.delay)
 
     def start(self, cohort: Cohort, x: Tensor) -> Past:
-        return blank(cohort, x, self.delay)
+        return empty_past(cohort, x, self.delay)
 
     def step(self, state: Past, view: View, generator: torch.Generator) -> tuple[Tensor, Past]:
         return delayed(state, view.own, view.t)
@@ -132,7 +132,7 @@ class Replay(Remembering):
         require(self.after >= 1, "Parameter `after` of replay", "be at least 1", self.after)
 
     def start(self, cohort: Cohort, x: Tensor) -> Past:
-        return blank(cohort, x, 1)
+        return empty_past(cohort, x, 1)
 
     def step(self, state: Past, view: View, generator: torch.Generator) -> tuple[Tensor, Past]:
         said = view.own if view.t <= self.after else state.rows[0]
@@ -167,4 +167,6 @@ class Equivocate(Attack):
         honest = view.honest
         sign = torch.ones(view.b, 1, dtype=honest.dtype, device=honest.device)
         sign[1::2] = -1
-        return honest.mean(dim=-2, keepdim=True) + sign * self.scale * deviation(honest).unsqueeze(-2)
+        return honest.mean(dim=-2, keepdim=True) + sign * self.scale * standard_deviation(honest).unsqueeze(
+            -2
+        )

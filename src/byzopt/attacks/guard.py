@@ -23,7 +23,7 @@ from byzopt.linalg import compute_dtype
 REACH, NEAR, SPEED = 0.95, 0.999, 0.9  # shares of τ that hug and straddle use up, and of V in one round
 
 
-class Measure(NamedTuple):
+class HugBudget(NamedTuple):
     """What an adversary goes by: V, τ of the sums, and the round k of T since the guard's sums began."""
 
     noise: float
@@ -57,16 +57,16 @@ class _Guarded(Remembering):
         noise, rounds = self.noise or 1.0, self.rounds or 1000
         return 4 * noise * sqrt(rounds * log(16 * n * rounds / 0.05))
 
-    def measure(self, view: View) -> Measure:
+    def measure(self, view: View) -> HugBudget:
         """The server's limits this round, but for what is given here."""
-        told: Limits | None = getattr(view.defence, "limits", lambda: None)()
+        told: DefenceLimits | None = getattr(view.defence, "limits", lambda: None)()
         if told is None:
-            return Measure(self.noise or 1.0, self.tau(view.cohort.n), view.t, self.rounds or 1000)
+            return HugBudget(self.noise or 1.0, self.tau(view.cohort.n), view.t, self.rounds or 1000)
         tau = told.sums if self.threshold is None else self.threshold
-        return Measure(self.noise or told.noise, tau, told.k, self.rounds or told.rounds)
+        return HugBudget(self.noise or told.noise, tau, told.k, self.rounds or told.rounds)
 
 
-class Limits(Protocol):
+class DefenceLimits(Protocol):
     """What a guard tells of itself: V, τ_B, and the round k of T since its sums began."""
 
     noise: float
@@ -82,7 +82,7 @@ def towards(way: Tensor, noise: float) -> Tensor:
     return way * share
 
 
-class Drift(NamedTuple):
+class HugState(NamedTuple):
     """Sums of the honest means and of the moves made so far, `[d]` each."""
 
     ascent: Tensor
@@ -111,21 +111,21 @@ class Hug(_Guarded):
         tensor([1.9050, 0.0000])
     """
 
-    def start(self, cohort: Cohort, x: Tensor) -> Drift:
+    def start(self, cohort: Cohort, x: Tensor) -> HugState:
         zeros = torch.zeros_like(x, dtype=compute_dtype(x.dtype))
-        return Drift(zeros, zeros)
+        return HugState(zeros, zeros)
 
-    def step(self, state: Drift, view: View, generator: torch.Generator) -> tuple[Tensor, Drift]:
+    def step(self, state: HugState, view: View, generator: torch.Generator) -> tuple[Tensor, HugState]:
         noise, tau, k, rounds = self.measure(view)
         state = self.start(view.cohort, view.x) if k == 1 else state
         mean = view.honest.mean(dim=0)
         ascent = state.ascent + mean
         due = REACH * tau * min(k / rounds, 1)
         move = towards(-due * direction(ascent) - state.moved, noise)
-        return view.alike(mean + move), Drift(ascent, state.moved + move)
+        return view.alike(mean + move), HugState(ascent, state.moved + move)
 
 
-class Sums(NamedTuple):
+class StraddleState(NamedTuple):
     """Sums of the honest rows `[h, d]` and of the Byzantine row `[d]`; the direction to go in `[d]`."""
 
     honest: Tensor
@@ -158,11 +158,13 @@ class Straddle(_Guarded):
         True
     """
 
-    def start(self, cohort: Cohort, x: Tensor) -> Sums:
+    def start(self, cohort: Cohort, x: Tensor) -> StraddleState:
         zeros = torch.zeros_like(x, dtype=compute_dtype(x.dtype))
-        return Sums(zeros.expand(len(cohort.honest), -1), zeros, zeros)
+        return StraddleState(zeros.expand(len(cohort.honest), -1), zeros, zeros)
 
-    def step(self, state: Sums, view: View, generator: torch.Generator) -> tuple[Tensor, Sums]:
+    def step(
+        self, state: StraddleState, view: View, generator: torch.Generator
+    ) -> tuple[Tensor, StraddleState]:
         noise, tau, k, _ = self.measure(view)
         state = self.start(view.cohort, view.x) if k == 1 else state
         honest, n = view.honest, view.cohort.n
@@ -171,7 +173,7 @@ class Straddle(_Guarded):
         kept = sums[(sums @ way).argsort(descending=True, stable=True)[: max(n // 2 + 1 - view.b, 1)]]
         goal = _beyond(kept, way, NEAR * tau)
         row = mean + towards(goal - state.own - mean, noise)
-        return view.alike(row), Sums(sums, state.own + row, way)
+        return view.alike(row), StraddleState(sums, state.own + row, way)
 
 
 def _remote(offsets: Tensor) -> Tensor:
@@ -188,7 +190,7 @@ def _beyond(kept: Tensor, way: Tensor, radius: float) -> Tensor:
     return centre + (room.clamp_min(0).sqrt() - ahead).min().clamp_min(0) * way
 
 
-class Swing(NamedTuple):
+class AOnlyState(NamedTuple):
     """x_1 `[d]`, the mean distance of x from it so far `[]`, and the sum of moves `[d]`."""
 
     home: Tensor
@@ -217,11 +219,11 @@ class AOnly(_Guarded):
         tensor([2., 2.])
     """
 
-    def start(self, cohort: Cohort, x: Tensor) -> Swing:
+    def start(self, cohort: Cohort, x: Tensor) -> AOnlyState:
         home = x.to(compute_dtype(x.dtype))
-        return Swing(home, home.new_zeros(()), torch.zeros_like(home))
+        return AOnlyState(home, home.new_zeros(()), torch.zeros_like(home))
 
-    def step(self, state: Swing, view: View, generator: torch.Generator) -> tuple[Tensor, Swing]:
+    def step(self, state: AOnlyState, view: View, generator: torch.Generator) -> tuple[Tensor, AOnlyState]:
         noise, tau, k, _ = self.measure(view)
         state = self.start(view.cohort, view.x) if k == 1 else state
         offset = view.x.to(state.home.dtype) - state.home
@@ -229,4 +231,4 @@ class AOnly(_Guarded):
         usual = state.distance + (distance - state.distance) / k
         goal = -REACH * tau * direction(offset)
         move = towards(torch.where(distance > usual, goal, 0) - state.moved, noise)
-        return view.alike(view.honest.mean(dim=0) + move), Swing(state.home, usual, state.moved + move)
+        return view.alike(view.honest.mean(dim=0) + move), AOnlyState(state.home, usual, state.moved + move)

@@ -19,7 +19,7 @@ class Past(NamedTuple):
     rows: tuple[Tensor, ...]
 
 
-def blank(cohort: Cohort, x: Tensor, length: int) -> Past:
+def empty_past(cohort: Cohort, x: Tensor, length: int) -> Past:
     """A memory of `length` rounds without any; its entries share one tensor."""
     shape = (len(cohort.byzantine), x.numel())
     return Past((torch.zeros(shape, dtype=compute_dtype(x.dtype), device=x.device),) * length)

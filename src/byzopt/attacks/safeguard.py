@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from byzopt.attacks.base import ATTACKS, Attack, Knowledge, Remembering, View
-from byzopt.attacks.memory import MOST, Past, blank, delayed
-from byzopt.attacks.moments import deviation
+from byzopt.attacks.memory import MOST, Past, delayed, empty_past
+from byzopt.attacks.moments import standard_deviation
 from byzopt.cohort import Cohort
 from byzopt.errors import require
 
@@ -40,7 +40,7 @@ class Variance(Attack):
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         honest = view.honest
-        return view.alike(honest.mean(dim=-2) - self.shift * deviation(honest))
+        return view.alike(honest.mean(dim=-2) - self.shift * standard_deviation(honest))
 
 
 @ATTACKS.register("delayed_gradient")
@@ -70,7 +70,7 @@ class DelayedGradient(Remembering):
         require(fits, "Parameter `delay` of delayed_gradient", f"lie in 1 .. {MOST:,} rounds", self.delay)
 
     def start(self, cohort: Cohort, x: Tensor) -> Past:
-        return blank(cohort, x, self.delay)
+        return empty_past(cohort, x, self.delay)
 
     def step(self, state: Past, view: View, generator: torch.Generator) -> tuple[Tensor, Past]:
         return delayed(state, view.own, view.t)

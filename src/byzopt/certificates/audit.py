@@ -13,7 +13,7 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.core.expulsion import Expulsion
-from byzopt.aggregators.core.filters import At, Filter, Limits
+from byzopt.aggregators.core.filters import Filter, GuardLimits, RoundContext
 from byzopt.certificates.estimates import (
     DissimilarityPair,
     best_pair,
@@ -119,8 +119,8 @@ class RecordingFilter(Filter):
     def init(self, x0: Tensor, n: int) -> Any:
         return self.inner.init(x0, n)
 
-    def step(self, state: Any, rows: Tensor, at: At) -> tuple[Tensor, Any]:
-        g, after, told = self.inner.judged(state, rows, at, len(rows) - len(self.honest))
+    def step(self, state: Any, rows: Tensor, at: RoundContext) -> tuple[Tensor, Any]:
+        g, after, told = self.inner.certified_step(state, rows, at, len(rows) - len(self.honest))
         seen = round_figures(at.t, rows[list(self.honest)].double(), g.double())
         for one in told:
             figures = one.figures()
@@ -129,10 +129,10 @@ class RecordingFilter(Filter):
         self.seen.append(seen)
         return g, after
 
-    def preview(self, state: Any, rows: Tensor, at: At) -> Tensor:
+    def preview(self, state: Any, rows: Tensor, at: RoundContext) -> Tensor:
         return self.inner.preview(state, rows, at)
 
-    def limits(self, state: Any, at: At) -> Limits | None:
+    def limits(self, state: Any, at: RoundContext) -> GuardLimits | None:
         return self.inner.limits(state, at)
 
     def report(self, state: Any) -> dict[str, float]:

@@ -22,7 +22,7 @@ from byzopt.errors import TooManyFaults
 from byzopt.experiments.running import prepared
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.trials.memory import build_task
-from byzopt.theory.promise import Constants, Promise, Verdict
+from byzopt.theory.promise import Constants, Promise, Standing
 
 FIRST = 5  # rounds in which inner solves are looked at
 
@@ -96,7 +96,7 @@ def promise_if_certified(spec: Spec, known: Constants) -> Promise | None:
     promise = spec.method.promise(known)
     if promise is None or known.attackers is None or None not in (known.kappa_linear, known.kappa_squared):
         return None
-    if not promise.broken or any(premise.verdict is Verdict.FAILS for premise in promise.broken):
+    if not promise.broken or any(premise.verdict is Standing.FAILS for premise in promise.broken):
         return None
     if not spec.rule.certifiable(spec.n, known.attackers):
         return None

@@ -69,9 +69,9 @@ def kernels_here() -> str:
     from byzopt import kernels
     from byzopt.kernels.jit import lanes
 
-    if not kernels.available():
+    if not kernels.kernels_available():
         return "none, for llvmlite cannot be imported or knows no code for this machine: plain torch, slower"
-    if not kernels.usable(torch.zeros(1, 1, dtype=torch.float32, device="cpu")):
+    if not kernels.supports(torch.zeros(1, 1, dtype=torch.float32, device="cpu")):
         return "switched off by BYZOPT_KERNELS: plain torch, slower"
     bits = 32 * lanes(torch.float32)
     return (

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.inputs import admit
-from byzopt.aggregators.guards.outlying import liars, outlying
+from byzopt.aggregators.guards.outlying import assumed_faults, outlying
 from byzopt.aggregators.numerics.mixed import Mixed
 
 
@@ -38,7 +38,7 @@ def diagnose(
 ) -> RoundDiagnostics:
     """The diagnostics of `mixed`, the finite ones of n rows in `dtype`, for which `rule` has been made
     ready."""
-    n, f = int(finite.sum()), liars(rule, int(finite.sum()))
+    n, f = int(finite.sum()), assumed_faults(rule, int(finite.sum()))
     weights = (
         torch.full((n,), 1 / n, dtype=torch.float64, device="cpu") if rule is None else rule.influence(mixed)
     )

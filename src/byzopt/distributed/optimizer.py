@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from byzopt.aggregators.core.filters import At, blind
+from byzopt.aggregators.core.filters import RoundContext, check_unseen_data
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.compressed import CompressedMessages, check_sendable, is_plain
 from byzopt.distributed.flat import FlatParameters
@@ -19,7 +19,7 @@ from byzopt.distributed.reduce import aggregate_round
 from byzopt.distributed.topologies import Exchange, Topology, Watch, check_topology
 from byzopt.errors import InvalidInput, require
 from byzopt.methods import Method
-from byzopt.servers import Site
+from byzopt.servers import ServerContext
 from byzopt.servers.descent import check_rate
 from byzopt.states import freeze, thaw
 from byzopt.wire import Broadcast
@@ -100,7 +100,7 @@ class RobustOptimizer(torch.optim.Optimizer):
         require(len(self.param_groups) == 1, "The parameters", "be one group", len(self.param_groups))
         self.compressed = not is_plain(method.wire)
         check_topology(topology, method.filter, self.compressed)
-        blind(method.filter)
+        check_unseen_data(method.filter)
         require(method.down == Broadcast(), "The downlink of an optimizer", "be a broadcast", method.down)
         self.method, self.topology, self.watch, self.seed = method, topology, watch, seed
         self.malformed: dict[int, str] = {}
@@ -146,7 +146,7 @@ class RobustOptimizer(torch.optim.Optimizer):
         messages = CompressedMessages(channel, link, sent, received) if self.compressed else None
         self.malformed = {}
         exchange = Exchange(
-            self.method.filter, state.filter, At(t, x), self.malformed, self._listener(t), messages
+            self.method.filter, state.filter, RoundContext(t, x), self.malformed, self._listener(t), messages
         )
         g, memory = aggregate_round(
             self.comm, sent[0], self.topology, exchange, self._plan, self._fingerprint
@@ -192,7 +192,7 @@ class RobustOptimizer(torch.optim.Optimizer):
 
     def _begun(self) -> OptimizerState:
         x = self.flat.read()
-        step = self.method.step.init(x, Site(self.flat.layout))
+        step = self.method.step.init(x, ServerContext(self.flat.layout))
         return OptimizerState(0, step, self.method.filter.init(x, self.comm.n), None, None, 0.0)
 
     def _before(self) -> OptimizerState:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from byzopt.aggregators import Aggregator, rule_from
-from byzopt.aggregators.core.filters import At, RoundRule
+from byzopt.aggregators.core.filters import RoundContext, RoundRule
 from byzopt.aggregators.core.surroundings import undisturbed
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.header import exchange_headers, recipe_text
@@ -44,7 +44,7 @@ def robust_all_reduce(
     comm, rule = Communicator(group), rule_from(rule, **({} if f is None else {"f": f}))
     fixed = FixedRule(rule)
     return aggregate_round(
-        comm, vector, topology, Exchange(fixed, (), At(t, vector), {}, watch), recipe_text(rule)
+        comm, vector, topology, Exchange(fixed, (), RoundContext(t, vector), {}, watch), recipe_text(rule)
     )[0]
 
 
@@ -96,14 +96,14 @@ def _require_distinct(equal: int, n: int, exchange: Exchange) -> None:
 
 @dataclass(frozen=True)
 class FixedRule(RoundRule):
-    """A rule that keeps the round that it was given by `rule.at`, unlike in `Pure`."""
+    """A rule that keeps the round that it was given by `rule.at`, unlike in `StatelessFilter`."""
 
     rule: Aggregator
 
     def init(self, x0: Tensor, n: int) -> tuple[()]:
         return ()
 
-    def now(self, state: tuple[()], at: At) -> Aggregator:
+    def now(self, state: tuple[()], at: RoundContext) -> Aggregator:
         return self.rule
 
     def after(self, state: tuple[()], out: Tensor) -> tuple[()]:

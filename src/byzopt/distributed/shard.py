@@ -14,7 +14,7 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.numerics.geometry import Geometry, Index, Origin
-from byzopt.aggregators.numerics.measuring import SMALL, close_pairs, settled
+from byzopt.aggregators.numerics.measuring import SMALL, close_pairs, gram_about_bulk
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.distributed.communicator import Communicator
 
@@ -91,7 +91,7 @@ def summed(
         wide = dtype_of(blocks[0], d)
         first = 0 if order is None else int(order[len(order) // 2])
         start = known or Products(first, wide, product(first, wide))
-        geometry.pivot, gram = settled(product, start.gram, start.pivot, start.dtype, order)
+        geometry.pivot, gram = gram_about_bulk(product, start.gram, start.pivot, start.dtype, order)
         return _equated(blocks, gram, comm)
 
     def origin() -> Origin:

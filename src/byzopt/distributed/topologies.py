@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
-from byzopt.aggregators.core.filters import At, Filter, RoundRule
+from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule
 from byzopt.aggregators.core.inputs import ranged, restored, surviving
-from byzopt.aggregators.core.suspicion import refuse, remoteness, suspects
+from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspects
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.compressed import CompressedMessages
 from byzopt.distributed.diagnostics import RoundDiagnostics, diagnose, diagnose_rows
@@ -40,7 +40,7 @@ class Exchange(NamedTuple):
 
     filter: Filter
     state: Any
-    at: At
+    at: RoundContext
     malformed: dict[int, str]
     watch: Watch = None
     messages: CompressedMessages | None = None
@@ -83,7 +83,7 @@ def sharded(comm: Communicator, vec: Tensor, sizes: Tensor, exchange: Exchange) 
     shard = ColumnShard(rows, unit, comm, len(vec), ordered=ready.by_value)
     if rule.fail_closed:
         suspected = suspects(finite, remoteness(shard, vec.dtype))
-        refuse(suspected, rule.tolerance(comm.n), comm.n)
+        refuse_suspects(suspected, rule.tolerance(comm.n), comm.n)
     if exchange.watch:
         exchange.watch(diagnose(exchange.at.t, ready, shard, finite, vec.dtype))
     piece = restored(ready.reduce(shard), unit, vec.dtype)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.errors import require
-from byzopt.theory.outlying import limits
+from byzopt.theory.outlying import crowd_radii
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -119,7 +119,7 @@ class Suspicion:
         if self.population is None or not self.alike:
             return "a suspicion of 0 does not say that a rank is honest"
         n, f = self.population
-        reach = min((k for _, k in limits(n, f)), default=None) if 2 * f < n else None
+        reach = min((k for _, k in crowd_radii(n, f)), default=None) if 2 * f < n else None
         what = f"with n = {n} ranks of which f = {f} may lie, "
         if reach is None:
             return what + "no finite vector raises suspicion, so that 0 says nothing of a rank's honesty"

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from byzopt.aggregators.core.certificate import Certificate
-from byzopt.aggregators.core.filters import At, Filter
+from byzopt.aggregators.core.filters import Filter, RoundContext
 
 
 def certifying_step(
@@ -23,14 +23,14 @@ def certifying_step(
         runs = (who,) if isinstance(who, int) else who
         liars = {faulty[r] for r in runs if r in faulty}
         if not liars:
-            return part.step(state, rows, At(t, x))
+            return part.step(state, rows, RoundContext(t, x))
         # Runs side by side nearly always have equally many liars; the others are certified on their own.
-        out, after, found = part.judged(state, rows, At(t, x), max(liars))
+        out, after, found = part.certified_step(state, rows, RoundContext(t, x), max(liars))
         for k, (r, one) in enumerate(zip(runs, found, strict=False)):
             if faulty.get(r) == max(liars):
                 told[r] = one
             elif r in faulty:  # a filter that takes several runs at once has no memory of its own
-                own = part.judged((), rows[k], At(t, x[k]), faulty[r])[2]
+                own = part.certified_step((), rows[k], RoundContext(t, x[k]), faulty[r])[2]
                 told.update(zip([r], own, strict=False))
         return out, after
 

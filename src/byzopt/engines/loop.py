@@ -10,7 +10,7 @@ from torch import Tensor
 from byzopt import linalg
 from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.expulsion import Expulsion
-from byzopt.aggregators.core.filters import At, Defence
+from byzopt.aggregators.core.filters import Defence, RoundContext
 from byzopt.engines.base import Engine
 from byzopt.errors import require
 from byzopt.methods import Method
@@ -173,7 +173,7 @@ def rounds(
     """
     for t in range(state.t + 1, last + 1):
         x = method.step.ask(state.step)
-        at = At(t, x)
+        at = RoundContext(t, x)
         defence = Defence(method.filter, state.filter, at)
         seen, workers = engine.exchange(state.engine, x, t, defence, state.aggregate)
         check_rows(engine, seen.rows, x)
@@ -181,7 +181,7 @@ def rounds(
         if f is None:
             g, memory = method.filter.step(state.filter, seen.rows, at)
         else:
-            g, memory, told = method.filter.judged(state.filter, seen.rows, at, f)
+            g, memory, told = method.filter.certified_step(state.filter, seen.rows, at, f)
         step = method.step.tell(state.step, g)
         cost = added(state.ledger, seen[1:])
         state = LoopState(t, step, memory, workers, cost[0], cost[1], cost[2], cost[3], cost[4], g)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.certificate import Certificate
-from byzopt.aggregators.core.filters import At, Filter, Limits, Pure
+from byzopt.aggregators.core.filters import Filter, GuardLimits, RoundContext, StatelessFilter
 from byzopt.engines import bunches
 from byzopt.engines.bunches import PartGroups, group_parts
 from byzopt.engines.certifying import certifying_step
@@ -143,7 +143,7 @@ class BatchedRuns:
         first = who if isinstance(who, int) else who[0]
         # Attacks that draw are called for one run at a time: the stream is that run's own.
         generator = stream(self.lanes[first].engine.seed, "attack", t, device=x.device)
-        defence = _Defence(self, first, At(t, x))
+        defence = _Defence(self, first, RoundContext(t, x))
         out: tuple[Any, Any] = part[0].speak(state, t, x, rows, generator, defence)
         return out
 
@@ -153,7 +153,7 @@ class _Defence(NamedTuple):
 
     many: BatchedRuns
     r: int
-    at: At
+    at: RoundContext
 
     def __call__(self, rows: Tensor) -> Tensor:
         rule, (t, x) = self.many.lanes[self.r].method.filter, self.at
@@ -162,9 +162,11 @@ class _Defence(NamedTuple):
         try:
             return rule.preview((), rows, self.at)
         except TooManyFaults:
-            return torch.stack([_or_nan(rule, At(t, at), each) for at, each in zip(x, rows, strict=True)])
+            return torch.stack(
+                [_or_nan(rule, RoundContext(t, at), each) for at, each in zip(x, rows, strict=True)]
+            )
 
-    def limits(self) -> Limits | None:
+    def limits(self) -> GuardLimits | None:
         """What workers may do this round unseen."""
         return self.many.lanes[self.r].method.filter.limits(self._memory, self.at)
 
@@ -280,7 +282,7 @@ def _known(lane: Lane) -> Any:
 
 def _can_forge_for_many(part: Any) -> bool:
     adversary, rule = part
-    able: bool = adversary.attack.batched and (rule is None or isinstance(rule, Pure))
+    able: bool = adversary.attack.batched and (rule is None or isinstance(rule, StatelessFilter))
     return able
 
 
@@ -294,7 +296,7 @@ def _read(slot: PartGroups, look: Callable[[Any, Any], Tensor]) -> Tensor:
     return found
 
 
-def _or_nan(rule: Filter, at: At, rows: Tensor) -> Tensor:
+def _or_nan(rule: Filter, at: RoundContext, rows: Tensor) -> Tensor:
     """The answer of a rule without memory, NaN where it refuses the rows."""
     try:
         return rule.preview((), rows, at)

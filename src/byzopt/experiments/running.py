@@ -22,7 +22,7 @@ from byzopt.experiments.trials.prepared import Over, PreparedRun, RunSettings, p
 from byzopt.experiments.trials.trial import Trial
 from byzopt.experiments.variants import OnRecord, OnRound, VariantRunner
 from byzopt.methods import METHODS, MethodRecipe
-from byzopt.methods.base import counted
+from byzopt.methods.base import with_counts
 from byzopt.tasks import Task
 
 
@@ -149,7 +149,7 @@ def simulate(
     stop = {} if stop is None else stop
     check_settings(task.n, f, rounds, lr, seed, eval_every, stop, per_worker)
     engine = engine if isinstance(engine, Engine) else ENGINES.recipe(engine)
-    recipe = counted(METHODS.recipe(method), task.n, f)
+    recipe = with_counts(METHODS.recipe(method), task.n, f)
     built = recipe.build(rule_from(rule, f=f), lr, rounds)
     interval = max(1, rounds // 50) if eval_every is None else eval_every
     plan = RunSettings(rounds, interval, dict(stop), per_worker)

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.core.base import BaseAggregator
-from byzopt.aggregators.core.filters import At, Filter, RoundRule
+from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule
 from byzopt.distributed.diagnostics import RoundDiagnostics, diagnose_rows
 from byzopt.errors import ByzoptError, TooManyFaults, require
 from byzopt.flower.members import Faults, RoundRequests
 from byzopt.flower.records import Point
 from byzopt.methods import Method
-from byzopt.servers import Site
+from byzopt.servers import ServerContext
 
 
 class ServerState(NamedTuple):
@@ -54,7 +54,7 @@ class Server:
             f,
             proxy,
         )
-        step = method.step.init(point.x, Site(point.layout, proxy))
+        step = method.step.init(point.x, ServerContext(point.layout, proxy))
         self.state = ServerState(0, step, method.filter.init(point.x, k), None)
         self.faults: dict[int, Faults] = {}
 
@@ -91,7 +91,7 @@ class Server:
         Errors: `TooManyFaults`, naming nodes and reasons; `ByzoptError` for a step to NaN or Inf.
         """
         self.faults[asked.t] = faults
-        state, at = self.state, At(asked.t, self.x)
+        state, at = self.state, RoundContext(asked.t, self.x)
         stacked = at.x.new_full((len(asked.nodes), len(at.x)), torch.nan)
         for i, node in enumerate(asked.nodes):
             if node in rows:

@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from torch import Tensor
 
 from byzopt.aggregators import Aggregator, rule_from
-from byzopt.aggregators.core.filters import blind
+from byzopt.aggregators.core.filters import check_unseen_data
 from byzopt.errors import require
 from byzopt.flower.base import LOG, Excess, ServerStrategy, Watch, median_record
 from byzopt.flower.members import wait_for_nodes
@@ -22,7 +22,7 @@ from byzopt.flower.records import ARRAYS, BYZOPT, CONFIG, PROTOCOL, to_arrays, t
 from byzopt.flower.replies import decode_evaluation, decode_gradient
 from byzopt.flower.server import Server
 from byzopt.methods import METHODS, Method, MethodRecipe
-from byzopt.methods.base import counted
+from byzopt.methods.base import with_counts
 from byzopt.registry import plain
 from byzopt.servers import Step
 from byzopt.wire import Broadcast, Channel, Marina
@@ -79,7 +79,7 @@ class RobustStrategy(ServerStrategy):
         ready = isinstance(method, (Method, MethodRecipe))
         self.recipe: Any = method if ready else METHODS.build(method)
         if isinstance(self.recipe, MethodRecipe):
-            self.recipe = counted(self.recipe, n, f)
+            self.recipe = with_counts(self.recipe, n, f)
         whole = isinstance(method, Method)
         self.rule = None if whole else rule_from(rule, **({} if f is None else {"f": f}))
         parts = {"worker": worker, "wire": wire, "step": step}
@@ -139,7 +139,7 @@ class RobustStrategy(ServerStrategy):
     def _begin(self, arrays: ArrayRecord, grid: Any) -> Server:
         recipe, horizon = self.recipe, self.rounds or self.num_rounds
         built = recipe.build(self.rule, self.lr, horizon) if self.rule else recipe
-        blind(built.filter)
+        check_unseen_data(built.filter)
         shares = not isinstance(built.wire, Marina) and isinstance(built.down, Broadcast)
         what = "A method over Flower"
         require(shares, what, "need no last aggregate and no compressed broadcast at clients", built)

@@ -1,23 +1,23 @@
 """Kernels compiled at run time for the CPU at hand; plain torch is always there too, and gives the same."""
 
-from byzopt.kernels.blend import blend, blends
-from byzopt.kernels.columns import Plan, columns, reduces
-from byzopt.kernels.gram import gram
-from byzopt.kernels.jit import available, disabled, split, usable
-from byzopt.kernels.lengths import lengths
+from byzopt.kernels.blend import blends, fused_blend
+from byzopt.kernels.columns import RankWindow, reduce_columns, reduces_columns
+from byzopt.kernels.gram import fused_gram
+from byzopt.kernels.jit import disabled, kernels_available, parallel_for, supports
+from byzopt.kernels.lengths import fused_lengths
 from byzopt.kernels.networks import network
 
 __all__ = [
-    "Plan",
-    "available",
-    "blend",
+    "RankWindow",
     "blends",
-    "columns",
     "disabled",
-    "gram",
-    "lengths",
+    "fused_blend",
+    "fused_gram",
+    "fused_lengths",
+    "kernels_available",
     "network",
-    "reduces",
-    "split",
-    "usable",
+    "parallel_for",
+    "reduce_columns",
+    "reduces_columns",
+    "supports",
 ]

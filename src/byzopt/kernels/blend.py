@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from byzopt.kernels.emit import Body
-from byzopt.kernels.jit import Run, compiled, lanes, split
+from byzopt.kernels.jit import Run, compiled, lanes, parallel_for
 
 _DEEP = 4  # vectors at a time
 
@@ -21,7 +21,7 @@ def blends(rows: Tensor) -> bool:
     return rows.shape[1] >= _DEEP * lanes(rows.dtype)
 
 
-def blend(rows: Tensor, chosen: Sequence[int], weights: Sequence[float], out: Tensor) -> None:
+def fused_blend(rows: Tensor, chosen: Sequence[int], weights: Sequence[float], out: Tensor) -> None:
     """Σ weights[j] rows[chosen[j]] of usable rows into `out` `[d]`, of their dtype, in the order given."""
     step = _DEEP * lanes(rows.dtype)
     kind: Any = np.float64 if rows.dtype == torch.float64 else np.float32
@@ -36,7 +36,7 @@ def blend(rows: Tensor, chosen: Sequence[int], weights: Sequence[float], out: Te
         if whole < stop:  # columns in the overlap are written twice, with the same values
             run(*where, stop - step, stop)
 
-    split(len(out), len(offsets) * len(out), step, piece)
+    parallel_for(len(out), len(offsets) * len(out), step, piece)
 
 
 @cache

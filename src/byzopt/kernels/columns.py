@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from byzopt.kernels.emit import Body
-from byzopt.kernels.jit import Run, compiled, lanes, split
+from byzopt.kernels.jit import Run, compiled, lanes, parallel_for
 from byzopt.kernels.networks import Comparator, network
 
 _TILE = 4  # mixed rows at a time
@@ -20,7 +20,7 @@ _TALL = 512  # rows above which it takes longer than five seconds
 _WORTH = 7_000  # numbers for each comparator: with so many, compiling takes as long as ten calls without
 
 
-class Plan(NamedTuple):
+class RankWindow(NamedTuple):
     """What becomes of a column of m values: the centre is the mean of ranks first .. last - 1.
 
     With `around`, the answer is the mean of the `around` values nearest to the centre, ties to the smaller
@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     around: int | None = None
 
 
-def reduces(rows: Tensor, mixing: Tensor | None = None, plan: Plan | None = None) -> bool:
+def reduces_columns(rows: Tensor, mixing: Tensor | None = None, plan: RankWindow | None = None) -> bool:
     """Whether `columns` fits usable `rows`: wide enough for a step, and worth the compiling.
 
     A kernel is made in the first call for its plan and number of rows. That takes some 0.3 ms for each
@@ -44,10 +44,12 @@ def reduces(rows: Tensor, mixing: Tensor | None = None, plan: Plan | None = None
     m = n if mixing is None else len(mixing)
     if d < _step(rows, mixing) or max(n, m) > _TALL:
         return False
-    return m <= _QUICK or d * m >= _WORTH * len(_comparators(m, plan or Plan(0, 1, m)))
+    return m <= _QUICK or d * m >= _WORTH * len(_comparators(m, plan or RankWindow(0, 1, m)))
 
 
-def columns(rows: Tensor, plan: Plan, mixing: Tensor | None, out: Tensor, order: Any = None) -> bool:
+def reduce_columns(
+    rows: Tensor, plan: RankWindow, mixing: Tensor | None, out: Tensor, order: Any = None
+) -> bool:
     """The plan's answer for every column of usable `rows` `[n, d]`, or of `mixing @ rows`, into `out` `[d]`.
 
     `mixing` `[m, n]` is taken in the rows' dtype, and sums over rows in the `order` given, indices `[n]`.
@@ -71,7 +73,7 @@ def columns(rows: Tensor, plan: Plan, mixing: Tensor | None, out: Tensor, order:
         if whole < stop:  # columns in the overlap are written twice, with the same values
             run(*where, spoilt[start].data_ptr(), stop - step, stop)
 
-    split(d, m * d, step, piece)
+    parallel_for(d, m * d, step, piece)
     return all(np.isfinite(each.numpy()).all() for each in spoilt.values())
 
 
@@ -80,7 +82,7 @@ def _step(rows: Tensor, mixing: Tensor | None) -> int:
 
 
 @lru_cache(maxsize=256)
-def _kernel(dtype: torch.dtype, n: int, m: int, mixes: bool, plan: Plan) -> Run:
+def _kernel(dtype: torch.dtype, n: int, m: int, mixes: bool, plan: RankWindow) -> Run:
     def emit(builder: Any, function: Any) -> None:
         k = Body(builder, function, dtype)
         rows, stride, offsets, mixing, out, spoilt, start, stop = function.args
@@ -116,7 +118,7 @@ def _mix(k: Body, rows: Any, offsets: Any, mixing: Any, n: int, tile: range, col
             k.b.store(k.b.load(sum_), k.at(mixed, i * _DEEP + a, k.vector))
 
 
-def _answer(k: Body, wires: list[Any], plan: Plan, out: Any, column: Any, trace: Any) -> None:
+def _answer(k: Body, wires: list[Any], plan: RankWindow, out: Any, column: Any, trace: Any) -> None:
     """Writes the answer for one vector of columns. The trace keeps 0 x: NaN where x is NaN or Inf."""
     m = len(wires)
     seen = k.b.load(trace)
@@ -133,7 +135,7 @@ def _answer(k: Body, wires: list[Any], plan: Plan, out: Any, column: Any, trace:
     k.store(answer, out, column)
 
 
-def _comparators(m: int, plan: Plan) -> tuple[Comparator, ...]:
+def _comparators(m: int, plan: RankWindow) -> tuple[Comparator, ...]:
     if plan.around is not None:
         return network(m, 0, m)
     return () if (plan.first, plan.last) == (0, m) else network(m, plan.first, plan.last)

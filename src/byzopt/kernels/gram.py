@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from byzopt.kernels.emit import Body
-from byzopt.kernels.jit import Run, compiled, lanes, split
+from byzopt.kernels.jit import Run, compiled, lanes, parallel_for
 
 TILE = 4  # rows of a tile: 4 x 4 sums and 8 operands fit the registers
 _BLOCK_BYTES = 1 << 17  # of centred rows at a time: they are read n / 4 times from the second-level cache
 
 
-def gram(rows: Tensor, pivot: Tensor) -> Tensor:
+def fused_gram(rows: Tensor, pivot: Tensor) -> Tensor:
     """`<x_i - p, x_j - p>`, `[n, n]` float64, of usable rows.
 
     Blocks are summed in the rows' dtype, then in float64, all products in one order: equal rows have equal
@@ -35,7 +35,7 @@ def gram(rows: Tensor, pivot: Tensor) -> Tensor:
         where = (rows.data_ptr(), rows.stride(0), pivot.data_ptr(), scratch.data_ptr())
         run(*where, sums[start].data_ptr(), n, tall, block, start, stop)
 
-    split(whole, rows.numel(), width, piece)
+    parallel_for(whole, rows.numel(), width, piece)
     total = torch.zeros(n, n, dtype=torch.float64, device="cpu")
     for start in sorted(sums):  # in the same order however threads are scheduled
         total += sums[start][:n, :n]

@@ -25,7 +25,7 @@ Run = Callable[..., None]
 Emit = Callable[[Any, Any], None]  # (IR builder, function): writes the body
 
 
-def usable(rows: Tensor) -> bool:
+def supports(rows: Tensor) -> bool:
     """Whether kernels can read `rows` `[n, d]` as they lie: on the CPU, float32 or float64, unit stride."""
     plain = rows.device.type == "cpu" and rows.dtype in _DTYPES and rows.stride(1) == 1
     return plain and _state["on"] and lanes(rows.dtype) > 0
@@ -41,7 +41,7 @@ def disabled() -> Iterator[None]:
         _state["on"] = before
 
 
-def available() -> bool:
+def kernels_available() -> bool:
     """Whether llvmlite is there and can compile for this machine."""
     return _machine() is not None
 
@@ -108,7 +108,7 @@ def compiled(name: str, arguments: str, emit: Emit) -> Run:
     return call
 
 
-def split(d: int, work: int, step: int, run: Callable[[int, int], None]) -> None:
+def parallel_for(d: int, work: int, step: int, run: Callable[[int, int], None]) -> None:
     """`run(start, stop)` over 0 .. d in pieces whose bounds are multiples of `step` (but for the end).
 
     `work` numbers in all decide whether threads pay.

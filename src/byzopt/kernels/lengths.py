@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from byzopt.kernels.emit import Body
-from byzopt.kernels.jit import Run, compiled, lanes, split
+from byzopt.kernels.jit import Run, compiled, lanes, parallel_for
 
 _BLOCK = 4096  # columns that are summed in the rows' dtype
 
 
-def lengths(rows: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
+def fused_lengths(rows: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
     """`<x_i - p, p>` and `<x_i, x_i>`, `[n]` float64 each, of usable rows.
 
     Blocks are summed in the rows' dtype, then in float64: what overflows there shows as NaN or Inf.
@@ -28,7 +28,7 @@ def lengths(rows: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
         sums[start] = torch.zeros(2, n, dtype=torch.float64, device="cpu")
         run(rows.data_ptr(), rows.stride(0), pivot.data_ptr(), sums[start].data_ptr(), n, start, stop)
 
-    split(whole, rows.numel(), _BLOCK, piece)
+    parallel_for(whole, rows.numel(), _BLOCK, piece)
     total = torch.zeros(2, n, dtype=torch.float64, device="cpu")
     for start in sorted(sums):  # in the same order however threads are scheduled
         total += sums[start]

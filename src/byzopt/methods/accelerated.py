@@ -24,8 +24,8 @@ from byzopt.servers import Extragradient, NesterovMomentum, ThreeSequences
 from byzopt.servers.nesterov import check_convexity
 from byzopt.theory import inexact
 from byzopt.theory.inexact import InexactOracle
-from byzopt.theory.premises import at_most, constant, convexity, setting
-from byzopt.theory.promise import Constants, Premise, Promise, Verdict
+from byzopt.theory.premises import at_most, checked_premise, constant_premise, convexity
+from byzopt.theory.promise import Constants, Premise, Promise, Standing
 from byzopt.wire import Direct
 from byzopt.workers import Plain
 
@@ -73,7 +73,7 @@ class Nesterov(MethodRecipe):
     def promise(self, known: Constants) -> Promise:
         """No rate; the floor of wherever it settles, which nobody knows beforehand."""
         what = "the iterates settle at a zero of g"
-        settles = Premise(what, Verdict.UNKNOWN, "no theorem says so for free (lr, β)")
+        settles = Premise(what, Standing.UNKNOWN, "no theorem says so for free (lr, β)")
 
         def made(oracle: InexactOracle) -> Promise:
             floor = inexact.common_floor(oracle, known.mu or 0.0)
@@ -135,8 +135,8 @@ class NAG(MethodRecipe):
                 own.append(at_most("`alpha` is at least κ₂ B²", oracle.alpha, self.alpha))
             return guaranteed(known, asked, found, own)
 
-        free = setting("τ is that of the theorem", self.tau is None, f"tau = {self.tau}")
-        asked = [constant(known, "lipschitz"), *declared(known, self.mu), free]
+        free = checked_premise("τ is that of the theorem", self.tau is None, f"tau = {self.tau}")
+        asked = [constant_premise(known, "lipschitz"), *declared(known, self.mu), free]
         return over_pairs(known, "Theorem B", "gap", asked, made)
 
 
@@ -184,8 +184,8 @@ class AcceleratedExtragradient(MethodRecipe):
             return guaranteed(known, oracle, inexact.aeg(oracle, max(L, self.mu), self.mu), [step])
 
         factors = (self.tau_factor, self.fast_factor)
-        own = setting("the factors are (0.4, 0.32)", factors == (0.4, 0.32), factors)
-        asked = [constant(known, "lipschitz"), *declared(known, self.mu), own]
+        own = checked_premise("the factors are (0.4, 0.32)", factors == (0.4, 0.32), factors)
+        asked = [constant_premise(known, "lipschitz"), *declared(known, self.mu), own]
         return over_pairs(known, "Theorem B2", "gap", asked, made)
 
 

@@ -91,7 +91,7 @@ def _with_a_rate(build: Build) -> Build:
     return checked
 
 
-def counted(recipe: MethodRecipe, n: int | None, f: int | None) -> MethodRecipe:
+def with_counts(recipe: MethodRecipe, n: int | None, f: int | None) -> MethodRecipe:
     """The recipe with `n` and `f`, as far as known, where its theory needs them and it was not told."""
     known = {name: count for name, count in (("n", n), ("f", f)) if count is not None}
     blank = {name: count for name, count in known.items() if getattr(recipe, name, 0) is None}

@@ -30,7 +30,7 @@ from byzopt.methods.base import METHODS, Method, MethodRecipe
 from byzopt.methods.promises import double_promise, reduced_promise, steady
 from byzopt.schedules import Constant, Schedule
 from byzopt.servers import Descent
-from byzopt.theory.premises import setting
+from byzopt.theory.premises import checked_premise
 from byzopt.theory.promise import Constants, Promise
 from byzopt.wire import EF21, Compressor, Opening, TopK
 from byzopt.workers import DoubleMomentum, Start, Storm
@@ -119,7 +119,9 @@ class ByzDM21(MethodRecipe):
 
     def promise(self, known: Constants) -> Promise | None:
         """Our own derivation: step, bound and floor of mean ‖∇f‖²."""
-        begun = setting("the start is v = u = s, g = C(u)", self.init == "first", f"init = {self.init}")
+        begun = checked_premise(
+            "the start is v = u = s, g = C(u)", self.init == "first", f"init = {self.init}"
+        )
         return double_promise(self.both, self.compressor, known, [begun, steady(self.schedule)])
 
 

@@ -27,14 +27,14 @@ from byzopt.theory.inexact import InexactOracle
 from byzopt.theory.premises import (
     at_most,
     bounded_heterogeneity,
-    constant,
+    checked_premise,
+    constant_premise,
     convexity,
     covers,
-    noise,
+    noise_premises,
     robust,
-    setting,
 )
-from byzopt.theory.promise import Constants, Premise, Promise, Verdict, least, promise
+from byzopt.theory.promise import Constants, Premise, Promise, Standing, promise, strongest
 from byzopt.wire import Direct
 from byzopt.workers import Form, Plain, Start, WorkerMomentum
 
@@ -105,11 +105,11 @@ class ByzNSGDM(MethodRecipe):
         whole = fixed and known.rounds == horizon
         theorem = "Theorem 1 of arXiv:2603.12512" + ("" if whole else ", its proof for other steps (derived)")
         asked = [*self._covered(), *robust(known, "linear"), self._smooth(known)]
-        asked += [bounded_heterogeneity(known), *noise(known), constant(known, "gap")]
-        asked += [constant(known, "start_rows")] if self.start == "zero" else []
+        asked += [bounded_heterogeneity(known), *noise_premises(known), constant_premise(known, "gap")]
+        asked += [constant_premise(known, "start_rows")] if self.start == "zero" else []
         make = self._theorem if whole else self._along
         return promise(
-            theorem, measures, asked, lambda: least([make(known, l0, l1) for l0, l1 in known.smoothness])
+            theorem, measures, asked, lambda: strongest([make(known, l0, l1) for l0, l1 in known.smoothness])
         )
 
     def _horizon(self, known: Constants) -> int:
@@ -137,13 +137,13 @@ class ByzNSGDM(MethodRecipe):
     def _smooth(self, known: Constants) -> Premise:
         what = "the honest f_i are (L0, L1)-smooth"
         if not known.smoothness:
-            return Premise(what, Verdict.UNKNOWN, "l0 and l1 are not known")
+            return Premise(what, Standing.UNKNOWN, "l0 and l1 are not known")
         if {"l0", "l1"} <= known.exact:
-            return Premise(what, Verdict.HOLDS, "certain on this task")
+            return Premise(what, Standing.HOLDS, "certain on this task")
         raised = any(note.startswith("l0") for note in known.notes)
         l0, l1 = known.smoothness[0]
         told = f"L0 = {l0:.4g}, L1 = {l1:.4g}, seen at a few points"
-        return Premise(what, Verdict.ESTIMATED, told + (" and raised to fit the path" if raised else ""))
+        return Premise(what, Standing.ESTIMATED, told + (" and raised to fit the path" if raised else ""))
 
     def _problem(
         self, known: Constants, l0: float, l1: float, start: float
@@ -160,7 +160,7 @@ class ByzNSGDM(MethodRecipe):
             star_gap=known.star_gap or 0.0,
             momentum_gap=(known.start_rows or 0.0) if zero else start,
         )
-        return problem, [constant(known, "star_gap")] if l1 else []
+        return problem, [constant_premise(known, "star_gap")] if l1 else []
 
     def _theorem(self, known: Constants, l0: float, l1: float) -> Promise:
         """Theorem 1 itself: γ = γ0 T^(-3/4), η = T^(-1/2)."""
@@ -171,7 +171,7 @@ class ByzNSGDM(MethodRecipe):
         gamma0 = known.lr or best
         steps = {"lr": best} | ({"lr_most": cap} if cap < inf else {}) if 0 < best < inf else {}
         there = step.stands and 0 < gamma0 < inf
-        bound = nsgdm.bound(problem, kappa, known.rounds, gamma0, p=p).total if there else None
+        bound = nsgdm.theorem_bound(problem, kappa, known.rounds, gamma0, p=p).total if there else None
         return self._told(known, l0, l1, (*own, step), steps, bound)
 
     def _along(self, known: Constants, l0: float, l1: float) -> Promise:
@@ -183,7 +183,7 @@ class ByzNSGDM(MethodRecipe):
         problem, own = self._problem(known, l0, l1, start)
         most = nsgdm.longest_step(l1) / filled.gamma(1)
         p = getattr(filled, "p", 2.0)
-        plain = setting("noise has a variance (p = 2)", p == 2.0, f"p = {p:g}")
+        plain = checked_premise("noise has a variance (p = 2)", p == 2.0, f"p = {p:g}")
         step = at_most("the first step is at most ln 2 / L1", known.lr, most)
         steps = {"lr_most": most} if most < inf else {}
         bound = None
@@ -263,7 +263,7 @@ class RobustSGDM(MethodRecipe):
         if self.eta == 1:
             return RobustGD(self.schedule).promise(known)
         what = "there is no momentum (eta = 1)"
-        return Promise("Theorem A", "gap", (setting(what, False, f"eta = {self.eta:g}"),))
+        return Promise("Theorem A", "gap", (checked_premise(what, False, f"eta = {self.eta:g}"),))
 
 
 @METHODS.register("robust_gd")
@@ -291,7 +291,7 @@ class RobustGD(MethodRecipe):
     def promise(self, known: Constants) -> Promise:
         """Theorem A for a constant step; where μ is unknown, its form without convexity. Each with 1/lr >= L
         for L."""
-        asked = [steady(self.schedule), constant(known, "lipschitz")]
+        asked = [steady(self.schedule), constant_premise(known, "lipschitz")]
         lipschitz = known.lipschitz or 0.0
 
         def edged(mu: float) -> tuple[Premise, float]:
@@ -307,7 +307,7 @@ class RobustGD(MethodRecipe):
 
         def plainly(oracle: InexactOracle) -> Promise:
             step, L = edged(0.0)
-            below = setting("α = κ₂ B² is below 1", oracle.alpha < 1, f"{oracle.alpha:.6g}")
+            below = checked_premise("α = κ₂ B² is below 1", oracle.alpha < 1, f"{oracle.alpha:.6g}")
             steps = {"lr": 1 / lipschitz} if lipschitz else {}
             if not below.stands:
                 return Promise("", "", (step, below), steps)
@@ -319,4 +319,4 @@ class RobustGD(MethodRecipe):
         if known.mu:
             return over_pairs(known, "Theorem A", "gap", [*asked, convexity(known)], strongly)
         theorem = "Theorem A without convexity"
-        return over_pairs(known, theorem, "min ‖grad f‖²", [*asked, constant(known, "gap")], plainly)
+        return over_pairs(known, theorem, "min ‖grad f‖²", [*asked, constant_premise(known, "gap")], plainly)

@@ -6,19 +6,28 @@ from math import exp
 
 from byzopt.methods.byzantine_settings import ByzantineSettings
 from byzopt.theory import byzantine_sgd as theory
-from byzopt.theory.byzantine_sgd import Setting
-from byzopt.theory.premises import at_most, constant, convex, convexity, covers, liars, noise, setting
-from byzopt.theory.promise import EDGE, Constants, Premise, Promise, Verdict, promise
+from byzopt.theory.byzantine_sgd import GuardSetting
+from byzopt.theory.premises import (
+    at_most,
+    checked_premise,
+    constant_premise,
+    convex,
+    convexity,
+    covers,
+    fault_premises,
+    noise_premises,
+)
+from byzopt.theory.promise import EDGE, Constants, Premise, Promise, Standing, promise
 
 
-def promised(recipe: ByzantineSettings, known: Constants) -> Promise:
+def byzantine_promise(recipe: ByzantineSettings, known: Constants) -> Promise:
     """Theorem 3.2, or 3.3 for `average = "nonsmooth"`; with epochs of theory 3.4 or 3.5, schedule derived."""
     smooth, shrinks = recipe.average == "smooth", recipe.epochs in ("theory", "practical")
     theorem = f"arXiv:1803.08917, Theorem {'3.2' if smooth else '3.3'}"
     if shrinks:
         theorem = f"arXiv:1803.08917, Theorem {'3.4' if smooth else '3.5'}, schedule derived"
-    asked = [*liars(known), *_recipe(recipe, known), convexity(known) if shrinks else convex(known)]
-    asked += [_alike(known), *noise(known)[-1:], *_noise(recipe, known), _ball(recipe, known)]
+    asked = [*fault_premises(known), *_recipe(recipe, known), convexity(known) if shrinks else convex(known)]
+    asked += [_alike(known), *noise_premises(known)[-1:], *_noise(recipe, known), _ball(recipe, known)]
     asked += [_steep(recipe, known)]
     if shrinks:
         asked += _declared(recipe, known)
@@ -47,43 +56,46 @@ def _recipe(recipe: ByzantineSettings, known: Constants) -> list[Premise]:
     }
     what = "the mean of the kept gradients makes the step"
     if known.rule is None:
-        return [*covers(cases), Premise(what, Verdict.UNKNOWN, "the rule is not known")]
-    return [*covers(cases), setting(what, known.rule == "mean", f"rule {known.rule}")]
+        return [*covers(cases), Premise(what, Standing.UNKNOWN, "the rule is not known")]
+    return [*covers(cases), checked_premise(what, known.rule == "mean", f"rule {known.rule}")]
 
 
 def _alike(known: Constants) -> Premise:
     what = "all honest workers sample one distribution (ζ = 0)"
     if known.zeta is None and "zeta" in known.exact:
-        return Premise(what, Verdict.FAILS, "the task states that gradients differ without bound")
+        return Premise(what, Standing.FAILS, "the task states that gradients differ without bound")
     if known.zeta is None:
-        return Premise(what, Verdict.UNKNOWN, "zeta is not known")
+        return Premise(what, Standing.UNKNOWN, "zeta is not known")
     if known.zeta > (EDGE - 1) * (known.gradient or 1):
-        return Premise(what, Verdict.FAILS, f"ζ = {known.zeta:.4g}")
+        return Premise(what, Standing.FAILS, f"ζ = {known.zeta:.4g}")
     sure = "zeta" in known.exact
     return Premise(
-        what, Verdict.HOLDS if sure else Verdict.ESTIMATED, "ζ = 0" + ("" if sure else " was seen")
+        what, Standing.HOLDS if sure else Standing.ESTIMATED, "ζ = 0" + ("" if sure else " was seen")
     )
 
 
 def _noise(recipe: ByzantineSettings, known: Constants) -> list[Premise]:
     """V: given to the method, and no less than honest noise is."""
     what, given = "honest noise is no longer than V", recipe.noise
-    own = setting("the method is given V", given is not None, f"noise = {given}")
+    own = checked_premise("the method is given V", given is not None, f"noise = {given}")
     if given is None:
         return [own]
     if known.bound is not None and "bound" in known.exact:
-        return [own, setting(what, known.bound <= given * EDGE, f"{known.bound:.6g} with V = {given:.6g}")]
+        return [
+            own,
+            checked_premise(what, known.bound <= given * EDGE, f"{known.bound:.6g} with V = {given:.6g}"),
+        ]
     if known.spread is not None:
         chance = _escape(recipe, known)
         told = (
             f"Gaussian noise: some message is longer than V = {given:.6g} with probability up to {chance:.3g}"
         )
-        return [own, setting(what, chance + recipe.p_fail < 1, told)]
+        return [own, checked_premise(what, chance + recipe.p_fail < 1, told)]
     if known.bound is None:
-        return [own, Premise(what, Verdict.UNKNOWN, "how long noise is is not known")]
+        return [own, Premise(what, Standing.UNKNOWN, "how long noise is is not known")]
     good = known.bound <= given * EDGE
     told = f"{known.bound:.6g} was seen, with V = {given:.6g}"
-    return [own, Premise(what, Verdict.ESTIMATED if good else Verdict.FAILS, told)]
+    return [own, Premise(what, Standing.ESTIMATED if good else Standing.FAILS, told)]
 
 
 def _escape(recipe: ByzantineSettings, known: Constants) -> float:
@@ -98,25 +110,25 @@ def _escape(recipe: ByzantineSettings, known: Constants) -> float:
 def _ball(recipe: ByzantineSettings, known: Constants) -> Premise:
     what, given = "x* lies in the method's ball, ‖x^0 - x*‖ <= D", recipe.diameter
     if given is None:
-        return Premise(what, Verdict.FAILS, "the method has no diameter, and nothing is projected")
+        return Premise(what, Standing.FAILS, "the method has no diameter, and nothing is projected")
     if known.diameter is None:
-        return Premise(what, Verdict.UNKNOWN, f"D = {given:.6g}, but where x* lies is not known")
+        return Premise(what, Standing.UNKNOWN, f"D = {given:.6g}, but where x* lies is not known")
     if known.diameter > given * EDGE:
-        return Premise(what, Verdict.FAILS, f"D = {given:.6g} with ‖x^0 - x*‖ = {known.diameter:.6g}")
+        return Premise(what, Standing.FAILS, f"D = {given:.6g} with ‖x^0 - x*‖ = {known.diameter:.6g}")
     sure = "diameter" in known.exact
     told = f"D = {given:.6g} with ‖x^0 - x*‖ = {known.diameter:.6g}"
-    return Premise(what, Verdict.HOLDS if sure else Verdict.ESTIMATED, told)
+    return Premise(what, Standing.HOLDS if sure else Standing.ESTIMATED, told)
 
 
 def _steep(recipe: ByzantineSettings, known: Constants) -> Premise:
     """L, or M on the method's ball."""
     if recipe.average == "smooth":
-        return constant(known, "lipschitz")
+        return constant_premise(known, "lipschitz")
     what, found = "‖∇f‖ <= M on the ball", _gradient(recipe, known)
     if found is None:
-        return Premise(what, Verdict.UNKNOWN, "neither M nor L is known")
+        return Premise(what, Standing.UNKNOWN, "neither M nor L is known")
     value, sure = found
-    return Premise(what, Verdict.HOLDS if sure else Verdict.ESTIMATED, f"M = {value:.6g}")
+    return Premise(what, Standing.HOLDS if sure else Standing.ESTIMATED, f"M = {value:.6g}")
 
 
 def _gradient(recipe: ByzantineSettings, known: Constants) -> tuple[float, bool] | None:
@@ -137,21 +149,23 @@ def _declared(recipe: ByzantineSettings, known: Constants) -> list[Premise]:
     true = known.lipschitz if smooth else (found[0] if found else None)
     lr = known.lr
     return [
-        setting(
+        checked_premise(
             "the method's `mu` is at most μ",
             recipe.mu is not None and recipe.mu <= (known.mu or 0) * EDGE,
             f"mu = {recipe.mu}",
         ),
-        setting(
+        checked_premise(
             f"the method's `{name}` is at least {name}",
             own is not None and own * EDGE >= (true or 0),
             f"{name} = {own}",
         ),
-        setting("steps are the schedule's own (lr = 1)", lr is None or abs(lr - 1) <= EDGE - 1, f"lr = {lr}"),
+        checked_premise(
+            "steps are the schedule's own (lr = 1)", lr is None or abs(lr - 1) <= EDGE - 1, f"lr = {lr}"
+        ),
     ]
 
 
-def _chance(recipe: ByzantineSettings, known: Constants, at: Setting, epochs: int) -> float:
+def _chance(recipe: ByzantineSettings, known: Constants, at: GuardSetting, epochs: int) -> float:
     """With what probability the theorem may fail: p_fail, noise beyond V, and for `default` thresholds the
     chance 2 n exp(-Λ/2) (Pinelis), in each of the epochs, that an honest sum strays by more than V √(TΛ)."""
     strays = 2 * at.n * exp(-at.log / 2) if recipe.thresholds == "default" else 0.0
@@ -159,12 +173,14 @@ def _chance(recipe: ByzantineSettings, known: Constants, at: Setting, epochs: in
 
 
 def _plain(recipe: ByzantineSettings, known: Constants) -> Promise:
-    at = Setting(known.n, known.f, known.rounds, recipe.noise or 0.0, recipe.diameter or 0.0, recipe.p_fail)
+    at = GuardSetting(
+        known.n, known.f, known.rounds, recipe.noise or 0.0, recipe.diameter or 0.0, recipe.p_fail
+    )
     smooth, lipschitz = recipe.average == "smooth", known.lipschitz or 0.0
     steep = lipschitz if smooth else (_gradient(recipe, known) or (0.0, False))[0]
     if steep == at.noise == 0:
         what = "the objective is curved, or has noise"
-        return Promise("", "", (setting(what, False, "neither: no step is too long"),))
+        return Promise("", "", (checked_premise(what, False, "neither: no step is too long"),))
     best = _best(recipe, at, steep)
     most = 1 / (2 * lipschitz) if smooth and lipschitz else float("inf")
     step = at_most("γ is at most 1/(2L)", known.lr, most, "the best one") if smooth else None
@@ -178,7 +194,9 @@ def _epochs(recipe: ByzantineSettings, known: Constants) -> Promise:
     """The promise for the last epoch of the run, whose start lies within its D_s of x*."""
     plan = recipe.plan(1.0, known.rounds)
     last = plan[-1]
-    at = Setting(known.n, known.f, last.rounds, recipe.noise or 0.0, last.radius, recipe.p_fail / len(plan))
+    at = GuardSetting(
+        known.n, known.f, last.rounds, recipe.noise or 0.0, last.radius, recipe.p_fail / len(plan)
+    )
     steep = (recipe.L if recipe.average == "smooth" else recipe.M) or 0.0
     steps = {"lr": 1.0, "epochs": float(len(plan)), "last_radius": last.radius, "last_step": last.step}
     return _told(recipe, known, at, steep, last.step, steps, [], len(plan))
@@ -187,7 +205,7 @@ def _epochs(recipe: ByzantineSettings, known: Constants) -> Promise:
 def _told(
     recipe: ByzantineSettings,
     known: Constants,
-    at: Setting,
+    at: GuardSetting,
     steep: float,
     gamma: float,
     steps: dict[str, float],
@@ -196,7 +214,7 @@ def _told(
 ) -> Promise:
     lost = _chance(recipe, known, at, epochs)
     told = f"it may fail with probability {lost:.4g}"
-    likely = setting("the theorem's probability is positive", lost < 1, told)
+    likely = checked_premise("the theorem's probability is positive", lost < 1, told)
     made = theory.smooth_bound if recipe.average == "smooth" else theory.nonsmooth_bound
     premises = (*own, likely)
     if not all(premise.stands for premise in premises):
@@ -211,7 +229,7 @@ def _told(
     return Promise("", "", premises, steps, bound, 0.0, trivial, (), remarks)
 
 
-def _best(recipe: ByzantineSettings, at: Setting, steep: float) -> float:
+def _best(recipe: ByzantineSettings, at: GuardSetting, steep: float) -> float:
     if recipe.average == "smooth":
         return theory.smooth_step(at, steep, recipe.error2)
     return theory.nonsmooth_step(at, steep, recipe.error2)

@@ -9,7 +9,7 @@ from typing import Literal
 from byzopt.aggregators.guards.guard import Finder
 from byzopt.errors import require
 from byzopt.theory.byzantine_epochs import Curved, Epoch, Lengths, doubling, within
-from byzopt.theory.byzantine_sgd import Error2, Rule
+from byzopt.theory.byzantine_sgd import Error2, ThresholdRule
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ByzantineSettings:
 
     noise: float | None = None
     diameter: float | None = None
-    thresholds: Rule = "default"
+    thresholds: ThresholdRule = "default"
     p_fail: float = 0.05
     anytime: bool = False
     adaptive_A: bool = False  # noqa: N815 (the paper's letter)

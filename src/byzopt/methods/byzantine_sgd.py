@@ -19,7 +19,7 @@ from byzopt.aggregators import Aggregator
 from byzopt.aggregators.guards.guard import Guard
 from byzopt.errors import InvalidInput
 from byzopt.methods.base import METHODS, Method, MethodRecipe
-from byzopt.methods.byzantine_promise import promised
+from byzopt.methods.byzantine_promise import byzantine_promise
 from byzopt.methods.byzantine_settings import ByzantineSettings
 from byzopt.methods.expulsion import by_pairs, differing, likely
 from byzopt.servers import ProjectedStep
@@ -103,7 +103,7 @@ class ByzantineSGD(ByzantineSettings, MethodRecipe):
         plan = self.plan(1.0, known.rounds)
         share, noise = self.p_fail / len(plan), self.noise
         # Chances and slack are in units of the radius.
-        stretches = [theory.Setting(known.n, known.f, epoch.rounds, noise, 1.0, share) for epoch in plan]
+        stretches = [theory.GuardSetting(known.n, known.f, epoch.rounds, noise, 1.0, share) for epoch in plan]
         chance = sum(theory.expels_honest(at, self.thresholds, self.anytime) for at in stretches)
         rests_on = likely(known, noise, chance)
         if chance >= 1:
@@ -120,4 +120,4 @@ class ByzantineSGD(ByzantineSettings, MethodRecipe):
 
     def promise(self, known: Constants) -> Promise | None:
         """Theorems 3.2 and 3.3, or for epochs 3.4 and 3.5: see `byzopt.methods.byzantine_promise`."""
-        return promised(self, known)
+        return byzantine_promise(self, known)

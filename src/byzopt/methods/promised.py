@@ -7,8 +7,15 @@ from dataclasses import replace
 
 from byzopt.theory import inexact
 from byzopt.theory.inexact import Guarantee, InexactOracle
-from byzopt.theory.premises import below, constant, heterogeneity, noise, robust, setting
-from byzopt.theory.promise import Constants, Premise, Promise, least, promise
+from byzopt.theory.premises import (
+    below,
+    checked_premise,
+    constant_premise,
+    heterogeneity,
+    noise_premises,
+    robust,
+)
+from byzopt.theory.promise import Constants, Premise, Promise, promise, strongest
 
 SOURCE = "derived; setting of arXiv:2602.03329"
 
@@ -24,7 +31,7 @@ def over_pairs(
 
     `make` gives the promise for one oracle; of all admissible (G, B) the pair counts with which it says most.
     """
-    asked = [*robust(known, "squared"), heterogeneity(known), *noise(known), *premises]
+    asked = [*robust(known, "squared"), heterogeneity(known), *noise_premises(known), *premises]
 
     def told(g: float, b: float) -> Promise:
         kappa, sigma = known.kappa_squared or 0.0, known.sigma or 0.0
@@ -34,7 +41,10 @@ def over_pairs(
         return replace(found, remarks=(with_it, *found.remarks))
 
     return promise(
-        f"{theorem} ({SOURCE})", measures, asked, lambda: least([told(*pair) for pair in known.heterogeneity])
+        f"{theorem} ({SOURCE})",
+        measures,
+        asked,
+        lambda: strongest([told(*pair) for pair in known.heterogeneity]),
     )
 
 
@@ -42,7 +52,7 @@ def guaranteed(
     known: Constants, oracle: InexactOracle, found: Guarantee, own: Iterable[Premise] = ()
 ) -> Promise:
     """What a guarantee says of this problem. `own` are the premises on the recipe and its step."""
-    limit = setting(
+    limit = checked_premise(
         f"α = κ₂ B² is at most {below(found.alpha_limit)}",
         oracle.alpha <= found.alpha_limit if found.alpha_limit < 1 else oracle.alpha < 1,
         f"{oracle.alpha:.6g}",
@@ -54,7 +64,7 @@ def guaranteed(
     if known.gap is None:
         lacks = ("gap is not known",)
     else:
-        premises.append(constant(known, "gap"))
+        premises.append(constant_premise(known, "gap"))
         bound = found.bound(known.gap, known.rounds)
     return Promise(
         f"{found.theorem} ({SOURCE})",

@@ -7,9 +7,17 @@ from math import inf
 
 from byzopt.schedules import Constant, Schedule
 from byzopt.theory import averaging, byz_dm21, compressed
-from byzopt.theory.byz_dm21 import Setting
-from byzopt.theory.premises import at_most, constant, constants, heterogeneity, noise, robust, setting
-from byzopt.theory.promise import Constants, Premise, Promise, Verdict, least, promise
+from byzopt.theory.byz_dm21 import DM21Setting
+from byzopt.theory.premises import (
+    at_most,
+    checked_premise,
+    constant_premise,
+    constant_premises,
+    heterogeneity,
+    noise_premises,
+    robust,
+)
+from byzopt.theory.promise import Constants, Premise, Promise, Standing, promise, strongest
 from byzopt.wire import Compressor
 
 WHAT = "mean ‖∇f‖²"
@@ -18,18 +26,22 @@ WHAT = "mean ‖∇f‖²"
 def contracts(compressor: Compressor, known: Constants) -> Premise:
     """Whether a compressor has an α in this dimension."""
     alpha = compressor.alpha(known.d)
-    return setting("the compressor contracts, 0 < α <= 1", bool(alpha), f"α = {alpha} with d = {known.d}")
+    return checked_premise(
+        "the compressor contracts, 0 < α <= 1", bool(alpha), f"α = {alpha} with d = {known.d}"
+    )
 
 
 def unbiased(compressor: Compressor, known: Constants) -> Premise:
     """Whether a compressor has an ω."""
     omega = compressor.omega(known.d)
-    return setting("the compressor is unbiased", omega is not None, f"ω = {omega} with d = {known.d}")
+    return checked_premise("the compressor is unbiased", omega is not None, f"ω = {omega} with d = {known.d}")
 
 
 def steady(schedule: Schedule) -> Premise:
     """A step that stays as it is."""
-    return setting("the step is constant", isinstance(schedule, Constant), f"schedule {schedule.name}")
+    return checked_premise(
+        "the step is constant", isinstance(schedule, Constant), f"schedule {schedule.name}"
+    )
 
 
 def double_promise(
@@ -44,23 +56,23 @@ def double_promise(
         most, growth, gap = byz_dm21.step(s), b**2, known.gap
         edge = at_most("the step is at most 1/(L + √(2S))", known.lr, most)
         share = 8 * s.kappa * growth
-        grows = setting("8 κ₂ B² < 1", share < 1, f"{share:.6g} with B = {b:.4g}")
+        grows = checked_premise("8 κ₂ B² < 1", share < 1, f"{share:.6g} with B = {b:.4g}")
         steps = {"lr": most, "eta_v": weights[0], "eta_u": weights[1]}
-        limit = averaging.limit(*weights)
+        limit = averaging.stability_limit(*weights)
         remarks = [f"with ζ = {g:.4g}, B = {b:.4g}"]
         remarks += [f"stable on a quadratic without compression for γ L < {limit:.4g} only"]
         if not grows.stands or not edge.stands:
             return Promise("", "", (edge, grows), steps if grows.stands else {}, remarks=tuple(remarks))
-        floor = (2 * sigma**2 * byz_dm21.noise(s) + byz_dm21.floor(s.kappa, g)) / (1 - share)
+        floor = (2 * sigma**2 * byz_dm21.noise_gain(s) + byz_dm21.floor(s.kappa, g)) / (1 - share)
         if gap is None:
             lacks = ("gap is not known",)
             return Promise("", "", (edge, grows), steps, None, floor, _trivial(known), lacks, tuple(remarks))
         steps |= {"eta_suggested": byz_dm21.weight(s, gap, sigma, known.rounds)}
-        bound = byz_dm21.bound(s, known.lr or most, known.rounds, gap, sigma, g, growth)
-        premises = (edge, grows, constant(known, "gap"))
+        bound = byz_dm21.gradient_bound(s, known.lr or most, known.rounds, gap, sigma, g, growth)
+        premises = (edge, grows, constant_premise(known, "gap"))
         return Promise("", "", premises, steps, bound, floor, _trivial(known), (), tuple(remarks))
 
-    return promise(theorem, WHAT, asked, lambda: least([told(*pair) for pair in known.heterogeneity]))
+    return promise(theorem, WHAT, asked, lambda: strongest([told(*pair) for pair in known.heterogeneity]))
 
 
 def single_promise(eta: float, compressor: Compressor, known: Constants, own: Iterable[Premise]) -> Promise:
@@ -72,9 +84,11 @@ def single_promise(eta: float, compressor: Compressor, known: Constants, own: It
         s = _setting((eta, eta), compressor, known)
         most, share = byz_dm21.single_step(s), 6 * s.kappa * b**2
         edge = at_most("the step is at most 1/(L + √(2S'))", known.lr, most)
-        grows = setting("6 κ₂ B² < 1", share < 1, f"{share:.6g} with B = {b:.4g}")
+        grows = checked_premise("6 κ₂ B² < 1", share < 1, f"{share:.6g} with B = {b:.4g}")
         free = 1 - share
-        stays = 2 * (known.sigma or 0.0) ** 2 * byz_dm21.single_noise(s) + byz_dm21.single_floor(s.kappa, g)
+        stays = 2 * (known.sigma or 0.0) ** 2 * byz_dm21.single_noise_gain(s) + byz_dm21.single_floor(
+            s.kappa, g
+        )
         return Promise(
             "",
             "",
@@ -87,18 +101,18 @@ def single_promise(eta: float, compressor: Compressor, known: Constants, own: It
             (f"with ζ = {g:.4g}, B = {b:.4g}",),
         )
 
-    return promise(theorem, WHAT, asked, lambda: least([told(*pair) for pair in known.heterogeneity]))
+    return promise(theorem, WHAT, asked, lambda: strongest([told(*pair) for pair in known.heterogeneity]))
 
 
 def reduced_promise(weights: tuple[float, float]) -> Promise:
     """Byz-VR-DM21: the rate is the paper's claim, not re-derived."""
-    limit = averaging.limit(weights[1])
+    limit = averaging.stability_limit(weights[1])
     what = "the conditions of the paper's theorem"
     how = "they were not available to us, and equal weights gave us O(ε⁻⁴) only"
     return Promise(
         "Byz-VR-DM21, arXiv:2603.15144 (abstract: O(ε⁻³) rounds)",
         WHAT,
-        (Premise(what, Verdict.UNKNOWN, how),),
+        (Premise(what, Standing.UNKNOWN, how),),
         remarks=(f"with exact differences stable on a quadratic for γ L < {limit:.4g}", "try η_u = √η_v"),
     )
 
@@ -114,7 +128,7 @@ def step_promise(
 ) -> Promise:
     """A baseline's step from (c δ, G) where κ₂ and the constants `names` are known; `more` parameters."""
     theorem = f"{what}, released code of arXiv:2310.09804"
-    asked = [*own, *robust(known, "squared"), *constants(known, *names), *_curved(known)]
+    asked = [*own, *robust(known, "squared"), *constant_premises(known, *names), *_curved(known)]
 
     def found() -> Promise:
         gamma = step(compressed.pairwise(known.kappa_squared or 0.0, known.honest), known.honest)
@@ -127,13 +141,13 @@ def step_promise(
 
 
 def _common(known: Constants) -> list[Premise]:
-    names = [*constants(known, "lipschitz", "local"), *_curved(known)]
-    return [*robust(known, "squared"), *names, heterogeneity(known), *noise(known)]
+    names = [*constant_premises(known, "lipschitz", "local"), *_curved(known)]
+    return [*robust(known, "squared"), *names, heterogeneity(known), *noise_premises(known)]
 
 
 def _curved(known: Constants) -> list[Premise]:
     what = "L is positive: else no step is too long"
-    return [setting(what, False, "L = 0")] if known.lipschitz == 0 else []
+    return [checked_premise(what, False, "L = 0")] if known.lipschitz == 0 else []
 
 
 def _trivial(known: Constants) -> float | None:
@@ -144,7 +158,7 @@ def _trivial(known: Constants) -> float | None:
     return 2 * lipschitz * gap if gap is not None and lipschitz is not None else None
 
 
-def _setting(weights: tuple[float, float], compressor: Compressor, known: Constants) -> Setting:
+def _setting(weights: tuple[float, float], compressor: Compressor, known: Constants) -> DM21Setting:
     alpha = compressor.alpha(known.d) or 0.0
     L, Lt, kappa = known.lipschitz or 0.0, known.local or 0.0, known.kappa_squared or 0.0
-    return Setting(L, Lt, kappa, alpha, *weights, known.honest)
+    return DM21Setting(L, Lt, kappa, alpha, *weights, known.honest)

@@ -22,7 +22,7 @@ from byzopt.schedules import Constant, Schedule
 from byzopt.servers.shaken import Shaken
 from byzopt.theory import outlying
 from byzopt.theory import safeguard as theory
-from byzopt.theory.premises import bounded_heterogeneity, liars
+from byzopt.theory.premises import bounded_heterogeneity, fault_premises
 from byzopt.theory.promise import Constants, Promise
 from byzopt.wire import Direct
 from byzopt.workers import Plain
@@ -151,8 +151,8 @@ class SafeguardSGD(MethodRecipe):
             rests_on = f"no honest worker is expelled while honest sums stay within {half} of their mean"
             rests_on += " (n > 2 f)"
         elif self.noise is not None:
-            chance = theory.expels_honest(self.windows, rounds, n, self.p_fail)
-            slack = min(theory.slack(w, rounds, n, self.noise, self.p_fail) for w in self.windows)
+            chance = theory.windows_expel_honest(self.windows, rounds, n, self.p_fail)
+            slack = min(theory.window_slack(w, rounds, n, self.noise, self.p_fail) for w in self.windows)
             rests_on = likely(known, self.noise, chance)
         elif self.thresholds == "pairs":
             return by_pairs(known, self.p_fail, self.differing)
@@ -166,7 +166,7 @@ class SafeguardSGD(MethodRecipe):
         if self.thresholds != "medoid":
             return f"{first}, and even without liars honest ones farther out than about half of the others go"
         crowd = n // 2 + 1
-        reach = dict(outlying.limits(n, f, self.p_fail)).get(crowd)
+        reach = dict(outlying.crowd_radii(n, f, self.p_fail)).get(crowd)
         if reach is None:
             return f"{first}: of {crowd} sums near the median {f} may be copies of one honest sum"
         return f"{first} unless `c` is at least {reach:.3g} (Gaussian sums of any covariance, in one round)"
@@ -176,7 +176,7 @@ class SafeguardSGD(MethodRecipe):
         T = Õ((f_0 - f*) d (δ² + 1/n)/ε⁴) rounds. No bound with constants is known."""
         steps = {}
         noise = known.bound if known.bound is not None else self.noise
-        asked = [*liars(known), bounded_heterogeneity(known)]
+        asked = [*fault_premises(known), bounded_heterogeneity(known)]
         if noise is not None:
             for place, length in enumerate(self.windows):
                 found = theory.threshold(length, known.rounds, known.n, noise, self.p_fail)

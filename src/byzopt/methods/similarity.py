@@ -23,8 +23,8 @@ from byzopt.servers import LBFGS, ExtragradientProx, Inner, SimilarityProx
 from byzopt.servers.inner import MACHINE, Rule
 from byzopt.theory import inexact
 from byzopt.theory.inexact import InexactOracle
-from byzopt.theory.premises import at_most, constant, convexity, setting
-from byzopt.theory.promise import EDGE, Constants, Premise, Promise, Verdict
+from byzopt.theory.premises import at_most, checked_premise, constant_premise, convexity
+from byzopt.theory.promise import EDGE, Constants, Premise, Promise, Standing
 from byzopt.wire import Direct
 from byzopt.workers import Plain
 
@@ -91,18 +91,18 @@ class PIGS(MethodRecipe):
             most = inexact.pigs_eta(delta, mu, longer)
             step = at_most(f"η is at most {'0.65' if longer else '0.25'}/max(Δ, μ)", eta, most)
             wide = (0.65 if longer else 0.25) / eta if eta and step.stands else max(delta, mu)
-            worse = inexact.worsened(oracle, left(self.stop, self.tol))
+            worse = inexact.worsened(oracle, accuracy_left(self.stop, self.tol))
             found = inexact.pigs(worse, wide, mu, longer, known.lipschitz)
             edge = {"lr": most / scale}  # in the unit of the recipe's own lr
             return guaranteed(known, worse, replace(found, steps=found.steps | edge), [step])
 
         asked = [
-            constant(known, "delta"),
+            constant_premise(known, "delta"),
             convexity(known),
             *solved(known, self.stop, self.sec, 10.0 if longer else 1.0),
         ]
         if known.lipschitz is not None:
-            asked.append(constant(known, "lipschitz"))
+            asked.append(constant_premise(known, "lipschitz"))
         return over_pairs(known, "Theorem C", "gap", asked, made)
 
 
@@ -180,7 +180,7 @@ class AEGProx(MethodRecipe):
         theta = None if known.lr is None and prime is None else scale * (known.lr or 1.0)
 
         def made(oracle: InexactOracle) -> Promise:
-            worse = inexact.worsened(oracle, left(self.stop, self.tol))
+            worse = inexact.worsened(oracle, accuracy_left(self.stop, self.tol))
             least = inexact.delta_prime(delta, self.mu, worse.alpha, lipschitz)
             step = at_most("θ is at most 1/(4Δ')", theta, 1 / (4 * least))
             wide = 1 / (4 * theta) if theta and step.stands else least
@@ -189,12 +189,17 @@ class AEGProx(MethodRecipe):
             return guaranteed(known, worse, replace(found, steps=found.steps | edge), [step])
 
         factors = (self.tau_factor, self.fast_factor)
-        own = setting("the factors are (0.3 √2, 0.36)", factors == (0.3 * sqrt(2), 0.36), factors)
-        asked = [constant(known, "lipschitz"), constant(known, "delta"), *declared(known, self.mu), own]
+        own = checked_premise("the factors are (0.3 √2, 0.36)", factors == (0.3 * sqrt(2), 0.36), factors)
+        asked = [
+            constant_premise(known, "lipschitz"),
+            constant_premise(known, "delta"),
+            *declared(known, self.mu),
+            own,
+        ]
         return over_pairs(known, "Theorem D", "gap", [*asked, *solved(known, self.stop, self.sec, 1.0)], made)
 
 
-def left(stop: Rule, tol: float) -> float:
+def accuracy_left(stop: Rule, tol: float) -> float:
     """The squared length of ∇φ that an inner stop may leave however short the step is."""
     return MACHINE**2 if stop == "machine" else tol
 
@@ -202,17 +207,17 @@ def left(stop: Rule, tol: float) -> float:
 def solved(known: Constants, stop: Rule, sec: float, least: float) -> list[Premise]:
     """That inner solves are as good as the theorem asks, and meet their stop."""
     told = f"stop = {stop}, sec = {sec:g}"
-    asked = setting(
+    asked = checked_premise(
         f"the inner stop is relative with sec >= {least:g}, or stricter",
         stop != "relative" or sec >= least,
         told,
     )
     what = "every inner solve meets its stop"
     if known.unmet is None:
-        return [asked, Premise(what, Verdict.UNKNOWN, "no solve was looked at")]
+        return [asked, Premise(what, Standing.UNKNOWN, "no solve was looked at")]
     good, how = known.unmet == 0, f"{known.unmet} did not in the first {known.watched} rounds"
     partly = good and (known.watched or 0) < known.rounds
-    return [asked, Premise(what, Verdict.ESTIMATED, how) if partly else setting(what, good, how)]
+    return [asked, Premise(what, Standing.ESTIMATED, how) if partly else checked_premise(what, good, how)]
 
 
 def _check(delta: float | None, mu: float) -> None:

@@ -28,7 +28,7 @@ from byzopt.methods.promises import steady, step_promise, unbiased
 from byzopt.schedules import Constant, Schedule
 from byzopt.servers import Descent
 from byzopt.theory import compressed
-from byzopt.theory.premises import setting
+from byzopt.theory.premises import checked_premise
 from byzopt.theory.promise import Constants, Promise
 from byzopt.wire import Channel, Compressor, Dasha, Diana, Direct, Marina, Marina2, RandK
 from byzopt.workers import LSVRG, Differences, Estimator, Page, Plain, Storm
@@ -145,7 +145,7 @@ class ByzVRMarina(_Descending):
 
         names = ("lipschitz", "local", "sample", "passes")
         doubt = "the last term of R lacks a squared smoothness: doubtful"
-        kind = setting("differences on a sample", self.differences == "sample", self.differences)
+        kind = checked_premise("differences on a sample", self.differences == "sample", self.differences)
         own = [unbiased(self.compressor, known), kind, steady(self.schedule)]
         return step_promise("Byz-VR-MARINA", known, names, step, {"p": p}, (doubt,), own)
 
@@ -188,7 +188,7 @@ class ByzVRMarina2(_Descending):
             return compressed.marina2_step(known.lipschitz or 0.0, known.local or 0.0, omega, cdelta, G)
 
         more = {"p": 1 / (omega + 1)}
-        kind = setting("full differences", self.differences == "full", self.differences)
+        kind = checked_premise("full differences", self.differences == "full", self.differences)
         own = [unbiased(self.compressor, known), kind, steady(self.schedule)]
         return step_promise("Byz-VR-MARINA 2.0", known, ("lipschitz", "local"), step, more, own=own)
 

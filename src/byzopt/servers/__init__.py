@@ -1,6 +1,7 @@
 """Server steps: ask/tell optimisers fed with aggregates."""
 
-from byzopt.servers.base import STEPS, Site, Step
+from byzopt.deprecation import former_names
+from byzopt.servers.base import STEPS, ServerContext, Step
 from byzopt.servers.descent import Descent, LMOStep
 from byzopt.servers.inner import INNERS, LBFGS, Exact, GradientDescent, Inner
 from byzopt.servers.momentum import ServerMomentum
@@ -26,12 +27,14 @@ __all__ = [
     "NesterovMomentum",
     "Norm",
     "ProjectedStep",
+    "ServerContext",
     "ServerMomentum",
     "Shaken",
     "Sign",
     "SimilarityProx",
-    "Site",
     "Spectral",
     "Step",
     "ThreeSequences",
 ]
+
+__getattr__ = former_names(__name__, {"Site": ServerContext})

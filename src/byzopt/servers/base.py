@@ -14,7 +14,7 @@ from byzopt.registry import Registry
 State = Any  # a typed tuple of tensors, numbers and what the site gave, fixed in structure for the whole run
 
 
-class Site(NamedTuple):
+class ServerContext(NamedTuple):
     """Where a step works: the names of its coordinates, and the loss that the server owns, if any.
 
     Args:
@@ -64,7 +64,7 @@ class Step(ABC):
         return False
 
     @abstractmethod
-    def init(self, x0: Tensor, site: Site) -> State:
+    def init(self, x0: Tensor, site: ServerContext) -> State:
         """State before round 1 at `x0` `[d]`. Errors: `InvalidInput` for a site that lacks what it needs."""
 
     @abstractmethod

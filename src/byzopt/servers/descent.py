@@ -13,7 +13,7 @@ from byzopt.errors import require
 from byzopt.fields import check_kind
 from byzopt.layout import Layout
 from byzopt.schedules import Constant, Schedule
-from byzopt.servers.base import STEPS, Site, Step
+from byzopt.servers.base import STEPS, ServerContext, Step
 from byzopt.servers.norms import Euclidean, Norm
 from byzopt.workers.momentum import Form, blend
 
@@ -69,7 +69,7 @@ class Descent(Step):
     def __post_init__(self) -> None:
         check_rate(self.lr)
 
-    def init(self, x0: Tensor, site: Site) -> DescentState:
+    def init(self, x0: Tensor, site: ServerContext) -> DescentState:
         return DescentState(x0, x0, 0)
 
     def ask(self, state: DescentState) -> Tensor:
@@ -125,7 +125,7 @@ class LMOStep(Step):
         require(self.cutoff >= 0, "Parameter `cutoff`", "be at least 0", self.cutoff)
         require(self.eta is None or 0 < self.eta <= 1, "Parameter `eta` of lmo", "lie in (0, 1]", self.eta)
 
-    def init(self, x0: Tensor, site: Site) -> LMOState:
+    def init(self, x0: Tensor, site: ServerContext) -> LMOState:
         stalls = torch.zeros((), dtype=torch.int64, device=x0.device)
         return LMOState(x0, x0, 0, torch.zeros_like(x0), stalls, site.layout)
 

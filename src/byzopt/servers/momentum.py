@@ -10,7 +10,7 @@ from torch import Tensor
 
 from byzopt.errors import require
 from byzopt.schedules import Constant, Schedule
-from byzopt.servers.base import STEPS, Site, Step
+from byzopt.servers.base import STEPS, ServerContext, Step
 from byzopt.servers.descent import check_rate
 from byzopt.workers.momentum import Form, blend
 
@@ -55,7 +55,7 @@ class ServerMomentum(Step):
         check_rate(self.lr)
         require(0 < self.eta <= 1, "Parameter `eta` of server_momentum", "lie in (0, 1]", self.eta)
 
-    def init(self, x0: Tensor, site: Site) -> MomentumState:
+    def init(self, x0: Tensor, site: ServerContext) -> MomentumState:
         return MomentumState(x0, x0, torch.zeros_like(x0), 0)
 
     def ask(self, state: MomentumState) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from byzopt.errors import require
-from byzopt.servers.base import STEPS, Site, Step
+from byzopt.servers.base import STEPS, ServerContext, Step
 from byzopt.servers.descent import check_rate
 from byzopt.theory.inexact import nag_tau
 
@@ -71,7 +71,7 @@ class NesterovMomentum(Step):
         check_rate(self.lr)
         require(0 <= self.beta < 1, "Parameter `beta`", "lie in [0, 1)", self.beta)
 
-    def init(self, x0: Tensor, site: Site) -> MomentumState:
+    def init(self, x0: Tensor, site: ServerContext) -> MomentumState:
         return MomentumState(x0, torch.zeros_like(x0))
 
     def ask(self, state: MomentumState) -> Tensor:
@@ -126,7 +126,7 @@ class ThreeSequences(Step):
         """τ."""
         return nag_tau(1 / self.lr, self.mu, self.alpha) if self.tau is None else self.tau
 
-    def init(self, x0: Tensor, site: Site) -> ThreeState:
+    def init(self, x0: Tensor, site: ServerContext) -> ThreeState:
         return ThreeState(x0, x0)
 
     def ask(self, state: ThreeState) -> Tensor:
@@ -214,7 +214,7 @@ class Extragradient(Step):
         """τ, η, b."""
         return Weights.of(self.lr, self.mu, self.tau_factor, self.fast_factor)
 
-    def init(self, x0: Tensor, site: Site) -> ExtraState:
+    def init(self, x0: Tensor, site: ServerContext) -> ExtraState:
         return ExtraState(x0, x0, 0)
 
     def ask(self, state: ExtraState) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.errors import require
-from byzopt.servers.base import Site, Step
+from byzopt.servers.base import ServerContext, Step
 from byzopt.theory.byzantine_epochs import Epoch
 
 
@@ -68,7 +68,7 @@ class ProjectedStep(Step):
             good = epoch.rounds >= 1 and epoch.radius > 0 and isfinite(epoch.step) and epoch.step > 0
             require(good, "An epoch", "have rounds, a positive radius and a positive step", epoch)
 
-    def init(self, x0: Tensor, site: Site) -> ProjectedState:
+    def init(self, x0: Tensor, site: ServerContext) -> ProjectedState:
         radius = torch.tensor(self.epochs[0].radius, dtype=torch.float64, device=x0.device)
         return ProjectedState(x0, x0, x0, 0, 0, radius, torch.zeros_like(radius))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from byzopt.errors import require
 from byzopt.rng import stream
 from byzopt.schedules import Constant, Schedule
-from byzopt.servers.base import STEPS, Site, Step
+from byzopt.servers.base import STEPS, ServerContext, Step
 from byzopt.servers.descent import check_rate
 
 
@@ -55,7 +55,7 @@ class Shaken(Step):
         check_rate(self.lr)
         require(self.nu >= 0, "Parameter `nu`", "be at least 0", self.nu)
 
-    def init(self, x0: Tensor, site: Site) -> ShakenState:
+    def init(self, x0: Tensor, site: ServerContext) -> ShakenState:
         return ShakenState(x0, 0)
 
     def ask(self, state: ShakenState) -> Tensor:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from byzopt.errors import InvalidInput
-from byzopt.servers.base import STEPS, Site, Step
+from byzopt.servers.base import STEPS, ServerContext, Step
 from byzopt.servers.descent import check_rate
 from byzopt.servers.inner import LBFGS, Ending, Inner, Loss, Rule, Solved, Stop, Subproblem
 from byzopt.servers.nesterov import ExtraState, Weights
@@ -96,7 +96,7 @@ class SimilarityProx(Step):
         check_rate(self.lr)
         Stop(self.stop, self.sec, self.tol).check()
 
-    def init(self, x0: Tensor, site: Site) -> ProxState:
+    def init(self, x0: Tensor, site: ServerContext) -> ProxState:
         return ProxState(x0, proxy_of(site, "PIGS"), Tally())
 
     def ask(self, state: ProxState) -> Tensor:
@@ -167,7 +167,7 @@ class ExtragradientProx(Step):
         """τ, η, b."""
         return Weights.of(self.lr, self.mu, self.tau_factor, self.fast_factor)
 
-    def init(self, x0: Tensor, site: Site) -> ExtraProxState:
+    def init(self, x0: Tensor, site: ServerContext) -> ExtraProxState:
         return ExtraProxState(ExtraState(x0, x0, 0), proxy_of(site, "AEG-prox"), Tally())
 
     def ask(self, state: ExtraProxState) -> Tensor:
@@ -187,7 +187,7 @@ class ExtragradientProx(Step):
         return state.tally.report()
 
 
-def proxy_of(site: Site, what: str) -> Loss:
+def proxy_of(site: ServerContext, what: str) -> Loss:
     """The loss that the server owns. Errors: a site without one."""
     if site.proxy is None:
         raise InvalidInput(

@@ -13,7 +13,7 @@ from byzopt.errors import InvalidInput, Status
 from byzopt.experiments import Outcome, simulate
 from byzopt.layout import Layout
 from byzopt.methods import Method, MethodRecipe
-from byzopt.methods.base import counted
+from byzopt.methods.base import with_counts
 from byzopt.tasks import TASKS, Task
 from byzopt.testing.checks import Promise, equal, holds, normal
 from byzopt.wire import Link
@@ -108,7 +108,7 @@ def _rule(recipe: MethodRecipe) -> Any:
 
 
 def _told(recipe: MethodRecipe) -> MethodRecipe:
-    return counted(recipe, N, F)
+    return with_counts(recipe, N, F)
 
 
 def _task() -> Task:

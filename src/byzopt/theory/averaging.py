@@ -28,7 +28,7 @@ def increment(eta_v: float, eta_u: float = 1.0) -> float:
     return 2 * variance(eta_v, eta_u) * eta_v * eta_u / (1 + a * b)
 
 
-def limit(eta_v: float, eta_u: float = 1.0) -> float:
+def stability_limit(eta_v: float, eta_u: float = 1.0) -> float:
     """The step γL at which descent on a quadratic along the average of exact gradients loses stability.
 
     Two averages: min{1/((1 - η_v)(1 - η_u)) - 1, 2 (2 - η_v)(2 - η_u)/(η_v η_u)}, about 2 η for equal small

@@ -18,7 +18,7 @@ from byzopt.theory.promise import EDGE
 
 
 @dataclass(frozen=True)
-class Setting:
+class DM21Setting:
     """What the bounds of both momentum methods depend on. Errors: a constant out of range."""
 
     L: float
@@ -46,19 +46,19 @@ def step_of(L: float, S: float) -> float:
 # Byz-DM21.
 
 
-def curvature(s: Setting) -> float:
+def curvature(s: DM21Setting) -> float:
     """S = Lt²(32 A/α² + 4 κ₂/η_v² + 16 κ₂/η_u²) + L²(3/η_v² + 12/η_u²) with A = 8 κ₂ + 6."""
     A, v2, u2 = 8 * s.kappa + 6, s.eta_v**2, s.eta_u**2
     rows = 32 * A / s.alpha**2 + 4 * s.kappa / v2 + 16 * s.kappa / u2
     return s.Lt**2 * rows + s.L**2 * (3 / v2 + 12 / u2)
 
 
-def step(s: Setting) -> float:
+def step(s: DM21Setting) -> float:
     """The largest γ for which the bound holds: γ <= 1/(L + √(2 S))."""
     return step_of(s.L, curvature(s))
 
 
-def noise(s: Setting) -> float:
+def noise_gain(s: DM21Setting) -> float:
     """N: the bound holds 2 σ² N. It vanishes with η, also without large batches."""
     A, a, k, v, u = 8 * s.kappa + 6, s.alpha, s.kappa, s.eta_v, s.eta_u
     wire = A * u**2 * v**2 / a + 4 * A * u * v**2 / a**2 + 16 * A * v**3 / a**2
@@ -71,7 +71,9 @@ def floor(kappa: float, zeta: float) -> float:
     return 8 * kappa * zeta**2
 
 
-def potential(s: Setting, gamma: float, gap: float, sigma: float, zeta: float, growth: float = 0.0) -> float:
+def potential(
+    s: DM21Setting, gamma: float, gap: float, sigma: float, zeta: float, growth: float = 0.0
+) -> float:
     """Ψ of round 0 for `init="first"`: v = u = s, g = C(u), and ‖∇f(x^0)‖² <= 2 L gap.
 
     `growth` B of mean‖∇f_i - ∇f‖² <= B‖∇f‖² + ζ².
@@ -83,8 +85,8 @@ def potential(s: Setting, gamma: float, gap: float, sigma: float, zeta: float, g
     return gap + gamma * (A / s.alpha * left + c * sigma**2 + mean * sigma**2 / s.G)
 
 
-def bound(
-    s: Setting, gamma: float, T: int, gap: float, sigma: float, zeta: float, growth: float = 0.0
+def gradient_bound(
+    s: DM21Setting, gamma: float, T: int, gap: float, sigma: float, zeta: float, growth: float = 0.0
 ) -> float:
     """E‖∇f(x̂)‖² <= 2 Ψ/(γ T) + 2 σ² N + 8 κ₂ ζ², x̂ uniform over the T points asked at.
 
@@ -96,10 +98,10 @@ def bound(
     most = step(s)
     require(0 < gamma <= most * EDGE, "The step γ", f"lie in (0, {below(most)}]", gamma)
     opened = 2 * potential(s, gamma, gap, sigma, zeta, growth) / (gamma * T)
-    return (opened + 2 * sigma**2 * noise(s) + floor(s.kappa, zeta)) / share
+    return (opened + 2 * sigma**2 * noise_gain(s) + floor(s.kappa, zeta)) / share
 
 
-def weight(s: Setting, gap: float, sigma: float, T: int) -> float:
+def weight(s: DM21Setting, gap: float, sigma: float, T: int) -> float:
     """Equal weights η up to a constant: min{1, (L_κ gap/((κ₂ + 1/G) σ² T))^½, (L_κ gap α²/(A σ² T))^¼},
 
     L_κ = max(L, √κ₂ Lt); the weights in `s` have no say. Rounds to ε: O((κ₂ + 1/G) L_κ gap σ²/ε⁴).
@@ -110,7 +112,7 @@ def weight(s: Setting, gap: float, sigma: float, T: int) -> float:
     return min(1.0, sqrt(scale / (s.kappa + 1 / s.G)), sqrt(sqrt(scale * s.alpha**2 / A)))
 
 
-def pl_step(s: Setting, mu: float) -> float:
+def pl_step(s: DM21Setting, mu: float) -> float:
     """As `step`, with γ μ <= min(α/4, η/2) for a linear phase under PŁ; the constants are not worked out."""
     limit = min(s.alpha / 4, s.eta_v / 2, s.eta_u / 2)
     return min(step(s), limit / mu) if mu > 0 else step(s)
@@ -119,18 +121,18 @@ def pl_step(s: Setting, mu: float) -> float:
 # Byz-EF21-SGDM, by the same method; its weight is `eta_v`.
 
 
-def single_curvature(s: Setting) -> float:
+def single_curvature(s: DM21Setting) -> float:
     """S' = Lt²(8 A'/α² + 3 κ₂/η²) + 2 L²/η² with A' = 6 κ₂ + 4."""
     A, eta2 = 6 * s.kappa + 4, s.eta_v**2
     return s.Lt**2 * (8 * A / s.alpha**2 + 3 * s.kappa / eta2) + 2 * s.L**2 / eta2
 
 
-def single_step(s: Setting) -> float:
+def single_step(s: DM21Setting) -> float:
     """γ' = 1/(L + √(2 S'))."""
     return step_of(s.L, single_curvature(s))
 
 
-def single_noise(s: Setting) -> float:
+def single_noise_gain(s: DM21Setting) -> float:
     """N' = A' η²/α + 4 A' η³/α² + 3 κ₂ η + 2 η/G. The first term is what a second average removes."""
     A, a, eta = 6 * s.kappa + 4, s.alpha, s.eta_v
     return A * eta**2 / a + 4 * A * eta**3 / a**2 + 3 * s.kappa * eta + 2 * eta / s.G

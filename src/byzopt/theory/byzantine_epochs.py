@@ -14,7 +14,7 @@ from byzopt.errors import require
 from byzopt.theory.byzantine_sgd import (
     WEIGHTS,
     Error2,
-    Setting,
+    GuardSetting,
     log_factor,
     nonsmooth_step,
     smooth_step,
@@ -138,7 +138,7 @@ def _length(problem: Curved, radius: float, p: float, lengths: Lengths, error2: 
 
 
 def _epoch(problem: Curved, radius: float, rounds: int, p: float, error2: Error2) -> Epoch:
-    at = Setting(problem.n, problem.f, rounds, problem.noise, radius, p)
+    at = GuardSetting(problem.n, problem.f, rounds, problem.noise, radius, p)
     if problem.smoothness is not None:
         return Epoch(rounds, radius, smooth_step(at, problem.smoothness, error2))
     return Epoch(rounds, radius, nonsmooth_step(at, problem.gradient or 0, error2))

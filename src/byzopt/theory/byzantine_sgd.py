@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from byzopt.errors import require
 from byzopt.theory.promise import EDGE
 
-Rule: TypeAlias = Literal["default", "proved", "printed"]
+ThresholdRule: TypeAlias = Literal["default", "proved", "printed"]
 Error2: TypeAlias = Literal["lemma", "triangle", "printed"]
 
 # Selection radius and test radius of the sums B, in units of V sqrt(T Λ).
@@ -41,7 +41,7 @@ class Thresholds(NamedTuple):
     select: float
 
 
-class Bound(NamedTuple):
+class BoundTerms(NamedTuple):
     """The four terms of Theorems 3.2 and 3.3: distance D²/(γT), honest noise, Byzantine drift, step size."""
 
     distance: float
@@ -56,7 +56,7 @@ class Bound(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Setting:
+class GuardSetting:
     """What the theorems are about: n workers of which f lie, T `rounds`, V `noise`, D `diameter`, p_fail.
 
     Errors: `InvalidInput` unless 2 f < n, T >= 1, V and D are finite and at least 0, and 0 < p_fail < 1.
@@ -96,7 +96,7 @@ def log_factor(n: int, rounds: int, p_fail: float = 0.05) -> float:
     return log(16 * n * rounds / p_fail)
 
 
-def thresholds(at: Setting, rule: Rule = "default") -> Thresholds:
+def thresholds(at: GuardSetting, rule: ThresholdRule = "default") -> Thresholds:
     """τ_A = 4 D V sqrt(TΛ) and, by `rule`, τ_B and r_B in units of V sqrt(TΛ): see `RADII`.
 
     `printed` selects and tests B with one radius, 4: a median chosen among the attackers then expels honest
@@ -107,7 +107,7 @@ def thresholds(at: Setting, rule: Rule = "default") -> Thresholds:
     return Thresholds(4 * at.diameter * unit, test * unit, select * unit)
 
 
-def expels_honest(at: Setting, rule: Rule = "default", anytime: bool = False) -> float:
+def expels_honest(at: GuardSetting, rule: ThresholdRule = "default", anytime: bool = False) -> float:
     """With what probability at most the guard expels any honest worker, whatever f < n/2 liars do, where all
     sample one distribution and V bounds their noise: 2n exp(-c²Λ/2) + 2n exp(-2Λ), c as in `STRAYS`.
 
@@ -119,7 +119,7 @@ def expels_honest(at: Setting, rule: Rule = "default", anytime: bool = False) ->
     return min(1.0, 2 * at.n * rounds * strays)
 
 
-def slack(at: Setting, rule: Rule = "default") -> float:
+def slack(at: GuardSetting, rule: ThresholdRule = "default") -> float:
     """The largest ζ >= ‖∇f_i - ∇f‖ of honest workers, at all points, with which they are still kept with
     probability 1 - p_fail, if V bounds ζ and noise together: their sums then drift by up to Tζ.
 
@@ -129,12 +129,12 @@ def slack(at: Setting, rule: Rule = "default") -> float:
     return max(0.0, at.noise * left / sqrt(at.rounds))
 
 
-def variance_term(at: Setting, error2: Error2 = "triangle") -> float:
+def variance_term(at: GuardSetting, error2: Error2 = "triangle") -> float:
     """W = 8 V² Λ/n + w δ² V², the factor of γ in the bounds."""
     return at.noise**2 * (8 * at.log / at.n + WEIGHTS[error2] * at.delta**2)
 
 
-def smooth_step(at: Setting, smoothness: float, error2: Error2 = "triangle") -> float:
+def smooth_step(at: GuardSetting, smoothness: float, error2: Error2 = "triangle") -> float:
     """γ* = min{1/(2L), D/sqrt(TW)}, which minimises `smooth_bound`. L = 0, a linear f, leaves the second.
 
     Errors: `InvalidInput` for L < 0, and for L = 0 without noise, where no step is too long.
@@ -148,13 +148,13 @@ def smooth_step(at: Setting, smoothness: float, error2: Error2 = "triangle") -> 
     return min(steps)
 
 
-def nonsmooth_step(at: Setting, gradient: float, error2: Error2 = "triangle") -> float:
+def nonsmooth_step(at: GuardSetting, gradient: float, error2: Error2 = "triangle") -> float:
     """γ* = D/sqrt(T(2M² + W)), which minimises `nonsmooth_bound`."""
     _positive("The gradient bound M", gradient)
     return at.diameter / sqrt(at.rounds * (2 * gradient**2 + variance_term(at, error2)))
 
 
-def smooth_bound(at: Setting, smoothness: float, step: float, error2: Error2 = "triangle") -> Bound:
+def smooth_bound(at: GuardSetting, smoothness: float, step: float, error2: Error2 = "triangle") -> BoundTerms:
     """Theorem 3.2: D²/(γT) + 8DV sqrt(Λ/(Tn)) + 32 δDV sqrt(Λ/T) + γW for γ <= 1/(2L)."""
     _positive("The step γ", step)
     fits = step * 2 * smoothness <= EDGE
@@ -162,19 +162,21 @@ def smooth_bound(at: Setting, smoothness: float, step: float, error2: Error2 = "
     return _bound(at, step, variance_term(at, error2))
 
 
-def nonsmooth_bound(at: Setting, gradient: float, step: float, error2: Error2 = "triangle") -> Bound:
+def nonsmooth_bound(
+    at: GuardSetting, gradient: float, step: float, error2: Error2 = "triangle"
+) -> BoundTerms:
     """Theorem 3.3: as Theorem 3.2 with 2γM² more, for every γ > 0. (Printed: 2γM²/T, a slip.)"""
     _positive("The step γ", step)
     return _bound(at, step, variance_term(at, error2) + 2 * gradient**2)
 
 
-def error1(at: Setting) -> float:
+def error1(at: GuardSetting) -> float:
     """Lemma 3.1: |Error₁| <= 4DV sqrt(TnΛ) + 16 δnDV sqrt(TΛ), with probability 1 - p_fail."""
     unit = at.diameter * at.noise * sqrt(at.rounds * at.log)
     return unit * (4 * sqrt(at.n) + 16 * at.f)
 
 
-def error2(at: Setting, rule: Error2 = "triangle") -> float:
+def error2(at: GuardSetting, rule: Error2 = "triangle") -> float:
     """Lemma 3.1: Error₂ <= 4V²Λ/n + (w/2) δ²V²: what W is twice of."""
     return variance_term(at, rule) / 2
 
@@ -196,9 +198,9 @@ def caught_by(bias: float, noise: float, log: float) -> float:
     return 16 * log * (noise / bias) ** 2
 
 
-def _bound(at: Setting, step: float, factor: float) -> Bound:
+def _bound(at: GuardSetting, step: float, factor: float) -> BoundTerms:
     unit = at.diameter * at.noise * sqrt(at.log / at.rounds)
-    return Bound(
+    return BoundTerms(
         at.diameter**2 / (step * at.rounds), 8 * unit / sqrt(at.n), 32 * at.delta * unit, step * factor
     )
 

@@ -48,7 +48,7 @@ class StepCaps(NamedTuple):
     lag: float
 
 
-class Bound(NamedTuple):
+class NSGDMBound(NamedTuple):
     """Theorem 1's nine terms; their sum bounds the minimum over the T query points of E‖∇f‖."""
 
     start: float
@@ -87,9 +87,9 @@ def best_gamma0(problem: Problem, kappa: float) -> float:
     return min(max_gamma0(problem.l1, kappa), free)
 
 
-def bound(
+def theorem_bound(
     problem: Problem, kappa: float, rounds: int, gamma0: float, printed: bool = True, p: float = 2.0
-) -> Bound:
+) -> NSGDMBound:
     """Theorem 1: γ = γ0 T^(-3/4), η = T^(-1/2), and γ0 at most `max_gamma0`.
 
     `printed=False` halves the floor 4κζ (term 3) by bounding ‖v_i - v̄‖ directly and not through pairs.
@@ -111,7 +111,7 @@ def bound_at(
     eta: float,
     printed: bool = True,
     p: float = 2.0,
-) -> Bound:
+) -> NSGDMBound:
     """The same nine terms for any constant γ <= ln 2 / L1 and η in (0, 1] (derived; the paper's proof).
 
     e^(1/2) becomes e^(ET) with E = 8 L1² γ² + 32 q L1² γ²/η, so that the bound may be infinite.
@@ -129,7 +129,7 @@ def longest_step(l1: float) -> float:
     return log(2) / l1 if l1 else inf
 
 
-def bound_along(problem: Problem, kappa: float, gammas: Sequence[float], eta: float) -> Bound:
+def bound_along(problem: Problem, kappa: float, gammas: Sequence[float], eta: float) -> NSGDMBound:
     """The nine terms for steps γ_1 >= γ_2 >= ... that do not grow, and constant η (derived; the same proof).
 
     With E_k = (8 + 32 q/η) L1² γ_k² and weights w_0 = 1, w_k = w_(k-1)/(1 + E_k) the proof's sum telescopes:
@@ -153,9 +153,9 @@ def bound_along(problem: Problem, kappa: float, gammas: Sequence[float], eta: fl
         first += weight * gamma * stay
         curved += weight * gamma**2
     if length == 0:
-        return Bound(*(inf,) * 9)
+        return NSGDMBound(*(inf,) * 9)
     mean, noise = curved / length, sqrt(eta) * problem.sigma
-    return Bound(
+    return NSGDMBound(
         start=problem.start_gap / length,
         momentum_start=2 * q * problem.momentum_gap * first / length,
         heterogeneity=4 * kappa * problem.zeta,
@@ -202,12 +202,12 @@ def quartic(l1: float, shifts: Sequence[float], radius: float, sigma: float = 0.
 
 def _terms(
     c: Problem, kappa: float, rounds: int, gamma: float, eta: float, growth: float, printed: bool, p: float
-) -> Bound:
+) -> NSGDMBound:
     _check(kappa, rounds)
     q, late = 1 + 2 * kappa, (p - 1) / p
     # Noise with p moments: a martingale constant 2^((2-p)/p) (Hilbert spaces), which is 1 for p = 2.
     noise = 2 ** ((2 - p) / p) * c.sigma * eta**late
-    return Bound(
+    return NSGDMBound(
         start=_grown(c.start_gap / (gamma * rounds), growth),
         momentum_start=_grown(2 * q * c.momentum_gap / (eta * rounds), growth),
         heterogeneity=(4 if printed else 2) * kappa * c.zeta,

@@ -26,7 +26,7 @@ SPREAD = 4.65  # 1/P(Z² > 1.5365), rounded up
 
 
 @lru_cache(maxsize=1024)
-def limits(n: int, f: int, level: float = 0.001) -> tuple[tuple[int, float], ...]:
+def crowd_radii(n: int, f: int, level: float = 0.001) -> tuple[tuple[int, float], ...]:
     """Pairs (c, K): about c of n rows within r of a centre, at most f of all rows faulty, honest rows lie
     within K r. All K together fail in a round with probability `level` at most; c is a majority, and f + 2 or
     more. None where no such c is below n.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import inf
 
-from byzopt.theory.promise import EDGE, Constants, Premise, Verdict
+from byzopt.theory.promise import EDGE, Constants, Premise, Standing
 
 NAMES = {
     "lipschitz": "f is L-smooth",
@@ -26,38 +26,38 @@ SYMBOLS = {"lipschitz": "L", "local": "L~", "sample": "ℓ", "mu": "μ", "sigma"
 SYMBOLS |= {"diameter": "D", "gradient": "M"}
 
 
-def setting(what: str, good: bool, found: object) -> Premise:
+def checked_premise(what: str, good: bool, found: object) -> Premise:
     """A condition on the recipe or the run, which is plain to see."""
-    return Premise(what, Verdict.HOLDS if good else Verdict.FAILS, f"found {found}")
+    return Premise(what, Standing.HOLDS if good else Standing.FAILS, f"found {found}")
 
 
 def covers(cases: Mapping[str, tuple[bool, object]]) -> list[Premise]:
     """What a theorem covers, by name: whether it is so, and what the recipe has."""
-    return [setting(what, good, found) for what, (good, found) in cases.items()]
+    return [checked_premise(what, good, found) for what, (good, found) in cases.items()]
 
 
-def constant(known: Constants, name: str) -> Premise:
+def constant_premise(known: Constants, name: str) -> Premise:
     """A constant of the problem: stated by the task, estimated, or unknown."""
     value, what, symbol = getattr(known, name), NAMES[name], SYMBOLS.get(name, "value")
     if value is None and name in known.exact:
-        return Premise(what, Verdict.FAILS, "the task states that there is none")
+        return Premise(what, Standing.FAILS, "the task states that there is none")
     if value is None:
-        return Premise(what, Verdict.UNKNOWN, f"{name} is not known")
+        return Premise(what, Standing.UNKNOWN, f"{name} is not known")
     if name in known.exact:
-        return Premise(what, Verdict.HOLDS, f"{symbol} = {value:.6g}, certain on this task")
-    return Premise(what, Verdict.ESTIMATED, f"{symbol} = {value:.6g}, seen at a few points")
+        return Premise(what, Standing.HOLDS, f"{symbol} = {value:.6g}, certain on this task")
+    return Premise(what, Standing.ESTIMATED, f"{symbol} = {value:.6g}, seen at a few points")
 
 
-def constants(known: Constants, *names: str) -> list[Premise]:
+def constant_premises(known: Constants, *names: str) -> list[Premise]:
     """Several of them."""
-    return [constant(known, name) for name in names]
+    return [constant_premise(known, name) for name in names]
 
 
 def convexity(known: Constants) -> Premise:
     """μ > 0, which some theorems divide by."""
     if known.mu == 0:
-        return Premise(NAMES["mu"], Verdict.FAILS, "mu is 0")
-    return constant(known, "mu")
+        return Premise(NAMES["mu"], Standing.FAILS, "mu is 0")
+    return constant_premise(known, "mu")
 
 
 def convex(known: Constants) -> Premise:
@@ -65,19 +65,24 @@ def convex(known: Constants) -> Premise:
     what = "f is convex"
     if known.convex is None:
         if known.mu and "mu" in known.exact:
-            return Premise(what, Verdict.HOLDS, "it is strongly convex")
-        return Premise(what, Verdict.UNKNOWN, "the task does not say so")
-    return setting(what, known.convex, "a convex task" if known.convex else "a task that is not convex")
+            return Premise(what, Standing.HOLDS, "it is strongly convex")
+        return Premise(what, Standing.UNKNOWN, "the task does not say so")
+    return checked_premise(
+        what, known.convex, "a convex task" if known.convex else "a task that is not convex"
+    )
 
 
-def liars(known: Constants) -> list[Premise]:
+def fault_premises(known: Constants) -> list[Premise]:
     """An honest majority, and no more liars than are tolerated."""
     majority = "honest workers are the majority, 2 f < n"
-    found = [setting(majority, 2 * known.f < known.n, f"f = {known.f} with n = {known.n}")]
+    found = [checked_premise(majority, 2 * known.f < known.n, f"f = {known.f} with n = {known.n}")]
     what = "no more workers lie than the server tolerates"
     if known.attackers is None:
-        return [*found, Premise(what, Verdict.UNKNOWN, "the number of liars is not known")]
-    return [*found, setting(what, known.attackers <= known.f, f"{known.attackers} liars with f = {known.f}")]
+        return [*found, Premise(what, Standing.UNKNOWN, "the number of liars is not known")]
+    return [
+        *found,
+        checked_premise(what, known.attackers <= known.f, f"{known.attackers} liars with f = {known.f}"),
+    ]
 
 
 def robust(known: Constants, form: str) -> list[Premise]:
@@ -94,7 +99,7 @@ def robust(known: Constants, form: str) -> list[Premise]:
             none = "an error without any spread of the honest rows makes it infinite"
             uncertified = "not every answer of this run could be certified"
             told = uncertified if known.origin in ("certified", "recorded") else none
-            return [Premise(what, Verdict.FAILS, told)]
+            return [Premise(what, Standing.FAILS, told)]
         # With noise a theorem speaks of the mean over runs, and this is one of them.
         sure = known.origin in ("certified", "measured") and known.sigma == 0
         where = {
@@ -103,60 +108,63 @@ def robust(known: Constants, form: str) -> list[Premise]:
         }
         told = where.get(known.origin, f"{known.origin} in every round of this run")
         how = f"{symbol} = {kappa:.6g}, {told}"
-        return [Premise(what, Verdict.HOLDS if sure else Verdict.ESTIMATED, how)]
+        return [Premise(what, Standing.HOLDS if sure else Standing.ESTIMATED, how)]
     tolerates = "the rule tolerates f liars"
     if known.tolerated is None:
-        seen = Premise(tolerates, Verdict.UNKNOWN, "the rule's tolerance is not known")
+        seen = Premise(tolerates, Standing.UNKNOWN, "the rule's tolerance is not known")
     else:
         told = f"a rule that tolerates {known.tolerated} with f = {known.f}"
-        seen = setting(tolerates, known.tolerated >= known.f, told)
+        seen = checked_premise(tolerates, known.tolerated >= known.f, told)
     if kappa is None:
-        own = Premise(what, Verdict.UNKNOWN, known.unproved or "none is known")
+        own = Premise(what, Standing.UNKNOWN, known.unproved or "none is known")
     else:
-        own = Premise(what, Verdict.HOLDS, f"{symbol} = {kappa:.6g}, proved")
+        own = Premise(what, Standing.HOLDS, f"{symbol} = {kappa:.6g}, proved")
     trusted = []
     if known.trusts:
         found = f"it trusts {list(known.trusts)}, of whom {list(known.betrayed) or 'none'} lie"
-        trusted = [setting("the workers that the rule trusts are honest", not known.betrayed, found)]
-    return [*liars(known), seen, *trusted, own]
+        trusted = [checked_premise("the workers that the rule trusts are honest", not known.betrayed, found)]
+    return [*fault_premises(known), seen, *trusted, own]
 
 
 def heterogeneity(known: Constants) -> Premise:
     """Some admissible (G, B)."""
     what = "mean‖∇f_i - ∇f‖² <= G² + B²‖∇f‖² over the honest workers"
     if not known.heterogeneity:
-        return Premise(what, Verdict.UNKNOWN, "no (G, B) is known, nor ζ")
+        return Premise(what, Standing.UNKNOWN, "no (G, B) is known, nor ζ")
     if {"zeta", "pairs"} & known.exact:
-        return Premise(what, Verdict.HOLDS, "certain on this task")
-    return Premise(what, Verdict.ESTIMATED, "pairs that fit the points looked at")
+        return Premise(what, Standing.HOLDS, "certain on this task")
+    return Premise(what, Standing.ESTIMATED, "pairs that fit the points looked at")
 
 
 def bounded_heterogeneity(known: Constants) -> Premise:
     """ζ alone: B = 0."""
     what = "mean‖∇f_i - ∇f‖² <= ζ² over the honest workers"
     if known.zeta is None and "zeta" in known.exact:
-        return Premise(what, Verdict.FAILS, "the task states that there is no such ζ")
+        return Premise(what, Standing.FAILS, "the task states that there is no such ζ")
     if known.zeta is None:
-        return Premise(what, Verdict.UNKNOWN, "zeta is not known")
+        return Premise(what, Standing.UNKNOWN, "zeta is not known")
     if "zeta" in known.exact:
-        return Premise(what, Verdict.HOLDS, f"ζ = {known.zeta:.6g}, certain on this task")
-    return Premise(what, Verdict.ESTIMATED, f"ζ = {known.zeta:.6g}, seen at a few points")
+        return Premise(what, Standing.HOLDS, f"ζ = {known.zeta:.6g}, certain on this task")
+    return Premise(what, Standing.ESTIMATED, f"ζ = {known.zeta:.6g}, seen at a few points")
 
 
-def noise(known: Constants) -> list[Premise]:
+def noise_premises(known: Constants) -> list[Premise]:
     """σ, and that noise is unbiased and independent of the rounds before."""
-    found, what = [constant(known, "sigma")], "honest noise is unbiased and independent between rounds"
+    found, what = (
+        [constant_premise(known, "sigma")],
+        "honest noise is unbiased and independent between rounds",
+    )
     if known.sigma == 0 and ("sigma" in known.exact or known.sampling == "exact"):
-        return [Premise(NAMES["sigma"], Verdict.HOLDS, "there is no noise")]
+        return [Premise(NAMES["sigma"], Standing.HOLDS, "there is no noise")]
     told = {
-        "exact": (Verdict.HOLDS, "there is no noise"),
-        "fresh": (Verdict.HOLDS, "each round draws anew"),
+        "exact": (Standing.HOLDS, "there is no noise"),
+        "fresh": (Standing.HOLDS, "each round draws anew"),
         "walk": (
-            Verdict.ESTIMATED,
+            Standing.ESTIMATED,
             "samples come from walks through permutations, taken for independent ones",
         ),
-        "biased": (Verdict.FAILS, "minibatch gradients are not those of the loss (dropout)"),
-        None: (Verdict.UNKNOWN, "the task does not say how it draws"),
+        "biased": (Standing.FAILS, "minibatch gradients are not those of the loss (dropout)"),
+        None: (Standing.UNKNOWN, "the task does not say how it draws"),
     }
     return [*found, Premise(what, *told[known.sampling])]
 
@@ -164,11 +172,11 @@ def noise(known: Constants) -> list[Premise]:
 def at_most(what: str, value: float | None, edge: float, default: str = "the edge itself") -> Premise:
     """A parameter of the run against the edge of its range; None takes the theorem's own value."""
     if value is None:
-        return Premise(what, Verdict.HOLDS, f"taken as {default}")
+        return Premise(what, Standing.HOLDS, f"taken as {default}")
     if edge == inf:
-        return setting(what, True, f"{value:.6g}, and there is no upper edge")
+        return checked_premise(what, True, f"{value:.6g}, and there is no upper edge")
     good = value <= edge * EDGE
-    return setting(what, good, f"{value:.6g} {'within' if good else 'above'} {below(edge)}")
+    return checked_premise(what, good, f"{value:.6g} {'within' if good else 'above'} {below(edge)}")
 
 
 def below(value: float, digits: int = 6) -> str:

@@ -116,7 +116,7 @@ class Constants:
         return tuple(dict.fromkeys((*self.curves, *told)))
 
 
-class Verdict(StrEnum):
+class Standing(StrEnum):
     """What is known of a premise."""
 
     HOLDS = "holds"
@@ -130,13 +130,13 @@ class Premise:
     """One condition of a theorem: `what` it asks, whether it is so, and `how` that was seen."""
 
     what: str
-    verdict: Verdict
+    verdict: Standing
     how: str = ""
 
     @property
     def stands(self) -> bool:
         """Whether the theorem may be used, as far as this premise goes."""
-        return self.verdict in (Verdict.HOLDS, Verdict.ESTIMATED)
+        return self.verdict in (Standing.HOLDS, Standing.ESTIMATED)
 
     def __str__(self) -> str:
         return f"{self.what}: {self.how}" if self.how else self.what
@@ -186,7 +186,7 @@ class Promise:
     @property
     def estimated(self) -> tuple[str, ...]:
         """The premises that rest on estimates."""
-        return tuple(str(p) for p in self.premises if p.verdict is Verdict.ESTIMATED)
+        return tuple(str(p) for p in self.premises if p.verdict is Standing.ESTIMATED)
 
     @property
     def vacuous(self) -> bool:
@@ -218,7 +218,7 @@ def promise(
     )
 
 
-def least(found: Sequence[Promise]) -> Promise:
+def strongest(found: Sequence[Promise]) -> Promise:
     """The promise that says most, of several that hold alike: by bound, then by floor, then the first."""
 
     def worth(told: Promise) -> tuple[float, float, int]:

@@ -71,14 +71,14 @@ def squared_from_pairs(c: float, delta: float, honest: int) -> float:
     return 2 * c * delta * honest / (honest - 1)
 
 
-def least(*found: float | None) -> float | None:
+def smallest(*found: float | None) -> float | None:
     """The smallest of those that are known."""
     return min((one for one in found if one is not None), default=None)
 
 
 def both(a: Coefficients, b: Coefficients) -> Coefficients:
     """The least of two proofs, form by form."""
-    return Coefficients(*map(least, a, b))
+    return Coefficients(*map(smallest, a, b))
 
 
 def closed(found: Coefficients, n: int, f: int) -> Coefficients:
@@ -88,11 +88,11 @@ def closed(found: Coefficients, n: int, f: int) -> Coefficients:
     twice, hence 2κ + 1.
     """
     by_squares = None if found.squared is None else linear_from_squared(found.squared, n, f)
-    linear = least(found.linear, found.anywhere, by_squares)
+    linear = smallest(found.linear, found.anywhere, by_squares)
     if linear is None:
         return found
-    squared = least(found.squared, squared_from_linear(linear))
-    return Coefficients(linear, squared, least(found.anywhere, 2 * linear + 1))
+    squared = smallest(found.squared, squared_from_linear(linear))
+    return Coefficients(linear, squared, smallest(found.anywhere, 2 * linear + 1))
 
 
 def carried(found: Coefficients, n: int, f: int, fewer: int) -> Coefficients:
@@ -119,7 +119,7 @@ def geometric_median(n: int, f: int, unrest: float = 0.0) -> Coefficients:
     return Coefficients((n - f) / left, (n + unrest) / left, 2 * (n - f) / left)
 
 
-def beside(found: Coefficients, away: float, lengths: tuple[float, float]) -> Coefficients:
+def moved_by(found: Coefficients, away: float, lengths: tuple[float, float]) -> Coefficients:
     """What holds `away` from a point of which `found` is proved.
 
     `lengths`: the mean, and the root mean square, of the distances from that point to the n - f rows nearest

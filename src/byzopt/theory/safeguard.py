@@ -29,7 +29,7 @@ def threshold(window: int, rounds: int, n: int, noise: float, p_fail: float = 0.
     return 8 * noise * sqrt(window * log_factor(n, rounds, p_fail))
 
 
-def expels_honest(windows: tuple[int, ...], rounds: int, n: int, p_fail: float = 0.05) -> float:
+def windows_expel_honest(windows: tuple[int, ...], rounds: int, n: int, p_fail: float = 0.05) -> float:
     """With what probability at most any honest worker is expelled by the thresholds of V, whatever f < n/2
     liars do: 2n exp(-8Λ) in each window. The median is selected within Th and tested with 2 Th, so that all
     honest are kept while their sums stray by Th/2 = 4 V sqrt(T_w Λ) (Pinelis)."""
@@ -37,7 +37,7 @@ def expels_honest(windows: tuple[int, ...], rounds: int, n: int, p_fail: float =
     return min(1.0, 2 * n * count * exp(-8 * log_factor(n, rounds, p_fail)))
 
 
-def slack(window: int, rounds: int, n: int, noise: float, p_fail: float = 0.05) -> float:
+def window_slack(window: int, rounds: int, n: int, noise: float, p_fail: float = 0.05) -> float:
     """The largest ζ >= ‖∇f_i - ∇f‖ with which that still holds at p_fail: sums drift by T_w ζ."""
     count = ceil(rounds / window)
     left = 4 * sqrt(log_factor(n, rounds, p_fail)) - sqrt(2 * log(2 * n * count / p_fail))

@@ -17,12 +17,18 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
-from byzopt.aggregators.core.batching import together
-from byzopt.aggregators.core.calling import call, certificate, judged, judged_sets, report
+from byzopt.aggregators.core.batching import batch_aggregate
+from byzopt.aggregators.core.calling import (
+    call_certified,
+    call_rule,
+    call_sets_certified,
+    certify_rows,
+    report_on,
+)
 from byzopt.aggregators.core.certificate import Certificate
-from byzopt.aggregators.core.filters import Filter, Pure
+from byzopt.aggregators.core.filters import Filter, StatelessFilter
 from byzopt.aggregators.core.inputs import RowsLike, as_sets
-from byzopt.aggregators.core.report import Report
+from byzopt.aggregators.core.report import RowReport
 from byzopt.aggregators.core.surroundings import undisturbed
 from byzopt.aggregators.core.traits import DECIDE, kind_of, replaces
 from byzopt.errors import InvalidInput, said
@@ -78,7 +84,7 @@ class Aggregator(BaseAggregator):
     def __call__(
         self, rows: RowsLike, *, f: float | None = None, fail_closed: bool = False
     ) -> Tensor | np.ndarray[Any, Any]:
-        return cast("Tensor", call(self, rows, f, fail_closed).out)
+        return cast("Tensor", call_rule(self, rows, f, fail_closed).out)
 
     @undisturbed
     def batch(self, rows: Tensor) -> Tensor:
@@ -88,25 +94,25 @@ class Aggregator(BaseAggregator):
         """
         rows = as_sets(rows)
         self.check(rows.shape[1])
-        found = together(self.stages, self.last, rows)
+        found = batch_aggregate(self.stages, self.last, rows)
         return torch.stack([self(each) for each in rows.unbind(0)]) if found is None else found[0]
 
     @undisturbed
-    def explain(self, rows: RowsLike, *, f: float | None = None, fail_closed: bool = False) -> Report:
-        """The aggregate, and which rows are in it with what weight, score and reason: see `Report`.
+    def explain(self, rows: RowsLike, *, f: float | None = None, fail_closed: bool = False) -> RowReport:
+        """The aggregate, and which rows are in it with what weight, score and reason: see `RowReport`.
 
         Same arguments and errors as a call. Costs about two calls more.
         """
-        return report(call(self, rows, f, fail_closed, explained=True))
+        return report_on(call_rule(self, rows, f, fail_closed, explained=True))
 
     def as_filter(self) -> Filter:
         """The rule as a part of a method. Rules that remember give a filter of their own."""
-        return Pure(self)
+        return StatelessFilter(self)
 
     @property
     def remembers(self) -> bool:
         """Whether as a part of a method it remembers earlier rounds."""
-        return not isinstance(self.as_filter(), Pure)
+        return not isinstance(self.as_filter(), StatelessFilter)
 
     def certify(self, rows: RowsLike, *, f: int | None = None) -> Certificate:
         """The coefficients of the answer to these very rows `[n, d]`: see `Certificate`.
@@ -115,12 +121,12 @@ class Aggregator(BaseAggregator):
         count among them. Holds where `kappa_squared` does, and for answers that prove to be close to the
         geometric median. Costs about a call. Errors: as for a call.
         """
-        return certificate(self, rows, f)
+        return certify_rows(self, rows, f)
 
-    def judged(self, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
+    def certified(self, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
         """The answer to rows `[n, d]` and its certificate for f faulty ones, at little more than a call's
         cost; or those to R sets of rows `[R, n, d]`. Errors: as for a call."""
-        return judged(self, rows, f) if rows.ndim == 2 else judged_sets(self, rows, f)
+        return call_certified(self, rows, f) if rows.ndim == 2 else call_sets_certified(self, rows, f)
 
 
 RULES: Registry[Aggregator] = Registry("rule", Aggregator)

@@ -37,7 +37,7 @@ class BaseAggregator(Stage):
         """The aggregates `[R, d]` of R sets of rows `[R, n, d]`."""
 
     @abstractmethod
-    def judged(self, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
+    def certified(self, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
         """The answer to rows `[n, d]`, or those to `[R, n, d]`, and what is certified for f faulty rows."""
 
     @property

@@ -17,15 +17,15 @@ from byzopt.aggregators.core.certificate import Nearness, Source, nearness
 from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.core.stage import Stage
 from byzopt.aggregators.numerics.geometry import Geometry, Origin
-from byzopt.aggregators.numerics.measuring import SMALL, close_pairs, far_pivots, ordinary
+from byzopt.aggregators.numerics.measuring import SMALL, close_pairs, far_pivots, within_range
 from byzopt.aggregators.numerics.ordering import keys, order_of
 from byzopt.aggregators.numerics.selection import answer
-from byzopt.kernels import Plan
+from byzopt.kernels import RankWindow
 
 _LARGEST = {torch.float32: 1e30, torch.float64: 1e100}  # magnitudes that need no other unit or dtype
 
 
-class Seen(NamedTuple):
+class BatchDecision(NamedTuple):
     """What decided the answers to R sets of rows: their geometry, that behind all stages with the `mixing`
     `[R, m, n]` that leads there (None: there is no stage), and the weights `[R, m]` of the answers."""
 
@@ -39,7 +39,9 @@ class Seen(NamedTuple):
         return nearness(self.geometry, self.weights.numpy(), self.geometry.m, source)
 
 
-def together(stages: tuple[MixingStage, ...], rule: Stage, rows: Tensor) -> tuple[Tensor, Seen | None] | None:
+def batch_aggregate(
+    stages: tuple[MixingStage, ...], rule: Stage, rows: Tensor
+) -> tuple[Tensor, BatchDecision | None] | None:
     """The aggregates `[R, d]` of rows `[R, n, d]` on the CPU; None if they should be called one by one.
 
     With them what decided them, where that is their geometry. `rule` has `weights(geometry)` or `plan(m)`;
@@ -68,10 +70,10 @@ def together(stages: tuple[MixingStage, ...], rule: Stage, rows: Tensor) -> tupl
         return _ranked(mixing.to(rows) @ rows, ranks), None
     weights: Tensor = rule.weights(geometry)  # type: ignore[attr-defined]
     through = weights.unsqueeze(-2) if mixing is None else weights.unsqueeze(-2) @ mixing
-    return (through.to(rows) @ rows).squeeze(-2), Seen(first, geometry, mixing, weights)
+    return (through.to(rows) @ rows).squeeze(-2), BatchDecision(first, geometry, mixing, weights)
 
 
-def _ranked(rows: Tensor, ranks: Callable[[int], Plan]) -> Tensor:
+def _ranked(rows: Tensor, ranks: Callable[[int], RankWindow]) -> Tensor:
     sets, m, d = rows.shape
     return answer(rows.transpose(0, 1).reshape(m, -1), ranks(m)).view(sets, d)
 
@@ -88,7 +90,7 @@ def _geometry(rows: Tensor) -> Geometry | None:
             break
         pivot = better
     product = _equated(rows, (product + product.mT) / 2)
-    if not ordinary(product.diagonal(dim1=-2, dim2=-1)):
+    if not within_range(product.diagonal(dim1=-2, dim2=-1)):
         return None
     return Geometry(n, lambda: product, _without_origin)
 

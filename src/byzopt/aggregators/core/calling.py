@@ -9,13 +9,13 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.core.base import BaseAggregator
-from byzopt.aggregators.core.batching import together
+from byzopt.aggregators.core.batching import batch_aggregate
 from byzopt.aggregators.core.certificate import Certificate, Nearness, Source, proof
 from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows, faults, held, like, restored
-from byzopt.aggregators.core.report import Report
+from byzopt.aggregators.core.report import RowReport
 from byzopt.aggregators.core.surroundings import undisturbed
-from byzopt.aggregators.core.suspicion import refuse, remoteness, suspects
-from byzopt.aggregators.numerics.measuring import SMALL, Unusual, geometry_of
+from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspects
+from byzopt.aggregators.numerics.measuring import SMALL, ExtremeRows, geometry_of
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.ordering import keys, order_of
 from byzopt.errors import InvalidInput, require
@@ -25,7 +25,7 @@ _FINITE = torch.finfo(torch.float64).min, torch.finfo(torch.float64).max
 _FAINT = 0.1  # of an even share: a row with less weight counts as rejected
 
 
-class Call(NamedTuple):
+class RuleCall(NamedTuple):
     """`rule` ran as `ready` on `mixed`, the finite ones of `rows`; `answer` is in units, `out` is not."""
 
     rule: BaseAggregator
@@ -42,15 +42,15 @@ class Call(NamedTuple):
 
 
 @undisturbed
-def call(
+def call_rule(
     rule: BaseAggregator, given: RowsLike, f: float | None, fail_closed: bool, explained: bool = False
-) -> Call:
+) -> RuleCall:
     """Run `rule` on the rows `given`, in the one order: shape, f, finite rows, suspicion, answer."""
     given = held(given)
     rows = as_rows(given)
     n = len(rows)
     if f is not None:
-        rule = tolerating(rule, faults(f, n), n)
+        rule = with_tolerance(rule, faults(f, n), n)
     closed = fail_closed or rule.fail_closed
     ready, mixed, answer = (None if closed or explained else _at_once(rule, rows)) or _in_order(
         rule, rows, closed
@@ -59,7 +59,7 @@ def call(
         found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         raise InvalidInput(f"The answer of {ready!r} should be a tensor [{rows.shape[1]}]. Found {found}.")
     out = restored(answer, mixed.unit, rows.dtype)
-    return Call(rule, ready, rows, mixed, answer, like(given, out))
+    return RuleCall(rule, ready, rows, mixed, answer, like(given, out))
 
 
 def _at_once(rule: BaseAggregator, rows: Tensor) -> tuple[BaseAggregator, Mixed, Tensor] | None:
@@ -70,7 +70,7 @@ def _at_once(rule: BaseAggregator, rows: Tensor) -> tuple[BaseAggregator, Mixed,
     mixed = _seen(rule, rows)
     try:
         return rule, mixed, rule.reduce(mixed)
-    except Unusual:
+    except ExtremeRows:
         return None
 
 
@@ -93,33 +93,33 @@ def _in_order(rule: BaseAggregator, rows: Tensor, closed: bool) -> tuple[BaseAgg
     mixed = Mixed(kept, unit, ordered=ready.by_value)
     if closed:
         found = suspects(finite_rows(rows, mixed), remoteness(mixed, rows.dtype))
-        refuse(found, rule.tolerance(len(rows)), len(rows))
+        refuse_suspects(found, rule.tolerance(len(rows)), len(rows))
     return ready, mixed, ready.reduce(_sorted(ready, kept, unit, True) or mixed)
 
 
 @undisturbed
-def certificate(rule: BaseAggregator, given: RowsLike, f: int | None) -> Certificate:
+def certify_rows(rule: BaseAggregator, given: RowsLike, f: int | None) -> Certificate:
     """What is certified of the answer of `rule` to the rows `given`, f of them faulty."""
     rows = as_rows(given)
     ready, kept, unit = admit(rule, rows)
-    return certified(rule, ready, Mixed(kept, unit, ordered=ready.by_value), len(rows), f)
+    return certificate_for(rule, ready, Mixed(kept, unit, ordered=ready.by_value), len(rows), f)
 
 
 @undisturbed
-def judged(rule: BaseAggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
+def call_certified(rule: BaseAggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
     """The answer to rows `[n, d]`, and what is certified of it."""
-    made = call(rule, rows, None, False)
-    return made.out, [certified(rule, made.ready, made.mixed, len(rows), f)]
+    made = call_rule(rule, rows, None, False)
+    return made.out, [certificate_for(rule, made.ready, made.mixed, len(rows), f)]
 
 
 @undisturbed
-def judged_sets(rule: BaseAggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
+def call_sets_certified(rule: BaseAggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
     """The answers to R sets of rows `[R, n, d]`, and what is certified of each."""
     n = rows.shape[1]
     rule.check(n)
-    found = together(rule.stages, rule.last, rows)
+    found = batch_aggregate(rule.stages, rule.last, rows)
     if found is None or found[1] is None or not rule.certifiable(n, f):
-        each = [judged(rule, one, f) for one in rows.unbind(0)]
+        each = [call_certified(rule, one, f) for one in rows.unbind(0)]
         return torch.stack([out for out, _ in each]), [one for _, told in each for one in told]
 
     def whole(proved: Coefficients) -> Coefficients:
@@ -132,7 +132,7 @@ def judged_sets(rule: BaseAggregator, rows: Tensor, f: int) -> tuple[Tensor, lis
     return found[0], [_told(closed(both(known, proof(one, m, most, whole)), n, f), n, f) for one in parts]
 
 
-def certified(
+def certificate_for(
     rule: BaseAggregator, ready: BaseAggregator, mixed: Mixed, n: int, f: int | None
 ) -> Certificate:
     """The certificate of a call of `rule` on n rows that ran as `ready` on the finite ones, `mixed`."""
@@ -153,7 +153,7 @@ def _told(found: Coefficients, n: int, f: int) -> Certificate:
     return Certificate(found.linear, found.squared, n, f, far if found.squared is None else "")
 
 
-def tolerating(rule: BaseAggregator, f: int, n: int) -> BaseAggregator:
+def with_tolerance(rule: BaseAggregator, f: int, n: int) -> BaseAggregator:
     """`rule` with f in all its stages; refused where it cannot tolerate so many."""
     rule, what = rule.tolerating(f), "The `f` of a call"
     most = rule.tolerance(n)
@@ -168,7 +168,7 @@ def finite_rows(rows: Tensor, mixed: Mixed) -> Tensor:
     return torch.isfinite(rows).all(dim=1).cpu()
 
 
-def report(call: Call) -> Report:
+def report_on(call: RuleCall) -> RowReport:
     """The report on a call."""
     rule, ready, mixed, finite, n = call.rule, call.ready, call.mixed, call.finite, len(call.rows)
     own = ready.scores(mixed)
@@ -185,7 +185,7 @@ def report(call: Call) -> Report:
             far = f"{share:.3g} times as far from the majority as the limit allows"
             reasons[i] = f"{reasons[i]}; {far}" if i in reasons else far
     reasons |= {i: "not finite" for i in range(n) if not finite[i]}
-    return Report(
+    return RowReport(
         rule=repr(rule),
         aggregate=call.out,
         weights=weights,
@@ -199,7 +199,7 @@ def report(call: Call) -> Report:
         breakdown=rule.breakdown(n),
         kappa_linear=rule.kappa_linear(n),
         kappa_squared=rule.kappa_squared(n),
-        certificate=certified(rule, ready, mixed, n, None),
+        certificate=certificate_for(rule, ready, mixed, n, None),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from byzopt.aggregators.numerics.geometry import Array, Geometry
-from byzopt.theory.robustness import NOTHING, Coefficients, beside, both, closed, geometric_median
+from byzopt.theory.robustness import NOTHING, Coefficients, both, closed, geometric_median, moved_by
 
 _AFFINE = 1e-9  # weights of a mean sum to one, up to this
 _ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of a cosine between two rows, seen from a point
@@ -109,10 +109,10 @@ def nearness(geometry: Geometry, weights: Array, n: int, source: Source) -> Near
     nearest = np.sort(came, axis=-1)[..., : came.shape[-1] - source.f]
     root = np.sqrt((nearest**2).mean(axis=-1))
     affine = np.abs(weights.sum(axis=-1) - 1) <= _AFFINE
-    return Nearness(affine, unrest(point), unrest(row), away, nearest.mean(axis=-1), root)
+    return Nearness(affine, subgradient_norm(point), subgradient_norm(row), away, nearest.mean(axis=-1), root)
 
 
-def unrest(gram: Array) -> Array:
+def subgradient_norm(gram: Array) -> Array:
     """The sum of unit vectors to all rows: its length, less 1 for each row there; from products about it.
 
     `gram` `[..., n, n]` holds the products of the rows about the point. The length is one that it cannot
@@ -139,7 +139,7 @@ def proof(found: Nearness, n: int, f: int, whole: Callable[[Coefficients], Coeff
     at_row = whole(closed(geometric_median(n, f, float(found.row_unrest)), n, f))
     if found.away == 0:
         return at_row
-    near = beside(at_row, float(found.away), (float(found.mean), float(found.root)))
+    near = moved_by(at_row, float(found.away), (float(found.mean), float(found.root)))
     return both(near, whole(closed(geometric_median(n, f, float(found.unrest)), n, f)))
 
 

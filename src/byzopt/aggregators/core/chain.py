@@ -110,8 +110,8 @@ class Chain(Aggregator):
     def lowered(self, k: int) -> Chain:
         return Chain([stage.lowered(k) for stage in self.stages], self.rule.lowered(k))
 
-    def among(self, kept: Tensor) -> Chain:
-        return Chain([stage.among(kept) for stage in self.stages], self.rule.among(kept))
+    def restricted(self, kept: Tensor) -> Chain:
+        return Chain([stage.restricted(kept) for stage in self.stages], self.rule.restricted(kept))
 
     def tolerating(self, f: int) -> Chain:
         return Chain([stage.tolerating(f) for stage in self.stages], self.rule.tolerating(f))

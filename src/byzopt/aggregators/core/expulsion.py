@@ -21,7 +21,7 @@ class Expulsion(NamedTuple):
         return f"{self.worker} (round {self.round}, {self.reason})"
 
 
-class Roll(NamedTuple):
+class Roster(NamedTuple):
     """Who is `good` `[n]`; the round in which each was expelled (0: never) and the code of the reason."""
 
     good: Tensor
@@ -29,20 +29,22 @@ class Roll(NamedTuple):
     reason: Tensor
 
     @classmethod
-    def all(cls, n: int, device: torch.device) -> Roll:
+    def all(cls, n: int, device: torch.device) -> Roster:
         """Nobody is expelled."""
         zeros = torch.zeros(n, dtype=torch.int64, device=device)
         return cls(torch.ones(n, dtype=torch.bool, device=device), zeros, zeros)
 
-    def keep(self, kept: Tensor, t: int, failed: tuple[Tensor, ...]) -> Roll:
+    def keep(self, kept: Tensor, t: int, failed: tuple[Tensor, ...]) -> Roster:
         """Those `kept` `[..., n]` stay. `failed` are the tests that led to it, in the order of `REASONS`."""
         gone = self.good & ~kept
         code = torch.zeros_like(self.reason)
         for number in range(len(failed), 0, -1):
             code = torch.where(failed[number - 1], number, code)
-        return Roll(self.good & kept, torch.where(gone, t, self.round), torch.where(gone, code, self.reason))
+        return Roster(
+            self.good & kept, torch.where(gone, t, self.round), torch.where(gone, code, self.reason)
+        )
 
-    def told(self) -> tuple[Expulsion, ...]:
+    def expulsions(self) -> tuple[Expulsion, ...]:
         """The expelled workers, by number."""
         found = zip(self.round.tolist(), self.reason.tolist(), strict=True)
         return tuple(Expulsion(i, t, REASONS[why]) for i, (t, why) in enumerate(found) if t)

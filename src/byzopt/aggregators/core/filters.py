@@ -16,14 +16,14 @@ from byzopt.errors import require
 State = Any  # a typed tuple of tensors and numbers, fixed in structure for the whole run
 
 
-class At(NamedTuple):
+class RoundContext(NamedTuple):
     """Where a round stands: its number `t` from 1, and the point `x` `[d]` that workers were asked at."""
 
     t: int
     x: Tensor
 
 
-class Limits(NamedTuple):
+class GuardLimits(NamedTuple):
     """What a guard bears: V, the threshold τ_B of the sums, and the round k of T since these began."""
 
     noise: float
@@ -51,14 +51,14 @@ class Filter(ABC):
         """State before round 1 for n workers."""
 
     @abstractmethod
-    def step(self, state: State, rows: Tensor, at: At) -> tuple[Tensor, State]:
+    def step(self, state: State, rows: Tensor, at: RoundContext) -> tuple[Tensor, State]:
         """The aggregate of this round's rows and the next state."""
 
     @abstractmethod
-    def preview(self, state: State, rows: Tensor, at: At) -> Tensor:
+    def preview(self, state: State, rows: Tensor, at: RoundContext) -> Tensor:
         """What `step` would answer, leaving the state alone: the clone that an attack may search against."""
 
-    def limits(self, state: State, at: At) -> Limits | None:
+    def limits(self, state: State, at: RoundContext) -> GuardLimits | None:
         """What workers may do this round unseen, for attackers that know the defence. None: nothing is."""
         return None
 
@@ -67,7 +67,9 @@ class Filter(ABC):
         nothing is proved in advance. Default: no."""
         return False
 
-    def judged(self, state: State, rows: Tensor, at: At, f: int) -> tuple[Tensor, State, list[Certificate]]:
+    def certified_step(
+        self, state: State, rows: Tensor, at: RoundContext, f: int
+    ) -> tuple[Tensor, State, list[Certificate]]:
         """`step`, and the certificate of its answer, f of the rows being faulty; where the filter is
         `batched`, those of R sets of rows. Default: no certificate."""
         return *self.step(state, rows, at), []
@@ -81,7 +83,7 @@ class Filter(ABC):
         return ()
 
 
-def blind(filter: Filter) -> None:
+def check_unseen_data(filter: Filter) -> None:
     """Raise `InvalidInput` for a filter that expels on the premise of one distribution, where nobody sees the
     workers' data."""
     require(
@@ -99,12 +101,12 @@ class Defence:
 
     filter: Filter
     state: State
-    at: At
+    at: RoundContext
 
     def __call__(self, rows: Tensor) -> Tensor:
         return self.filter.preview(self.state, rows, self.at)
 
-    def limits(self) -> Limits | None:
+    def limits(self) -> GuardLimits | None:
         """What workers may do this round unseen; None where the rule has no such limits."""
         return self.filter.limits(self.state, self.at)
 
@@ -116,29 +118,31 @@ class RoundRule(Filter):
     """
 
     @abstractmethod
-    def now(self, state: State, at: At) -> BaseAggregator:
+    def now(self, state: State, at: RoundContext) -> BaseAggregator:
         """The rule of this round."""
 
     @abstractmethod
     def after(self, state: State, out: Tensor) -> State:
         """The state after the rule has answered `out` `[d]`."""
 
-    def step(self, state: State, rows: Tensor, at: At) -> tuple[Tensor, State]:
+    def step(self, state: State, rows: Tensor, at: RoundContext) -> tuple[Tensor, State]:
         out = self.preview(state, rows, at)
         return out, self.after(state, out)
 
-    def judged(self, state: State, rows: Tensor, at: At, f: int) -> tuple[Tensor, State, list[Certificate]]:
-        out, told = self.now(state, at).judged(rows, f)
+    def certified_step(
+        self, state: State, rows: Tensor, at: RoundContext, f: int
+    ) -> tuple[Tensor, State, list[Certificate]]:
+        out, told = self.now(state, at).certified(rows, f)
         return out, self.after(state, out), told
 
-    def preview(self, state: State, rows: Tensor, at: At) -> Tensor:
+    def preview(self, state: State, rows: Tensor, at: RoundContext) -> Tensor:
         rule = self.now(state, at)
         out: Tensor = rule(rows) if rows.ndim == 2 else rule.batch(rows)
         return out
 
 
 @dataclass(frozen=True)
-class Pure(RoundRule):
+class StatelessFilter(RoundRule):
     """A pure rule as a filter without memory."""
 
     rule: BaseAggregator
@@ -151,7 +155,7 @@ class Pure(RoundRule):
         self.rule.check(n)
         return ()
 
-    def now(self, state: tuple[()], at: At) -> BaseAggregator:
+    def now(self, state: tuple[()], at: RoundContext) -> BaseAggregator:
         return self.rule.at(at.t)
 
     def after(self, state: tuple[()], out: Tensor) -> tuple[()]:

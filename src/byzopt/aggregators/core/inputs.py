@@ -108,7 +108,7 @@ def surviving(stage: Any, finite: Tensor) -> Any:
             "Raise f, or find out why these workers send NaN or Inf.",
             bad,
         )
-    left = stage.among(finite)
+    left = stage.restricted(finite)
     left.check(n - len(bad))
     return left
 

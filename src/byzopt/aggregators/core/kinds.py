@@ -14,7 +14,7 @@ from byzopt.aggregators.core.influence import by_columns
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.selection import answer
-from byzopt.kernels import Plan
+from byzopt.kernels import RankWindow
 from byzopt.theory import order_statistics
 from byzopt.theory.robustness import NOTHING, Coefficients, both, closed, geometric_median
 
@@ -101,7 +101,7 @@ class RankRule(CoordinateRule):
     validates = True
 
     @abstractmethod
-    def plan(self, m: int) -> Plan:
+    def plan(self, m: int) -> RankWindow:
         """What becomes of a column of m values."""
 
     def order_weights(self, m: int) -> Sequence[float] | None:
@@ -112,7 +112,9 @@ class RankRule(CoordinateRule):
         first, last, count = self.plan(n)
         if count != n - f:
             return super().proved(n, f)
-        return order_statistics.around(closed(order_statistics.weighed(_even(n, first, last), f), n, f), n, f)
+        return order_statistics.mean_around(
+            closed(order_statistics.weighed(_even(n, first, last), f), n, f), n, f
+        )
 
     def columns(self, block: Tensor) -> Tensor:
         return answer(block, self.plan(len(block)))

@@ -13,7 +13,7 @@ COLUMNS = ("worker", "weight", "score", "verdict", "reason")
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class RowReport:
     """The aggregate and the part that each of the n rows has in it. Indices are those of the rows given.
 
     `aggregate` `[d]` is `rule(rows)` to the last bit. `weights` `[n]` (float64) are the rows' weights in it:

@@ -55,7 +55,7 @@ class Stage(Traits, ABC):
         f = getattr(self, "f", None)
         return self if f is None or k == 0 else replace(cast(Any, self), f=f - k)
 
-    def among(self, kept: Tensor) -> Self:
+    def restricted(self, kept: Tensor) -> Self:
         """The same recipe for the rows where `kept` `[n]` is true alone (the others were dropped)."""
         return self.lowered(int((~kept).sum()))
 

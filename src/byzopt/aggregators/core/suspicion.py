@@ -28,7 +28,7 @@ from math import comb, exp, log
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.numerics.geometry import Geometry, medoid
+from byzopt.aggregators.numerics.geometry import Geometry, majority_medoid
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import TooManyFaults
 
@@ -37,7 +37,7 @@ _LEVEL = 0.01
 _ROUNDINGS = 4  # of the centre's length: what sums in another order may differ by
 
 
-def limit(n: int, d: float) -> float:
+def suspicion_radius(n: int, d: float) -> float:
     """How many majority radii from the centre a row of n in d dimensions begins to look faulty."""
     others = n // 2
     chance = (log(n * comb(n - 1, others)) - log(_LEVEL)) / (d * max(others, 1))
@@ -47,9 +47,9 @@ def limit(n: int, d: float) -> float:
 def remoteness(mixed: Mixed, dtype: torch.dtype) -> Tensor:
     """Distances `[n]` of finite, unmixed rows from the centre, as shares of the limit: above 1 is suspect."""
     geometry, d = mixed.geometry, mixed.d
-    centre, sq_radius = medoid(geometry.sq_dists)
+    centre, sq_radius = majority_medoid(geometry.sq_dists)
     rounding = _ROUNDINGS * torch.finfo(dtype).eps * float(geometry.sq_norms[centre]) ** 0.5
-    reach = limit(geometry.m, dimensions(geometry, centre, d)) * sq_radius**0.5 + rounding
+    reach = suspicion_radius(geometry.m, dimensions(geometry, centre, d)) * sq_radius**0.5 + rounding
     away = geometry.sq_dists[centre].sqrt()
     return torch.where(away > 0, away / reach, 0.0)
 
@@ -74,7 +74,7 @@ def suspects(finite: Tensor, remote: Tensor) -> list[int]:
     return (~finite).masked_scatter(finite, remote > 1).nonzero().flatten().tolist()
 
 
-def refuse(found: list[int], f: int, n: int) -> None:
+def refuse_suspects(found: list[int], f: int, n: int) -> None:
     """Raise `TooManyFaults` when more than f rows look faulty."""
     if len(found) > f:
         raise TooManyFaults(

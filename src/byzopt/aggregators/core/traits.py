@@ -29,7 +29,7 @@ class Traits:
     @property
     def validates(self) -> bool:
         """Whether it finds rows that are not finite by itself: it looks at rows only in the ways in which
-        `Mixed` raises `Unusual`. Others are given rows that have been looked at."""
+        `Mixed` raises `ExtremeRows`. Others are given rows that have been looked at."""
         return False
 
     @property

@@ -43,14 +43,14 @@ class TrustingRule(WeighingRule):
         require(f < n, f"Parameter `f` of {name}", "satisfy f < n", f"f = {f} with n = {n}", "Lower f.")
         require(self.trusted < n, f"Parameter `trusted` of {name}", f"lie in 0..{n - 1}", self.trusted)
 
-    def among(self, kept: Tensor) -> Self:
+    def restricted(self, kept: Tensor) -> Self:
         if not bool(kept[self.trusted]):
             raise TooManyFaults(
                 f"The row that {type(self).__name__} trusts should be finite. Found NaN or Inf from worker "
                 f"{self.trusted}. Trust another row, or find out why this one is not finite.",
                 [self.trusted],
             )
-        left = cast(Any, super().among(kept))
+        left = cast(Any, super().restricted(kept))
         return cast(Self, replace(left, trusted=int(kept[: self.trusted].sum())))
 
     def in_place(self, mixed: Mixed) -> None:

@@ -52,7 +52,7 @@ def wide_blocks(mixed: Mixed) -> Iterator[Tensor]:
         yield block
 
 
-def squares(mixed: Mixed) -> Tensor:
+def row_squares(mixed: Mixed) -> Tensor:
     """Squared Euclidean norms of the mixed rows, `[m]`."""
     total = torch.zeros(mixed.m, dtype=torch.float64, device=mixed.rows.device)
     for block in wide_blocks(mixed):
@@ -60,12 +60,12 @@ def squares(mixed: Mixed) -> Tensor:
     return mixed.total(total).cpu()
 
 
-def lengths(mixed: Mixed) -> Tensor:
+def row_norms(mixed: Mixed) -> Tensor:
     """Euclidean norms of the mixed rows, `[m]`."""
-    return squares(mixed).sqrt()
+    return row_squares(mixed).sqrt()
 
 
-def products(mixed: Mixed, i: int) -> Tensor:
+def inner_products(mixed: Mixed, i: int) -> Tensor:
     """Inner products `<v_j, v_i>` of all mixed rows with row i, `[m]`."""
     inner = torch.zeros(mixed.m, dtype=torch.float64, device=mixed.rows.device)
     for block in wide_blocks(mixed):
@@ -88,7 +88,7 @@ def shrink(norms: Tensor, bound: float) -> Tensor:
     return torch.where(norms > bound, bound / norms, 1.0)
 
 
-def middle(values: Tensor) -> float:
+def median_value(values: Tensor) -> float:
     """The median; the mean of the two middle values for an even number."""
     ranked = values.sort().values
     low, high = float(ranked[(len(ranked) - 1) // 2]), float(ranked[len(ranked) // 2])

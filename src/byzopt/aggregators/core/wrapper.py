@@ -68,8 +68,8 @@ class Wrapper(Aggregator):
     def lowered(self, k: int) -> Self:
         return self._around(self.rule.lowered(k))
 
-    def among(self, kept: Tensor) -> Self:
-        return self._around(self.rule.among(kept))
+    def restricted(self, kept: Tensor) -> Self:
+        return self._around(self.rule.restricted(kept))
 
     def tolerating(self, f: int) -> Self:
         return self._around(self.rule.tolerating(f))

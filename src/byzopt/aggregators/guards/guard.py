@@ -16,18 +16,18 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.core.aggregator import Aggregator
-from byzopt.aggregators.core.expulsion import Expulsion, Roll
-from byzopt.aggregators.core.filters import At, Filter, Limits
+from byzopt.aggregators.core.expulsion import Expulsion, Roster
+from byzopt.aggregators.core.filters import Filter, GuardLimits, RoundContext
 from byzopt.aggregators.guards import majority, pairs
-from byzopt.aggregators.guards.guarded_mean import combined
-from byzopt.aggregators.guards.majority import Middle
+from byzopt.aggregators.guards.guarded_mean import guarded_mean
+from byzopt.aggregators.guards.majority import MedianRow
 from byzopt.aggregators.guards.pairs import Pairs
 from byzopt.aggregators.mean import Mean
 from byzopt.aggregators.numerics.sketch import sketched
 from byzopt.errors import require
 from byzopt.rng import stream
 from byzopt.theory.byzantine_epochs import Epoch
-from byzopt.theory.byzantine_sgd import RADII, SELECT, TEST, Rule, log_factor
+from byzopt.theory.byzantine_sgd import RADII, SELECT, TEST, ThresholdRule, log_factor
 
 Finder = Literal["medoid", "random"]
 SETTLE = 50  # rounds in which a learnt V may only grow
@@ -36,7 +36,7 @@ SAFE = 1.25  # times the largest majority radius seen
 WIDE = 100  # parameters from which honest pairs lie sqrt(2) apart for one deviation
 
 
-class Sums(NamedTuple):
+class GuardSums(NamedTuple):
     """A `[n]` (float64) and B `[n, d]` (or its sketch `[n, k]`) about the medians' sums, x_1 `[d]`, Σ v²,
     Σ v²‖x - x_1‖²; what workers' rows and their A say of each other."""
 
@@ -50,11 +50,11 @@ class Sums(NamedTuple):
 
 
 class GuardState(NamedTuple):
-    """The roll, the sums, the learnt V, the factor of all thresholds, and how often no row had a majority or
-    nobody was left."""
+    """The roster, the sums, the learnt V, the factor of all thresholds, and how often no row had a majority
+    or nobody was left."""
 
-    roll: Roll
-    sums: Sums
+    roster: Roster
+    sums: GuardSums
     noise: Tensor
     scale: Tensor
     misses: Tensor
@@ -83,7 +83,7 @@ class Guard(Filter):
     divides by |good|. `differing`: to be run also where workers' data differ, which expels honest ones.
 
     A row that is not finite expels its worker at once and enters no sum. Nobody left: the aggregate is 0, the
-    thresholds double, and the finite ones are tried again. `rule`: see `behind.combined`.
+    thresholds double, and the finite ones are tried again. `rule`: see `guarded_mean`.
 
     `sketch` keeps B as a secret random projection to so many numbers a worker (`sketch.sketched`), for its
     test only: n x k numbers in place of n x d.
@@ -91,7 +91,7 @@ class Guard(Filter):
 
     epochs: tuple[Epoch, ...]
     noise: float | None
-    thresholds: Rule = "default"
+    thresholds: ThresholdRule = "default"
     p_fail: float = 0.05
     anytime: bool = False
     adaptive_a: bool = False
@@ -132,14 +132,14 @@ class Guard(Filter):
             n, min(self.sketch or x0.numel(), x0.numel()), dtype=linalg.compute_dtype(x0.dtype), device=device
         )
         sizes = (n if self.noise is None else 0, device)
-        between = pairs.fresh(*sizes), pairs.fresh(*sizes, threes=False)
-        sums = Sums(number.expand(n).clone(), b, x0, number, number, *between)
-        return GuardState(Roll.all(n, device), sums, number, number + 1, count, count)
+        between = pairs.empty_window(*sizes), pairs.empty_window(*sizes, threes=False)
+        sums = GuardSums(number.expand(n).clone(), b, x0, number, number, *between)
+        return GuardState(Roster.all(n, device), sums, number, number + 1, count, count)
 
-    def preview(self, state: GuardState, rows: Tensor, at: At) -> Tensor:
+    def preview(self, state: GuardState, rows: Tensor, at: RoundContext) -> Tensor:
         return self.step(state, rows, at)[0]
 
-    def step(self, state: GuardState, rows: Tensor, at: At) -> tuple[Tensor, GuardState]:
+    def step(self, state: GuardState, rows: Tensor, at: RoundContext) -> tuple[Tensor, GuardState]:
         epoch, k = self._clock(at.t)
         state = _fresh(state, at.x) if k == 1 else state
         fit = majority.fit(rows)
@@ -157,39 +157,39 @@ class Guard(Filter):
             ~(b.dists <= radii.b.unsqueeze(-1)),
             ~(a <= radii.a.unsqueeze(-1)),
         )
-        kept = state.roll.good & ~(failed[0] | failed[1] | failed[2] | failed[3])
-        aggregate = combined(self.rule, rows, kept, fit, self.over_good, at.t)
+        kept = state.roster.good & ~(failed[0] | failed[1] | failed[2] | failed[3])
+        aggregate = guarded_mean(self.rule, rows, kept, fit, self.over_good, at.t)
         misses = state.misses + (~(g.found & b.found)).long()
-        after = GuardState(state.roll, sums, noise, state.scale, misses, state.alarms)
+        after = GuardState(state.roster, sums, noise, state.scale, misses, state.alarms)
         return aggregate, self._judged(after, kept, fit, failed, at.t)
 
     def _by_pairs(
-        self, state: GuardState, rows: Tensor, fit: Tensor, sums: Sums, noise: Tensor, k: int, t: int
+        self, state: GuardState, rows: Tensor, fit: Tensor, sums: GuardSums, noise: Tensor, k: int, t: int
     ) -> tuple[Tensor, GuardState]:
         """A step without V: who is at odds with more than f others. Half the level is A's."""
         f, level = self.f or 0, self.p_fail / len(self.epochs) / 2
         b, g = pairs.accused(sums.pairs, k, f, level)
         a, _ = pairs.accused(sums.pairs_a, k, f, level)
-        kept = state.roll.good & fit & ~(a | b | g)
-        aggregate = combined(self.rule, rows, kept, fit, self.over_good, t)
-        roll = state.roll.keep(kept, t, (~fit, g, b, a))
-        return aggregate, state._replace(roll=roll, sums=sums, noise=noise)
+        kept = state.roster.good & fit & ~(a | b | g)
+        aggregate = guarded_mean(self.rule, rows, kept, fit, self.over_good, t)
+        roster = state.roster.keep(kept, t, (~fit, g, b, a))
+        return aggregate, state._replace(roster=roster, sums=sums, noise=noise)
 
-    def limits(self, state: GuardState, at: At) -> Limits:
+    def limits(self, state: GuardState, at: RoundContext) -> GuardLimits:
         """What an attacker that knows everything takes for its own measure: V, τ_B, k and T of the epoch."""
         epoch, k = self._clock(at.t)
         sums = state.sums if k > 1 else _fresh(state, at.x).sums
         noise = state.noise if self.noise is None else torch.full_like(state.noise, self.noise)
         ahead = sums._replace(energy=sums.energy + noise.square())
-        radii = self._radii(ahead, noise, state.scale, epoch, k, state.roll.good.shape[-1])
-        return Limits(float(noise), float(radii.b), k, max(epoch.rounds, k))
+        radii = self._radii(ahead, noise, state.scale, epoch, k, state.roster.good.shape[-1])
+        return GuardLimits(float(noise), float(radii.b), k, max(epoch.rounds, k))
 
     def report(self, state: GuardState) -> dict[str, float]:
-        gone = float((~state.roll.good).sum())
+        gone = float((~state.roster.good).sum())
         return {"expelled": gone, "no_median": float(state.misses), "alarms": float(state.alarms)}
 
     def expelled(self, state: GuardState) -> tuple[Expulsion, ...]:
-        return state.roll.told()
+        return state.roster.expulsions()
 
     def _clock(self, t: int) -> tuple[Epoch, int]:
         """The epoch of round t, and the round's number in it. The last epoch has no end."""
@@ -199,38 +199,40 @@ class Guard(Filter):
             t -= epoch.rounds
         return self.epochs[-1], t
 
-    def _gradients(self, state: GuardState, rows: Tensor, fit: Tensor, t: int) -> tuple[Middle, Tensor]:
+    def _gradients(self, state: GuardState, rows: Tensor, fit: Tensor, t: int) -> tuple[MedianRow, Tensor]:
         """The median of the round's rows, and V: as given, or as learnt with this round."""
         if self.noise is not None:
             noise = torch.full_like(state.noise, self.noise)
             return self._find(rows, fit, SELECT * noise * state.scale, t, "g"), noise
-        middle = majority.medoid(rows, fit, torch.full_like(state.noise, inf))
+        middle = majority.medoid_row(rows, fit, torch.full_like(state.noise, inf))
         wide = 2**-0.5 if rows.shape[-1] >= WIDE else 1.0
         now = SAFE * wide * torch.where(middle.radius.isfinite(), middle.radius, 0)
         return middle, torch.maximum(now, state.noise * (1.0 if t <= SETTLE else FADE))
 
-    def _grown(self, sums: Sums, rows: Tensor, fit: Tensor, centre: Tensor, x: Tensor, noise: Tensor) -> Sums:
+    def _grown(
+        self, sums: GuardSums, rows: Tensor, fit: Tensor, centre: Tensor, x: Tensor, noise: Tensor
+    ) -> GuardSums:
         """The sums with this round's rows, about its median `centre` `[..., d]`. Unfit rows count as zero."""
         sound = majority.sound(rows, fit).to(sums.b.dtype)
         pivot = torch.where(centre.isfinite().all(dim=-1, keepdim=True), centre, 0).to(sums.b.dtype)
         moves = sound - pivot.unsqueeze(-2)
         offset = x.double() - sums.home.double()
         energy, short = noise.square(), sketched(moves, self.sketch, self.seed)
-        along = majority.products(moves, offset)
+        along = majority.projections(moves, offset)
         a, b, between, between_a = sums.a + along, sums.b + short, sums.pairs, sums.pairs_a
         if self.noise is None:
-            between = pairs.grown(between, short, fit, b)
-            between_a = pairs.grown(between_a, along.unsqueeze(-1), fit, a.unsqueeze(-1))
+            between = pairs.extended(between, short, fit, b)
+            between_a = pairs.extended(between_a, along.unsqueeze(-1), fit, a.unsqueeze(-1))
         path = sums.path + energy * offset.square().sum(dim=-1)
-        return Sums(a, b, sums.home, sums.energy + energy, path, between, between_a)
+        return GuardSums(a, b, sums.home, sums.energy + energy, path, between, between_a)
 
-    def _find(self, rows: Tensor, fit: Tensor, radius: Tensor, t: int, what: str) -> Middle:
+    def _find(self, rows: Tensor, fit: Tensor, radius: Tensor, t: int, what: str) -> MedianRow:
         finder = self.finder or ("random" if self.thresholds == "printed" else "medoid")
         if finder == "medoid":
-            return majority.medoid(rows, fit, radius)
-        return majority.drawn(rows, fit, radius, stream(self.seed, "vmed", what, t))
+            return majority.medoid_row(rows, fit, radius)
+        return majority.random_median(rows, fit, radius, stream(self.seed, "vmed", what, t))
 
-    def _radii(self, sums: Sums, noise: Tensor, scale: Tensor, epoch: Epoch, k: int, n: int) -> Radii:
+    def _radii(self, sums: GuardSums, noise: Tensor, scale: Tensor, epoch: Epoch, k: int, n: int) -> Radii:
         horizon = max(epoch.rounds, k)
         log = log_factor(n, horizon, self.p_fail / len(self.epochs))
         fixed = self.noise is not None and not self.anytime
@@ -250,16 +252,16 @@ class Guard(Filter):
         nobody = ~kept.any(dim=-1)
         stay = torch.where(nobody.unsqueeze(-1), fit, kept)
         return state._replace(
-            roll=state.roll.keep(stay, t, failed),
+            roster=state.roster.keep(stay, t, failed),
             scale=torch.where(nobody, 2 * state.scale, state.scale),
             alarms=state.alarms + nobody.long(),
         )
 
 
 def _fresh(state: GuardState, x: Tensor) -> GuardState:
-    """Sums at the start of an epoch at `x`: none. The roll stays."""
+    """Sums at the start of an epoch at `x`: none. The roster stays."""
     old = state.sums
     zeros = (torch.zeros_like(part) for part in (old.a, old.b, old.energy, old.path))
     a, b, energy, path = zeros
     between = (Pairs(*(torch.zeros_like(part) for part in each)) for each in (old.pairs, old.pairs_a))
-    return state._replace(sums=Sums(a, b, x, energy, path, *between))
+    return state._replace(sums=GuardSums(a, b, x, energy, path, *between))

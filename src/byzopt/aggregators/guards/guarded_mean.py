@@ -12,7 +12,9 @@ from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.mean import Mean
 
 
-def combined(rule: Aggregator, rows: Tensor, kept: Tensor, fit: Tensor, over_good: bool, t: int) -> Tensor:
+def guarded_mean(
+    rule: Aggregator, rows: Tensor, kept: Tensor, fit: Tensor, over_good: bool, t: int
+) -> Tensor:
     """Σ_kept rows_i over n, or over their number; 0 of nobody. Rows that are not `fit` are never kept.
 
     `rule` other than the mean answers for the kept rows in place of their mean: for it the others are

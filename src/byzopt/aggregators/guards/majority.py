@@ -18,7 +18,7 @@ DIRECT = 1 << 18  # n² d up to which distances are taken from differences, with
 CHUNK = 1 << 16  # columns that are converted to float64 at once
 
 
-class Middle(NamedTuple):
+class MedianRow(NamedTuple):
     """A median row's index (`place`), all rows' distances `[..., n]` to it, the `radius` of the majority
     nearest to it, and whether that is within the radius asked for (`found`)."""
 
@@ -30,10 +30,10 @@ class Middle(NamedTuple):
 
 def fit(rows: Tensor) -> Tensor:
     """Which rows `[..., n, d]` are finite, and have a finite squared length: `[..., n]`."""
-    return lengths(rows).isfinite()
+    return norms(rows).isfinite()
 
 
-def lengths(rows: Tensor) -> Tensor:
+def norms(rows: Tensor) -> Tensor:
     """Euclidean lengths `[..., n]` in float64. On a CPU float32 rows are summed in float32, many times
     faster, unless that overflows."""
     if rows.dtype == torch.float32 and rows.device.type == "cpu":
@@ -66,7 +66,7 @@ def distances(rows: Tensor, fit: Tensor) -> Tensor:
     return torch.where(pairs, found.nan_to_num(nan=inf), inf)
 
 
-def medoid(rows: Tensor, fit: Tensor, radius: Tensor) -> Middle:
+def medoid_row(rows: Tensor, fit: Tensor, radius: Tensor) -> MedianRow:
     """The row whose majority, ⌊n/2⌋ + 1 rows with itself, lies nearest. Ties: the lowest index.
 
     Within twice the largest honest deviation of some honest row while fewer than half the rows lie, whatever
@@ -77,7 +77,7 @@ def medoid(rows: Tensor, fit: Tensor, radius: Tensor) -> Middle:
     return _middle(dists.gather(-2, _row(index, dists)).squeeze(-2), index, radius)
 
 
-def drawn(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generator) -> Middle:
+def random_median(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generator) -> MedianRow:
     """A row with a majority within `radius`, drawn at random: the paper's finder. O(n d) a try, two tries
     expected for honest rows. Where there is none: the medoid, and `found` is False."""
     n, lead = rows.shape[-2], rows.shape[:-2]
@@ -86,22 +86,22 @@ def drawn(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generator)
         some = [
             _drawn(each, able, r, order) for each, able, r in zip(rows, fit, radius.expand(lead), strict=True)
         ]
-        return Middle(*(torch.stack(parts) for parts in zip(*some, strict=True)))
+        return MedianRow(*(torch.stack(parts) for parts in zip(*some, strict=True)))
     return _drawn(rows, fit, radius, order)
 
 
-def _drawn(rows: Tensor, fit: Tensor, radius: Tensor, order: list[int]) -> Middle:
+def _drawn(rows: Tensor, fit: Tensor, radius: Tensor, order: list[int]) -> MedianRow:
     for i in order:
         if not fit[i]:
             continue
-        dists = torch.where(fit, lengths(rows - rows[i]).nan_to_num(nan=inf), inf)
+        dists = torch.where(fit, norms(rows - rows[i]).nan_to_num(nan=inf), inf)
         middle = _middle(dists, torch.tensor(i, device=rows.device), radius)
         if middle.found:
             return middle
-    return medoid(rows, fit, radius)
+    return medoid_row(rows, fit, radius)
 
 
-def fullest(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generator) -> Middle:
+def fullest(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generator) -> MedianRow:
     """The first row, in random order, with at least n/2 rows within `radius`, itself included; where there is
     none, the one with most, and `found` is False. O(n² d)."""
     dists = distances(rows, fit)
@@ -114,10 +114,10 @@ def fullest(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generato
     index = torch.where(fit, score, -n).argmax(dim=-1)
     found = near.gather(-1, index.unsqueeze(-1)).squeeze(-1) * 2 >= n
     of = dists.gather(-2, _row(index, dists)).squeeze(-2)
-    return Middle(index, of, _majority(of), found)
+    return MedianRow(index, of, _majority(of), found)
 
 
-def central(rows: Tensor, fit: Tensor) -> Middle:
+def central(rows: Tensor, fit: Tensor) -> MedianRow:
     """The row whose median distance to all rows, itself included, is least, and that distance as `radius`; of
     an even number the mean of the middle two."""
     dists = distances(rows, fit)
@@ -125,10 +125,10 @@ def central(rows: Tensor, fit: Tensor) -> Middle:
     index = middles.argmin(dim=-1)
     radius = middles.gather(-1, index.unsqueeze(-1)).squeeze(-1)
     of = dists.gather(-2, _row(index, dists)).squeeze(-2)
-    return Middle(index, of, radius, radius.isfinite())
+    return MedianRow(index, of, radius, radius.isfinite())
 
 
-def products(rows: Tensor, vec: Tensor) -> Tensor:
+def projections(rows: Tensor, vec: Tensor) -> Tensor:
     """`<rows_i, vec>` in float64: `[..., n, d]` and `[..., d]` to `[..., n]`, some columns at a time."""
     total = torch.zeros(rows.shape[:-1], dtype=torch.float64, device=rows.device)
     for start in range(0, vec.shape[-1], CHUNK):
@@ -153,9 +153,9 @@ def _majority(dists: Tensor) -> Tensor:
     return dists.kthvalue(dists.shape[-1] // 2 + 1, dim=-1).values
 
 
-def _middle(dists: Tensor, index: Tensor, radius: Tensor) -> Middle:
+def _middle(dists: Tensor, index: Tensor, radius: Tensor) -> MedianRow:
     reached = _majority(dists)
-    return Middle(index, dists, reached, reached <= radius)
+    return MedianRow(index, dists, reached, reached <= radius)
 
 
 def _row(index: Tensor, rows: Tensor) -> Tensor:

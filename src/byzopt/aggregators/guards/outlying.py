@@ -11,12 +11,12 @@ from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.theory.outlying import limits
+from byzopt.theory.outlying import crowd_radii
 
 _ROUNDINGS = 4  # of the centre's length: what sums in another order may differ by
 
 
-def liars(rule: BaseAggregator | None, n: int) -> int:
+def assumed_faults(rule: BaseAggregator | None, n: int) -> int:
     """How many of n rows a watch must take for possible liars: as many as the rule tolerates. Where it
     tolerates none, or is not known, as many as can be, ⌊(n - 1)/2⌋."""
     most = max(n - 1, 0) // 2
@@ -32,7 +32,7 @@ def outlying(mixed: Mixed, dtype: torch.dtype, f: int) -> Tensor:
     ordered = apart.sort(dim=1).values
     rounding = _ROUNDINGS * torch.finfo(dtype).eps
     most = torch.zeros(n, dtype=torch.float64, device="cpu")
-    for crowd, reach in limits(n, f) if n else ():
+    for crowd, reach in crowd_radii(n, f) if n else ():
         radius, centre = ordered[:, crowd - 1].min(dim=0)
         slack = rounding * float(geometry.sq_norms[centre]) ** 0.5
         away = apart[centre]

@@ -32,7 +32,7 @@ class Pairs(NamedTuple):
     odd: Tensor
 
 
-def fresh(n: int, device: torch.device, threes: bool = True) -> Pairs:
+def empty_window(n: int, device: torch.device, threes: bool = True) -> Pairs:
     """A window of no rounds."""
     zeros = torch.zeros(n, n, dtype=torch.float64, device=device)
     m = n if threes and n <= THREES else 0
@@ -40,7 +40,7 @@ def fresh(n: int, device: torch.device, threes: bool = True) -> Pairs:
     return Pairs(zeros, zeros, zeros, zeros, zeros.sum(dim=-1), odd)
 
 
-def grown(pairs: Pairs, rows: Tensor, fit: Tensor, sums: Tensor) -> Pairs:
+def extended(pairs: Pairs, rows: Tensor, fit: Tensor, sums: Tensor) -> Pairs:
     """The window with one more round's `rows` `[..., n, d]`, which are in `sums` already."""
     apart = majority.distances(rows, fit)
     squares = _finite(apart.square())
@@ -48,7 +48,7 @@ def grown(pairs: Pairs, rows: Tensor, fit: Tensor, sums: Tensor) -> Pairs:
     cross = torch.where(pairs.scale > 0, (total - pairs.sums - squares) / 2, 0)
     scale = torch.where(pairs.scale > 0, pairs.scale, squares.square())
     eps = _ROUNDINGS * torch.finfo(sums.dtype).eps
-    blur = pairs.blur + eps * _finite(majority.lengths(rows) + majority.lengths(sums))
+    blur = pairs.blur + eps * _finite(majority.norms(rows) + majority.norms(sums))
     odd = pairs.odd
     if odd.shape[-1]:
         near = apart.unsqueeze(-3)  # of j and k, who are two

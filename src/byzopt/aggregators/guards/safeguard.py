@@ -15,11 +15,11 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.core.aggregator import Aggregator
-from byzopt.aggregators.core.expulsion import Expulsion, Roll
-from byzopt.aggregators.core.filters import At, Filter
+from byzopt.aggregators.core.expulsion import Expulsion, Roster
+from byzopt.aggregators.core.filters import Filter, RoundContext
 from byzopt.aggregators.guards import majority, pairs
-from byzopt.aggregators.guards.guarded_mean import combined
-from byzopt.aggregators.guards.majority import Middle
+from byzopt.aggregators.guards.guarded_mean import guarded_mean
+from byzopt.aggregators.guards.majority import MedianRow
 from byzopt.aggregators.guards.pairs import Pairs
 from byzopt.aggregators.mean import Mean
 from byzopt.aggregators.numerics.sketch import sketched
@@ -45,9 +45,9 @@ class Window(NamedTuple):
 
 
 class SafeguardState(NamedTuple):
-    """The roll, the windows' sums, and how often no row had a majority."""
+    """The roster, the windows' sums, and how often no row had a majority."""
 
-    roll: Roll
+    roster: Roster
     windows: tuple[Window, ...]
     misses: Tensor
 
@@ -75,7 +75,7 @@ class Safeguard(Filter):
     they are. `reset` trusts all again when the longest window starts afresh. `sketch` keeps sums as a secret
     random projection to so many numbers a worker (`sketch.sketched`).
 
-    A row that is not finite expels its worker at once. `rule`: see `behind.combined`. `differing`: to be run
+    A row that is not finite expels its worker at once. `rule`: see `guarded_mean`. `differing`: to be run
     also where workers' data differ, which expels honest ones.
     """
 
@@ -129,23 +129,23 @@ class Safeguard(Filter):
         blank = torch.zeros(n, width, dtype=dtype, device=x0.device)
         zero = torch.zeros((), dtype=torch.float64, device=x0.device)
         first = self.limits_of or (inf,) * len(self.lengths)
-        between = pairs.fresh(n if self.paired else 0, x0.device)
+        between = pairs.empty_window(n if self.paired else 0, x0.device)
         windows = tuple(Window(blank, zero, zero + limit, between) for limit in first)
-        return SafeguardState(Roll.all(n, x0.device), windows, zero.long())
+        return SafeguardState(Roster.all(n, x0.device), windows, zero.long())
 
-    def preview(self, state: SafeguardState, rows: Tensor, at: At) -> Tensor:
+    def preview(self, state: SafeguardState, rows: Tensor, at: RoundContext) -> Tensor:
         return self.step(state, rows, at)[0]
 
-    def step(self, state: SafeguardState, rows: Tensor, at: At) -> tuple[Tensor, SafeguardState]:
-        fit, roll = majority.fit(rows), state.roll
+    def step(self, state: SafeguardState, rows: Tensor, at: RoundContext) -> tuple[Tensor, SafeguardState]:
+        fit, roster = majority.fit(rows), state.roster
         if self.reset and at.t > 1 and self._age(max(self.lengths), at.t) == 1:
-            roll = roll._replace(good=torch.ones_like(roll.good))
-        trusted = roll.good & fit
+            roster = roster._replace(good=torch.ones_like(roster.good))
+        trusted = roster.good & fit
         anew = self.measured == "capped"
-        roll = roll._replace(good=torch.ones_like(roll.good)) if anew else roll
-        present = fit if self.paired else roll.good & fit
-        share = 1 / roll.good.sum(dim=-1).clamp_min(1).double()
-        windows, kept, misses, odd = [], roll.good & fit, state.misses, torch.zeros_like(fit)
+        roster = roster._replace(good=torch.ones_like(roster.good)) if anew else roster
+        present = fit if self.paired else roster.good & fit
+        share = 1 / roster.good.sum(dim=-1).clamp_min(1).double()
+        windows, kept, misses, odd = [], roster.good & fit, state.misses, torch.zeros_like(fit)
         for place, window in enumerate(state.windows):
             age = self._age(self.lengths[place], at.t)
             after = self._added(window, rows, present, share, age)
@@ -157,16 +157,16 @@ class Safeguard(Filter):
             passed, found, limit = self._passed(after, present, place, age, at.t)
             windows.append(after._replace(limit=limit))
             kept, misses = kept & passed, misses + (~found).long()
-        aggregate = combined(self.rule, rows, trusted, fit, True, at.t)
-        roll = roll.keep(kept, at.t, (~fit, odd, ~kept))
-        return aggregate, SafeguardState(roll, tuple(windows), misses)
+        aggregate = guarded_mean(self.rule, rows, trusted, fit, True, at.t)
+        roster = roster.keep(kept, at.t, (~fit, odd, ~kept))
+        return aggregate, SafeguardState(roster, tuple(windows), misses)
 
     def report(self, state: SafeguardState) -> dict[str, float]:
-        return {"expelled": float((~state.roll.good).sum()), "no_median": float(state.misses)}
+        return {"expelled": float((~state.roster.good).sum()), "no_median": float(state.misses)}
 
     def expelled(self, state: SafeguardState) -> tuple[Expulsion, ...]:
-        gone = ~state.roll.good
-        return tuple(one for one in state.roll.told() if gone[one.worker])
+        gone = ~state.roster.good
+        return tuple(one for one in state.roster.expulsions() if gone[one.worker])
 
     def _age(self, length: int, t: int) -> int:
         """The round's number in its window, from 1."""
@@ -180,10 +180,10 @@ class Safeguard(Filter):
         before = window.pairs
         if age == 1:
             sums, weight = added.clone(), weight.square()
-            before = pairs.fresh(before.sums.shape[-1], rows.device)
+            before = pairs.empty_window(before.sums.shape[-1], rows.device)
         else:
             sums, weight = window.sums + added, window.weight + weight.square()
-        between = pairs.grown(before, added, present, sums) if self.paired else before
+        between = pairs.extended(before, added, present, sums) if self.paired else before
         return Window(sums, weight, window.limit, between)
 
     def _passed(
@@ -205,7 +205,7 @@ class Safeguard(Filter):
         # Weights are 1 or near 1/n: their root mean square turns thresholds of raw sums into those of these.
         scale = (window.weight / age).sqrt() if self.sums == "normalised" else torch.ones_like(window.weight)
         if self.limits_of is None and self.noise is None:
-            middle = majority.medoid(window.sums, fit, torch.full_like(scale, inf))
+            middle = majority.medoid_row(window.sums, fit, torch.full_like(scale, inf))
             c = self.c or (NEAR if window.sums.shape[-1] >= WIDE else FAR)
             limit = torch.maximum(self.floor * scale, c * middle.radius)
             settled = age > min(SETTLE, self.lengths[place] - 1)
@@ -227,7 +227,7 @@ class Safeguard(Filter):
             return self.limits_of[place]
         return threshold(self.lengths[place], self.rounds, n, self.noise or 0.0, self.p_fail)
 
-    def _find(self, rows: Tensor, fit: Tensor, radius: Tensor, place: int, t: int) -> Middle:
+    def _find(self, rows: Tensor, fit: Tensor, radius: Tensor, place: int, t: int) -> MedianRow:
         if self.finder == "medoid":
-            return majority.medoid(rows, fit, radius)
-        return majority.drawn(rows, fit, radius, stream(self.seed, "vmed", place, t))
+            return majority.medoid_row(rows, fit, radius)
+        return majority.random_median(rows, fit, radius, stream(self.seed, "vmed", place, t))

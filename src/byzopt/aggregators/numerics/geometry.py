@@ -177,7 +177,7 @@ def _congruent(mixing: Array, gram: Array) -> Array:
     return (product + product.swapaxes(-1, -2)) / 2
 
 
-def medoid(sq_dists: Tensor) -> tuple[int, float]:
+def majority_medoid(sq_dists: Tensor) -> tuple[int, float]:
     """The row whose majority lies nearest, and the squared radius of that majority. Ties: lowest index."""
     radii = np.sort(sq_dists.numpy(), axis=-1)[:, sq_dists.shape[-1] // 2]
     best = int(radii.argmin())

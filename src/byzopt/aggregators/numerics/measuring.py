@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from byzopt import kernels, linalg
-from byzopt.aggregators.numerics.geometry import Geometry, Index, Origin, medoid, squared
+from byzopt.aggregators.numerics.geometry import Geometry, Index, Origin, majority_medoid, squared
 
 _FAR = 64.0  # the pivot may be this many times further from the bulk than the bulk is wide (both squared)
 _TINY = 1e-30  # squared widths below this lose bits in float32 products
@@ -23,7 +23,7 @@ _LARGE = 1 << 20  # numbers from which a second pass costs more than a sketch (o
 SMALL = 1 << 16  # up to this many numbers float64 costs nothing worth saving
 
 
-class Unusual(Exception):
+class ExtremeRows(Exception):
     """Rows that nobody looked at before prove not to be finite, or extreme: the policy must see them."""
 
 
@@ -32,8 +32,8 @@ def geometry_of(
 ) -> Geometry:
     """The geometry of finite `rows` `[n, d]`, given in units of `unit`.
 
-    Rows that are not `admitted` may hold anything; then asking for products raises `Unusual` where rows are
-    not finite, or squares overflow. With an `order` of the rows' values products depend on them alone, to
+    Rows that are not `admitted` may hold anything; then asking for products raises `ExtremeRows` where rows
+    are not finite, or squares overflow. With an `order` of the rows' values products depend on them alone, to
     the last bit, and not on their places. Else row `first` is the first that products are taken about.
     """
     first = first if order is None else int(order[len(order) // 2])  # likely of the bulk
@@ -45,8 +45,8 @@ def geometry_of(
     def origin() -> Origin:
         _ = geometry.centred  # decides on the pivot
         found = _origin(rows, rows[geometry.pivot or 0])
-        if not (admitted or ordinary(found.sq_norms)):
-            raise Unusual
+        if not (admitted or within_range(found.sq_norms)):
+            raise ExtremeRows
         return found
 
     geometry = Geometry(rows.shape[0], centred, origin, unit)
@@ -58,8 +58,8 @@ def geometry_about(centre: Tensor, rows: Tensor, unit: float, admitted: bool) ->
     n = rows.shape[0]
     dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
     product = linalg.gram(rows, centre, dtype).cpu()
-    if not (admitted or ordinary(product.diagonal())):
-        raise Unusual
+    if not (admitted or within_range(product.diagonal())):
+        raise ExtremeRows
     if not np.isfinite(product.numpy()).all():
         return None
     best, width = _middle(product, None)
@@ -82,13 +82,13 @@ def _centred(rows: Tensor, admitted: bool, order: Index | None, pivot: int) -> t
         pivot = _sketched(rows, order)
     dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
     first = product(pivot, dtype)
-    if not (admitted or ordinary(first.diagonal())):
-        raise Unusual
-    pivot, found = settled(product, first, pivot, dtype, order)
-    return pivot, found if kernels.usable(rows) else _equated(rows, found)
+    if not (admitted or within_range(first.diagonal())):
+        raise ExtremeRows
+    pivot, found = gram_about_bulk(product, first, pivot, dtype, order)
+    return pivot, found if kernels.supports(rows) else _equated(rows, found)
 
 
-def settled(
+def gram_about_bulk(
     product: Callable[[int, torch.dtype], Tensor],
     found: Tensor,
     pivot: int,
@@ -129,12 +129,12 @@ def _middle(product: Tensor, order: Index | None) -> tuple[int, float]:
     """The medoid by products `[n, n]`, and the squared radius of its majority; ties as the rows come."""
     sq_dists = squared(product.numpy())
     if order is None:
-        return medoid(torch.from_numpy(sq_dists))
-    best, width = medoid(torch.from_numpy(sq_dists[np.ix_(order, order)]))
+        return majority_medoid(torch.from_numpy(sq_dists))
+    best, width = majority_medoid(torch.from_numpy(sq_dists[np.ix_(order, order)]))
     return int(order[best]), width
 
 
-def ordinary(squares: Tensor) -> bool:
+def within_range(squares: Tensor) -> bool:
     """Whether squared lengths `[..., n]` are finite, and may be squared: nor do those of the bulk vanish."""
     sizes = np.sort(squares.numpy(), axis=-1)  # NaN is sorted to the end
     return bool((sizes[..., -1] < 1 / _EXTREME).all() and (sizes[..., sizes.shape[-1] // 2] > _EXTREME).all())

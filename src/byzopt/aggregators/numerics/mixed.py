@@ -16,7 +16,7 @@ from torch import Tensor
 
 from byzopt import kernels, linalg
 from byzopt.aggregators.numerics.geometry import Geometry, Index
-from byzopt.aggregators.numerics.measuring import Unusual, geometry_about, geometry_of
+from byzopt.aggregators.numerics.measuring import ExtremeRows, geometry_about, geometry_of
 from byzopt.aggregators.numerics.ordering import keys, order_of
 from byzopt.aggregators.numerics.selection import answer
 from byzopt.errors import InvalidInput
@@ -29,8 +29,8 @@ class Mixed:
     """Rows `[n, d]`, in units of `unit`, seen through a mixing matrix `[m, n]` (None: identity).
 
     Rows that are `admitted` are finite and in a safe range. With others, `geometry` and `columns` raise
-    `Unusual` where rows turn out not to be so; nothing else looks. Rows that are `ordered` are looked at in
-    an order of their values (`ordering`), so that nothing depends on their places.
+    `ExtremeRows` where rows turn out not to be so; nothing else looks. Rows that are `ordered` are looked at
+    in an order of their values (`ordering`), so that nothing depends on their places.
     """
 
     first = 0  # the place, in whole rows, of the first column held here
@@ -133,31 +133,31 @@ class Mixed:
         self.weights = weights
         return linalg.blend(self.through(weights), self.rows, self.order)
 
-    def columns(self, plan: kernels.Plan) -> Tensor:
+    def columns(self, plan: kernels.RankWindow) -> Tensor:
         """What `plan` makes of every column of the mixed rows, `[d]`: one pass over the unmixed ones."""
-        plain = self.rows.dtype == linalg.compute_dtype(self.rows.dtype) and not kernels.usable(self.rows)
+        plain = self.rows.dtype == linalg.compute_dtype(self.rows.dtype) and not kernels.supports(self.rows)
         if self.mixing is None and plan == (0, self.m, None) and plain:
             # A product with ones is torch's fastest sum over rows.
             return self._seen((self.rows.new_ones(self.m) @ self.rows).div_(self.m))
         out = torch.empty(self.rows.shape[1], dtype=self.rows.dtype, device=self.rows.device)
         for piece, rows in linalg.pieces(self.rows):
-            if kernels.usable(rows) and kernels.reduces(rows, self.mixing, plan):
+            if kernels.supports(rows) and kernels.reduces_columns(rows, self.mixing, plan):
                 place = out[piece] if out.dtype == rows.dtype else torch.empty_like(rows[0])
-                fine = kernels.columns(rows, plan, self.mixing, place, self.order)
+                fine = kernels.reduce_columns(rows, plan, self.mixing, place, self.order)
                 out[piece] = place
             else:
                 fine = self._by_blocks(rows, plan, out[piece])
             if not (fine or self.admitted):
-                raise Unusual
+                raise ExtremeRows
         return out
 
     def _seen(self, out: Tensor) -> Tensor:
         """`out`, an answer in which every row has a part, after a look at it."""
         if not (self.admitted or isfinite(float(out.sum(dtype=torch.float64)))):
-            raise Unusual
+            raise ExtremeRows
         return out
 
-    def _by_blocks(self, rows: Tensor, plan: kernels.Plan, out: Tensor) -> bool:
+    def _by_blocks(self, rows: Tensor, plan: kernels.RankWindow, out: Tensor) -> bool:
         """Writes the plan's answer to `out`; False if rows or answers prove not to be finite.
 
         Threads of ours share the columns, where torch would share each of many short operations.
@@ -177,7 +177,7 @@ class Mixed:
                     traces.append(sum(float(row.sum()) for row in (*block, found)))
 
         plain = self.mixing is None and rows.device.type == "cpu" and rows.dtype == out.dtype
-        kernels.split(rows.shape[1], rows.numel() if plain else 0, 1, part)
+        kernels.parallel_for(rows.shape[1], rows.numel() if plain else 0, 1, part)
         return all(map(isfinite, traces))
 
     def through(self, weights: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ class Mixed:
 def geometry_beside(centre: Tensor, mixed: Mixed) -> Geometry:
     """The geometry of `centre` `[d]` and, behind it, the mixed rows, without a copy of the rows.
 
-    `centre` has the columns that `mixed` holds. Raises `Unusual` as `mixed.geometry` does.
+    `centre` has the columns that `mixed` holds. Raises `ExtremeRows` as `mixed.geometry` does.
     """
     about, n = mixed.widened(centre), len(mixed.rows)
     if mixed.mixing is None:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from byzopt import kernels
-from byzopt.kernels import Plan
+from byzopt.kernels import RankWindow
 
 NARROW = 1024  # columns below which a sort wins (measured on CPU)
 TALL = 512  # rows above which it does
 
 
-def answer(block: Tensor, plan: Plan, room: Tensor | None = None) -> Tensor:
+def answer(block: Tensor, plan: RankWindow, room: Tensor | None = None) -> Tensor:
     """What `plan` makes of every column of a finite block: `[n, b] -> [b]`.
 
     `room` `[n + 1, b]` of the block's dtype may be given to work in, and is overwritten.

@@ -27,14 +27,14 @@ _SAME = 1e-9  # subsets whose costs differ by less, relatively, are equally good
 _ROWS = 30  # of which a bound takes the time that a budget speaks of
 
 
-class Found(NamedTuple):
+class BestSubset(NamedTuple):
     """Indices `[size]`, ascending, and whether no subset costs less."""
 
     rows: Index
     proved: bool
 
 
-class Cost(ABC):
+class SubsetCost(ABC):
     """A cost of subsets of rows, all of size `size`."""
 
     def __init__(self, sq_dists: Array, size: int) -> None:
@@ -55,7 +55,7 @@ class Cost(ABC):
         from row i to the size - 1 rows nearest to it."""
 
 
-def best_subset(cost: Cost, budget: int) -> Found:
+def best_subset(cost: SubsetCost, budget: int) -> BestSubset:
     """The subset of least cost, or after `budget` bounds the best one seen.
 
     Of more than 30 rows there are fewer bounds, by the cube: so much more does one take.
@@ -78,7 +78,7 @@ def best_subset(cost: Cost, budget: int) -> Found:
             if bound < least * (1 - _SAME):
                 rest = free[free != worst]
                 stack += [(np.append(kept, worst), rest), (kept, rest)]
-    return Found(best, not stack)
+    return BestSubset(best, not stack)
 
 
 def surely_ends(n: int, f: int, budget: int) -> bool:
@@ -96,7 +96,7 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _start(cost: Cost) -> tuple[Index, float, Index]:
+def _start(cost: SubsetCost) -> tuple[Index, float, Index]:
     """The best neighbourhood, its cost, and the rows that a subset as good may hold."""
     order = cost.sq_dists.argsort(axis=1, kind="stable")[:, : cost.size]
     near = np.take_along_axis(cost.sq_dists, order, axis=1).sum(axis=1)

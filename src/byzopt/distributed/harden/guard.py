@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import Aggregator
-from byzopt.aggregators.core.filters import Pure
+from byzopt.aggregators.core.filters import StatelessFilter
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.distributed.harden.agreement import agree
@@ -57,7 +57,7 @@ class Guard:
         for rank in done.faulty:
             self.dropped[rank] += 1
         self._guess = done.next_guess()
-        if not isinstance(self.filter, Pure):
+        if not isinstance(self.filter, StatelessFilter):
             self._state = self.filter.after(done.state, torch.cat(pieces))
         self._tell(done)
 

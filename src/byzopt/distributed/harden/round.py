@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
-from byzopt.aggregators.core.filters import At, RoundRule
+from byzopt.aggregators.core.filters import RoundContext, RoundRule
 from byzopt.aggregators.core.inputs import ranged, restored
 from byzopt.aggregators.core.kinds import GeometricRule
-from byzopt.aggregators.core.suspicion import refuse, remoteness, suspects
-from byzopt.aggregators.numerics.measuring import Unusual
+from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspects
+from byzopt.aggregators.numerics.measuring import ExtremeRows
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.ordering import keys, order_of
 from byzopt.distributed.communicator import Communicator
@@ -57,7 +57,7 @@ class Round:
         part: bool = True,
     ) -> None:
         self.comm, self.filter, self.state, self.t, self.d, self.part = comm, filter, state, t, d, part
-        self.rule = filter.now(state, At(t, torch.empty(0, device="cpu")))
+        self.rule = filter.now(state, RoundContext(t, torch.empty(0, device="cpu")))
         self.guess = guess or Guess(0, (True,) * comm.n)
         self.trouble, self.size, self.missing = Trouble(), 0.0, set[int]()
         self.blocks: list[Tensor] = []
@@ -88,13 +88,13 @@ class Round:
         rule, finite = self.rule, torch.tensor(self.guess.finite, device="cpu")
         rule.check(self.comm.n)
         if not finite.all():
-            rule, block = rule.among(finite), block[finite.to(block.device)]
+            rule, block = rule.restricted(finite), block[finite.to(block.device)]
             rule.check(len(block))
         if not (unwrapped(rule).validates or block.isfinite().all()):
             return None
         try:
             return restored(rule.reduce(Mixed(block, admitted=False)), 1.0, block.dtype)
-        except Unusual:
+        except ExtremeRows:
             return None
 
     def _measure(self, block: Tensor, first: int) -> None:
@@ -141,7 +141,7 @@ class Round:
         """The rule for the rows that are finite."""
         rule, n = self.rule, int(self.present.sum())
         if n < self.comm.n:
-            rule = rule.among(self.present) if rule.positional else rule
+            rule = rule.restricted(self.present) if rule.positional else rule
             try:
                 rule.check(n)
             except InvalidInput as error:
@@ -157,7 +157,7 @@ class Round:
                 f"{len(bad)}: ranks {bad}. Raise f, or find out why these ranks send NaN or Inf.",
                 bad,
             )
-        left = rule.among(self.finite[self.present])
+        left = rule.restricted(self.finite[self.present])
         left.check(n - len(bad))
         return left
 
@@ -175,7 +175,7 @@ class Round:
         self.seen = self._shard(sums)
         if self.ready.fail_closed:
             remote = remoteness(self.seen, self.blocks[0].dtype)
-            refuse(suspects(self.finite, remote), self.rule.tolerance(self.comm.n), self.comm.n)
+            refuse_suspects(suspects(self.finite, remote), self.rule.tolerance(self.comm.n), self.comm.n)
         if self._geometric:
             self._answer = answer_of(self.ready, self.seen)
         return False

@@ -9,7 +9,7 @@ import torch
 from torch.amp import GradScaler
 
 from byzopt.aggregators import Aggregator, rule_from
-from byzopt.aggregators.core.filters import Filter, RoundRule, blind
+from byzopt.aggregators.core.filters import Filter, RoundRule, check_unseen_data
 from byzopt.distributed.header import recipe_text
 from byzopt.distributed.topologies import Watch, check_topology
 from byzopt.errors import require
@@ -37,7 +37,7 @@ class Settings:
         rule = rule_from(self.rule, **({} if self.f is None else {"f": self.f}))
         settings = replace(self, rule=rule)
         check_topology("sharded", settings.filter)
-        blind(settings.filter)
+        check_unseen_data(settings.filter)
         rule.check(n)
         momentum, least = self.momentum, "Parameter `momentum` of harden"
         number = isinstance(momentum, (int, float)) and not isinstance(momentum, bool)

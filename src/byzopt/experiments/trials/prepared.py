@@ -15,7 +15,7 @@ from byzopt.engines.process_group import ProcessGroup, WorkerShare
 from byzopt.errors import TooManyFaults, UnknownName, require, unknown
 from byzopt.experiments.trials.same_distribution import check_same_distribution
 from byzopt.methods import Method
-from byzopt.servers import Site
+from byzopt.servers import ServerContext
 from byzopt.tasks import Task
 
 SIMULATED = InProcess()
@@ -84,7 +84,7 @@ def prepare(
     adversary = Adversary(attack, task.cohort, f, placement, base)
     task = adversary.poison(task)
     engine = _engine(engine, task, method, adversary, seed, over)
-    start = begin(method, task.start(), Site(task.layout, task.proxy()), task.n)
+    start = begin(method, task.start(), ServerContext(task.layout, task.proxy()), task.n)
     if plan.stop:
         known = list(task.measure(task.start()))
         for name in plan.stop:
