@@ -14,7 +14,7 @@ from byzopt.aggregators.core.filters import Defence, RoundContext
 from byzopt.engines.base import Engine
 from byzopt.errors import require
 from byzopt.methods import Method
-from byzopt.servers import Site
+from byzopt.servers import ServerContext
 
 Against = Callable[[int], int | None]
 LEDGER = ("gradients", "bits", "coordinates", "bits_down", "coordinates_down")
@@ -76,12 +76,12 @@ class Snapshot(NamedTuple):
     Examples:
         >>> from byzopt import Adversary, Cohort, NoAttack, Quartic, RobustGD, rule_from
         >>> from byzopt.engines import InProcess, begin, rounds
-        >>> from byzopt.servers import Site
+        >>> from byzopt.servers import ServerContext
         >>> cohort = Cohort.of(4)
         >>> task = Quartic().build(cohort, seed=0)
         >>> method = RobustGD().build(rule_from("median", f=1), lr=0.01)
         >>> engine = InProcess().build(task, method, Adversary(NoAttack(), cohort, f=1), seed=0)
-        >>> state = begin(method, task.start(), Site(task.layout), task.n)
+        >>> state = begin(method, task.start(), ServerContext(task.layout), task.n)
         >>> (snapshot,) = rounds(method, engine, state, last=1)
         >>> snapshot.report()["gradients"]
         1.0
@@ -111,7 +111,7 @@ class Snapshot(NamedTuple):
         return self.method.filter.expelled(self.state.filter)
 
 
-def begin(method: Method, x0: Tensor, site: Site, n: int) -> LoopState:
+def begin(method: Method, x0: Tensor, site: ServerContext, n: int) -> LoopState:
     """The state before round 1. Errors: a rule that cannot work on n rows.
 
     Args:
@@ -126,10 +126,10 @@ def begin(method: Method, x0: Tensor, site: Site, n: int) -> LoopState:
     Examples:
         >>> from byzopt import Cohort, Quartic, RobustGD, rule_from
         >>> from byzopt.engines import begin
-        >>> from byzopt.servers import Site
+        >>> from byzopt.servers import ServerContext
         >>> task = Quartic().build(Cohort.of(10), seed=0)
         >>> method = RobustGD().build(rule_from("median", f=2), lr=0.01)
-        >>> begin(method, task.start(), Site(task.layout), task.n).t
+        >>> begin(method, task.start(), ServerContext(task.layout), task.n).t
         0
     """
     return LoopState(0, method.step.init(x0, site), method.filter.init(x0, n), None, 0.0, 0.0)
@@ -162,12 +162,12 @@ def rounds(
     Examples:
         >>> from byzopt import Adversary, Cohort, Quartic, RobustGD, SignFlip, rule_from
         >>> from byzopt.engines import InProcess, begin, rounds
-        >>> from byzopt.servers import Site
+        >>> from byzopt.servers import ServerContext
         >>> cohort = Cohort.of(10, byzantine=2)
         >>> task = Quartic().build(cohort, seed=0)
         >>> method = RobustGD().build(rule_from("median", f=2), lr=0.01)
         >>> engine = InProcess().build(task, method, Adversary(SignFlip(), cohort, f=2), seed=0)
-        >>> state = begin(method, task.start(), Site(task.layout), task.n)
+        >>> state = begin(method, task.start(), ServerContext(task.layout), task.n)
         >>> [snapshot.state.t for snapshot in rounds(method, engine, state, last=3)]
         [1, 2, 3]
     """

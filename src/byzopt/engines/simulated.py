@@ -128,12 +128,12 @@ class InProcess(EngineRecipe):
     Examples:
         >>> from byzopt import Adversary, Cohort, Quartic, RobustGD, SignFlip, rule_from
         >>> from byzopt.engines import InProcess, begin, rounds
-        >>> from byzopt.servers import Site
+        >>> from byzopt.servers import ServerContext
         >>> cohort = Cohort.of(10, byzantine=2)
         >>> task = Quartic().build(cohort, seed=0)
         >>> method = RobustGD().build(rule_from("median", f=2), lr=0.01)
         >>> engine = InProcess().build(task, method, Adversary(SignFlip(), cohort, f=2), seed=0)
-        >>> state = begin(method, task.start(), Site(task.layout), task.n)
+        >>> state = begin(method, task.start(), ServerContext(task.layout), task.n)
         >>> *_, last = rounds(method, engine, state, last=5)
         >>> last.x.shape
         torch.Size([10])

@@ -23,8 +23,8 @@ class ServerContext(NamedTuple):
 
     Examples:
         >>> from byzopt.layout import Layout
-        >>> from byzopt.servers import Site
-        >>> Site(Layout.flat(3)).layout.d
+        >>> from byzopt.servers import ServerContext
+        >>> ServerContext(Layout.flat(3)).layout.d
         3
     """
 
@@ -38,7 +38,7 @@ class Step(ABC):
     Examples:
         >>> import torch
         >>> from byzopt.layout import Layout
-        >>> from byzopt.servers import Site, Step
+        >>> from byzopt.servers import ServerContext, Step
         >>> class Halving(Step):
         ...     def init(self, x0, site):
         ...         return (x0, 1.0)
@@ -49,7 +49,7 @@ class Step(ABC):
         ...     def tell(self, state, g):
         ...         return (state[0] - state[1] * g, state[1] / 2)
         >>> step = Halving()
-        >>> state = step.init(torch.zeros(2), Site(Layout.flat(2)))
+        >>> state = step.init(torch.zeros(2), ServerContext(Layout.flat(2)))
         >>> for _ in range(2):
         ...     state = step.tell(state, torch.ones(2))
         >>> step.answer(state)

@@ -55,9 +55,9 @@ class Descent(Step):
     Examples:
         >>> import torch
         >>> from byzopt.layout import Layout
-        >>> from byzopt.servers import Descent, Site
+        >>> from byzopt.servers import Descent, ServerContext
         >>> step = Descent(lr=0.1)
-        >>> state = step.init(torch.zeros(2), Site(Layout.flat(2)))
+        >>> state = step.init(torch.zeros(2), ServerContext(Layout.flat(2)))
         >>> step.ask(step.tell(state, torch.ones(2)))
         tensor([-0.1000, -0.1000])
     """
@@ -105,9 +105,9 @@ class LMOStep(Step):
     Examples:
         >>> import torch
         >>> from byzopt.layout import Layout
-        >>> from byzopt.servers import LMOStep, Site
+        >>> from byzopt.servers import LMOStep, ServerContext
         >>> step = LMOStep(lr=1.0)
-        >>> state = step.init(torch.zeros(2), Site(Layout.flat(2)))
+        >>> state = step.init(torch.zeros(2), ServerContext(Layout.flat(2)))
         >>> step.ask(step.tell(state, torch.tensor([30.0, 40.0])))  # of length one, whatever the aggregate's
         tensor([-0.6000, -0.8000])
     """

@@ -38,9 +38,9 @@ class ServerMomentum(Step):
     Examples:
         >>> import torch
         >>> from byzopt.layout import Layout
-        >>> from byzopt.servers import ServerMomentum, Site
+        >>> from byzopt.servers import ServerMomentum, ServerContext
         >>> step = ServerMomentum(lr=1.0, eta=0.5)
-        >>> state = step.init(torch.zeros(1), Site(Layout.flat(1)))
+        >>> state = step.init(torch.zeros(1), ServerContext(Layout.flat(1)))
         >>> step.ask(step.tell(state, torch.ones(1)))
         tensor([-0.5000])
     """

@@ -57,9 +57,9 @@ class NesterovMomentum(Step):
     Examples:
         >>> import torch
         >>> from byzopt.layout import Layout
-        >>> from byzopt.servers import NesterovMomentum, Site
+        >>> from byzopt.servers import NesterovMomentum, ServerContext
         >>> step = NesterovMomentum(lr=1.0, beta=0.5)
-        >>> state = step.init(torch.zeros(1), Site(Layout.flat(1)))
+        >>> state = step.init(torch.zeros(1), ServerContext(Layout.flat(1)))
         >>> step.ask(step.tell(state, torch.ones(1)))  # -(g + β g)
         tensor([-1.5000])
     """
@@ -102,9 +102,9 @@ class ThreeSequences(Step):
     Examples:
         >>> import torch
         >>> from byzopt.layout import Layout
-        >>> from byzopt.servers import Site, ThreeSequences
+        >>> from byzopt.servers import ServerContext, ThreeSequences
         >>> step = ThreeSequences(lr=0.5, mu=0.1)
-        >>> state = step.init(torch.ones(1), Site(Layout.flat(1)))
+        >>> state = step.init(torch.ones(1), ServerContext(Layout.flat(1)))
         >>> step.answer(step.tell(state, step.ask(state)))  # one round on ½‖x‖²
         tensor([0.5000])
     """
@@ -192,9 +192,9 @@ class Extragradient(Step):
     Examples:
         >>> import torch
         >>> from byzopt.layout import Layout
-        >>> from byzopt.servers import Extragradient, Site
+        >>> from byzopt.servers import Extragradient, ServerContext
         >>> step = Extragradient(lr=0.5, mu=0.1)
-        >>> state = step.init(torch.ones(1), Site(Layout.flat(1)))
+        >>> state = step.init(torch.ones(1), ServerContext(Layout.flat(1)))
         >>> for _ in range(2):  # one iteration on ½‖x‖²
         ...     state = step.tell(state, step.ask(state))
         >>> step.answer(state)

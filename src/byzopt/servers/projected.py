@@ -48,10 +48,10 @@ class ProjectedStep(Step):
     Examples:
         >>> import torch
         >>> from byzopt.layout import Layout
-        >>> from byzopt.servers import ProjectedStep, Site
+        >>> from byzopt.servers import ProjectedStep, ServerContext
         >>> from byzopt.theory.byzantine_epochs import Epoch
         >>> step = ProjectedStep((Epoch(rounds=10, radius=1.0, step=5.0),))
-        >>> state = step.init(torch.zeros(1), Site(Layout.flat(1)))
+        >>> state = step.init(torch.zeros(1), ServerContext(Layout.flat(1)))
         >>> step.ask(step.tell(state, torch.ones(1)))  # cut to the ball
         tensor([-1.])
     """

@@ -38,9 +38,9 @@ class Shaken(Step):
     Examples:
         >>> import torch
         >>> from byzopt.layout import Layout
-        >>> from byzopt.servers import Shaken, Site
+        >>> from byzopt.servers import ServerContext, Shaken
         >>> step = Shaken(lr=0.5, nu=0.0)
-        >>> state = step.init(torch.zeros(1), Site(Layout.flat(1)))
+        >>> state = step.init(torch.zeros(1), ServerContext(Layout.flat(1)))
         >>> step.ask(step.tell(state, torch.ones(1)))
         tensor([-0.5000])
     """

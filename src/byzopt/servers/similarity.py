@@ -78,8 +78,8 @@ class SimilarityProx(Step):
     Examples:
         >>> import torch
         >>> from byzopt.layout import Layout
-        >>> from byzopt.servers import SimilarityProx, Site
-        >>> site = Site(Layout.flat(1), proxy=lambda x: 0.5 * (x @ x))
+        >>> from byzopt.servers import ServerContext, SimilarityProx
+        >>> site = ServerContext(Layout.flat(1), proxy=lambda x: 0.5 * (x @ x))
         >>> step = SimilarityProx(lr=1e6, stop="machine")
         >>> state = step.init(torch.ones(1, dtype=torch.float64), site)
         >>> round(float(step.answer(step.tell(state, step.ask(state)))), 4)  # exact when q is the objective
@@ -139,8 +139,8 @@ class ExtragradientProx(Step):
     Examples:
         >>> import torch
         >>> from byzopt.layout import Layout
-        >>> from byzopt.servers import ExtragradientProx, Site
-        >>> site = Site(Layout.flat(1), proxy=lambda x: 0.5 * (x @ x))
+        >>> from byzopt.servers import ExtragradientProx, ServerContext
+        >>> site = ServerContext(Layout.flat(1), proxy=lambda x: 0.5 * (x @ x))
         >>> step = ExtragradientProx(lr=1.0, mu=0.1)
         >>> state = step.init(torch.ones(1, dtype=torch.float64), site)
         >>> for _ in range(2):
