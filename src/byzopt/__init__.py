@@ -17,12 +17,22 @@ if TYPE_CHECKING:
     from byzopt.aggregators import *  # noqa: F403
     from byzopt.attacks import *  # noqa: F403
     from byzopt.cohort import *  # noqa: F403
+    from byzopt.distributed.harden import *  # noqa: F403
     from byzopt.errors import *  # noqa: F403
     from byzopt.experiments import *  # noqa: F403
     from byzopt.methods import *  # noqa: F403
     from byzopt.tasks import *  # noqa: F403
 
-_ROOMS = ("errors", "cohort", "aggregators", "attacks", "methods", "tasks", "experiments")
+_ROOMS = (
+    "errors",
+    "cohort",
+    "aggregators",
+    "attacks",
+    "methods",
+    "distributed.harden",
+    "tasks",
+    "experiments",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,8 @@ median of the floats, and of whole numbers the value that most ranks have.
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
@@ -15,54 +17,45 @@ from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden.settings import Buffers
 from byzopt.errors import InvalidInput, TooManyFaults, require
 
+_SMALL = 1 << 16  # numbers up to which telling a buffer costs less than finding out whether it was written
+
 
 class BufferSync:
     """The buffers of `module` (names in `ignored` are left alone), for at most f faulty ranks.
 
-    Only those are told that some rank has written since the last time. A rank that has NaN in one of them is
-    left out; where these are more than f, all ranks go back to what they had agreed on last.
+    Large ones are told only where some rank has written them. A rank that has NaN in what is told is left
+    out; where these are more than f, all ranks go back to what they had agreed on last.
     """
 
     def __init__(
         self, comm: Communicator, module: nn.Module, mode: Buffers, f: int, ignored: set[str]
     ) -> None:
         self.comm, self.module, self.mode, self.f, self.ignored = comm, module, mode, f, ignored
-        self._seen: dict[str, tuple[int, int]] = {}
         self._agreed: dict[str, Tensor] = {}
-        self._remember(self._named())
-
-    def _named(self) -> dict[str, Tensor]:
-        found = self.module.named_buffers()
-        return {name: buffer for name, buffer in found if name not in self.ignored and buffer.numel()}
-
-    def written(self) -> list[bool]:
-        """Which buffers have been written, or exchanged, on this rank since the last agreement."""
-        return [self._seen.get(name) != _mark(buffer) for name, buffer in self._named().items()]
+        if mode != "local":
+            self._agreed = {name: buffer.detach().clone() for name, buffer in self._named().items()}
 
     @torch.no_grad()
-    def agree(self, part: bool = True) -> None:
-        """Make all ranks' buffers equal. A collective. `part` is False on a rank that has nothing to say.
+    def agree(self, present: Tensor) -> None:
+        """Make the buffers of all ranks equal to what those `present` `[n]` agree on. A collective.
 
         Errors, on all ranks: `TooManyFaults` where more than f have NaN, after all have gone back;
-        `InvalidInput` where a buffer has been written and the mode is "refuse".
+        `InvalidInput` where buffers differ in shape, or one has been written and the mode is "refuse".
         """
         named = self._named()
-        if self.mode == "local" or not named:
+        if self.mode == "local" or not (named or self._agreed):
             return
-        told = self.comm.all_gather(torch.tensor([float(part), *self.written()], dtype=torch.float64))
-        present = (told[:, 0] > 0).cpu()
-        touched = told[:, 1:].cpu().any(dim=0).tolist()
-        chosen = {name: buffer for (name, buffer), yes in zip(named.items(), touched, strict=True) if yes}
-        if not chosen or not present.any():
-            return
-        if self.mode == "refuse":
+        chosen = self._chosen(named)
+        if self.mode == "refuse" and chosen:
             raise InvalidInput(
                 f"With buffers='refuse' a forward pass should write none. Found {list(chosen)}. "
                 "Say buffers='median' or 'local', or use layers without running statistics."
             )
+        if not chosen:
+            return
         with _unsafe_preserve_version_counter(tuple(chosen.values())):
             bad = self._take(chosen, present)
-        self._remember(chosen)
+        self._agreed |= {name: buffer.detach().clone() for name, buffer in chosen.items()}
         if len(bad) > self.f:
             raise TooManyFaults(
                 f"Ranks with NaN in their buffers should be at most f = {self.f}. Found ranks {bad}. "
@@ -70,31 +63,46 @@ class BufferSync:
                 bad,
             )
 
+    def _named(self) -> dict[str, Tensor]:
+        found = self.module.named_buffers()
+        return {name: buffer for name, buffer in found if name not in self.ignored and buffer.numel()}
+
+    def _chosen(self, named: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The buffers to be told: the same on all ranks."""
+        kinds = [(name, tuple(buffer.shape), str(buffer.dtype)) for name, buffer in named.items()]
+        layout = int.from_bytes(blake2b(repr(kinds).encode(), digest_size=6).digest(), "little")
+        doubtful = [n for n, b in named.items() if b.numel() > _SMALL or self.mode == "refuse"]
+        written = [name for name in doubtful if not self._is_agreed(name, named[name])]
+        own = torch.tensor([layout, bool(written)], dtype=torch.float64, device="cpu")
+        layouts, wrote = self.comm.all_gather(own).cpu().unbind(dim=1)
+        odd = [rank for rank, each in enumerate(layouts.tolist()) if each != float(layouts.median())]
+        require(not odd, "Buffers", "have the same names and shapes on all ranks", f"others on ranks {odd}")
+        left = set(doubtful)
+        if wrote.any():
+            flags = torch.tensor([name in written for name in doubtful], dtype=torch.uint8, device="cpu")
+            told = self.comm.all_gather(flags).cpu().any(dim=0).tolist()
+            left = {name for name, yes in zip(doubtful, told, strict=True) if not yes}
+        return {name: buffer for name, buffer in named.items() if name not in left}
+
+    def _is_agreed(self, name: str, buffer: Tensor) -> bool:
+        before = self._agreed.get(name)
+        return before is not None and before.shape == buffer.shape and torch.equal(before, buffer)
+
     def _take(self, chosen: dict[str, Tensor], present: Tensor) -> list[int]:
         """Write what the ranks that are `present` agree on; the ranks with NaN."""
-        views = {name: _flat(buffer) for name, buffer in chosen.items()}
+        parts = [_flat(buffer).view(torch.uint8) for buffer in chosen.values()]
+        columns = torch.split(self.comm.all_gather(torch.cat(parts)), [len(part) for part in parts], dim=1)
         rows = {
-            dtype: self.comm.all_gather(torch.cat([v for v in views.values() if v.dtype == dtype]))
-            for dtype in dict.fromkeys(view.dtype for view in views.values())
+            name: piece.to(buffer.device).contiguous().view(_flat(buffer).dtype)
+            for (name, buffer), piece in zip(chosen.items(), columns, strict=True)
         }
         broken = torch.stack([matrix.isnan().any(dim=1).cpu() for matrix in rows.values()]).any(dim=0)
         bad = (present & broken).nonzero().flatten().tolist()
-        if len(bad) > self.f:
-            for name, buffer in chosen.items():
-                buffer.copy_(self._agreed[name])
-            return bad
-        for dtype, matrix in rows.items():
-            middle = agreed(matrix[(present & ~broken).to(matrix.device)])
-            same = [(chosen[name], len(view)) for name, view in views.items() if view.dtype == dtype]
-            for (buffer, _), piece in zip(same, torch.split(middle, [k for _, k in same]), strict=True):
-                buffer.copy_(_shaped(piece, buffer))
+        back, kept = len(bad) > self.f, present & ~broken
+        for name, buffer in chosen.items():
+            middle = self._agreed[name] if back else agreed(rows[name][kept.to(buffer.device)])
+            buffer.copy_(middle if back else _shaped(middle, buffer))
         return bad
-
-    def _remember(self, named: dict[str, Tensor]) -> None:
-        for name, buffer in named.items():
-            self._seen[name] = _mark(buffer)
-            if self.mode == "median":
-                self._agreed[name] = buffer.detach().clone()
 
 
 def agreed(rows: Tensor) -> Tensor:
@@ -110,22 +118,6 @@ def agreed(rows: Tensor) -> Tensor:
     return torch.where(low == high, low, low / 2 + high / 2)
 
 
-def _mark(buffer: Tensor) -> tuple[int, int]:
-    return id(buffer), buffer._version
-
-
-def _flat(buffer: Tensor) -> Tensor:
-    """The numbers of a buffer in a row, complex ones as pairs and truth values as bytes."""
-    real = torch.view_as_real(buffer) if buffer.is_complex() else buffer
-    return (real.to(torch.uint8) if real.dtype == torch.bool else real).detach().reshape(-1)
-
-
-def _shaped(piece: Tensor, buffer: Tensor) -> Tensor:
-    if buffer.is_complex():
-        return torch.view_as_complex(piece.view(*buffer.shape, 2))
-    return piece.view(buffer.shape)
-
-
 def check_buffers(module: nn.Module, mode: Buffers) -> None:
     """Raise what the mode "refuse" can tell before the first step."""
     tracking = [name for name, each in module.named_modules() if getattr(each, "track_running_stats", False)]
@@ -136,3 +128,15 @@ def check_buffers(module: nn.Module, mode: Buffers) -> None:
         f"{tracking}",
         "Say buffers='median' or 'local', or track_running_stats=False.",
     )
+
+
+def _flat(buffer: Tensor) -> Tensor:
+    """The numbers of a buffer in a row, complex ones as pairs and truth values as bytes."""
+    real = torch.view_as_real(buffer) if buffer.is_complex() else buffer
+    return (real.to(torch.uint8) if real.dtype == torch.bool else real).detach().contiguous().reshape(-1)
+
+
+def _shaped(piece: Tensor, buffer: Tensor) -> Tensor:
+    if buffer.is_complex():
+        return torch.view_as_complex(piece.view(*buffer.shape, 2))
+    return piece.view(buffer.shape)

@@ -64,7 +64,7 @@ class BucketHook:
         self._buckets: list[Bucket] = []
         self._blocks: dict[int, Tensor] = {}
         self._returning: list[Transfer] = []
-        self._first = 0
+        self._first, self._rebuilt = 0, model._has_rebuilt_buckets
         self._error: Exception | None = None
 
     @undisturbed
@@ -86,12 +86,12 @@ class BucketHook:
         if bucket.index() == 0:
             self._begin()
         assert self._round is not None
-        momentum, size = self.guard.momentum, max_magnitude(whole)
-        if momentum is not None and self._round.part and isfinite(size):
-            names = [self.names[id(p)] for p in bucket.parameters()]
-            momentum.update(names, bucket.gradients(), self.scale.now())
+        size = max_magnitude(whole)
+        with self._round.trouble.noted():
+            self._remember(bucket, size)
         sent = whole.to(self.comm.device, self.dtype)  # usually the same
-        self._round.size = max(self._round.size, size, max_magnitude(sent) if sent is not whole else size)
+        changed = self.guard.momentum is not None or sent is not whole
+        self._round.size = max(self._round.size, size, max_magnitude(sent) if changed else size)
         spans = self.comm.columns(len(sent))
         start, stop = spans[self.comm.rank]
         block = self._room(bucket.index(), sent, stop - start)
@@ -101,9 +101,19 @@ class BucketHook:
         if len(self._buckets) > 1:
             self._arrived(self._buckets[-2])
 
+    def _remember(self, bucket: Any, size: float) -> None:
+        """Put this rank's momentum in the place of its gradients, if they are finite."""
+        momentum = self.guard.momentum
+        if momentum is not None and self._round is not None and self._round.part and isfinite(size):
+            names = [self.names[id(p)] for p in bucket.parameters()]
+            momentum.update(names, bucket.gradients(), self.scale.now())
+
     def _begin(self) -> None:
         part = torch._C._current_graph_task_id() != -1  # else DDP plays along for a rank without data
         self.excess.clear()
+        if self.model._has_rebuilt_buckets != self._rebuilt:  # once, after the first step
+            self.guard.forget_layout()
+            self._rebuilt = self.model._has_rebuilt_buckets
         self._round = self.guard.begin(self.d, part)
         self._buckets, self._returning, self._first, self._error = [], [], 0, None
 
@@ -132,21 +142,27 @@ class BucketHook:
         """Finish the round, hand all buckets back, and see to it that an error is heard."""
         done = self._round
         error = self._error or self._met(lambda: self._decided(done))
+        decided = done is not None and (error is None or isinstance(error, TooManyFaults))
         if error is not None:
-            if done is not None:
-                self.guard.failed(done, error)
-            fill, error = self.excess.outcome(error)
-            for bucket in self._buckets:
-                bucket.whole.fill_(fill)
-        if error is None and done is not None:
-            error = self._met(lambda: self.buffers.agree(done.part))
-            skips = isinstance(error, TooManyFaults) and self.guard.settings.excess == "skip"
-            error = None if skips else error
+            error = self._failed(error)
+        if decided and done is not None:
+            trouble = self._met(partial(self.buffers.agree, done.present))
+            skips = isinstance(trouble, TooManyFaults) and self.guard.settings.excess == "skip"
+            error = error or (None if skips else trouble)
         for bucket in self._buckets:
             bucket.told.set_result(bucket.whole)
         self._error, self._round, self._buckets, self._returning = None, None, [], []
         if error is not None:
             _raise_behind(error)
+
+    def _failed(self, error: Exception) -> Exception | None:
+        """Give all ranks the gradient of a round without an answer; what is still to be raised."""
+        if self._round is not None:
+            self.guard.failed(self._round, error)
+        fill, left = self.excess.outcome(error)
+        for bucket in self._buckets:
+            bucket.whole.fill_(fill)
+        return left
 
     def _met(self, step: Callable[[], None]) -> Exception | None:
         """The error that a step ends in."""
