@@ -15,10 +15,12 @@ import pytest
 from byzopt.docstrings import entries, sections
 
 PUBLIC = (
+    "aggregators",
     "attacks",
     "cohort",
     "engines",
     "errors",
+    "experiments",
     "methods",
     "schedules",
     "servers",
@@ -53,13 +55,10 @@ def exported(room: str) -> list[tuple[str, object]]:
     return [(name, getattr(module, name)) for name in module.__all__]
 
 
-def parameters(found: object) -> list[str]:
-    """The parameters of a class or function that its docstring should explain."""
+def parameters(found: object) -> dict[str, inspect.Parameter]:
+    """The parameters of a class or function by name; none of errors without an own `__init__`."""
     plain = inspect.isclass(found) and issubclass(found, (Exception, str))
-    if plain and "__init__" not in vars(found):
-        return []
-    kept = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [name for name, one in inspect.signature(found).parameters.items() if one.kind in kept]
+    return {} if plain and "__init__" not in vars(found) else dict(inspect.signature(found).parameters)
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -82,9 +81,11 @@ def test_every_public_object_says_what_it_is_and_explains_each_parameter(room):
         assert doc, f"{name} has no docstring of its own"
         assert not doc.startswith(f"{found.__name__}("), f"{name} has the docstring that dataclass makes up"
         explained = entries(sections(doc).get("Args", ""))
-        missing = [one for one in parameters(found) if one not in explained]
+        open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        wanted = [key for key, one in parameters(found).items() if one.kind not in open_ended]
+        missing = [key for key in wanted if key not in explained]
         assert not missing, f"{name} does not explain {', '.join(missing)}"
-        unknown = explained.keys() - set(parameters(found))
+        unknown = explained.keys() - parameters(found).keys()
         assert not unknown, f"{name} explains {', '.join(unknown)}, which it does not have"
 
 

@@ -20,6 +20,16 @@ class Aksel(Aggregator):
     That is the (n + 1) // 2 nearest rows, and those tied with the last of them. `f` only says how many rows
     may be dropped. Needs 2 f < n. Cost: a selection network and one pass for distances. Source: Boussetta et
     al., OPODIS 2021.
+
+    Args:
+        f: How many rows may be dropped as not finite; None: as many as n allows.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Aksel
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> Aksel(f=1)(rows)
+        tensor([1.6667, 1.3333])
     """
 
     ties = "rounding"

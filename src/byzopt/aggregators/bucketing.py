@@ -22,6 +22,18 @@ class Bucketing(PreAggregator):
     s = 1 changes nothing but the order. The permutation is drawn from (seed, "bucketing", t); `at(t)` is the
     recipe of round t. Its guarantee is in expectation over the draw, so no κ is composed. Cost: none of its
     own. Source: Karimireddy, He, Jaggi, arXiv:2006.09365, algorithm 1.
+
+    Args:
+        s: Rows of a bucket, at least 1.
+        seed: Of the shuffling.
+        t: The round, part of the shuffling's stream.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Bucketing, Median
+        >>> rule = Bucketing(s=2) >> Median(f=1)
+        >>> rule(torch.ones(10, 3)).shape
+        torch.Size([3])
     """
 
     batched = True

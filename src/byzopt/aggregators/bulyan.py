@@ -26,6 +26,16 @@ class Bulyan(Aggregator):
     n >= 4 f + 3. Ties, which are usual among the last five: the smaller sum over all that are left, then the
     order of the rows' values; the smaller value. Cost: one Gram product and a sorting network.
     Source: El Mhamdi, Guerraoui, Rouault, ICML 2018, algorithm 2 (the iterative form).
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, n >= 4 f + 3.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Bulyan
+        >>> rows = torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0], [6.0], [90.0]])
+        >>> 3 <= float(Bulyan(f=1)(rows)) <= 5
+        True
     """
 
     ties = "rounding"

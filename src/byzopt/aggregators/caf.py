@@ -28,6 +28,16 @@ class CAF(GeometricRule):
     translation-equivariant. Cost: one Gram product and at most n eigen-solves of n x n.
     Source: Allouah, Guerraoui, Stephan, arXiv:2505.01874, the filter of its robust aggregation. Where we
     differ: f = 0 is the mean (there the loop never runs).
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, 2 f < n.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import CAF
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> CAF(f=1)(rows)
+        tensor([1.5009, 1.4991])
     """
 
     by_value = True

@@ -39,6 +39,20 @@ class CenteredClipping(GeometricRule):
     but `certify` tries each answer as an approximate geometric median. Translation-equivariant from "bulk".
     Cost: one Gram product, iterations in n x n space. Source: Karimireddy, He, Jaggi, arXiv:2012.10333,
     equation 3. Where we differ: the default start and τ, because a fixed τ fits one stage of training only.
+
+    Args:
+        f: How many rows may be dropped as not finite; None: as many as n allows.
+        tau: τ, in the rows' own units; None: the median distance of the rows to z.
+        iterations: Number of steps.
+        start: Where z begins without a past: "bulk" or "zero".
+        stateful: Whether, in a run, z begins at the last aggregate.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import CenteredClipping
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> CenteredClipping(f=1)(rows)
+        tensor([1.5983, 1.3983])
     """
 
     validates = True

@@ -20,6 +20,16 @@ class CGE(GeometricRule):
 
     Norms make it scale- but not translation-equivariant, and a short faulty row is always let in: no κ holds.
     Needs 2 f < n. Cost: one pass for norms. Source: Gupta, Liu, Vaidya, arXiv:2008.04699 (there the sum).
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, 2 f < n.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import CGE
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> CGE(f=1)(rows)
+        tensor([1.5000, 1.5000])
     """
 
     translation_equivariant = False

@@ -25,6 +25,16 @@ class Clipping(PreAggregator):
 
     `tau` is an absolute length: neither scale- nor translation-equivariant. No κ is composed. Cost: one pass
     for norms.
+
+    Args:
+        tau: Largest length, in the rows' own units.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Clipping, Mean
+        >>> rows = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+        >>> (Clipping(tau=1.0) >> Mean())(rows)
+        tensor([0.3000, 0.9000])
     """
 
     translation_equivariant = False
@@ -49,6 +59,16 @@ class ARC(PreAggregator):
 
     Needs 2 f < n. Scale- but not translation-equivariant. No κ is composed here. Cost: one pass for norms.
     Source: Allouah et al., arXiv:2405.14432, algorithm 2 (adaptive robust clipping).
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, 2 f < n.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import ARC, Mean
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> (ARC(f=1) >> Mean())(rows)  # bounded, not filtered
+        tensor([1.6000, 0.8000])
     """
 
     translation_equivariant = False

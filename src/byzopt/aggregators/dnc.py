@@ -35,6 +35,21 @@ class DnC(GeometricRule):
     sees, and a second one of 1e6 would pass unseen, so rows more than 100 majority radii from the bulk's
     middle row are dropped first, farthest first, on account of c f; an empty intersection is filled as
     said.
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, 2 f < n.
+        filtering: c: ⌊c f⌋ rows are dropped.
+        iterations: Number of draws of coordinates.
+        coordinates: How many are drawn; None: all, and nothing is drawn.
+        seed: Of the draws.
+        t: The round, part of the draws' streams.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import DnC
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> DnC(f=1)(rows)
+        tensor([1.5000, 1.5000])
     """
 
     by_value = True

@@ -18,6 +18,16 @@ class FABA(GeometricRule):
     """f times, drop the row farthest from the mean of the rows left; then their mean. Ties: first by value.
 
     Needs 2 f < n; no κ is proved. Cost: one Gram product. Source: Xia et al., IJCAI 2019, algorithm 1.
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, 2 f < n.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import FABA
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> FABA(f=1)(rows)
+        tensor([1.5000, 1.5000])
     """
 
     by_value = True

@@ -20,6 +20,23 @@ class FailClosed(Wrapper):
     faulty. What looks faulty is measured on the rows as sent, also behind pre-aggregators: see `suspicion`.
     Everything else (answer, f, breakdown, κ) is the inner rule's. Cost: a Gram product, shared with rules
     that take one.
+
+    Args:
+        rule: The rule or chain that answers.
+
+    Raises:
+        TooManyFaults: More rows than the rule tolerates are not finite or look faulty.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import FailClosed, Median, TooManyFaults
+        >>> rows = torch.randn(20, 50, generator=torch.Generator().manual_seed(0))
+        >>> rows[:2] += 100.0
+        >>> try:
+        ...     FailClosed(Median(f=1))(rows)
+        ... except TooManyFaults as error:
+        ...     print(error.rows)
+        (0, 1)
     """
 
     fail_closed = True

@@ -35,6 +35,19 @@ class FLAME(WeighingRule):
     translation-equivariant. Cost: one float64 Gram product of unit rows.
     Source: Nguyen et al., USENIX Security 2022 (arXiv:2101.02281), algorithm 1. Where we differ: rows are
     updates, so that clipping is about 0 (the paper's is about the last model) and so are the angles.
+
+    Args:
+        f: How many rows may be dropped as not finite; None: as many as n allows.
+        noise: λ of the noise that is added, in units of the median norm.
+        seed: Of the noise.
+        t: The round, part of the noise's stream.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import FLAME
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> FLAME(f=1)(rows)
+        tensor([1.3953, 1.3953])
     """
 
     translation_equivariant = False

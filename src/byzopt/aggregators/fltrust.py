@@ -28,6 +28,17 @@ class FLTrust(TrustingRule):
     permutation-invariant. Cost: three passes over the rows.
     Source: Cao, Fang, Liu, Gong, NDSS 2021 (arXiv:2012.13995), algorithm 2. Where we differ: no row with
     positive trust gives v_0 (the paper divides 0 by 0); zero rows have trust 0.
+
+    Args:
+        f: How many rows may be dropped as not finite; None: all but the trusted one.
+        trusted: Index of the server's own row.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import FLTrust
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> FLTrust(f=1)(rows)
+        tensor([1.7054, 1.4088])
     """
 
     translation_equivariant = False

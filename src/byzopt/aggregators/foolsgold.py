@@ -35,6 +35,18 @@ class FoolsGold(WeighingRule):
     histories). The paper adds Σ a_i v_i to the model; we divide by Σ a_i, so that the answer is a mean.
     Length is cut (see `reach`), because only directions are judged. A row of zeros points nowhere and has
     a_i = 0. When all a_i are 0, as for equal rows, the weights are even.
+
+    Args:
+        f: How many rows may be dropped as not finite; None: as many as n allows.
+        confidence: κ_c of the logit.
+        reach: Longest row, in median norms.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import FoolsGold
+        >>> rows = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-3.0, -3.0], [-3.0, -3.0]])
+        >>> FoolsGold(f=1)(rows)  # the last two are alike
+        tensor([0.5000, 0.5000])
     """
 
     translation_equivariant = False

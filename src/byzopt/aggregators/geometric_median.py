@@ -32,6 +32,17 @@ class GeometricMedian(GeometricRule):
     Needs 2 f < n; breakdown point 1/2. κ₂ = n/(n - 2 f), sharp, and κ = (n - f)/(n - 2 f) (derived here;
     published: 4 (1 + r)² with r = f/(n - 2 f), arXiv:2302.01772, and 2 (1 + r), arXiv:2603.12512).
     Cost: one Gram product. Source of the proof of the gap: see `weiszfeld`.
+
+    Args:
+        f: How many rows may be dropped as not finite; None: as many as n allows.
+        tol: Relative gap of the sum of distances at which the search ends.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import GeometricMedian
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> GeometricMedian(f=1)(rows)
+        tensor([1.7862, 1.2090])
     """
 
     f: int | None = None

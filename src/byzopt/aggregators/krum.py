@@ -69,6 +69,20 @@ class Krum(_KrumLike):
     Switches for variants in the wild: `extra` neighbours beyond n - f - 2 (1 in ByzFL and the released
     quartic code of arXiv:2603.12512; then n > 2 f is enough, for the score and for its κ₂), `power` of the
     distance (1, 2, or the releases' 4).
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, n >= 2 f + 3.
+        extra: Neighbours beyond n - f - 2.
+        power: Of the distances: 1, 2 or 4.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Krum
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> Krum(f=1)(rows)
+        tensor([1., 2.])
+        >>> Krum(f=1).explain(rows).selected
+        (0,)
     """
 
     ties = "first"
@@ -96,6 +110,19 @@ class MultiKrum(_KrumLike):
     Source: Blanchard et al., NeurIPS 2017, section 4. `extra` and `power` as in Krum. Rows dropped as
     non-finite lower n and f together, so the default m stays the number of rows that must be honest. κ and
     κ₂, 1.05 at n = 20, f = 3: see `theory.selecting.multi_krum` (derived here).
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, n >= 2 f + 3.
+        m: How many rows are averaged; None: n - f.
+        extra: Neighbours beyond n - f - 2.
+        power: Of the distances: 1, 2 or 4.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import MultiKrum
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> MultiKrum(f=1)(rows)
+        tensor([1.5000, 1.5000])
     """
 
     m: int | None = None

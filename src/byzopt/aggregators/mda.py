@@ -26,6 +26,16 @@ class MDA(GeometricRule):
     order of their sums of distances (and of their values). Needs 2 f < n; breakdown point f/n.
     κ₂ = 8 f²/(n - f) and κ = 2 f (derived here). Cost: one Gram product and a search that is exponential in f
     alone (n = 30, f = 10: milliseconds). Source: Rousseeuw, 1985; El Mhamdi et al., arXiv:1905.03853.
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, 2 f < n.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import MDA
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> MDA(f=1)(rows)
+        tensor([1.5000, 1.5000])
     """
 
     ties = "rounding"

@@ -17,6 +17,16 @@ class MeaMed(RankRule):
     Needs 2 f < n; breakdown point f/n. κ₂ = (4 f/(n - f)) (κ₂ of the median + 1), 1.5 at n = 20, f = 3
     (derived here). Cost: a sorting network on each column. Source: Xie, Koyejo, Gupta, arXiv:1802.10116
     (mean around median).
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, 2 f < n.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import MeaMed
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> MeaMed(f=1)(rows)
+        tensor([1.5000, 1.5000])
     """
 
     f: int
@@ -33,6 +43,16 @@ class Phocas(RankRule):
     Ties: the smaller value. Needs 2 f < n; breakdown point f/n. κ₂ = 4 f/(n - 2 f), exact, and
     κ = 2 min(1, f/2) + f/(n - 2 f) (derived here). Cost: a sorting network on each column.
     Source: Xie, Koyejo, Gupta, arXiv:1805.09682.
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, 2 f < n.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Phocas
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> Phocas(f=1)(rows)
+        tensor([1.5000, 1.5000])
     """
 
     f: int

@@ -21,6 +21,13 @@ class Mean(RankRule):
     Breakdown point 0: one faulty row moves it anywhere, so it tolerates f = 0, where its κ is 0; for f >= 1
     it has none.
     Cost: one pass over the rows.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Mean
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> Mean()(rows)
+        tensor([2., 3.])
     """
 
     validates = True

@@ -28,6 +28,19 @@ class MedianOfMeans(Aggregator):
     translation-equivariant; permutation-invariant in law only. Cost: one pass to mix and a selection network.
     Source: Nemirovsky, Yudin, 1983; with faulty workers (there with the geometric median, which is
     `bucketing >> geometric_median` here) Chen, Su, Xu, arXiv:1705.05491.
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, 2 f < `groups`.
+        groups: Number of groups; None: 3 f + 1, or n if that is fewer.
+        seed: Of the groups.
+        t: The round, part of the groups' stream.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import MedianOfMeans
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> MedianOfMeans(f=1, groups=5)(rows)  # five groups of one: the median
+        tensor([2., 1.])
     """
 
     columnwise = True

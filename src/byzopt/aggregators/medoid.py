@@ -24,6 +24,16 @@ class Medoid(GeometricRule):
     lowest index (in a chain the first in the order of the rows' values, see `Chain`). In one dimension the
     two middle rows of an even number always tie. κ₂ = 2 N (N - 1)/(n - 2 f)² and κ = 2 (N - 1)/(n - 2 f) with
     N = n - f (derived here). Cost: one Gram product.
+
+    Args:
+        f: How many rows may be dropped as not finite; None: as many as n allows.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Medoid
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> Medoid(f=1)(rows)
+        tensor([2., 1.])
     """
 
     ties = "first"

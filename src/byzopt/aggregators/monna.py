@@ -28,6 +28,21 @@ class MoNNA(TrustingRule):
     (derived here; the paper's analysis is relative to the pivot). Scale- and translation-equivariant; not
     permutation-invariant. Ties: the lower index. Cost: one Gram product. Source: Farhadkhani et al.,
     arXiv:2209.10931, nearest-neighbour averaging.
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, f < n.
+        trusted: Index of the pivot.
+
+    Raises:
+        TooManyFaults: The pivot is not finite.
+        InvalidInput: A stage before the rule that moves rows.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import MoNNA
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> MoNNA(f=1)(rows)
+        tensor([1.5000, 1.5000])
     """
 
     f: int

@@ -35,6 +35,17 @@ class MVA(GeometricRule):
     whose search has ended (derived here). Scale- and translation-equivariant. Cost: one Gram product and the
     search. Source: the minimum-variance rule compared with in Farhadkhani et al.,
     arXiv:2209.10931; for one dimension, the minimum covariance determinant of Rousseeuw, 1985.
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, 2 f < n.
+        budget: Most bounds that the search may take.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import MVA
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> MVA(f=1)(rows)
+        tensor([1.5000, 1.5000])
     """
 
     by_value = True

@@ -21,6 +21,18 @@ class NNM(PreAggregator):
     Needs 2 f < n. Turns a rule with κ₂ into one with (4 f/(n - f)) (κ₂ + 1), which is O(f/n) (derived here,
     and tight before a trimmed mean; published: twice as much). Linear form: `theory.robustness.nnm`.
     Cost: one Gram product, shared with the rule behind it. Source: Allouah et al., arXiv:2302.01772.
+
+    Args:
+        f: Number of faulty rows expected, 2 f < n.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import NNM, TrimmedMean
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> NNM(f=1)(rows)[0]  # the mean of the four nearest
+        tensor([1.5000, 1.5000])
+        >>> (NNM(f=1) >> TrimmedMean(f=1))(rows)
+        tensor([1.5000, 1.5000])
     """
 
     batched = True

@@ -24,6 +24,17 @@ class NormClipping(WeighingRule):
     Source: Sun et al., arXiv:1911.07963, norm thresholding of updates (with a fixed bound). Where we differ:
     the bound follows the median norm unless given, because a length chosen beforehand fits one stage of
     training only.
+
+    Args:
+        f: How many rows may be dropped as not finite; None: as many as n allows.
+        bound: Largest length, in the rows' own units; None: the median of the norms.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import NormClipping
+        >>> rows = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+        >>> NormClipping(bound=1.0)(rows)
+        tensor([0.3000, 0.9000])
     """
 
     translation_equivariant = False

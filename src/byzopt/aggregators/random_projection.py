@@ -27,6 +27,18 @@ class RandomProjection(PreAggregator):
     P that is known can hide in its kernel. Scale- and translation-equivariant. No κ is composed: lemmas are
     about true distances. Cost: one pass over the rows in float64 instead of a Gram product of d columns.
     Source: the sketch of Charikar, Chen, Farach-Colton, 2002 (hashing into k signed sums).
+
+    Args:
+        k: Number of dimensions.
+        seed: Of the projection.
+        t: The round, part of the projection's stream.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Krum, RandomProjection
+        >>> rows = torch.randn(7, 10_000, generator=torch.Generator().manual_seed(0))
+        >>> (RandomProjection(k=64) >> Krum(f=1))(rows).shape
+        torch.Size([10000])
     """
 
     k: int = 4096

@@ -30,6 +30,20 @@ class RFA(GeometricRule):
     (derived here); `GeometricMedian` solves the problem to a proved gap. Cost: one Gram product.
     Source: Pillutla, Kakade, Harchaoui, arXiv:1912.13445, algorithm 2; arXiv:2603.12512 runs 8
     iterations from zero with `nu_absolute=0.1`.
+
+    Args:
+        f: How many rows may be dropped as not finite; None: as many as n allows.
+        iterations: Number of steps.
+        nu: Smoothing ν, as a share of the rows' median distance to the bulk.
+        nu_absolute: Smoothing in the rows' own units, in place of `nu`.
+        start: Where z begins: "bulk", "mean" or "zero".
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import RFA
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> RFA(f=1)(rows)
+        tensor([1.7753, 1.2196])
     """
 
     batched = True

@@ -22,6 +22,16 @@ class SignMajority(CoordinateRule):
     alike, f faulty rows cannot change the answer. `f` only says how many rows may be dropped. Needs 2 f <
     n; breakdown point 1/2. Neither scale- nor translation-equivariant. Cost: one pass over the rows.
     Source: Bernstein et al., arXiv:1810.05291, algorithm 1 (signSGD with majority vote).
+
+    Args:
+        f: How many rows may be dropped as not finite; None: as many as n allows.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import SignMajority
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> SignMajority(f=1)(rows)
+        tensor([1., 1.])
     """
 
     translation_equivariant = False

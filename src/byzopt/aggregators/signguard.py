@@ -31,6 +31,18 @@ class SignGuard(WeighingRule):
     similarity feature). Where we differ: all coordinates are counted, not a random tenth, so nothing is
     drawn; where no row passes both filters the first decides alone (the paper leaves it open); a median
     norm of 0 gives 0 (the paper divides by it).
+
+    Args:
+        f: How many rows may be dropped as not finite; None: as many as n allows.
+        low: Shortest row that passes, in median norms.
+        high: Longest row that passes, in median norms.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import SignGuard
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> SignGuard(f=1)(rows)
+        tensor([1.3953, 1.3953])
     """
 
     translation_equivariant = False

@@ -39,6 +39,17 @@ class SMEA(GeometricRule):
     (derived here).
     Scale- and translation-equivariant. Cost: one Gram product and the
     search. Source: Allouah et al., arXiv:2302.04787.
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, 2 f < n.
+        budget: Most bounds that the search may take.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import SMEA
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> SMEA(f=1)(rows)
+        tensor([1.5000, 1.5000])
     """
 
     by_value = True

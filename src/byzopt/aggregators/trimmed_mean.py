@@ -18,6 +18,16 @@ class TrimmedMean(RankRule):
     Needs 2 f < n; breakdown point f/n. κ₂ = r = f/(n - 2 f) and, for f >= 1, κ = (n - f)/(2 (n - 2 f)), both
     exact and the least that any rule has (derived here; published: 6 r (1 + r), arXiv:2302.01772). Cost: a
     selection network on each column. Source: Yin et al., ICML 2018 (there f is a fraction of n).
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, 2 f < n.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import TrimmedMean
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> TrimmedMean(f=1)(rows)
+        tensor([1.6667, 1.3333])
     """
 
     f: int

@@ -42,6 +42,22 @@ class Weighted(Wrapper):
     `InvalidInput`. Breakdown point: the largest number of workers who always hold less than half, or f for
     rules that use their f. κ unproved (theirs is about the plain mean of the honest). Cost: that of the rule,
     columns being sorted. The weighted form of the geometric median is that of arXiv:1912.13445.
+
+    Args:
+        rule: What answers.
+        weights: Of the workers, at least 0, one for each row.
+        cap: Largest share of all that one worker may have, in (0, 1]; None: 1/(2 f + 1).
+
+    Raises:
+        InvalidInput: A rule that has no weighted form, a stage before it that moves rows, weights with
+            which f workers would hold half.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Mean, Weighted
+        >>> rows = torch.tensor([[1.0], [2.0], [3.0]])
+        >>> Weighted(Mean(), weights=(2.0, 1.0, 1.0), cap=0.5)(rows)
+        tensor([1.7500])
     """
 
     positional = True

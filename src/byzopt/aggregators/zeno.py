@@ -30,6 +30,22 @@ class Zeno(TrustingRule):
     Source: Xie, Koyejo, Gupta, ICML 2019 (arXiv:1805.10032), definitions 2-3. Where we differ: the paper's
     score is the descent f_r(x) - f_r(x - γ v_i) - ρ‖v_i‖² of a sampled loss; a rule sees rows only, so the
     first-order form of Zeno++ (arXiv:1903.07020) stands for it, divided by γ (our ρ is the paper's ρ/γ).
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, f < n.
+        trusted: Index of the trusted row.
+        rho: ρ > 0; at 1/2 the rows nearest to the trusted one are kept.
+
+    Raises:
+        TooManyFaults: The trusted row is not finite.
+        InvalidInput: A stage before the rule that moves rows.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Zeno
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> Zeno(f=1)(rows)
+        tensor([1.5000, 1.5000])
     """
 
     translation_equivariant = False

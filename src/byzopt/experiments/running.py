@@ -28,7 +28,19 @@ from byzopt.tasks import Task
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a spec: its own outcome, those of its variants, and the directory that holds them."""
+    """What became of a spec: its own outcome, those of its variants, and the directory that holds them.
+
+    Args:
+        spec: What was run.
+        outcomes: How it ended, and how its variants did, by name.
+        out: Directory that holds them; None: they are not stored.
+
+    Examples:
+        >>> from byzopt import load, run
+        >>> result = run(load("byz-nsgdm/quartic", ["rounds=5"], compare=False))
+        >>> result.status.value, result.out
+        ('completed', None)
+    """
 
     spec: Spec
     outcomes: Mapping[str, Outcome]
@@ -79,6 +91,29 @@ def run(
     table; or an engine that is built already, for runs that are not stored.
 
     Errors: `InvalidInput`, `MissingData` before any work. What goes wrong later is a status of the outcome.
+
+    Args:
+        spec: What to run: a spec, or the path or name of one.
+        on_record: Called with the variant's name and each record.
+        out: Directory to store the run in; None: it is not stored.
+        on_round: Called with the variant's name and each round; a true answer interrupts the run.
+        fresh: Whether to start again where the directory holds a run of this spec.
+        comm: Processes that serve the spec.
+        on_start: Called with each variant's name before its first round is computed.
+        engine: Who carries points to the workers and rows back, in place of the spec's.
+
+    Returns:
+        How it ended, and how its variants did.
+
+    Raises:
+        InvalidInput: A spec that cannot be run, or a directory of another one; before any work.
+        MissingData: A data file is neither on disk nor downloadable.
+
+    Examples:
+        >>> from byzopt import load, run
+        >>> result = run(load("byz-nsgdm/quartic", ["rounds=5"], compare=False))
+        >>> result.main.rounds, sorted(result.metrics)[:2]
+        (5, ['aggregate_norm', 'bits'])
     """
     spec = spec if isinstance(spec, Spec) else load(spec)
     if isinstance(engine, Engine):
@@ -142,6 +177,39 @@ def simulate(
     engine that is built over the task; the rest is as in `Spec`.
 
     Errors: `InvalidInput` (`UnknownName` for keys and names), as of `Spec`.
+
+    Args:
+        task: The task, built; its cohort says who lies.
+        rule: What the server does with the rows: a recipe, text, a table or a list.
+        lr: Scale of the server's steps, > 0.
+        rounds: Number of communication rounds.
+        f: Number of faulty workers that the server tolerates, 2 f < n.
+        method: What workers send and how the server steps.
+        attack: What the Byzantine workers send.
+        seed: Of what the method and the attack draw.
+        eval_every: Rounds between two measurements; None: rounds/50, at least 1.
+        stop: Values at which the run has converged, by figure.
+        on_record: Called with each record.
+        placement: Where the adversary acts: "free", "state" or "message".
+        base: "own", or "last_honest" for parity with released code.
+        per_worker: Whether records hold each honest worker's figures on its own data.
+        engine: Who carries points to the workers and rows back.
+
+    Returns:
+        How the run ended, with its records.
+
+    Raises:
+        InvalidInput: Anything out of range.
+        UnknownName: A name or a key that does not exist.
+
+    Examples:
+        >>> from byzopt import Cohort, Quadratic, simulate
+        >>> task = Quadratic().build(Cohort.of(20, byzantine=3), seed=0)
+        >>> attack = {"name": "ipm", "scale": 10.0}
+        >>> robust = simulate(task, "nnm >> rfa", lr=0.1, rounds=30, f=3, attack=attack)
+        >>> broken = simulate(task, "mean", lr=0.1, rounds=30, f=3, attack=attack)
+        >>> robust.metrics["loss"] < robust.records[0]["loss"] < broken.metrics["loss"]
+        True
     """
     if not isinstance(task, Task):
         raise InvalidInput(f"`task` should be a Task that is built. Found {said(task)}.")

@@ -47,6 +47,19 @@ class Aggregator(BaseAggregator):
 
     Errors: `InvalidInput` for a bad shape, dtype or (n, f); `TooManyFaults` when more than f rows are
     not finite, or look faulty with `fail_closed`.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Aggregator, Median
+        >>> isinstance(Median(f=1), Aggregator)
+        True
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> Median(f=1)(rows)
+        tensor([2., 1.])
+        >>> Median()(rows, f=0.2)  # a share of the rows
+        tensor([2., 1.])
+        >>> Median(f=1).kappa_squared(n=5)
+        1.0
     """
 
     def __rshift__(self, after: object) -> NoReturn:

@@ -28,6 +28,23 @@ class Chain(Aggregator):
     not so where a stage draws lots among places (bucketing) or a rule trusts one. The chain tolerates the
     smallest f among its stages, and a κ is claimed only where a lemma covers the stages, all set to the same
     f, and the rule tolerates that f.
+
+    Args:
+        stages: Pre-aggregators in order.
+        rule: What decides on the rows behind them.
+
+    Raises:
+        InvalidInput: Stages that do not go together, and rows that are too few for one.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import NNM, Chain, Krum
+        >>> rule = NNM(f=1) >> Krum(f=1)
+        >>> isinstance(rule, Chain), len(rule.stages)
+        (True, 1)
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> rule(rows)
+        tensor([1.5000, 1.5000])
     """
 
     def __init__(self, stages: Sequence[MixingStage], rule: Aggregator) -> None:

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 
 class GeometricRule(Aggregator):
-    """A rule decided by pairwise inner products: `weights(geometry)` gives `[m]` float64 weights."""
+    """A rule decided by pairwise inner products: `weights(geometry)` gives `[m]` float64 weights.
+
+    Examples:
+        >>> from byzopt import GeometricRule, Krum
+        >>> isinstance(Krum(f=1), GeometricRule)
+        True
+    """
 
     validates = True
 
@@ -65,6 +71,11 @@ class CoordinateRule(Aggregator):
 
     A rule whose answer is Σ w_k x_(k) in each column, x_(k) the k-th smallest value, says so in
     `order_weights` and has its exact coefficients.
+
+    Examples:
+        >>> from byzopt import CoordinateRule, Median
+        >>> isinstance(Median(f=1), CoordinateRule)
+        True
     """
 
     columnwise = True
@@ -95,7 +106,13 @@ class CoordinateRule(Aggregator):
 
 
 class RankRule(CoordinateRule):
-    """A coordinate rule made of order statistics: `plan(m)` says what becomes of the m values of a column."""
+    """A coordinate rule made of order statistics: `plan(m)` says what becomes of the m values of a column.
+
+    Examples:
+        >>> from byzopt import RankRule, TrimmedMean
+        >>> isinstance(TrimmedMean(f=1), RankRule)
+        True
+    """
 
     batched = True
     validates = True

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 
 class PreAggregator(MixingStage):
-    """A stage before a rule, to be joined to it by `>>`; called alone it gives the mixed rows."""
+    """A stage before a rule, to be joined to it by `>>`; called alone it gives the mixed rows.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import NNM, Median, PreAggregator
+        >>> isinstance(NNM(f=1), PreAggregator)
+        True
+        >>> (NNM(f=1) >> Median(f=1))(torch.ones(5, 2))
+        tensor([1., 1.])
+    """
 
     @overload
     def __call__(
@@ -51,7 +60,17 @@ class PreAggregator(MixingStage):
 
 
 class PreChain:
-    """Pre-aggregators in order, waiting for a rule: `NNM(f=3) >> Bucketing()`."""
+    """Pre-aggregators in order, waiting for a rule: `NNM(f=3) >> Bucketing()`.
+
+    Args:
+        stages: In the order in which rows pass them.
+
+    Examples:
+        >>> from byzopt import NNM, Bucketing, Median, PreChain
+        >>> before = NNM(f=1) >> Bucketing(s=2)
+        >>> isinstance(before, PreChain), len((before >> Median(f=1)).stages)
+        (True, 2)
+    """
 
     def __init__(self, stages: Sequence[PreAggregator]) -> None:
         self.stages = tuple(stages)

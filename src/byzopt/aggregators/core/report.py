@@ -31,6 +31,32 @@ class RowReport:
     `f` is what the rule is set to tolerate, `breakdown` the number of faulty rows among n up to which the
     answer stays bounded, `kappa_linear` and `kappa_squared` the proved coefficients (None: unproved), all for
     the n rows given. `certificate` has the coefficients that are certified of this very answer.
+
+    Args:
+        rule: What was asked, as text.
+        aggregate: The answer, `[d]`.
+        weights: Of the rows in it, `[n]` float64.
+        scores: Of the rows, `[n]`; larger is more suspicious.
+        measure: What the scores are.
+        selected: Indices of the rows with weight.
+        rejected: Indices of the rows with less than a tenth of an even share.
+        suspected: Indices of the rows that look faulty.
+        reasons: A sentence for every row rejected or suspected, by index.
+        f: Number of faulty rows that the rule is set to tolerate.
+        breakdown: Number of faulty rows up to which the answer stays bounded.
+        kappa_linear: Proved linear coefficient; None: unproved.
+        kappa_squared: Proved squared coefficient; None: unproved.
+        certificate: Coefficients that are certified of this answer.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import TrimmedMean
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> report = TrimmedMean(f=1).explain(rows)
+        >>> report.rejected, round(report.kappa_squared, 4)
+        ((4,), 0.3333)
+        >>> bool((report.aggregate == TrimmedMean(f=1)(rows)).all())
+        True
     """
 
     rule: str

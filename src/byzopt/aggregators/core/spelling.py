@@ -21,7 +21,26 @@ S = TypeVar("S", bound=Stage)
 
 
 def rule_from(data: Any, **defaults: Any) -> Aggregator:
-    """The rule or chain that `data` spells. `defaults` (for instance `f=3`) fill what it leaves out."""
+    """The rule or chain that `data` spells. `defaults` (for instance `f=3`) fill what it leaves out.
+
+    Args:
+        data: Text such as `nnm >> krum(extra=1)`, a table, a list of both, or a rule.
+        defaults: Values of fields that the spelling leaves out, for instance `f=3`.
+
+    Returns:
+        The rule, or the chain.
+
+    Raises:
+        UnknownName: A name or a key that does not exist.
+        InvalidInput: Anything else that spells no rule.
+
+    Examples:
+        >>> from byzopt import rule_from
+        >>> rule_from("nnm >> trimmed_mean", f=3)
+        NNM(f=3) >> TrimmedMean(f=3)
+        >>> rule_from({"name": "krum", "f": 2})
+        Krum(f=2, extra=0, power=2)
+    """
     if isinstance(data, Aggregator):
         return data
     parts = _parts(data) if isinstance(data, str) else data
@@ -36,7 +55,19 @@ def rule_from(data: Any, **defaults: Any) -> Aggregator:
 
 
 def rule_data(rule: Aggregator) -> list[dict[str, Any]]:
-    """The plain list of stages that spells `rule`."""
+    """The plain list of stages that spells `rule`.
+
+    Args:
+        rule: A rule or chain.
+
+    Returns:
+        A table for each stage, the rule's last, as `rule_from` reads them.
+
+    Examples:
+        >>> from byzopt import NNM, Median, rule_data
+        >>> rule_data(NNM(f=3) >> Median(f=3))
+        [{'name': 'nnm', 'f': 3}, {'name': 'median', 'f': 3}]
+    """
     stages: tuple[Stage, ...]
     stages = (*rule.stages, rule.rule) if isinstance(rule, Chain) else (rule,)
     return [_plain(stage) for stage in stages]

@@ -35,6 +35,23 @@ def load(source: str | Path, settings: Iterable[str] = (), compare: bool = True)
 
     Errors: `UnknownName` for no such preset or file; `InvalidInput` for a file that cannot be read, is no
     TOML or is no valid spec.
+
+    Args:
+        source: Path of a TOML file, or name of a preset.
+        settings: Changes, each as `key=value`.
+        compare: Whether to keep the variants.
+
+    Returns:
+        The spec.
+
+    Raises:
+        UnknownName: No such preset or file.
+        InvalidInput: A file that cannot be read, is no TOML or is no valid spec.
+
+    Examples:
+        >>> from byzopt import load
+        >>> load("byz-nsgdm/digits", ["rounds=10", "rule=median"], compare=False).rounds
+        10
     """
     data = apply_settings(read_spec(source), settings)
     return Spec.of(data if compare else {key: value for key, value in data.items() if key != "compare"})

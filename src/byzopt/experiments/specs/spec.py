@@ -39,6 +39,35 @@ class Spec:
     this one; in plain data these are tables of what differs.
 
     Errors: `InvalidInput` (`UnknownName` for keys and names) for anything out of range.
+
+    Args:
+        task: Losses and data.
+        rule: What the server does with the rows.
+        method: What workers send and how the server steps.
+        attack: What the Byzantine workers send.
+        rounds: Number of communication rounds.
+        lr: Scale of the server's steps, > 0.
+        n: Number of workers.
+        f: Number of faulty workers that the server tolerates, 2 f < n.
+        attackers: How many attack, the last ones, or which; None: `f` of them.
+        seed: Of all that is drawn.
+        eval_every: Rounds between two measurements; None: rounds/50, at least 1.
+        stop: Values at which the run has converged, by figure.
+        placement: Where the adversary acts: "free", "state" or "message".
+        base: "own", or "last_honest" for parity with released code.
+        per_worker: Whether records hold each honest worker's figures on its own data.
+        engine: Who carries points to the workers and rows back.
+        compare: Specs that are run beside this one, by name.
+
+    Raises:
+        InvalidInput: Anything out of range.
+        UnknownName: A name or a key that does not exist.
+
+    Examples:
+        >>> from byzopt import Spec
+        >>> spec = Spec.of({"task": "quartic", "rule": "nnm >> krum", "rounds": 10, "lr": 0.1, "f": 2})
+        >>> spec.rule, len(spec.id) > 8
+        (NNM(f=2) >> Krum(f=2, extra=0, power=2), True)
     """
 
     task: TaskRecipe

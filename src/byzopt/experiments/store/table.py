@@ -72,6 +72,26 @@ def runs_table(
 
     `where`: `attack=alie`, `lr>=0.1`, `status!=completed`. `columns`: by default all. Damaged runs are left
     out; `rows` names them. Errors: `InvalidInput` for a column that no run has.
+
+    Args:
+        store: Directory of stored runs.
+        where: Conditions such as `attack=alie` or `lr>=0.1`.
+        columns: Names of columns; empty: all.
+        records: Whether to give a row for every measurement, not for every run.
+
+    Returns:
+        The rows, in the order of the store.
+
+    Raises:
+        InvalidInput: A column that no run has, or a condition that cannot be read.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> from byzopt import load, run, runs_table
+        >>> with TemporaryDirectory() as store:
+        ...     result = run(load("byz-nsgdm/quartic", ["rounds=5"], compare=False), out=f"{store}/one")
+        ...     print(runs_table(store, columns=["rule", "rounds"]).to_pylist())
+        [{'rule': 'nnm >> rfa', 'rounds': 5}]
     """
     return to_arrow(select_rows(rows(store, records).rows, where, columns))
 

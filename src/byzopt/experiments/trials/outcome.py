@@ -55,6 +55,22 @@ class Outcome:
     `rounds` finished ones; `seconds` of training and measuring; `x` `[d]` the iterate that `metrics`
     describe, where it is still in memory; `message` says what went wrong; `expelled` are the workers that
     the server expelled for good: (worker, round, reason).
+
+    Args:
+        status: How the run ended.
+        rounds: Number of finished rounds.
+        seconds: Of training and measuring.
+        records: The figures measured, in order, each by name with the round `t`.
+        message: What went wrong, if anything.
+        x: The iterate that `metrics` describe, `[d]`; None where it is no longer in memory.
+        expelled: Workers that the server expelled: (worker, round, reason).
+
+    Examples:
+        >>> from byzopt import Cohort, Quartic, simulate
+        >>> task = Quartic().build(Cohort.of(10, byzantine=2), seed=0)
+        >>> outcome = simulate(task, "median", lr=0.1, rounds=5, f=2, attack="bit_flip")
+        >>> outcome.status.value, outcome.rounds, outcome.records[0]["t"]
+        ('completed', 5, 0)
     """
 
     status: Status
