@@ -6,10 +6,13 @@ from dataclasses import MISSING, fields, replace
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from byzopt.checkpoint import load, save
+from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, Status
-from byzopt.experiments import Outcome, Spec, run
+from byzopt.experiments import Outcome, Spec, run, simulate
 from byzopt.experiments.store.outcomes import (
     outcome_of_summary,
     outcome_summary,
@@ -18,6 +21,7 @@ from byzopt.experiments.store.outcomes import (
 )
 from byzopt.experiments.store.table import rows
 from byzopt.experiments.sweeps import RunStore, Sweep, Unwritable, run_sweep
+from byzopt.tasks import ModuleTask, Quartic
 
 FULL = Outcome(
     Status.DIVERGED,
@@ -116,3 +120,26 @@ def test_a_run_killed_while_it_writes_is_unfinished_and_leaves_nothing(tmp_path)
     assert run(spec, out=out).status is Status.COMPLETED
     assert {path.name for path in out.iterdir()} == {"records.parquet", "result.json", "spec.toml"}
     assert not rows(tmp_path / "runs").damaged
+
+
+def test_results_and_tasks_are_told_in_short_lines():
+    """Whatever they hold: records, workers and messages without end."""
+    records = tuple({"t": float(t)} | {f"loss_worker_{i}": 1.0 for i in range(50)} for t in range(1000))
+    ended = Outcome(Status.NO_MAJORITY, 7, 1.23456, records, "said", expelled=((3, 5, "far"),))
+    told = "loss_worker_0=1, loss_worker_1=1, loss_worker_2=1, loss_worker_3=1, records=1000, expelled=[3]"
+    assert str(ended) == f"Outcome(no_majority, rounds=7, seconds=1.23, {told}, message='said')"
+    assert str(Outcome(Status.ERROR, 0, 0.0, ())) == "Outcome(error, rounds=0, seconds=0, records=0)"
+    task = Quartic(d=4).build(Cohort.of(5, 2), 0)
+    assert str(task) == f"{type(task).__name__}(n=5, byzantine=2, d=4)"
+    own = ModuleTask(
+        nn.Linear(3, 2),
+        functional.cross_entropy,
+        [(torch.ones(4, 3), torch.zeros(4, dtype=torch.long))] * 3,
+        byzantine=[0],
+        batch=2,
+    )
+    assert str(own) == f"ModuleTask(n=3, byzantine=1, d=8, samples=12, batch=2, strategy={own.strategy})"
+    assert str(ModuleTask.__new__(ModuleTask)).startswith("<")  # not made yet: a debugger may look at it
+    outcome = simulate(own, rule="mean", lr=0.1, rounds=2, f=0)
+    assert len(str(outcome)) < 200
+    assert "\n" not in str(outcome)

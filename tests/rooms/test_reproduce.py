@@ -377,10 +377,14 @@ def test_the_command(tiny, tmp_path, byzopt, monkeypatch):
     assert status == 0
     assert "differs" in out
     assert "4 of 4 runs to come" in err
+    assert re.search(r"^in all at most about \d+ s of one core", err, re.MULTILINE)  # before it begins
+    assert re.search(r"^all runs took \d+ s$", err, re.MULTILINE)
+    assert re.search(r"^4 runs, \d+ s of computing in all$", out, re.MULTILINE)
     status, out, err = call(str(tiny), "--store", store, "--jobs", "0", "--json", "--cells", "Ours")
     assert status == 0
     assert len(json.loads(out)["cells"]) == 2
     assert "0 of 2 runs to come" in err
+    assert "took" not in err
     next((tmp_path / "store").glob("*/result.json")).unlink()
     monkeypatch.setattr("byzopt.reproductions.running.seconds_left", lambda plan: pytest.fail("timed again"))
     status, out, err = call(str(tiny), "--store", store, "--jobs", "0", "--checkpoint-every", "0.5")

@@ -38,10 +38,11 @@ def command(
     are left out.
     """
     from byzopt.certificates.audit import audit
-    from byzopt.cli.progress import StageProgress
+    from byzopt.cli.progress import StageProgress, remark
     from byzopt.experiments import load
 
     loaded = load(spec, [*(settings or ()), *(more or ())], compare=False)
+    remark({spec: loaded})
     with StageProgress() as tell:
         found = audit(loaded, rounds, tell)
     if as_json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
 from typing import Self
@@ -27,6 +29,14 @@ def time_left(seconds: float, heard: int, rest: int) -> float | None:
 def time_left_text(seconds: float | None) -> str:
     """Time left as the end of a line; nothing where it is not known."""
     return "" if seconds is None else f"  {seconds:.0f} s left"
+
+
+def remark(specs: Mapping[str, Spec]) -> None:
+    """Say on stderr that there are more attackers than are tolerated, if there are."""
+    from byzopt.experiments.specs.remarks import more_attackers_than_tolerated
+
+    if line := more_attackers_than_tolerated(specs):
+        print(f"byzopt: note: {line}", file=sys.stderr)
 
 
 class TimeLeftColumn(TimeRemainingColumn):

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -94,7 +95,11 @@ def command(
     if dry_run:
         _estimate(todo)
         return 0
-    if not _played(todo, jobs, retry, checkpoint_every):
+    began = monotonic()
+    finished = _played(todo, jobs, retry, checkpoint_every)
+    if any(plan.to_play for plan in todo):
+        _say(f"{'all runs took' if finished else 'interrupted after'} {_time(monotonic() - began)}")
+    if not finished:
         print(f"byzopt: interrupted; go on with: {shlex.join(['byzopt', *sys.argv[1:]])}", file=sys.stderr)
         return 130
     return _told(collect_tables(it, store), place, as_json)
@@ -124,6 +129,7 @@ def _left_out(whole: Reproduction, it: Reproduction) -> None:
 
 
 def _estimate(todo: list[SweepPlan]) -> None:
+    """Say about how long each part takes, and all of them."""
     total = 0.0
     for plan in todo:
         seconds, told = _timed(plan)
@@ -134,12 +140,14 @@ def _estimate(todo: list[SweepPlan]) -> None:
 
 
 def _played(todo: list[SweepPlan], jobs: int | None, retry: bool, every: float | None) -> bool:
-    """Play part by part. A part is timed when it begins, and not when it goes on: a command that is killed
-    again and again shall not spend its time on that."""
+    """Play part by part. All parts are timed before the first begins, and none when the command goes on: one
+    that is killed again and again shall not spend its time on that."""
     from byzopt.cli.sweep import played
 
+    if not any(plan.begun for plan in todo):
+        _estimate(todo)
     for plan in todo:
-        _say(_left(plan) + ("" if plan.begun else _timed(plan)[1]))
+        _say(_left(plan))
         if plan.to_play and not played(plan, jobs, "local", retry, every, []).finished:
             return False
     return True
@@ -184,7 +192,9 @@ def _told(account: ReproducedTables, out: Path, as_json: bool) -> int:
                 print(verdict_counts(fits) + "\n")
             _table([cell_columns(part), *map(cell_row, lines)])
             print(verdict_counts(lines))
-        print(f"\n{len(made)} files in {out}")
+        ended = [one.outcome for found in account.found.values() for one in found]
+        print(f"\n{len(ended)} runs, {_time(sum(one.seconds for one in ended))} of computing in all")
+        print(f"{len(made)} files in {out}")
     return 1 if any(one.outcome.status == "error" for found in account.found.values() for one in found) else 0
 
 

@@ -73,7 +73,7 @@ def command(
     The same command continues a run that was interrupted, and shows one that is finished.
     """
     from byzopt.cli import FAILED
-    from byzopt.cli.progress import Display
+    from byzopt.cli.progress import Display, remark
     from byzopt.cli.stopping import INTERRUPTED, stop_on_signals
     from byzopt.experiments import load, run
 
@@ -94,6 +94,7 @@ def command(
             link = stack.enter_context(worker_processes(loaded, count))
             if link is None:
                 return 0  # a rank other than 0, which has served
+        remark(loaded.variants())
         display, stopped = stack.enter_context(Display(loaded)), stack.enter_context(stop_on_signals())
 
         def on_round(name: str, t: int) -> bool:

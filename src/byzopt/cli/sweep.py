@@ -65,13 +65,16 @@ def command(
     The same command goes on after an interruption of any kind. Runs that fail are stored with their reason
     and do not stop the others; then the exit status is 1.
     """
+    from byzopt.cli.progress import remark
     from byzopt.experiments.specs.loading import path_exists
     from byzopt.experiments.store.directories import check_directory
     from byzopt.experiments.sweeps import load_sweep, plan_sweep
+    from byzopt.experiments.sweeps.runs import point_text
 
     if not path_exists(store):
         check_directory(store, "--store")
     plan = plan_sweep(load_sweep(sweep, settings or ()), store, retry)
+    remark({point_text(intent.run.point): intent.run.spec for intent in plan.intents})
     if dry_run:
         _preview(plan, as_json)
         return 0

@@ -26,7 +26,7 @@ from byzopt.methods.base import with_counts
 from byzopt.tasks import Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What became of a spec: its own outcome, those of its variants, and the directory that holds them.
 
@@ -70,6 +70,12 @@ class Result:
     def metrics(self) -> Record:
         """Figures of the spec's own last finite iterate."""
         return self.main.metrics
+
+    def __repr__(self) -> str:
+        """The outcomes, a line each."""
+        told = [f"{name}: {outcome}" for name, outcome in self.outcomes.items()]
+        where = f", out={str(self.out)!r}" if self.out else ""
+        return "\n  ".join([f"Result(spec {self.spec.id}{where})", *told])
 
 
 def run(

@@ -43,6 +43,18 @@ class Task(ABC):
         """Number of workers."""
         return self.cohort.n
 
+    def __repr__(self) -> str:
+        """The class and its sizes: workers, those that lie, parameters."""
+        cohort, layout = getattr(self, "cohort", None), getattr(self, "layout", None)
+        if cohort is None or layout is None:  # a task that is still being made
+            return object.__repr__(self)
+        sizes = {"n": cohort.n, "byzantine": len(cohort.byzantine), "d": layout.d} | self._sizes()
+        return f"{type(self).__name__}({', '.join(f'{name}={size}' for name, size in sizes.items())})"
+
+    def _sizes(self) -> dict[str, Any]:
+        """What else its `repr` tells."""
+        return {}
+
     @abstractmethod
     def start(self) -> Tensor:
         """The starting point x^0 `[d]`; its dtype and device are those of the whole run."""

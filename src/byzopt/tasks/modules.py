@@ -165,6 +165,10 @@ class ModuleTask(Task):
         self._softmax: Softmax | None = None
         self.lowest = Lowest(copy(self)) if gap else None
 
+    def _sizes(self) -> dict[str, Any]:
+        samples = sum(len(shard) for shard in self.pool.shards)
+        return {"samples": samples, "batch": self.batch, "strategy": self.strategy}
+
     @property
     def strategy(self) -> str:
         """How gradients are taken: "grouped", "vmap" or "loop"."""

@@ -66,7 +66,7 @@ class SweepPlan:
         return sum(intent.play for intent in self.intents)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SweepResult:
     """What became of a sweep: what is stored of each run, by id, and what its tuning chose."""
 
@@ -86,6 +86,11 @@ class SweepResult:
     def counts(self) -> Counter[str]:
         """How many runs ended how; "missing" are those that are left."""
         return Counter(str(one.status or "missing") for one in self.stored.values())
+
+    def __repr__(self) -> str:
+        """How many runs ended how, and where the sweep notes it."""
+        counts = ", ".join(f"{count} {how}" for how, count in self.counts.items())
+        return f"SweepResult({counts}, folder={str(self.folder)!r})"
 
 
 def plan_sweep(sweep: Sweep | str | Path, store: str | Path, retry: bool = False) -> SweepPlan:

@@ -22,6 +22,7 @@ RESERVED = frozenset(
         *("placement", "base", "compare"),
     }
 )
+SHOWN = 4  # figures, at most, in the `repr` of an outcome
 LARGEST = 1e150  # figures beyond it are shown as they are, and no more is made of them
 
 
@@ -48,7 +49,7 @@ def check_record_size(planned: int, record: Record) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """How a run ended. `metrics` are the last record's: those of the last finite iterate.
 
@@ -85,3 +86,12 @@ class Outcome:
     def metrics(self) -> Record:
         """The figures of the last record, without its round."""
         return {key: value for key, value in self.records[-1].items() if key != "t"} if self.records else {}
+
+    def __repr__(self) -> str:
+        """How it ended and the first figures, in a line; the records are only counted."""
+        told = [f"{self.status}", f"rounds={self.rounds}", f"seconds={self.seconds:.3g}"]
+        told += [f"{key}={value:.4g}" for key, value in list(self.metrics.items())[:SHOWN]]
+        told += [f"records={len(self.records)}"]
+        told += [f"expelled={[worker for worker, *_ in self.expelled]}"] if self.expelled else []
+        told += [f"message={self.message!r}"] if self.message else []
+        return f"Outcome({', '.join(told)})"

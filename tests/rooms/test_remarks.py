@@ -1,0 +1,54 @@
+"""What is said of valid specs: more attackers than are tolerated."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from byzopt.experiments import Spec
+from byzopt.experiments.specs.remarks import more_attackers_than_tolerated
+
+SPEC = {"task": "quartic", "rule": "nnm >> krum", "attack": "alie", "rounds": 3, "lr": 0.1}
+CASES = {  # changes -> how many attack and are tolerated; None where nothing is said
+    "no more than f": ({}, None),
+    "fewer than f": ({"attackers": 1}, None),
+    "more than f": ({"attackers": 4}, (4, 3)),
+    "by their ids": ({"attackers": [0, 2, 4, 6]}, (4, 3)),
+    "more than the rule's own f": ({"rule": {"name": "krum", "f": 1}}, (3, 1)),
+    "more than a stage's own f": ({"rule": "nnm(f=2) >> krum"}, (3, 2)),
+    "as many as the rule's own f": ({"f": 1, "attackers": 2, "rule": {"name": "krum", "f": 2}}, None),
+    "the mean, which has no f": ({"rule": "mean"}, None),
+    "the mean, and more than f": ({"rule": "mean", "attackers": 4}, (4, 3)),
+    "poisoned data": ({"task": "digits", "attack": "label_flip", "attackers": 5}, (5, 3)),
+    "nobody attacks": ({"attackers": 4, "attack": "none"}, None),
+    "a guard": ({"rule": "mean", "method": {"name": "safeguard", "differing": True}, "attackers": 4}, (4, 3)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_more_attackers_than_tolerated_are_said(name):
+    changes, expected = CASES[name]
+    line = more_attackers_than_tolerated({"main": Spec.of(SPEC | changes)})
+    begins = "{} of 20 workers attack, and f = {} are tolerated. ".format(*expected) if expected else ""
+    assert line.startswith(begins)
+    assert bool(line) == bool(expected)
+
+
+def test_of_several_runs_it_is_said_which():
+    specs = {f"run {i}": Spec.of(SPEC | {"attackers": i}) for i in range(3, 6)}
+    assert "f = 3 are tolerated (in 2 of 3 runs, as run 4)." in more_attackers_than_tolerated(specs)
+    specs["run 5"] = specs["run 4"]
+    assert "(in 2 of 3 runs: run 4, run 5)." in more_attackers_than_tolerated(specs)
+
+
+@pytest.mark.parametrize("command", ["run", "audit", "sweep"])
+def test_commands_say_it_in_one_line_on_stderr(command, byzopt, here):
+    (here / "spec.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in SPEC.items()))
+    (here / "sweep.toml").write_text('base = "spec.toml"\ngrid = {attackers = [3, 4]}\n')
+    words = ("sweep.toml", "--dry-run") if command == "sweep" else ("spec.toml", "attackers=4")
+    said = byzopt(command, *words, "--json")
+    assert said.status == 0
+    json.loads(said.out)
+    (note,) = (line for line in said.err.splitlines() if line.startswith("byzopt: note: "))
+    assert "4 of 20 workers attack, and f = 3 are tolerated" in note
