@@ -1,5 +1,6 @@
 """Attacks: what Byzantine workers send, and what they may know."""
 
+from byzopt.attacks.adaptive import AutoByz
 from byzopt.attacks.anti_cge import AntiCGE
 from byzopt.attacks.backdoor import Backdoor
 from byzopt.attacks.base import ATTACKS, Adversary, Attack, Base, Knowledge, Placement, Remembering, View
@@ -30,6 +31,7 @@ __all__ = [
     "Adversary",
     "AntiCGE",
     "Attack",
+    "AutoByz",
     "Backdoor",
     "Base",
     "BitFlip",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.certificate import Certificate
-from byzopt.aggregators.core.filters import Filter, GuardLimits, RoundContext, StatelessFilter
+from byzopt.aggregators.core.filters import Defence, Filter, GuardLimits, RoundContext, StatelessFilter
 from byzopt.engines import bunches
 from byzopt.engines.bunches import PartGroups, group_parts
 from byzopt.engines.certifying import certifying_step
@@ -165,6 +165,12 @@ class _Defence(NamedTuple):
             return torch.stack(
                 [_or_nan(rule, RoundContext(t, at), each) for at, each in zip(x, rows, strict=True)]
             )
+
+    @property
+    def single(self) -> Defence:
+        """Run r's rule alone, whose `x` is that of one run."""
+        x = self.at.x if self.at.x.ndim == 1 else self.at.x[0]
+        return Defence(self.many.lanes[self.r].method.filter, self._memory, RoundContext(self.at.t, x))
 
     def limits(self) -> GuardLimits | None:
         """What workers may do this round unseen."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
@@ -105,6 +106,29 @@ class Defence:
 
     def __call__(self, rows: Tensor) -> Tensor:
         return self.filter.preview(self.state, rows, self.at)
+
+    def batch(self, rows: Tensor) -> Tensor:
+        """The answers `[K, d]` to K sets of rows `[K, n, d]`, each as this round would answer it."""
+        if isinstance(self.filter, RoundRule):
+            return self.filter.now(self.state, self.at).batch(rows)
+        return torch.stack([self.filter.preview(self.state, each, self.at) for each in rows])
+
+    def draws(self, count: int = 3) -> list[Defence]:
+        """The defence as somebody knows it who does not know its lots: with `count` draws of other rounds, or
+        as it is where it draws none."""
+        if not isinstance(self.filter, RoundRule):
+            return [self]
+        others = [self.at._replace(t=self.at.t + (k << 20)) for k in range(1, count + 1)]
+        drawn = self.filter.now(self.state, self.at) != self.filter.now(self.state, others[0])
+        return [replace(self, at=other) for other in others] if drawn else [self]
+
+    def expelled_by(self, rows: Tensor) -> frozenset[int] | None:
+        """Whom the rule would have expelled by the end of this round with these rows `[n, d]`; None for rules
+        that expel nobody."""
+        if type(self.filter).expelled is Filter.expelled:
+            return None
+        after = self.filter.step(self.state, rows, self.at)[1]
+        return frozenset(one.worker for one in self.filter.expelled(after))
 
     def limits(self) -> GuardLimits | None:
         """What workers may do this round unseen; None where the rule has no such limits."""

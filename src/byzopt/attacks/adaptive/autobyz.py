@@ -1,0 +1,142 @@
+"""AutoByz: each round the worst rows that a search finds against the live defence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from byzopt.attacks.adaptive.candidates import candidates
+from byzopt.attacks.adaptive.scene import EXTRAS, Scene, scene
+from byzopt.attacks.adaptive.search import Best, evolve, refine
+from byzopt.attacks.adaptive.trials import SPACES, Trials, seen
+from byzopt.attacks.base import ATTACKS, Knowledge, Remembering, View
+from byzopt.cohort import Cohort
+
+Objective = Literal["cos", "drift", "bias"]
+Budget = Literal["cheap", "full"]
+DECAY = 0.98  # of the long-run mean
+SHORT = 1e-2  # of the spread: answers that are shorter are taken for shorter than they are
+JITTER = 1e-6  # of the spread: ties of exact copies decide no candidate
+
+
+class Memory(NamedTuple):
+    """Long-run mean and variance `[d]` of the honest mean; last winner `[b, h + 6]`; index in `SPACES`."""
+
+    mean: Tensor
+    variance: Tensor
+    last: Tensor
+    space: Tensor
+
+
+@ATTACKS.register("autobyz")
+@dataclass(frozen=True)
+class AutoByz(Remembering):
+    """The rows of most harm this round that a search finds against the server's rule as it stands.
+
+    Faulty rows are m + C D: m the honest mean, D the honest deviations and six directions of the honest
+    spread (`scene`), C searched: about a hundred first guesses (`candidates`), two rounds of refinement, and
+    with `budget = "full"` an evolution strategy. Answers are taken in few coordinates where the rule is seen
+    to give the same there: in the span of the rows for rules that commute with rotations; in 256 columns, and
+    distances beside them, for coordinate rules (the best six then on whole rows); else on whole rows. Rules
+    that draw lots are asked with draws of the attacker's own. What a rule refuses is a candidate that fails.
+
+    `objective`: `"cos"` the least cosine between answer and m, by which a normalised step suffers; `"drift"`
+    the least cosine with the long-run mean of m; `"bias"` the answer along one lasting direction, the
+    long-run standard deviation. The attack proper is the worst of the objectives over whole runs. Nothing
+    else is to be set. A heuristic: a lower bound on the worst rows.
+
+    Cost: one to three hundred answers a round, most of them to a few coordinates.
+    """
+
+    objective: Objective = "cos"
+    budget: Budget = "full"
+    knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest", "defence"})
+
+    def start(self, cohort: Cohort, x: Tensor) -> Memory:
+        zeros = torch.zeros(x.shape, dtype=torch.float64, device="cpu")
+        shape = len(cohort.byzantine), len(cohort.honest) + EXTRAS
+        last = torch.zeros(shape, dtype=torch.float64, device="cpu")
+        return Memory(zeros, zeros, last, torch.tensor(-1, device="cpu"))
+
+    def step(self, state: Memory, view: View, generator: torch.Generator) -> tuple[Tensor, Memory]:
+        honest = view.honest
+        if not bool(honest.isfinite().all()):  # nothing to hide in: the run is ending by itself
+            return view.alike(honest.mean(dim=-2)), state
+        rows = honest.double().cpu()
+        mean, weight = rows.mean(dim=0), max(1 - DECAY, 1 / view.t)
+        long = state.mean + weight * (mean - state.mean)
+        variance = state.variance + weight * (rows.var(dim=0, correction=0) - state.variance)
+        whole = scene(rows, long, self._aim(mean, long, variance))
+        trials = Trials(_asks(view), view.cohort.honest, view.cohort.byzantine, _expels(view))
+        best, space = self._search(whole, trials, state, view.b, generator)
+        forged = _jittered(whole, best).to(honest)
+        return forged, Memory(long, variance, best, torch.tensor(space, device="cpu"))
+
+    def _aim(self, mean: Tensor, long: Tensor, variance: Tensor) -> Tensor:
+        """The direction against which the answer is turned."""
+        return {"cos": mean, "drift": long, "bias": -variance.sqrt()}[self.objective]
+
+    def _search(
+        self, whole: Scene, trials: Trials, state: Memory, b: int, generator: torch.Generator
+    ) -> tuple[Tensor, int]:
+        first = candidates(whole, b, state.last, generator)
+        space = int(state.space)
+        if space < 0:
+            space = SPACES.index(trials.space(whole, first[[1, 7, len(first) // 2]], generator))
+        small = seen(whole, SPACES[space], generator)
+        best = Best(lambda c: self._harm(small, trials, c), first)
+        refine(best)
+        if self.budget == "full" and SPACES[space] != "whole":
+            evolve(best, generator)
+        if SPACES[space] == "columns":
+            best = Best(lambda c: self._harm(whole, trials, c), best.top(6))
+        return best.top(1)[0], space
+
+    def _harm(self, at: Scene, trials: Trials, coefficients: Tensor) -> Tensor:
+        """How much harm each candidate does `[K]`, on average over the defence's draws."""
+        answers = trials.answers(at, coefficients)[..., : len(at.aim)]
+        return (-_towards(answers, at)).mean(dim=0)
+
+
+def _towards(answers: Tensor, at: Scene) -> Tensor:
+    """Cosines `[draws, K]` of answers `[draws, K, judged]` with the aim. An answer that is next to nothing
+    beside the spread has no direction, and counts the less."""
+    least = SHORT * at.spread * (len(at.aim) / at.honest.shape[1]) ** 0.5
+    lengths = torch.linalg.vector_norm(answers, dim=-1)
+    lengths = torch.where(lengths.isnan(), lengths, lengths.clamp_min(least or 1e-300))
+    cosines: Tensor = (answers @ at.aim) / lengths / torch.linalg.vector_norm(at.aim).clamp_min(1e-300)
+    return cosines
+
+
+def _jittered(whole: Scene, best: Tensor) -> Tensor:
+    """The winner's rows `[b, d]`, no two of them equal to the last bit."""
+    rows = whole.rows(best)
+    drawn = torch.Generator("cpu").manual_seed(0)
+    noise = torch.randn(rows.shape, dtype=rows.dtype, generator=drawn, device="cpu")
+    jittered: Tensor = rows + JITTER * whole.spread / rows.shape[1] ** 0.5 * noise
+    return jittered
+
+
+def _asks(view: View) -> list[Callable[[Tensor], Tensor]]:
+    """The defence as functions of sets of rows `[K, n, k]`, one for each draw of the attacker's own."""
+    defence = getattr(view.defence, "single", view.defence)
+    draws = defence.draws() if hasattr(defence, "draws") else [defence]
+    return [each.batch if hasattr(each, "batch") else _stacked(each) for each in draws]
+
+
+def _expels(view: View) -> Callable[[Tensor], bool] | None:
+    """Whether a set of rows `[n, d]` has a faulty worker expelled who is not yet; None without a guard."""
+    defence = getattr(view.defence, "single", view.defence)
+    told = getattr(defence, "expelled_by", None)
+    faulty = frozenset(view.cohort.byzantine)
+    if told is None or (now := told(view.with_forged(view.alike(view.honest.mean(dim=0))))) is None:
+        return None
+    return lambda rows: bool((told(rows) - now) & faulty)
+
+
+def _stacked(defence: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda sets: torch.stack([defence(rows) for rows in sets])

@@ -1,0 +1,94 @@
+"""One round as a searching attack sees it: what rows are made of, in few coordinates where that is exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+EXTRAS = 6  # directions beside the honest deviations
+COLUMNS = 256  # coordinates of which a coordinate rule is tried
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Honest rows `[h, k]` and the dictionary's extra directions `[6, k]`, float64, in k coordinates.
+
+    A forged row is mean + c · dictionary, with c `[h + 6]`: the first h entries weigh the honest deviations.
+    The answer is to be turned away from `aim` `[judged]`: only the first `judged` coordinates are looked at.
+    """
+
+    honest: Tensor
+    extras: Tensor
+    aim: Tensor
+    spread: float  # the root of the honest variance, in all coordinates
+
+    @property
+    def mean(self) -> Tensor:
+        """The honest mean `[k]`."""
+        return self.honest.mean(dim=0)
+
+    @property
+    def dictionary(self) -> Tensor:
+        """Honest deviations, then the extras, `[h + 6, k]`."""
+        return torch.cat([self.honest - self.mean, self.extras])
+
+    def rows(self, coefficients: Tensor) -> Tensor:
+        """Forged rows `[..., b, k]` of coefficients `[..., b, h + 6]`."""
+        return self.mean + coefficients @ self.dictionary
+
+    def rotated(self) -> Scene:
+        """The same rows in an orthonormal basis of their span: at most h + 7 coordinates."""
+        rows = self._all()
+        return self._with(_compact(rows), rows.shape[1])
+
+    def columns(self, chosen: Tensor) -> Scene:
+        """The same rows in some coordinates, which are judged, and behind them an orthonormal basis of what
+        is left: distances stay what they were."""
+        rows = self._all()
+        left = torch.ones(rows.shape[1], dtype=torch.bool, device="cpu")
+        left[chosen] = False
+        small = torch.cat([rows[:, chosen], _compact(rows[:, left])], dim=1)
+        return self._with(small, len(chosen))
+
+    def _all(self) -> Tensor:
+        return torch.cat([self.honest, self.extras, self.aim.unsqueeze(0)])
+
+    def _with(self, rows: Tensor, judged: int) -> Scene:
+        h = len(self.honest)
+        return Scene(rows[:h], rows[h : h + EXTRAS], rows[-1, :judged], self.spread)
+
+
+def _compact(rows: Tensor) -> Tensor:
+    """As many coordinates as there are rows, with the same inner products."""
+    if rows.shape[1] <= len(rows):
+        return rows
+    scale = rows.abs().amax().clamp_min(torch.finfo(rows.dtype).tiny)
+    values, vectors = torch.linalg.eigh((rows / scale) @ (rows / scale).T)
+    small: Tensor = vectors * (values.clamp_min(0).sqrt() * scale)
+    return small
+
+
+def scene(honest: Tensor, long_mean: Tensor, aim: Tensor) -> Scene:
+    """The scene of a round with honest rows `[h, d]`, their long-run mean `[d]` and the aim `[d]`.
+
+    The extras, all of the length of the honest spread z: the mean, the target, the standard deviation of each
+    coordinate, the same with the target's signs, the most opposed honest value of each coordinate (less the
+    mean), the long-run mean.
+    """
+    honest = honest.double()
+    mean = honest.mean(dim=0)
+    away = honest - mean
+    spread = float(away.square().sum(dim=1).mean().sqrt())
+    deviation = away.square().mean(dim=0).sqrt()
+    target = -aim.double()
+    worst = torch.where(target > 0, away.amax(dim=0), away.amin(dim=0))
+    kinds = (mean, target, deviation, deviation * target.sign(), worst, long_mean.double())
+    extras = torch.stack([spread * _unit(kind) for kind in kinds])
+    return Scene(honest, extras, aim.double(), spread)
+
+
+def _unit(row: Tensor) -> Tensor:
+    length = torch.linalg.vector_norm(row)
+    return row / length if float(length) else row

@@ -1,0 +1,105 @@
+"""Asking a defence about many sets of forged rows, in as few coordinates as tell the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from byzopt.attacks.adaptive.scene import COLUMNS, Scene
+from byzopt.errors import ByzoptError
+
+Space = Literal["span", "columns", "whole"]
+SPACES: tuple[Space, ...] = ("span", "columns", "whole")
+Ask = Callable[[Tensor], Tensor]
+AGREE = 1e-3  # of the spread: how far answers in fewer coordinates may be from those to whole rows
+
+
+class Trials:
+    """A defence, the rows `[n, .]` around the forged ones, and a count of what was asked.
+
+    `asks` are the defence with each draw of its own that the attacker makes: one for a rule that draws none.
+    `expels` tells of a guard whether rows `[n, k]` would cost a faulty worker its place: those are refused.
+    """
+
+    def __init__(
+        self,
+        asks: Sequence[Ask],
+        honest: Sequence[int],
+        byzantine: Sequence[int],
+        expels: Callable[[Tensor], bool] | None = None,
+    ) -> None:
+        self.asks, self.honest, self.byzantine, self.count = asks, list(honest), list(byzantine), 0
+        self.expels = expels
+
+    def sets(self, scene: Scene, coefficients: Tensor) -> Tensor:
+        """Whole sets of rows `[K, n, k]` for coefficients `[K, b, h + 6]`."""
+        forged = scene.rows(coefficients)
+        n = len(self.honest) + len(self.byzantine)
+        out = forged.new_empty(len(forged), n, forged.shape[-1])
+        out[:, self.honest] = scene.honest
+        out[:, self.byzantine] = forged
+        return out
+
+    def answers(self, scene: Scene, coefficients: Tensor) -> Tensor:
+        """Answers `[draws, K, k]`; NaN where the defence refuses the rows."""
+        rows = self.sets(scene, coefficients)
+        self.count += len(self.asks) * len(rows)
+        answers = torch.stack([_asked(ask, rows) for ask in self.asks])
+        if self.expels is not None:
+            caught = torch.tensor([self.expels(each) for each in rows], device="cpu")
+            answers[:, caught] = torch.nan
+        return answers
+
+    def space(self, whole: Scene, some: Tensor, generator: torch.Generator) -> Space:
+        """In which space the defence answers `some` coefficients as it does in the whole one: probed."""
+        answers = self.answers(whole, some)
+        for space in ("span", "columns"):
+            small = seen(whole, space, generator)
+            try:
+                found = self.answers(small, some)
+            except (ByzoptError, RuntimeError, ValueError, IndexError):
+                continue  # a memory of whole rows does not fit fewer coordinates
+            if space == "span":
+                expected, found = _inner(whole, answers), _inner(small, found)
+            else:
+                expected, found = answers[..., _chosen(whole, generator)], found[..., : len(small.aim)]
+            scale = float(expected.abs().amax().nan_to_num(0.0)) or 1.0
+            if found.shape == expected.shape and bool(((found - expected).abs() <= AGREE * scale).all()):
+                return space
+        return "whole"
+
+
+def seen(whole: Scene, space: Space, generator: torch.Generator) -> Scene:
+    """The scene in this space."""
+    if space == "span":
+        return whole.rotated()
+    return whole.columns(_chosen(whole, generator)) if space == "columns" else whole
+
+
+def _chosen(whole: Scene, generator: torch.Generator) -> Tensor:
+    """Columns, drawn from the generator's seed: the same whenever they are asked for in one round."""
+    d = whole.honest.shape[1]
+    drawn = torch.Generator("cpu").manual_seed(generator.initial_seed() % (1 << 63))
+    return torch.randperm(d, generator=drawn, device="cpu")[: min(d, COLUMNS)].sort().values
+
+
+def _inner(scene: Scene, answers: Tensor) -> Tensor:
+    """Inner products of answers with the honest rows and the aim: the same in every orthonormal basis."""
+    return answers @ torch.cat([scene.honest, scene.aim.unsqueeze(0)]).T
+
+
+def _asked(ask: Ask, rows: Tensor) -> Tensor:
+    try:
+        return ask(rows)
+    except ByzoptError:
+        return torch.stack([_one(ask, each) for each in rows])
+
+
+def _one(ask: Ask, rows: Tensor) -> Tensor:
+    try:
+        return ask(rows.unsqueeze(0))[0]
+    except ByzoptError:
+        return torch.full_like(rows[0], torch.nan)

@@ -1,0 +1,140 @@
+"""AutoByz: what its search finds, against attacks that are prescribed; what it may see, and leaves alone."""
+
+from __future__ import annotations
+
+from math import acos, degrees
+
+import pytest
+import torch
+from torch import Tensor
+
+from byzopt.aggregators import rule_from
+from byzopt.aggregators.core.filters import Defence, RoundContext
+from byzopt.attacks import ATTACKS, AutoByz, View
+from byzopt.attacks.adaptive.scene import scene
+from byzopt.attacks.adaptive.trials import Trials, seen
+from byzopt.cohort import Cohort
+from byzopt.errors import InvalidInput
+from byzopt.rng import stream
+
+N, F, D = 20, 3, 300
+COHORT = Cohort.of(N, F)
+
+
+def honest_rows(seed: int = 0) -> Tensor:
+    """Rows of workers whose data differ: the spread is five times the length of the mean."""
+    drawn = torch.randn(N, D, dtype=torch.float64, generator=stream(seed, "rows"))
+    clusters = torch.randn(4, D, dtype=torch.float64, generator=stream(seed, "clusters"))
+    return 0.5 * drawn + clusters[torch.arange(N) % 4] + 0.2
+
+
+def defence(spelling: str) -> Defence:
+    rule = rule_from(spelling, f=F).as_filter()
+    x = torch.zeros(D, dtype=torch.float64)
+    return Defence(rule, rule.init(x, N), RoundContext(1, x))
+
+
+def forged(attack: object, rows: Tensor, against: Defence, t: int = 1) -> Tensor:
+    """The rows `[n, d]` that the server gets when the last f forge."""
+    view = View(t, torch.zeros(D, dtype=torch.float64), rows, COHORT, F, attack.knows, against)
+    state = attack.start(COHORT, rows[0])
+    return view.with_forged(attack.step(state, view, stream(0, "attack", t))[0])
+
+
+def turn(rows: Tensor, against: Defence) -> float:
+    """Degrees between the answer and the honest mean."""
+    answer, mean = against(rows), rows[list(COHORT.honest)].mean(dim=0)
+    return degrees(acos(max(-1.0, min(1.0, float(answer @ mean / answer.norm() / mean.norm())))))
+
+
+RULES = [
+    "nnm >> rfa",
+    "nnm >> krum",
+    "krum",
+    "multi_krum",
+    "median",
+    "trimmed_mean",
+    "nnm >> trimmed_mean",
+    "rfa",
+]
+
+
+@pytest.mark.parametrize("spelling", RULES)
+def test_it_turns_the_answer_further_than_every_prescribed_attack(spelling):
+    against, rows = defence(spelling), honest_rows()
+    fixed = [
+        turn(forged(ATTACKS.build(name), rows, against), against)
+        for name in ("alie", "ipm", "min_max", "sign_flip")
+    ]
+    assert turn(forged(AutoByz(), rows, against), against) >= max(fixed) - 0.5
+
+
+@pytest.mark.parametrize(
+    "spelling, space", [("nnm >> rfa", "span"), ("median", "columns"), ("nnm >> median", "columns")]
+)
+def test_the_space_is_probed_and_gives_the_answers_of_whole_rows(spelling, space):
+    against, rows = defence(spelling), honest_rows()
+    honest = rows[list(COHORT.honest)]
+    whole = scene(honest, honest.mean(dim=0), honest.mean(dim=0))
+    trials = Trials([against.batch], COHORT.honest, COHORT.byzantine)
+    some = torch.zeros(3, F, 17 + 6, dtype=torch.float64)
+    some[0, :, 17], some[1, :, 2], some[2, :, 18] = -0.7, 1.3, 0.5
+    generator = stream(0, "attack")
+    assert trials.space(whole, some, generator) == space
+    small = seen(whole, space, generator)
+    assert small.honest.shape[1] < D
+    gram, wide = (trials.sets(at, some)[0] for at in (small, whole))
+    torch.testing.assert_close(gram @ gram.T, wide @ wide.T, rtol=1e-9, atol=1e-9)
+
+
+def test_a_rule_with_a_memory_of_whole_rows_is_asked_about_whole_rows():
+    against, rows = defence("centered_clipping"), honest_rows()
+    before = against.state
+    found = forged(AutoByz(budget="cheap"), rows, against)
+    assert bool(found.isfinite().all())
+    assert against.state is before
+
+
+def test_lots_are_not_known():
+    against = defence("bucketing >> rfa")
+    draws = against.draws()
+    assert len(draws) == 3
+    assert all(each.at.t != against.at.t for each in draws)
+    known = defence("nnm >> rfa")
+    (alone,) = known.draws()
+    assert alone is known
+
+
+def test_what_the_rule_refuses_is_a_candidate_that_fails():
+    rows = honest_rows()
+
+    def refusing(all_rows: Tensor) -> Tensor:
+        if float(all_rows[-1].norm()) > 60:
+            raise InvalidInput("Too long.")
+        return all_rows.mean(dim=0)
+
+    found = forged(AutoByz(budget="cheap"), rows, refusing)
+    assert float(found[-1].norm()) <= 60
+    assert turn(found, refusing) > turn(rows, refusing) + 20
+
+
+def test_equal_rounds_forge_equal_rows():
+    against, rows = defence("nnm >> rfa"), honest_rows()
+    assert torch.equal(forged(AutoByz(), rows, against), forged(AutoByz(), rows, against))
+
+
+def test_liars_that_a_guard_would_expel_are_no_candidates():
+    class Guard:
+        at = RoundContext(1, torch.zeros(D, dtype=torch.float64))
+
+        def __call__(self, rows):
+            return rows.mean(dim=0)
+
+        def expelled_by(self, rows):
+            centre = rows.median(dim=0).values
+            return frozenset(torch.where((rows - centre).norm(dim=1) > 25)[0].tolist())
+
+    rows, guard = honest_rows(), Guard()
+    found = forged(AutoByz(budget="cheap"), rows, guard)
+    assert not guard.expelled_by(found) & set(COHORT.byzantine)
+    assert turn(found, guard) > turn(rows, guard)
