@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-import byzopt.distributed.optimizer as room
+import byzopt.distributed.rank_worker as room
 from byzopt.aggregators import rule_from
 from byzopt.attacks import Adversary
 from byzopt.attacks.flips import BitFlip
@@ -122,18 +122,18 @@ def counted(rank, topology):
 def test_what_crosses_is_what_the_compressor_emits(topology):
     size = message_bytes(COMPRESSORS.build(TOP), Layout.flat(24), 64)
     assert size == -(-3 * (64 + 5) // 8)
-    header = 7 * 8 * (N - 1)
+    header, status = 9 * 8 * (N - 1), 8 * (N - 1)
     for rank, (sent, sizes) in enumerate(play_ranks(N, counted, topology)):
-        # Headers and messages, from this rank and from all; whether rank 0 could answer, and its answer.
-        usual = {7 * 8 * N, size, size * N, 8 * (1 + N), 8 * 24}
+        # Headers and messages, from this rank and from all; whether all could go on, and rank 0's answer.
+        usual = {9 * 8 * N, size, size * N, 8 * N, 8 * 24}
         assert set(sizes) <= usual
         if topology == "replicated":
             assert sent == [header + size * (N - 1)] * 4
         elif rank:
-            # Behind the message come whether rank 0 could answer, and its answer, from rank 0 alone.
-            assert sent == [header + size] * 4
+            # Behind the message comes whether this rank could go on, and from rank 0 alone the answer.
+            assert sent == [header + size + status] * 4
         else:
-            assert sent == [header + 8 * (1 + N) + 8 * 24] * 4
+            assert sent == [header + status + 8 * 24] * 4
 
 
 def continued(rank, topology):

@@ -135,11 +135,12 @@ class Communicator:
         self.sent += _size(local) if self.rank else 0
         return whole
 
-    def broadcast(self, vec: Tensor) -> Tensor:
-        """Rank 0's `vec`; the others give a tensor of the same shape and dtype, which is not changed."""
+    def broadcast(self, vec: Tensor, source: int = 0) -> Tensor:
+        """The `vec` of rank `source`; the others give a tensor of the same shape and dtype, which is not
+        changed."""
         copy = vec.to(self.device, copy=True).contiguous()
-        dist.broadcast(_bytes(copy), src=self._names[0], group=self.group)
-        self.sent += _size(copy) if self.rank == 0 else 0
+        dist.broadcast(_bytes(copy), src=self._names[source], group=self.group)
+        self.sent += _size(copy) if self.rank == source else 0
         return copy
 
 

@@ -58,6 +58,19 @@ def diagnose_rows(t: int, rule: BaseAggregator | None, rows: Tensor) -> RoundDia
     return diagnose(t, ready, Mixed(kept, unit, ordered=ready.by_value), finite.cpu(), rows.dtype)
 
 
+def scattered(part: RoundDiagnostics, absent: frozenset[int], n: int) -> RoundDiagnostics:
+    """Diagnostics of the ranks that are not `absent` as diagnostics of all n ranks."""
+    present = torch.tensor([rank for rank in range(n) if rank not in absent], device="cpu")
+    here = torch.zeros(n, dtype=torch.bool, device="cpu").index_fill(0, present, True)
+    apart = torch.full((n, n), torch.nan, dtype=torch.float64, device="cpu")
+    if part.apart is not None:
+        apart[here.unsqueeze(0) & here.unsqueeze(1)] = part.apart.flatten()
+    dropped = tuple(present[list(part.dropped)].tolist())
+    remote = _scattered(part.remote, here, 0.0)
+    weights = _scattered(part.weights, here, 0.0)
+    return RoundDiagnostics(part.t, weights, remote, dropped, tuple(sorted(absent)), apart, part.f)
+
+
 def _scattered(values: Tensor, finite: Tensor, other: float) -> Tensor:
     full = torch.full(finite.shape, other, dtype=torch.float64, device="cpu")
     return full.masked_scatter(finite, values.detach().to("cpu", torch.float64))

@@ -2,58 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
 
 import torch
-from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, nn
+from torch.distributed.algorithms.join import Join, Joinable, JoinHook
 
-from byzopt.aggregators.core.filters import RoundContext, check_unseen_data
+from byzopt.aggregators.core.surroundings import undisturbed
+from byzopt.distributed.agreement import exchange_headers
 from byzopt.distributed.communicator import Communicator
-from byzopt.distributed.compressed import CompressedMessages, check_sendable, is_plain
 from byzopt.distributed.flat import FlatParameters
-from byzopt.distributed.header import fingerprint, recipe_text
-from byzopt.distributed.reduce import aggregate_round
-from byzopt.distributed.topologies import Exchange, Topology, Watch, check_topology
-from byzopt.errors import InvalidInput, require
+from byzopt.distributed.header import Header, fingerprint
+from byzopt.distributed.models import Params, keep_local, replicas_in
+from byzopt.distributed.optimizer_state import OptimizerState, loaded, saved
+from byzopt.distributed.parameters import Settlement, settled
+from byzopt.distributed.rank_worker import Closure, Contribution, Position, RankWorker
+from byzopt.distributed.rates import check_rates, has_rate, rate_of, recentred, stepped
+from byzopt.distributed.reduce import aggregate
+from byzopt.distributed.topologies import Topology, Watch
+from byzopt.errors import TooManyFaults, require
 from byzopt.methods import Method
 from byzopt.servers import ServerContext
-from byzopt.servers.descent import check_rate
-from byzopt.states import freeze, thaw
-from byzopt.wire import Broadcast
-from byzopt.wire import Link as WireLink
-from byzopt.workers import Oracle
-
-Params = Iterable[Tensor] | Iterable[dict[str, Any]] | DistributedDataParallel
-Closure = Callable[[], Any]
 
 
-class OptimizerState(NamedTuple):
-    """What a rank carries from step to step: finished rounds, the states of the method's four parts, bits
-    sent, the last aggregate, and what it remembers of all ranks' messages, if it receives compressed ones."""
-
-    t: int
-    step: Any
-    filter: Any
-    worker: Any | None
-    wire: Any | None
-    bits: float
-    last: Tensor | None = None
-    received: Any | None = None
-
-
-class RobustOptimizer(torch.optim.Optimizer):
+class RobustOptimizer(torch.optim.Optimizer, Joinable):
     """Any `Method` over the ranks of `group`: each rank is one worker, and all take the same step.
 
-    `params` are a model's parameters, or a `DistributedDataParallel` model, which then leaves gradients
-    local: averaging them before the rule would undo it. On construction all ranks take rank 0's parameters.
-    `step` takes the gradients that the last `backward` left (none count as zeros), updates this rank's
-    estimator (worker momentum), sends the message, gets the robust aggregate and makes the server's step,
-    whose iterate it writes into the parameters. It owns the iterate: other changes to the parameters between
-    steps are overwritten. `lr` of the one parameter group is the scale of the server's step, for schedulers
-    to change.
+    `params` are a model, parameters, or groups of them. `DistributedDataParallel` models in it, however they
+    are wrapped or compiled, then leave gradients local: averaging them before the rule would undo it. On
+    construction all ranks take rank 0's parameters. `step` takes the gradients that the last `backward` left
+    (none count as zeros), updates this rank's estimator (worker momentum), sends the message, gets the robust
+    aggregate and makes the server's step, whose iterate it writes into the parameters.
+
+    Groups have their own `lr`, the scale of the server's step, and `weight_decay`, which adds that multiple
+    of the parameters to the gradient as in `torch.optim.SGD`; schedulers may change both, and all ranks must
+    have the same. An `lr` of 0 is a step of length zero. What a script changes between steps counts, if it
+    changes it alike on all ranks: values of parameters (`load_state_dict`, clamping) become the iterate;
+    where others require a gradient, or groups are added, the method's states start afresh. Up to f ranks
+    that have other values than the rest are taken for faulty: their vectors do not count this round, their
+    parameters are set to the others', and all ranks warn.
 
     A channel that compresses (`method.wire`) sends the bytes that its compressor emits, and nothing else, to
     rank 0 ("server") or to all ("replicated"), which keep what the channel remembers of every rank: n d
@@ -62,7 +51,10 @@ class RobustOptimizer(torch.optim.Optimizer):
     that of compressors and coins that draw.
 
     A rank whose gradient holds NaN or Inf says so: its row is dropped in that round. Its momentum and its
-    channel go on from what they were before.
+    channel go on from what they were before. With a `torch.amp.GradScaler` every rank still takes part in
+    every step; only where more ranks overflow than the rule tolerates all skip it, which `skipped` counts.
+    Ranks with fewer batches than others call for `with Join([model, optimizer])`: those that have no more
+    are absent from the rule, which must suit the rest, and take its steps.
 
     Parameters of a `DistributedDataParallel` model, given in the place of the model, come with gradients that
     are averaged already. So in the first step whose gradients are finite and not zero, ranks that were given
@@ -72,48 +64,51 @@ class RobustOptimizer(torch.optim.Optimizer):
     `topology`: see `byzopt.distributed.topologies`. `watch` is called with the `RoundDiagnostics` of each
     step, or of every `watch.every`-th where it has such a number; all ranks give one or none.
 
-    Errors: `InvalidInput` for more than one parameter group, parameters of several dtypes or devices, a
-    filter that expels ranks and takes their data for alike (`differing=True` says that it may do so all the
-    same), a filter or compressed messages that the topology cannot serve, a compressed downlink, a rule that
-    cannot work on so many ranks; in `step` as `robust_all_reduce`, and for gradients averaged already.
+    Errors, on all ranks alike, also where only one has the mistake: `InvalidInput` for parameters of several
+    dtypes or devices, or that differ over ranks in number or shape; for a filter that expels ranks and takes
+    their data for alike (`differing=True` says that it may do so all the same); for a filter or compressed
+    messages that the topology cannot serve, a compressed downlink, a rule that cannot work on so many ranks;
+    in `step` as `robust_all_reduce`, for gradients averaged already, and for what the closure raises.
     """
+
+    _step_supports_amp_scaling = True  # a GradScaler calls `step` whatever it found
 
     def __init__(
         self,
         params: Params,
-        method: Method,
+        method: Method | Callable[[], Method],
         lr: float,
         *,
+        weight_decay: float = 0.0,
         group: Any = None,
         topology: Topology = "sharded",
         watch: Watch = None,
         seed: int = 0,
         same_data: bool = False,
     ) -> None:
-        self._compared = same_data or isinstance(params, DistributedDataParallel)
-        if isinstance(params, DistributedDataParallel):
-            from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
-
-            params.register_comm_hook(None, noop_hook)
-            params = params.parameters()
-        super().__init__(cast(Any, params), {"lr": lr})
-        require(len(self.param_groups) == 1, "The parameters", "be one group", len(self.param_groups))
-        self.compressed = not is_plain(method.wire)
-        check_topology(topology, method.filter, self.compressed)
-        check_unseen_data(method.filter)
-        require(method.down == Broadcast(), "The downlink of an optimizer", "be a broadcast", method.down)
-        self.method, self.topology, self.watch, self.seed = method, topology, watch, seed
-        self.malformed: dict[int, str] = {}
+        Joinable.__init__(self)
         self.comm = Communicator(group)
-        self.flat = FlatParameters([p for p in self.param_groups[0]["params"] if p.requires_grad])
+        self.topology, self.watch = topology, watch
+        self.malformed: dict[int, str] = {}
+        self.skipped = 0
+
+        def prepare() -> tuple[Header, None]:
+            self._replicas = replicas_in(params)
+            given = params.parameters() if isinstance(params, nn.Module) else params
+            torch.optim.Optimizer.__init__(self, cast(Any, given), {"lr": lr, "weight_decay": weight_decay})
+            self.method = method if isinstance(method, Method) else method()
+            self.worker = RankWorker(self.method, self.comm, topology, seed)
+            self._fixed_rate = None if has_rate(self.method.step) else rate_of(lr)
+            self.flat = FlatParameters(self.param_groups)
+            self.worker.check(self.flat)
+            header = Header.of(self.flat.read(), 0, f"{topology} {self._plan()} {self.flat.layout}")
+            keep_local(self._replicas)
+            return header, None
+
+        exchange_headers(self.comm, prepare)
+        self._compared = same_data or bool(self._replicas)
         self.flat.write(self.comm.broadcast(self.flat.read()).to(self.flat.device))
-        method.wire.check(self.flat.layout, liars=False)
-        if self.compressed:
-            check_sendable(method.wire, self.flat.layout, seed, self.flat.parameters[0].dtype)
-        self.progress = self._begun()
-        self._paced = hasattr(method.step, "lr")
-        step = replace(cast(Any, method.step), lr=1.0) if self._paced else method.step
-        self._plan = recipe_text((method.worker, method.wire, method.filter, step, seed))
+        self.progress = self.worker.begun(self.flat)
 
     @property
     def rounds(self) -> int:
@@ -133,111 +128,177 @@ class RobustOptimizer(torch.optim.Optimizer):
     def step(self, closure: Closure | None = None) -> Any:
         """One round. A `closure` (zero the gradients, take the loss, `backward`, return the loss) is called
         first, and once more for each further point at which the method wants this sample's gradient."""
-        loss = None if closure is None else self._called(closure)
-        message, worker, x = self._message(closure)
-        state, t = self.progress, self.progress.t + 1
-        channel, who = self.method.wire, (self.comm.rank, self.comm.n)
-        link = WireLink(t, self.seed, self.flat.layout, state.last, only=who)
-        sent, _, wire = channel.send(channel.start(message) if t == 1 else state.wire, message, link)
-        if not message.isfinite().all():  # one bad round must not make all later ones bad
-            sent = torch.full_like(sent, torch.nan)  # whatever a compressor makes of it
-            worker, wire = self._before().worker, self._before().wire
-        received = self._received(message) if t == 1 else state.received
-        messages = CompressedMessages(channel, link, sent, received) if self.compressed else None
-        self.malformed = {}
-        exchange = Exchange(
-            self.method.filter, state.filter, RoundContext(t, x), self.malformed, self._listener(t), messages
+        Join.notify_join_context(self)
+        loss: list[Any] = [None]
+        self._round(partial(self._contribution, closure, loss))
+        return loss[0]
+
+    @undisturbed
+    def _round(self, contribute: Callable[[], Contribution]) -> None:
+        summary, mine = exchange_headers(self.comm, lambda: _with_header(contribute()))
+        mine = self._settled(settled(self.comm, summary, mine), mine)
+        self.malformed = mine.exchange.malformed
+        try:
+            done = aggregate(self.comm, mine.vec, self.topology, mine.exchange, summary)
+        except TooManyFaults:
+            if getattr(self, "found_inf", None) is None:
+                raise
+            self.skipped += 1  # the ranks' scalers back off, as without a rule
+            return
+        self._compared = self._compared or mine.header.fingerprint > 0
+        self._finish(mine, done.out.to(mine.position.flat.device), done.state)
+
+    def _finish(self, mine: Contribution, g: Tensor, filter_state: Any) -> None:
+        """Make the server's step along the aggregate `g` `[d]`."""
+        state, exchange, wire = mine.position.state, mine.exchange, mine.wire
+        if self.comm.rank in exchange.malformed:  # the receivers go on from what they remembered
+            wire = self.worker.before(mine.position).wire
+        received = exchange.messages.memory if exchange.messages else state.received
+        self.flat = mine.position.flat
+        spans = self.flat.spans(self.param_groups)
+        step = stepped(self.method.step, state.step, g, self._rates, spans)
+        bits = state.bits + mine.bits
+        self.progress = OptimizerState(
+            exchange.at.t, step, filter_state, mine.worker, wire, bits, g, received
         )
-        g, memory = aggregate_round(
-            self.comm, sent[0], self.topology, exchange, self._plan, self._fingerprint
-        )
-        self._compared = self._compared or self._fingerprint > 0
-        if self.comm.rank in self.malformed:  # the receivers go on from what they remembered
-            wire = self._before().wire
-        received = messages.memory if messages else received
-        step, bits = self._stepper().tell(state.step, g), state.bits + channel.cost(link).bits
-        self.progress = OptimizerState(t, step, memory, worker, wire, bits, g, received)
         self.flat.write(self.method.step.ask(step))
-        return loss
+
+    def _contribution(self, closure: Closure | None, loss: list[Any]) -> Contribution:
+        """What this rank brings to the next round. Nothing of this optimizer moves."""
+        self._require_joined()
+        if closure is not None:
+            loss[0] = _called(closure)
+        position = self._position()
+        flat, x = position.flat, position.x
+        g = self._unscaled(flat.gradient())
+        mark = 0.0 if self._compared else fingerprint(g)
+
+        def gradient_at(point: Tensor) -> Tensor:
+            flat.write(point)
+            try:
+                _called(cast(Closure, closure))
+                return flat.decayed(self._unscaled(flat.gradient()), point, self.param_groups)
+            finally:
+                flat.write(x)
+
+        g = flat.decayed(g, x, self.param_groups)
+        others = None if closure is None else gradient_at
+        mine = self.worker.contribution(position, g, others, self._plan(), self._listener())
+        return mine._replace(header=mine.header._replace(fingerprint=mark))
+
+    def _absence(self) -> Contribution:
+        return self.worker.absence(self._position(), self._plan(), self._listener())
+
+    def _unscaled(self, g: Tensor) -> Tensor:
+        """The gradient without the factor of a `GradScaler`; NaN where that has found an overflow."""
+        scale, overflow = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        g = g if scale is None else g / scale.to(g.device)
+        return g if overflow is None or not float(overflow) else torch.full_like(g, torch.nan)
+
+    def _position(self) -> Position:
+        """Where the script has left the model."""
+        if not self.flat.serves(self.param_groups):
+            flat, old = FlatParameters(self.param_groups), self.progress
+            self.worker.check(flat)
+            state = self.worker.begun(flat)._replace(t=old.t, bits=old.bits)
+            return Position(flat, state, flat.read(), rebuilt=True)
+        x = self.method.step.ask(self.progress.step)
+        if self.flat.holds(x):
+            return Position(self.flat, self.progress, x)
+        return self._at(Position(self.flat, self.progress, x), self.flat.read())._replace(moved=True)
+
+    def _at(self, position: Position, x: Tensor) -> Position:
+        """The position moved to `x` `[d]`."""
+        step = recentred(self.method.step, position.state.step, x, ServerContext(position.flat.layout))
+        return position._replace(state=position.state._replace(step=step), x=x)
+
+    def _settled(self, settlement: Settlement, mine: Contribution) -> Contribution:
+        """`mine` at the parameters that the ranks have settled on."""
+        if settlement.reverted:
+            position = mine.position._replace(state=self.progress, x=self.method.step.ask(self.progress.step))
+        elif settlement.x is not None:
+            position = self._at(mine.position, settlement.x)
+        else:
+            return mine
+        exchange = mine.exchange._replace(at=mine.exchange.at._replace(x=position.x))
+        return mine._replace(position=position, exchange=exchange)
 
     def state_dict(self) -> dict[str, Any]:
         """This rank's own state: plain data and tensors, for `torch.save` and `weights_only=True`.
 
         Every rank keeps its own, for its momentum is its own; see `byzopt.distributed.rank_checkpoints`.
         """
-        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.param_groups]
-        who = {"rank": self.comm.rank, "ranks": self.comm.n, "recipe": self._plan}
-        return {**who, "state": freeze(self.progress), "param_groups": groups}
+        return saved(self.progress, self.comm, self.worker.recipe, self.param_groups)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on, bit for bit, from what `state_dict` gave on this rank; the parameters are set, too.
 
-        Errors: `InvalidInput` for another rank's state, another number of ranks, another method or model.
+        The state of another rank, or of a job with another number of ranks, serves as well: what belongs to
+        that rank alone (its momentum, and what its channel remembers) starts afresh, with a warning. Where
+        messages are compressed both ends remember, so that it starts afresh on all ranks if it does on one,
+        and this is a collective. Errors: `InvalidInput` for another method or model.
         """
-        given = {key: state_dict.get(key) for key in ("rank", "ranks", "recipe")}
-        expected = {"rank": self.comm.rank, "ranks": self.comm.n, "recipe": self._plan}
-        remedy = "Load on every rank its own state, into the same optimizer."
-        require(given == expected, "A state", f"be of {expected}", given, remedy)
-        frozen = state_dict["state"]
-        self.progress = thaw(frozen, self._begun() if frozen[0] == 0 else self._rehearsed())
+        begun, template = self.worker.begun(self.flat), self.worker.rehearsed(self.flat)
+        progress, fresh = loaded(state_dict, self.comm, self.worker.recipe, begun, template)
+        if self.worker.compressed:
+            flag = torch.tensor([float(fresh)], dtype=torch.float64, device="cpu")
+            fresh = bool(self.comm.all_gather(flag).any())
+        self.progress = progress._replace(worker=None, wire=None, received=None) if fresh else progress
         for group, kept in zip(self.param_groups, state_dict["param_groups"], strict=True):
             group.update(kept)
         self.flat.write(self.method.step.ask(self.progress.step))
 
-    def _stepper(self) -> Any:
-        """The server's step at the group's present `lr`."""
-        step, lr = self.method.step, float(self.param_groups[0]["lr"])
-        check_rate(lr, "The `lr` of the optimizer's parameter group")
-        return replace(cast(Any, step), lr=lr) if self._paced else step
+    def join_hook(self, **kwargs: Any) -> JoinHook:
+        """The hook of `torch.distributed.algorithms.join.Join`: absent ranks take the others' steps."""
+        return _Absent(self)
 
-    def _begun(self) -> OptimizerState:
-        x = self.flat.read()
-        step = self.method.step.init(x, ServerContext(self.flat.layout))
-        return OptimizerState(0, step, self.method.filter.init(x, self.comm.n), None, None, 0.0)
+    @property
+    def join_device(self) -> torch.device:
+        """Where `Join` counts."""
+        return self.comm.device
 
-    def _before(self) -> OptimizerState:
-        """The states as they stood before this round, also before the first."""
-        return self.progress if self.progress.t else self._rehearsed()
+    @property
+    def join_process_group(self) -> Any:
+        """Whom `Join` counts."""
+        return self.comm.group or torch.distributed.group.WORLD
 
-    def _rehearsed(self) -> OptimizerState:
-        """The structure of the state after round 1, from a round of zeros that is not sent."""
-        begun, x = self._begun(), self.flat.read()
-        zeros = Oracle(1, lambda point: torch.zeros_like(point).unsqueeze(0), lambda point: _no_full())
-        message, worker = self.method.worker.init(x, zeros)
-        wire, received = self.method.wire.start(message), self._received(message)
-        return begun._replace(worker=worker, wire=wire, last=x, received=received)
+    def _require_joined(self) -> None:
+        inside = any(replica._join_config.enable for replica in self._replicas)
+        what, remedy = "A context for uneven inputs", "Write `with Join([model, optimizer])`."
+        known = not inside or self._join_config.enable
+        require(known, what, "know of the optimizer, too", "model.join() alone", remedy)
 
-    def _received(self, message: Tensor) -> Any:
-        """What a receiver of compressed messages remembers before round 1; None where this rank is none."""
-        receives = self.compressed and (self.topology == "replicated" or self.comm.rank == 0)
-        return self.method.wire.start(message.expand(self.comm.n, -1)) if receives else None
+    def _plan(self) -> str:
+        """What all ranks must have alike, in words. Errors: `InvalidInput` for rates that do not serve."""
+        self._rates = [rate_of(group["lr"]) for group in self.param_groups]
+        check_rates(self.method.step, self._rates)
+        fixed = self._fixed_rate
+        what = f"The learning rate of the step {self.method.step.name!r}, which has none of its own,"
+        require(fixed is None or set(self._rates) == {fixed}, what, f"stay {fixed}", str(self._rates))
+        decays = [float(group.get("weight_decay", 0)) for group in self.param_groups]
+        return f"{self.worker.recipe} {self._rates} {decays}"
 
-    def _message(self, closure: Closure | None) -> tuple[Tensor, Any, Tensor]:
-        """This rank's message as rows `[1, d]`, its estimator's next state, and the point it is about."""
-        x = self.method.step.ask(self.progress.step)
-        first = self.flat.gradient()
-        self._fingerprint = 0.0 if self._compared else fingerprint(first)
-
-        def gradient(point: Tensor) -> Tensor:
-            if point is x or torch.equal(point, x):
-                return first.unsqueeze(0)
-            require(closure is not None, "This method's `step`", "be given a closure: it asks twice", "none")
-            self.flat.write(point)
-            self._called(cast(Closure, closure))
-            return self.flat.gradient().unsqueeze(0)
-
-        oracle = Oracle(self.progress.t + 1, gradient, lambda point: _no_full(), self.seed)
-        if self.progress.t == 0:
-            return *self.method.worker.init(x, oracle), x
-        return *self.method.worker.step(self.progress.worker, x, oracle), x
-
-    def _called(self, closure: Closure) -> Any:
-        with torch.enable_grad():
-            return closure()
-
-    def _listener(self, t: int) -> Watch:
-        return self.watch if self.watch and t % int(getattr(self.watch, "every", 1)) == 0 else None
+    def _listener(self) -> Watch:
+        due = self.watch and (self.progress.t + 1) % int(getattr(self.watch, "every", 1)) == 0
+        return self.watch if due else None
 
 
-def _no_full() -> Tensor:
-    raise InvalidInput("An optimizer has no full gradient. Use a method that needs none.")
+class _Absent(JoinHook):
+    """What a rank that has no more batches does while others have some."""
+
+    def __init__(self, optimizer: RobustOptimizer) -> None:
+        self.optimizer = optimizer
+
+    @torch.no_grad()
+    def main_hook(self) -> None:
+        """Take one step with the others."""
+        self.optimizer._round(self.optimizer._absence)
+
+
+def _with_header(mine: Contribution) -> tuple[Header, Contribution]:
+    return mine.header, mine
+
+
+def _called(closure: Closure) -> Any:
+    with torch.enable_grad():
+        return closure()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from byzopt.aggregators import Aggregator, rule_from
-from byzopt.distributed.optimizer import Params, RobustOptimizer
+from byzopt.distributed.models import Params
+from byzopt.distributed.optimizer import RobustOptimizer
 from byzopt.distributed.topologies import Topology, Watch
 from byzopt.errors import require
 from byzopt.methods import METHODS, Method
 from byzopt.servers import Descent, Step
-from byzopt.servers.descent import check_rate
 from byzopt.wire import Channel, Direct
 from byzopt.workers import Plain, WorkerMomentum
 
@@ -38,8 +38,11 @@ class RobustNSGDM(RobustOptimizer):
         same_data: bool = False,
         **settings: Any,
     ) -> None:
-        recipe = METHODS.build({"name": "byz_nsgdm", **settings})
-        method = recipe.build(tolerant(rule, f), lr, rounds)
+        def method() -> Method:
+            return METHODS.build({"name": "byz_nsgdm", **settings}).build(
+                tolerant(rule, f), lr or 1.0, rounds
+            )
+
         super().__init__(params, method, lr, group=group, topology=topology, watch=watch, same_data=same_data)
 
 
@@ -68,7 +71,11 @@ class RobustDM21(RobustOptimizer):
         same_data: bool = False,
         **settings: Any,
     ) -> None:
-        method = METHODS.build({"name": self.recipe, **settings}).build(tolerant(rule, f), lr, rounds)
+        def method() -> Method:
+            return METHODS.build({"name": self.recipe, **settings}).build(
+                tolerant(rule, f), lr or 1.0, rounds
+            )
+
         given = {"group": group, "topology": topology, "watch": watch}
         super().__init__(params, method, lr, **given, seed=seed, same_data=same_data)
 
@@ -83,8 +90,9 @@ class RobustVRDM21(RobustDM21):
 class RobustSGD(RobustOptimizer):
     """SGD whose average of gradients is a robust rule, with momentum on the workers' side.
 
-    `lr` and `momentum` μ mean what they mean in `torch.optim.SGD`: v <- μ v + g from v = g, on every rank for
-    itself, and x <- x - lr Agg(v_1 .. v_n); with the mean as rule it is that optimizer. In the convention of
+    `lr`, `momentum` μ and `weight_decay` λ mean what they mean in `torch.optim.SGD`: v <- μ v + g + λ x from
+    v = g + λ x, on every rank for itself, and x <- x - lr Agg(v_1 .. v_n); with the mean as rule it is that
+    optimizer, also with several groups. In the convention of
     this library that is a heavy ball of η = 1 - μ. `step` puts another server step in the place of descent
     (then `lr` is the step's own unless given), `wire` a channel in the place of the plain one: compressed
     messages need topology "server" or "replicated". The rest as in `RobustDM21`.
@@ -96,6 +104,7 @@ class RobustSGD(RobustOptimizer):
         lr: float | None = None,
         momentum: float = 0.0,
         *,
+        weight_decay: float = 0.0,
         rule: Aggregator | str = "nnm >> rfa",
         f: int | None = None,
         step: Step | None = None,
@@ -106,14 +115,15 @@ class RobustSGD(RobustOptimizer):
         seed: int = 0,
         same_data: bool = False,
     ) -> None:
-        require(0 <= momentum < 1, "Parameter `momentum`", "lie in [0, 1)", momentum)
-        lr = float(getattr(step, "lr", 1e-3)) if lr is None else lr
-        check_rate(lr, "Parameter `lr` of RobustSGD")
-        worker = WorkerMomentum(1 - momentum, "heavy_ball", "first_gradient") if momentum else Plain()
-        filter = tolerant(rule, f).as_filter()
-        method = Method(worker, wire or Direct(), filter, step or Descent(lr))
-        given = {"group": group, "topology": topology, "watch": watch}
-        super().__init__(params, method, lr, **given, seed=seed, same_data=same_data)
+        def method() -> Method:
+            require(0 <= momentum < 1, "Parameter `momentum`", "lie in [0, 1)", momentum)
+            worker = WorkerMomentum(1 - momentum, "heavy_ball", "first_gradient") if momentum else Plain()
+            server = step or Descent(1.0)
+            return Method(worker, wire or Direct(), tolerant(rule, f).as_filter(), server)
+
+        rate = float(getattr(step, "lr", 1e-3)) if lr is None else lr
+        given = {"group": group, "topology": topology, "watch": watch, "weight_decay": weight_decay}
+        super().__init__(params, method, rate, **given, seed=seed, same_data=same_data)
 
 
 def tolerant(rule: Aggregator | str, f: int | None) -> Aggregator:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import RoundContext, RoundRule
-from byzopt.aggregators.core.surroundings import undisturbed
+from byzopt.aggregators.core.surroundings import strange, undisturbed
+from byzopt.distributed.agreement import HeaderSummary, exchange_headers, share_error
 from byzopt.distributed.communicator import Communicator
-from byzopt.distributed.header import exchange_headers, recipe_text
-from byzopt.distributed.topologies import TOPOLOGIES, Exchange, Topology, Watch, check_topology
+from byzopt.distributed.diagnostics import RoundDiagnostics
+from byzopt.distributed.header import Header, recipe_text
+from byzopt.distributed.topologies import TOPOLOGIES, Exchange, Round, Topology, Watch, check_topology
 from byzopt.errors import require
 
 
+@undisturbed
 def robust_all_reduce(
     vector: Tensor,
     rule: Aggregator | str,
@@ -34,46 +38,67 @@ def robust_all_reduce(
     to `rule(rows)` on all rows to rounding; the same bits on every rank ("replicated": on equal machines).
 
     With NCCL the vector should be on the GPU, with gloo in main memory; elsewhere it is copied there and
-    back. Cost: see `topologies`; one more exchange of seven numbers, in which ranks agree on what they bring.
+    back. Cost: see `topologies`; one more exchange of nine numbers, in which ranks agree on what they bring.
 
-    Errors, on all ranks alike and before any row is sent: `InvalidInput` for vectors that differ in shape,
-    dtype or round, for rules that differ, for a rule that does not suit n or the topology; `TooManyFaults`,
+    Errors, on all ranks alike and before any row is sent, also where only one rank has the mistake:
+    `InvalidInput` for what is no dense vector, for vectors that differ in shape, dtype or round, for rules
+    that are not known, that differ, or that do not suit n or the topology; `TooManyFaults`,
     which names the ranks, when more vectors than the rule tolerates are not finite, or come behind a
-    malformed header, which is their senders' fault and costs them this round's vector.
+    malformed header, which is their senders' fault and costs them this round's vector; what a `watch` raises.
     """
-    comm, rule = Communicator(group), rule_from(rule, **({} if f is None else {"f": f}))
-    fixed = FixedRule(rule)
-    return aggregate_round(
-        comm, vector, topology, Exchange(fixed, (), RoundContext(t, vector), {}, watch), recipe_text(rule)
-    )[0]
+    comm = Communicator(group)
+
+    def prepare() -> tuple[Header, tuple[Tensor, Exchange]]:
+        recipe = rule_from(rule, **({} if f is None else {"f": f}))
+        exchange = Exchange(FixedRule(recipe), (), RoundContext(t, vector), {}, watch)
+        return header_of(comm, vector, topology, exchange, recipe_text(recipe))
+
+    summary, (vec, exchange) = exchange_headers(comm, prepare)
+    return aggregate(comm, vec, topology, exchange, summary).out.to(vector.device)
 
 
-@undisturbed
-def aggregate_round(
-    comm: Communicator,
-    vector: Tensor,
-    topology: Topology,
-    exchange: Exchange,
-    plan: str,
-    fingerprint: float = 0.0,
-) -> tuple[Tensor, Any]:
-    """The aggregate of all ranks' vectors and the filter's next state; all ranks must share the `plan`.
+def header_of(
+    comm: Communicator, vector: Tensor, topology: Topology, exchange: Exchange, plan: str
+) -> tuple[Header, tuple[Tensor, Exchange]]:
+    """What this rank tells the others before a round, and what it goes into the round with: its vector as
+    the group's backend wants it. All ranks must share the `plan`.
 
-    Why a rank's header or message could not be read is added to `exchange.malformed`. Where `fingerprint` is
-    not 0 it stands for this rank's gradient, which must not be that of all honest ranks.
+    Errors: `InvalidInput` for what is no vector, and for a topology that cannot serve the filter.
     """
-    vec = vector.detach().to(comm.device)
-    sizes, malformed, equal = exchange_headers(
-        comm, vec, exchange.at.t, f"{topology} {plan} {exchange.watch is not None}", fingerprint
-    )
+    require(isinstance(vector, Tensor), "The vector", "be a tensor [d]", type(vector).__name__)
+    odd, remedy = strange(vector)
+    require(not odd, "The vector", "be a dense tensor of real numbers", odd, remedy)
     check_topology(topology, exchange.filter, exchange.messages is not None)
-    _require_distinct(equal, comm.n, exchange)
-    exchange.malformed.update(malformed)
+    vec = vector.detach().resolve_neg().to(comm.device).contiguous()
+    header = Header.of(vec, exchange.at.t, f"{topology} {plan} {exchange.watch is not None}")
+    return header, (vec, exchange)
+
+
+def aggregate(
+    comm: Communicator, vec: Tensor, topology: Topology, exchange: Exchange, summary: HeaderSummary
+) -> Round:
+    """The aggregate of all ranks' vectors and the filter's next state, after headers were exchanged.
+
+    Why a rank's header or message could not be read is added to `exchange.malformed`. Errors, on all ranks
+    alike: as `robust_all_reduce`; what the watch raises on any of them.
+    """
+    _require_distinct(summary.equal, comm.n, exchange)
+    exchange = exchange._replace(absent=summary.absent)
+    exchange.malformed.update(summary.malformed)
     if exchange.messages is not None:
-        for rank in (~sizes.isfinite()).nonzero().flatten().tolist():
+        for rank in (~summary.sizes.isfinite()).nonzero().flatten().tolist():
             exchange.malformed.setdefault(rank, "Its message stands for numbers that are not finite.")
-    out, state = TOPOLOGIES[topology](comm, vec.contiguous(), sizes, exchange)
-    return out.to(vector.device), state
+    unread = torch.tensor(list(exchange.malformed), dtype=torch.int64, device="cpu")
+    sizes = summary.sizes.index_fill(0, unread, torch.inf)
+    done = TOPOLOGIES[topology](comm, vec, sizes, exchange)
+    if exchange.watch:
+        share_error(comm, lambda: _reported(exchange.watch, done.diagnostics))
+    return done
+
+
+def _reported(watch: Watch, diagnostics: RoundDiagnostics | None) -> None:
+    if watch and diagnostics is not None:
+        watch(diagnostics)
 
 
 def _require_distinct(equal: int, n: int, exchange: Exchange) -> None:
@@ -81,10 +106,8 @@ def _require_distinct(equal: int, n: int, exchange: Exchange) -> None:
     among them: f liars that send something else do not hide it."""
     if equal < 2:
         return
-    rule = exchange.rule
-    f = min(rule.tolerance(n), (n - 1) // 2) if rule is not None else (n - 1) // 2
     require(
-        equal < n - f,
+        equal < n - tolerated(exchange, n),
         "Gradients of the ranks",
         "differ in the first step, for a rule to compare them",
         f"{equal} of {n} ranks with the same gradient to the last bit, as after an average over all ranks, "
@@ -92,6 +115,12 @@ def _require_distinct(equal: int, n: int, exchange: Exchange) -> None:
         "Pass the DistributedDataParallel model itself, RobustSGD(model, ...), not its parameters. Where all "
         "ranks take the same data on purpose, say same_data=True.",
     )
+
+
+def tolerated(exchange: Exchange, n: int) -> int:
+    """How many of n ranks may be faulty: the rule's tolerance, less than half of them."""
+    rule = exchange.rule
+    return (n - 1) // 2 if rule is None else min(rule.tolerance(n), (n - 1) // 2)
 
 
 @dataclass(frozen=True)
@@ -103,7 +132,7 @@ class FixedRule(RoundRule):
     def init(self, x0: Tensor, n: int) -> tuple[()]:
         return ()
 
-    def now(self, state: tuple[()], at: RoundContext) -> Aggregator:
+    def now(self, state: tuple[()], at: At) -> Aggregator:
         return self.rule
 
     def after(self, state: tuple[()], out: Tensor) -> tuple[()]:

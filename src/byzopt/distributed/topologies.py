@@ -14,6 +14,7 @@ Compressed messages go to all ranks or to rank 0 in the place of d numbers, and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -23,11 +24,13 @@ from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule
 from byzopt.aggregators.core.inputs import ranged, restored, surviving
 from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspects
+from byzopt.distributed.agreement import share_error
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.compressed import CompressedMessages
-from byzopt.distributed.diagnostics import RoundDiagnostics, diagnose, diagnose_rows
+from byzopt.distributed.diagnostics import RoundDiagnostics, diagnose, diagnose_rows, scattered
+from byzopt.distributed.header import max_magnitude
 from byzopt.distributed.shard import ColumnShard
-from byzopt.errors import ByzoptError, InvalidInput, TooManyFaults, require
+from byzopt.errors import ByzoptError, TooManyFaults, require
 
 Topology: TypeAlias = Literal["sharded", "replicated", "server"]
 Watch: TypeAlias = "Callable[[RoundDiagnostics], None] | None"
@@ -44,11 +47,20 @@ class Exchange(NamedTuple):
     malformed: dict[int, str]
     watch: Watch = None
     messages: CompressedMessages | None = None
+    absent: frozenset[int] = frozenset()
 
     @property
     def rule(self) -> BaseAggregator | None:
         """The pure rule that the filter is in this round, if it is one."""
         return self.filter.now(self.state, self.at) if isinstance(self.filter, RoundRule) else None
+
+
+class Round(NamedTuple):
+    """What came of a round: the aggregate `[d]`, the filter's next state, the diagnostics where watched."""
+
+    out: Tensor
+    state: Any
+    diagnostics: RoundDiagnostics | None = None
 
 
 def check_topology(topology: Topology, filter: Filter, compressed: bool = False) -> None:
@@ -68,48 +80,87 @@ def check_topology(topology: Topology, filter: Filter, compressed: bool = False)
     require(good, what, expected, "compressed ones", 'Use topology="server" or "replicated".')
 
 
-def sharded(comm: Communicator, vec: Tensor, sizes: Tensor, exchange: Exchange) -> tuple[Tensor, Any]:
+def sharded(comm: Communicator, vec: Tensor, sizes: Tensor, exchange: Exchange) -> Round:
     """Rank r gets column block r of all rows, and answers it; n x n sums are shared; answers are joined.
 
     The whole weighing is done on every rank, from sums that are the same everywhere. Even where two machines
     round it differently all ranks end with the same vector, because each block comes from one rank.
+
+    A rank that cannot answer its block answers NaN, so that all ranks see it in the whole and look for the
+    reason together: vectors that are not what their headers say are dropped, and the round is taken again.
     """
-    rule, finite = exchange.filter.now(exchange.state, exchange.at), sizes.isfinite()  # type: ignore[attr-defined]
-    rule.check(comm.n)
-    ready = rule if finite.all() else surviving(rule, finite)
-    block = comm.scatter_columns(vec)
-    rows, near = (block, sizes) if finite.all() else (block[finite.to(block.device)], sizes[finite])
+    while True:
+        block, d = comm.scatter_columns(vec), len(vec)
+        piece, diagnostics, error = _answered(comm, block, d, sizes, exchange, vec.dtype)
+        out = comm.gather_columns(piece, d, block if error is None else piece)
+        if max_magnitude(out) < torch.inf:
+            return Round(out, exchange.filter.after(exchange.state, out), diagnostics)  # type: ignore[attr-defined]
+        lies = _contradicted(comm, comm.scatter_columns(vec), sizes)
+        share_error(comm, partial(_unless, bool(lies), error))
+        exchange.malformed.update(lies)
+        sizes = sizes.index_fill(0, torch.tensor(list(lies), device="cpu"), torch.inf)
+
+
+def _answered(
+    comm: Communicator, block: Tensor, d: int, sizes: Tensor, exchange: Exchange, dtype: torch.dtype
+) -> tuple[Tensor, RoundDiagnostics | None, Exception | None]:
+    """The answer over this rank's columns and the diagnostics of whole rows, or NaN and why there is none.
+
+    Errors, on all ranks alike: `TooManyFaults`, `InvalidInput`."""
+    present = torch.tensor([rank not in exchange.absent for rank in range(comm.n)], device="cpu")
+    n, finite = int(present.sum()), sizes.isfinite()
+    rule = exchange.filter.now(exchange.state, exchange.at)  # type: ignore[attr-defined]
+    rule.check(n)
+    kept = present & finite
+    ready = rule if kept.all() else _surviving(rule, present, finite)
+    rows, near = (block, sizes) if kept.all() else (block[kept.to(block.device)], sizes[kept])
     rows, unit = ranged(rows, float(near.max()), near.to(rows))
-    shard = ColumnShard(rows, unit, comm, len(vec), ordered=ready.by_value)
+    shard = ColumnShard(rows, unit, comm, d, ordered=ready.by_value)
     if rule.fail_closed:
-        suspected = suspects(finite, remoteness(shard, vec.dtype))
-        refuse_suspects(suspected, rule.tolerance(comm.n), comm.n)
-    if exchange.watch:
-        exchange.watch(diagnose(exchange.at.t, ready, shard, finite, vec.dtype))
-    piece = restored(ready.reduce(shard), unit, vec.dtype)
-    out = comm.gather_columns(piece, len(vec), block)
-    return out, exchange.filter.after(exchange.state, out)  # type: ignore[attr-defined]
+        suspected = suspects(finite[present], remoteness(shard, dtype))
+        refuse_suspects(suspected, rule.tolerance(n), n)
+    try:
+        parts = (shard, finite[present], dtype)
+        diagnostics = diagnose(exchange.at.t, ready, *parts) if exchange.watch else None
+        piece = restored(ready.reduce(shard), unit, dtype)
+    except Exception as raised:
+        return block.new_full((block.shape[1],), torch.nan), None, raised
+    return piece, _of_all(diagnostics, exchange.absent, comm.n), None
 
 
-def replicated(comm: Communicator, vec: Tensor, sizes: Tensor, exchange: Exchange) -> tuple[Tensor, Any]:
+def _surviving(rule: Aggregator, present: Tensor, finite: Tensor) -> Any:
+    """`rule` for the rows of ranks that are present and finite; errors name ranks."""
+    try:
+        return rule if finite[present].all() else surviving(rule, finite[present])
+    except TooManyFaults as error:
+        raise _of_ranks(error, present.nonzero().flatten().tolist()) from None
+
+
+def _contradicted(comm: Communicator, block: Tensor, sizes: Tensor) -> dict[int, str]:
+    """The ranks whose vectors are not of the size that their headers say, and what is wrong."""
+    own = block.abs().amax(dim=1) if block.shape[1] else block.new_zeros(comm.n)
+    everywhere = comm.all_gather(own.double().cpu().nan_to_num(torch.inf, torch.inf)).cpu()
+    true = everywhere.amax(dim=0)
+    return {
+        rank: f"Its header says that its largest magnitude is {said:g}. Found {found:g}."
+        for rank, (said, found) in enumerate(zip(sizes.tolist(), true.tolist(), strict=True))
+        if said < torch.inf and said != found
+    }
+
+
+def replicated(comm: Communicator, vec: Tensor, sizes: Tensor, exchange: Exchange) -> Round:
     """Every rank gets all rows and runs the filter itself."""
-    return _filtered(comm.all_gather(_outgoing(vec, exchange)), exchange)
+    return filtered(comm.all_gather(_outgoing(vec, exchange)), exchange)
 
 
-def server(comm: Communicator, vec: Tensor, sizes: Tensor, exchange: Exchange) -> tuple[Tensor, Any]:
+def server(comm: Communicator, vec: Tensor, sizes: Tensor, exchange: Exchange) -> Round:
     """Rank 0 gets all rows, runs the filter and sends the answer, or the reason why there is none.
 
     Only rank 0 keeps the filter's state; on the others it stays as it was.
     """
     rows = comm.gather(_outgoing(vec, exchange))
-    out, state, error = vec, exchange.state, None
-    if rows is not None:
-        try:
-            out, state = _filtered(rows, exchange)
-        except Exception as raised:
-            error = raised
-    _share_error(comm, error)
-    return comm.broadcast(out), state
+    done = share_error(comm, lambda: Round(vec, exchange.state) if rows is None else filtered(rows, exchange))
+    return done._replace(out=comm.broadcast(done.out))
 
 
 def _outgoing(vec: Tensor, exchange: Exchange) -> Tensor:
@@ -117,37 +168,46 @@ def _outgoing(vec: Tensor, exchange: Exchange) -> Tensor:
     return vec if exchange.messages is None else exchange.messages.payload
 
 
-def _filtered(rows: Tensor, exchange: Exchange) -> tuple[Tensor, Any]:
+def filtered(rows: Tensor, exchange: Exchange) -> Round:
+    """The filter on all ranks' rows or messages, on a rank that has them all."""
     if exchange.messages:
         rows = exchange.messages.read(rows, exchange.malformed)
     elif exchange.malformed:
         rows[list(exchange.malformed)] = torch.nan
-    out, state = exchange.filter.step(exchange.state, rows, exchange.at)
-    if exchange.watch:
-        exchange.watch(diagnose_rows(exchange.at.t, exchange.rule, rows))
-    return out, state
-
-
-def _share_error(comm: Communicator, error: Exception | None) -> None:
-    """Raise on all ranks the error that kept rank 0 from an answer: its kind and the ranks to blame are
-    sent."""
-    kinds = (TooManyFaults, InvalidInput, Exception)
-    report = torch.zeros(1 + comm.n, dtype=torch.float64, device="cpu")
-    if error is not None:
-        report[0] = 1 + next(i for i, kind in enumerate(kinds) if isinstance(error, kind))
-        report[[1 + i for i in getattr(error, "rows", ())]] = 1
-    kind, *flags = comm.broadcast(report).tolist()
-    if error is not None:
-        raise error
-    blamed = [rank for rank, flag in enumerate(flags) if flag]
-    if kind == 1:
-        raise TooManyFaults(
-            f"Rows should be fit for the rule. Rank 0 found too many faults: workers {blamed}.", blamed
+    n, present = len(rows), [rank for rank in range(len(rows)) if rank not in exchange.absent]
+    if len(present) < n:
+        what, remedy = "A filter that remembers workers", "Give all ranks as many batches."
+        require(
+            isinstance(exchange.filter, RoundRule), what, "hear all ranks", sorted(exchange.absent), remedy
         )
-    if kind:
-        what = InvalidInput if kind == 2 else ByzoptError
-        raise what("Rank 0 should answer. Found that it could not. Its own output says why.")
+        rows = rows[present]
+    try:
+        out, state = exchange.filter.step(exchange.state, rows, exchange.at)
+    except TooManyFaults as error:
+        raise _of_ranks(error, present) from None
+    diagnostics = diagnose_rows(exchange.at.t, exchange.rule, rows) if exchange.watch else None
+    return Round(out, state, _of_all(diagnostics, exchange.absent, n))
 
 
-Aggregation = Callable[[Communicator, Tensor, Tensor, Exchange], tuple[Tensor, Any]]
+def _of_all(diagnostics: RoundDiagnostics | None, absent: frozenset[int], n: int) -> RoundDiagnostics | None:
+    return diagnostics if diagnostics is None or not absent else scattered(diagnostics, absent, n)
+
+
+def _of_ranks(error: TooManyFaults, ranks: list[int]) -> TooManyFaults:
+    """`error`, about the rows of these `ranks`, as one about the ranks themselves."""
+    blamed = [ranks[row] for row in error.rows]
+    if blamed == list(error.rows):
+        return error
+    return TooManyFaults(f"{error} Rows are those of the ranks {ranks}.", blamed)
+
+
+def _unless(explained: bool, error: Exception | None) -> None:
+    """Raise what kept this rank from its answer, unless a contradicted header explains it."""
+    if not explained:
+        raise error or ByzoptError(
+            "A rule's answer should be finite where its rows are. Found one that is not."
+        )
+
+
+Aggregation = Callable[[Communicator, Tensor, Tensor, Exchange], Round]
 TOPOLOGIES: dict[str, Aggregation] = {"sharded": sharded, "replicated": replicated, "server": server}

@@ -63,6 +63,11 @@ class Step(ABC):
         """Whether it is written over leading dimensions, so that one call serves many runs."""
         return False
 
+    @property
+    def scales(self) -> bool:
+        """Whether `lr` does nothing but scale the move of the iterate, the field `x` of the state."""
+        return False
+
     @abstractmethod
     def init(self, x0: Tensor, site: ServerContext) -> State:
         """State before round 1 at `x0` `[d]`. Errors: `InvalidInput` for a site that lacks what it needs."""

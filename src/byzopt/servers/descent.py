@@ -65,6 +65,7 @@ class Descent(Step):
     lr: float
     schedule: Schedule = Constant()
     batched = True
+    scales = True
 
     def __post_init__(self) -> None:
         check_rate(self.lr)
@@ -119,6 +120,7 @@ class LMOStep(Step):
     eta: float | None = None
     form: Form = "average"
     batched = True
+    scales = True
 
     def __post_init__(self) -> None:
         check_rate(self.lr)

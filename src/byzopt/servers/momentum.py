@@ -50,6 +50,7 @@ class ServerMomentum(Step):
     eta: float = 0.1
     form: Form = "average"
     batched = True
+    scales = True
 
     def __post_init__(self) -> None:
         check_rate(self.lr)

@@ -66,6 +66,7 @@ class NesterovMomentum(Step):
 
     lr: float
     beta: float = 0.9
+    scales = True
 
     def __post_init__(self) -> None:
         check_rate(self.lr)

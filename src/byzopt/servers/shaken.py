@@ -50,6 +50,7 @@ class Shaken(Step):
     schedule: Schedule = Constant()
     seed: int = 0
     batched = True
+    scales = True
 
     def __post_init__(self) -> None:
         check_rate(self.lr)

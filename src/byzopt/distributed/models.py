@@ -1,0 +1,51 @@
+"""What an optimizer is given: parameters, groups of them, or a model, whose gradients have to stay local."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from byzopt.errors import InvalidInput, require
+
+Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | nn.Module
+
+
+def replicas_in(params: Params) -> list[DistributedDataParallel]:
+    """The `DistributedDataParallel` models in a model, however it is wrapped or compiled; none in parameters.
+
+    Errors: `InvalidInput` for a model whose parameters are sharded over ranks.
+    """
+    if not isinstance(params, nn.Module):
+        return []
+    sharded = [type(m).__name__ for m in params.modules() if type(m).__name__ == "FullyShardedDataParallel"]
+    require(not sharded, "The model", "be whole on every rank", *_sharded(sharded))
+    return [module for module in params.modules() if isinstance(module, DistributedDataParallel)]
+
+
+def keep_local(replicas: Iterable[DistributedDataParallel]) -> None:
+    """Tell these models to leave gradients as they are, for averages over ranks cannot be defended.
+
+    Errors: `InvalidInput` for one that has another communication hook.
+    """
+    for replica in replicas:
+        hooks = [hook for hook, _ in getattr(replica, "_comm_hooks", [])]
+        if noop_hook in hooks:
+            continue
+        remedy = "Use that hook or a robust optimizer, and make the model anew for the other."
+        require(not hooks, "The model", "have no communication hook yet", _names(hooks), remedy)
+        try:
+            replica.register_comm_hook(None, noop_hook)
+        except RuntimeError as error:
+            raise InvalidInput(f"The model should leave gradients local. Found: {error}.") from error
+
+
+def _sharded(found: list[str]) -> tuple[str, str]:
+    return ", ".join(sorted(set(found))), "Harden the model in the place of its optimizer."
+
+
+def _names(hooks: list[Any]) -> str:
+    return ", ".join(getattr(hook, "__name__", repr(hook)) for hook in hooks)
