@@ -51,7 +51,7 @@ Bytes a rank sends in a step, counted and by the model (s = 4 bytes a number):
 {bytes}
 
 ## Model
-A step costs latency, traffic and arithmetic: T = a L + b/B + c. With n ranks, d numbers of s bytes, comm
+A step costs latency, traffic and arithmetic: T = a L + b/B + c. With n ranks, d numbers of s bytes, link
 bandwidth B and latency L of one message:
 
 | way | bytes sent by the busiest rank | rounds of messages | arithmetic of a rank |
@@ -146,17 +146,18 @@ def one_rank(rank: int, n: int, d: int, place: str, steps: int, peers: bool) -> 
 
 
 def sent(vec: torch.Tensor, n: int, topology: str) -> int:
-    """Payload bytes that the busiest rank sends in one geometric step, as counted by the comm."""
+    """Payload bytes that the busiest rank sends in one geometric step, as counted by the communicator."""
     from byzopt.aggregators.core.filters import RoundContext
-    from byzopt.distributed.header import exchange_headers
-    from byzopt.distributed.reduce import FixedRule
-    from byzopt.distributed.topologies import TOPOLOGIES, Exchange
+    from byzopt.distributed.agreement import exchange_headers
+    from byzopt.distributed.reduce import FixedRule, aggregate, header_of
+    from byzopt.distributed.topologies import Exchange
 
     if topology != "sharded" and n * n * len(vec) * 4 > MOST:
         return 0
     comm = Communicator()
-    turn = Exchange(FixedRule(rule_from(RULES["geometric"], f=(n - 1) // 4)), (), RoundContext(0, vec), {})
-    TOPOLOGIES[topology](comm, vec, exchange_headers(comm, vec, 0, topology).sizes, turn)
+    exchange = Exchange(FixedRule(rule_from(RULES["geometric"], f=(n - 1) // 4)), (), RoundContext(0, vec), {})
+    summary, _ = exchange_headers(comm, lambda: header_of(comm, vec, topology, exchange, ""))
+    aggregate(comm, vec, topology, exchange, summary)
     most = torch.tensor([comm.sent], dtype=torch.int64)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
     return int(most)

@@ -132,7 +132,7 @@ class FixedRule(RoundRule):
     def init(self, x0: Tensor, n: int) -> tuple[()]:
         return ()
 
-    def now(self, state: tuple[()], at: At) -> Aggregator:
+    def now(self, state: tuple[()], at: RoundContext) -> Aggregator:
         return self.rule
 
     def after(self, state: tuple[()], out: Tensor) -> tuple[()]:

@@ -6,7 +6,7 @@
 | replicated | d (n-1) | n d | nobody's: it has all rows and decides by itself |
 | server | d (rank 0 takes in d (n-1)) | d; rank 0: n d | rank 0 |
 
-Traffic in numbers of the vector's dtype. The n x n products and the seven numbers of the header come on top,
+Traffic in numbers of the vector's dtype. The n x n products and the nine numbers of the header come on top,
 and where columns are sharded the n keys by whose order chains break ties.
 Compressed messages go to all ranks or to rank 0 in the place of d numbers, and are read there (`messages`).
 """
