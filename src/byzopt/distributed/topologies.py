@@ -128,7 +128,7 @@ def _answered(
     return piece, _of_all(diagnostics, exchange.absent, comm.n), None
 
 
-def _surviving(rule: Aggregator, present: Tensor, finite: Tensor) -> Any:
+def _surviving(rule: BaseAggregator, present: Tensor, finite: Tensor) -> Any:
     """`rule` for the rows of ranks that are present and finite; errors name ranks."""
     try:
         return rule if finite[present].all() else surviving(rule, finite[present])
