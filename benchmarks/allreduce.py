@@ -155,7 +155,9 @@ def sent(vec: torch.Tensor, n: int, topology: str) -> int:
     if topology != "sharded" and n * n * len(vec) * 4 > MOST:
         return 0
     comm = Communicator()
-    exchange = Exchange(FixedRule(rule_from(RULES["geometric"], f=(n - 1) // 4)), (), RoundContext(0, vec), {})
+    exchange = Exchange(
+        FixedRule(rule_from(RULES["geometric"], f=(n - 1) // 4)), (), RoundContext(0, vec), {}
+    )
     summary, _ = exchange_headers(comm, lambda: header_of(comm, vec, topology, exchange, ""))
     aggregate(comm, vec, topology, exchange, summary)
     most = torch.tensor([comm.sent], dtype=torch.int64)
