@@ -25,13 +25,15 @@ def silent(asked, answer):
 class PlayGrid(Grid):
     """Nodes with ids far apart, each with its Context and a ClientApp; `ways` change what some answer."""
 
-    def __init__(self, app, n: int, ways: dict[int, Reply] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, app, n: int, ways: dict[int, Reply] | None = None, seed: int = 0, run_config: dict | None = None
+    ) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         self.random = random.Random(seed)
         self.app, self.ways = app, ways or {}
         self.nodes = sorted(self.random.sample(range(2, 2**63), n))
         self.contexts = [
-            Context(1, node, {"partition-id": i, "num-partitions": n}, RecordDict(), {})
+            Context(1, node, {"partition-id": i, "num-partitions": n}, RecordDict(), run_config or {})
             for i, node in enumerate(self.nodes)
         ]
         self.gone: set[int] = set()

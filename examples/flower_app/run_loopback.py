@@ -1,6 +1,7 @@
 """A whole federation on this machine, with TLS and node authentication: one SuperLink, SuperNodes, one run.
 
     python examples/flower_app/run_loopback.py --nodes 5 --lying 1 --rounds 10
+    python examples/flower_app/run_loopback.py --app examples/flower_fedavg --rounds 5
 
 Keys, certificates and Flower's own files go to a folder of their own and are removed at the end.
 """
@@ -29,6 +30,7 @@ BIN = Path(sys.executable).parent  # Flower's commands, of this environment
 
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__)
+    given.add_argument("--app", type=Path, default=APP, help="the folder of the Flower app to run")
     given.add_argument("--nodes", type=int, default=5)
     given.add_argument("--lying", type=int, default=1, help="how many nodes lie")
     given.add_argument("--crashing", type=int, default=0, help="how many nodes crash; both together are f")
@@ -63,7 +65,7 @@ def federation(folder: Path, options: argparse.Namespace) -> None:
             start(folder / "stranger.log", supernode(folder, port, key, {"partition-id": 0}))
         config = f"rounds={options.rounds} nodes={n} faulty={len(states)} "
         config += f"timeout={options.timeout} rule='{options.rule}'"
-        flwr(environment, "run", str(APP), "loopback", "--stream", "--run-config", config, show=True)
+        flwr(environment, "run", str(options.app), "loopback", "--stream", "--run-config", config, show=True)
         if options.stranger:
             print(f"the stranger was told: {last_words(folder / 'stranger.log')}")
 

@@ -8,13 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("flwr.app", reason="needs the extra `flower`")
 
-from byzopt.flower import RobustStrategy, arrays_of
+from flwr.app import ArrayRecord, ConfigRecord
+from flwr.serverapp.strategy import FedAvg
+
+from byzopt.flower import RobustFedAvg, RobustStrategy, arrays_of
 from tests.flowers import PlayGrid
 
-APP = Path(__file__).resolve().parents[2] / "examples" / "flower_app"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+APP = EXAMPLES / "flower_app"
 
 
 def play(monkeypatch, rule, nodes, rounds, state="lies"):
@@ -32,6 +37,31 @@ def play(monkeypatch, rule, nodes, rounds, state="lies"):
 def test_the_example_learns_beside_a_faulty_node_and_the_mean_does_not(monkeypatch):
     assert play(monkeypatch, "nnm >> rfa", 5, 20)[-1] > 0.9
     assert play(monkeypatch, "mean", 5, 20)[-1] < 0.2
+
+
+def trained(monkeypatch, strategy, fault):
+    """The accuracy of the example of local training, one of whose five nodes has that fault."""
+    monkeypatch.syspath_prepend(str(EXAMPLES / "flower_fedavg"))
+    from fedavg_digits import client_app, server_app, task
+
+    torch.manual_seed(0)
+    grid = PlayGrid(client_app.app, 5, run_config={"batch-size": 32, "local-epochs": 1})
+    grid.contexts[-1].node_config["faulty"] = fault
+    arrays, config = ArrayRecord(task.Net().state_dict()), ConfigRecord({"lr": 0.05})
+    evaluate = server_app.global_evaluate
+    result = strategy.start(grid, arrays, num_rounds=4, train_config=config, evaluate_fn=evaluate)
+    return result.evaluate_metrics_serverapp[4]["accuracy"]
+
+
+@pytest.mark.parametrize("fault", ["lies", "nan", "another_model", "boasts", "crashes"])
+def test_the_example_of_local_training_learns_beside_a_faulty_node(monkeypatch, fault):
+    weights = {"weighted_by_key": "num-examples"} if fault == "boasts" else {}
+    strategy = RobustFedAvg(rule="nnm >> rfa", f=1, fraction_evaluate=0.0, **weights)
+    assert trained(monkeypatch, strategy, fault) > 0.8
+
+
+def test_flowers_own_strategy_does_not(monkeypatch):
+    assert trained(monkeypatch, FedAvg(fraction_evaluate=0.0), "lies") < 0.4
 
 
 @pytest.mark.slow

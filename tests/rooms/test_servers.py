@@ -11,7 +11,20 @@ from torch import Tensor
 from byzopt.errors import InvalidInput
 from byzopt.layout import Layout
 from byzopt.schedules import Doubling, FixedHorizon, InverseSqrt
-from byzopt.servers import NORMS, STEPS, Descent, Euclidean, LMOStep, ServerContext, Sign, Spectral, Step
+from byzopt.servers import (
+    NORMS,
+    STEPS,
+    Descent,
+    Euclidean,
+    LMOStep,
+    ServerAdagrad,
+    ServerAdam,
+    ServerContext,
+    ServerYogi,
+    Sign,
+    Spectral,
+    Step,
+)
 
 LAYOUT = Layout(("conv", "bias", "weight", "gain"), ((4, 3, 2, 2), (7,), (6, 9), ()))
 SCALES = [
@@ -187,6 +200,35 @@ def test_server_momentum_takes_eta_from_the_schedule():
     torch.testing.assert_close(ours[1], ours[0] - 100**-0.75 * (0.09 * units[0] + 0.1 * units[1]))
 
 
+SECOND_MOMENTS = {  # Reddi et al., arXiv:2003.00295, Algorithm 2
+    "server_adagrad": lambda v, g, beta_2: v + g * g,
+    "server_yogi": lambda v, g, beta_2: v - (1 - beta_2) * g * g * torch.sign(v - g * g),
+    "server_adam": lambda v, g, beta_2: beta_2 * v + (1 - beta_2) * g * g,
+}
+
+
+@pytest.mark.parametrize("name", SECOND_MOMENTS)
+def test_adaptive_steps_are_those_of_the_paper(name):
+    adagrad = name == "server_adagrad"
+    settings = {} if adagrad else {"beta_2": 0.95}
+    settings |= {"corrected": False} if name == "server_adam" else {}
+    step = STEPS.build({"name": name, "lr": 0.2, "beta_1": 0.8, "tau": 0.01, **settings})
+    told = [gaussian(6, seed=s) for s in range(1, 7)]
+    x, m, v = gaussian(6, seed=9), torch.zeros(6).double(), torch.zeros(6).double()
+    for g, ours in zip(told, walk(step, told, x), strict=True):
+        m = 0.8 * m + 0.2 * g
+        v = SECOND_MOMENTS[name](v, g, 0.95)
+        x = x - 0.2 * m / (v.sqrt() + 0.01)
+        torch.testing.assert_close(ours, x, rtol=1e-13, atol=1e-14)
+
+
+def test_adam_is_corrected_for_its_start_as_flower_does_it():
+    g = gaussian(6)
+    (x,) = walk(STEPS.build({"name": "server_adam", "lr": 0.2, "tau": 1e-9}), [g], torch.zeros(6).double())
+    factor = math.sqrt(1 - 0.99**2) / (1 - 0.9**2) * 0.1 / math.sqrt(0.01)
+    torch.testing.assert_close(x, -0.2 * factor * g.sign())
+
+
 @pytest.mark.parametrize("make", [Descent, LMOStep, lambda lr, s: LMOStep(lr, s, eta=0.3)])
 def test_doubling_restarts_each_epoch_from_x0_as_if_alone(make):
     told = [gaussian(4, seed=s) for s in range(1, 7)]
@@ -225,6 +267,10 @@ def test_steps_write_to_nothing_they_are_given():
         lambda: LMOStep(1.0, cutoff=-1.0),
         lambda: LMOStep(1.0, eta=0.0),
         lambda: LMOStep(1.0, eta=1.1),
+        lambda: ServerAdam(lr=0.0),
+        lambda: ServerAdam(beta_1=1.0),
+        lambda: ServerYogi(beta_2=1.0),
+        lambda: ServerAdagrad(tau=0.0),
         lambda: Spectral(steps=0),
         lambda: Spectral(radius=0.0),
         lambda: Spectral(vector_radius=-1.0),

@@ -1,11 +1,13 @@
-"""Flower: any method of byzopt as the strategy of a ServerApp, and the ClientApp that belongs to it.
+"""Flower: robust rules behind ClientApps that train, and any method of byzopt as a strategy.
 
-    app = ServerApp()                                  app = client_app(make)  # make(context) -> Local
+For a Flower app as it is, whose clients train and return weights:
 
-    @app.main()
-    def main(grid, context):
-        strategy = RobustStrategy("nnm >> rfa", method="byz_nsgdm", lr=0.1, f=3, n=20)
-        result = strategy.start(grid, arrays_of(module), num_rounds=100, timeout=60)
+    strategy = RobustFedAvg(rule="nnm >> rfa", f=1)     # where FedAvg() was, in the ServerApp
+
+For clients that answer with gradients, as the theorems have it:
+
+    strategy = RobustStrategy("nnm >> rfa", method="byz_nsgdm", lr=0.1, f=3, n=20)     # in the ServerApp
+    app = client_app(make)     # the ClientApp, with make(context) -> Local
 
 Needs the extra `flower`.
 """
@@ -21,9 +23,10 @@ except ImportError as error:
     ) from None
 
 from byzopt.flower.client import client_app
+from byzopt.flower.fedavg import RobustFedAvg
 from byzopt.flower.local import Local
 from byzopt.flower.records import arrays_of
 from byzopt.flower.result import RobustResult
 from byzopt.flower.strategy import RobustStrategy
 
-__all__ = ["Local", "RobustResult", "RobustStrategy", "arrays_of", "client_app"]
+__all__ = ["Local", "RobustFedAvg", "RobustResult", "RobustStrategy", "arrays_of", "client_app"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from statistics import median_low
 from typing import Any, TypeAlias
 
-from flwr.app import MetricRecord
+from flwr.app import MetricRecord, RecordDict
 
 from byzopt.flower.untrusted import BadReply
 
@@ -75,3 +76,25 @@ def _is_finite(number: Any) -> bool:
         return not isinstance(number, bool) and isfinite(number)
     except (TypeError, OverflowError):
         return False
+
+
+def consistent(contents: Sequence[RecordDict]) -> list[RecordDict]:
+    """Those replies whose metrics are finite and have the names and lengths that most replies have, for
+    functions that take such metrics for granted."""
+    kinds = [_kind(content) for content in contents]
+    counts = Counter(kind for kind in kinds if kind is not None)
+    usual = counts.most_common(1)[0][0] if counts else ()
+    return [content for content, kind in zip(contents, kinds, strict=True) if kind == usual]
+
+
+def _kind(content: RecordDict) -> tuple[tuple[str, str, int], ...] | None:
+    """Names and lengths of all metrics in a reply; None where one is not finite."""
+    kind = []
+    for name, record in content.items():
+        if isinstance(record, MetricRecord):
+            for key, value in record.items():
+                numbers = value if isinstance(value, list) else [value]
+                if not all(_is_finite(number) for number in numbers):
+                    return None
+                kind.append((name, key, len(numbers) if isinstance(value, list) else -1))
+    return tuple(sorted(kind))

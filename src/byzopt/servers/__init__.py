@@ -1,6 +1,7 @@
 """Server steps: ask/tell optimisers fed with aggregates."""
 
 from byzopt.deprecation import former_names
+from byzopt.servers.adaptive import ServerAdagrad, ServerAdam, ServerYogi
 from byzopt.servers.base import STEPS, ServerContext, Step
 from byzopt.servers.descent import Descent, LMOStep
 from byzopt.servers.inner import INNERS, LBFGS, Exact, GradientDescent, Inner
@@ -27,8 +28,11 @@ __all__ = [
     "NesterovMomentum",
     "Norm",
     "ProjectedStep",
+    "ServerAdagrad",
+    "ServerAdam",
     "ServerContext",
     "ServerMomentum",
+    "ServerYogi",
     "Shaken",
     "Sign",
     "SimilarityProx",

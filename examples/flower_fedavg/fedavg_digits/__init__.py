@@ -1,0 +1,1 @@
+"""A Flower app of local training: scikit-learn's digits on SuperNodes of which some are faulty."""
