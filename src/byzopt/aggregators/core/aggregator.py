@@ -18,19 +18,15 @@ from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.batching import batch_aggregate
-from byzopt.aggregators.core.calling import (
-    call_certified,
-    call_rule,
-    call_sets_certified,
-    certify_rows,
-    report_on,
-)
+from byzopt.aggregators.core.calling import call_rule, checked_answer, require_own_call
 from byzopt.aggregators.core.certificate import Certificate
+from byzopt.aggregators.core.certifying import call_certified, call_sets_certified, certify_rows
+from byzopt.aggregators.core.explaining import report_on
 from byzopt.aggregators.core.filters import Filter, StatelessFilter
 from byzopt.aggregators.core.inputs import RowsLike, as_sets
 from byzopt.aggregators.core.report import RowReport
 from byzopt.aggregators.core.surroundings import undisturbed
-from byzopt.aggregators.core.traits import DECIDE, kind_of, replaces
+from byzopt.aggregators.core.traits import ANSWERS, kind_of, replaces
 from byzopt.errors import InvalidInput, said
 from byzopt.registry import Registry
 
@@ -72,10 +68,10 @@ class Aggregator(BaseAggregator):
     def __init_subclass__(cls) -> None:
         """Nothing is proved of a plugin's class that decides in a way of its own, unless it says what."""
         super().__init_subclass__()
-        if all(replaces(cls, name, DECIDE) for name in ("proved", "order_weights")):
+        if all(replaces(cls, name, ANSWERS) for name in ("proved", "order_weights")):
             cls.proved = Aggregator.proved  # type: ignore[method-assign]
         for name in ("answered", "certifiable", "as_filter"):
-            if replaces(cls, name, DECIDE):
+            if replaces(cls, name, ANSWERS):
                 setattr(cls, name, getattr(kind_of(cls), name))
 
     @overload
@@ -107,8 +103,10 @@ class Aggregator(BaseAggregator):
         """
         rows = as_sets(rows)
         self.check(rows.shape[1])
-        found = batch_aggregate(self.stages, self.last, rows)
-        return torch.stack([self(each) for each in rows.unbind(0)]) if found is None else found[0]
+        found = None if "__call__" in self.foreign else batch_aggregate(self.stages, self.last, rows)
+        if found is None:
+            return torch.stack([self(each) for each in rows.unbind(0)])
+        return checked_answer(self, found[0], (len(rows), rows.shape[2]))
 
     @undisturbed
     def explain(self, rows: RowsLike, *, f: float | None = None, fail_closed: bool = False) -> RowReport:
@@ -116,6 +114,7 @@ class Aggregator(BaseAggregator):
 
         Same arguments and errors as a call. Costs about two calls more.
         """
+        require_own_call(self, "A rule to explain")
         return report_on(call_rule(self, rows, f, fail_closed, explained=True))
 
     def as_filter(self) -> Filter:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import Aggregator
+from byzopt.aggregators.core.calling import require_own_call
 from byzopt.aggregators.core.certificate import Source
 from byzopt.aggregators.core.filters import Filter
 from byzopt.aggregators.core.mixing import MixingStage
@@ -53,6 +54,8 @@ class Chain(Aggregator):
         for stage, kind in (*((stage, MixingStage) for stage in self.stages), (rule, Aggregator)):
             fits, what = isinstance(stage, kind), "pre-aggregators before one rule"
             require(fits, "A chain", f"be made of {what}", stage, "Write NNM(f=1) >> Krum(f=1).")
+            require_own_call(stage, "A rule or stage in a chain")
+        self.foreign = frozenset().union(*(part.foreign for part in self.parts))
 
     @property
     def parts(self) -> tuple[Stage, ...]:

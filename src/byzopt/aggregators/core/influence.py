@@ -57,6 +57,8 @@ def by_columns(columns: Callable[[Tensor], Tensor], mixed: Mixed) -> Tensor:
         for start in range(0, block.shape[1], width):
             with torch.inference_mode(False), torch.enable_grad():
                 piece = block[:, start : start + width].clone().requires_grad_()
-                (slope,) = torch.autograd.grad(columns(piece).sum(), piece)
+                (slope,) = torch.autograd.grad(
+                    columns(piece.clone()).sum(), piece
+                )  # it may write to its block
             total += slope.double().sum(dim=1).cpu()
     return mixed.total(total) / mixed.d

@@ -61,6 +61,8 @@ class GeometricRule(Aggregator):
         return nearly_median(mixed.geometry, weights.numpy(), mixed.m, f, source)
 
     def certifiable(self, n: int, f: int) -> bool:
+        if "__call__" in self.foreign:  # the answer need not be what the weights say
+            return False
         own = type(self)
         stated = own.reduce is GeometricRule.reduce or own.answered is not GeometricRule.answered
         return (stated and 2 * f < n and f <= self.tolerance(n)) or super().certifiable(n, f)

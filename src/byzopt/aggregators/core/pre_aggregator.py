@@ -12,6 +12,7 @@ from byzopt.aggregators.core.chain import Chain
 from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows, held, like, restored
 from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.core.surroundings import undisturbed
+from byzopt.aggregators.core.traits import GIVEN_ROWS
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import InvalidInput, said
 from byzopt.registry import Registry
@@ -43,6 +44,8 @@ class PreAggregator(MixingStage):
         """The mixed rows `[m, d]` of a lone stage; dropped rows leave no row behind."""
         rows = held(rows)
         tensor = as_rows(rows)
+        if self.foreign & GIVEN_ROWS:
+            tensor = tensor.clone()  # as for rules
         stage, kept, unit = admit(self, tensor)
         mixed = Mixed(kept, unit, ordered=not self.positional)
         order, mixed = mixed.order, stage.apply(mixed.sorted())

@@ -21,7 +21,7 @@ class Stage(Traits, ABC):
     def __init_subclass__(cls) -> None:
         """As for traits: a plugin's class that looks at rows in a way of its own is given whole ones."""
         super().__init_subclass__()
-        if replaces(cls, "splits", ("reduce", "apply")):
+        if replaces(cls, "splits", ("reduce", "apply", "__call__")):
             cls.splits = Stage.splits  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:

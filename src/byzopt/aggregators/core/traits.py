@@ -10,9 +10,10 @@ from dataclasses import MISSING, fields, is_dataclass
 from inspect import isabstract
 from typing import Any, Literal, TypeAlias
 
-# Methods that decide an answer.
+# Methods that decide an answer, those of them that are given rows, and the answer itself.
 DECIDE = ("reduce", "apply", "weights", "weigh", "mixing", "columns")
-
+GIVEN_ROWS = frozenset({"reduce", "apply", "weigh", "columns"})
+ANSWERS = (*DECIDE, "__call__")
 _PROMISES = ("trusts", "translation_equivariant", "scale_equivariant", "convex", "columnwise", "ties")
 
 Ties: TypeAlias = Literal["none", "first", "rounding"]
@@ -20,6 +21,8 @@ Ties: TypeAlias = Literal["none", "first", "rounding"]
 
 class Traits:
     """How a part is called, and what its answers promise."""
+
+    foreign: frozenset[str] = frozenset()  # which of the methods `ANSWERS` are code of another package
 
     @property
     def batched(self) -> bool:
@@ -97,23 +100,16 @@ class Traits:
         says that it is not `positional`; and it promises what its kind does, unless it says otherwise.
         """
         super().__init_subclass__()
-        if not cls.__module__.startswith("byzopt.") and "positional" not in vars(cls):
+        cls.foreign = frozenset(name for name in ANSWERS if not _ours(_definer(cls, name)))
+        if not _ours(cls) and "positional" not in vars(cls):
             _state(cls, positional=True, by_value=False)
-        own = vars(cls).keys()
-        looks = own & {"reduce", "apply"} and "validates" not in own
+        looks = vars(cls).keys() & {"reduce", "apply"} and "validates" not in vars(cls)
         if looks or replaces(cls, "validates", ("reduce", "apply", "columns")):
             _state(cls, validates=False)
-        if replaces(cls, "batched", DECIDE):
+        if replaces(cls, "batched", ANSWERS):
             _state(cls, batched=False)
-        for trait in (
-            "trusts",
-            "translation_equivariant",
-            "scale_equivariant",
-            "convex",
-            "columnwise",
-            "ties",
-        ):
-            if replaces(cls, trait, DECIDE):
+        for trait in _PROMISES:
+            if replaces(cls, trait, ANSWERS):
                 _state(cls, **{trait: getattr(kind_of(cls), trait)})
 
 
@@ -124,13 +120,21 @@ def replaces(cls: type, stated: str, code: tuple[str, ...]) -> bool:
         if stated in vars(each):
             return False
         if vars(each).keys() & set(code):
-            return not each.__module__.startswith("byzopt.")
+            return not _ours(each)
     return False
 
 
 def kind_of(cls: type) -> type:
     """The nearest abstract class that `cls` extends: what is said there is said of all rules of a kind."""
     return next((base for base in cls.__mro__[1:] if isabstract(base)), Traits)
+
+
+def _definer(cls: type, name: str) -> type:
+    return next((each for each in cls.__mro__ if name in vars(each)), Traits)
+
+
+def _ours(cls: type) -> bool:
+    return cls.__module__.startswith("byzopt.")
 
 
 def _state(cls: type, **traits: object) -> None:

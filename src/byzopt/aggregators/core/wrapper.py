@@ -8,6 +8,7 @@ from typing import Any, Self, cast
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import Aggregator
+from byzopt.aggregators.core.calling import require_own_call
 from byzopt.aggregators.core.filters import Filter
 from byzopt.aggregators.core.traits import Ties
 from byzopt.aggregators.numerics.mixed import Mixed
@@ -18,6 +19,11 @@ class Wrapper(Aggregator):
     """A rule around `rule`, which may be a chain. Whatever is not overridden is the inner rule's."""
 
     rule: Aggregator
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_own_call(self.rule, "A rule in a wrapper")
+        object.__setattr__(self, "foreign", type(self).foreign | self.rule.foreign)
 
     @property
     def positional(self) -> bool:

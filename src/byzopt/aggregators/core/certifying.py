@@ -1,0 +1,78 @@
+"""What is certified of single answers: for one set of rows, or for many at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from byzopt.aggregators.core.base import BaseAggregator
+from byzopt.aggregators.core.batching import batch_aggregate
+from byzopt.aggregators.core.calling import call_rule, checked_answer
+from byzopt.aggregators.core.certificate import Certificate, Nearness, Source, proof
+from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows
+from byzopt.aggregators.core.surroundings import undisturbed
+from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.theory.robustness import Coefficients, both, closed
+
+
+@undisturbed
+def certify_rows(rule: BaseAggregator, given: RowsLike, f: int | None) -> Certificate:
+    """What is certified of the answer of `rule` to the rows `given`, f of them faulty."""
+    rows = as_rows(given)
+    ready, kept, unit = admit(rule, rows)
+    return certificate_for(rule, ready, Mixed(kept, unit, ordered=ready.by_value), len(rows), f)
+
+
+@undisturbed
+def call_certified(rule: BaseAggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
+    """The answer to rows `[n, d]`, and what is certified of it."""
+    if "__call__" in rule.foreign:
+        return rule(rows), [Certificate(None, None, len(rows), f, rule.unproved(len(rows), f))]
+    made = call_rule(rule, rows, None, False)
+    return made.out, [certificate_for(rule, made.ready, made.mixed, len(rows), f)]
+
+
+@undisturbed
+def call_sets_certified(rule: BaseAggregator, rows: Tensor, f: int) -> tuple[Tensor, list[Certificate]]:
+    """The answers to R sets of rows `[R, n, d]`, and what is certified of each."""
+    n = rows.shape[1]
+    rule.check(n)
+    made = batch_aggregate(rule.stages, rule.last, rows) if rule.certifiable(n, f) else None
+    if made is None or made[1] is None:
+        each = [call_certified(rule, one, f) for one in rows.unbind(0)]
+        return torch.stack([out for out, _ in each]), [
+            one for _, certificates in each for one in certificates
+        ]
+
+    out = checked_answer(rule, made[0], (len(rows), rows.shape[2]))
+
+    def whole(proved: Coefficients) -> Coefficients:
+        return rule.whole(proved, n, f)
+
+    m, most = rule.behind(n, f)
+    decision, known = made[1], whole(rule.last.coefficients(m, most))
+    mixing = None if decision.mixing is None else decision.mixing.numpy()
+    near = decision.near(Source(decision.first, mixing, f, whole))
+    parts = [Nearness(*one) for one in zip(*near, strict=True)]
+    return out, [_certificate(closed(both(known, proof(one, m, most, whole)), n, f), n, f) for one in parts]
+
+
+def certificate_for(
+    rule: BaseAggregator, ready: BaseAggregator, mixed: Mixed, n: int, f: int | None
+) -> Certificate:
+    """The certificate of a call of `rule` on n rows that ran as `ready` on the finite ones, `mixed`."""
+    f = rule.tolerance(n) if f is None else f
+    finite = len(mixed.rows)
+    left = f - (n - finite)
+    if left < 0:
+        reason = f"{n - finite} rows are not finite, which is more than f = {f}"
+        return Certificate(None, None, finite, 0, reason)
+    if not ready.certifiable(finite, left):
+        return Certificate(None, None, finite, left, ready.unproved(finite, left))
+    source = Source(mixed.geometry, None, left, lambda found: found)
+    return _certificate(closed(ready.answered(mixed, left, source), finite, left), finite, left)
+
+
+def _certificate(found: Coefficients, n: int, f: int) -> Certificate:
+    far = "the answer is too far from the geometric median of the rows (n - 2 f - ε <= 0)"
+    return Certificate(found.linear, found.squared, n, f, far if found.squared is None else "")
