@@ -142,7 +142,7 @@ def ours(rule: str, rows: torch.Tensor, f: int) -> torch.Tensor:
         return recipe(rows)
     adversary, x = at.Adversary(recipe, Cohort.of(n, f), f), torch.zeros_like(rows[0])
     defence = ag.MultiKrum(f=f, extra=1)
-    return adversary.speak(adversary.start(x), 1, x, rows, stream(0, "peers"), defence)[0][-1]
+    return adversary.forge_rows(adversary.start(x), 1, x, rows, stream(0, "peers"), defence)[0][-1]
 
 
 def difference(rule: str, rows: np.ndarray[Any, Any], f: int, theirs: np.ndarray[Any, Any]) -> float:

@@ -32,7 +32,8 @@ from byzopt.aggregators import rule_from
 from byzopt.attacks import ATTACKS
 from byzopt.cohort import Cohort
 from byzopt.engines import rounds as played
-from byzopt.engines.many import BatchedRuns, Lane
+from byzopt.engines.batched import BatchedRuns
+from byzopt.engines.batched_round import Lane
 from byzopt.experiments.trials.prepared import PreparedRun, RunSettings, prepare
 from byzopt.methods import ByzNSGDM
 from byzopt.tasks import ModuleTask, Quartic, Task

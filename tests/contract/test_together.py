@@ -11,7 +11,6 @@ from torch import Tensor
 
 from byzopt.aggregators import RULES
 from byzopt.attacks import ATTACKS
-from byzopt.engines.checkpoint import freeze, thaw
 from byzopt.errors import Status
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.trials.batched import BatchedTrials, batch_groups
@@ -19,6 +18,7 @@ from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress
 from byzopt.experiments.trials.prepared import PreparedRun, RunSettings, prepare
 from byzopt.experiments.trials.trial import Trial
 from byzopt.methods import METHODS
+from byzopt.states import freeze, thaw
 
 # One call for several runs may take its sums in another order than a call for one.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}

@@ -51,7 +51,7 @@ def forged(attack: Attack, honest: Any = HONEST, own: Any = OWN, t: int = 1, see
     adversary = Adversary(attack, cohort, len(own))
     rows = rows_of(honest, own, cohort)
     x = torch.zeros(rows.shape[1], dtype=torch.float64)
-    out, _ = adversary.speak(adversary.start(x), t, x, rows, stream(seed), lambda r: r.mean(dim=0))
+    out, _ = adversary.forge_rows(adversary.start(x), t, x, rows, stream(seed), lambda r: r.mean(dim=0))
     return out[list(liars)]
 
 
@@ -180,7 +180,7 @@ def test_mimic_variance_follows_its_twin_and_then_keeps_its_target(warmup: int) 
     adversary = Adversary(attack, cohort, 2)
     state = adversary.start(x)
     for t, rows in enumerate(rounds, start=1):
-        out, state = adversary.speak(state, t, x, rows, stream(9, t), torch.Tensor.mean)
+        out, state = adversary.forge_rows(state, t, x, rows, stream(9, t), torch.Tensor.mean)
         close(out[[0, 4]], [expected[t - 1]] * 2)
     close(state.z, way)
     kept = {h.index(e) for h, e in zip(honest[warmup - 1 :], expected[warmup - 1 :], strict=True)}
@@ -299,7 +299,7 @@ def test_rows_handed_to_an_attack_are_copies() -> None:
 
     cohort = Cohort.of(5, (1, 3))
     rows = rows_of(HONEST, OWN, cohort)
-    out, _ = Adversary(Scribbler(), cohort, 2).speak((), 1, rows[0], rows, stream(0), torch.Tensor.mean)
+    out, _ = Adversary(Scribbler(), cohort, 2).forge_rows((), 1, rows[0], rows, stream(0), torch.Tensor.mean)
     assert torch.equal(rows, rows_of(HONEST, OWN, cohort))
     assert torch.equal(out, rows_of(HONEST, [[7.0, 7.0]] * 2, cohort))
 

@@ -177,7 +177,7 @@ def test_optimal_attacks_maximise_the_distance_from_the_honest_mean(attack: Atta
     rows = torch.zeros(9, 4, dtype=torch.float64)
     rows[list(cohort.honest)] = torch.tensor(honest, dtype=torch.float64)
     rows[[1, 3]] = torch.tensor(own, dtype=torch.float64)
-    out, _ = Adversary(attack, cohort, 2).speak((), 1, mean, rows, stream(0), rule)
+    out, _ = Adversary(attack, cohort, 2).forge_rows((), 1, mean, rows, stream(0), rule)
     torch.testing.assert_close(out[1], torch.tensor(best, dtype=torch.float64))
     assert torch.equal(out[1], out[3])
 
@@ -193,9 +193,9 @@ def test_a_search_does_not_step_where_the_defence_gives_up_or_gives_no_number() 
 
     cohort, rows = Cohort.of(3, (2,)), torch.tensor([[1.0, 2.0], [3.0, 2.0], [0.0, 0.0]])
     adversary = Adversary(OptimalIPM(), cohort, 1)
-    out, _ = adversary.speak((), 1, rows[0], rows, stream(0), refuses)
+    out, _ = adversary.forge_rows((), 1, rows[0], rows, stream(0), refuses)
     assert 500 < out.abs().max() <= 1000
-    out, _ = adversary.speak((), 1, rows[0], rows, stream(0), gives_nan)
+    out, _ = adversary.forge_rows((), 1, rows[0], rows, stream(0), gives_nan)
     assert out[2].tolist() == [0, 0]
 
 
@@ -207,7 +207,9 @@ def said(
     points = torch.zeros(len(rounds), rounds[0].shape[1], dtype=torch.float64) if points is None else points
     state, sent = adversary.start(points[0]), []
     for t, rows in enumerate(rounds, start=1):
-        out, state = adversary.speak(state, t, points[t - 1], rows, stream(4, t), lambda r: r.mean(dim=0))
+        out, state = adversary.forge_rows(
+            state, t, points[t - 1], rows, stream(4, t), lambda r: r.mean(dim=0)
+        )
         sent.append(out[liars[0]])
     return torch.stack(sent)
 
@@ -299,7 +301,7 @@ def test_sleeper_hands_over_to_an_attack_that_starts_afresh() -> None:
     adversary = Adversary(inner, Cohort.of(6, (0, 4)), 2)
     state = adversary.start(rounds[0][0])
     for t, rows in enumerate(rounds[3:], start=1):
-        out, state = adversary.speak(state, t, rows[0], rows, stream(4, t + 3), lambda r: r.mean(dim=0))
+        out, state = adversary.forge_rows(state, t, rows[0], rows, stream(4, t + 3), lambda r: r.mean(dim=0))
         assert torch.equal(out[0], woken[t + 2])
 
 

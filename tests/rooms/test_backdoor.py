@@ -134,7 +134,7 @@ def test_images_with_channels_are_poisoned_in_a_convolutional_task():
 def test_the_message_is_the_workers_own_scaled_to_replace_the_model(scale, factor):
     rows = torch.randn(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     adversary = Adversary(Backdoor(scale=scale), Cohort.of(7, 2), 2)
-    sent, _ = adversary.speak((), 1, rows[0], rows, torch.Generator(), lambda rows: rows[0])
+    sent, _ = adversary.forge_rows((), 1, rows[0], rows, torch.Generator(), lambda rows: rows[0])
     assert torch.equal(sent[5:], factor * rows[5:])
     if scale is None:
         assert torch.allclose(sent.mean(dim=0), rows[5:].mean(dim=0) + rows[:5].sum(dim=0) / 7)

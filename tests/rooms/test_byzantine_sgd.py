@@ -16,11 +16,11 @@ from byzopt.aggregators.numerics.sketch import sketched
 from byzopt.attacks import ALIE, AOnly, Attack, DelayedGradient, Hug, Shift, SignFlip, Sleeper, Straddle
 from byzopt.cohort import Cohort
 from byzopt.engines import Snapshot
-from byzopt.engines.checkpoint import freeze, thaw
 from byzopt.errors import InvalidInput
 from byzopt.methods import METHODS, ByzantineSGD
 from byzopt.rng import stream
 from byzopt.servers import ProjectedStep, ServerContext
+from byzopt.states import freeze, thaw
 from byzopt.theory.byzantine_epochs import Epoch
 from byzopt.theory.byzantine_sgd import GuardSetting, thresholds
 from tests.bounded import Bowl, Setup

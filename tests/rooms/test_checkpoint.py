@@ -13,9 +13,9 @@ from torch import Tensor
 
 from byzopt.aggregators import NNM, Krum
 from byzopt.attacks import ATTACKS, Adversary, Remembering
+from byzopt.checkpoint import load, save
 from byzopt.cohort import Cohort
 from byzopt.engines import Simulated, Snapshot, begin, rounds
-from byzopt.engines.checkpoint import freeze, load, save, thaw
 from byzopt.errors import InvalidInput, Status
 from byzopt.experiments import Spec, run
 from byzopt.experiments import load as load_spec
@@ -24,6 +24,7 @@ from byzopt.files import write_atomically
 from byzopt.layout import Layout
 from byzopt.methods import METHODS
 from byzopt.servers import ServerContext
+from byzopt.states import freeze, thaw
 from byzopt.tasks import Task
 
 SPEC = {"task": "quartic", "rule": "nnm >> krum", "attack": "alie", "rounds": 12, "lr": 0.1, "eval_every": 5}

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from byzopt import lbfgs
-from byzopt.engines.checkpoint import freeze, thaw
 from byzopt.errors import InvalidInput
 from byzopt.layout import Layout
 from byzopt.servers import (
@@ -27,6 +26,7 @@ from byzopt.servers import (
     ThreeSequences,
 )
 from byzopt.servers.inner import Ending, Stop, Subproblem
+from byzopt.states import freeze, thaw
 from tests.reference import inexact as twins
 
 D = 7

@@ -98,7 +98,7 @@ def test_raw_gradients_are_those_before_momentum():
     v, state = torch.zeros(5, d, dtype=torch.float64), adversary.start(torch.zeros(d, dtype=torch.float64))
     for t in range(4):
         v = 0.9 * v + g[t]
-        rows, state = adversary.speak(state, t + 1, torch.zeros(d), v, stream(0), lambda rows: rows[0])
+        rows, state = adversary.forge_rows(state, t + 1, torch.zeros(d), v, stream(0), lambda rows: rows[0])
         assert torch.allclose(rows[3:], -g[t, 3:])
         assert torch.equal(rows[:3], v[:3])
 

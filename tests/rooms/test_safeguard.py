@@ -14,10 +14,10 @@ from byzopt.aggregators.core.filters import RoundContext
 from byzopt.aggregators.guards.safeguard import Safeguard
 from byzopt.attacks import Shift, Variance
 from byzopt.cohort import Cohort
-from byzopt.engines.checkpoint import freeze, thaw
 from byzopt.errors import InvalidInput
 from byzopt.methods import RobustGD, SafeguardSGD
 from byzopt.rng import stream
+from byzopt.states import freeze, thaw
 from byzopt.theory.safeguard import threshold
 from tests.bounded import Bowl, Setup
 from tests.reference import byzantine_sgd as twin

@@ -18,7 +18,7 @@ from threading import Thread
 import pytest
 from torch import Tensor
 
-from byzopt.engines.checkpoint import load, save
+from byzopt.checkpoint import load, save
 from byzopt.experiments.sweeps import RunStore, Sweep, Unwritable, plan_sweep, run_sweep
 from byzopt.experiments.sweeps.batches import RunBatch
 from byzopt.experiments.sweeps.claims import Claims, claim_owner

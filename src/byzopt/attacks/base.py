@@ -193,7 +193,7 @@ class Attack(ABC):
         tolerated = len(cohort.byzantine) if f is None else f
         adversary = Adversary(self, cohort, tolerated)
         x, defence = rows.new_zeros(rows.shape[-1]), rule or (lambda rows: rows.mean(0))
-        return adversary.speak(
+        return adversary.forge_rows(
             adversary.start(x), t, x, rows, stream(seed, "attack", t, device=rows.device), defence
         )[0]
 
@@ -302,7 +302,7 @@ class Adversary:
         """The attack's state before round 1."""
         return self.attack.start(self.cohort, x)
 
-    def speak(
+    def forge_rows(
         self,
         state: State,
         t: int,

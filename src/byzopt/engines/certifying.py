@@ -12,26 +12,26 @@ from byzopt.aggregators.core.filters import Filter, RoundContext
 
 
 def certifying_step(
-    t: int, faulty: Mapping[int, int], told: dict[int, Certificate]
+    t: int, faulty: Mapping[int, int], certificates: dict[int, Certificate]
 ) -> Callable[..., tuple[Tensor, Any]]:
-    """What `bunches.call_parts` makes of filters in round t. `faulty` are the runs whose aggregates are to be
-    certified, and for how many faulty rows; their certificates are put into `told`."""
+    """How `call_parts` steps filters in round t. `faulty` maps the runs whose aggregates are to be certified
+    to the number of faulty rows to certify for; their certificates are put into `certificates`."""
 
-    def aggregate(
+    def step(
         part: Filter, state: Any, who: int | tuple[int, ...], rows: Tensor, x: Tensor
     ) -> tuple[Tensor, Any]:
         runs = (who,) if isinstance(who, int) else who
-        liars = {faulty[r] for r in runs if r in faulty}
-        if not liars:
+        counts = {faulty[r] for r in runs if r in faulty}
+        if not counts:
             return part.step(state, rows, RoundContext(t, x))
-        # Runs side by side nearly always have equally many liars; the others are certified on their own.
-        out, after, found = part.certified_step(state, rows, RoundContext(t, x), max(liars))
-        for k, (r, one) in enumerate(zip(runs, found, strict=False)):
-            if faulty.get(r) == max(liars):
-                told[r] = one
+        # Runs side by side nearly always have equally many faulty rows; the others are certified alone.
+        out, after, found = part.certified_step(state, rows, RoundContext(t, x), max(counts))
+        for k, (r, certificate) in enumerate(zip(runs, found, strict=False)):
+            if faulty.get(r) == max(counts):
+                certificates[r] = certificate
             elif r in faulty:  # a filter that takes several runs at once has no memory of its own
-                own = part.certified_step((), rows[k], RoundContext(t, x[k]), faulty[r])[2]
-                told.update(zip([r], own, strict=False))
+                alone = part.certified_step((), rows[k], RoundContext(t, x[k]), faulty[r])[2]
+                certificates.update(zip([r], alone, strict=False))
         return out, after
 
-    return aggregate
+    return step

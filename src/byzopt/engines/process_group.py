@@ -1,6 +1,6 @@
 """The engine over processes: rank 0 is the server and plays some workers, the other ranks play the rest.
 
-A simulated adversary must see the honest rows before it forges its own, so what workers want to say is
+A simulated adversary must see the honest rows before it forges its own, so all workers' vectors are
 gathered at rank 0, which is trusted; both ends of the channel are there. Each process draws what all workers
 draw and takes its own rows, so that the iterates are those of the simulated engine: to the last bit where a
 task takes all gradients at once anyway, to rounding where a process takes those of its own workers alone
@@ -16,9 +16,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from byzopt.attacks import Adversary
 from byzopt.distributed.communicator import Communicator
+from byzopt.engines.base import EngineRecipe
 from byzopt.engines.simulated import GradientCount, Simulated, SimulatedState
 from byzopt.errors import ByzoptError, require
+from byzopt.methods import Method
+from byzopt.states import map_leaves
 from byzopt.tasks import Task
 from byzopt.workers import Estimator
 
@@ -31,6 +35,9 @@ class Announcement(NamedTuple):
     what: int
     run: int
     t: int
+
+
+OVER = Announcement(_STOP, 0, 0)
 
 
 class WorkerShare:
@@ -46,39 +53,40 @@ class WorkerShare:
         self.whole: Any = None  # on rank 0: the state of all workers that all processes hold at present
 
     def play(self, what: int, w: Tensor, t: int) -> tuple[Tensor, float]:
-        """What these workers want to say `[k, d]`, and gradients taken per worker."""
+        """These workers' vectors `[k, d]`, and gradients taken per worker."""
         count = GradientCount()
         oracle = count.oracle(self.task, t, self.seed, self.mine)
         if what == _BEGIN:
-            said, self.state = self.worker.init(w, oracle)
+            vectors, self.state = self.worker.init(w, oracle)
         else:
-            said, self.state = self.worker.step(self.state, w, oracle)
-        return said, count.gradients
+            vectors, self.state = self.worker.step(self.state, w, oracle)
+        return vectors, count.gradients
 
-    def gathered(self, rows: Tensor) -> Tensor | None:
+    def gather(self, rows: Tensor) -> Tensor | None:
         """All workers' rows on rank 0, from those of every process."""
         short = self.width - len(rows)
         wide = torch.cat([rows, rows.new_zeros(short, *rows.shape[1:])]) if short else rows
         whole = self.comm.gather(wide)
         return None if whole is None else whole.flatten(0, 1)[: self.task.n].to(rows.device)
 
-    def remembered(self) -> Any:
+    def gather_state(self) -> Any:
         """All workers' state on rank 0, in the structure of one process's."""
-        return _mapped(self.state, self._of_rows, lambda own: self.gathered(own))
+        return _map_tensors(lambda part: self.gather(part) if self._of_rows(part) else part, self.state)
 
     def restore(self, whole: Any | None) -> None:
         """Take these workers' part of rank 0's `whole` state."""
-        parts = iter([] if whole is None else _leaves(whole))
+        parts = iter([] if whole is None else _tensors(whole))
 
-        def taken(own: Tensor) -> Tensor:
-            blank = own.new_empty(self.task.n, *own.shape[1:]) if self._of_rows(own) else own
-            sent = self.comm.broadcast(next(parts, blank)).to(own.device)
-            return sent[self.mine] if self._of_rows(own) else sent
+        def taken(part: Tensor) -> Tensor:
+            by_worker = self._of_rows(part)
+            blank = part.new_empty(self.task.n, *part.shape[1:]) if by_worker else part
+            sent = self.comm.broadcast(next(parts, blank)).to(part.device)
+            return sent[self.mine] if by_worker else sent
 
-        self.state = _mapped(self.state, lambda own: True, taken)
+        self.state = _map_tensors(taken, self.state)
 
-    def _of_rows(self, own: Tensor) -> bool:
-        return own.ndim > 0 and len(own) == self.mine.stop - self.mine.start
+    def _of_rows(self, part: Tensor) -> bool:
+        return part.ndim > 0 and len(part) == self.mine.stop - self.mine.start
 
 
 @dataclass(frozen=True)
@@ -95,27 +103,44 @@ class ProcessGroup(Simulated):
         what = _BEGIN if state is None else _GO_ON if known else _RESTORE
         try:
             announce(share.comm, Announcement(what, self.run, t))
-            said, gradients, share.whole = _round(share, what, w, t, None if state is None else state.worker)
+            vectors, gradients, share.whole = _round(
+                share, what, w, t, None if state is None else state.worker
+            )
         except RuntimeError as error:
             raise ByzoptError(f"All worker processes should answer. Found: {error}. Run it again.") from error
-        assert said is not None  # this is rank 0
-        return said, share.whole, gradients
+        assert vectors is not None  # this is rank 0
+        return vectors, share.whole, gradients
+
+
+@dataclass(frozen=True)
+class OverProcesses(EngineRecipe):
+    """The simulated engine with its workers in the processes that `comm` leads to, which are in `serve`;
+    `run` is the run's number among those that they play. No name leads to it: a communicator cannot be
+    written down."""
+
+    comm: Communicator
+    run: int
+
+    def build(self, task: Task, method: Method, adversary: Adversary, seed: int) -> ProcessGroup:
+        share = WorkerShare(task, method.worker, seed, self.comm)
+        parts = (task, method.worker, method.wire, adversary, seed, method.down)
+        return ProcessGroup(*parts, share, self.run)
 
 
 def serve(comm: Communicator, shares: Sequence[WorkerShare]) -> None:
     """What ranks other than 0 do: play their workers of each run in the rounds that rank 0 announces."""
     while True:
-        told = announce(comm, Announcement(_STOP, 0, 0))
-        if told.what == _STOP:
+        announced = announce(comm)
+        if announced.what == _STOP:
             return
-        share = shares[told.run]
-        _round(share, told.what, torch.empty_like(share.task.start()), told.t, None)
+        share = shares[announced.run]
+        _round(share, announced.what, torch.empty_like(share.task.start()), announced.t, None)
 
 
-def announce(comm: Communicator, own: Announcement | None = None) -> Announcement:
-    """Rank 0's announcement; without one, that all is over."""
-    told = torch.tensor(own or Announcement(_STOP, 0, 0), dtype=torch.int64, device="cpu")
-    return Announcement(*comm.broadcast(told).tolist())
+def announce(comm: Communicator, announcement: Announcement = OVER) -> Announcement:
+    """Rank 0's announcement, on every rank; on the others the argument does not count."""
+    numbers = torch.tensor(announcement, dtype=torch.int64, device="cpu")
+    return Announcement(*comm.broadcast(numbers).tolist())
 
 
 def _round(
@@ -125,19 +150,16 @@ def _round(
     w = share.comm.broadcast(w).to(w.device)
     if what == _RESTORE:
         share.restore(memory)
-    said, gradients = share.play(what, w, t)
-    return share.gathered(said), gradients, share.remembered()
+    vectors, gradients = share.play(what, w, t)
+    return share.gather(vectors), gradients, share.gather_state()
 
 
-def _leaves(state: Any) -> list[Tensor]:
+def _map_tensors(change: Callable[[Tensor], Any], state: Any) -> Any:
+    return map_leaves(lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf, state)
+
+
+def _tensors(state: Any) -> list[Tensor]:
+    """The tensors of a state, in order."""
     found: list[Tensor] = []
-    _mapped(state, lambda own: True, lambda own: found.append(own) or own)  # type: ignore[func-returns-value]
+    _map_tensors(found.append, state)
     return found
-
-
-def _mapped(state: Any, chosen: Callable[[Tensor], bool], change: Callable[[Tensor], Any]) -> Any:
-    """`state` with every tensor that is `chosen` changed."""
-    if isinstance(state, tuple):
-        parts = [_mapped(part, chosen, change) for part in state]
-        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
-    return change(state) if isinstance(state, Tensor) and chosen(state) else state

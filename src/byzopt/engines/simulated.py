@@ -10,7 +10,7 @@ from torch import Tensor
 
 from byzopt.attacks import Adversary
 from byzopt.engines.base import ENGINES, Engine, EngineRecipe, Exchange
-from byzopt.engines.crossing import transmit
+from byzopt.engines.transmission import transmit
 from byzopt.errors import require
 from byzopt.methods import Method
 from byzopt.rng import stream
@@ -87,20 +87,20 @@ class Simulated(Engine):
         link = Link(t, self.seed, self.task.layout, last)
         asked = state.down if state is not None else self.down.start(x)
         w, asked = self.down.send(asked, x, link._replace(way="down"))
-        said, worker, gradients = self.play(state, w, t)
+        vectors, worker, gradients = self.play(state, w, t)
         if state is None:
-            wire, attack = _Wire(self.wire, self.wire.start(said), link), self.adversary.start(w)
+            wire, attack = _RoundChannel(self.wire, self.wire.start(vectors), link), self.adversary.start(w)
         else:
-            wire, attack = _Wire(self.wire, state.wire, link), state.attack
+            wire, attack = _RoundChannel(self.wire, state.wire, link), state.attack
         generator = stream(self.seed, "attack", t, device=x.device)
 
-        def speak(rows: Tensor) -> Tensor:
+        def forge(rows: Tensor) -> Tensor:
             nonlocal attack
-            rows, attack = self.adversary.speak(attack, t, w, rows, generator, defence)
+            rows, attack = self.adversary.forge_rows(attack, t, w, rows, generator, defence)
             return rows
 
-        liars = self.adversary.liars(x.device) if self.adversary.cohort.byzantine else None
-        rows = transmit(wire, said, self.adversary, liars, speak)
+        byzantine = self.adversary.liars(x.device) if self.adversary.cohort.byzantine else None
+        rows = transmit(wire, vectors, self.adversary, byzantine, forge)
         up, below = self.wire.cost(link), self.down.cost(link)
         bits_down = below.bits + self.worker.coined
         seen = Exchange(rows, gradients, *up, bits_down, below.coordinates)
@@ -110,14 +110,14 @@ class Simulated(Engine):
         return self.wire.report(state.wire)
 
     def play(self, state: SimulatedState | None, w: Tensor, t: int) -> tuple[Tensor, Any, float]:
-        """What all workers want to say at `w`, `[n, d]`, their memory after it, gradients per worker."""
+        """All workers' vectors at `w`, `[n, d]`, their state after it, and gradients per worker."""
         count = GradientCount()
         oracle = count.oracle(self.task, t, self.seed)
         if state is None:
-            said, worker = self.worker.init(w, oracle)
+            vectors, worker = self.worker.init(w, oracle)
         else:
-            said, worker = self.worker.step(state.worker, w, oracle)
-        return said, worker, count.gradients
+            vectors, worker = self.worker.step(state.worker, w, oracle)
+        return vectors, worker, count.gradients
 
 
 @ENGINES.register("simulated")
@@ -186,18 +186,18 @@ class GradientCount:
         return Oracle(t, grads, full, seed)
 
 
-class _Wire:
+class _RoundChannel:
     """One run's channel in one round."""
 
     def __init__(self, channel: Channel, state: Any, link: Link) -> None:
         self.channel, self.state, self.link = channel, state, link
 
-    def send(self, said: Tensor) -> tuple[Tensor, Tensor]:
-        sent, meant, self.state = self.channel.send(self.state, said, self.link)
-        return sent, meant
+    def send(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        messages, targets, self.state = self.channel.send(self.state, vectors, self.link)
+        return messages, targets
 
-    def receive(self, sent: Tensor) -> Tensor:
-        rows, self.state = self.channel.receive(self.state, sent, self.link)
+    def receive(self, messages: Tensor) -> Tensor:
+        rows, self.state = self.channel.receive(self.state, messages, self.link)
         return rows
 
     def squeeze(self, rows: Tensor) -> Tensor:

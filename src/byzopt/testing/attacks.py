@@ -29,7 +29,7 @@ def play(attack: Attack, cohort: Cohort, sent: Sequence[Tensor], f: int = 2) -> 
     x = torch.linspace(1, 2, sent[0].shape[1], dtype=sent[0].dtype, device="cpu")
     state = adversary.start(x)
     for t, rows in enumerate(sent, start=1):
-        out, state = adversary.speak(state, t, x + t, rows, stream(0, "attack", t), _defence)
+        out, state = adversary.forge_rows(state, t, x + t, rows, stream(0, "attack", t), _defence)
         yield out, state
 
 
@@ -62,8 +62,8 @@ def writes_to_nothing(attack: Attack) -> None:
     adversary = Adversary(attack, Cohort.of(7, 2), 2)
     state = adversary.start(x)
     for t, rows in enumerate(sent, start=1):
-        first, _ = adversary.speak(state, t, x, rows, stream(0, t), _defence)
-        again, state = adversary.speak(state, t, x, rows, stream(0, t), _defence)
+        first, _ = adversary.forge_rows(state, t, x, rows, stream(0, t), _defence)
+        again, state = adversary.forge_rows(state, t, x, rows, stream(0, t), _defence)
         holds(equal(first, again), f"other rows when round {t} is repeated from the same state")
     holds(equal(sent, before), "honest messages that were changed")
     holds(equal(x, torch.ones_like(x)), "an iterate that was changed")

@@ -62,7 +62,7 @@ class OneRound:
             meant = x + ROWS[rows](self.n, self.f, self.d, stream(seed, "break", rows, t))
             generator = stream(seed, "break", "attack", t)
             try:
-                sent, state = adversary.speak(state, t, x, meant, generator, rule)
+                sent, state = adversary.forge_rows(state, t, x, meant, generator, rule)
             except ByzoptError as error:
                 raise EvaluationFailed(EvaluationStatus.UNFIT, error) from None
             except Exception as error:  # an attack that searches calls the rule

@@ -11,9 +11,9 @@ import msgspec
 from torch import Tensor
 
 from byzopt.engines import LoopState
-from byzopt.engines.checkpoint import freeze, thaw
 from byzopt.errors import InvalidInput, Status, require
 from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress
+from byzopt.states import freeze, thaw
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 

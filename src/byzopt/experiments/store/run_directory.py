@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from byzopt import parquet
-from byzopt.engines.checkpoint import load, save
+from byzopt.checkpoint import load, save
 from byzopt.errors import InvalidInput
 from byzopt.experiments.specs.loading import load as load_spec
 from byzopt.experiments.specs.loading import read_spec

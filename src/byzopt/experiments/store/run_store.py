@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from byzopt.engines.checkpoint import load, save
+from byzopt.checkpoint import load, save
 from byzopt.errors import InvalidInput, Status
 from byzopt.experiments.specs.plain_spec import MAIN
 from byzopt.experiments.specs.spec import Spec

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from byzopt import linalg
 from byzopt.attacks import Adversary
 from byzopt.engines import InProcess
-from byzopt.engines.bunches import RoundLostError
-from byzopt.engines.many import BatchedRuns, Lane
+from byzopt.engines.batched import BatchedRuns
+from byzopt.engines.batched_round import Lane
 from byzopt.engines.simulated import Simulated
+from byzopt.engines.stacking import RoundLostError
 from byzopt.errors import Status, TooManyFaults, require
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress
