@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import acos, degrees
+from typing import ClassVar
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from byzopt.aggregators import rule_from
 from byzopt.aggregators.core.filters import Defence, RoundContext
-from byzopt.attacks import ATTACKS, AutoByz, View
+from byzopt.attacks import ATTACKS, Attack, AutoByz, Limited, View
 from byzopt.attacks.adaptive.scene import scene
 from byzopt.attacks.adaptive.trials import Trials, seen
 from byzopt.cohort import Cohort
@@ -138,3 +140,47 @@ def test_liars_that_a_guard_would_expel_are_no_candidates():
     found = forged(AutoByz(budget="cheap"), rows, guard)
     assert not guard.expelled_by(found) & set(COHORT.byzantine)
     assert turn(found, guard) > turn(rows, guard)
+
+
+def told(threat: str, rows: Tensor, before: Tensor) -> tuple[Tensor, bool]:
+    """What an attack under this threat model sees as honest rows in round 2, and whether it gets the rule."""
+    seen_here = {}
+
+    @dataclass(frozen=True)
+    class Spy(Attack):
+        """An attack of a test, which writes down what it is handed."""
+
+        knows: ClassVar[frozenset[str]] = frozenset({"honest", "defence"})
+
+        def forge(self, view, generator):
+            seen_here[view.t] = view.honest, view.defence
+            return view.like.zero_()
+
+    attack, against = Limited(Spy(), threat), defence("median")
+    state = attack.start(COHORT, rows[0])
+    for t, sent in ((1, before), (2, rows)):
+        view = View(t, torch.zeros(D, dtype=torch.float64), sent, COHORT, F, attack.knows, against)
+        _, state = attack.step(state, view, stream(0, t))
+    return seen_here[2][0], seen_here[2][1] is against
+
+
+def test_a_threat_model_hands_over_what_it_says_and_nothing_else():
+    rows, before = honest_rows(0), honest_rows(1)
+    honest, own = list(COHORT.honest), rows[list(COHORT.byzantine)]
+    for threat, expected, rule in (
+        ("omniscient", rows[honest], True),
+        ("no_rule", rows[honest], False),
+        ("one_round_late", before[honest], True),
+        ("own_data", own[torch.arange(len(honest)) % F], False),
+    ):
+        saw, knew = told(threat, rows, before)
+        assert torch.equal(saw, expected), threat
+        assert knew == rule, threat
+
+
+def test_knowing_less_never_helps_the_search():
+    against, rows = defence("nnm >> rfa"), honest_rows()
+    everything = turn(forged(Limited(AutoByz(), "omniscient"), rows, against), against)
+    assert everything == turn(forged(AutoByz(), rows, against), against)
+    for threat in ("no_rule", "own_data"):
+        assert turn(forged(Limited(AutoByz(), threat), rows, against), against) <= everything + 1e-6

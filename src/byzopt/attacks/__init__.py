@@ -13,6 +13,7 @@ from byzopt.attacks.guard import AOnly, Hug, Straddle
 from byzopt.attacks.indistinguishable import Indistinguishable
 from byzopt.attacks.ipm import IPM
 from byzopt.attacks.labels import LabelFlip
+from byzopt.attacks.limited import Limited
 from byzopt.attacks.little import ALIE
 from byzopt.attacks.mimic import Mimic, MimicIndex, MimicVariance
 from byzopt.attacks.noise import Gaussian, Uniform
@@ -47,6 +48,7 @@ __all__ = [
     "Infinite",
     "Knowledge",
     "LabelFlip",
+    "Limited",
     "Mimic",
     "MimicIndex",
     "MimicVariance",

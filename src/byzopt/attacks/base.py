@@ -125,6 +125,15 @@ class View:
         known = knows & self._knows
         return View(self.t, self.x, rows, self.cohort, self.f, known, self._defence)
 
+    def believing(
+        self, honest: Tensor, knows: frozenset[Knowledge], defence: Callable[[Tensor], Tensor]
+    ) -> View:
+        """The same round for an attack inside another one, which takes `honest` `[h, d]` for the honest
+        messages and `defence` for the server's rule, and sees no others."""
+        rows = _put(self._rows, self.cohort.honest, honest)
+        known = knows & self._knows
+        return View(self.t, self.x, rows, self.cohort, self.f, known, defence)
+
     def _wide(self, workers: tuple[int, ...]) -> Tensor:
         rows = self._rows.index_select(-2, _index(workers, self._rows.device))
         return rows.to(compute_dtype(rows.dtype))
