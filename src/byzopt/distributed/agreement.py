@@ -58,7 +58,7 @@ def exchange_headers(comm: Communicator, prepare: Callable[[], tuple[Header, T]]
     reasons = {rank: header.fault() for rank, header in enumerate(headers)}
     malformed = {rank: f"Its header is malformed: {why}" for rank, why in reasons.items() if why}
     if any(header.status == FAILED for rank, header in enumerate(headers) if rank not in malformed):
-        _raise_everywhere(comm, error)
+        raise_everywhere(comm, error)
     if len(malformed) == len(headers):
         raise TooManyFaults(
             f"Some headers should be well-formed. Found none among {len(headers)} ranks: {malformed[0]}",
@@ -80,7 +80,7 @@ def share_error(comm: Communicator, work: Callable[[], T]) -> T:
         error = raised
     failed = comm.all_gather(torch.tensor([float(error is not None)], dtype=torch.float64, device="cpu"))
     if failed.any():
-        _raise_everywhere(comm, error)
+        raise_everywhere(comm, error)
     return result  # type: ignore[return-value]
 
 
@@ -120,7 +120,7 @@ def _require_alike(headers: dict[int, Header]) -> None:
         )
 
 
-def _raise_everywhere(comm: Communicator, error: Exception | None) -> None:
+def raise_everywhere(comm: Communicator, error: Exception | None) -> None:
     """Raise one error on all ranks, made from the `error` that each has, if any."""
     text = torch.zeros(1 + comm.n + _TEXT, dtype=torch.uint8, device="cpu")
     if error is not None:

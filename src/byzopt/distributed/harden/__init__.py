@@ -7,7 +7,7 @@ One wrapper, one file (`ddp`), listed in `entry.WRAPPERS`. It deals the columns 
 ranks, as the wrapper lets it, and drives a `Round`:
 
     done = guard.begin(d)                        # at the first gradient of a backward pass
-    done.size = ...                              # the largest magnitude of this rank's own gradient
+    done.saw(gradient)                           # this rank's own, in pieces as they come
     done.add(block, first)                       # [n, b], as columns arrive: partial products, or answers
     done.decide()                                # after the last: one message, one set of weights
     for piece in done.answers(): ...             # this rank's columns, to be sent, or to stay where it is

@@ -1,236 +1,19 @@
-"""`DistributedDataParallel`: a comm hook whose buckets are dealt by columns while backward goes on."""
+"""`DistributedDataParallel`: what can be hardened, what is refused, and how."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial, reduce
-from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.futures import Future
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from byzopt.aggregators.core.surroundings import undisturbed
 from byzopt.distributed.communicator import Communicator
-from byzopt.distributed.harden.buffers import BufferSync, check_buffers
-from byzopt.distributed.harden.excess import ExcessPolicy
+from byzopt.distributed.harden.bucket_hook import BucketHook, Copied, harden_hook
+from byzopt.distributed.harden.buffers import check_buffers
 from byzopt.distributed.harden.guard import Guard
-from byzopt.distributed.harden.round import Round
-from byzopt.distributed.harden.scaling import LossScale
-from byzopt.distributed.harden.settings import Buffers, Settings
-from byzopt.distributed.harden.transfer import Transfer, swap
-from byzopt.distributed.header import max_magnitude
-from byzopt.errors import TooManyFaults, require
-
-_engine: Any = torch.autograd.Variable._execution_engine
-
-
-class Bucket(NamedTuple):
-    """A bucket on its way: DDP's `[d]`, the same as it travels, this rank's columns `[n, b]` of all ranks',
-    the place of the first, what brings them, and what DDP waits for."""
-
-    whole: Tensor
-    sent: Tensor
-    block: Tensor
-    first: int
-    arrival: Transfer
-    told: Future[Tensor]
-
-
-class BucketHook:
-    """The state of a model's comm hook: one round for each backward that DDP synchronises.
-
-    A bucket's columns leave when DDP has filled it, and are looked at when the next one is full. After the
-    last one ranks decide, and the answers come back into the buckets' own memory. Whatever happens, DDP is
-    given all its buckets; errors are raised from `backward` when DDP has finished with it.
-    """
-
-    def __init__(self, model: DistributedDataParallel, comm: Communicator, guard: Guard) -> None:
-        self.arm(model, comm, guard)
-
-    def arm(self, model: DistributedDataParallel, comm: Communicator, guard: Guard) -> None:
-        """Work for this guard from now on: a hook stays with its model for good."""
-        self.model, self.comm, self.guard = model, comm, guard
-        self.names = {id(p): name for name, p in model.module.named_parameters()}
-        self.buffers = _buffers(model, comm, guard)
-        self.excess = ExcessPolicy(comm, guard.settings.excess, model.parameters())
-        self.scale = LossScale(guard.settings.scaler)
-        self.dtype = _travelling([p.dtype for p in model.parameters()], guard.settings.dtype)
-        self.d = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        self._round: Round | None = None
-        self._buckets: list[Bucket] = []
-        self._blocks: dict[int, Tensor] = {}
-        self._returning: list[Transfer] = []
-        self._first, self._rebuilt = 0, model._has_rebuilt_buckets
-        self._error: Exception | None = None
-
-    @undisturbed
-    def __call__(self, bucket: Any) -> Future[Tensor]:
-        whole: Tensor = bucket.buffer()
-        told: Future[Tensor] = Future(devices=[whole.device]) if whole.is_cuda else Future()
-        if not self.guard.active:
-            return _averaged(whole, self.comm, told)
-        try:
-            self._take(bucket, whole, told)
-        except Exception as error:  # a rank is gone: others know by themselves
-            self._error = self._error or error
-        if bucket.is_last():
-            self._end()
-        return told
-
-    def _take(self, bucket: Any, whole: Tensor, told: Future[Tensor]) -> None:
-        """Send a bucket's columns; look at those of the bucket before."""
-        if bucket.index() == 0:
-            self._begin()
-        assert self._round is not None
-        size = max_magnitude(whole)
-        with self._round.trouble.noted():
-            self._remember(bucket, size)
-        sent = whole.to(self.comm.device, self.dtype)  # usually the same
-        changed = self.guard.momentum is not None or sent is not whole
-        self._round.size = max(self._round.size, size, max_magnitude(sent) if changed else size)
-        spans = self.comm.columns(len(sent))
-        start, stop = spans[self.comm.rank]
-        block = self._room(bucket.index(), sent, stop - start)
-        arrival = swap(self.comm, [sent[a:b] for a, b in spans], list(block.unbind(0)))
-        self._buckets.append(Bucket(whole, sent, block, self._first + start, arrival, told))
-        self._first += len(whole)
-        if len(self._buckets) > 1:
-            self._arrived(self._buckets[-2])
-
-    def _remember(self, bucket: Any, size: float) -> None:
-        """Put this rank's momentum in the place of its gradients, if they are finite."""
-        momentum = self.guard.momentum
-        if momentum is not None and self._round is not None and self._round.part and isfinite(size):
-            names = [self.names[id(p)] for p in bucket.parameters()]
-            momentum.update(names, bucket.gradients(), self.scale.now())
-
-    def _begin(self) -> None:
-        part = torch._C._current_graph_task_id() != -1  # else DDP plays along for a rank without data
-        self.excess.clear()
-        if self.model._has_rebuilt_buckets != self._rebuilt:  # once, after the first step
-            self.guard.forget_layout()
-            self._rebuilt = self.model._has_rebuilt_buckets
-        self._round = self.guard.begin(self.d, part)
-        self._buckets, self._returning, self._first, self._error = [], [], 0, None
-
-    def _room(self, index: int, whole: Tensor, width: int) -> Tensor:
-        """Memory for this rank's columns, kept from step to step: fresh memory costs as much as sending."""
-        held = self._blocks.get(index)
-        fits = held is not None and held.shape[1] == width
-        if held is None or not fits or (held.dtype, held.device) != (whole.dtype, whole.device):
-            held = self._blocks[index] = whole.new_empty(self.comm.n, width)
-        return held
-
-    def _arrived(self, bucket: Bucket) -> None:
-        """Take in the columns of a bucket; where they can be answered alone, send the answer."""
-        assert self._round is not None
-        bucket.arrival.wait()
-        answer = self._round.add(bucket.block, bucket.first)
-        if answer is not None:
-            self._return(bucket, answer)
-
-    def _return(self, bucket: Bucket, piece: Tensor) -> None:
-        """Begin to send this rank's columns of the answer to all, into the memory that has been sent."""
-        into = [bucket.sent[a:b] for a, b in self.comm.columns(len(bucket.sent))]
-        self._returning.append(swap(self.comm, [piece] * self.comm.n, into))
-
-    def _end(self) -> None:
-        """Finish the round, hand all buckets back, and see to it that an error is heard."""
-        done = self._round
-        error = self._error or self._met(lambda: self._decided(done))
-        decided = done is not None and (error is None or isinstance(error, TooManyFaults))
-        if error is not None:
-            error = self._failed(error)
-        if decided and done is not None:
-            trouble = self._met(partial(self.buffers.agree, done.present))
-            skips = isinstance(trouble, TooManyFaults) and self.guard.settings.excess == "skip"
-            error = error or (None if skips else trouble)
-        for bucket in self._buckets:
-            bucket.told.set_result(bucket.whole)
-        self._error, self._round, self._buckets, self._returning = None, None, [], []
-        if error is not None:
-            _raise_behind(error)
-
-    def _failed(self, error: Exception) -> Exception | None:
-        """Give all ranks the gradient of a round without an answer; what is still to be raised."""
-        if self._round is not None:
-            self.guard.failed(self._round, error)
-        fill, left = self.excess.outcome(error)
-        for bucket in self._buckets:
-            bucket.whole.fill_(fill)
-        return left
-
-    def _met(self, step: Callable[[], None]) -> Exception | None:
-        """The error that a step ends in."""
-        try:
-            step()
-        except Exception as error:
-            return error
-        return None
-
-    def _decided(self, done: Round | None) -> None:
-        assert done is not None
-        self._arrived(self._buckets[-1])
-        pieces = []
-        stands = done.decide()
-        if not stands:
-            self._settle()
-            for bucket, piece in zip(self._buckets, done.answers(), strict=True):
-                self._return(bucket, piece)
-                pieces.append(piece)
-        self._settle()
-        for bucket in self._buckets:
-            if bucket.sent is not bucket.whole:
-                bucket.whole.copy_(bucket.sent)
-        scale = done.share if getattr(self.model, "_divide_by_initial_world_size", True) else 1.0
-        if scale != 1:
-            for bucket in self._buckets:
-                bucket.whole.mul_(scale)
-        self.guard.finished(done, pieces)
-
-    def _settle(self) -> None:
-        for transfer in self._returning:
-            transfer.wait()
-        self._returning = []
-
-
-def _travelling(dtypes: list[torch.dtype], wire: torch.dtype | None) -> torch.dtype:
-    """The one dtype in which columns travel: the widest there is, or the wire's where that is narrower."""
-    widest = reduce(torch.promote_types, dtypes)
-    return widest if wire is None or widest.itemsize <= wire.itemsize else wire
-
-
-def _averaged(whole: Tensor, comm: Communicator, told: Future[Tensor]) -> Future[Tensor]:
-    """What DDP does without a hook."""
-    whole.div_(comm.n)
-    work = dist.all_reduce(whole, group=comm.group, async_op=True)
-
-    def done(future: Future[Any]) -> Tensor:
-        return whole
-
-    then: Future[Tensor] = work.get_future().then(done)
-    return then
-
-
-def _raise_behind(error: Exception) -> None:
-    """Raise from `backward`, when DDP has finished with it; at once where there is no backward."""
-
-    def tell() -> None:
-        raise error
-
-    if torch._C._current_graph_task_id() == -1:
-        raise error
-    # DDP's own callback may be queued behind this one; behind it comes what this one queues.
-    _engine.queue_callback(lambda: _engine.queue_callback(tell))
-
-
-def comm_hook(state, bucket):  # type: ignore[no-untyped-def]  # DDP reads annotations, and not as strings
-    """Registered with DDP, which asks for a plain function."""
-    return state(bucket)
+from byzopt.distributed.harden.settings import Settings
+from byzopt.distributed.header import WIRE_DTYPES
+from byzopt.errors import require
 
 
 def takes(model: Any) -> bool:
@@ -243,11 +26,13 @@ def group(model: DistributedDataParallel) -> Any:
 
 def check(model: DistributedDataParallel, settings: Settings) -> str:
     """What is wrong on this rank is raised; what all ranks must have alike is returned."""
-    found = [str(hook.__qualname__) for hook, _ in model._comm_hooks]
+    hooks: Any = model._comm_hooks
+    hooks[:] = [(hook, state) for hook, state in hooks if not isinstance(state, Copied)]
+    found = [str(hook.__qualname__) for hook, _ in hooks]
     logged: Any = model._get_ddp_logging_data
     name = logged().get("comm_hook")
     found += [] if found or name is None else [str(name)]
-    reused = [state for _, state in model._comm_hooks if isinstance(state, BucketHook)]
+    reused = [state for _, state in hooks if isinstance(state, BucketHook)]
     free = not found or (len(found) == len(reused) == 1 and not reused[0].guard.active)
     require(
         free,
@@ -255,6 +40,13 @@ def check(model: DistributedDataParallel, settings: Settings) -> str:
         "have no comm hook yet: DDP takes one, for good",
         ", ".join(found),
         "Leave out the other hook, or build DistributedDataParallel anew.",
+    )
+    require(
+        not model._use_python_reducer and not model._delay_all_reduce_params,
+        "A model to harden",
+        "reduce all gradients in its buckets",
+        "optimize_ddp='python_reducer', or delay_all_reduce_named_params",
+        "Leave them out.",
     )
     for module_name, module in model.module.named_modules():
         require(
@@ -279,17 +71,16 @@ def check(model: DistributedDataParallel, settings: Settings) -> str:
             f"the DTensor {name!r}, part of which other ranks hold",
             "Harden over the data-parallel dimension of fully_shard.",
         )
+        what = f"The parameter {name!r}"
+        require(
+            parameter.dtype in WIRE_DTYPES,
+            what,
+            "be of float16, bfloat16, float32 or float64",
+            parameter.dtype,
+        )
     check_buffers(model.module, settings.buffers)
     told = [(n, tuple(p.shape), str(p.dtype), p.requires_grad) for n, p in model.module.named_parameters()]
     return repr(told)
-
-
-def _buffers(model: DistributedDataParallel, comm: Communicator, guard: Guard) -> BufferSync:
-    """Buffers are told here in the place of DDP's broadcast; where that was off they stay each rank's own."""
-    mode: Buffers = guard.settings.buffers if model.broadcast_buffers else "local"
-    guard.undo.append(partial(setattr, model, "broadcast_buffers", model.broadcast_buffers))
-    model.broadcast_buffers = False
-    return BufferSync(comm, model.module, mode, guard.tolerance, set(model.parameters_to_ignore))
 
 
 def attach(model: DistributedDataParallel, comm: Communicator, guard: Guard) -> None:
@@ -298,4 +89,4 @@ def attach(model: DistributedDataParallel, comm: Communicator, guard: Guard) -> 
     for _, state in hooks:
         state.arm(model, comm, guard)
         return
-    model.register_comm_hook(BucketHook(model, comm, guard), comm_hook)
+    model.register_comm_hook(BucketHook(model, comm, guard), harden_hook)

@@ -11,7 +11,7 @@ from torch.amp import GradScaler
 from byzopt.aggregators import Aggregator
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden import ddp
-from byzopt.distributed.harden.agreement import Trouble, agree, same
+from byzopt.distributed.harden.agreement import Trouble, require_same
 from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.settings import Buffers, Excess, Settings
 from byzopt.distributed.topologies import Watch
@@ -77,9 +77,9 @@ def harden(
             raise InvalidInput(_refusal(inner))
         settings = settings.checked(comm.n)
         alike = wrapper.check(inner, settings)
-    agree(comm, trouble.error)
-    same(comm, settings.plan, "what they say to harden", "Say the same on every rank.")
-    same(comm, alike, "the parameters of their models", "Build the same model on every rank.")
+    trouble.shared(comm)
+    require_same(comm, settings.plan, "what they say to harden", "Say the same on every rank.")
+    require_same(comm, alike, "the parameters of their models", "Build the same model on every rank.")
     guard = Guard(comm, settings)
     assert wrapper is not None
     wrapper.attach(inner, comm, guard)

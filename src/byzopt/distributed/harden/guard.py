@@ -13,7 +13,6 @@ from byzopt.aggregators import Aggregator
 from byzopt.aggregators.core.filters import StatelessFilter
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.diagnostics import RoundDiagnostics
-from byzopt.distributed.harden.agreement import agree
 from byzopt.distributed.harden.momentum import Momentum
 from byzopt.distributed.harden.round import Guess, Round
 from byzopt.distributed.harden.settings import Settings
@@ -80,7 +79,7 @@ class Guard:
         with done.trouble.noted():
             self.diagnostics = done.diagnostics()
             watch(self.diagnostics)
-        agree(self.comm, done.trouble.error)
+        done.trouble.shared(self.comm)
 
     # What the user calls.
 

@@ -7,6 +7,7 @@ sharded gradients of an FSDP unit. The rule is that of whole rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf, isfinite
 from typing import Any, NamedTuple
 
 import torch
@@ -17,13 +18,13 @@ from byzopt.aggregators.core.filters import RoundContext, RoundRule
 from byzopt.aggregators.core.inputs import ranged, restored
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspects
-from byzopt.aggregators.numerics.measuring import ExtremeRows
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.ordering import keys, order_of
+from byzopt.distributed.agreement import raise_everywhere
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.diagnostics import RoundDiagnostics, diagnose
-from byzopt.distributed.harden.agreement import Trouble, raise_first
-from byzopt.distributed.harden.forms import Answer, answer_of, by_columns, by_geometry, parts, unwrapped
+from byzopt.distributed.harden.agreement import Trouble
+from byzopt.distributed.harden.forms import Answer, answer_of, by_columns, by_geometry, parts
 from byzopt.distributed.shard import ColumnShard, Products, dtype_of, gram_of, summed
 from byzopt.errors import InvalidInput, TooManyFaults
 
@@ -41,7 +42,7 @@ class Round:
     """Round `t` of a `filter` that is a pure rule in each round, over rows of `d` numbers, a row a rank.
 
     First every rank adds its blocks, in one order, then all `decide`, then every rank asks for its `answer`
-    to each block. `size` is the largest magnitude in this rank's own row, ∞ where something is not finite.
+    to each block. Of its own row each tells the largest magnitude (`saw`).
     `part` is False on a rank that has no row, because it has run out of data: that is no fault, and the rule
     is that of the others. `missing` are ranks whose row did not come: a fault, like one that is not finite.
     """
@@ -59,13 +60,14 @@ class Round:
         self.comm, self.filter, self.state, self.t, self.d, self.part = comm, filter, state, t, d, part
         self.rule = filter.now(state, RoundContext(t, torch.empty(0, device="cpu")))
         self.guess = guess or Guess(0, (True,) * comm.n)
-        self.trouble, self.size, self.missing = Trouble(), 0.0, set[int]()
+        self.trouble, self.missing = Trouble(), set[int]()
         self.blocks: list[Tensor] = []
         self.early: list[Tensor | None] = []
         self._answer: Answer | None = None
         self.columns, self._geometric = by_columns(self.rule), by_geometry(self.rule)
-        self._keys = torch.zeros(comm.n, dtype=torch.float64, device="cpu")
-        self._gram = torch.zeros(comm.n, comm.n, dtype=torch.float64, device="cpu")
+        self._extremes: list[Tensor] = []
+        self._keys: list[Tensor] = []
+        self._grams: list[Tensor] = []
 
     def add(self, block: Tensor, first: int) -> Tensor | None:
         """Take in the columns `first ..` of all rows, `[n, b]`, which nobody else adds.
@@ -90,18 +92,23 @@ class Round:
         if not finite.all():
             rule, block = rule.restricted(finite), block[finite.to(block.device)]
             rule.check(len(block))
-        if not (unwrapped(rule).validates or block.isfinite().all()):
-            return None
         try:
-            return restored(rule.reduce(Mixed(block, admitted=False)), 1.0, block.dtype)
-        except ExtremeRows:
-            return None
+            return restored(rule.reduce(Mixed(block)), 1.0, block.dtype)
+        except Exception:
+            if block.isfinite().all():
+                raise
+            return None  # it met what the others are about to hear of
 
     def _measure(self, block: Tensor, first: int) -> None:
         if self.rule.by_value:
-            self._keys += keys(block, first, self.d).cpu()
+            self._keys.append(keys(block, first, self.d))
         if self._geometric:
-            self._gram += gram_of([block], self.guess.pivot, dtype_of(block, self.d)).cpu()
+            self._grams.append(gram_of([block], self.guess.pivot, dtype_of(block, self.d)))
+
+    def saw(self, own: Tensor) -> None:
+        """Take note of the magnitudes in some of this rank's own row."""
+        if own.numel():
+            self._extremes += torch.aminmax(own)
 
     def decide(self) -> bool:
         """Agree with all ranks on who counts, and on the answer; whether answers given already stand.
@@ -112,7 +119,7 @@ class Round:
         """
         codes, sums = self._told()
         if codes["trouble"].any():
-            raise_first(self.comm, codes["trouble"].tolist(), self.trouble.error)
+            raise_everywhere(self.comm, self.trouble.error)
         rounds = codes["round"].tolist()
         if len(set(rounds)) > 1:
             raise InvalidInput(
@@ -129,13 +136,19 @@ class Round:
     def _told(self) -> tuple[dict[str, Tensor], Tensor]:
         """What the ranks tell, by code `[n]`, and the sum of their keys and products."""
         unusual = self.columns and any(found is None for found in self.early)
-        own = (self.trouble.error is not None, self.t, self.part, self.size, unusual)
+        own = (self.trouble.error is not None, self.t, self.part, self._size(), unusual)
         numbers = [torch.tensor(own, dtype=torch.float64, device="cpu")]
         if not self.columns:
-            numbers += [self._keys, self._gram.flatten()]
+            n = self.comm.n
+            numbers += [_total(self._keys, n), _total(self._grams, n, n).flatten()]
         told = self.comm.all_gather(torch.cat(numbers)).cpu()
         k = len(_CODES)
         return dict(zip(_CODES, told[:, :k].unbind(dim=1), strict=True)), told[:, k:].sum(dim=0)
+
+    def _size(self) -> float:
+        """The largest magnitude in this rank's own row, ∞ where something is not finite."""
+        sizes = [abs(float(each)) for each in self._extremes]
+        return max(sizes, default=0.0) if all(map(isfinite, sizes)) else inf
 
     def _ready(self) -> BaseAggregator:
         """The rule for the rows that are finite."""
@@ -246,3 +259,9 @@ class Round:
         absent = tuple((~self.present).nonzero().flatten().tolist())
         dropped = tuple(rank for rank in found.dropped if rank not in absent)
         return found._replace(dropped=dropped, absent=absent)
+
+
+def _total(parts: list[Tensor], *shape: int) -> Tensor:
+    """The sum of float64 `parts`, on the CPU; zeros where there are none."""
+    zeros = torch.zeros(*shape, dtype=torch.float64, device="cpu")
+    return torch.stack(parts).sum(dim=0).cpu() if parts else zeros
