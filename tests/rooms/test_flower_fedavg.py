@@ -445,6 +445,20 @@ def test_fedprox_clients_are_told_their_mu():
     assert mus == [(0.25, 1, 0.1)] * 5
 
 
+def test_masks_with_infinite_entries_stay_as_they_are():
+    mask = np.triu(np.full((3, 3), -np.inf, "f4"), 1)
+    app = client_of(lambda values, i, config: ({**values, "x": values["x"] + 1}, {}))
+    arrays = record(x=np.zeros(2, "f4"), mask=mask)
+    result, _ = run(
+        RobustFedAvg(rule="median", f=1, server=ServerAdam(), **QUIET), app, rounds=2, arrays=arrays
+    )
+    np.testing.assert_array_equal(result.arrays["mask"].numpy(), mask)
+    assert (result.arrays["x"].numpy() > 0).all()
+    assert result.faults == {1: {}, 2: {}}
+    with pytest.raises(InvalidInput, match="hold no NaN"):
+        run(RobustFedAvg(rule="median", f=1), app, arrays=record(x=np.full(2, np.nan)))
+
+
 # Around the strategy ------------------------------------------------------------------------------------
 
 
@@ -502,6 +516,8 @@ def test_a_client_app_of_gradients_is_refused_by_name():
 @pytest.mark.parametrize(
     "settings, words",
     [
+        ({"f": 1, "rule": "fltrust", "fraction_train": 0.6}, "the same node there"),
+        ({"f": 1, "rule": "bucketing >> median", "weighted_by_key": "num-examples"}, "a weighted form"),
         ({}, "`f` of RobustFedAvg"),
         ({"f": 3, "n": 5}, "2 f < n"),
         ({"f": 1, "eta": 0.1}, "ServerAdam"),

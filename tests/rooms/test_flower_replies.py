@@ -19,9 +19,11 @@ from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 
 from byzopt.flower import Local, RobustStrategy, client_app  # noqa: E402
 from byzopt.flower.grid import ReplyByReplyGrid  # noqa: E402
+from byzopt.flower.model import ModelArrays  # noqa: E402
 from byzopt.flower.records import BYZOPT, protocol_mark, to_arrays  # noqa: E402
 from byzopt.flower.replies import decode_gradient  # noqa: E402
 from byzopt.flower.untrusted import BadReply  # noqa: E402
+from byzopt.flower.weights import WeightsDecoder  # noqa: E402
 from tests.flowers import PlayGrid, crash  # noqa: E402
 
 LAYOUT = Layout(("a", "b"), ((2, 3), ()))
@@ -38,10 +40,11 @@ def asked():
 
 
 def reply(content):
-    """A reply of `client_app`, marked as such."""
+    """A reply with this content, marked as one of `client_app` unless its mark is None."""
     if isinstance(content, Error):
         return Message(content, reply_to=asked())
-    return Message(RecordDict({BYZOPT: protocol_mark()} | content), reply_to=asked())
+    records = {BYZOPT: protocol_mark()} | content
+    return Message(RecordDict({k: v for k, v in records.items() if v is not None}), reply_to=asked())
 
 
 def arrays(**changes):
@@ -181,6 +184,25 @@ def test_ten_thousand_mangled_replies_are_rows_of_numbers_or_refused():
     assert 50 < read < 5000
     assert {"array", "keys", "NaN", "records", "metric"} <= {reason.split(" ")[0] for reason in reasons}
     assert max(map(len, reasons)) < 600
+
+
+def test_mangled_weights_are_numbers_or_refused():
+    rng, decoded = random.Random(2), 0
+    model = ModelArrays.of(arrays(n=Array(np.array(3))))
+    for _ in range(3_000):
+        content = fuzzed(rng)
+        for record in content.values():
+            if isinstance(record, ArrayRecord):
+                record["n"] = Array(np.array(rng.choice((3, -3, 2**62, 0.5, True))))
+        try:
+            got = WeightsDecoder(model, "arrays")(reply(content | {"byzopt": None}))
+        except BadReply:
+            continue
+        decoded += 1
+        assert got.x.shape == (7,)
+        assert got.x.isfinite().all()
+        assert got.buffers["n"].dtype == np.int64
+    assert 5 < decoded < 2000
 
 
 def test_a_server_under_mangled_replies_keeps_to_the_others():

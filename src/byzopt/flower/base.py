@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from logging import WARNING, getLogger
+from logging import WARNING
 from typing import Any, Literal, TypeAlias, cast
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
@@ -15,13 +15,12 @@ from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.distributed.watch import Suspicion
 from byzopt.errors import InvalidInput, TooManyFaults, require
 from byzopt.flower.grid import reply_by_reply
-from byzopt.flower.members import Faults, RoundRequests, sample_rows
+from byzopt.flower.members import LOG, Faults, RoundRequests, sample_rows
 from byzopt.flower.metrics import Metrics, medians
 from byzopt.flower.records import CONFIG
 from byzopt.flower.result import RobustResult
 from byzopt.flower.server import Server
 
-LOG = getLogger("flwr")
 Excess: TypeAlias = Literal["raise", "skip"]
 Watch: TypeAlias = "Callable[[RoundDiagnostics], None]"
 
@@ -152,9 +151,11 @@ class ServerStrategy(Strategy):
         return reports
 
 
-def median_record(reports: Mapping[int, Metrics]) -> MetricRecord | None:
-    """Medians over clients; None where nobody reports."""
-    return MetricRecord(dict(medians(list(reports.values())))) if reports else None
+def median_record(reports: Mapping[int, Metrics], left_out: str = "") -> MetricRecord | None:
+    """Medians over clients but for the metric `left_out`; None where nobody reports."""
+    combined = medians(list(reports.values()))
+    combined.pop(left_out, None)
+    return MetricRecord(dict(combined)) if reports else None
 
 
 def _equal(a: ArrayRecord, b: ArrayRecord) -> bool:

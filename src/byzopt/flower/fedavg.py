@@ -13,12 +13,12 @@ from torch import Tensor
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import Filter, StatelessFilter
 from byzopt.errors import ByzoptError, require
-from byzopt.flower.base import LOG, Excess, ServerStrategy, Watch, median_record
+from byzopt.flower.base import Excess, ServerStrategy, Watch, median_record
 from byzopt.flower.buffers import combine_buffers
 from byzopt.flower.client_momentum import ClientMomentum
 from byzopt.flower.fedavg_arguments import refuse
 from byzopt.flower.fedavg_method import AnyMethod, AnyStep, MethodChoice
-from byzopt.flower.members import Faults, RoundRequests, wait_for_nodes
+from byzopt.flower.members import LOG, Faults, RoundRequests, wait_for_nodes
 from byzopt.flower.metrics import consistent, medians
 from byzopt.flower.model import Buffers, ModelArrays, Values
 from byzopt.flower.records import Point
@@ -111,7 +111,7 @@ class RobustFedAvg(ServerStrategy):
         self.proximal_mu, self.buffers = proximal_mu, buffers
         self.choice = MethodChoice(method, server, server_learning_rate, server_momentum, momentum)
         self.choice.check()
-        self.buffer_values: Values = {}
+        self.apart: Values = {}  # buffers and constants, as they are sent next
         self.rule = None if isinstance(method, Method) else _rule(rule, f)
         self.buffer_rule = rule_from(buffer_rule, **({} if f is None else {"f": f}))
         if n is not None:
@@ -122,7 +122,7 @@ class RobustFedAvg(ServerStrategy):
     ) -> Iterable[Message]:
         server = self._prepare(server_round, arrays, grid)
         rows = self._sampled(self._asked(len(server.nodes)), server_round) if self.fraction_train else ()
-        sent = self.model.arrays(server.x, self.buffer_values)
+        sent = self.model.arrays(server.x, self.apart)
         self.sent = self.model.vector(self.model.values_of(sent))
         more = {} if self.proximal_mu is None else {"proximal-mu": self.proximal_mu}
         content = self._content(sent, server_round, config, more)
@@ -144,13 +144,17 @@ class RobustFedAvg(ServerStrategy):
             metrics, diagnostics = server.aggregate(asked, rows, faults, self._filter(asked, decoded, faults))
             try:
                 values = [reply.buffers for reply in counted]
-                self.buffer_values = combine_buffers(self.model, values, len(asked.nodes), self.buffer_rule)
+                self.apart = self.apart | combine_buffers(
+                    self.model, values, len(asked.nodes), self.buffer_rule
+                )
             except ByzoptError:
                 server.state = before  # the model is one thing: no new parameters beside old buffers
                 raise
             self.client_momentum.remember(states)
             if self.train_metrics_aggr_fn is None:
-                return medians([reply.metrics for reply in counted]) | metrics, diagnostics
+                reported = medians([reply.metrics for reply in counted])
+                reported.pop(self.weighted_by_key, None)  # as in FedAvg
+                return reported | metrics, diagnostics
             contents = consistent([reply.content for reply in counted])
             return dict(self.train_metrics_aggr_fn(contents, self.weighted_by_key)), diagnostics
 
@@ -174,7 +178,7 @@ class RobustFedAvg(ServerStrategy):
         asked, replies = self.evaluate_requests, list(replies)
         reports = self._evaluated(server_round, asked, replies, decode_metrics)
         if self.evaluate_metrics_aggr_fn is None or not reports:
-            return median_record(reports)
+            return median_record(reports, self.weighted_by_key)
         accepted, _ = asked.by_node(replies)
         contents = consistent([accepted[node].content for node in reports])
         return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key)
@@ -201,16 +205,16 @@ class RobustFedAvg(ServerStrategy):
         values, k = self.model.values_of(arrays), self._asked(len(nodes))
         method = self.choice.build(self.rule, k, self.f, self.num_rounds)
         self.client_momentum = ClientMomentum(method.worker)
-        self.buffer_values = {name: values[name] for name in self.model.buffers}
+        self.apart = self.model.apart(values)
         return Server(method, Point(self.model.vector(values), self.model.layout), nodes, k, self.f)
 
     def _model(self) -> ArrayRecord:
-        return self.model.arrays(self._running.answer, self.buffer_values)
+        return self.model.arrays(self._running.answer, self.apart)
 
     def _move_to(self, arrays: ArrayRecord) -> None:
         values = self.model.values_of(arrays)
         self._running.move_to(self.model.vector(values))
-        self.buffer_values = {name: values[name] for name in self.model.buffers}
+        self.apart = self.model.apart(values)
 
     def _asked(self, n: int) -> int:
         """How many of n nodes a round of training asks; n where there is none."""
@@ -227,14 +231,14 @@ class RobustFedAvg(ServerStrategy):
         enough = self.buffer_rule.tolerance(k) >= tolerated
         require(enough, what, f"tolerate what the rule does, f = {tolerated} of {k}", self.buffer_rule)
         if self.weighted:
-            check_weightable(self.rule, k, self.weight_cap)
+            check_weightable(self.rule, k, self.weight_cap, self.weighted_by_key)
 
     def _rows(
         self, decoded: dict[int, WeightsReply], faults: Faults, t: int
     ) -> tuple[dict[int, Tensor], dict[int, Any]]:
         """The rows of the clients and the states of their momenta after them; `faults` grows by those whose
         row is not finite."""
-        rows = {node: self.sent - reply.x for node, reply in decoded.items()}
+        rows = {node: reply.x.neg_().add_(self.sent) for node, reply in decoded.items()}  # without a copy
         beyond = [node for node, row in rows.items() if not row.isfinite().all()]
         faults |= dict.fromkeys(beyond, "NaN or Inf")
         sound = {node: row for node, row in rows.items() if node not in beyond}

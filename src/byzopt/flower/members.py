@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from logging import getLogger
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from byzopt.errors import ByzoptError, require
 from byzopt.flower.untrusted import BadReply
 from byzopt.rng import stream
 
+LOG = getLogger("flwr")
 SUPERLINK = 1  # the node id under which the SuperLink itself answers
 Faults: TypeAlias = "dict[int, str]"  # node id -> reason
 T = TypeVar("T")

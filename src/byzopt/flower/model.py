@@ -25,7 +25,8 @@ Values: TypeAlias = "dict[str, np.ndarray[Any, Any]]"  # arrays by name, in thei
 
 @dataclass(frozen=True)
 class ModelArrays:
-    """The arrays of a model: `layout` and dtypes of the parameters, names and shapes of the buffers.
+    """The arrays of a model: parameters, buffers, and constants, which are float arrays with infinite entries
+    (attention masks): what clients return for these is not looked at.
 
     Rows of parameters, and float buffers, are computed with in `dtype`: float64 where any float array is,
     else float32. Arrays go out in the dtypes in which they came.
@@ -35,31 +36,37 @@ class ModelArrays:
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...]
     buffers: frozenset[str]
+    constants: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, arrays: ArrayRecord, buffers: Buffers = None) -> ModelArrays:
         """What trusted arrays hold. `buffers`: see `RobustFedAvg`.
 
-        Errors: `InvalidInput` for a dtype that is neither float, integer nor bool, for names of buffers that
-        are not there, and where no parameter is left.
+        Errors: `InvalidInput` for a dtype that is neither float, integer nor bool, for NaN, for names of
+        buffers that are not there, and where no parameter is left.
         """
         values = {name: arrays[name].numpy() for name in arrays}
         for name, value in values.items():
             known = value.dtype.name in (*FLOATS, *INTEGERS, "bool") and value.dtype.isnative
             remedy = "Convert it (bfloat16 to float32, say), or leave it out of the model's arrays."
             require(known, f"Array {name!r}", "be float, integer or bool", str(value.dtype), remedy)
-        floats = {name for name, value in values.items() if value.dtype.kind == "f"}
-        kept_apart = (set(values) - floats) | _named(values, buffers)
+        floats = {name: value for name, value in values.items() if value.dtype.kind == "f"}
+        broken = [name for name, value in floats.items() if np.isnan(value).any()]
+        require(not broken, "A model to begin with", "hold no NaN", f"some in {broken[:8]}")
+        constants = {name for name, value in floats.items() if not np.isfinite(value).all()}
+        measured = ((set(values) - set(floats)) | _named(values, buffers)) - constants
+        kept_apart = measured | constants
         what = "The arrays of a model"
         require(bool(set(values) - kept_apart), what, "hold parameters", f"none among {sorted(values)[:8]}")
         shapes = tuple(tuple(value.shape) for value in values.values())
         dtypes = tuple(value.dtype.name for value in values.values())
-        return cls(tuple(values), shapes, dtypes, frozenset(kept_apart))
+        return cls(tuple(values), shapes, dtypes, frozenset(measured), frozenset(constants))
 
     @property
     def layout(self) -> Layout:
         """Names and shapes of the parameters, in the order of the arrays."""
-        pairs = [(n, s) for n, s in zip(self.names, self.shapes, strict=True) if n not in self.buffers]
+        apart = self.buffers | self.constants
+        pairs = [(n, s) for n, s in zip(self.names, self.shapes, strict=True) if n not in apart]
         return Layout(tuple(n for n, _ in pairs), tuple(s for _, s in pairs))
 
     @property
@@ -68,13 +75,18 @@ class ModelArrays:
         return torch.float64 if "float64" in self.dtypes else torch.float32
 
     def values_of(self, arrays: ArrayRecord) -> Values:
-        """Trusted arrays by name. Errors: `InvalidInput` where they are not those of this model."""
+        """Trusted arrays by name, in the model's dtypes; counters that come as fractions are rounded.
+
+        Errors: `InvalidInput` where they have other names or shapes than this model's.
+        """
         values = {name: arrays[name].numpy() for name in arrays}
-        found = {name: (value.shape, value.dtype.name) for name, value in values.items()}
-        wanted = dict(zip(self.names, zip(self.shapes, self.dtypes, strict=True), strict=True))
-        odd = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+        wanted = dict(zip(self.names, self.shapes, strict=True))
+        odd = sorted(n for n in {*values, *wanted} if n not in values or values[n].shape != wanted.get(n))
         require(not odd, "The arrays of a later round", "be those of round 1", f"others in {odd[:8]}")
-        return values
+        return {
+            name: (np.rint(values[name]) if dtype in INTEGERS else values[name]).astype(dtype)
+            for name, dtype in zip(self.names, self.dtypes, strict=True)
+        }
 
     def vector(self, values: Mapping[str, np.ndarray[Any, Any]]) -> Tensor:
         """The parameters among these values as one vector `[d]`."""
@@ -83,18 +95,22 @@ class ModelArrays:
             parts = [values[name].reshape(-1).astype(kind) for name in self.layout.names]
         return torch.from_numpy(np.concatenate(parts))
 
-    def arrays(self, x: Tensor, buffers: Values) -> ArrayRecord:
-        """Parameters `x` `[d]` and buffers as arrays, in the order and the dtypes in which they came.
+    def apart(self, values: Values) -> Values:
+        """The buffers and constants among these values."""
+        return {name: values[name] for name in self.buffers | self.constants}
+
+    def arrays(self, x: Tensor, apart: Values) -> ArrayRecord:
+        """Parameters `x` `[d]`, buffers and constants as arrays, in the order and dtypes in which they came.
 
         Errors: `ByzoptError` for a parameter beyond what its dtype holds.
         """
         views = self.layout.views(x)
         record = {}
         for name, dtype in zip(self.names, self.dtypes, strict=True):
-            value = buffers[name] if name in self.buffers else views[name].numpy()
+            value = views[name].numpy() if name in views else apart[name]
             with np.errstate(over="ignore"):
                 value = np.array(value, dtype=dtype)
-            if name not in self.buffers and not np.isfinite(value).all():
+            if name in views and not np.isfinite(value).all():
                 raise ByzoptError(
                     f"Parameter {name!r} should fit {dtype}. Found a value beyond it. "
                     "Lower the server's learning rate, or send the model as float32."

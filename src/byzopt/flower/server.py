@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from logging import WARNING
 from typing import Any, NamedTuple
 
 import torch
@@ -10,10 +11,10 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.core.base import BaseAggregator
-from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule
+from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule, StatelessFilter
 from byzopt.distributed.diagnostics import RoundDiagnostics, diagnose_rows
 from byzopt.errors import ByzoptError, TooManyFaults, require
-from byzopt.flower.members import Faults, RoundRequests
+from byzopt.flower.members import LOG, Faults, RoundRequests
 from byzopt.flower.records import Point
 from byzopt.methods import Method
 from byzopt.servers import ServerContext
@@ -47,6 +48,7 @@ class Server:
         partial = k == len(nodes) or isinstance(method.filter, RoundRule)
         what, remedy = "A filter that remembers workers", "Ask all nodes in every round."
         require(partial, what, "hear all of them in every round", f"{k} of {len(nodes)}", remedy)
+        _check_trust(method.filter, nodes, k)
         self.method, self.layout, self.nodes, self.f, self.proxy = (
             method,
             point.layout,
@@ -133,6 +135,14 @@ class Server:
         if part.apart is not None:
             apart[place.unsqueeze(1), place] = part.apart
         return RoundDiagnostics(asked.t, weights, remote, dropped, absent, apart, part.f)
+
+
+def _check_trust(filter: Filter, nodes: Sequence[int], k: int) -> None:
+    """Say which node a rule trusts. Errors: `InvalidInput` where its row is another node's each round."""
+    for i in filter.rule.trusts if isinstance(filter, StatelessFilter) else ():
+        what, remedy = "A rule that trusts a row", "Ask all nodes, or take a rule that trusts nobody."
+        require(k == len(nodes), what, "find the same node there each round", f"{k} of {len(nodes)}", remedy)
+        LOG.log(WARNING, "byzopt: the rule trusts row %d, which is node %d", i, nodes[i])
 
 
 def _check_count(asked: RoundRequests, faults: Faults, most: int) -> None:

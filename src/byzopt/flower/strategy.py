@@ -15,8 +15,8 @@ from torch import Tensor
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import check_unseen_data
 from byzopt.errors import require
-from byzopt.flower.base import LOG, Excess, ServerStrategy, Watch, median_record
-from byzopt.flower.members import wait_for_nodes
+from byzopt.flower.base import Excess, ServerStrategy, Watch, median_record
+from byzopt.flower.members import LOG, wait_for_nodes
 from byzopt.flower.metrics import medians
 from byzopt.flower.records import ARRAYS, BYZOPT, CONFIG, PROTOCOL, to_arrays, to_point
 from byzopt.flower.replies import decode_evaluation, decode_gradient

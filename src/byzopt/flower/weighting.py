@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from math import isfinite
 from statistics import median_low
 
+import torch
+
 from byzopt.aggregators import Aggregator, Chain, Weighted
-from byzopt.errors import require
+from byzopt.errors import InvalidInput, require
 
 
 def capped_claims(claims: Sequence[float], cap: float) -> list[float]:
@@ -28,7 +30,14 @@ def weighted_rule(rule: Aggregator, weights: Sequence[float]) -> Aggregator:
     return Weighted(rule, tuple(weights))
 
 
-def check_weightable(rule: Aggregator, k: int, cap: float) -> None:
+def check_weightable(rule: Aggregator, k: int, cap: float, key: str) -> None:
     """Errors: `InvalidInput` unless the rule can count k rows with weights, and the cap is at least 1."""
     require(cap >= 1, "Parameter `weight_cap`", "be at least 1", cap)
-    weighted_rule(rule, [1.0] * k).check(k)
+    example = torch.eye(k, 2, dtype=torch.float64)
+    try:
+        weighted_rule(rule, [1.0] * k)(example)
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"Clients can count by {key!r} only behind a rule that has a weighted form. {error} "
+            "Or leave `weighted_by_key` out, and all clients count alike."
+        ) from None

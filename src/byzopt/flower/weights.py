@@ -72,6 +72,8 @@ class WeightsDecoder:
         check_names(arrays, model.names)
         values = {}
         for name, shape, dtype in zip(model.names, model.shapes, model.dtypes, strict=True):
+            if name in model.constants:
+                continue
             numbers = read_numbers(name, arrays[name], shape, _family(dtype)).reshape(shape)
             with np.errstate(over="ignore"):
                 values[name] = numbers.astype(dtype) if name in model.buffers else numbers
