@@ -57,8 +57,9 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """The page with links that lead to pages of the site."""
-    return relinked(markdown, page.file.src_uri) if origin(page.file.src_uri) else markdown
+    """The page with links that lead to pages of the site; it begins with its title, not with a comment."""
+    text = re.sub(r"\A\s*<!--.*?-->\s*", "", markdown, flags=re.DOTALL)
+    return relinked(text, page.file.src_uri) if origin(page.file.src_uri) else text
 
 
 # Pages.

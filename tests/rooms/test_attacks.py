@@ -22,6 +22,7 @@ from byzopt.attacks import (
     Mimic,
     MimicIndex,
     MimicVariance,
+    OptimalALIE,
     SignFlip,
     View,
 )
@@ -335,3 +336,34 @@ def test_a_bad_parameter_is_one_clear_line(spec: Any) -> None:
     with pytest.raises(InvalidInput) as caught:
         ATTACKS.build(spec)
     assert "\n" not in str(caught.value)
+
+
+def test_an_attack_called_on_rows_forges_those_of_its_workers_and_no_others():
+    rows = torch.arange(10.0).reshape(5, 2)
+    before = rows.clone()
+    attacked = IPM(scale=2.0)(rows, byzantine=[0, 3])
+    mean = before[[1, 2, 4]].mean(0)
+    torch.testing.assert_close(attacked[[0, 3]], (-2 * mean).expand(2, 2))
+    assert torch.equal(attacked[[1, 2, 4]], before[[1, 2, 4]])
+    assert torch.equal(rows, before)
+
+
+def test_an_attack_called_on_rows_searches_against_the_rule_that_it_is_given():
+    rows = torch.tensor([[1.0], [2.0], [3.0], [4.0], [0.0]])
+    asked = []
+
+    def rule(rows):
+        asked.append(rows)
+        return rows.median(0).values
+
+    OptimalALIE(evaluations=5)(rows, byzantine=1, rule=rule)
+    assert asked
+    assert all(torch.equal(one[:4], rows[:4]) for one in asked)
+
+
+@pytest.mark.parametrize(
+    "rows", [torch.ones(5), torch.ones(5, 2, dtype=torch.int64)], ids=["vector", "integers"]
+)
+def test_an_attack_called_on_anything_but_rows_is_refused(rows):
+    with pytest.raises(InvalidInput, match="shape"):
+        IPM()(rows, byzantine=1)

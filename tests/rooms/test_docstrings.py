@@ -18,6 +18,7 @@ PUBLIC = (
     "aggregators",
     "attacks",
     "cohort",
+    "distributed",
     "engines",
     "errors",
     "experiments",

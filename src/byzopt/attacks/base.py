@@ -196,12 +196,19 @@ class Attack(ABC):
             All rows `[n, d]`, those of the attackers forged.
 
         Raises:
-            InvalidInput: Attackers that the cohort cannot have.
+            InvalidInput: Rows that are no floating tensor `[n, d]`, and attackers that there cannot be.
         """
+        good = rows.ndim == 2 and rows.is_floating_point()
+        found = f"shape {list(rows.shape)} of {rows.dtype}"
+        require(good, "Rows", "be a floating tensor of shape [n, d]", found)
         cohort = Cohort.of(len(rows), byzantine)
         tolerated = len(cohort.byzantine) if f is None else f
         adversary = Adversary(self, cohort, tolerated)
-        x, defence = rows.new_zeros(rows.shape[-1]), rule or (lambda rows: rows.mean(0))
+        x = rows.new_zeros(rows.shape[-1])
+
+        def defence(rows: Tensor) -> Tensor:  # a plain function, whatever else the rule is
+            return rows.mean(0) if rule is None else rule(rows)
+
         return adversary.forge_rows(
             adversary.start(x), t, x, rows, stream(seed, "attack", t, device=rows.device), defence
         )[0]

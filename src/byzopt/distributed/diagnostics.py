@@ -22,6 +22,21 @@ class RoundDiagnostics(NamedTuple):
     filter is no pure rule, weights are even among the finite. `absent` are those that had no part in the
     round, of whom it says nothing. `apart` `[n, n]` are the rows' distances, ∞ from rows that are not finite,
     NaN from absent ones. `f` is how many of the finite ranks were taken for possible liars (None: not told).
+
+    Args:
+        t: The round.
+        weights: Of the ranks' rows in the answer, `[n]` float64.
+        remote: How far rows are from crowds of rows, as shares of what an honest row may have, `[n]`.
+        dropped: Ranks whose rows are not finite.
+        absent: Ranks that had no part in the round.
+        apart: Distances between rows, `[n, n]`.
+        f: How many of the finite ranks were taken for possible liars; None: not told.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.distributed import RoundDiagnostics
+        >>> RoundDiagnostics(1, torch.ones(4) / 4, torch.zeros(4), dropped=()).absent
+        ()
     """
 
     t: int

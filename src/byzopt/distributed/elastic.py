@@ -15,6 +15,17 @@ def init_process_group(backend: str = "gloo", timeout: timedelta = timedelta(min
 
     torchrun's agent keeps one store for all attempts. Restarted gloo ranks that join at different moments
     find in it the addresses of those that died, and wait for them until the timeout (seen with torch 2.13).
+
+    Args:
+        backend: "gloo" or "nccl".
+        timeout: How long operations wait for a rank.
+
+    Examples:
+        At the start of a script for `torchrun`:
+
+            from byzopt.distributed import init_process_group
+
+            init_process_group("gloo")
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True):
         dist.init_process_group(backend, timeout=timeout)

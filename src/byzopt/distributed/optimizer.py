@@ -69,6 +69,34 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
     their data for alike (`differing=True` says that it may do so all the same); for a filter or compressed
     messages that the topology cannot serve, a compressed downlink, a rule that cannot work on so many ranks;
     in `step` as `robust_all_reduce`, for gradients averaged already, and for what the closure raises.
+
+    Args:
+        params: The model's parameters, or a `DistributedDataParallel` model.
+        method: What ranks compute and send, and the step that all take.
+        lr: Scale of the server's step.
+        weight_decay: Multiple of the parameters that is added to the gradient, as in `torch.optim.SGD`.
+        group: Process group of the ranks; None: all.
+        topology: "sharded", "server" or "replicated".
+        watch: Called with the diagnostics of each step; None: nobody watches.
+        seed: Of compressors and coins that draw.
+        same_data: Whether ranks take the same data on purpose.
+
+    Raises:
+        InvalidInput: What cannot work together, and gradients that were averaged already.
+        TooManyFaults: More ranks than the rule tolerates are not finite, in `step`.
+
+    Examples:
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> from byzopt import RobustGD, rule_from
+        >>> from byzopt.distributed import RobustOptimizer
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # torchrun has more
+        >>> model = torch.nn.Linear(2, 1)
+        >>> method = RobustGD().build(rule_from("mean"), lr=0.1)
+        >>> optimizer = RobustOptimizer(model.parameters(), method, lr=0.1)
+        >>> model(torch.ones(4, 2)).sum().backward()
+        >>> optimizer.step()
+        >>> dist.destroy_process_group()
     """
 
     _step_supports_amp_scaling = True  # a GradScaler calls `step` whatever it found

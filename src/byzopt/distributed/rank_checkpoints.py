@@ -40,6 +40,20 @@ class RankCheckpoints:
     and with `weights_only`. A job may die while some ranks have written a round and others not, and a file
     may be damaged, so the last two are kept, and all ranks go back to the newest round that every one of them
     has whole. Files of other names are left alone.
+
+    Args:
+        folder: Where the files are.
+        group: Process group of the ranks; None: all.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch.distributed as dist
+        >>> from byzopt.distributed import RankCheckpoints
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> with TemporaryDirectory() as folder:
+        ...     RankCheckpoints(folder).restore()  # nothing has been saved
+        0
+        >>> dist.destroy_process_group()
     """
 
     def __init__(self, folder: str | Path, group: Any = None) -> None:

@@ -22,6 +22,35 @@ class RobustNSGDM(RobustOptimizer):
     `byzopt.methods.ByzNSGDM` (`eta`, `schedule`, `norm`, `momentum`, `start`, `order`, `cutoff`), as recipes
     or plain data. `rounds` is the length of the run, for schedules with a horizon. The rest as in
     `RobustOptimizer`.
+
+    Args:
+        params: The model's parameters, or a `DistributedDataParallel` model.
+        lr: Scale of the server's step.
+        rule: What is done with the ranks' vectors, by name or as a recipe.
+        f: Number of faulty ranks tolerated, where the rule does not say it.
+        rounds: Length of the run, for schedules with a horizon.
+        group: Process group of the ranks; None: all.
+        topology: "sharded", "server" or "replicated".
+        watch: Called with the diagnostics of each step; None: nobody watches.
+        same_data: Whether ranks take the same data on purpose.
+        settings: Those of `byzopt.methods.ByzNSGDM`.
+
+    Raises:
+        InvalidInput: As `RobustOptimizer`.
+
+    Examples:
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> from byzopt.distributed import RobustNSGDM
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # torchrun has more
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> before = model.weight.detach().clone()
+        >>> optimizer = RobustNSGDM(model.parameters(), lr=0.5, rule="mean", f=0)
+        >>> model(torch.ones(4, 2)).sum().backward()
+        >>> optimizer.step()
+        >>> round(float((model.weight.detach() - before).norm()), 4)  # a step of fixed length
+        0.5
+        >>> dist.destroy_process_group()
     """
 
     def __init__(
@@ -52,6 +81,27 @@ class RobustDM21(RobustOptimizer):
     Settings are those of `byzopt.methods.ByzDM21` (`eta`, `eta_v`, `eta_u`, `weights`, `compressor`, `init`,
     `schedule`), as recipes or plain data. `topology`: "server" (rank 0 keeps every rank's g_i, sends the
     aggregate to all) or "replicated" (every rank keeps them). The rest as in `RobustNSGDM`.
+
+    Args:
+        params: The model's parameters, or a `DistributedDataParallel` model.
+        lr: Scale of the server's step.
+        rule: What is done with the ranks' vectors, by name or as a recipe.
+        f: Number of faulty ranks tolerated, where the rule does not say it.
+        rounds: Length of the run, for schedules with a horizon.
+        group: Process group of the ranks; None: all.
+        topology: "server" or "replicated".
+        watch: Called with the diagnostics of each step; None: nobody watches.
+        seed: Of compressors that draw.
+        same_data: Whether ranks take the same data on purpose.
+        settings: Those of `byzopt.methods.ByzDM21`.
+
+    Raises:
+        InvalidInput: As `RobustOptimizer`.
+
+    Examples:
+        Under `torchrun`, in the place of an optimizer of PyTorch:
+
+            optimizer = RobustDM21(model, lr=0.1, f=1, eta=0.1, compressor={"name": "top_k", "ratio": 0.1})
     """
 
     recipe = "byz_dm21"
@@ -82,7 +132,30 @@ class RobustDM21(RobustOptimizer):
 
 class RobustVRDM21(RobustDM21):
     """As `RobustDM21` with STORM's correction. `step` needs a closure: it takes two gradients on one
-    sample."""
+    sample.
+
+    Args:
+        params: The model's parameters, or a `DistributedDataParallel` model.
+        lr: Scale of the server's step.
+        rule: What is done with the ranks' vectors, by name or as a recipe.
+        f: Number of faulty ranks tolerated, where the rule does not say it.
+        rounds: Length of the run, for schedules with a horizon.
+        group: Process group of the ranks; None: all.
+        topology: "server" or "replicated".
+        watch: Called with the diagnostics of each step; None: nobody watches.
+        seed: Of compressors that draw.
+        same_data: Whether ranks take the same data on purpose.
+        settings: Those of `byzopt.methods.ByzVRDM21`.
+
+    Raises:
+        InvalidInput: As `RobustOptimizer`.
+
+    Examples:
+        Under `torchrun`; the closure zeroes gradients, takes the loss, calls `backward` and returns it:
+
+            optimizer = RobustVRDM21(model, lr=0.1, f=1)
+            loss = optimizer.step(closure)
+    """
 
     recipe = "byz_vr_dm21"
 
@@ -96,6 +169,38 @@ class RobustSGD(RobustOptimizer):
     this library that is a heavy ball of η = 1 - μ. `step` puts another server step in the place of descent
     (then `lr` is the step's own unless given), `wire` a channel in the place of the plain one: compressed
     messages need topology "server" or "replicated". The rest as in `RobustDM21`.
+
+    Args:
+        params: The model's parameters, or a `DistributedDataParallel` model.
+        lr: Rate, as of `torch.optim.SGD`.
+        momentum: μ in [0, 1), as of `torch.optim.SGD`.
+        rule: What is done with the ranks' vectors, by name or as a recipe.
+        f: Number of faulty ranks tolerated, where the rule does not say it.
+        step: The server's step; None: descent.
+        wire: The channel; None: vectors are sent as they are.
+        weight_decay: Multiple of the parameters that is added to the gradient, as in `torch.optim.SGD`.
+        group: Process group of the ranks; None: all.
+        topology: "sharded", "server" or "replicated".
+        watch: Called with the diagnostics of each step; None: nobody watches.
+        seed: Of compressors that draw.
+        same_data: Whether ranks take the same data on purpose.
+
+    Raises:
+        InvalidInput: As `RobustOptimizer`.
+
+    Examples:
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> from byzopt.distributed import RobustSGD
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # torchrun has more
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> before = model.weight.detach().clone()
+        >>> optimizer = RobustSGD(model.parameters(), lr=0.1, rule="mean", f=0)
+        >>> model(torch.ones(1, 2)).sum().backward()  # of gradient (1, 1)
+        >>> optimizer.step()
+        >>> bool(torch.allclose(model.weight, before - 0.1))
+        True
+        >>> dist.destroy_process_group()
     """
 
     def __init__(

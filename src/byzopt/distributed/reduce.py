@@ -45,6 +45,31 @@ def robust_all_reduce(
     that are not known, that differ, or that do not suit n or the topology; `TooManyFaults`,
     which names the ranks, when more vectors than the rule tolerates are not finite, or come behind a
     malformed header, which is their senders' fault and costs them this round's vector; what a `watch` raises.
+
+    Args:
+        vector: This rank's, `[d]`.
+        rule: What is done with all ranks' vectors, by name or as a recipe.
+        group: Process group of the ranks; None: all.
+        topology: "sharded", "server" or "replicated".
+        f: Number of faulty ranks tolerated, where the rule does not say it.
+        t: The round, for `watch`.
+        watch: Called with the round's diagnostics; None: nobody watches.
+
+    Returns:
+        The aggregate, `[d]`, in the vector's dtype and on its device.
+
+    Raises:
+        InvalidInput: Vectors or rules that differ, a rule that does not suit n or the topology.
+        TooManyFaults: More vectors than the rule tolerates are not finite or cannot be read.
+
+    Examples:
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> from byzopt.distributed import robust_all_reduce
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # torchrun has more
+        >>> robust_all_reduce(torch.tensor([1.0, 2.0]), "median", f=0)
+        tensor([1., 2.])
+        >>> dist.destroy_process_group()
     """
     comm = Communicator(group)
 

@@ -71,6 +71,25 @@ class Suspicion:
     `every` thins out: diagnostics cost about one more aggregation, and optimizers ask for them in every so
     many steps. `alarm(rank, suspicion)` is called when a rank becomes a suspect, by a suspicion above
     `threshold` or by remote steps; `on_record` with the record of each call. `keep` records are kept.
+
+    Args:
+        eta: Weight of the new in the averages, in (0, 1].
+        every: Steps between two diagnostics.
+        threshold: Suspicion above which a rank is a suspect.
+        alarm: Called with a rank and its suspicion when it becomes a suspect.
+        on_record: Called with the record of each call.
+        keep: Number of records kept.
+        alike: Whether ranks' data are of one distribution.
+        t: Steps watched so far.
+        ranks: Figures of each rank so far.
+        records: The last records.
+        population: Set by the first step.
+
+    Examples:
+        >>> from byzopt.distributed import Suspicion
+        >>> watch = Suspicion(every=10)
+        >>> watch.every, watch.records
+        (10, [])
     """
 
     eta: float = 0.1

@@ -74,7 +74,22 @@ def _check_beta_2(step: ServerAdam | ServerYogi) -> None:
 @STEPS.register("server_adagrad")
 @dataclass(frozen=True)
 class ServerAdagrad(AdaptiveStep):
-    """FedAdagrad: v <- v + g². See `AdaptiveStep` for the rest. `beta_1` is 0, as in Flower's FedAdagrad."""
+    """FedAdagrad: v <- v + g². See `AdaptiveStep` for the rest. `beta_1` is 0, as in Flower's FedAdagrad.
+
+    Args:
+        lr: Scale of the steps, > 0.
+        beta_1: β1 of the first moment, in [0, 1).
+        tau: τ > 0, in the units of the aggregate.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import ServerAdagrad, ServerContext
+        >>> step = ServerAdagrad(lr=1.0)
+        >>> state = step.init(torch.zeros(2), ServerContext(Layout.flat(2)))
+        >>> step.ask(step.tell(state, torch.tensor([2.0, -50.0]))).round(decimals=2)
+        tensor([-1.,  1.])
+    """
 
     beta_1: float = 0.0
 
@@ -89,6 +104,22 @@ class ServerAdam(AdaptiveStep):
 
     Steps of round k are scaled by c_k = √(1 - β2^(k+1)) / (1 - β1^(k+1)), as in Flower's FedAdam; the paper's
     FedAdam has c_k = 1 (`corrected=False`), and Adam itself has k in the place of k + 1.
+
+    Args:
+        lr: Scale of the steps, > 0.
+        beta_1: β1 of the first moment, in [0, 1).
+        tau: τ > 0, in the units of the aggregate.
+        beta_2: β2 of the second moment, in [0, 1).
+        corrected: Whether steps are scaled by c_k, as in Flower.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import ServerAdam, ServerContext
+        >>> step = ServerAdam(lr=1.0, beta_1=0.0, beta_2=0.0, corrected=False)
+        >>> state = step.init(torch.zeros(2), ServerContext(Layout.flat(2)))
+        >>> step.ask(step.tell(state, torch.tensor([2.0, -50.0]))).round(decimals=2)
+        tensor([-1.,  1.])
     """
 
     beta_2: float = 0.99
@@ -108,7 +139,23 @@ class ServerAdam(AdaptiveStep):
 @STEPS.register("server_yogi")
 @dataclass(frozen=True)
 class ServerYogi(AdaptiveStep):
-    """FedYogi: v <- v - (1 - β2) g² sign(v - g²). See `AdaptiveStep` for the rest."""
+    """FedYogi: v <- v - (1 - β2) g² sign(v - g²). See `AdaptiveStep` for the rest.
+
+    Args:
+        lr: Scale of the steps, > 0.
+        beta_1: β1 of the first moment, in [0, 1).
+        tau: τ > 0, in the units of the aggregate.
+        beta_2: β2 of the second moment, in [0, 1).
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.servers import ServerContext, ServerYogi
+        >>> step = ServerYogi(lr=1.0, beta_1=0.0, beta_2=0.0)
+        >>> state = step.init(torch.zeros(2), ServerContext(Layout.flat(2)))
+        >>> step.ask(step.tell(state, torch.tensor([2.0, -50.0]))).round(decimals=2)
+        tensor([-1.,  1.])
+    """
 
     lr: float = 0.01
     beta_2: float = 0.99

@@ -50,6 +50,20 @@ class AutoByz(Remembering):
     else is to be set. A heuristic: a lower bound on the worst rows.
 
     Cost: one to three hundred answers a round, most of them to a few coordinates.
+
+    Args:
+        objective: What is searched for: "cos", "drift" or "bias".
+        budget: "full", or one that leaves out the evolution strategy.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import AutoByz, Median
+        >>> rows = torch.randn(9, 6, generator=torch.Generator().manual_seed(0)) + 1
+        >>> rule = Median(f=2)
+        >>> attacked = AutoByz()(rows, byzantine=2, rule=rule)
+        >>> mean = rows[:7].mean(0)
+        >>> bool((rule(attacked) - mean).norm() > (rule(rows) - mean).norm())
+        True
     """
 
     objective: Objective = "cos"

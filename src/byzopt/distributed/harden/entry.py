@@ -66,6 +66,36 @@ def harden(
     that n ranks cannot serve or that needs whole rows, for other kinds of models, for parameters or settings
     that differ between ranks, for a model that has a comm hook, and for what bypasses the reduction of
     gradients (SyncBatchNorm, sparse gradients, tensor parallelism).
+
+    Args:
+        model: A `DistributedDataParallel` model, perhaps compiled.
+        rule: What is done with the ranks' gradients, by name or as a recipe.
+        f: Number of faulty ranks tolerated, where the rule does not say it.
+        momentum: β in [0, 1) of the average that each rank takes of its own gradients.
+        buffers: What becomes of float buffers that a forward pass writes: "median", "local" or "refuse".
+        excess: Where more ranks than f send what is not finite: "raise", or "skip" the step.
+        wire: "bf16" sends columns in half the bytes; None: as they are.
+        watch: Called with the diagnostics of each round; None: nobody watches.
+        scaler: The script's `GradScaler`, where momentum has to know which of several.
+
+    Returns:
+        Counts of the model's rounds; its `remove` makes the model as it was.
+
+    Raises:
+        InvalidInput: What cannot work together, before anything is changed.
+
+    Examples:
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> from torch.nn.parallel import DistributedDataParallel
+        >>> from byzopt.distributed import harden
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # torchrun has more
+        >>> model = DistributedDataParallel(torch.nn.Linear(2, 1))
+        >>> guard = harden(model, "median", f=0)
+        >>> model(torch.ones(4, 2)).sum().backward()
+        >>> guard.rounds
+        1
+        >>> dist.destroy_process_group()
     """
     settings = Settings(rule, f, momentum, buffers, excess, wire, watch, scaler)
     inner, trouble = unwrapped(model), Trouble()

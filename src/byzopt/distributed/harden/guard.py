@@ -25,6 +25,10 @@ class Guard:
     `rounds` counts them. `dropped` `[n]` says in how many of them a rank's gradient was not finite and was
     left out, `skipped` how many had more faults than the rule tolerates and gave no step, `diagnostics` what
     the last watched round made of every rank. `active` is False after `remove`.
+
+    Args:
+        comm: The model's process group.
+        settings: Those of `harden`, which makes guards.
     """
 
     def __init__(self, comm: Communicator, settings: Settings) -> None:
