@@ -1,7 +1,8 @@
-"""Shared settings: reproducible hypothesis, one thread, real data found through BYZOPT_DATA_DIR."""
+"""Shared settings and fixtures: reproducible hypothesis, one thread, and no download of data."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ settings.register_profile(
 )
 settings.load_profile("ci")
 torch.set_num_threads(1)
+os.environ["BYZOPT_OFFLINE"] = "1"
 
 
 @pytest.fixture

@@ -15,6 +15,18 @@ import pyarrow.parquet as pq
 from byzopt.experiments.specs.plain_spec import content_hash
 from byzopt.experiments.specs.toml import dumps
 from byzopt.experiments.store.reading import result_digest
+from byzopt.experiments.sweeps import Sweep
+
+SPEC = {
+    "task": "quartic",
+    "rule": "nnm >> krum",
+    "attack": "bit_flip",
+    "rounds": 6,
+    "lr": 0.1,
+    "eval_every": 2,
+}
+SWEEP = Sweep(name="two", spec=SPEC, grid={"seed": [0, 1]})
+DEEP = b"[" * 100_000
 
 
 def result(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:

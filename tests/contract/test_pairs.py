@@ -15,7 +15,7 @@ from byzopt.experiments import simulate
 from byzopt.methods import METHODS
 from byzopt.tasks import TASKS, Task
 from byzopt.wire import COMPRESSORS
-from tests.contract.test_tasks import build
+from tests.small_tasks import build
 
 N, F = 7, 2
 GUARDED = ("byzantine_sgd", "safeguard")  # their rule is the mean, and they ask for differing data by name

@@ -8,7 +8,7 @@ import torch
 
 from byzopt.aggregators import FailClosed, rule_from
 from byzopt.errors import InvalidInput, TooManyFaults
-from tests.contract.test_rules import DTYPES, SPELLINGS, F, N, build, some_rows
+from tests.spellings import DTYPES, SPELLINGS, F, N, build, some_rows
 
 every = pytest.mark.parametrize("spelling", SPELLINGS)
 

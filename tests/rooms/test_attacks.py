@@ -32,32 +32,8 @@ from byzopt.errors import InvalidInput
 from byzopt.rng import stream
 from byzopt.tasks import Quartic
 from byzopt.tasks.logistic import LogisticRegression
+from tests.forging import HONEST, OWN, ROWS, close, forged, rows_of
 from tests.reference import attacks as twin
-
-HONEST = [[1.0, 4.0], [3.0, 0.0], [5.0, 2.0]]  # mean (3, 2), std (2, 2), with ddof 0 sqrt(8/3)
-OWN = [[10.0, -20.0], [30.0, 40.0]]
-
-
-def rows_of(honest: list[list[float]], own: list[list[float]], cohort: Cohort) -> Tensor:
-    rows = torch.empty(cohort.n, len(honest[0]), dtype=torch.float64)
-    rows[list(cohort.honest)] = torch.tensor(honest, dtype=torch.float64)
-    rows[list(cohort.byzantine)] = torch.tensor(own, dtype=torch.float64)
-    return rows
-
-
-def forged(attack: Attack, honest: Any = HONEST, own: Any = OWN, t: int = 1, seed: int = 0) -> Tensor:
-    """Rows that Byzantine workers 1 and 3 of five send in round t."""
-    liars = tuple(range(1, 2 * len(own), 2))
-    cohort = Cohort.of(len(honest) + len(own), liars)
-    adversary = Adversary(attack, cohort, len(own))
-    rows = rows_of(honest, own, cohort)
-    x = torch.zeros(rows.shape[1], dtype=torch.float64)
-    out, _ = adversary.forge_rows(adversary.start(x), t, x, rows, stream(seed), lambda r: r.mean(dim=0))
-    return out[list(liars)]
-
-
-def close(rows: Tensor, expected: Any) -> None:
-    torch.testing.assert_close(rows, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +86,6 @@ def test_alie_takes_the_quantile_of_the_actual_number_of_attackers() -> None:
 def test_quantile_rule_refuses_where_it_is_not_defined(n: int, b: int) -> None:
     with pytest.raises(InvalidInput, match="quantile rule"):
         quantile_z(n, b)
-
-
-ROWS = st.integers(1, 6).flatmap(
-    lambda d: st.tuples(
-        st.lists(st.lists(st.floats(-100, 100), min_size=d, max_size=d), min_size=2, max_size=6),
-        st.lists(st.lists(st.floats(-100, 100), min_size=d, max_size=d), min_size=1, max_size=3),
-    ).filter(lambda rows: len(rows[1]) < len(rows[0]))
-)
 
 
 @given(ROWS, st.floats(-3, 3))

@@ -44,8 +44,8 @@ from byzopt.attacks.optimal import line_search
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, TooManyFaults
 from byzopt.rng import stream
+from tests.forging import HONEST, OWN, ROWS, close, forged
 from tests.reference import attacks as twin
-from tests.rooms.test_attacks import HONEST, OWN, ROWS, close, forged
 
 R13 = sqrt(13)
 

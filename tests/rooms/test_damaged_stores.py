@@ -18,19 +18,10 @@ from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec, run
 from byzopt.experiments.store.reading import Damaged, read_run
 from byzopt.experiments.store.table import rows, runs_table
-from byzopt.experiments.sweeps import RunStore, Sweep, plan_sweep, run_sweep
+from byzopt.experiments.sweeps import RunStore, plan_sweep, run_sweep
 from byzopt.reports.study import make_report
 from tests import sealed
-
-SPEC = {
-    "task": "quartic",
-    "rule": "nnm >> krum",
-    "attack": "bit_flip",
-    "rounds": 6,
-    "lr": 0.1,
-    "eval_every": 2,
-}
-SWEEP = Sweep(name="two", spec=SPEC, grid={"seed": [0, 1]})
+from tests.sealed import DEEP, SPEC, SWEEP
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +71,6 @@ def constant(value: Any, kind: Any = None) -> Callable[[int], pa.Array]:
     return lambda count: pa.array([value] * count, kind)
 
 
-DEEP = b"[" * 100_000
 FORGED: dict[str, Callable[[Path], Any]] = {
     "a list": file("result.json", b"[]"),
     "NaN": file("result.json", b"NaN"),

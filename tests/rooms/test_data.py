@@ -76,6 +76,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     monkeypatch.setenv("BYZOPT_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("BYZOPT_OFFLINE")
     return tmp_path / "data", tmp_path / "cache" / "byzopt"
 
 
@@ -173,6 +174,19 @@ def test_a_file_no_mirror_gives_is_one_clear_line_and_leaves_nothing_behind(plac
     assert all(part in message for part in ["set/file", str(places[0]), str(places[1]), f"/{broken}"])
     assert "Set BYZOPT_DATA_DIR to a directory that holds set/file" in message
     assert not list(places[1].rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "value, allowed", [("1", False), ("yes", False), ("0", True), ("", True), ("off", True)]
+)
+def test_nothing_is_downloaded_where_that_is_forbidden(places, server, monkeypatch, value, allowed):
+    monkeypatch.setenv("BYZOPT_OFFLINE", value)
+    if allowed:
+        assert served(server, "good").read() == CONTENT
+    else:
+        with pytest.raises(MissingData, match="tried no mirror, as BYZOPT_OFFLINE is set"):
+            served(server, "good").read()
+        assert server.asked == []
 
 
 def test_without_a_network_the_error_says_what_was_tried(places):

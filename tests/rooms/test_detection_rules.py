@@ -24,7 +24,6 @@ from byzopt.aggregators import (
 )
 from byzopt.aggregators.numerics.clusters import largest_mode, linked_majority
 from byzopt.errors import InvalidInput, TooManyFaults
-from tests.contract import test_rules as contract
 from tests.reference.detection import TWINS
 
 NAMES = list(TWINS)
@@ -182,23 +181,6 @@ def test_a_minority_of_zero_rows_does_not_stop_the_rest(name):
 def test_a_majority_of_zero_rows_gives_zero(name):
     out = build(name)(torch.cat([torch.zeros(8, D), honest_rows(3).float()]))
     assert torch.equal(out, torch.zeros(D))
-
-
-@pytest.mark.parametrize("name", TRUSTING)
-def test_trusting_rules_keep_the_contract_of_all_rules(name):
-    contract.test_dtype_shape_and_inputs_are_kept(name)
-    contract.test_answer_is_no_view_of_the_rows(name)
-    contract.test_arrays_lists_and_strided_rows_give_the_same_answer(name)
-    contract.test_bad_rows_are_named_errors(name)
-    contract.test_too_many_non_finite_rows_are_named(name)
-    contract.test_all_rows_non_finite_is_a_named_error(name)
-    contract.test_all_rows_huge_or_tiny_keep_their_size(name)
-    contract.test_equal_rows_give_that_row(name)
-    contract.test_denormal_rows_are_finite(name)
-    contract.test_one_coordinate_works_at_every_legal_size(name)
-    contract.test_runs_repeat_to_the_last_bit(name)
-    contract.test_a_rule_can_be_written_down_and_read_back(name)
-    contract.test_scale_equivariant(name)
 
 
 @pytest.mark.parametrize("name", TRUSTING)

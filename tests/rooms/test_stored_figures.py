@@ -15,7 +15,7 @@ from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec, run
 from byzopt.experiments.store.table import rows
 from byzopt.experiments.sweeps import run_sweep
-from tests.rooms.test_damaged_stores import SPEC, SWEEP
+from tests.sealed import SPEC, SWEEP
 
 READ = """
 import sys

@@ -13,7 +13,7 @@ import pytest
 from byzopt.errors import InvalidInput
 from byzopt.experiments.sweeps import Sweep, Tune, Unwritable, plan_sweep, run_sweep
 from byzopt.reports.study import make_report
-from tests.rooms.test_damaged_stores import DEEP, SPEC
+from tests.sealed import DEEP, SPEC
 
 TUNED = Sweep(name="tuned", spec=SPEC, grid={"lr": [0.1, 0.2]}, tune=Tune(("lr",), "loss"))
 

@@ -16,7 +16,7 @@ from byzopt.distributed.diagnostics import diagnose_rows
 from byzopt.errors import InvalidInput
 from byzopt.tasks import TASKS
 from byzopt.theory.outlying import crowd_radii, student
-from tests.rooms.test_accusing import (
+from tests.liars import (
     LIES,
     Lie,
     between,

@@ -1,7 +1,8 @@
 """Data files: found on disk or downloaded, and always compared with a checksum of their decompressed content.
 
 A file is looked for under the directory in the environment variable BYZOPT_DATA_DIR, then under the cache
-(`$XDG_CACHE_HOME/byzopt`, usually `~/.cache/byzopt`), plain or compressed; then it is downloaded there.
+(`$XDG_CACHE_HOME/byzopt`, usually `~/.cache/byzopt`), plain or compressed; then it is downloaded there, but
+not while BYZOPT_OFFLINE is set.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from urllib.request import urlopen
 from byzopt.errors import InvalidInput, MissingData, unknown
 
 ENVIRONMENT = "BYZOPT_DATA_DIR"
+OFFLINE = "BYZOPT_OFFLINE"
 SUFFIXES = ("", ".gz", ".bz2", ".xz")
 TIMEOUT = 15.0  # seconds without an answer, for each mirror
 # A file's first bytes say how it is compressed; names are not to be trusted after a download.
@@ -75,7 +77,10 @@ class DataFile:
 
     def _download(self) -> bytes:
         failures = []
-        for url in self.urls:
+        offline = os.environ.get(OFFLINE, "").lower() not in ("", "0", "off", "no")
+        if offline:
+            failures.append(f"no mirror, as {OFFLINE} is set")
+        for url in () if offline else self.urls:
             try:
                 with urlopen(url, timeout=TIMEOUT) as response:
                     content = self._genuine(response.read())
