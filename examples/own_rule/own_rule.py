@@ -11,9 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.aggregator import RULES
-from byzopt.aggregators.core.kinds import GeometricRule
-from byzopt.aggregators.numerics.geometry import Geometry
+from byzopt.aggregators import RULES, GeometricRule, Geometry
 
 
 @RULES.register("ball")

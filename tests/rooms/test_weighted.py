@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from byzopt.aggregators import (
     Clipping,
     FailClosed,
     GeometricMedian,
+    GeometricRule,
     Krum,
     MeaMed,
     Mean,
@@ -29,9 +32,10 @@ from byzopt.aggregators import (
     rule_data,
     rule_from,
 )
-from byzopt.aggregators.weighted import capped
-from byzopt.aggregators.weighted_forms import FORMS
+from byzopt.aggregators.core.weighted_form import WeightedSum
+from byzopt.aggregators.weighted import capped, has_weighted_form
 from byzopt.errors import InvalidInput, TooManyFaults
+from byzopt.kernels import RankWindow
 
 FREE = [Median(), GeometricMedian(), RFA(iterations=200), Medoid(), NormClipping(), SignMajority()]
 COUNTED = [TrimmedMean, MeaMed, Phocas]
@@ -175,13 +179,13 @@ def test_no_share_exceeds_the_cap_and_light_workers_keep_their_weight(weights, c
 def test_by_default_f_workers_cannot_hold_half():
     greedy = [1e9] * 2 + [1.0] * 9
     rule = Weighted(TrimmedMean(f=2), greedy)
-    share = rule.masses() / rule.masses().sum()
+    share = rule.capped_weights() / rule.capped_weights().sum()
     assert share[:2].tolist() == pytest.approx([0.2, 0.2])
     rows = some_rows(11)
     rows[:2] = 1e6
     assert rule(rows).abs().max() < 3
     free = Weighted(Median(), greedy)
-    assert float((free.masses() / free.masses().sum()).max()) == pytest.approx(1 / 3)
+    assert float((free.capped_weights() / free.capped_weights().sum()).max()) == pytest.approx(1 / 3)
     assert (free.tolerance(11), free.breakdown(11)) == (1, 1)
     assert Weighted(Median(), [1] * 11).tolerance(11) == 5
     assert Weighted(Median(f=2), [1] * 11).breakdown(11) == 5
@@ -213,11 +217,48 @@ def test_bad_weights_and_caps_are_named_errors():
 
 def test_rules_without_a_weighted_form_are_refused_with_the_list_of_those_that_have_one():
     for refused in (Krum(f=1), NNM(f=1) >> Median(f=1), Weighted(Median(), [1, 1, 1])):
-        with pytest.raises(InvalidInput, match="TrimmedMean, MeaMed, Phocas, GeometricMedian"):
+        with pytest.raises(
+            InvalidInput, match="have a `weighted_form`, as GeometricMedian, MeaMed, Mean, Median"
+        ):
             Weighted(refused, [1, 1, 1])
-    for form in FORMS:
-        assert form.__name__ in Weighted.__doc__
-        assert form in [RULES[name] for name in RULES]
+    for rule in filter(has_weighted_form, (RULES[name] for name in RULES)):
+        assert rule.__name__ in Weighted.__doc__
+
+
+@dataclass(frozen=True)
+class Midrange(GeometricRule):
+    """A rule of another package: the weighted mean, in its weighted form."""
+
+    f: int | None = None
+
+    def weights(self, geometry):
+        return torch.full((geometry.m,), 1 / geometry.m, dtype=torch.float64)
+
+    def weighted_form(self, row_weights, heaviest):
+        return WeightedSum(lambda mixed: row_weights / row_weights.sum())
+
+
+@dataclass(frozen=True)
+class Upper(Median):
+    """A rule of another package that decides in another way than the one it extends."""
+
+    def plan(self, m):
+        return RankWindow(m // 2, m // 2 + 1)
+
+
+@dataclass(frozen=True)
+class Cautious(Median):
+    """A rule of another package that decides as the one it extends."""
+
+
+def test_a_rule_of_another_package_brings_its_own_weighted_form():
+    rows, weights = some_rows(5), torch.tensor([2.0, 1, 1, 1, 1], dtype=torch.float64)
+    expected = (weights / weights.sum()) @ rows
+    assert torch.allclose(Weighted(Midrange(), weights.tolist(), cap=1.0)(rows), expected)
+    assert torch.equal(Weighted(Cautious(), [1] * 5)(rows), Weighted(Median(), [1] * 5)(rows))
+    for other in (Upper(), FailClosed(Median())):
+        with pytest.raises(InvalidInput, match="have a `weighted_form`"):
+            Weighted(other, [1] * 5)
 
 
 @pytest.mark.parametrize("rule", BOUNDED, ids=IDS)
@@ -277,8 +318,8 @@ def test_weights_may_come_as_any_numbers_and_be_written_down():
 
 def test_nothing_in_the_rows_changes_a_workers_weight():
     rows, rule = some_rows(9), Weighted(GeometricMedian(), [1.0, 2, 0.25, 1.5, 1, 1, 2, 0.5, 1])
-    before = rule.masses()
+    before = rule.capped_weights()
     rows[1] *= 1e9
     rule(rows)
-    assert torch.equal(rule.masses(), before)
+    assert torch.equal(rule.capped_weights(), before)
     assert (before * 2).tolist() == list(rule.weights)

@@ -8,11 +8,16 @@ from byzopt.aggregators.centered_clipping import CenteredClipping
 from byzopt.aggregators.cge import CGE
 from byzopt.aggregators.clipping import ARC, Clipping
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
+from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.chain import Chain
+from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule, StatelessFilter
 from byzopt.aggregators.core.kinds import CoordinateRule, GeometricRule, RankRule
 from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator, PreChain
 from byzopt.aggregators.core.report import RowReport
 from byzopt.aggregators.core.spelling import rule_data, rule_from
+from byzopt.aggregators.core.trusting import TrustingRule
+from byzopt.aggregators.core.weighing import WeighingRule
+from byzopt.aggregators.core.weighted_form import WeightedColumns, WeightedSum
 from byzopt.aggregators.core.wrapper import WRAPPERS
 from byzopt.aggregators.dnc import DnC
 from byzopt.aggregators.faba import FABA
@@ -32,6 +37,8 @@ from byzopt.aggregators.monna import MoNNA
 from byzopt.aggregators.mva import MVA
 from byzopt.aggregators.nnm import NNM
 from byzopt.aggregators.norm_clipping import NormClipping
+from byzopt.aggregators.numerics.geometry import Geometry
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.random_projection import RandomProjection
 from byzopt.aggregators.rfa import RFA
 from byzopt.aggregators.sign_majority import SignMajority
@@ -41,6 +48,8 @@ from byzopt.aggregators.trimmed_mean import TrimmedMean
 from byzopt.aggregators.weighted import Weighted
 from byzopt.aggregators.zeno import Zeno
 from byzopt.deprecation import former_names
+from byzopt.kernels import RankWindow
+from byzopt.theory.robustness import Coefficients
 
 __all__ = [
     "ARC",
@@ -61,21 +70,26 @@ __all__ = [
     "Bucketing",
     "Bulyan",
     "CenteredClipping",
+    "Certificate",
     "Chain",
     "Clipping",
+    "Coefficients",
     "CoordinateRule",
     "DnC",
     "FLTrust",
     "FailClosed",
+    "Filter",
     "FoolsGold",
     "GeometricMedian",
     "GeometricRule",
+    "Geometry",
     "Krum",
     "MeaMed",
     "Mean",
     "Median",
     "MedianOfMeans",
     "Medoid",
+    "Mixed",
     "MoNNA",
     "MultiKrum",
     "NormClipping",
@@ -84,11 +98,19 @@ __all__ = [
     "PreChain",
     "RandomProjection",
     "RankRule",
+    "RankWindow",
+    "RoundContext",
+    "RoundRule",
     "RowReport",
     "SignGuard",
     "SignMajority",
+    "StatelessFilter",
     "TrimmedMean",
+    "TrustingRule",
+    "WeighingRule",
     "Weighted",
+    "WeightedColumns",
+    "WeightedSum",
     "Zeno",
     "rule_data",
     "rule_from",

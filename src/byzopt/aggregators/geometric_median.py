@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.aggregator import RULES
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.certificate import Source
 from byzopt.aggregators.core.kinds import GeometricRule
+from byzopt.aggregators.core.weighted_form import WeightedSum
 from byzopt.aggregators.numerics.geometry import Geometry, majority_medoid
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.weiszfeld import certified_median
@@ -62,3 +63,10 @@ class GeometricMedian(GeometricRule):
     def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
         """That of the point found, whose gap is proved but not zero."""
         return self.approached(mixed, f, source)
+
+    def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
+        def act(mixed: Mixed) -> Tensor:
+            gram = mixed.geometry.about(majority_medoid(mixed.geometry.sq_dists)[0])
+            return torch.from_numpy(certified_median(gram.numpy(), self.tol, row_weights.numpy()).weights)
+
+        return WeightedSum(act)

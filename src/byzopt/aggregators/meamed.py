@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from byzopt.aggregators.core.aggregator import RULES
+from torch import Tensor
+
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.kinds import RankRule
+from byzopt.aggregators.core.weighted_form import WeightedColumns
+from byzopt.aggregators.numerics.weighted_columns import (
+    weighted_mean_around,
+    weighted_median,
+    weighted_trimmed_mean,
+)
 from byzopt.kernels import RankWindow
 
 
@@ -34,6 +42,11 @@ class MeaMed(RankRule):
     def plan(self, m: int) -> RankWindow:
         return RankWindow((m - 1) // 2, m // 2 + 1, m - self.f)
 
+    def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
+        return WeightedColumns(
+            lambda block: weighted_mean_around(block, row_weights, heaviest, weighted_median)
+        )
+
 
 @RULES.register("phocas")
 @dataclass(frozen=True)
@@ -59,3 +72,9 @@ class Phocas(RankRule):
 
     def plan(self, m: int) -> RankWindow:
         return RankWindow(self.f, m - self.f, m - self.f)
+
+    def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
+        def centre(values: Tensor, held: Tensor) -> Tensor:
+            return weighted_trimmed_mean(values, held, heaviest)
+
+        return WeightedColumns(lambda block: weighted_mean_around(block, row_weights, heaviest, centre))

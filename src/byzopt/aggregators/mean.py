@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.aggregator import RULES
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.kinds import RankRule
+from byzopt.aggregators.core.weighted_form import WeightedSum
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.kernels import RankWindow
 
@@ -49,3 +50,6 @@ class Mean(RankRule):
 
     def _even(self, mixed: Mixed) -> Tensor:
         return torch.full((mixed.m,), 1 / mixed.m, dtype=torch.float64, device="cpu")
+
+    def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
+        return WeightedSum(lambda mixed: row_weights / row_weights.sum())

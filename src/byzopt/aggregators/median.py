@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from byzopt.aggregators.core.aggregator import RULES
+from torch import Tensor
+
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.kinds import RankRule
+from byzopt.aggregators.core.weighted_form import WeightedColumns
+from byzopt.aggregators.numerics.weighted_columns import ranked, weighted_median
 from byzopt.kernels import RankWindow
 
 
@@ -34,3 +38,6 @@ class Median(RankRule):
 
     def plan(self, m: int) -> RankWindow:
         return RankWindow((m - 1) // 2, m // 2 + 1)
+
+    def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
+        return WeightedColumns(lambda block: weighted_median(*ranked(block, row_weights)))

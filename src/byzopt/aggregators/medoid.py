@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from byzopt.aggregators.core.aggregator import RULES
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.kinds import GeometricRule
+from byzopt.aggregators.core.weighted_form import WeightedSum
 from byzopt.aggregators.numerics.geometry import Geometry, even, majority_medoid
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.weiszfeld import medoid_of
 from byzopt.theory import selecting
 from byzopt.theory.robustness import Coefficients
@@ -46,3 +48,10 @@ class Medoid(GeometricRule):
 
     def proved(self, n: int, f: int) -> Coefficients:
         return selecting.medoid(n, f)
+
+    def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
+        def act(mixed: Mixed) -> Tensor:
+            gram = mixed.geometry.about(majority_medoid(mixed.geometry.sq_dists)[0])
+            return even(np.array([medoid_of(gram.numpy(), row_weights.numpy())]), mixed.m)
+
+        return WeightedSum(act)

@@ -5,23 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
-from byzopt.aggregators.core.certificate import Source
-from byzopt.aggregators.core.kinds import GeometricRule
-from byzopt.aggregators.numerics.geometry import Geometry
-from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.aggregators.numerics.subsets import Array, BestSubset, Index, SubsetCost, best_subset, surely_ends
-from byzopt.errors import require
-from byzopt.theory import selecting
-from byzopt.theory.robustness import NOTHING, Coefficients, both, closed
+from byzopt.aggregators.core.least_spread import LeastSpread
+from byzopt.aggregators.numerics.subsets import Array, Index, SubsetCost
+
+
+class SubsetVariance(SubsetCost):
+    """Σ of the squared distances between pairs, which is `size` times Σ‖x_i - x̄‖²."""
+
+    def value(self, chosen: Index) -> float:
+        return float(self.sq_dists[np.ix_(chosen, chosen)].sum()) / 2
+
+    def least(self, kept: Index, free: Index) -> tuple[float, int]:
+        wanted = self.size - len(kept)
+        between = np.sort(self.sq_dists[np.ix_(free, free)], axis=1)[:, :wanted]
+        costs = self.sq_dists[np.ix_(free, kept)].sum(axis=1) + between.sum(axis=1) / 2
+        return self.value(kept) + float(np.sort(costs)[:wanted].sum()), int(free[costs.argmax()])
+
+    def least_with(self, near: Array) -> Array:
+        return near
 
 
 @RULES.register("mva")
 @dataclass(frozen=True)
-class MVA(GeometricRule):
+class MVA(LeastSpread):
     """The mean of the n - f rows with the smallest variance Σ‖v_i - v̄‖². Exact.
 
     Branch and bound over which rows to drop, bounded from below by each row's distances to the rows kept and
@@ -48,48 +56,4 @@ class MVA(GeometricRule):
         tensor([1.5000, 1.5000])
     """
 
-    by_value = True
-
-    f: int
-    budget: int = 50_000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.budget >= 1, "Parameter `budget` of MVA", "be at least 1", self.budget)
-
-    def weights(self, geometry: Geometry) -> Tensor:
-        chosen = torch.from_numpy(self.searched(geometry).rows)
-        return torch.zeros(geometry.m, dtype=torch.float64, device="cpu").index_fill(
-            0, chosen, 1 / len(chosen)
-        )
-
-    def proved(self, n: int, f: int) -> Coefficients:
-        if f != self.f:
-            return NOTHING
-        return selecting.least_spread(n, f, twice=not surely_ends(n, f, self.budget))
-
-    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
-        known = super().answered(mixed, f, source)
-        if f != self.f or surely_ends(mixed.m, f, self.budget) or not self.searched(mixed.geometry).proved:
-            return known
-        return both(known, source.whole(closed(selecting.least_spread(mixed.m, f), mixed.m, f)))
-
-    def searched(self, geometry: Geometry) -> BestSubset:
-        """The rows chosen, and whether the search has proved that none are better."""
-        return best_subset(SubsetVariance(geometry.sq_dists.numpy(), geometry.m - self.f), self.budget)
-
-
-class SubsetVariance(SubsetCost):
-    """Σ of the squared distances between pairs, which is `size` times Σ‖x_i - x̄‖²."""
-
-    def value(self, chosen: Index) -> float:
-        return float(self.sq_dists[np.ix_(chosen, chosen)].sum()) / 2
-
-    def least(self, kept: Index, free: Index) -> tuple[float, int]:
-        wanted = self.size - len(kept)
-        between = np.sort(self.sq_dists[np.ix_(free, free)], axis=1)[:, :wanted]
-        costs = self.sq_dists[np.ix_(free, kept)].sum(axis=1) + between.sum(axis=1) / 2
-        return self.value(kept) + float(np.sort(costs)[:wanted].sum()), int(free[costs.argmax()])
-
-    def least_with(self, near: Array) -> Array:
-        return near
+    cost = SubsetVariance

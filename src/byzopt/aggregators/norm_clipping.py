@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from byzopt.aggregators.core.aggregator import RULES
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.weighing import WeighingRule, median_value, row_norms, shrink
+from byzopt.aggregators.core.weighted_form import WeightedSum
 from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.aggregators.numerics.weighted_columns import ranked, weighted_median
 from byzopt.errors import require
 
 
@@ -56,3 +58,12 @@ class NormClipping(WeighingRule):
         norms = row_norms(mixed)
         bound = median_value(norms) if self.bound is None else self.bound / mixed.unit
         return shrink(norms, bound) / mixed.m
+
+    def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
+        def act(mixed: Mixed) -> Tensor:
+            norms = row_norms(mixed)
+            half = float(weighted_median(*ranked(norms.unsqueeze(1), row_weights)))
+            bound = half if self.bound is None else self.bound / mixed.unit
+            return shrink(norms, bound) * row_weights / row_weights.sum()
+
+        return WeightedSum(act)

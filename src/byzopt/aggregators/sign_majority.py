@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.aggregator import RULES
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.kinds import CoordinateRule
 from byzopt.aggregators.numerics.mixed import Mixed
 
@@ -41,10 +41,10 @@ class SignMajority(CoordinateRule):
     f: int | None = None
 
     def columns(self, block: Tensor) -> Tensor:
-        return self.voices(block).sum(dim=0).sign()
+        return self.votes(block).sum(dim=0).sign()
 
-    def voices(self, block: Tensor) -> Tensor:
-        """What each value says, and how loudly: `[m, b]`."""
+    def votes(self, block: Tensor) -> Tensor:
+        """The vote of each value, with its weight: `[m, b]`."""
         return block.sign()
 
     def reduce(self, mixed: Mixed) -> Tensor:
@@ -54,7 +54,18 @@ class SignMajority(CoordinateRule):
         """Every column with a majority is shared evenly by those who voted with it."""
         total = torch.zeros(mixed.m, dtype=torch.float64, device="cpu")
         for _, block in mixed.blocks():
-            voices = self.voices(block).double()
-            won = voices.abs().where(voices.sign() == voices.sum(dim=0).sign(), 0)
+            votes = self.votes(block).double()
+            won = votes.abs().where(votes.sign() == votes.sum(dim=0).sign(), 0)
             total += (won / won.sum(dim=0).where(won.any(dim=0), 1)).sum(dim=1).cpu()
         return mixed.through(mixed.total(total) / mixed.d)
+
+    def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
+        return _WeightedVotes(row_weights=row_weights)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _WeightedVotes(SignMajority):
+    row_weights: Tensor
+
+    def votes(self, block: Tensor) -> Tensor:
+        return self.row_weights.to(block.device).unsqueeze(1) * block.sign()

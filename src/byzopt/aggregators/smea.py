@@ -5,89 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
-from byzopt.aggregators.core.certificate import Source
-from byzopt.aggregators.core.kinds import GeometricRule
-from byzopt.aggregators.numerics.geometry import Geometry
-from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.aggregators.numerics.subsets import Array, BestSubset, Index, SubsetCost, best_subset, surely_ends
-from byzopt.errors import require
+from byzopt.aggregators.core.least_spread import LeastSpread
+from byzopt.aggregators.numerics.subsets import Array, Index, SubsetCost, surely_ends
 from byzopt.theory import selecting
-from byzopt.theory.robustness import NOTHING, Coefficients, both, closed
-
-
-@RULES.register("smea")
-@dataclass(frozen=True)
-class SMEA(GeometricRule):
-    """The mean of the n - f rows whose covariance matrix has the smallest largest eigenvalue.
-
-    Eigenvalues are those of n x n Gram matrices, solved exactly; nothing is drawn. Branch and bound over
-    which rows to drop ends after at most `budget` bounds (0.3 ms each at n = 30), fewer where n > 30. That
-    proves the optimum for all n <= 12, for n = 20, f = 5, and at n = 30, f = 10 when the attack is visible
-    in few directions. Beyond the budget, as on 30 gaussian rows of a thousand coordinates, the best subset
-    seen is used, because an error would stop a training run for want of the last few per cent: its
-    eigenvalue is at most 2 min(d, n - f - 1) times the least (`subsets`), and it depends on the rows alone,
-    not on time. Ties, to nine digits: the subset found first, in an order fixed by the distances and then
-    the values.
-
-    Needs 2 f < n; breakdown point f/n. κ₂ = 4 f/(n - 2 f), even in terms of the largest eigenvalue of the
-    honest covariance (`kappa_spectral`), where the search surely ends within the budget (2 C(n, f) - 1
-    bounds); else (1 + √2)² f/(n - 2 f) in advance, and the former for every answer whose search has ended
-    (derived here).
-    Scale- and translation-equivariant. Cost: one Gram product and the
-    search. Source: Allouah et al., arXiv:2302.04787.
-
-    Args:
-        f: Number of faulty rows that the rule is set to withstand, 2 f < n.
-        budget: Most bounds that the search may take.
-
-    Examples:
-        >>> import torch
-        >>> from byzopt import SMEA
-        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
-        >>> SMEA(f=1)(rows)
-        tensor([1.5000, 1.5000])
-    """
-
-    by_value = True
-
-    f: int
-    budget: int = 5_000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.budget >= 1, "Parameter `budget` of SMEA", "be at least 1", self.budget)
-
-    def weights(self, geometry: Geometry) -> Tensor:
-        chosen = torch.from_numpy(self.searched(geometry).rows)
-        return torch.zeros(geometry.m, dtype=torch.float64, device="cpu").index_fill(
-            0, chosen, 1 / len(chosen)
-        )
-
-    def proved(self, n: int, f: int) -> Coefficients:
-        if f != self.f:
-            return NOTHING
-        return selecting.least_spread(n, f, twice=not surely_ends(n, f, self.budget))
-
-    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
-        known = super().answered(mixed, f, source)
-        if f != self.f or surely_ends(mixed.m, f, self.budget) or not self.searched(mixed.geometry).proved:
-            return known
-        return both(known, source.whole(closed(selecting.least_spread(mixed.m, f), mixed.m, f)))
-
-    def searched(self, geometry: Geometry) -> BestSubset:
-        """The rows chosen, and whether the search has proved that none are better."""
-        return best_subset(TopEigenvalue(geometry.sq_dists.numpy(), geometry.m - self.f), self.budget)
-
-    def kappa_spectral(self, n: int) -> float | None:
-        """κ in ‖Agg - v̄‖² <= κ · (largest eigenvalue of the honest rows' covariance), f of n being faulty.
-
-        None where the search may end early (`budget`).
-        """
-        return selecting.least_spread(n, self.f).squared if surely_ends(n, self.f, self.budget) else None
 
 
 class TopEigenvalue(SubsetCost):
@@ -131,3 +53,48 @@ def _windows(values: Array, width: int) -> Array:
     sums = np.concatenate([np.zeros((1, values.shape[1])), values.cumsum(axis=0)])
     out: Array = sums[width:] - sums[:-width]
     return out
+
+
+@RULES.register("smea")
+@dataclass(frozen=True)
+class SMEA(LeastSpread):
+    """The mean of the n - f rows whose covariance matrix has the smallest largest eigenvalue.
+
+    Eigenvalues are those of n x n Gram matrices, solved exactly; nothing is drawn. Branch and bound over
+    which rows to drop ends after at most `budget` bounds (0.3 ms each at n = 30), fewer where n > 30. That
+    proves the optimum for all n <= 12, for n = 20, f = 5, and at n = 30, f = 10 when the attack is visible
+    in few directions. Beyond the budget, as on 30 gaussian rows of a thousand coordinates, the best subset
+    seen is used, because an error would stop a training run for want of the last few per cent: its
+    eigenvalue is at most 2 min(d, n - f - 1) times the least (`subsets`), and it depends on the rows alone,
+    not on time. Ties, to nine digits: the subset found first, in an order fixed by the distances and then
+    the values.
+
+    Needs 2 f < n; breakdown point f/n. κ₂ = 4 f/(n - 2 f), even in terms of the largest eigenvalue of the
+    honest covariance (`kappa_spectral`), where the search surely ends within the budget (2 C(n, f) - 1
+    bounds); else (1 + √2)² f/(n - 2 f) in advance, and the former for every answer whose search has ended
+    (derived here).
+    Scale- and translation-equivariant. Cost: one Gram product and the
+    search. Source: Allouah et al., arXiv:2302.04787.
+
+    Args:
+        f: Number of faulty rows that the rule is set to withstand, 2 f < n.
+        budget: Most bounds that the search may take.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import SMEA
+        >>> rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [2.0, 2.0], [90.0, -90.0]])
+        >>> SMEA(f=1)(rows)
+        tensor([1.5000, 1.5000])
+    """
+
+    cost = TopEigenvalue
+
+    budget: int = 5_000
+
+    def kappa_spectral(self, n: int) -> float | None:
+        """κ in ‖Agg - v̄‖² <= κ · (largest eigenvalue of the honest rows' covariance), f of n being faulty.
+
+        None where the search may end early (`budget`).
+        """
+        return selecting.least_spread(n, self.f).squared if surely_ends(n, self.f, self.budget) else None

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from byzopt.aggregators.core.aggregator import RULES
+from torch import Tensor
+
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.kinds import RankRule
+from byzopt.aggregators.core.weighted_form import WeightedColumns
+from byzopt.aggregators.numerics.weighted_columns import ranked, weighted_trimmed_mean
 from byzopt.kernels import RankWindow
 
 
@@ -34,3 +38,6 @@ class TrimmedMean(RankRule):
 
     def plan(self, m: int) -> RankWindow:
         return RankWindow(self.f, m - self.f)
+
+    def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
+        return WeightedColumns(lambda block: weighted_trimmed_mean(*ranked(block, row_weights), heaviest))

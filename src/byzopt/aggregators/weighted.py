@@ -9,10 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.aggregator import Aggregator
+from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.wrapper import WRAPPERS, Wrapper
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.aggregators.weighted_forms import FORMS
 from byzopt.errors import require
 
 _ROUNDING = 1e-12
@@ -24,12 +23,13 @@ class Weighted(Wrapper):
     """`rule` with worker i counting `weights[i]` times, cut so that nobody's share of all exceeds `cap`.
 
     With whole weights that no cap touches, the answer is the rule's on rows repeated that many times, with
-    the mass of the f heaviest workers in place of f. Every f workers, whoever they are, then hold less than
-    half of the mass, which is checked, and the rule keeps its guarantee with counts read as masses: the
-    trimmed mean, MeaMed and Phocas give up that mass, the medians withstand it. Works for Mean, Median,
-    TrimmedMean, MeaMed, Phocas, GeometricMedian, RFA, Medoid, NormClipping and SignMajority. Refused for
-    rules that count neighbours or subsets (Krum, MDA, ...): a heavy row is its own near neighbour there, so
-    weight alone would choose it. RFA starts from whole rows, so that repeated rows agree in the limit only.
+    the weight of the f heaviest workers in place of f. Every f workers, whoever they are, then hold less than
+    half of the weight, which is checked, and the rule keeps its guarantee with counts read as weights: the
+    trimmed mean, MeaMed and Phocas give up that weight, the medians withstand it. Works for Mean, Median,
+    TrimmedMean, MeaMed, Phocas, GeometricMedian, RFA, Medoid, NormClipping and SignMajority, and for rules
+    of other packages that define `weighted_form`. Refused for rules that count neighbours or subsets (Krum,
+    MDA, ...): a heavy row is its own near neighbour there, so weight alone would choose it. RFA starts from
+    whole rows, so that repeated rows agree in the limit only.
 
     `weights` are the server's own knowledge, at least 0; what clients declare of themselves (sample counts)
     must not be put there, and nothing is read from rows. `cap` in (0, 1] is a share: weights above a level L
@@ -69,8 +69,9 @@ class Weighted(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = ", ".join(form.__name__ for form in FORMS)
-        require(type(self.rule) in FORMS, "The rule in Weighted", f"be one of {known}", repr(self.rule))
+        known = ", ".join(RULES[name].__name__ for name in RULES if has_weighted_form(RULES[name]))
+        what = f"have a `weighted_form`, as {known} do"
+        require(has_weighted_form(type(self.rule)), "The rule in Weighted", what, repr(self.rule))
         weights = tuple(map(float, cast(Any, self.weights)))
         object.__setattr__(self, "weights", weights)
         what = "Parameter `weights` of Weighted"
@@ -79,7 +80,7 @@ class Weighted(Wrapper):
         share = self.cap is None or 0 < self.cap <= 1
         require(share, "Parameter `cap` of Weighted", "lie in (0, 1]", self.cap)
 
-    def masses(self) -> Tensor:
+    def capped_weights(self) -> Tensor:
         """The weights after the cap, `[n]`, in a unit (a power of two) in which the largest is near 1."""
         unit = ldexp(1.0, frexp(max(self.weights))[1] - 1)
         cap = 1 / (2 * (1 if self._free else self.rule.tolerance(len(self.weights))) + 1)
@@ -87,20 +88,20 @@ class Weighted(Wrapper):
 
     def tolerance(self, n: int) -> int:
         f = self.rule.tolerance(n)
-        return min(f, _outweighed(self.masses())) if self._free else f
+        return min(f, _outweighed(self.capped_weights())) if self._free else f
 
     def breakdown(self, n: int) -> int:
-        return min(self.rule.breakdown(n), _outweighed(self.masses()))
+        return min(self.rule.breakdown(n), _outweighed(self.capped_weights()))
 
     def check(self, n: int) -> None:
         what = "Parameter `weights` of Weighted"
         require(len(self.weights) == n, what, f"have one entry for each of the {n} rows", len(self.weights))
         self.rule.check(n)
-        f, mass = self.tolerance(n), self.masses()
-        share = float(_heaviest(mass)[f] / mass.sum())
+        f, weights = self.tolerance(n), self.capped_weights()
+        share = float(_heaviest(weights)[f] / weights.sum())
         found = f"{share:.3g} of it with f = {f}, n = {n}"
         remedy = "Lower f or `cap`, or spread the weights."
-        require(f <= _outweighed(mass), what, "leave the f heaviest less than half of all", found, remedy)
+        require(f <= _outweighed(weights), what, "leave the f heaviest less than half of all", found, remedy)
 
     def restricted(self, kept: Tensor) -> Weighted:
         left = tuple(w for w, stays in zip(self.weights, kept.tolist(), strict=True) if stays)
@@ -122,14 +123,21 @@ class Weighted(Wrapper):
 
     def _form(self, mixed: Mixed) -> tuple[Aggregator, Mixed]:
         """The weighted rule, and the rows that have weight."""
-        mixing, mass = mixed.mixing, self.masses()
+        mixing, weights = mixed.mixing, self.capped_weights()
         if mixing is not None:
             placed = mixing.shape[0] == mixing.shape[1] and bool((mixing.diag() >= mixing.amax(dim=1)).all())
             require(placed, "Stages before Weighted", "keep rows in place", "one that moves them", "Drop it.")
-        lost = float(_heaviest(mass)[self.tolerance(mixed.m)])
-        if not (mass > 0).all():
-            mixed = mixed.then(torch.eye(mixed.m, dtype=torch.float64, device="cpu")[mass > 0], affine=True)
-        return FORMS[type(self.rule)](self.rule, mass[mass > 0], lost), mixed
+        heaviest = float(_heaviest(weights)[self.tolerance(mixed.m)])
+        if not (weights > 0).all():
+            mixed = mixed.then(
+                torch.eye(mixed.m, dtype=torch.float64, device="cpu")[weights > 0], affine=True
+            )
+        return self.rule.weighted_form(weights[weights > 0], heaviest), mixed
+
+
+def has_weighted_form(rule: type[Aggregator]) -> bool:
+    """Whether rules of this class say what they become where rows count with a weight each."""
+    return rule.weighted_form is not Aggregator.weighted_form
 
 
 def capped(weights: Tensor, cap: float) -> Tensor:
@@ -147,13 +155,16 @@ def capped(weights: Tensor, cap: float) -> Tensor:
     return weights.clamp_max(float(ordered[-1]))
 
 
-def _heaviest(mass: Tensor) -> Tensor:
-    """The mass of the 0, 1, ... n heaviest workers."""
+def _heaviest(weights: Tensor) -> Tensor:
+    """The weight of the 0, 1, ... n heaviest workers together."""
     return torch.cat(
-        [torch.zeros(1, dtype=torch.float64, device="cpu"), mass.sort(descending=True).values.cumsum(dim=0)]
+        [
+            torch.zeros(1, dtype=torch.float64, device="cpu"),
+            weights.sort(descending=True).values.cumsum(dim=0),
+        ]
     )
 
 
-def _outweighed(mass: Tensor) -> int:
-    """The most workers who hold less than half of the mass, whoever they are."""
-    return int((_heaviest(mass) < mass.sum() / 2 * (1 - _ROUNDING)).sum()) - 1
+def _outweighed(weights: Tensor) -> int:
+    """The most workers who hold less than half of the weight, whoever they are."""
+    return int((_heaviest(weights) < weights.sum() / 2 * (1 - _ROUNDING)).sum()) - 1

@@ -73,6 +73,8 @@ class Aggregator(BaseAggregator):
         for name in ("answered", "certifiable", "as_filter"):
             if replaces(cls, name, ANSWERS):
                 setattr(cls, name, getattr(kind_of(cls), name))
+        if replaces(cls, "weighted_form", (*ANSWERS, "plan")):
+            cls.weighted_form = Aggregator.weighted_form  # type: ignore[method-assign]
 
     @overload
     def __call__(
@@ -120,6 +122,21 @@ class Aggregator(BaseAggregator):
     def as_filter(self) -> Filter:
         """The rule as a part of a method. Rules that remember give a filter of their own."""
         return StatelessFilter(self)
+
+    def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
+        """The rule for rows that count with a weight each, as if they came that many times: for `Weighted`.
+
+        Args:
+            row_weights: The rows' weights `[m]`, positive float64 on the CPU, after the cap.
+            heaviest: The weight of the f heaviest workers together, in the place of f.
+
+        Returns:
+            A rule for these m rows.
+
+        Raises:
+            InvalidInput: By default: the rule has no weighted form.
+        """
+        raise InvalidInput(f"The rule {said(self)} has no weighted form. Define its `weighted_form`.")
 
     @property
     def remembers(self) -> bool:

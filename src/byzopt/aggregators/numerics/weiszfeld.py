@@ -1,6 +1,6 @@
 """The geometric median in weight space: Newton's method on n x n numbers, with a proof of optimality.
 
-F(z) = Σ w_i ‖x_i - z‖ with masses w_i > 0, all 1 unless given; W is their sum.
+F(z) = Σ w_i ‖x_i - z‖ with weights w_i > 0 of the rows, all 1 unless given; W is their sum.
 Every point in play is z = x_k + Σ a_i (x_i - x_k), where row k has the smallest sum of distances of all rows,
 so z is the coefficients a, and inner products about x_k give every length. That choice of origin keeps
 lengths accurate when z comes close to a row, which near the optimum only row k can be.
@@ -8,7 +8,7 @@ lengths accurate when z comes close to a row, which near the optimum only row k 
 Proof away from the rows: F is convex and its minimum lies among the rows' convex combinations, so
 F(z) - min F <= max_i <-∇F(z), x_i - z>. Rows of 1e30 make F itself huge and such a proof blunt, so the
 iteration goes on until the bulk is settled too: F(z) - min F <= ‖∇F(z)‖ D, where D >= ‖z - z*‖ follows from
-any mass p > W/2 within ρ of z: at distance D, F is at least F(z) + p (D - 2ρ) - (W - p) D, so that
+any weight p > W/2 within ρ of z: at distance D, F is at least F(z) + p (D - 2ρ) - (W - p) D, so that
 D <= 2 p ρ/(2 p - W).
 """
 
@@ -34,27 +34,27 @@ class Solution(NamedTuple):
     gap: float
 
 
-def certified_median(gram: Array, tol: float, mass: Array | None = None) -> Solution:
+def certified_median(gram: Array, tol: float, row_weights: Array | None = None) -> Solution:
     """The geometric median of rows with inner products `gram` `[n, n]` about any row of the bulk."""
-    mass = np.ones(len(gram)) if mass is None else mass
-    lengths, excess = relative_sums(gram, mass)
+    row_weights = np.ones(len(gram)) if row_weights is None else row_weights
+    lengths, excess = relative_sums(gram, row_weights)
     k = int(excess.argmin())
     lean = gram[k]
     gram = gram - lean[:, None] - lean + lean[k]
     here = lengths[k] == 0
     gram[here], gram[:, here] = 0, 0
-    gap, start = _at_row(gram, mass)
+    gap, start = _at_row(gram, row_weights)
     if here.all() or gap <= tol:
-        share = _majority_sum(lengths[k], mass)
+        share = _majority_sum(lengths[k], row_weights)
         tied = excess <= excess[k] + _TIE * share
         tied &= ~np.tril((lengths == 0) & tied, -1).any(axis=1)  # one of each set of equal rows
         return Solution(tied / tied.sum(), gap)
-    at = _look(gram, start, mass)
+    at = _look(gram, start, row_weights)
     for _ in range(ROUNDS):
-        if at.gap <= tol and at.unrest <= _SETTLED:
+        if at.gap <= tol and at.subgradient <= _SETTLED:
             break
         point, descends = _step(at)
-        after = _look(gram, point, mass)
+        after = _look(gram, point, row_weights)
         if not (descends or after.gap < at.gap):
             break
         at = after
@@ -63,48 +63,50 @@ def certified_median(gram: Array, tol: float, mass: Array | None = None) -> Solu
     return Solution(weights, at.gap)
 
 
-def relative_sums(gram: Array, mass: Array | None = None) -> tuple[Array, Array]:
+def relative_sums(gram: Array, row_weights: Array | None = None) -> tuple[Array, Array]:
     """Distances between rows, and each row's sum of distances less that of the row `gram` is about."""
-    mass = np.ones(len(gram)) if mass is None else mass
+    row_weights = np.ones(len(gram)) if row_weights is None else row_weights
     own = gram.diagonal()
     lengths = np.sqrt(np.maximum(own[:, None] + own - 2 * gram, 0))
     both = lengths + np.sqrt(np.maximum(own, 0))
     change = own[:, None] - 2 * gram  # squared distance less that of the origin row
-    excess: Array = (np.divide(change, both, out=np.zeros_like(both), where=both > 0) * mass).sum(axis=1)
+    excess: Array = (np.divide(change, both, out=np.zeros_like(both), where=both > 0) * row_weights).sum(
+        axis=1
+    )
     return lengths, excess
 
 
-def medoid_of(gram: Array, mass: Array | None = None) -> int:
+def medoid_of(gram: Array, row_weights: Array | None = None) -> int:
     """The row with the smallest sum of distances; of those equal but for rounding the lowest index.
 
     `gram` `[n, n]` is about any row of the bulk.
     """
-    mass = np.ones(len(gram)) if mass is None else mass
-    lengths, excess = relative_sums(gram, mass)
+    row_weights = np.ones(len(gram)) if row_weights is None else row_weights
+    lengths, excess = relative_sums(gram, row_weights)
     k = int(excess.argmin())
-    return int((excess <= excess[k] + TIE * _majority_sum(lengths[k], mass)).argmax())
+    return int((excess <= excess[k] + TIE * _majority_sum(lengths[k], row_weights)).argmax())
 
 
-def _majority_sum(lengths: Array, mass: Array) -> float:
-    """Σ w_i r_i over the nearest rows that hold more than half of the mass."""
+def _majority_sum(lengths: Array, row_weights: Array) -> float:
+    """Σ w_i r_i over the nearest rows that hold more than half of the row_weights."""
     order = lengths.argsort(kind="stable")
-    held = mass[order].cumsum()
-    most = int((held <= mass.sum() / 2).sum()) + 1
-    return float((mass * lengths)[order[:most]].sum())
+    held = row_weights[order].cumsum()
+    most = int((held <= row_weights.sum() / 2).sum()) + 1
+    return float((row_weights * lengths)[order[:most]].sum())
 
 
-def _at_row(gram: Array, mass: Array) -> tuple[float, Array]:
+def _at_row(gram: Array, row_weights: Array) -> tuple[float, Array]:
     """Row k as a candidate: its relative gap, and the first step away from it.
 
-    With pull R = ‖Σ w_i times unit vectors to the others‖ and mass m at x_k, duality gives min F >= F(x_k)
-    min(1, m/R), and the step (1 - m/R) of the way to the others' Weiszfeld point lowers F (Vardi and Zhang,
-    PNAS 2000).
+    With pull R = ‖Σ w_i times unit vectors to the others‖ and the weight m at x_k, duality gives
+    min F >= F(x_k) min(1, m/R), and the step (1 - m/R) of the way to the others' Weiszfeld point lowers F
+    (Vardi and Zhang, PNAS 2000).
     """
     lengths = np.sqrt(np.maximum(gram.diagonal(), 0))
     away = lengths > 0
-    inverse = np.divide(mass, lengths, out=np.zeros_like(lengths), where=away)
+    inverse = np.divide(row_weights, lengths, out=np.zeros_like(lengths), where=away)
     pull = float(np.sqrt(max(float(inverse @ gram @ inverse), 0.0)))
-    gap = max(0.0, 1 - float(mass[~away].sum()) / pull) if pull > 0 else 0.0
+    gap = max(0.0, 1 - float(row_weights[~away].sum()) / pull) if pull > 0 else 0.0
     return gap, gap * inverse / max(inverse.sum(), np.finfo(float).tiny)
 
 
@@ -112,27 +114,29 @@ class _View(NamedTuple):
     """A point and what is seen from it: lengths to the rows, inner products about it, and the two proofs."""
 
     point: Array
-    mass: Array
+    row_weights: Array
     lengths: Array
     gram: Array
     gap: float
-    unrest: float
+    subgradient: float
 
 
-def _look(gram: Array, point: Array, mass: Array) -> _View:
+def _look(gram: Array, point: Array, row_weights: Array) -> _View:
     lean = gram @ point
     here = gram - lean[:, None] - lean + point @ lean
     floor = 1e-28 * np.median(gram.diagonal())  # keeps the units finite should z meet a row
     lengths = np.sqrt(np.maximum(here.diagonal(), floor))
-    inverse = mass / lengths
+    inverse = row_weights / lengths
     pull = here @ inverse  # <-∇F, x_i - z>
     order = lengths.argsort(kind="stable")
-    held, near, whole = mass[order].cumsum(), lengths[order], mass.sum()
+    held, near, whole = row_weights[order].cumsum(), lengths[order], row_weights.sum()
     most = held > whole / 2
     reach = float((2 * held[most] * near[most] / (2 * held[most] - whole)).min())
-    unrest = float(np.sqrt(max(float(inverse @ pull), 0.0))) * reach / _majority_sum(lengths, mass)
-    gap = max(0.0, float(pull.max())) / float((mass * lengths).sum())
-    return _View(point, mass, lengths, here, gap, unrest)
+    subgradient = (
+        float(np.sqrt(max(float(inverse @ pull), 0.0))) * reach / _majority_sum(lengths, row_weights)
+    )
+    gap = max(0.0, float(pull.max())) / float((row_weights * lengths).sum())
+    return _View(point, row_weights, lengths, here, gap, subgradient)
 
 
 def _step(at: _View) -> tuple[Array, bool]:
@@ -141,13 +145,13 @@ def _step(at: _View) -> tuple[Array, bool]:
     Descent is summed as (r'² - r²)/(r' + r), which keeps its digits when far rows make F itself huge. Next to
     the minimum rounding hides it; then the full Newton step is as good as any.
     """
-    inverse = at.mass / at.lengths
+    inverse = at.row_weights / at.lengths
     steps = np.stack([*_newton(at, inverse), inverse / inverse.sum()], axis=1)
     lean = at.gram @ steps
     change = (steps * lean).sum(axis=0) - 2 * lean
     old = at.lengths[:, None]
     new = np.sqrt(np.maximum(old**2 + change, 0))
-    descent = (change / (new + old) * at.mass[:, None]).sum(axis=0)
+    descent = (change / (new + old) * at.row_weights[:, None]).sum(axis=0)
     descends = bool(descent.min() < 0)
     step = steps[:, int(descent.argmin()) if descends else 0]
     moved: Array = (1 - step.sum()) * at.point + step
@@ -164,7 +168,7 @@ def _newton(at: _View, inverse: Array) -> list[Array]:
     units = at.gram * shrink * shrink[:, None]
     inside = weight * np.eye(len(inverse)) - units * roots * roots[:, None]
     try:
-        bend = np.linalg.solve(inside, roots * (units * at.mass[:, None]).sum(axis=0))
+        bend = np.linalg.solve(inside, roots * (units * at.row_weights[:, None]).sum(axis=0))
     except np.linalg.LinAlgError:
         return []
     full = (inverse + shrink * roots * bend) / weight
