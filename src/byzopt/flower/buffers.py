@@ -35,7 +35,9 @@ def combine_buffers(model: ModelArrays, replies: Sequence[Values], k: int, rule:
 def _floats(
     model: ModelArrays, replies: Sequence[Values], names: Sequence[str], k: int, rule: Aggregator
 ) -> Values:
-    rows = torch.full((k, sum(replies[0][name].size for name in names)), torch.nan, dtype=model.dtype)
+    rows = torch.full(
+        (k, sum(replies[0][name].size for name in names)), torch.nan, dtype=model.dtype, device="cpu"
+    )
     for i, reply in enumerate(replies):
         whole = np.concatenate([reply[name].reshape(-1) for name in names])
         rows[i] = torch.from_numpy(whole.astype(str(model.dtype).removeprefix("torch.")))

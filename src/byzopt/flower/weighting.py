@@ -33,7 +33,7 @@ def weighted_rule(rule: Aggregator, weights: Sequence[float]) -> Aggregator:
 def check_weightable(rule: Aggregator, k: int, cap: float, key: str) -> None:
     """Errors: `InvalidInput` unless the rule can count k rows with weights, and the cap is at least 1."""
     require(cap >= 1, "Parameter `weight_cap`", "be at least 1", cap)
-    example = torch.eye(k, 2, dtype=torch.float64)
+    example = torch.eye(k, 2, dtype=torch.float64, device="cpu")
     try:
         weighted_rule(rule, [1.0] * k)(example)
     except InvalidInput as error:
