@@ -38,9 +38,17 @@ def test_the_scripts_differ_in_two_lines():
     assert changed[0] == "+ from byzopt.distributed import RobustSGD"
 
 
+def test_harden_is_one_line_and_an_import():
+    before, after = ((EXAMPLES / f"{name}.py").read_text() for name in ("before", "hardened"))
+    code = [text.split('"""', 2)[2].splitlines() for text in (before, after)]
+    changed = [line for line in difflib.ndiff(*code) if line[0] in "+-" and line[2:].strip()]
+    assert changed == ["+ from byzopt import harden", '+     harden(model, "nnm >> rfa", f=1)']
+
+
 @pytest.mark.slow
-def test_the_hardened_script_learns_although_one_of_four_ranks_is_faulty():
-    out = torchrun(4, "after.py", "--faulty", "1")
+@pytest.mark.parametrize("script", ["after.py", "hardened.py"])
+def test_the_hardened_script_learns_although_one_of_four_ranks_is_faulty(script):
+    out = torchrun(4, script, "--faulty", "1")
     assert float(re.search(r"accuracy ([0-9.]+)", out)[1]) > 0.93
 
 
