@@ -15,6 +15,7 @@ import byzopt.cli.query as query
 import byzopt.cli.report as report
 import byzopt.cli.reproduce as reproduce
 import byzopt.cli.run as run
+import byzopt.cli.stress as stress
 import byzopt.cli.sweep as sweep
 from byzopt import __version__
 
@@ -43,6 +44,7 @@ def main(
 
 
 app.command(name="run")(run.command)
+app.command(name="stress")(stress.command)
 app.command(name="sweep")(sweep.command)
 app.command(name="query")(query.command)
 app.command(name="report")(report.command)

@@ -1,0 +1,203 @@
+"""`byzopt stress`: how bad can it get for a training of one's own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from byzopt.cli.options import at_least, directory
+
+if TYPE_CHECKING:
+    from byzopt.stress import Stress, Trial
+
+BELOW = 3  # exit status: the worst accuracy is below --at-least
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def duration(text: str | None) -> float | None:
+    """Seconds of a duration such as 90s, 10m or 1.5h. Errors: `typer.BadParameter`."""
+    if text is None:
+        return None
+    number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")
+    try:
+        seconds = float(number) * UNITS[unit]
+    except ValueError:
+        seconds = -1.0
+    if not (isfinite(seconds) and seconds > 0):
+        raise typer.BadParameter(f"A duration should be a positive number and s, m or h. Found {text!r}.")
+    return seconds
+
+
+def command(
+    spec: Annotated[str, typer.Argument(help="A TOML file, or a preset such as byz-nsgdm/digits.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the spec. Repeatable.")
+    ] = None,
+    compare: Annotated[
+        str, typer.Option(help='Rules to try beside the spec\'s own: "rfa; nnm >> rfa; centered_clipping".')
+    ] = "",
+    threat: Annotated[
+        str, typer.Option(help="What attackers know: omniscient, no_rule, own_data or one_round_late.")
+    ] = "omniscient",
+    attacks: Annotated[
+        str, typer.Option(help='Attacks of the ensemble to try: "searched: cos; alie". Default: all.')
+    ] = "",
+    seeds: Annotated[int, typer.Option(callback=at_least(1), help="Runs of each cell.")] = 1,
+    budget: Annotated[
+        str | None, typer.Option(help="Stop after 90s, 10m, 1h; what is left is said. Default: no limit.")
+    ] = None,
+    least: Annotated[
+        float | None,
+        typer.Option("--at-least", help="Exit with 3 if the worst accuracy is below this fraction."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(callback=at_least(0), help="Worker processes; 0: this one.")
+    ] = None,
+    store: Annotated[
+        Path, typer.Option(parser=directory, metavar="DIR", help="Directory of all runs.")
+    ] = Path("byzopt-store"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> int:
+    """Train a spec under an ensemble of attacks, searched ones first, and say the worst.
+
+    Its own attack is left out. All runs are stored: the same command goes on where it was stopped.
+    """
+    from byzopt.cli.stopping import stop_on_signals
+    from byzopt.experiments import load
+    from byzopt.experiments.store.directories import check_directory
+    from byzopt.figures import in_percent
+    from byzopt.reports.stress import draw
+    from byzopt.stress import stress
+
+    seconds = duration(budget)
+    if least is not None and (remark := in_percent("accuracy", least)):
+        raise typer.BadParameter(remark)
+    chosen = load(spec, settings or (), compare=False)
+    check_directory(store, "--store")
+    with stop_on_signals() as stopped:
+        result = stress(
+            chosen,
+            store,
+            compare=_names(compare),
+            threat=threat,  # type: ignore[arg-type]
+            attacks=_names(attacks),
+            seeds=seeds,
+            budget=seconds,
+            play=_player(jobs),
+            stopped=stopped,
+        )
+        halted = stopped()
+    picture = draw(result) if result.trials else None
+    _say(result, picture, as_json)
+    if halted:
+        return 130
+    bad = result.worst(result.rules[0])
+    short = least is not None and bad is not None and bad.figure == "accuracy" and (bad.value or 0.0) < least
+    return BELOW if short else 0
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(";") if name.strip()]
+
+
+def _player(jobs: int | None) -> Callable[[Any, Callable[[], bool]], None]:
+    """Plays the plan of one attack with progress on stderr."""
+    from byzopt.cli.sweep_progress import SweepDisplay
+    from byzopt.experiments.sweeps import run_sweep
+    from byzopt.experiments.sweeps.cores import best_layout
+
+    layout = best_layout() if jobs is None else None
+
+    def play(plan: Any, over: Callable[[], bool]) -> None:
+        with SweepDisplay(plan) as display:
+            run_sweep(
+                plan,
+                jobs=layout.processes if layout else jobs or 0,
+                threads=layout.threads if layout else 1,
+                tell=display.hear,
+                stopped=over,
+            )
+
+    return play
+
+
+def _say(result: Stress, picture: Path | None, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(_data(result, picture)))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console, table = Console(highlight=False, markup=False), Table(box=None, pad_edge=False)
+    table.add_column("attack")
+    for rule in result.rules:
+        table.add_column(rule, justify="right")
+    for attack in dict.fromkeys(one.attack for one in result.trials):
+        table.add_row(attack, *(_cell(result.of(rule, attack)) for rule in result.rules))
+    table.add_section()
+    table.add_row("worst", *(_cell(result.worst(rule)) for rule in result.rules))
+    console.print(
+        f"{result.attackers} of {result.n} workers lie, the rule tolerates {result.f}. They are "
+        f"{result.threat}."
+    )
+    console.print(table)
+    for line in _advice(result):
+        console.print(line)
+    if picture is not None:
+        console.print(f"picture: {picture}")
+    if result.left:
+        print(f"byzopt: not measured, the same command goes on: {', '.join(result.left)}", file=sys.stderr)
+
+
+def _advice(result: Stress) -> list[str]:
+    """What to change, where another rule that was tried holds better."""
+    own = result.rules[0]
+    bad = result.worst(own)
+    if bad is None:
+        return []
+    lines = [
+        f"How bad can it get with {own}? {_cell(bad)}, by {bad.attack}. No attack that was tried does worse."
+    ]
+    best = result.best_rule
+    better = result.worst(best) if best else None
+    if better is not None and best != own:
+        lines.append(f"Of the rules tried {best} holds best: {_cell(better)}, by {better.attack}.")
+    return lines
+
+
+def _cell(one: Trial | None) -> str:
+    if one is None or one.value is None:
+        return "-"
+    shown = f"{100 * one.value:.1f} %" if one.larger_is_better else f"{one.value:.4g}"
+    return shown if one.status in ("completed", "converged") else f"{shown} ({one.status})"
+
+
+def _data(result: Stress, picture: Path | None) -> dict[str, Any]:
+    def plain(one: Trial | None) -> dict[str, Any] | None:
+        if one is None:
+            return None
+        value = one.value if one.value is not None and isfinite(one.value) else None
+        return {
+            "rule": one.rule,
+            "attack": one.attack,
+            one.figure: value,
+            "status": one.status,
+            "runs": one.runs,
+        }
+
+    return {
+        "n": result.n,
+        "f": result.f,
+        "attackers": result.attackers,
+        "threat": result.threat,
+        "trials": [plain(one) for one in result.trials],
+        "worst": {rule: plain(result.worst(rule)) for rule in result.rules},
+        "not_measured": list(result.left),
+        "picture": str(picture) if picture is not None else None,
+    }
