@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from byzopt.registry import registries
 from tests.command import Command, command
 
 settings.register_profile(
@@ -30,3 +35,35 @@ def here(tmp_path, monkeypatch) -> Path:
     """An empty directory, in which the test works."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def registering() -> Iterator[None]:
+    """What the test registers, in any registry, is forgotten afterwards."""
+    with ExitStack() as all_rooms:
+        for room in registries():
+            all_rooms.enter_context(room.temporarily())
+        yield
+
+
+@pytest.fixture
+def read_only() -> Iterator[tuple[Path, Callable[[], AbstractContextManager[None]]]]:
+    """A directory, and a context in which this process is a user who may only read it."""
+    folder = Path(tempfile.mkdtemp())
+
+    @contextmanager
+    def reading():
+        for path in [*folder.rglob("*"), folder]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        if os.getuid() == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(os.getuid())
+            folder.chmod(0o755)
+            for path in folder.rglob("*"):
+                path.chmod(0o755)
+
+    yield folder, reading
+    shutil.rmtree(folder)

@@ -7,7 +7,8 @@ that room's registry, so recipes nest. Names that no room knows are looked for i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from math import isfinite
 from types import NoneType, UnionType
@@ -49,6 +50,18 @@ class Registry(Generic[T]):
             return cls
 
         return file
+
+    @contextmanager
+    def temporarily(self, only: Iterable[str] | None = None) -> Iterator[None]:
+        """What is registered in here is forgotten at the end: for tests and notebooks. With `only`, no other
+        names than these are known meanwhile. Errors: `UnknownName`."""
+        load_plugins()  # what they register stays
+        before = self._classes
+        self._classes = dict(before) if only is None else {name: self[name] for name in only}
+        try:
+            yield
+        finally:
+            self._classes = before
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._classes))

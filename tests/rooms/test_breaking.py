@@ -6,7 +6,7 @@ import json
 import shlex
 from dataclasses import dataclass, replace
 from math import inf
-from typing import ClassVar, Literal
+from typing import Literal
 
 import pytest
 import torch
@@ -109,20 +109,20 @@ def test_every_attack_can_be_searched_from_its_defaults():
         assert len(set(variations)) == len(variations)
 
 
-def test_a_newly_registered_attack_is_searched(monkeypatch):
+def test_a_newly_registered_attack_is_searched(registering):
+    @ATTACKS.register("mole")
     @dataclass(frozen=True)
     class Mole(Attack):
         reach: float = 0.0
         way: Literal["up", "down"] = "up"
-        name: ClassVar[str] = "mole"
         knows = frozenset({"honest"})
 
         def forge(self, view, generator):
             aim = self.reach if self.way == "down" else 0.0
             return view.alike(view.honest.mean(dim=0) - aim)
 
-    monkeypatch.setattr(ATTACKS, "_classes", {"mole": Mole})
-    (worst,) = break_rule("mean", 7, 2, 3, budget=100, trials=1).ranking
+    with ATTACKS.temporarily(only=["mole"]):
+        (worst,) = break_rule("mean", 7, 2, 3, budget=100, trials=1).ranking
     assert worst.attack["way"] == "down"
     assert abs(worst.attack["reach"]) >= 1000
 
@@ -174,10 +174,10 @@ def test_the_search_is_deterministic(median):
     assert break_rule("nnm >> median", 7, 2, 3, budget=SMALL, trials=2, seed=3) == median
 
 
-def test_the_budget_bounds_the_games(monkeypatch):
-    monkeypatch.setattr(ATTACKS, "_classes", {"ipm": IPM, "alie": ALIE})
+def test_the_budget_bounds_the_games():
     for budget in (1, 40, 200):
-        games = break_rule("median", 5, 1, 2, budget=budget, trials=2).games
+        with ATTACKS.temporarily(only=["ipm", "alie"]):
+            games = break_rule("median", 5, 1, 2, budget=budget, trials=2).games
         assert games <= max(budget, 2 * (len(ROWS) + 2))
 
 
@@ -232,16 +232,16 @@ def test_an_attack_with_memory_gets_rounds_and_moves_the_toy_iterate():
     assert len(calls) == 1
 
 
-def test_bounds_are_claimed_only_for_the_f_that_is_played(monkeypatch):
-    monkeypatch.setattr(ATTACKS, "_classes", {"ipm": IPM})
-    same, other = (break_rule(f"krum(f={f})", 9, 2, 5, budget=1, trials=1) for f in (2, 3))
+def test_bounds_are_claimed_only_for_the_f_that_is_played():
+    with ATTACKS.temporarily(only=["ipm"]):
+        same, other, low = (
+            break_rule(rule, 9, 2, 5, budget=1, trials=1)
+            for rule in ("krum(f=2)", "krum(f=3)", "trimmed_mean(f=1)")
+        )
     assert same.bounds["squared"] == pytest.approx(selecting.krum(9, 2, 5).squared)
     # A rule that is set to more is proved for fewer, at what that costs; one that is set to less is not.
     assert other.bounds["squared"] == pytest.approx(selecting.krum(9, 2, 4).squared)
-    assert break_rule("trimmed_mean(f=1)", 9, 2, 5, budget=1, trials=1).bounds == {
-        "squared": None,
-        "linear": None,
-    }
+    assert low.bounds == {"squared": None, "linear": None}
 
 
 @pytest.mark.parametrize("rule", [NNM(f=2) >> Krum(f=2, extra=1), Median(f=2), Mean()])
@@ -252,10 +252,9 @@ def test_a_spelled_rule_is_read_back(rule):
 
 
 @pytest.mark.parametrize("name", [p + r for r in RULES for p in ("", "nnm >> ")])
-def test_no_rule_is_broken_or_exceeds_its_proved_coefficient(name, monkeypatch):
-    few = {attack: ATTACKS[attack] for attack in ("anti_cge", "huge", "ipm", "nan", "under_threshold")}
-    monkeypatch.setattr(ATTACKS, "_classes", few)
-    breach = break_rule(name, 11, 2, 3, budget=1, trials=1)
+def test_no_rule_is_broken_or_exceeds_its_proved_coefficient(name):
+    with ATTACKS.temporarily(only=["anti_cge", "huge", "ipm", "nan", "under_threshold"]):
+        breach = break_rule(name, 11, 2, 3, budget=1, trials=1)
     assert not breach.exceeded
     assert not breach.broken
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from byzopt import registry
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS
 from byzopt.attacks import ATTACKS
 from byzopt.experiments import Spec
@@ -110,20 +109,17 @@ def test_python_blocks_compile(page):
         compile(source, str(page), "exec")
 
 
-def test_examples_of_the_page_on_tasks_run(monkeypatch):
-    monkeypatch.setattr(TASKS, "_classes", dict(TASKS._classes))  # the page registers a task
-    for source in blocks(ROOT / "docs" / "tasks.md", "python"):
-        exec(source, {})
+def test_examples_of_the_page_on_tasks_run():
+    with TASKS.temporarily():  # the page registers a task
+        for source in blocks(ROOT / "docs" / "tasks.md", "python"):
+            exec(source, {})
 
 
 GUIDES = [page for page in WRITTEN if page.parent.name == "guides" and blocks(page, "python")]
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=[page.stem for page in GUIDES])
-def test_examples_of_guides_run_and_import_what_is_public(page, monkeypatch, tmp_path):
-    for room in registry.registries():
-        monkeypatch.setattr(room, "_classes", dict(room._classes))  # guides register parts
-    monkeypatch.chdir(tmp_path)
+def test_examples_of_guides_run_and_import_what_is_public(page, here, registering):
     for source in blocks(page, "python"):
         assert len(source.splitlines()) <= 40
         for node in ast.walk(ast.parse(source)):

@@ -5,11 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import shutil
 import subprocess
 import sys
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -275,31 +272,8 @@ def test_curves_that_find_no_room_cost_no_result(byzopt, place):
     assert "Curves: " in again.out
 
 
-@pytest.fixture
-def nobody(monkeypatch):
-    """A directory, and a context in which this process is a user who may only read it."""
-    folder = Path(tempfile.mkdtemp())
-
-    @contextmanager
-    def reading():
-        for path in [*folder.rglob("*"), folder]:
-            path.chmod(0o555 if path.is_dir() else 0o444)
-        if os.getuid() == 0:
-            os.seteuid(65534)
-        try:
-            yield
-        finally:
-            os.seteuid(os.getuid())
-            folder.chmod(0o755)
-            for path in folder.rglob("*"):
-                path.chmod(0o755)
-
-    yield folder, reading
-    shutil.rmtree(folder)
-
-
-def test_what_is_finished_can_be_shown_in_a_place_that_is_read_only(byzopt, nobody, monkeypatch):
-    folder, reading = nobody
+def test_what_is_finished_can_be_shown_in_a_place_that_is_read_only(byzopt, read_only, monkeypatch):
+    folder, reading = read_only
     for name, text in (("spec.toml", SPEC), ("sweep.toml", SWEEP)):
         (folder / name).write_text(text)
     monkeypatch.chdir(folder)

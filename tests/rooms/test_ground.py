@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from abc import ABC
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -243,6 +244,20 @@ def test_unknown_names_are_their_own_error():
 def test_a_name_is_given_once():
     with pytest.raises(InvalidInput, match="taken by Steam"):
         ENGINES.register("steam")(Steam)
+
+
+def test_what_is_registered_for_a_time_is_forgotten():
+    with suppress(ZeroDivisionError), ENGINES.temporarily():  # also where the time ends badly
+        ENGINES.register("kite")(dataclass(frozen=True)(type("Kite", (Engine,), {})))
+        assert list(ENGINES) == ["kite", "steam"]
+        with ENGINES.temporarily(only=["kite"]):
+            assert list(ENGINES) == ["kite"]
+            assert "steam" not in ENGINES
+        _ = 1 / 0
+    assert list(ENGINES) == ["steam"]
+    with pytest.raises(UnknownName), ENGINES.temporarily(only=["kite"]):
+        pass
+    assert list(ENGINES) == ["steam"]
 
 
 def test_decode_reads_a_dataclass_without_a_registry():

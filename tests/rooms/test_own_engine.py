@@ -38,8 +38,7 @@ class TwelveRecipe(EngineRecipe):
 
 
 @pytest.fixture(autouse=True)
-def twelve(monkeypatch):
-    monkeypatch.setattr(ENGINES, "_classes", dict(ENGINES._classes))
+def twelve(registering):
     ENGINES.register("twelve")(TwelveRecipe)
 
 

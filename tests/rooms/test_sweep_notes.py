@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,22 +14,17 @@ from tests.sealed import DEEP, SPEC
 TUNED = Sweep(name="tuned", spec=SPEC, grid={"lr": [0.1, 0.2]}, tune=Tune(("lr",), "loss"))
 
 
-def test_a_complete_sweep_in_a_store_that_cannot_be_written_is_read(tmp_path, monkeypatch):
-    before = run_sweep(TUNED, tmp_path, jobs=0)
-    monkeypatch.setattr("byzopt.experiments.sweeps.claims.lock_descriptor", refuse)
-    monkeypatch.setattr("byzopt.experiments.store.run_store.write_atomically", refuse)
-    monkeypatch.setattr(Path, "mkdir", refuse)
-    swept = run_sweep(TUNED, tmp_path, jobs=0)
-    assert swept.finished
-    assert (swept.counts, swept.tuned, swept.stored) == (before.counts, before.tuned, before.stored)
-    assert "Read-only file system" in swept.unnoted
-    more = replace(TUNED, grid={"lr": [0.1, 0.3]})
-    with pytest.raises(Unwritable, match="Read-only"):
-        run_sweep(more, tmp_path, jobs=0)
-
-
-def refuse(*_: Any, **__: Any) -> None:
-    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+def test_a_complete_sweep_in_a_store_that_cannot_be_written_is_read(read_only):
+    store, reading = read_only
+    before = run_sweep(TUNED, store, jobs=0)
+    with reading():
+        swept = run_sweep(TUNED, store, jobs=0)
+        assert swept.finished
+        assert (swept.counts, swept.tuned, swept.stored) == (before.counts, before.tuned, before.stored)
+        assert "Permission denied" in swept.unnoted
+        more = replace(TUNED, grid={"lr": [0.1, 0.3]})
+        with pytest.raises(Unwritable, match="Permission denied"):
+            run_sweep(more, store, jobs=0)
 
 
 def test_what_a_sweep_notes_of_itself_is_read_with_care(tmp_path):

@@ -322,9 +322,8 @@ def test_validation_figures_and_tasks_without_test_samples_may_choose():
 
 
 def test_a_task_of_ones_own_may_be_chosen_by_its_figures_only_if_it_says_that_they_are_no_test_figures(
-    monkeypatch, tmp_path
+    registering,
 ):
-    monkeypatch.setattr(TASKS, "_classes", dict(TASKS._classes))
     tune = {"choose": ["lr"], "figure": "loss"}
     for name, base, own in (
         ("silent", TaskRecipe, {}),
