@@ -9,6 +9,7 @@ from enum import StrEnum
 __all__ = [
     "BadMessage",
     "ByzoptError",
+    "ChangedFile",
     "InvalidInput",
     "MissingData",
     "MissingExtra",
@@ -47,6 +48,10 @@ class UnknownName(InvalidInput):
         ...     print("krum" in str(error))
         True
     """
+
+
+class ChangedFile(InvalidInput):
+    """A file of the user's that a stored run was made with is gone, or holds other code by now."""
 
 
 class TooManyFaults(ByzoptError):

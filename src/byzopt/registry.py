@@ -2,7 +2,8 @@
 
 A recipe class carries its registered `name`. Plain data is a name (`"krum"`) or a table
 (`{"name": "krum", "f": 3}`). A field whose type is the base class of another room is decoded by
-that room's registry, so recipes nest. Names that no room knows are looked for in plugins.
+that room's registry, so recipes nest. Names that no room knows are looked for in plugins. In the place of a
+registered name may stand a part of the user's own: `file.py:Part`, or the class or function itself.
 """
 
 from __future__ import annotations
@@ -10,14 +11,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
+from inspect import isfunction
 from math import isfinite
 from types import NoneType, UnionType
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from byzopt.errors import InvalidInput, UnknownName, said, unknown
 from byzopt.fields import checked
+from byzopt.own_files import (
+    KEY,
+    Source,
+    UserError,
+    adopt,
+    adopted,
+    check_frozen,
+    given_as_object,
+    is_private,
+    is_reference,
+    load,
+    place_of,
+    source_of,
+    told,
+)
 from byzopt.plugins import load_plugins
 
 T = TypeVar("T")
@@ -32,6 +49,9 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, base: type[T]) -> None:
         self.kind, self.base = kind, base
+        self._adapt: Callable[[Any], type[T] | None] = lambda part: None
+        self._wanted = f"a class that extends {base.__name__}"
+        self._adapted: dict[Any, type[T] | None] = {}
         self._one = f"{'An' if kind[0] in 'aeiou' else 'A'} {kind}"
         self._classes: dict[str, type[T]] = {}
         _ROOMS[base] = self
@@ -46,7 +66,8 @@ class Registry(Generic[T]):
                 )
             checked(cls)
             cls.name = name  # type: ignore[attr-defined]
-            self._classes[name] = cls
+            if not is_private(cls):  # one in a user's file goes by the file's name
+                self._classes[name] = cls
             return cls
 
         return file
@@ -63,24 +84,37 @@ class Registry(Generic[T]):
         finally:
             self._classes = before
 
+    def adapts(self, parts: str, adapt: Callable[[Any], type[T] | None]) -> None:
+        """Let `adapt` make a recipe's class of other `parts` of a user's own (functions, say), or None."""
+        self._wanted, self._adapt = f"{self._wanted}, or {parts}", adapt
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._classes))
 
     def __contains__(self, name: object) -> bool:
+        if is_reference(name):
+            return self._recipe_class(load(str(name))[0]) is not None
+        if is_part(name):
+            return self._recipe_class(name) is not None
         if not any(name in room._classes for room in _ROOMS.values()):
             load_plugins()
         return name in self._classes
 
-    def __getitem__(self, name: str) -> type[T]:
+    def __getitem__(self, name: Any) -> type[T]:
+        """The class of that name, or of a part of the user's own. Errors: `UnknownName`, `InvalidInput`."""
+        if is_reference(name) or is_part(name):
+            return self._own(name)
         if name not in self:
             raise unknown(self.kind, name, list(self._classes))
         return self._classes[name]
 
     def recipe(self, data: T | str | Mapping[str, Any]) -> T:
-        """The recipe that is given, or that a name or a table describes."""
+        """The recipe that is given, or that a name, a table, a class or a function describes."""
         if isinstance(data, self.base):
+            if not hasattr(type(data), "name"):
+                type(data).name = type(data).__qualname__  # type: ignore[attr-defined]
             return data
-        if isinstance(data, (str, Mapping)):
+        if isinstance(data, (str, Mapping)) or is_part(data):
             return self.build(data)
         raise InvalidInput(
             f"{self._one} should be a name, a table with a `name`, or an instance of {self.base.__name__}. "
@@ -89,13 +123,47 @@ class Registry(Generic[T]):
 
     def build(self, data: Any, **defaults: Any) -> T:
         """The recipe that `data` describes. `defaults` fill fields of those names where `data` is silent."""
-        if isinstance(data, str):
+        if isinstance(data, str) or is_part(data):
             data = {"name": data}
-        if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
+        name = data.get("name") if isinstance(data, Mapping) else None
+        own = is_reference(name) or is_part(name) or _is_source(data.get(KEY))
+        if not isinstance(name, str) and not is_part(name):
             raise InvalidInput(f"{self._one} should be a name or a table with a `name`. Found {said(data)}.")
-        cls = self[data["name"]]
-        given = {key: value for key, value in data.items() if key != "name"}
-        return decode(cls, given, f"{self.kind} {data['name']!r}", defaults)
+        cls = self.class_of(data)
+        given = {key: value for key, value in data.items() if key != "name" and (key, True) != (KEY, own)}
+        return decode(cls, given, f"{self.kind} {getattr(cls, 'name', name)!r}", defaults)
+
+    def class_of(self, data: Any) -> type[T]:
+        """The class of the component that a name or a table describes, a user's own too."""
+        name, source = (data.get("name"), data.get(KEY)) if isinstance(data, Mapping) else (data, None)
+        return self[name] if not _is_source(source) else self._own(name, source)
+
+    def _own(self, name: Any, recorded: Any = None) -> type[T]:
+        """The recipe's class that a reference or an object of the user's own stands for. `recorded` is what a
+        stored table tells of its source. Errors: `InvalidInput`, `ChangedFile`, `UserError`."""
+        known = given_as_object(name, recorded)
+        if known is not None:
+            return known
+        part, source = load(name, recorded) if isinstance(name, str) else (name, None)
+        cls = self._recipe_class(part)
+        what = f"The {self.kind} {name if isinstance(name, str) else part.__qualname__!r}"
+        if cls is None:
+            raise InvalidInput(f"{what} should be {self._wanted}. Found {said(part)}.")
+        if _registered(cls) is None and adopted(cls) is None:
+            check_frozen(cls, what)
+            checked(cls)
+            adopt(cls, source or source_of(part))
+        return cls
+
+    def _recipe_class(self, part: Any) -> type[T] | None:
+        """The recipe's class that a class or function is or stands for, if it is of this room."""
+        if isinstance(part, type) and issubclass(part, self.base):
+            return part
+        if not is_part(part):
+            return None
+        if part not in self._adapted:
+            self._adapted[part] = self._adapt(part)
+        return self._adapted[part]
 
 
 def registries() -> list[Registry[Any]]:
@@ -132,20 +200,66 @@ def decode(cls: type[T], data: Mapping[str, Any], what: str, defaults: Mapping[s
         return cls(**arguments)
     except InvalidInput as error:
         raise type(error)(f"In {what}: {error}") from None
+    except Exception as error:
+        if not (place := place_of(error)):
+            raise
+        raise UserError(f"In {what}: {place}: {told(error)}") from error
 
 
 def plain(recipe: Any) -> Any:
     """A recipe as plain data (tables, lists, strings, numbers): the inverse of `build` and `decode`."""
+    if is_part(recipe):
+        return _named(recipe)
     if is_dataclass(recipe) and not isinstance(recipe, type):
-        named = {"name": recipe.name} if hasattr(recipe, "name") else {}
+        named = _named(type(recipe))
         values = {f.name: (getattr(recipe, f.name), f.default) for f in fields(recipe) if f.init}
         # TOML has no null: a None that is the default is left out.
         return named | {k: plain(v) for k, (v, usual) in values.items() if v is not None or usual is not None}
     if isinstance(recipe, Mapping):
-        return {key: plain(value) for key, value in recipe.items()}
+        own = _named(recipe["name"]) if is_part(recipe.get("name")) else {}
+        return own | {key: plain(value) for key, value in recipe.items() if not own or key != "name"}
     if isinstance(recipe, (list, tuple)):
         return [plain(value) for value in recipe]
     return recipe
+
+
+def resolved(data: Any) -> Any:
+    """A component's registered name, or the part of the user's own in its place."""
+    name, source = (data.get("name"), data.get(KEY)) if isinstance(data, Mapping) else (data, None)
+    known = given_as_object(name, source)
+    if known is None and (is_reference(name) or _is_source(source)):
+        return load(str(name), source if _is_source(source) else None)[0]
+    return name if known is None else known
+
+
+def is_part(value: Any) -> bool:
+    """Whether a value may be a part of a user's own: a class or a function."""
+    return isinstance(value, type) or isfunction(value)
+
+
+def _named(part: Any) -> dict[str, Any]:
+    """What a class's table says of the class itself: its registered name, or where it comes from."""
+    if isinstance(part, type):
+        source, room = adopted(part), _registered(part)
+        byzopts = part.__module__.partition(".")[0] == "byzopt" or not any(
+            issubclass(part, base) for base in _ROOMS
+        )
+        if source is None and (room is not None or byzopts):
+            return {"name": part.name} if hasattr(part, "name") else {}
+        if source is None:
+            adopt(part, source_of(part))
+        return cast("Source", adopted(part)).data
+    return source_of(part).data
+
+
+def _registered(cls: type[Any]) -> Registry[Any] | None:
+    """The room in which this very class is registered."""
+    name = vars(cls).get("name")
+    return next((room for room in _ROOMS.values() if room._classes.get(str(name)) is cls), None)
+
+
+def _is_source(value: Any) -> bool:
+    return isinstance(value, Mapping) and "sha256" in value
 
 
 def _convert(value: Any, kind: Any, what: str, key: str) -> Any:

@@ -16,6 +16,7 @@ from byzopt.flower.client_state import load_state, save_state
 from byzopt.flower.local import Local
 from byzopt.flower.records import ARRAYS, BYZOPT, METRICS, PROTOCOL, Point, protocol_mark, to_arrays, to_point
 from byzopt.layout import Layout
+from byzopt.own_files import no_user_code
 from byzopt.wire import CHANNELS, Channel, Link
 from byzopt.workers import ESTIMATORS, Estimator, Oracle
 
@@ -55,8 +56,9 @@ def client_app(
     @app.train()
     def train(message: Message, context: Context) -> Message:
         request = _request(message)
-        estimator = worker or ESTIMATORS.build(json.loads(request["worker"]))
-        sending = Sending(estimator, wire or CHANNELS.build(json.loads(request["wire"])))
+        with no_user_code("a server's request"):
+            estimator = worker or ESTIMATORS.build(json.loads(request["worker"]))
+            sending = Sending(estimator, wire or CHANNELS.build(json.loads(request["wire"])))
         local, point = local_of(context), _point(message)
         _check_layout(local, point)
         row, metrics = _message(sending, local, point.x, int(request["t"]), context.state)

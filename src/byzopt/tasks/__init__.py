@@ -6,6 +6,7 @@ from byzopt.tasks.hard import HardLin, HardQuad
 from byzopt.tasks.images import Digits, Mnist
 from byzopt.tasks.logistic import LogisticRegression
 from byzopt.tasks.modules import ModuleTask
+from byzopt.tasks.own import task_recipe as _task_recipe  # noqa: F401  (functions as tasks)
 from byzopt.tasks.partitions import (
     IID,
     PARTITIONS,

@@ -1,11 +1,13 @@
 """How a rule is written down: `"nnm >> krum"`, `"nnm(f=3) >> krum(f=3)"`, a table, or a list of those.
 
-A wrapper names its rule in the same ways: `"fail_closed(rule='nnm >> krum')"`.
+A wrapper names its rule in the same ways: `"fail_closed(rule='nnm >> krum')"`. A part of the user's own is
+named by its file: `"nnm >> my_rules.py:Ball(f=3)"`, in quotes where the path has spaces.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -15,7 +17,8 @@ from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS
 from byzopt.aggregators.core.stage import Stage
 from byzopt.aggregators.core.wrapper import WRAPPERS, Wrapper
 from byzopt.errors import InvalidInput, require, said, unknown
-from byzopt.registry import Registry, plain
+from byzopt.own_files import is_reference
+from byzopt.registry import Registry, is_part, plain, resolved
 
 S = TypeVar("S", bound=Stage)
 
@@ -43,8 +46,8 @@ def rule_from(data: Any, **defaults: Any) -> Aggregator:
     """
     if isinstance(data, Aggregator):
         return data
-    parts = _parts(data) if isinstance(data, str) else data
-    if isinstance(parts, Mapping):
+    parts = stages_of(data) if isinstance(data, str) else data
+    if isinstance(parts, Mapping) or is_part(parts):
         parts = [parts]
     if not isinstance(parts, Sequence) or not parts:
         raise InvalidInput(f"A rule should be a name, a table or a list of stages. Found {said(data)}.")
@@ -74,8 +77,10 @@ def rule_data(rule: Aggregator) -> list[dict[str, Any]]:
 
 
 def _built(stage: Any, defaults: dict[str, Any]) -> Aggregator:
-    name = stage.get("name") if isinstance(stage, Mapping) else stage
-    if not isinstance(name, str) or name not in WRAPPERS:
+    if isinstance(stage, Aggregator):
+        return stage
+    name = resolved(stage)
+    if not (isinstance(name, str) or is_part(name)) or name not in WRAPPERS:
         return _recipe(RULES, _known(stage, last=True), defaults)
     if not isinstance(stage, Mapping) or "rule" not in stage:
         raise InvalidInput(f"The wrapper {name!r} should name its `rule`. Found none. Add rule='median'.")
@@ -84,11 +89,14 @@ def _built(stage: Any, defaults: dict[str, Any]) -> Aggregator:
 
 def _recipe(room: Registry[S], stage: Any, defaults: Mapping[str, Any]) -> S:
     """The recipe that `stage` spells. A missing f is told of in the words of whoever calls a rule by name."""
+    if isinstance(stage, room.base):
+        return stage
     name, given = (stage.get("name"), stage) if isinstance(stage, Mapping) else (stage, {})
-    if isinstance(name, str) and "f" not in {*given, *defaults}:
+    if (isinstance(name, str) or is_part(name)) and "f" not in {*given, *defaults}:
         what = f"The {room.kind} {name!r}"
         remedy = f"Give f= beside the rule, or write {name}(f=...)."
-        require(not room[name].needs_f(), what, "know how many faulty rows to tolerate", "no `f`", remedy)
+        needs = room.class_of(stage).needs_f()
+        require(not needs, what, "know how many faulty rows to tolerate", "no `f`", remedy)
     return room.build(stage, **defaults)
 
 
@@ -99,9 +107,12 @@ def _plain(stage: Stage) -> dict[str, Any]:
     return {**plain(stage), "rule": inner[0] if len(inner) == 1 else inner}
 
 
-def _parts(text: str) -> list[Any]:
+def stages_of(text: str) -> list[Any]:
+    """The stages that a text spells, each a name or a table. Errors: `InvalidInput` for what is no rule."""
+    if is_reference(text) and ">>" not in text:
+        return [text]
     try:
-        return _stages(ast.parse(text.strip(), mode="eval").body)
+        return _stages(ast.parse(_quoted(text.strip()), mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InvalidInput(
             "A stage should read like `krum` or `krum(f=3)`, and stages be joined by `>>`. "
@@ -109,22 +120,35 @@ def _parts(text: str) -> list[Any]:
         ) from None
 
 
+def _quoted(text: str) -> str:
+    """The text with quotes around the files' names that have none."""
+    pieces = re.split(r"""('[^']*'|"[^"]*")""", text)  # every second one is in quotes
+    pieces[::2] = [re.sub(r"[^\s()=,>]+\.py:\w+", lambda name: repr(name[0]), piece) for piece in pieces[::2]]
+    return "".join(pieces)
+
+
 def _stages(node: ast.expr) -> list[Any]:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.RShift):
         return [*_stages(node.left), *_stages(node.right)]
-    if isinstance(node, ast.Name):
-        return [node.id]
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+    if isinstance(node, ast.Call) and not node.args:
         keys = {str(key.arg): ast.literal_eval(key.value) for key in node.keywords}
-        return [{"name": node.func.id, **keys}]
+        return [{"name": _stage_name(node.func), **keys}]
+    return [_stage_name(node)]
+
+
+def _stage_name(node: ast.expr) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Constant) and is_reference(node.value):
+        return str(node.value)
     raise ValueError
 
 
 def _known(stage: Any, last: bool) -> Any:
     """`stage`, after a better error than the registry could give when it stands in the wrong place."""
-    name = stage.get("name") if isinstance(stage, Mapping) else stage
+    name = resolved(stage)
     here, there = (RULES, PRE_AGGREGATORS) if last else (PRE_AGGREGATORS, RULES)
-    if isinstance(name, str) and name in there:
+    if (isinstance(name, str) or is_part(name)) and name in there:
         place = "last: a chain ends in a rule" if last else "first: only pre-aggregators stand before a rule"
         raise InvalidInput(f"The {there.kind} {name!r} cannot stand {place}.")
     if isinstance(name, str) and name not in here:

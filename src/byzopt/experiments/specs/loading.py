@@ -11,7 +11,7 @@ from typing import Any
 
 from byzopt.errors import InvalidInput, UnknownName, unknown
 from byzopt.experiments.specs import toml
-from byzopt.experiments.specs.overrides import apply_settings
+from byzopt.experiments.specs.overrides import anchor, apply_settings
 from byzopt.experiments.specs.spec import Spec
 from byzopt.files import read as read_file
 
@@ -32,6 +32,9 @@ _KINDS = {
 
 def load(source: str | Path, settings: Iterable[str] = (), compare: bool = True) -> Spec:
     """The spec in a TOML file or of a preset, with `key=value` settings; `compare=False` drops its variants.
+
+    Files with parts of your own that the spec names lie relative to it, those in settings to the working
+    directory; their code is run.
 
     Errors: `UnknownName` for no such preset or file; `InvalidInput` for a file that cannot be read, is no
     TOML or is no valid spec.
@@ -91,7 +94,7 @@ def _read(source: str | Path, kind: str) -> dict[str, Any]:
     data = toml.loads(_text(place) if place else read_user_text(Path(source), what), what)
     if not _OWN[kind] & data.keys() and _OWN[other] & data.keys():
         raise InvalidInput(_mistaken(source, kind, other))
-    return data
+    return data if place else anchor(data, Path(source).parent)
 
 
 def _mistaken(source: str | Path, kind: str, other: str) -> str:

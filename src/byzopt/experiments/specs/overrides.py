@@ -7,10 +7,13 @@ belong to another component. Values are read as TOML, else taken as text.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from byzopt.aggregators.core.spelling import stages_of
 from byzopt.errors import InvalidInput, said
 from byzopt.experiments.specs import toml
+from byzopt.own_files import anchored, is_reference
 
 COMPONENTS = ("task", "method", "attack", "rule", "engine")
 USUAL = {"method": "byz_nsgdm", "attack": "none"}  # what a spec that does not name them has
@@ -49,7 +52,27 @@ def parse_setting(text: str) -> tuple[list[str], Any]:
         raise InvalidInput(
             f"A setting should read `key=value`, for instance `attack.name=alie`. Found {text!r}."
         )
-    return path, _value(value.strip(), path[-1] in (*COMPONENTS, "name"))
+    return path, anchor(_value(value.strip(), path[-1] in (*COMPONENTS, "name")), Path())
+
+
+def anchor(value: Any, folder: Path) -> Any:
+    """Plain data whose names of users' files (`file.py:part`) no longer depend on where they are read: those
+    that are relative start at `folder`."""
+    if isinstance(value, Mapping):
+        path = value.get("path")
+        if "sha256" in value and isinstance(path, str) and path:
+            return {**value, "path": str((folder / path).absolute())}
+        return {key: anchor(one, folder) for key, one in value.items()}
+    if isinstance(value, list):
+        return [anchor(one, folder) for one in value]
+    if not isinstance(value, str) or ".py:" not in value:
+        return value
+    if is_reference(value) and ">>" not in value:
+        return anchored(value, folder)
+    try:
+        return anchor(stages_of(value), folder)  # a rule in words
+    except InvalidInput:
+        return value
 
 
 def parse_path(text: str) -> list[str]:

@@ -14,6 +14,7 @@ import msgspec
 
 from byzopt.errors import InvalidInput, require
 from byzopt.experiments.specs.overrides import merge
+from byzopt.own_files import without_paths
 
 MAIN = "main"  # what records call the spec itself, beside its variants
 # What a spec's run may hold with its variants, and so what is read of one.
@@ -96,8 +97,9 @@ def most_records(rounds: int, every: int) -> int:
 
 
 def content_hash(data: Mapping[str, Any]) -> str:
-    """A hash of a spec's canonical data: equal for equal specs on every machine."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    """A hash of a spec's canonical data: equal for equal specs on every machine, wherever files lie that they
+    name: those count by their content."""
+    text = json.dumps(without_paths(data), sort_keys=True, separators=(",", ":"))
     return sha256(text.encode()).hexdigest()[:16]
 
 

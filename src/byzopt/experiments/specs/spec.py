@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -15,12 +15,14 @@ from byzopt.experiments.specs.overrides import USUAL, merge
 from byzopt.experiments.specs.plain_spec import MAIN, MOST_RECORDS, content_hash
 from byzopt.experiments.specs.settings import check_settings
 from byzopt.methods import METHODS, MethodRecipe
+from byzopt.own_files import KEY
 from byzopt.registry import Registry, decode, plain
 from byzopt.tasks import TASKS, TaskRecipe
 
 __all__ = ["MAIN", "RISING", "Spec"]
 
 RISING = frozenset({"accuracy"})  # figures that are better when larger; all others fall
+ROOMS: dict[str, Registry[Any]] = {"task": TASKS, "method": METHODS, "attack": ATTACKS, "engine": ENGINES}
 LATER: dict[str, Any] = {"per_worker": False, "engine": InProcess()}  # keys written only where they differ
 
 
@@ -36,7 +38,8 @@ class Spec:
     compresses (`"state"`), or on messages (`"message"`); `base` is for parity: see `Adversary`.
     `per_worker` adds each honest worker's loss, and accuracy where there is one, on its own data to every
     record (`loss_worker_0`). `engine` is what plays the workers. `compare` names specs that are run beside
-    this one; in plain data these are tables of what differs.
+    this one; in plain data these are tables of what differs. Parts are recipes, or what names one: a
+    registered name, a table, a part of your own (its class, a function that makes a task, `"file.py:part"`).
 
     Errors: `InvalidInput` (`UnknownName` for keys and names) for anything out of range.
 
@@ -89,6 +92,9 @@ class Spec:
     compare: Mapping[str, Spec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for key, room in ROOMS.items():
+            object.__setattr__(self, key, room.recipe(getattr(self, key)))
+        object.__setattr__(self, "rule", rule_from(self.rule, f=self.f))
         numbers = (self.n, self.f, self.rounds, self.lr, self.seed, self.eval_every)
         check_settings(*numbers, self.stop, self.per_worker)
         require(MAIN not in self.compare, "A variant", f"not be named {MAIN!r}", MAIN)
@@ -144,6 +150,11 @@ class Spec:
         """A hash of the canonical data: equal for equal specs on every machine."""
         return content_hash(self.data)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Other processes build the parts of a user's own again, from the files that they are in."""
+        own = any(KEY in table for table in _tables(self.data))
+        return (Spec.of, (self.data,)) if own else super().__reduce_ex__(protocol)
+
     def on(self, engine: EngineRecipe) -> Spec:
         """This spec and its variants on that engine."""
         compare = {name: variant.on(engine) for name, variant in self.compare.items()}
@@ -162,19 +173,29 @@ class Spec:
         return own | {key: plain(getattr(self, key)) for key in ("task", "method", "attack", "engine")}
 
 
+def _tables(data: Any) -> Iterator[Mapping[str, Any]]:
+    """All tables in plain data."""
+    if isinstance(data, Mapping):
+        yield data
+    for value in data.values() if isinstance(data, Mapping) else data:
+        if isinstance(value, (Mapping, list)):
+            yield from _tables(value)
+
+
 def _decoded(data: Mapping[str, Any], what: str) -> Spec:
     known = [f.name for f in fields(Spec)]
     for key in data:
         if key not in known:
             raise UnknownName(f"In {what}: {unknown('key', key, known)}")
     values = dict(data)
-    rooms: dict[str, Registry[Any]] = {"task": TASKS, "method": METHODS, "attack": ATTACKS, "engine": ENGINES}
     counts = {
         "n": values.get("n", Spec.n),
         "f": values.get("f", Spec.f),
     }  # for methods whose theory needs them
     filled = {"method": counts}
-    values |= {k: room.build(values[k], **filled.get(k, {})) for k, room in rooms.items() if k in values}
+    for key, room in ROOMS.items():
+        if key in values and not isinstance(values[key], room.base):
+            values[key] = room.build(values[key], **filled.get(key, {}))
     if "rule" in values:
         values["rule"] = rule_from(values["rule"], f=values.get("f", Spec.f))
     return decode(Spec, values, what)

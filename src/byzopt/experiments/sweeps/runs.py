@@ -10,6 +10,7 @@ from byzopt.experiments.specs.plain_spec import content_hash
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.store.environment import version_of
 from byzopt.experiments.sweeps.grid import Point
+from byzopt.own_files import KEY
 
 # Packages whose versions decide a run's result. Without llvmlite sums are taken in another order.
 DECIDING = ("byzopt", "torch", "numpy", "scikit-learn", "llvmlite")
@@ -50,7 +51,7 @@ def point_text(point: Mapping[str, Any]) -> str:
 def value_text(value: Any) -> str:
     """A setting's value as people write it."""
     if isinstance(value, Mapping) and "name" in value:
-        rest = ", ".join(f"{key}={value_text(v)}" for key, v in value.items() if key != "name")
+        rest = ", ".join(f"{key}={value_text(v)}" for key, v in value.items() if key not in ("name", KEY))
         return f"{value['name']}({rest})" if rest else str(value["name"])
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}={value_text(v)}" for key, v in value.items()) + "}"

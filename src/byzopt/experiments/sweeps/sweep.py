@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from byzopt.aggregators import Aggregator, rule_data
 from byzopt.errors import InvalidInput, UnknownName, require, said
 from byzopt.experiments.specs.loading import read_spec, read_sweep
 from byzopt.experiments.specs.overrides import assign_settings, merge, parse_setting
@@ -15,7 +16,8 @@ from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.sweeps.grid import Point, axis_values, grid_points, setting_path
 from byzopt.experiments.sweeps.runs import Expansion, Run, SkippedPoint, point_text, run_id
 from byzopt.experiments.sweeps.tuning import Tune
-from byzopt.registry import decode, plain
+from byzopt.own_files import UserError
+from byzopt.registry import decode, is_part, plain
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Sweep:
     def data(self) -> dict[str, Any]:
         """Plain data with everything spelled out but what is left at its default."""
         usual = {f.name: getattr(Sweep(), f.name) for f in fields(self)}
-        return {f.name: plain(v) for f in fields(self) if (v := getattr(self, f.name)) != usual[f.name]}
+        return {f.name: _plain(v) for f in fields(self) if (v := getattr(self, f.name)) != usual[f.name]}
 
     @property
     def id(self) -> str:
@@ -98,16 +100,16 @@ class Sweep:
                 continue
             try:
                 spec = _spec(start, point)
-            except UnknownName:
+            except (UnknownName, UserError):
                 raise
             except InvalidInput as error:
                 if self.incompatible == "refuse":
                     raise InvalidInput(
                         f'At {point_text(point)}: {error} Leave it out, or set incompatible = "skip".'
                     ) from None
-                skipped.append(SkippedPoint(point, str(error)))
+                skipped.append(SkippedPoint(_plain(point), str(error)))
             else:
-                run = Run(run_id(spec), spec, point)
+                run = Run(run_id(spec), spec, _plain(point))
                 runs.setdefault(run.id, run)
         require(bool(runs), "A sweep", "have a run", "none", skipped[0].reason if skipped else "")
         if self.tune:
@@ -138,6 +140,15 @@ def load_sweep(source: str | Path, settings: Iterable[str] = ()) -> Sweep:
 
 def _spec(start: Mapping[str, Any], point: Point) -> Spec:
     return Spec.of(assign_settings(start, [(setting_path(path), value) for path, value in point.items()]))
+
+
+def _plain(value: Any) -> Any:
+    """Settings as plain data, recipes and parts of a user's own too."""
+    if isinstance(value, Aggregator):
+        return rule_data(value)
+    if isinstance(value, Mapping):
+        return plain({key: one if is_part(one) else _plain(one) for key, one in value.items()})
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else plain(value)
 
 
 def _agrees(point: Point, table: Mapping[str, Any]) -> bool:

@@ -1,0 +1,53 @@
+"""Errors in users' files, told by file and line in one message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from traceback import walk_tb
+
+from byzopt.errors import ByzoptError, InvalidInput
+
+_FILES: set[str] = set()  # whose code has been run
+
+
+class UserError(InvalidInput):
+    """The code of a user's file raised an error, or is no Python; the message says where."""
+
+
+@contextmanager
+def blamed(path: str) -> Iterator[None]:
+    """Run code of the user's file `path`. Errors: `UserError` for those that come out of it, with the place;
+    named errors that say nothing of the input (missing data, ...) stay as they are."""
+    _FILES.add(path)
+    try:
+        yield
+    except UserError:
+        raise
+    except SyntaxError as error:
+        raise broken(path, error) from None
+    except Exception as error:
+        if isinstance(error, ByzoptError) and not isinstance(error, InvalidInput):
+            raise
+        raise UserError(f"{place_of(error) or f'File {path}'}: {told(error)}") from error
+
+
+def place_of(error: BaseException) -> str:
+    """`File my.py, line 7` of the innermost line of a user's file that an error went through, or nothing."""
+    lines = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    own = [(path, line) for path, line in lines if path in _FILES]
+    return f"File {own[-1][0]}, line {own[-1][1]}" if own else ""
+
+
+def told(error: BaseException) -> str:
+    """What an error says, after its kind where that is not one of byzopt's."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ByzoptError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def broken(path: str, error: BaseException) -> UserError:
+    """The error for a file that is no Python."""
+    line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+    where = error.filename if isinstance(error, SyntaxError) and error.filename else path
+    what = error.msg if isinstance(error, SyntaxError) else told(error)
+    return UserError(f"File {where}{line}: {type(error).__name__}: {what}")

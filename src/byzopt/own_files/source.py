@@ -1,0 +1,103 @@
+"""Where a part comes from: what is written down of it with a run, and how it is found again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from byzopt.errors import ChangedFile, InvalidInput, said, unknown
+from byzopt.own_files.bundle import Bundle
+from byzopt.own_files.reference import Reference, check_allowed, is_reference
+
+KEY = "source"  # of a component's table
+
+
+class Source(NamedTuple):
+    """A part's name (`file.py:part`), its file (empty: it can only be given as an object), a hash of all code
+    that it is made of. The path is no part of a run's identity: files may be moved."""
+
+    label: str
+    path: str
+    sha256: str
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """As plain data: the `name` and the `source` of a component's table."""
+        return {"name": self.label, KEY: {"path": self.path, "sha256": self.sha256}}
+
+
+def load(name: str, recorded: Any = None) -> tuple[Any, Source]:
+    """The part that a reference names, and its source. `recorded` is the `source` of a stored table.
+
+    Errors: `ChangedFile` where the file is gone or its code another than recorded; `InvalidInput` for what
+    holds no such part; `UserError` for errors in it.
+    """
+    check_allowed(name)
+    reference = _reference(name, recorded)
+    bundle = Bundle.of(reference.path)
+    if recorded is not None and recorded["sha256"] != bundle.sha256:
+        raise ChangedFile(
+            f"File {reference.path} and what it imports from beside it should be as they were when the run "
+            f"was made. Found other code. Put the old one back, or name {reference.label} without its "
+            "`source`, which is another run."
+        )
+    names = [key for key in vars(bundle.module) if not key.startswith("_")]
+    if reference.part not in names:
+        raise InvalidInput(f"In file {reference.path}: {unknown('part', reference.part, names)}")
+    return getattr(bundle.module, reference.part), Source(reference.label, str(reference.path), bundle.sha256)
+
+
+def source_of(part: Any) -> Source:
+    """The source of a class or function that is given as an object, by the file that defines it.
+
+    Errors: `InvalidInput` for one of an interactive session whose code nobody can tell.
+    """
+    name = getattr(part, "__qualname__", type(part).__name__)
+    try:
+        path = Path(inspect.getsourcefile(part) or "").absolute()
+        if path.is_file():
+            label, again = f"{path.name}:{name}", is_reference(f"{path}:{name}")
+            return Source(label, str(path) if again else "", Bundle.of(path).sha256)
+        text = inspect.getsource(part)
+    except (OSError, TypeError):
+        raise InvalidInput(
+            f"A part of one's own should be defined in a file, whose code tells runs apart. Found "
+            f"{said(part)}, of which there is no code. Put it into a file."
+        ) from None
+    return Source(name, "", sha256(text.encode()).hexdigest())
+
+
+def without_paths(data: Any) -> Any:
+    """Plain data of a spec without where its files lie, which is no part of its identity."""
+    if isinstance(data, Mapping):
+        source = data.get(KEY)
+        kept = dict(data)
+        if isinstance(source, Mapping) and "sha256" in source:
+            kept[KEY] = {key: value for key, value in source.items() if key != "path"}
+        return {key: without_paths(value) for key, value in kept.items()}
+    return [without_paths(value) for value in data] if isinstance(data, (list, tuple)) else data
+
+
+def _reference(name: str, recorded: Any) -> Reference:
+    """The reference that a name is, at the path that is recorded. Errors: `ChangedFile` for none."""
+    if recorded is None:
+        return Reference.of(name)
+    shape = isinstance(recorded, Mapping) and recorded.keys() <= {"path", "sha256"} and "sha256" in recorded
+    if not shape or not all(isinstance(value, str) for value in recorded.values()):
+        raise InvalidInput(f"`{KEY}` should be a table of `path` and `sha256`. Found {said(recorded)}.")
+    if recorded.get("path") == "" or not is_reference(name):
+        raise ChangedFile(
+            f"The part {name!r} should be one that a file's name leads to. Found one that was given as an "
+            "object: give it again, in Python."
+        )
+    reference = Reference.of(name)
+    reference = reference._replace(path=Path(recorded.get("path", reference.path)).absolute())
+    if not reference.path.exists():
+        raise ChangedFile(
+            f"File {reference.path} should be there, because the run was made with it. Found none. Put it "
+            f"back, or write where it lies now into the `path` of `{KEY}`."
+        )
+    return reference

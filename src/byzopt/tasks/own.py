@@ -1,0 +1,45 @@
+"""Task recipes out of functions that make tasks, and out of task classes."""
+
+from __future__ import annotations
+
+from inspect import isfunction
+from typing import Any
+
+from byzopt.cohort import Cohort
+from byzopt.errors import require, said
+from byzopt.own_files import called, recipe_from
+from byzopt.tasks.base import TASKS, Task, TaskRecipe
+
+FILLED = ("cohort", "n", "byzantine", "seed")  # parameters that come from the spec
+
+
+def task_recipe(part: Any) -> type[TaskRecipe] | None:
+    """The recipe's class of a function that returns a task, or of a class that is one; None for others.
+
+    Its parameters are the keys of the table, but for those that a spec fills in: `cohort`, its number of
+    workers `n`, the ids `byzantine`, and `seed`. `tested` is that of the function or class (default True).
+    """
+    if not isfunction(part) and not (isinstance(part, type) and issubclass(part, Task)):
+        return None
+    recipe = recipe_from(part, TaskRecipe, FILLED, _build)
+    recipe.tested = bool(getattr(part, "tested", True))
+    return recipe
+
+
+def _build(recipe: Any, cohort: Cohort, seed: int) -> Task:
+    known = {"cohort": cohort, "n": cohort.n, "byzantine": cohort.byzantine, "seed": seed}
+    made = called(recipe, known)
+    if isinstance(made, TaskRecipe):
+        made = made.build(cohort, seed)
+    what = f"`{recipe.call.__name__}`"
+    require(isinstance(made, Task), what, "return a Task", said(made))
+    fits = made.cohort == cohort
+    found = f"n = {made.cohort.n}, Byzantine {list(made.cohort.byzantine)}"
+    wanted = f"have the spec's workers, n = {cohort.n}, Byzantine {list(cohort.byzantine)}"
+    remedy = f"Let {what} take `cohort`, or `n` and `byzantine`: a spec fills them in."
+    require(fits, f"The task of {what}", wanted, found, remedy)
+    task: Task = made
+    return task
+
+
+TASKS.adapts("a function that returns a Task, or a class that is one", task_recipe)
