@@ -85,6 +85,8 @@ def _kinds(cls: Any) -> tuple[tuple[str, Kind], ...]:
 
 def _kind(hint: Any) -> Kind | None:
     """How to check a field with this type; None where nothing is known of it."""
+    if hint is Any:
+        return None
     if hint in _SCALARS:
         return _SCALARS[hint]
     if isinstance(hint, type):

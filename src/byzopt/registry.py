@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
-from inspect import isfunction
+from inspect import isabstract, isfunction
 from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -50,6 +50,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, base: type[T]) -> None:
         self.kind, self.base = kind, base
         self._adapt: Callable[[Any], type[T] | None] = lambda part: None
+        self.adapted_from: type | None = None
         self._wanted = f"a class that extends {base.__name__}"
         self._adapted: dict[Any, type[T] | None] = {}
         self._one = f"{'An' if kind[0] in 'aeiou' else 'A'} {kind}"
@@ -84,9 +85,11 @@ class Registry(Generic[T]):
         finally:
             self._classes = before
 
-    def adapts(self, parts: str, adapt: Callable[[Any], type[T] | None]) -> None:
-        """Let `adapt` make a recipe's class of other `parts` of a user's own (functions, say), or None."""
-        self._wanted, self._adapt = f"{self._wanted}, or {parts}", adapt
+    def adapts(self, result: type, adapt: Callable[[Any], type[T] | None]) -> None:
+        """Let `adapt` make a recipe's class of functions that return a `result`, and of classes that extend
+        it; it gives None for all else."""
+        self.adapted_from, self._adapt = result, adapt
+        self._wanted += f" or {result.__name__}, or a function that returns a {result.__name__}"
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._classes))
@@ -126,9 +129,9 @@ class Registry(Generic[T]):
         if isinstance(data, str) or is_part(data):
             data = {"name": data}
         name = data.get("name") if isinstance(data, Mapping) else None
-        own = is_reference(name) or is_part(name) or _is_source(data.get(KEY))
         if not isinstance(name, str) and not is_part(name):
             raise InvalidInput(f"{self._one} should be a name or a table with a `name`. Found {said(data)}.")
+        own = is_reference(name) or is_part(name) or _is_source(data.get(KEY))
         cls = self.class_of(data)
         given = {key: value for key, value in data.items() if key != "name" and (key, True) != (KEY, own)}
         return decode(cls, given, f"{self.kind} {getattr(cls, 'name', name)!r}", defaults)
@@ -136,7 +139,8 @@ class Registry(Generic[T]):
     def class_of(self, data: Any) -> type[T]:
         """The class of the component that a name or a table describes, a user's own too."""
         name, source = (data.get("name"), data.get(KEY)) if isinstance(data, Mapping) else (data, None)
-        return self[name] if not _is_source(source) else self._own(name, source)
+        recorded = _is_source(source) or (is_reference(name) and source is not None)
+        return self._own(name, source) if recorded else self[name]
 
     def _own(self, name: Any, recorded: Any = None) -> type[T]:
         """The recipe's class that a reference or an object of the user's own stands for. `recorded` is what a
@@ -228,8 +232,23 @@ def resolved(data: Any) -> Any:
     name, source = (data.get("name"), data.get(KEY)) if isinstance(data, Mapping) else (data, None)
     known = given_as_object(name, source)
     if known is None and (is_reference(name) or _is_source(source)):
-        return load(str(name), source if _is_source(source) else None)[0]
+        return load(str(name), source)[0]
     return name if known is None else known
+
+
+def kinds_of(part: Any) -> list[Registry[Any]]:
+    """The rooms that a part of a user's own is for: those whose base it extends or says that it returns."""
+    kind = get_type_hints(part).get("return") if isfunction(part) else part
+    if not isinstance(kind, type) or (kind is part and isabstract(kind)):
+        return []
+    bases = [base for base in kind.__mro__ if base in _ROOMS]
+    if bases:
+        return [_ROOMS[bases[0]]]
+    return [
+        room
+        for room in _ROOMS.values()
+        if room.adapted_from is not None and issubclass(kind, room.adapted_from)
+    ]
 
 
 def is_part(value: Any) -> bool:

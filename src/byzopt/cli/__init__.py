@@ -45,7 +45,6 @@ def _heard() -> int:
 def _status() -> int:
     from byzopt.cli import terminal
     from byzopt.cli.commands import app
-    from byzopt.errors import ByzoptError
 
     with terminal.harmless_streams():
         try:
@@ -55,26 +54,41 @@ def _status() -> int:
             sys.stdout.flush()
         except terminal.Unprintable as error:
             return _refused(str(error), FAILED)
-        except ByzoptError as error:
-            return _refused(str(error))
-        except BrokenPipeError:
-            return FAILED  # a reader such as `head` has gone: nothing to say, and nobody to say it to
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else "the working directory or a stream: "
-            return _refused(f"{where}{error.strerror or error}.")
-        except MemoryError as error:
-            return _refused(f"This takes more memory than there is. {error}")
-        except RuntimeError as error:
-            if "allocate memory" not in str(error):  # torch's own words for want of memory
-                raise
-            return _refused(f"This takes more memory than there is. {error}")
         except Exception as error:
-            # The parser's own errors: their class is click's or typer's copy of it.
-            if not hasattr(error, "format_message"):
-                raise
-            told = error.format_message() or "a command is missing; try --help"
-            return _refused(f"{told}{_setting(error)}")
+            if not (message := _in_a_users_file(error)):
+                return _foreseen(error)
+            return _refused(message)
         return status
+
+
+def _in_a_users_file(error: Exception) -> str:
+    """The message for an error that came out of a file of the user's own, with its place; else nothing."""
+    own = sys.modules.get("byzopt.own_files")
+    place = own.place_of(error) if own and not isinstance(error, own.UserError) else ""
+    return f"{place}: {own.told(error)}" if own and place else ""
+
+
+def _foreseen(error: Exception) -> int:
+    """The exit status for an error that was foreseen, told in one line; the others are raised again."""
+    from byzopt.errors import ByzoptError
+
+    if isinstance(error, ByzoptError):
+        return _refused(str(error))
+    if isinstance(error, BrokenPipeError):
+        return FAILED  # a reader such as `head` has gone: nothing to say, and nobody to say it to
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else "the working directory or a stream: "
+        return _refused(f"{where}{error.strerror or error}.")
+    # torch says so in an error of another kind.
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    ):
+        return _refused(f"This takes more memory than there is. {error}")
+    # The parser's own errors: their class is click's or typer's copy of it.
+    if not hasattr(error, "format_message"):
+        raise error
+    told = error.format_message() or "a command is missing; try --help"
+    return _refused(f"{told}{_setting(error)}")
 
 
 def _setting(error: Any) -> str:

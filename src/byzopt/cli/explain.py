@@ -96,4 +96,4 @@ def _print(found: dict[str, Any], told: list[str]) -> None:
 
 
 def _parameters(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in found["parameters"].items() if key != "name"}
+    return {key: value for key, value in found["parameters"].items() if key not in ("name", "source")}

@@ -39,14 +39,20 @@ REQUIRED = "required"
 
 
 def command(
-    kind: Annotated[str | None, typer.Argument(help=f"One of {', '.join(KINDS)}. Default: all.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(help=f"One of {', '.join(KINDS)}, or a Python file of your own. Default: all kinds."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """List the rules, attacks, methods, tasks, presets ... that a spec can name."""
-    if kind is not None and kind not in KINDS:
-        raise unknown("kind", kind, KINDS)
-    found = catalogue()
-    shown = {name: found[name] for name in ([kind] if kind else KINDS)}
+    if kind is not None and kind.endswith(".py"):
+        shown = catalogue_of(kind)
+    else:
+        if kind is not None and kind not in KINDS:
+            raise unknown("kind", kind, KINDS)
+        found = catalogue()
+        shown = {name: found[name] for name in ([kind] if kind else KINDS)}
     if as_json:
         print(json.dumps(shown))
     else:
@@ -55,30 +61,47 @@ def command(
 
 def catalogue() -> dict[str, list[dict[str, Any]]]:
     """Kind to components, each with `name`, `summary` and `parameters` (their defaults, or "required")."""
+    from byzopt.experiments.specs.loading import presets, sweeps
+    from byzopt.plugins import load_plugins
+    from byzopt.reproductions.loading import reproductions
+
+    load_plugins()
+    found = {kind: [_described(room[name]) for name in room] for kind, room in _rooms().items()}
+    files = {"presets": presets(), "sweeps": sweeps(), "reproductions": reproductions()}
+    for kind, told in files.items():
+        found[kind] = [{"name": name, "summary": text, "parameters": {}} for name, text in told.items()]
+    return found
+
+
+def catalogue_of(path: str) -> dict[str, list[dict[str, Any]]]:
+    """The same of the parts in a user's own file, by kind. Of functions, those that say what they return."""
+    from byzopt.own_files import parts_of
+    from byzopt.registry import kinds_of
+
+    rooms = _rooms()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, part in parts_of(path).items():
+        for kind, room in rooms.items():
+            if room in kinds_of(part):
+                found.setdefault(kind, []).append(_described(room.class_of(f"{path}:{name}")))
+    return {kind: found[kind] for kind in KINDS if kind in found}
+
+
+def _rooms() -> dict[str, Registry[Any]]:
     from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS
     from byzopt.attacks import ATTACKS
     from byzopt.engines import ENGINES
-    from byzopt.experiments.specs.loading import presets, sweeps
     from byzopt.methods import METHODS
-    from byzopt.plugins import load_plugins
-    from byzopt.reproductions.loading import reproductions
     from byzopt.schedules import SCHEDULES
     from byzopt.servers import INNERS, NORMS
     from byzopt.tasks import PARTITIONS, PROXIES, TASKS
     from byzopt.wire import CHANNELS, COMPRESSORS, DOWNLINKS
     from byzopt.workers import ESTIMATORS
 
-    load_plugins()
     rooms: list[Registry[Any]] = [RULES, PRE_AGGREGATORS, WRAPPERS, ATTACKS, METHODS]
     rooms += [TASKS, PARTITIONS, SCHEDULES, NORMS, PROXIES, INNERS]
     rooms += [COMPRESSORS, CHANNELS, DOWNLINKS, ESTIMATORS, ENGINES]
-    found = {
-        kind: [_described(room[name]) for name in room] for kind, room in zip(KINDS[:-3], rooms, strict=True)
-    }
-    files = {"presets": presets(), "sweeps": sweeps(), "reproductions": reproductions()}
-    for kind, told in files.items():
-        found[kind] = [{"name": name, "summary": text, "parameters": {}} for name, text in told.items()]
-    return found
+    return dict(zip(KINDS[:-3], rooms, strict=True))
 
 
 def _described(recipe: type) -> dict[str, Any]:

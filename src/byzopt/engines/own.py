@@ -30,4 +30,4 @@ def _build(recipe: Any, task: Task, method: Method, adversary: Adversary, seed: 
     return engine
 
 
-ENGINES.adapts("a function that returns an Engine, or a class that is one", engine_recipe)
+ENGINES.adapts(Engine, engine_recipe)

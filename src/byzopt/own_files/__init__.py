@@ -4,11 +4,11 @@ Whoever names a file in a spec, in Python or on the command line runs its code. 
 from networks never does: such readers work inside `no_user_code`.
 """
 
-from byzopt.own_files.adopted import adopt, adopted, given_as_object, is_private
 from byzopt.own_files.blame import UserError, blamed, place_of, told
+from byzopt.own_files.origins import adopt, adopted, given_as_object, is_private
 from byzopt.own_files.reference import Reference, anchored, is_reference, no_user_code
 from byzopt.own_files.signature import called, check_frozen, recipe_from
-from byzopt.own_files.source import KEY, Source, load, source_of, without_paths
+from byzopt.own_files.source import KEY, Source, load, parts_of, source_of, without_hashes, without_paths
 
 __all__ = [
     "KEY",
@@ -26,9 +26,11 @@ __all__ = [
     "is_reference",
     "load",
     "no_user_code",
+    "parts_of",
     "place_of",
     "recipe_from",
     "source_of",
     "told",
+    "without_hashes",
     "without_paths",
 ]

@@ -46,18 +46,23 @@ class Bundle:
         found = cls(path)
         return _LOADED.setdefault(found._prefix, found)
 
+    @classmethod
+    def holding(cls, part: Any) -> Bundle | None:
+        """The bundle in whose modules a class or function is defined."""
+        return _LOADED.get(str(getattr(part, "__module__", "")).partition(".")[0])
+
     @property
     def module(self) -> ModuleType:
         """The module of the file itself; executed when first asked for."""
-        return self._load(self.path.stem)
+        return self.load(self.path.stem)
 
-    def _load(self, name: str) -> ModuleType:
-        """A local module, executed once, after the packages that it is in."""
+    def load(self, name: str) -> ModuleType:
+        """The local module of that dotted name, executed once, after the packages that it is in."""
         full = f"{self._prefix}.{name}"
         if full in sys.modules:
             return sys.modules[full]
         above, _, last = name.rpartition(".")
-        parent = self._load(above) if above else None
+        parent = self.load(above) if above else None
         path, data = self.sources[name]
         module = ModuleType(full)
         module.__file__ = str(path)
@@ -91,11 +96,11 @@ class Bundle:
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         if local not in self.sources:
             raise ModuleNotFoundError(f"No module named {local!r} beside {self.path.name}", name=local)
-        module = self._load(local)
+        module = self.load(local)
         for item in fromlist or ():
             if f"{local}.{item}" in self.sources:
-                self._load(f"{local}.{item}")
-        return module if fromlist else self._load(local.partition(".")[0])
+                self.load(f"{local}.{item}")
+        return module if fromlist else self.load(local.partition(".")[0])
 
 
 def _absolute(name: str, package: str, level: int) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from byzopt.errors import InvalidInput
 
-_PATTERN = re.compile(r"(?P<path>.*[^/\\]\.py):(?P<part>[^\W\d]\w*)")
+_PATTERN = re.compile(r"(?P<path>.*[^/\\]\.py):(?P<part>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 _FORBIDDEN: ContextVar[str] = ContextVar("whose data may run no code", default="")
 
 
@@ -26,7 +26,8 @@ class Reference(NamedTuple):
         """The reference that `name` is (`is_reference`), its path absolute."""
         found = _PATTERN.fullmatch(name)
         assert found is not None
-        return cls(Path(found["path"]).expanduser().absolute(), found["part"])
+        path = Path(found["path"]).expanduser().absolute()
+        return cls(path.parent.resolve() / path.name, found["part"])
 
     @property
     def label(self) -> str:

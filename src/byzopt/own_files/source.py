@@ -6,12 +6,14 @@ import inspect
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from string import ascii_letters, digits
 from typing import Any, NamedTuple
 
 from byzopt.errors import ChangedFile, InvalidInput, said, unknown
 from byzopt.own_files.bundle import Bundle
 from byzopt.own_files.reference import Reference, check_allowed, is_reference
 
+_PLAIN = frozenset(ascii_letters + digits + "/\\._-:~")
 KEY = "source"  # of a component's table
 
 
@@ -22,6 +24,12 @@ class Source(NamedTuple):
     label: str
     path: str
     sha256: str
+
+    @property
+    def reference(self) -> str:
+        """The part as a command line names it, in quotes where a rule in words needs them."""
+        name = f"{self.path}:{self.label.rpartition(':')[2]}"
+        return name if set(name) <= _PLAIN else repr(name)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -44,10 +52,22 @@ def load(name: str, recorded: Any = None) -> tuple[Any, Source]:
             f"was made. Found other code. Put the old one back, or name {reference.label} without its "
             "`source`, which is another run."
         )
-    names = [key for key in vars(bundle.module) if not key.startswith("_")]
-    if reference.part not in names:
-        raise InvalidInput(f"In file {reference.path}: {unknown('part', reference.part, names)}")
-    return getattr(bundle.module, reference.part), Source(reference.label, str(reference.path), bundle.sha256)
+    local, _, part = reference.part.rpartition(".")  # `helper.Part` is one of a module beside the file
+    if local and local not in bundle.sources:
+        raise InvalidInput(f"File {reference.path} should import {local!r}. Found no such import beside it.")
+    module = bundle.load(local) if local else bundle.module
+    names = [key for key in vars(module) if not key.startswith("_")]
+    if part not in names:
+        raise InvalidInput(f"In file {reference.path}: {unknown('part', part, names)}")
+    source = Source(reference.label, str(reference.path), bundle.sha256)
+    return getattr(module, part), source
+
+
+def parts_of(path: str) -> dict[str, Any]:
+    """The public classes and functions that a file defines, by name. Its code is run."""
+    module = Bundle.of(Reference.of(f"{path}:parts").path).module
+    own = {name: part for name, part in vars(module).items() if not name.startswith("_")}
+    return {name: part for name, part in own.items() if getattr(part, "__module__", "") == module.__name__}
 
 
 def source_of(part: Any) -> Source:
@@ -56,6 +76,11 @@ def source_of(part: Any) -> Source:
     Errors: `InvalidInput` for one of an interactive session whose code nobody can tell.
     """
     name = getattr(part, "__qualname__", type(part).__name__)
+    if (bundle := Bundle.holding(part)) is not None:
+        local = str(part.__module__).partition(".")[2]
+        inner = name if local == bundle.path.stem else f"{local}.{name}"
+        again = is_reference(f"{bundle.path}:{inner}")
+        return Source(f"{bundle.path.name}:{inner}", str(bundle.path) if again else "", bundle.sha256)
     try:
         path = Path(inspect.getsourcefile(part) or "").absolute()
         if path.is_file():
@@ -79,6 +104,13 @@ def without_paths(data: Any) -> Any:
             kept[KEY] = {key: value for key, value in source.items() if key != "path"}
         return {key: without_paths(value) for key, value in kept.items()}
     return [without_paths(value) for value in data] if isinstance(data, (list, tuple)) else data
+
+
+def without_hashes(data: Any) -> Any:
+    """Plain data of a spec without what files held: equal for a spec before and after they were edited."""
+    if isinstance(data, Mapping):
+        return {key: without_hashes(one) for key, one in data.items() if key != KEY}
+    return [without_hashes(one) for one in data] if isinstance(data, (list, tuple)) else data
 
 
 def _reference(name: str, recorded: Any) -> Reference:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from byzopt.experiments import MAIN, Outcome, Spec
-from byzopt.experiments.store.run_directory import load_run
+from byzopt.experiments import MAIN, Outcome
+from byzopt.experiments.specs.plain_spec import PlainSpec
+from byzopt.experiments.store.reading import read_run
 from byzopt.experiments.trials.outcome import has_finite_square
 from byzopt.files import write_atomically
 from byzopt.reports.lettering import WIDE as LEGEND
@@ -68,7 +69,8 @@ def draw_curves(out: Path, bound: DrawnBound | None = None, axis: Axis = "rounds
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    spec, found = load_run(out)
+    run = read_run(out)
+    spec, found = run.spec, run.outcomes
     first = found[MAIN].records[0] if found[MAIN].records else {}
     panels = [LOSS, *[panel for panel in PANELS if panel.key in first][:1]]
     if bound is not None and bound.key in first and bound.key != "loss":
@@ -166,8 +168,8 @@ def _note(axes: Any, peaks: Mapping[str, float], top: float) -> None:
     )
 
 
-def _label(name: str, spec: Spec, outcome: Outcome) -> str:
-    label = f"{spec.method.name}, {rule_names(spec.rule)}" if name == MAIN else name
+def _label(name: str, spec: PlainSpec, outcome: Outcome) -> str:
+    label = f"{spec.data['method']['name']}, {rule_names(spec)}" if name == MAIN else name
     return f"{label} ({outcome.status})" if outcome.status.failed else label
 
 

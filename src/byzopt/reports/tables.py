@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from rich.table import Table
 from rich.text import Text
 
-from byzopt.aggregators import Aggregator, rule_data
 from byzopt.certificates.certified import summarise_certificates
 from byzopt.errors import Status
 from byzopt.experiments import Outcome, Spec
+from byzopt.experiments.specs.plain_spec import PlainSpec
 
 FIGURES = ("loss", "accuracy", "perplexity", "grad_norm")
 COLOURS = {Status.COMPLETED: "green", Status.CONVERGED: "green", Status.INTERRUPTED: "yellow"}
@@ -19,13 +19,14 @@ COLOURS = {Status.COMPLETED: "green", Status.CONVERGED: "green", Status.INTERRUP
 def outcome_table(spec: Spec, found: Mapping[str, Outcome]) -> Table:
     """One row for each variant: what it was, how it ended, its final figures."""
     figures = [name for name in FIGURES if any(name in outcome.metrics for outcome in found.values())]
-    table = Table(title=spec_title(spec), title_justify="left", title_style="bold")
+    plain = PlainSpec(spec.data)
+    table = Table(title=spec_title(plain), title_justify="left", title_style="bold")
     for name in ("variant", "method", "rule", "attack"):
         table.add_column(name, overflow="fold")
     table.add_column("status", no_wrap=True)
     for name in (*figures, "rounds", "seconds"):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
-    for name, variant in spec.variants().items():
+    for name, variant in plain.variants.items():
         if name in found:
             table.add_row(*_row(name, variant, found[name], figures))
     return table
@@ -44,27 +45,32 @@ def outcome_notes(found: Mapping[str, Outcome]) -> Iterator[str]:
             yield f"{name}: {seen}"
 
 
-def spec_title(spec: Spec) -> str:
+def spec_title(spec: PlainSpec) -> str:
     """What the run is about, in a line."""
-    return f"{spec.task.name}: {len(spec.cohort.byzantine)} of {spec.n} workers hostile"
+    return f"{spec.data['task']['name']}: {_attackers(spec)} of {spec.data['n']} workers hostile"
 
 
-def rule_names(rule: Aggregator) -> str:
-    """A rule by the names of its stages: `nnm >> krum`."""
-    return " >> ".join(stage["name"] for stage in rule_data(rule))
+def rule_names(spec: PlainSpec) -> str:
+    """The rule by the names of its stages: `nnm >> krum`."""
+    return " >> ".join(str(stage["name"]) for stage in spec.data["rule"])
 
 
-def attack_of(spec: Spec) -> str:
+def attack_of(spec: PlainSpec) -> str:
     """The attack's name; "none" where nobody attacks."""
-    return spec.attack.name if spec.cohort.byzantine else "none"
+    return str(spec.data["attack"]["name"]) if _attackers(spec) else "none"
 
 
-def _row(name: str, variant: Spec, outcome: Outcome, figures: list[str]) -> list[str | Text]:
+def _attackers(spec: PlainSpec) -> int:
+    attackers = spec.data.get("attackers", spec.data["f"])
+    return attackers if isinstance(attackers, int) else len(attackers)
+
+
+def _row(name: str, variant: PlainSpec, outcome: Outcome, figures: list[str]) -> list[str | Text]:
     status = Text(outcome.status, COLOURS.get(outcome.status, "red"))
     about: list[str | Text] = [
         name,
-        variant.method.name,
-        rule_names(variant.rule),
+        str(variant.data["method"]["name"]),
+        rule_names(variant),
         attack_of(variant),
         status,
     ]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import isfunction
 from typing import Any
+
+import numpy as np
+import torch
 
 from byzopt.cohort import Cohort
 from byzopt.errors import require, said
 from byzopt.own_files import called, recipe_from
+from byzopt.rng import seed_of
 from byzopt.tasks.base import TASKS, Task, TaskRecipe
 
 FILLED = ("cohort", "n", "byzantine", "seed")  # parameters that come from the spec
@@ -17,7 +24,9 @@ def task_recipe(part: Any) -> type[TaskRecipe] | None:
     """The recipe's class of a function that returns a task, or of a class that is one; None for others.
 
     Its parameters are the keys of the table, but for those that a spec fills in: `cohort`, its number of
-    workers `n`, the ids `byzantine`, and `seed`. `tested` is that of the function or class (default True).
+    workers `n`, the ids `byzantine`, and `seed`, from which all follows that it draws, also from the global
+    generators of PyTorch (on the CPU), NumPy and Python. `tested` is that of the function or class, by
+    default True.
     """
     if not isfunction(part) and not (isinstance(part, type) and issubclass(part, Task)):
         return None
@@ -26,9 +35,25 @@ def task_recipe(part: Any) -> type[TaskRecipe] | None:
     return recipe
 
 
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Let what is drawn from global generators follow from `seed`, and leave them as they were."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
 def _build(recipe: Any, cohort: Cohort, seed: int) -> Task:
     known = {"cohort": cohort, "n": cohort.n, "byzantine": cohort.byzantine, "seed": seed}
-    made = called(recipe, known)
+    with _seeded(seed_of(seed, "own task")):
+        made = called(recipe, known)
     if isinstance(made, TaskRecipe):
         made = made.build(cohort, seed)
     what = f"`{recipe.call.__name__}`"
@@ -42,4 +67,4 @@ def _build(recipe: Any, cohort: Cohort, seed: int) -> Task:
     return task
 
 
-TASKS.adapts("a function that returns a Task, or a class that is one", task_recipe)
+TASKS.adapts(Task, task_recipe)

@@ -15,7 +15,7 @@ from byzopt.certificates.breaking.training import Training
 from byzopt.errors import require
 from byzopt.experiments.trials.memory import check_memory
 from byzopt.registry import plain
-from byzopt.tasks import TASKS, TaskRecipe
+from byzopt.tasks import TASKS
 from byzopt.theory import robustness
 
 USUAL_D = 10  # coordinates of a row
@@ -79,7 +79,7 @@ def replay(
 ) -> Finding:
     """One game of the search: `attack` is a recipe or its plain data. With a task, `rows` says nothing."""
     setting = _setting(rule_from(rule, f=f), n, f, d, task)
-    recipe = ATTACKS.build(attack) if isinstance(attack, (str, Mapping)) else attack
+    recipe = ATTACKS.recipe(attack)
     return setting.play(recipe, setting.task.name if isinstance(setting, Training) else rows, seed)
 
 
@@ -87,7 +87,7 @@ def _setting(rule: Aggregator, n: int, f: int, d: int, task: Any) -> OneRound | 
     require(0 <= 2 * f < n, "The count `f`", "satisfy 0 <= 2 f < n", f"f = {f} with n = {n}")
     require(d >= 1, "The number of coordinates `d`", "be at least 1", d)
     rule.check(n)
-    recipe = TASKS.build(task) if task is not None and not isinstance(task, TaskRecipe) else task
+    recipe = None if task is None else TASKS.recipe(task)
     each = 8 * d if recipe is None else recipe.worker_bytes
     check_memory(n, each, rule, f"Games of n = {n:,} workers")
     return OneRound(rule, n, f, d) if recipe is None else Training(rule, n, f, recipe)

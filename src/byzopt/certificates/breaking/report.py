@@ -10,6 +10,7 @@ from typing import Any
 
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, Aggregator, Chain
 from byzopt.certificates.breaking.finding import Finding
+from byzopt.own_files import KEY, adopted
 from byzopt.registry import plain
 
 ROUNDING = 1e-6  # relative excess over a bound that is still rounding
@@ -67,12 +68,16 @@ def rule_spelling(rule: Aggregator) -> str:
 
 
 def _stage(stage: Any) -> str:
-    if not any(type(stage) in [room[name] for name in room] for room in (RULES, PRE_AGGREGATORS)):
+    source = adopted(type(stage))
+    if source is None and not any(
+        type(stage) in [room[name] for name in room] for room in (RULES, PRE_AGGREGATORS)
+    ):
         return repr(stage)  # a user's own, which no command line can name
+    name = source.reference if source else stage.name
     usual = {field.name: field.default for field in fields(stage)}
-    data = {key: value for key, value in plain(stage).items() if key != "name"}
+    data = {key: value for key, value in plain(stage).items() if key not in ("name", KEY)}
     told = [f"{key}={value!r}" for key, value in data.items() if value != plain(usual[key])]
-    return f"{stage.name}({', '.join(told)})" if told else str(stage.name)
+    return f"{name}({', '.join(told)})" if told else str(name)
 
 
 def _json(data: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from byzopt.aggregators.core.spelling import stages_of
 from byzopt.errors import InvalidInput, said
 from byzopt.experiments.specs import toml
-from byzopt.own_files import anchored, is_reference
+from byzopt.own_files import KEY, anchored, is_reference
 
 COMPONENTS = ("task", "method", "attack", "rule", "engine")
 USUAL = {"method": "byz_nsgdm", "attack": "none"}  # what a spec that does not name them has
@@ -62,7 +62,8 @@ def anchor(value: Any, folder: Path) -> Any:
         path = value.get("path")
         if "sha256" in value and isinstance(path, str) and path:
             return {**value, "path": str((folder / path).absolute())}
-        return {key: anchor(one, folder) for key, one in value.items()}
+        known = isinstance(source := value.get(KEY), Mapping) and "sha256" in source  # says where it lies
+        return {key: one if known and key == "name" else anchor(one, folder) for key, one in value.items()}
     if isinstance(value, list):
         return [anchor(one, folder) for one in value]
     if not isinstance(value, str) or ".py:" not in value:

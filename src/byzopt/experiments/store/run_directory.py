@@ -14,9 +14,9 @@ from typing import Any
 
 from byzopt import parquet
 from byzopt.checkpoint import load, save
-from byzopt.errors import InvalidInput
-from byzopt.experiments.specs.loading import load as load_spec
+from byzopt.errors import ChangedFile, InvalidInput
 from byzopt.experiments.specs.loading import read_spec
+from byzopt.experiments.specs.plain_spec import PlainSpec, content_hash
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.specs.toml import dumps
 from byzopt.experiments.store.directories import check_directory, explain_refused_writes
@@ -25,6 +25,7 @@ from byzopt.experiments.store.outcomes import outcome_summary
 from byzopt.experiments.store.reading import RECORDS, RESULT, SPEC, Damaged, read_run, result_digest
 from byzopt.experiments.trials.outcome import Outcome
 from byzopt.files import clear_leftovers, new_directory, write_atomically
+from byzopt.own_files import without_hashes
 
 CHECKPOINT = "checkpoint.pt"
 AGAIN = "run the same command again: it goes on from what is stored."
@@ -52,13 +53,20 @@ class RunDirectory:
             ) from None
         if not inside:
             return
-        found = "something else"
-        try:
-            spec = read_spec(self.path / SPEC)
-            found = Spec.of(spec).id if Spec.of(spec).data == spec else f"a {SPEC} that no run wrote"
+        try:  # nothing of it is built: a stored spec runs no code of anybody's
+            stored = PlainSpec(read_spec(self.path / SPEC))
         except InvalidInput:
-            pass  # a file of another kind
+            stored = None  # a file of another kind
+        found = stored.id if stored else "something else"
         if found != self.spec.id:
+            if stored and content_hash(without_hashes(stored.data)) == content_hash(
+                without_hashes(self.spec.data)
+            ):
+                raise ChangedFile(
+                    f"Directory {self.path} should be of this spec ({self.spec.id}). Found a run ({found}) "
+                    "of the same spec with other code in a file that it names. Put the old file back to go "
+                    "on, or choose another --out for the new one."
+                )
             raise InvalidInput(
                 f"Directory {self.path} should be new, empty or of this spec ({self.spec.id}). "
                 f"Found {found}. Choose another --out."
@@ -128,12 +136,6 @@ class RunDirectory:
                 f"Directory {self.path} should hold a result as byzopt wrote it. Found damage: {error}. "
                 "Use --fresh to run again."
             ) from None
-
-
-def load_run(path: Path) -> tuple[Spec, dict[str, Outcome]]:
-    """The spec and the outcomes in a finished run's directory."""
-    spec = load_spec(path / SPEC)
-    return spec, RunDirectory(path, spec).outcomes()
 
 
 def result_files(

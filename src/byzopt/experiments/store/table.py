@@ -18,6 +18,7 @@ from byzopt.experiments.specs.plain_spec import PlainSpec
 from byzopt.experiments.store.reading import Damaged, is_unfinished, read_run, run_directories
 from byzopt.experiments.trials.outcome import Outcome
 from byzopt.figures import in_percent
+from byzopt.own_files import KEY, is_reference
 
 Row = dict[str, Any]
 _CONDITION = re.compile(r"\s*([\w.-]+)\s*(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
@@ -157,16 +158,26 @@ def rule_text(stages: Sequence[Any], f: int) -> str:
 def _stage(stage: Any, f: int) -> str:
     if not isinstance(stage, Mapping) or not isinstance(stage.get("name"), str):
         return str(stage)
-    usual = _usual(stage["name"], f)
+    name, source = stage["name"], stage.get(KEY)
+    usual = _usual(name, f)
+    if isinstance(source, Mapping) and "sha256" in source:
+        name, usual = f"{name}@{_short(source)}", {KEY: source, **usual}
     told = {key: value for key, value in stage.items() if key != "name" and value != usual.get(key, ...)}
     if "rule" in told:
         inner = told["rule"] if isinstance(told["rule"], list) else [told["rule"]]
         told["rule"] = rule_text(inner, f)
     rest = ", ".join(f"{key}={value!r}" for key, value in told.items())
-    return f"{stage['name']}({rest})" if rest else str(stage["name"])
+    return f"{name}({rest})" if rest else str(name)
+
+
+def _short(source: Mapping[str, Any]) -> str:
+    """Enough of the hash of a part's code to tell it from another state of the same file."""
+    return str(source["sha256"])[:8]
 
 
 def _usual(name: str, f: int) -> Mapping[str, Any]:
+    if is_reference(name):  # a part of a user's own, whose code is not run to show a run
+        return {}
     known = name in RULES or name in PRE_AGGREGATORS
     for spelling in ([name], [name, "mean"]) if known else ():
         try:
@@ -205,7 +216,9 @@ def _flat(key: str, value: Any) -> Row:
         return {key: value}
     told: Row = {key: value["name"]} if "name" in value else {}
     for inner, content in value.items():
-        if inner != "name":
+        if inner == KEY and isinstance(content, Mapping) and "sha256" in content:
+            told[f"{key}.{KEY}"] = _short(content)  # where it lies says nothing of the run
+        elif inner != "name":
             told |= _flat(f"{key}.{inner}", content)
     return told
 

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 
 from byzopt.engines import Snapshot
-from byzopt.errors import ByzoptError, InvalidInput, Status, require
+from byzopt.errors import InvalidInput, Status, require
 from byzopt.experiments.running import prepared
 from byzopt.experiments.specs.plain_spec import most_records
 from byzopt.experiments.store.outcomes import pack_outcome, pack_progress, unpack_outcome, unpack_progress
@@ -23,6 +23,7 @@ from byzopt.experiments.sweeps.runs import Run
 from byzopt.experiments.trials.batched import BatchedTrials
 from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress, check_record_size
 from byzopt.experiments.trials.prepared import PreparedRun
+from byzopt.own_files import UserError, place_of, told
 from byzopt.tasks import Task
 
 TELL = 0.2  # seconds between two messages on how far the batch has come
@@ -209,8 +210,8 @@ class BatchRunner:
 
 
 def _said(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ByzoptError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+    place = "" if isinstance(error, UserError) else place_of(error)  # in a user's file, if it came out of one
+    return f"{place}: {told(error)}" if place else told(error)
 
 
 def _place(ready: PreparedRun, kept: Any) -> RunProgress:

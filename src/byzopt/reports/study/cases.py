@@ -15,6 +15,7 @@ from byzopt.errors import ByzoptError, require
 from byzopt.experiments import Outcome, Spec
 from byzopt.experiments.store.reading import Damaged, is_unfinished, run_directories
 from byzopt.experiments.store.table import read_variants
+from byzopt.own_files import no_user_code
 from byzopt.reports.study.bounded import bound_adder
 from byzopt.theory.promise import Promise
 
@@ -98,7 +99,9 @@ def load_study(store: Path, bounds: bool = False, on_progress: OnProgress = no_p
             continue
         for spec, row, outcome in runs:
             try:
-                found.append((row, *(added(Spec.of(spec.data), outcome) if bounds else (outcome, None))))
+                with no_user_code("a store"):
+                    bounded = added(Spec.of(spec.data), outcome) if bounds else (outcome, None)
+                found.append((row, *bounded))
             except ByzoptError as error:  # its plugin or its data are not here
                 unbounded[path.name] = str(error)
                 found.append((row, outcome, None))
