@@ -12,6 +12,7 @@ import torch
 
 from byzopt import aggregators as ag
 from byzopt import kernels, linalg
+from byzopt.aggregators.numerics import measuring, selection
 from byzopt.kernels import RankWindow
 
 pytestmark = pytest.mark.skipif(not kernels.kernels_available(), reason="needs llvmlite")
@@ -69,7 +70,7 @@ def test_lengths_are_those_of_float64(n, d, dtype, compiled):
 def test_norms_of_rows_whose_squares_leave_float32(scale):
     rows = scale * drawn(20, 5_000)
     rows[3] = 0
-    found = ag.measuring.geometry_of(rows).sq_norms
+    found = measuring.geometry_of(rows).sq_norms
     assert torch.allclose(found, rows.double().square().sum(dim=1), rtol=1e-12, atol=0)
 
 
@@ -97,7 +98,7 @@ def test_columns_are_those_of_torch_to_the_last_bit(n, d, dtype):
     for plan in plans:
         out = torch.empty(d, dtype=dtype)
         assert kernels.reduce_columns(rows, plan, None, out)
-        assert torch.equal(out, ag.selection.answer(rows, plan)), plan
+        assert torch.equal(out, selection.answer(rows, plan)), plan
 
 
 @pytest.mark.parametrize("n,d", [size for size in SIZES if size[1] >= 64 and size[0] <= 64])
@@ -107,7 +108,7 @@ def test_mixing_on_the_way_is_mixing_before(n, d):
     plan = RankWindow((len(mixing) - 1) // 2, len(mixing) // 2 + 1)
     out = torch.empty(d, dtype=torch.float64)
     assert kernels.reduce_columns(rows, plan, mixing, out)
-    assert torch.allclose(out, ag.selection.answer(mixing @ rows, plan), rtol=1e-12, atol=1e-12)
+    assert torch.allclose(out, selection.answer(mixing @ rows, plan), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("place", [0, 15, 16, 63, 64, 99, 126])
@@ -192,7 +193,7 @@ def test_threads_do_not_change_results():
 
 
 def test_kernels_can_be_switched_off_from_outside():
-    code = "import torch; from byzopt import kernels; print(kernels.usable(torch.zeros(2, 2)))"
+    code = "import torch; from byzopt import kernels; print(kernels.supports(torch.zeros(2, 2)))"
     found = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
-from byzopt.aggregators.core.influence import by_columns
+from byzopt.aggregators.core.influence import column_weights
 from byzopt.aggregators.krum import krum_scores
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.selection import answer
@@ -47,12 +47,12 @@ class Bulyan(Aggregator):
     f: int
 
     def check(self, n: int) -> None:
-        found = f"f = {self.f} with n = {n}"
+        numbers = f"f = {self.f} with n = {n}"
         require(
             n >= 4 * self.f + 3,
             "Parameter `f` of Bulyan",
             "satisfy n >= 4 f + 3",
-            found,
+            numbers,
             "Lower f or add workers.",
         )
 
@@ -65,7 +65,7 @@ class Bulyan(Aggregator):
 
     def influence(self, mixed: Mixed) -> Tensor:
         picked = self._picked(mixed)
-        return picked.through(by_columns(partial(answer, plan=self._plan(picked.m)), picked))
+        return picked.through(column_weights(partial(answer, plan=self._plan(picked.m)), picked))
 
     def _picked(self, mixed: Mixed) -> Mixed:
         mixed = mixed.sorted()
@@ -78,8 +78,8 @@ class Bulyan(Aggregator):
     def _chosen(self, sq_dists: Tensor) -> list[int]:
         left, chosen = list(range(len(sq_dists))), []
         for _ in range(len(sq_dists) - 2 * self.f):
-            among = sq_dists[left][:, left].sort(dim=-1).values
-            scores = krum_scores(among, max(1, len(left) - self.f - 2))
-            tied = torch.where(scores == scores.min(), krum_scores(among, len(left)), torch.inf)
+            ranked = sq_dists[left][:, left].sort(dim=-1).values
+            scores = krum_scores(ranked, max(1, len(left) - self.f - 2))
+            tied = torch.where(scores == scores.min(), krum_scores(ranked, len(left)), torch.inf)
             chosen.append(left.pop(int(tied.argsort(stable=True)[0])))
         return sorted(chosen)

@@ -97,14 +97,14 @@ class CenteredClipping(GeometricRule):
         return super().reduce(mixed)
 
     def weights(self, geometry: Geometry) -> Tensor:
-        return self.settled(geometry, geometry.bulk(), geometry.m)
+        return self.iterated(geometry, geometry.bulk(), geometry.m)
 
     def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
         if self.start == "zero":
             return _Continued(self, mixed.rows.new_zeros(mixed.d)).answered(mixed, f, source)
         return self.approached(mixed, f, source)
 
-    def settled(self, geometry: Geometry, weights: Tensor, n: int) -> Tensor:
+    def iterated(self, geometry: Geometry, weights: Tensor, n: int) -> Tensor:
         """The weights `[..., m]` of z after all iterations from `weights`; the last n rows pull."""
         z = weights.numpy()
         for _ in range(self.iterations):
@@ -180,7 +180,7 @@ class _Continued(GeometricRule):
         return mixed.held(self.centre).to(mixed.rows) / mixed.unit
 
     def weights(self, geometry: Geometry) -> Tensor:
-        return self.rule.settled(geometry, even(np.array([0]), geometry.m), geometry.m - 1)
+        return self.rule.iterated(geometry, even(np.array([0]), geometry.m), geometry.m - 1)
 
 
 def _from(centre: Tensor, rule: Aggregator) -> Aggregator:

@@ -75,8 +75,8 @@ class DnC(GeometricRule):
 
     def check(self, n: int) -> None:
         super().check(n)
-        c, found = self.dropped, f"{self.dropped} rows to drop of n = {n}"
-        require(c < n, "Parameter `filtering` of DnC", "satisfy c f < n", found, "Lower filtering.")
+        c, numbers = self.dropped, f"{self.dropped} rows to drop of n = {n}"
+        require(c < n, "Parameter `filtering` of DnC", "satisfy c f < n", numbers, "Lower filtering.")
 
     @property
     def draws(self) -> bool:

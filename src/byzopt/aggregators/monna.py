@@ -59,4 +59,4 @@ class MoNNA(TrustingRule):
     def proved(self, n: int, f: int) -> Coefficients:
         if f != self.f:
             return NOTHING
-        return order_statistics.mean_around(selecting.trusted_row(n, f), n, f)
+        return order_statistics.around_centre(selecting.trusted_row(n, f), n, f)

@@ -45,5 +45,5 @@ class NNM(PreAggregator):
         np.einsum("...ii->...i", dists)[...] = -1
         return even(dists.argsort(axis=-1, kind="stable")[..., : geometry.m - self.f], geometry.m)
 
-    def compose(self, behind: Coefficients, n: int, f: int) -> Coefficients:
-        return robustness.nnm(behind, n, f) if f == self.f else NOTHING
+    def compose(self, inner: Coefficients, n: int, f: int) -> Coefficients:
+        return robustness.nnm(inner, n, f) if f == self.f else NOTHING

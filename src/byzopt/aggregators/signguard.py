@@ -54,9 +54,9 @@ class SignGuard(WeighingRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        found = f"low = {self.low}, high = {self.high}"
+        limits = f"low = {self.low}, high = {self.high}"
         ordered = 0 <= self.low <= 1 <= self.high
-        require(ordered, "Parameters of SignGuard", "satisfy 0 <= low <= 1 <= high", found)
+        require(ordered, "Parameters of SignGuard", "satisfy 0 <= low <= 1 <= high", limits)
 
     def weigh(self, mixed: Mixed) -> Tensor:
         norms = row_norms(mixed)

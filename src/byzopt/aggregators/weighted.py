@@ -99,9 +99,11 @@ class Weighted(Wrapper):
         self.rule.check(n)
         f, weights = self.tolerance(n), self.capped_weights()
         share = float(_heaviest(weights)[f] / weights.sum())
-        found = f"{share:.3g} of it with f = {f}, n = {n}"
+        numbers = f"{share:.3g} of it with f = {f}, n = {n}"
         remedy = "Lower f or `cap`, or spread the weights."
-        require(f <= _outweighed(weights), what, "leave the f heaviest less than half of all", found, remedy)
+        require(
+            f <= _outweighed(weights), what, "leave the f heaviest less than half of all", numbers, remedy
+        )
 
     def restricted(self, kept: Tensor) -> Weighted:
         left = tuple(w for w, stays in zip(self.weights, kept.tolist(), strict=True) if stays)

@@ -84,8 +84,8 @@ class Backdoor(Attack):
         shape = images.shape[1:]
         side = shape[-1] if len(shape) > 1 else isqrt(shape.numel())
         square = images.is_floating_point() and shape[-2:] in ((side, side), (side**2,))
-        found = f"samples {tuple(shape)} of {images.dtype}"
-        require(square, "The samples of a backdoor", "be square images of floating values", found)
+        kind = f"samples {tuple(shape)} of {images.dtype}"
+        require(square, "The samples of a backdoor", "be square images of floating values", kind)
         fits = self.size <= side
         require(fits, "Parameter `size` of backdoor", f"be at most the side {side} of an image", self.size)
         marked = images.reshape(len(images), -1, side, side).clone()

@@ -199,8 +199,8 @@ class Attack(ABC):
             InvalidInput: Rows that are no floating tensor `[n, d]`, and attackers that there cannot be.
         """
         good = rows.ndim == 2 and rows.is_floating_point()
-        found = f"shape {list(rows.shape)} of {rows.dtype}"
-        require(good, "Rows", "be a floating tensor of shape [n, d]", found)
+        kind = f"shape {list(rows.shape)} of {rows.dtype}"
+        require(good, "Rows", "be a floating tensor of shape [n, d]", kind)
         cohort = Cohort.of(len(rows), byzantine)
         tolerated = len(cohort.byzantine) if f is None else f
         adversary = Adversary(self, cohort, tolerated)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.attacks.base import ATTACKS, Attack, Knowledge, View
-from byzopt.attacks.moments import direction, standard_deviation
+from byzopt.attacks.moments import direction, row_deviation
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class _Crowd(Attack):
 
     def _way(self, honest: Tensor, mean: Tensor) -> Tensor:
         if self.way == "std":
-            return -standard_deviation(honest)
+            return -row_deviation(honest)
         return -direction(mean) if self.way == "unit" else -mean.sign()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from byzopt.attacks.base import ATTACKS, Attack, Knowledge, Remembering, View
 from byzopt.attacks.memory import MOST, Past, delayed, empty_past
-from byzopt.attacks.moments import standard_deviation
+from byzopt.attacks.moments import row_deviation
 from byzopt.cohort import Cohort
 from byzopt.errors import require
 
@@ -167,6 +167,4 @@ class Equivocate(Attack):
         honest = view.honest
         sign = torch.ones(view.b, 1, dtype=honest.dtype, device=honest.device)
         sign[1::2] = -1
-        return honest.mean(dim=-2, keepdim=True) + sign * self.scale * standard_deviation(honest).unsqueeze(
-            -2
-        )
+        return honest.mean(dim=-2, keepdim=True) + sign * self.scale * row_deviation(honest).unsqueeze(-2)

@@ -59,11 +59,11 @@ class _Guarded(Remembering):
 
     def measure(self, view: View) -> HugBudget:
         """The server's limits this round, but for what is given here."""
-        told: DefenceLimits | None = getattr(view.defence, "limits", lambda: None)()
-        if told is None:
+        limits: DefenceLimits | None = getattr(view.defence, "limits", lambda: None)()
+        if limits is None:
             return HugBudget(self.noise or 1.0, self.tau(view.cohort.n), view.t, self.rounds or 1000)
-        tau = told.sums if self.threshold is None else self.threshold
-        return HugBudget(self.noise or told.noise, tau, told.k, self.rounds or told.rounds)
+        tau = limits.sums if self.threshold is None else self.threshold
+        return HugBudget(self.noise or limits.noise, tau, limits.k, self.rounds or limits.rounds)
 
 
 class DefenceLimits(Protocol):

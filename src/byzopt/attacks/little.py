@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from byzopt.attacks.base import ATTACKS, Attack, Knowledge, View
-from byzopt.attacks.moments import quantile_z, standard_deviation
+from byzopt.attacks.moments import quantile_z, row_deviation
 from byzopt.errors import require
 
 
@@ -54,4 +54,4 @@ class ALIE(Attack):
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         honest = view.honest
         z = quantile_z(view.cohort.n, view.b) if isinstance(self.z, str) else self.z
-        return view.alike(honest.mean(dim=-2) + self.sign * z * standard_deviation(honest, self.ddof))
+        return view.alike(honest.mean(dim=-2) + self.sign * z * row_deviation(honest, self.ddof))

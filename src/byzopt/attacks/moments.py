@@ -10,7 +10,7 @@ from torch import Tensor
 from byzopt.errors import require
 
 
-def standard_deviation(rows: Tensor, ddof: int = 1) -> Tensor:
+def row_deviation(rows: Tensor, ddof: int = 1) -> Tensor:
     """Coordinate-wise standard deviation of `[..., h, d]`, divisor max(h - ddof, 1): one row gives zeros."""
     offsets = rows - rows.mean(dim=-2, keepdim=True)
     squares: Tensor = offsets.mul_(offsets).sum(dim=-2)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.attacks.base import ATTACKS, Attack, Knowledge, View
-from byzopt.attacks.moments import standard_deviation
+from byzopt.attacks.moments import row_deviation
 from byzopt.errors import TooManyFaults, require
 
 
@@ -92,7 +92,7 @@ class OptimalALIE(_Optimal):
     """
 
     def ray(self, honest: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        return mean, standard_deviation(honest)
+        return mean, row_deviation(honest)
 
 
 @ATTACKS.register("optimal_ipm")

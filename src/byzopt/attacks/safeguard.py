@@ -10,7 +10,7 @@ from torch import Tensor
 
 from byzopt.attacks.base import ATTACKS, Attack, Knowledge, Remembering, View
 from byzopt.attacks.memory import MOST, Past, delayed, empty_past
-from byzopt.attacks.moments import standard_deviation
+from byzopt.attacks.moments import row_deviation
 from byzopt.cohort import Cohort
 from byzopt.errors import require
 
@@ -40,7 +40,7 @@ class Variance(Attack):
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         honest = view.honest
-        return view.alike(honest.mean(dim=-2) - self.shift * standard_deviation(honest))
+        return view.alike(honest.mean(dim=-2) - self.shift * row_deviation(honest))
 
 
 @ATTACKS.register("delayed_gradient")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.algorithms.join import Join, Joinable, JoinHook
 
-from byzopt.aggregators.core.surroundings import undisturbed
+from byzopt.aggregators.core.surroundings import isolated
 from byzopt.distributed.agreement import exchange_headers
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.flat import FlatParameters
@@ -161,7 +161,7 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
         self._round(partial(self._contribution, closure, loss))
         return loss[0]
 
-    @undisturbed
+    @isolated
     def _round(self, contribute: Callable[[], Contribution]) -> None:
         summary, mine = exchange_headers(self.comm, lambda: _with_header(contribute()))
         mine = self._settled(settled(self.comm, summary, mine), mine)

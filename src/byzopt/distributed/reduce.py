@@ -10,7 +10,7 @@ from torch import Tensor
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import RoundContext, RoundRule
-from byzopt.aggregators.core.surroundings import strange, undisturbed
+from byzopt.aggregators.core.surroundings import isolated, unreadable
 from byzopt.distributed.agreement import HeaderSummary, exchange_headers, share_error
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.diagnostics import RoundDiagnostics
@@ -19,7 +19,7 @@ from byzopt.distributed.topologies import TOPOLOGIES, Exchange, Round, Topology,
 from byzopt.errors import require
 
 
-@undisturbed
+@isolated
 def robust_all_reduce(
     vector: Tensor,
     rule: Aggregator | str,
@@ -91,7 +91,7 @@ def header_of(
     Errors: `InvalidInput` for what is no vector, and for a topology that cannot serve the filter.
     """
     require(isinstance(vector, Tensor), "The vector", "be a tensor [d]", type(vector).__name__)
-    odd, remedy = strange(vector)
+    odd, remedy = unreadable(vector)
     require(not odd, "The vector", "be a dense tensor of real numbers", odd, remedy)
     check_topology(topology, exchange.filter, exchange.messages is not None)
     vec = vector.detach().resolve_neg().to(comm.device).contiguous()

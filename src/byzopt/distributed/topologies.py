@@ -22,7 +22,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule
-from byzopt.aggregators.core.inputs import ranged, restored, surviving
+from byzopt.aggregators.core.inputs import for_finite_rows, in_safe_range, restored
 from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspects
 from byzopt.distributed.agreement import share_error
 from byzopt.distributed.communicator import Communicator
@@ -114,7 +114,7 @@ def _answered(
     kept = present & finite
     ready = rule if kept.all() else _surviving(rule, present, finite)
     rows, near = (block, sizes) if kept.all() else (block[kept.to(block.device)], sizes[kept])
-    rows, unit = ranged(rows, float(near.max()), near.to(rows))
+    rows, unit = in_safe_range(rows, float(near.max()), near.to(rows))
     shard = ColumnShard(rows, unit, comm, d, ordered=ready.by_value)
     if rule.fail_closed:
         suspected = suspects(finite[present], remoteness(shard, dtype))
@@ -131,7 +131,7 @@ def _answered(
 def _surviving(rule: BaseAggregator, present: Tensor, finite: Tensor) -> Any:
     """`rule` for the rows of ranks that are present and finite; errors name ranks."""
     try:
-        return rule if finite[present].all() else surviving(rule, finite[present])
+        return rule if finite[present].all() else for_finite_rows(rule, finite[present])
     except TooManyFaults as error:
         raise _of_ranks(error, present.nonzero().flatten().tolist()) from None
 

@@ -31,9 +31,9 @@ def fused_blend(rows: Tensor, chosen: Sequence[int], weights: Sequence[float], o
     where = (rows.data_ptr(), offsets.ctypes.data, shares.ctypes.data, len(offsets), out.data_ptr())
 
     def piece(start: int, stop: int) -> None:
-        whole = start + (stop - start) // step * step
-        run(*where, start, whole)
-        if whole < stop:  # columns in the overlap are written twice, with the same values
+        aligned = start + (stop - start) // step * step
+        run(*where, start, aligned)
+        if aligned < stop:  # columns in the overlap are written twice, with the same values
             run(*where, stop - step, stop)
 
     parallel_for(len(out), len(offsets) * len(out), step, piece)

@@ -68,9 +68,9 @@ def reduce_columns(
 
     def piece(start: int, stop: int) -> None:
         spoilt[start] = torch.zeros(lanes(rows.dtype), dtype=rows.dtype, device="cpu")
-        whole = start + (stop - start) // step * step
-        run(*where, spoilt[start].data_ptr(), start, whole)
-        if whole < stop:  # columns in the overlap are written twice, with the same values
+        aligned = start + (stop - start) // step * step
+        run(*where, spoilt[start].data_ptr(), start, aligned)
+        if aligned < stop:  # columns in the overlap are written twice, with the same values
             run(*where, spoilt[start].data_ptr(), stop - step, stop)
 
     parallel_for(d, m * d, step, piece)
@@ -121,9 +121,9 @@ def _mix(k: Body, rows: Any, offsets: Any, mixing: Any, n: int, tile: range, col
 def _answer(k: Body, wires: list[Any], plan: RankWindow, out: Any, column: Any, trace: Any) -> None:
     """Writes the answer for one vector of columns. The trace keeps 0 x: NaN where x is NaN or Inf."""
     m = len(wires)
-    seen = k.b.load(trace)
+    trace_value = k.b.load(trace)
     for wire in wires:
-        seen = k.fma(wire, k.const(0.0), seen)
+        trace_value = k.fma(wire, k.const(0.0), trace_value)
     for i, j, low, high in _comparators(m, plan):
         less = k.b.fcmp_ordered("<", wires[j], wires[i])
         smaller, larger = k.b.select(less, wires[j], wires[i]), k.b.select(less, wires[i], wires[j])
@@ -131,7 +131,7 @@ def _answer(k: Body, wires: list[Any], plan: RankWindow, out: Any, column: Any, 
     answer = _mean(k, wires[plan.first : plan.last])
     if plan.around is not None:
         answer = _mean_around(k, wires, answer, plan.around)
-    k.b.store(k.fma(answer, k.const(0.0), seen), trace)
+    k.b.store(k.fma(answer, k.const(0.0), trace_value), trace)
     k.store(answer, out, column)
 
 

@@ -23,7 +23,7 @@ def fused_gram(rows: Tensor, pivot: Tensor) -> Tensor:
     """
     n, d = rows.shape
     width, tall = lanes(rows.dtype), -(-n // TILE) * TILE
-    whole = d - d % width
+    aligned = d - d % width
     block = max(width, min(_BLOCK_BYTES // (tall * rows.element_size()), 4096) // width * width)
     run, pivot = _kernel(rows.dtype), pivot.contiguous()
     sums: dict[int, Tensor] = {}
@@ -35,12 +35,12 @@ def fused_gram(rows: Tensor, pivot: Tensor) -> Tensor:
         where = (rows.data_ptr(), rows.stride(0), pivot.data_ptr(), scratch.data_ptr())
         run(*where, sums[start].data_ptr(), n, tall, block, start, stop)
 
-    parallel_for(whole, rows.numel(), width, piece)
+    parallel_for(aligned, rows.numel(), width, piece)
     total = torch.zeros(n, n, dtype=torch.float64, device="cpu")
     for start in sorted(sums):  # in the same order however threads are scheduled
         total += sums[start][:n, :n]
-    if whole < d:
-        tail = rows[:, whole:].double() - pivot[whole:].double()
+    if aligned < d:
+        tail = rows[:, aligned:].double() - pivot[aligned:].double()
         total += (tail.unsqueeze(1) * tail).sum(dim=-1)
     return total
 

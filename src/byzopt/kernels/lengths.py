@@ -20,7 +20,7 @@ def fused_lengths(rows: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
     Blocks are summed in the rows' dtype, then in float64: what overflows there shows as NaN or Inf.
     """
     n, d = rows.shape
-    whole = d - d % lanes(rows.dtype)
+    aligned = d - d % lanes(rows.dtype)
     run, pivot = _kernel(rows.dtype), pivot.contiguous()
     sums: dict[int, Tensor] = {}
 
@@ -28,11 +28,11 @@ def fused_lengths(rows: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
         sums[start] = torch.zeros(2, n, dtype=torch.float64, device="cpu")
         run(rows.data_ptr(), rows.stride(0), pivot.data_ptr(), sums[start].data_ptr(), n, start, stop)
 
-    parallel_for(whole, rows.numel(), _BLOCK, piece)
+    parallel_for(aligned, rows.numel(), _BLOCK, piece)
     total = torch.zeros(2, n, dtype=torch.float64, device="cpu")
     for start in sorted(sums):  # in the same order however threads are scheduled
         total += sums[start]
-    tail, p = rows[:, whole:].double(), pivot[whole:].double()
+    tail, p = rows[:, aligned:].double(), pivot[aligned:].double()
     return total[0] + ((tail - p) * p).sum(dim=1), total[1] + tail.square().sum(dim=1)
 
 

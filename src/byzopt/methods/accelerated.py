@@ -77,9 +77,9 @@ class Nesterov(MethodRecipe):
 
         def made(oracle: InexactOracle) -> Promise:
             floor = inexact.common_floor(oracle, known.mu or 0.0)
-            told = f"if the iterates settle, the gap there is at most {floor:.4g}"
+            remark = f"if the iterates settle, the gap there is at most {floor:.4g}"
             # The floor is compared between pairs, and then dropped: its premise does not stand.
-            return Promise("", "", (settles,), remarks=(told,), lacks=("no theorem covers free (lr, β)",))
+            return Promise("", "", (settles,), remarks=(remark,), lacks=("no theorem covers free (lr, β)",))
 
         name = "common floor of the zeros of g"
         return over_pairs(known, name, "gap", [convexity(known)], made)
@@ -128,16 +128,16 @@ class NAG(MethodRecipe):
         def made(oracle: InexactOracle) -> Promise:
             step = at_most("the step is at most 1/L", known.lr, 1 / lipschitz)
             L = 1 / known.lr if known.lr and step.stands else lipschitz
-            asked = InexactOracle(oracle.zeta_squared, max(oracle.alpha, self.alpha))
-            found = inexact.nag(asked, max(L, self.mu), self.mu, small_tau=small)
-            own = [step]
+            widened = InexactOracle(oracle.zeta_squared, max(oracle.alpha, self.alpha))
+            guarantee = inexact.nag(widened, max(L, self.mu), self.mu, small_tau=small)
+            step_premises = [step]
             if small:
-                own.append(at_most("`alpha` is at least κ₂ B²", oracle.alpha, self.alpha))
-            return guaranteed(known, asked, found, own)
+                step_premises.append(at_most("`alpha` is at least κ₂ B²", oracle.alpha, self.alpha))
+            return guaranteed(known, widened, guarantee, step_premises)
 
         free = checked_premise("τ is that of the theorem", self.tau is None, f"tau = {self.tau}")
-        asked = [constant_premise(known, "lipschitz"), *declared(known, self.mu), free]
-        return over_pairs(known, "Theorem B", "gap", asked, made)
+        premises = [constant_premise(known, "lipschitz"), *declared(known, self.mu), free]
+        return over_pairs(known, "Theorem B", "gap", premises, made)
 
 
 @METHODS.register("accelerated_extragradient")
@@ -184,9 +184,9 @@ class AcceleratedExtragradient(MethodRecipe):
             return guaranteed(known, oracle, inexact.aeg(oracle, max(L, self.mu), self.mu), [step])
 
         factors = (self.tau_factor, self.fast_factor)
-        own = checked_premise("the factors are (0.4, 0.32)", factors == (0.4, 0.32), factors)
-        asked = [constant_premise(known, "lipschitz"), *declared(known, self.mu), own]
-        return over_pairs(known, "Theorem B2", "gap", asked, made)
+        factor_premise = checked_premise("the factors are (0.4, 0.32)", factors == (0.4, 0.32), factors)
+        premises = [constant_premise(known, "lipschitz"), *declared(known, self.mu), factor_premise]
+        return over_pairs(known, "Theorem B2", "gap", premises, made)
 
 
 def declared(known: Constants, mu: float) -> list[Premise]:

@@ -102,19 +102,24 @@ class ByzNSGDM(MethodRecipe):
         """
         measures, fixed = "min ‖grad f‖", isinstance(self.schedule, FixedHorizon)
         horizon = self._horizon(known)
-        whole = fixed and known.rounds == horizon
-        theorem = "Theorem 1 of arXiv:2603.12512" + ("" if whole else ", its proof for other steps (derived)")
-        asked = [*self._covered(), *robust(known, "linear"), self._smooth(known)]
-        asked += [bounded_heterogeneity(known), *noise_premises(known), constant_premise(known, "gap")]
-        asked += [constant_premise(known, "start_rows")] if self.start == "zero" else []
-        make = self._theorem if whole else self._along
+        as_published = fixed and known.rounds == horizon
+        theorem = "Theorem 1 of arXiv:2603.12512" + (
+            "" if as_published else ", its proof for other steps (derived)"
+        )
+        premises = [*self._covered(), *robust(known, "linear"), self._smooth(known)]
+        premises += [bounded_heterogeneity(known), *noise_premises(known), constant_premise(known, "gap")]
+        premises += [constant_premise(known, "start_rows")] if self.start == "zero" else []
+        make = self._theorem if as_published else self._along
         return promise(
-            theorem, measures, asked, lambda: strongest([make(known, l0, l1) for l0, l1 in known.smoothness])
+            theorem,
+            measures,
+            premises,
+            lambda: strongest([make(known, l0, l1) for l0, l1 in known.smoothness]),
         )
 
     def _horizon(self, known: Constants) -> int:
-        own = self.schedule.rounds if isinstance(self.schedule, FixedHorizon) else None
-        return own or known.horizon or known.rounds
+        given = self.schedule.rounds if isinstance(self.schedule, FixedHorizon) else None
+        return given or known.horizon or known.rounds
 
     def _covered(self) -> list[Premise]:
         kinds = (FixedHorizon, InverseSqrt, Constant)
@@ -142,8 +147,10 @@ class ByzNSGDM(MethodRecipe):
             return Premise(what, Standing.HOLDS, "certain on this task")
         raised = any(note.startswith("l0") for note in known.notes)
         l0, l1 = known.smoothness[0]
-        told = f"L0 = {l0:.4g}, L1 = {l1:.4g}, seen at a few points"
-        return Premise(what, Standing.ESTIMATED, told + (" and raised to fit the path" if raised else ""))
+        constants = f"L0 = {l0:.4g}, L1 = {l1:.4g}, seen at a few points"
+        return Premise(
+            what, Standing.ESTIMATED, constants + (" and raised to fit the path" if raised else "")
+        )
 
     def _problem(
         self, known: Constants, l0: float, l1: float, start: float
@@ -165,14 +172,14 @@ class ByzNSGDM(MethodRecipe):
     def _theorem(self, known: Constants, l0: float, l1: float) -> Promise:
         """Theorem 1 itself: γ = γ0 T^(-3/4), η = T^(-1/2)."""
         kappa, p = known.kappa_linear or 0.0, getattr(self.schedule, "p", 2.0)
-        problem, own = self._problem(known, l0, l1, known.sigma or 0.0)
+        problem, problem_premises = self._problem(known, l0, l1, known.sigma or 0.0)
         cap, best = nsgdm.max_gamma0(l1, kappa, known.rounds), nsgdm.best_gamma0(problem, kappa)
         step = at_most("γ0 is at most 1/(8 √(2 (1 + 2κ)) L1)", known.lr, cap, "the best admissible one")
         gamma0 = known.lr or best
         steps = {"lr": best} | ({"lr_most": cap} if cap < inf else {}) if 0 < best < inf else {}
         there = step.stands and 0 < gamma0 < inf
         bound = nsgdm.theorem_bound(problem, kappa, known.rounds, gamma0, p=p).total if there else None
-        return self._told(known, l0, l1, (*own, step), steps, bound)
+        return self._told(known, l0, l1, (*problem_premises, step), steps, bound)
 
     def _along(self, known: Constants, l0: float, l1: float) -> Promise:
         """The same proof for the run's own steps, up to the round that is asked for."""
@@ -180,7 +187,7 @@ class ByzNSGDM(MethodRecipe):
         eta = filled.eta(1, self.eta)
         # v^1 = g_1 is an error σ that the proof counts from the round before.
         start = (known.sigma or 0.0) / (1 - eta) if eta < 1 else 0.0
-        problem, own = self._problem(known, l0, l1, start)
+        problem, problem_premises = self._problem(known, l0, l1, start)
         most = nsgdm.longest_step(l1) / filled.gamma(1)
         p = getattr(filled, "p", 2.0)
         plain = checked_premise("noise has a variance (p = 2)", p == 2.0, f"p = {p:g}")
@@ -191,23 +198,27 @@ class ByzNSGDM(MethodRecipe):
             gammas = [known.lr * filled.gamma(k) for k in range(1, known.rounds + 1)]
             bound = nsgdm.bound_along(problem, kappa, gammas, eta).total
         lacks = ("no step is given",) if known.lr is None else ()
-        asked = (*own, plain, step) if isinstance(filled, FixedHorizon) else (*own, step)
-        found = self._told(known, l0, l1, asked, steps, bound)
-        return replace(found, lacks=(*found.lacks, *lacks))
+        premises = (
+            (*problem_premises, plain, step)
+            if isinstance(filled, FixedHorizon)
+            else (*problem_premises, step)
+        )
+        result = self._told(known, l0, l1, premises, steps, bound)
+        return replace(result, lacks=(*result.lacks, *lacks))
 
     def _told(
         self,
         known: Constants,
         l0: float,
         l1: float,
-        own: tuple[Premise, ...],
+        premises: tuple[Premise, ...],
         steps: dict[str, float],
         bound: float | None,
     ) -> Promise:
         why = ": of all pairs (L0, L1) that fit, the one with the least bound"
-        told = (f"with L0 = {l0:.4g}, L1 = {l1:.4g}{why if len(known.smoothness) > 1 else ''}",)
+        remarks = (f"with L0 = {l0:.4g}, L1 = {l1:.4g}{why if len(known.smoothness) > 1 else ''}",)
         floor = self._floor(known, l1)
-        return Promise("", "", own, steps, bound, floor, known.start_gradient, (), told)
+        return Promise("", "", premises, steps, bound, floor, known.start_gradient, (), remarks)
 
     def _floor(self, known: Constants, l1: float) -> float | None:
         """What remains as rounds grow: 4κζ, and with a constant weight η its noise.
@@ -291,7 +302,7 @@ class RobustGD(MethodRecipe):
     def promise(self, known: Constants) -> Promise:
         """Theorem A for a constant step; where μ is unknown, its form without convexity. Each with 1/lr >= L
         for L."""
-        asked = [steady(self.schedule), constant_premise(known, "lipschitz")]
+        premises = [steady(self.schedule), constant_premise(known, "lipschitz")]
         lipschitz = known.lipschitz or 0.0
 
         def edged(mu: float) -> tuple[Premise, float]:
@@ -302,8 +313,8 @@ class RobustGD(MethodRecipe):
         def strongly(oracle: InexactOracle) -> Promise:
             mu = known.mu or 0.0
             step, L = edged(mu)
-            found = inexact.gd(oracle, max(L, mu), mu)
-            return guaranteed(known, oracle, replace(found, steps={"lr": 1 / max(lipschitz, mu)}), [step])
+            guarantee = inexact.gd(oracle, max(L, mu), mu)
+            return guaranteed(known, oracle, replace(guarantee, steps={"lr": 1 / max(lipschitz, mu)}), [step])
 
         def plainly(oracle: InexactOracle) -> Promise:
             step, L = edged(0.0)
@@ -317,6 +328,8 @@ class RobustGD(MethodRecipe):
             return Promise("", "", (step, below), steps, bound, floor, trivial)
 
         if known.mu:
-            return over_pairs(known, "Theorem A", "gap", [*asked, convexity(known)], strongly)
+            return over_pairs(known, "Theorem A", "gap", [*premises, convexity(known)], strongly)
         theorem = "Theorem A without convexity"
-        return over_pairs(known, theorem, "min ‖grad f‖²", [*asked, constant_premise(known, "gap")], plainly)
+        return over_pairs(
+            known, theorem, "min ‖grad f‖²", [*premises, constant_premise(known, "gap")], plainly
+        )

@@ -26,12 +26,16 @@ def byzantine_promise(recipe: ByzantineSettings, known: Constants) -> Promise:
     theorem = f"arXiv:1803.08917, Theorem {'3.2' if smooth else '3.3'}"
     if shrinks:
         theorem = f"arXiv:1803.08917, Theorem {'3.4' if smooth else '3.5'}, schedule derived"
-    asked = [*fault_premises(known), *_recipe(recipe, known), convexity(known) if shrinks else convex(known)]
-    asked += [_alike(known), *noise_premises(known)[-1:], *_noise(recipe, known), _ball(recipe, known)]
-    asked += [_steep(recipe, known)]
+    premises = [
+        *fault_premises(known),
+        *_recipe(recipe, known),
+        convexity(known) if shrinks else convex(known),
+    ]
+    premises += [_alike(known), *noise_premises(known)[-1:], *_noise(recipe, known), _ball(recipe, known)]
+    premises += [_steep(recipe, known)]
     if shrinks:
-        asked += _declared(recipe, known)
-    return promise(theorem, "gap", asked, lambda: (_epochs if shrinks else _plain)(recipe, known))
+        premises += _declared(recipe, known)
+    return promise(theorem, "gap", premises, lambda: (_epochs if shrinks else _plain)(recipe, known))
 
 
 def _recipe(recipe: ByzantineSettings, known: Constants) -> list[Premise]:
@@ -77,25 +81,25 @@ def _alike(known: Constants) -> Premise:
 def _noise(recipe: ByzantineSettings, known: Constants) -> list[Premise]:
     """V: given to the method, and no less than honest noise is."""
     what, given = "honest noise is no longer than V", recipe.noise
-    own = checked_premise("the method is given V", given is not None, f"noise = {given}")
+    known_noise = checked_premise("the method is given V", given is not None, f"noise = {given}")
     if given is None:
-        return [own]
+        return [known_noise]
     if known.bound is not None and "bound" in known.exact:
         return [
-            own,
+            known_noise,
             checked_premise(what, known.bound <= given * EDGE, f"{known.bound:.6g} with V = {given:.6g}"),
         ]
     if known.spread is not None:
         chance = _escape(recipe, known)
-        told = (
+        reason = (
             f"Gaussian noise: some message is longer than V = {given:.6g} with probability up to {chance:.3g}"
         )
-        return [own, checked_premise(what, chance + recipe.p_fail < 1, told)]
+        return [known_noise, checked_premise(what, chance + recipe.p_fail < 1, reason)]
     if known.bound is None:
-        return [own, Premise(what, Standing.UNKNOWN, "how long noise is is not known")]
+        return [known_noise, Premise(what, Standing.UNKNOWN, "how long noise is is not known")]
     good = known.bound <= given * EDGE
-    told = f"{known.bound:.6g} was seen, with V = {given:.6g}"
-    return [own, Premise(what, Standing.ESTIMATED if good else Standing.FAILS, told)]
+    reason = f"{known.bound:.6g} was seen, with V = {given:.6g}"
+    return [known_noise, Premise(what, Standing.ESTIMATED if good else Standing.FAILS, reason)]
 
 
 def _escape(recipe: ByzantineSettings, known: Constants) -> float:
@@ -116,18 +120,18 @@ def _ball(recipe: ByzantineSettings, known: Constants) -> Premise:
     if known.diameter > given * EDGE:
         return Premise(what, Standing.FAILS, f"D = {given:.6g} with ‖x^0 - x*‖ = {known.diameter:.6g}")
     sure = "diameter" in known.exact
-    told = f"D = {given:.6g} with ‖x^0 - x*‖ = {known.diameter:.6g}"
-    return Premise(what, Standing.HOLDS if sure else Standing.ESTIMATED, told)
+    reason = f"D = {given:.6g} with ‖x^0 - x*‖ = {known.diameter:.6g}"
+    return Premise(what, Standing.HOLDS if sure else Standing.ESTIMATED, reason)
 
 
 def _steep(recipe: ByzantineSettings, known: Constants) -> Premise:
     """L, or M on the method's ball."""
     if recipe.average == "smooth":
         return constant_premise(known, "lipschitz")
-    what, found = "‖∇f‖ <= M on the ball", _gradient(recipe, known)
-    if found is None:
+    what, gradient = "‖∇f‖ <= M on the ball", _gradient(recipe, known)
+    if gradient is None:
         return Premise(what, Standing.UNKNOWN, "neither M nor L is known")
-    value, sure = found
+    value, sure = gradient
     return Premise(what, Standing.HOLDS if sure else Standing.ESTIMATED, f"M = {value:.6g}")
 
 
@@ -136,17 +140,17 @@ def _gradient(recipe: ByzantineSettings, known: Constants) -> tuple[float, bool]
     if known.gradient is not None and "gradient" in known.exact:
         return known.gradient, True
     if None not in (known.start_gradient, known.lipschitz, recipe.diameter):
-        told = (known.start_gradient or 0.0) + (known.lipschitz or 0.0) * (recipe.diameter or 0.0)
-        return told, "lipschitz" in known.exact
+        bound = (known.start_gradient or 0.0) + (known.lipschitz or 0.0) * (recipe.diameter or 0.0)
+        return bound, "lipschitz" in known.exact
     return None if known.gradient is None else (known.gradient, False)
 
 
 def _declared(recipe: ByzantineSettings, known: Constants) -> list[Premise]:
     """What the schedule of epochs was made with."""
     smooth = recipe.average == "smooth"
-    own, name = (recipe.L, "L") if smooth else (recipe.M, "M")
-    found = _gradient(recipe, known)
-    true = known.lipschitz if smooth else (found[0] if found else None)
+    declared, name = (recipe.L, "L") if smooth else (recipe.M, "M")
+    gradient = _gradient(recipe, known)
+    true = known.lipschitz if smooth else (gradient[0] if gradient else None)
     lr = known.lr
     return [
         checked_premise(
@@ -156,8 +160,8 @@ def _declared(recipe: ByzantineSettings, known: Constants) -> list[Premise]:
         ),
         checked_premise(
             f"the method's `{name}` is at least {name}",
-            own is not None and own * EDGE >= (true or 0),
-            f"{name} = {own}",
+            declared is not None and declared * EDGE >= (true or 0),
+            f"{name} = {declared}",
         ),
         checked_premise(
             "steps are the schedule's own (lr = 1)", lr is None or abs(lr - 1) <= EDGE - 1, f"lr = {lr}"
@@ -209,17 +213,17 @@ def _told(
     steep: float,
     gamma: float,
     steps: dict[str, float],
-    own: list[Premise],
+    step_premises: list[Premise],
     epochs: int = 1,
 ) -> Promise:
     lost = _chance(recipe, known, at, epochs)
-    told = f"it may fail with probability {lost:.4g}"
-    likely = checked_premise("the theorem's probability is positive", lost < 1, told)
-    made = theory.smooth_bound if recipe.average == "smooth" else theory.nonsmooth_bound
-    premises = (*own, likely)
+    reason = f"it may fail with probability {lost:.4g}"
+    likely = checked_premise("the theorem's probability is positive", lost < 1, reason)
+    formula = theory.smooth_bound if recipe.average == "smooth" else theory.nonsmooth_bound
+    premises = (*step_premises, likely)
     if not all(premise.stands for premise in premises):
         return Promise("", "", premises, steps)
-    bound = made(at, steep, gamma, recipe.error2).total
+    bound = formula(at, steep, gamma, recipe.error2).total
     if known.gap is not None:
         trivial: float | None = known.gap
     else:  # convex: f(x^0) - f* <= ‖∇f(x^0)‖ ‖x^0 - x*‖

@@ -94,8 +94,8 @@ class ByzantineSettings:
         if self.epochs == "doubling":
             return doubling(self.first, radius, lr)
         lengths: Lengths = self.epochs
-        found = within(self._curved(), rounds, lengths, self.error2, self.c)
-        return tuple(epoch._replace(step=lr * epoch.step) for epoch in found)
+        epochs = within(self._curved(), rounds, lengths, self.error2, self.c)
+        return tuple(epoch._replace(step=lr * epoch.step) for epoch in epochs)
 
     def _curved(self) -> Curved:
         curvature = "L" if self.average == "smooth" else "M"

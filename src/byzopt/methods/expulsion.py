@@ -8,7 +8,7 @@ from byzopt.theory.promise import Constants
 ALIKE = "all honest workers sample one distribution"
 
 
-def by_pairs(known: Constants, p_fail: float, asked: bool) -> tuple[str, ...]:
+def by_pairs(known: Constants, p_fail: float, accepted: bool) -> tuple[str, ...]:
     """Of guards that test workers against each other. `asked`: whether data that differ are asked for."""
     n, f = known.n, known.f
     sentences = [
@@ -19,7 +19,7 @@ def by_pairs(known: Constants, p_fail: float, asked: bool) -> tuple[str, ...]:
         sentences.append(f"beyond {THREES} workers only drift is seen, not noise that is too large")
     elif n == 2 * f + 1:
         sentences.append("with n = 2 f + 1, f liars who stand together and do not drift are not seen")
-    return (*sentences, *differing(known, 0.0, asked))
+    return (*sentences, *differing(known, 0.0, accepted))
 
 
 def likely(known: Constants, noise: float, chance: float) -> str:
@@ -30,7 +30,7 @@ def likely(known: Constants, noise: float, chance: float) -> str:
     )
 
 
-def differing(known: Constants, slack: float, asked: bool) -> tuple[str, ...]:
+def differing(known: Constants, slack: float, accepted: bool) -> tuple[str, ...]:
     """What becomes of it where workers' data differ: up to ζ = `slack` nothing does."""
     bears = f"differences ‖∇f_i - ∇f‖ up to ζ = {slack:.2g}" if slack else "no differences between data"
     if not known.zeta:
@@ -38,4 +38,4 @@ def differing(known: Constants, slack: float, asked: bool) -> tuple[str, ...]:
     sentence = f"it bears {bears}; here ζ = {known.zeta:.2g}"
     if known.zeta > slack:
         sentence += ", so that honest workers drift apart and may be expelled"
-    return (sentence if asked else f"{sentence}; the run is refused unless `method.differing` is set",)
+    return (sentence if accepted else f"{sentence}; the run is refused unless `method.differing` is set",)

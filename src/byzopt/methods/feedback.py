@@ -75,8 +75,8 @@ class ByzEF21(MethodRecipe):
             alpha = self.compressor.alpha(known.d) or 0.0
             return compressed.ef21_step(known.lipschitz or 0.0, known.local or 0.0, alpha, cdelta)
 
-        own = [contracts(self.compressor, known), steady(self.schedule)]
-        return step_promise("Byz-EF21", known, ("lipschitz", "local"), step, own=own)
+        premises = [contracts(self.compressor, known), steady(self.schedule)]
+        return step_promise("Byz-EF21", known, ("lipschitz", "local"), step, recipe_premises=premises)
 
 
 @METHODS.register("byz_ef21_bc")

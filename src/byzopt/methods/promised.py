@@ -31,48 +31,48 @@ def over_pairs(
 
     `make` gives the promise for one oracle; of all admissible (G, B) the pair counts with which it says most.
     """
-    asked = [*robust(known, "squared"), heterogeneity(known), *noise_premises(known), *premises]
+    all_premises = [*robust(known, "squared"), heterogeneity(known), *noise_premises(known), *premises]
 
-    def told(g: float, b: float) -> Promise:
+    def promise_for(g: float, b: float) -> Promise:
         kappa, sigma = known.kappa_squared or 0.0, known.sigma or 0.0
         oracle = inexact.oracle(kappa, g, b, sigma, known.honest)
-        found = make(oracle)
+        result = make(oracle)
         with_it = f"with G = {g:.4g}, B = {b:.4g}: ζ² = {oracle.zeta_squared:.4g}, α = {oracle.alpha:.4g}"
-        return replace(found, remarks=(with_it, *found.remarks))
+        return replace(result, remarks=(with_it, *result.remarks))
 
     return promise(
         f"{theorem} ({SOURCE})",
         measures,
-        asked,
-        lambda: strongest([told(*pair) for pair in known.heterogeneity]),
+        all_premises,
+        lambda: strongest([promise_for(*pair) for pair in known.heterogeneity]),
     )
 
 
 def guaranteed(
-    known: Constants, oracle: InexactOracle, found: Guarantee, own: Iterable[Premise] = ()
+    known: Constants, oracle: InexactOracle, guarantee: Guarantee, recipe_premises: Iterable[Premise] = ()
 ) -> Promise:
     """What a guarantee says of this problem. `own` are the premises on the recipe and its step."""
     limit = checked_premise(
-        f"α = κ₂ B² is at most {below(found.alpha_limit)}",
-        oracle.alpha <= found.alpha_limit if found.alpha_limit < 1 else oracle.alpha < 1,
+        f"α = κ₂ B² is at most {below(guarantee.alpha_limit)}",
+        oracle.alpha <= guarantee.alpha_limit if guarantee.alpha_limit < 1 else oracle.alpha < 1,
         f"{oracle.alpha:.6g}",
     )
-    remarks = [f"about {found.rounds:.4g} · log(1/ε) gradient rounds"] if found.holds else []
-    remarks += ["an iteration costs two rounds"] if found.rounds_each == 2 else []
-    premises, bound = [limit, *own], None
+    remarks = [f"about {guarantee.rounds:.4g} · log(1/ε) gradient rounds"] if guarantee.holds else []
+    remarks += ["an iteration costs two rounds"] if guarantee.rounds_each == 2 else []
+    premises, bound = [limit, *recipe_premises], None
     lacks: tuple[str, ...] = ()
     if known.gap is None:
         lacks = ("gap is not known",)
     else:
         premises.append(constant_premise(known, "gap"))
-        bound = found.bound(known.gap, known.rounds)
+        bound = guarantee.bound(known.gap, known.rounds)
     return Promise(
-        f"{found.theorem} ({SOURCE})",
+        f"{guarantee.theorem} ({SOURCE})",
         "gap",
         tuple(premises),
-        found.steps if limit.stands else {},
+        guarantee.steps if limit.stands else {},
         bound,
-        found.floor,
+        guarantee.floor,
         known.gap,
         lacks,
         tuple(remarks),

@@ -45,13 +45,13 @@ def steady(schedule: Schedule) -> Premise:
 
 
 def double_promise(
-    weights: tuple[float, float], compressor: Compressor, known: Constants, own: Iterable[Premise]
+    weights: tuple[float, float], compressor: Compressor, known: Constants, recipe_premises: Iterable[Premise]
 ) -> Promise:
     """Byz-DM21. `own` are the premises on the recipe."""
     theorem = "Byz-DM21, own Lyapunov derivation (the theorems of arXiv:2603.15144 were not available)"
-    asked = [*own, contracts(compressor, known), *_common(known)]
+    all_premises = [*recipe_premises, contracts(compressor, known), *_common(known)]
 
-    def told(g: float, b: float) -> Promise:
+    def promise_for(g: float, b: float) -> Promise:
         s, sigma = _setting(weights, compressor, known), known.sigma or 0.0
         most, growth, gap = byz_dm21.step(s), b**2, known.gap
         edge = at_most("the step is at most 1/(L + √(2S))", known.lr, most)
@@ -72,15 +72,19 @@ def double_promise(
         premises = (edge, grows, constant_premise(known, "gap"))
         return Promise("", "", premises, steps, bound, floor, _trivial(known), (), tuple(remarks))
 
-    return promise(theorem, WHAT, asked, lambda: strongest([told(*pair) for pair in known.heterogeneity]))
+    return promise(
+        theorem, WHAT, all_premises, lambda: strongest([promise_for(*pair) for pair in known.heterogeneity])
+    )
 
 
-def single_promise(eta: float, compressor: Compressor, known: Constants, own: Iterable[Premise]) -> Promise:
+def single_promise(
+    eta: float, compressor: Compressor, known: Constants, recipe_premises: Iterable[Premise]
+) -> Promise:
     """Byz-EF21-SGDM."""
     theorem = "Byz-EF21-SGDM, own derivation by the method of Byz-DM21"
-    asked = [*own, contracts(compressor, known), *_common(known)]
+    premises = [*recipe_premises, contracts(compressor, known), *_common(known)]
 
-    def told(g: float, b: float) -> Promise:
+    def promise_for(g: float, b: float) -> Promise:
         s = _setting((eta, eta), compressor, known)
         most, share = byz_dm21.single_step(s), 6 * s.kappa * b**2
         edge = at_most("the step is at most 1/(L + √(2S'))", known.lr, most)
@@ -101,7 +105,9 @@ def single_promise(eta: float, compressor: Compressor, known: Constants, own: It
             (f"with ζ = {g:.4g}, B = {b:.4g}",),
         )
 
-    return promise(theorem, WHAT, asked, lambda: strongest([told(*pair) for pair in known.heterogeneity]))
+    return promise(
+        theorem, WHAT, premises, lambda: strongest([promise_for(*pair) for pair in known.heterogeneity])
+    )
 
 
 def reduced_promise(weights: tuple[float, float]) -> Promise:
@@ -124,20 +130,25 @@ def step_promise(
     step: Callable[[float, int], float],
     more: dict[str, float] | None = None,
     remarks: tuple[str, ...] = (),
-    own: Iterable[Premise] = (),
+    recipe_premises: Iterable[Premise] = (),
 ) -> Promise:
     """A baseline's step from (c δ, G) where κ₂ and the constants `names` are known; `more` parameters."""
     theorem = f"{what}, released code of arXiv:2310.09804"
-    asked = [*own, *robust(known, "squared"), *constant_premises(known, *names), *_curved(known)]
+    premises = [
+        *recipe_premises,
+        *robust(known, "squared"),
+        *constant_premises(known, *names),
+        *_curved(known),
+    ]
 
-    def found() -> Promise:
+    def largest_step() -> Promise:
         gamma = step(compressed.pairwise(known.kappa_squared or 0.0, known.honest), known.honest)
-        told = ("there the step that was run is 2^i times this one, tuned", *remarks)
+        all_remarks = ("there the step that was run is 2^i times this one, tuned", *remarks)
         return Promise(
-            "", "", (), {"lr": gamma} | (more or {}), lacks=("no bound is worked out",), remarks=told
+            "", "", (), {"lr": gamma} | (more or {}), lacks=("no bound is worked out",), remarks=all_remarks
         )
 
-    return promise(theorem, WHAT, asked, found)
+    return promise(theorem, WHAT, premises, largest_step)
 
 
 def _common(known: Constants) -> list[Premise]:

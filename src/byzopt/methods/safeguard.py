@@ -176,13 +176,13 @@ class SafeguardSGD(MethodRecipe):
         T = Õ((f_0 - f*) d (δ² + 1/n)/ε⁴) rounds. No bound with constants is known."""
         steps = {}
         noise = known.bound if known.bound is not None else self.noise
-        asked = [*fault_premises(known), bounded_heterogeneity(known)]
+        premises = [*fault_premises(known), bounded_heterogeneity(known)]
         if noise is not None:
             for place, length in enumerate(self.windows):
-                found = theory.threshold(length, known.rounds, known.n, noise, self.p_fail)
-                steps[f"threshold_{place}"] = found
+                threshold = theory.threshold(length, known.rounds, known.n, noise, self.p_fail)
+                steps[f"threshold_{place}"] = threshold
         c3 = theory.crowd_factor(known.n, known.f) if 2 * known.f < known.n else None
         remarks = (f"C3 = {c3:.4g}; orders: byzopt.theory.safeguard.scales",) if c3 is not None else ()
         lacks = ("constants and logarithms of the theorem",)
         theorem = "arXiv:2012.14368, main theorem"
-        return Promise(theorem, "gradient norm", tuple(asked), steps, lacks=lacks, remarks=remarks)
+        return Promise(theorem, "gradient norm", tuple(premises), steps, lacks=lacks, remarks=remarks)

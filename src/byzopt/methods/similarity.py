@@ -92,18 +92,18 @@ class PIGS(MethodRecipe):
             step = at_most(f"η is at most {'0.65' if longer else '0.25'}/max(Δ, μ)", eta, most)
             wide = (0.65 if longer else 0.25) / eta if eta and step.stands else max(delta, mu)
             worse = inexact.worsened(oracle, accuracy_left(self.stop, self.tol))
-            found = inexact.pigs(worse, wide, mu, longer, known.lipschitz)
+            guarantee = inexact.pigs(worse, wide, mu, longer, known.lipschitz)
             edge = {"lr": most / scale}  # in the unit of the recipe's own lr
-            return guaranteed(known, worse, replace(found, steps=found.steps | edge), [step])
+            return guaranteed(known, worse, replace(guarantee, steps=guarantee.steps | edge), [step])
 
-        asked = [
+        premises = [
             constant_premise(known, "delta"),
             convexity(known),
             *solved(known, self.stop, self.sec, 10.0 if longer else 1.0),
         ]
         if known.lipschitz is not None:
-            asked.append(constant_premise(known, "lipschitz"))
-        return over_pairs(known, "Theorem C", "gap", asked, made)
+            premises.append(constant_premise(known, "lipschitz"))
+        return over_pairs(known, "Theorem C", "gap", premises, made)
 
 
 @METHODS.register("aeg_prox")
@@ -156,9 +156,9 @@ class AEGProx(MethodRecipe):
         _check(self.delta, self.mu)
         scaled = self.alpha == 0 or self.delta is None or self.lipschitz > 0
         require(scaled, "`alpha` of aeg_prox", "come with `lipschitz`, the smoothness L", self.lipschitz)
-        found = (self.alpha, self.lipschitz)
-        good = all(isfinite(value) and value >= 0 for value in found)
-        require(good, "`alpha` and `lipschitz` of aeg_prox", "be finite and at least 0", found)
+        pair = (self.alpha, self.lipschitz)
+        good = all(isfinite(value) and value >= 0 for value in pair)
+        require(good, "`alpha` and `lipschitz` of aeg_prox", "be finite and at least 0", pair)
 
     @property
     def delta_prime(self) -> float | None:
@@ -184,19 +184,23 @@ class AEGProx(MethodRecipe):
             least = inexact.delta_prime(delta, self.mu, worse.alpha, lipschitz)
             step = at_most("θ is at most 1/(4Δ')", theta, 1 / (4 * least))
             wide = 1 / (4 * theta) if theta and step.stands else least
-            found = inexact.aeg_prox(worse, lipschitz, wide, self.mu)
+            guarantee = inexact.aeg_prox(worse, lipschitz, wide, self.mu)
             edge = {"lr": 1 / (4 * least) / scale, "delta_prime": least}
-            return guaranteed(known, worse, replace(found, steps=found.steps | edge), [step])
+            return guaranteed(known, worse, replace(guarantee, steps=guarantee.steps | edge), [step])
 
         factors = (self.tau_factor, self.fast_factor)
-        own = checked_premise("the factors are (0.3 √2, 0.36)", factors == (0.3 * sqrt(2), 0.36), factors)
-        asked = [
+        factor_premise = checked_premise(
+            "the factors are (0.3 √2, 0.36)", factors == (0.3 * sqrt(2), 0.36), factors
+        )
+        premises = [
             constant_premise(known, "lipschitz"),
             constant_premise(known, "delta"),
             *declared(known, self.mu),
-            own,
+            factor_premise,
         ]
-        return over_pairs(known, "Theorem D", "gap", [*asked, *solved(known, self.stop, self.sec, 1.0)], made)
+        return over_pairs(
+            known, "Theorem D", "gap", [*premises, *solved(known, self.stop, self.sec, 1.0)], made
+        )
 
 
 def accuracy_left(stop: Rule, tol: float) -> float:
@@ -206,18 +210,18 @@ def accuracy_left(stop: Rule, tol: float) -> float:
 
 def solved(known: Constants, stop: Rule, sec: float, least: float) -> list[Premise]:
     """That inner solves are as good as the theorem asks, and meet their stop."""
-    told = f"stop = {stop}, sec = {sec:g}"
-    asked = checked_premise(
+    settings = f"stop = {stop}, sec = {sec:g}"
+    accurate = checked_premise(
         f"the inner stop is relative with sec >= {least:g}, or stricter",
         stop != "relative" or sec >= least,
-        told,
+        settings,
     )
     what = "every inner solve meets its stop"
     if known.unmet is None:
-        return [asked, Premise(what, Standing.UNKNOWN, "no solve was looked at")]
+        return [accurate, Premise(what, Standing.UNKNOWN, "no solve was looked at")]
     good, how = known.unmet == 0, f"{known.unmet} did not in the first {known.watched} rounds"
     partly = good and (known.watched or 0) < known.rounds
-    return [asked, Premise(what, Standing.ESTIMATED, how) if partly else checked_premise(what, good, how)]
+    return [accurate, Premise(what, Standing.ESTIMATED, how) if partly else checked_premise(what, good, how)]
 
 
 def _check(delta: float | None, mu: float) -> None:

@@ -146,8 +146,8 @@ class ByzVRMarina(_Descending):
         names = ("lipschitz", "local", "sample", "passes")
         doubt = "the last term of R lacks a squared smoothness: doubtful"
         kind = checked_premise("differences on a sample", self.differences == "sample", self.differences)
-        own = [unbiased(self.compressor, known), kind, steady(self.schedule)]
-        return step_promise("Byz-VR-MARINA", known, names, step, {"p": p}, (doubt,), own)
+        premises = [unbiased(self.compressor, known), kind, steady(self.schedule)]
+        return step_promise("Byz-VR-MARINA", known, names, step, {"p": p}, (doubt,), premises)
 
 
 @METHODS.register("byz_vr_marina2")
@@ -189,8 +189,10 @@ class ByzVRMarina2(_Descending):
 
         more = {"p": 1 / (omega + 1)}
         kind = checked_premise("full differences", self.differences == "full", self.differences)
-        own = [unbiased(self.compressor, known), kind, steady(self.schedule)]
-        return step_promise("Byz-VR-MARINA 2.0", known, ("lipschitz", "local"), step, more, own=own)
+        premises = [unbiased(self.compressor, known), kind, steady(self.schedule)]
+        return step_promise(
+            "Byz-VR-MARINA 2.0", known, ("lipschitz", "local"), step, more, recipe_premises=premises
+        )
 
 
 @METHODS.register("byz_dasha_page")
@@ -233,8 +235,8 @@ class ByzDashaPage(_Descending):
 
         more = {"p": 1 / max(1.0, passes), "a": 1 / (2 * omega + 1)}
         names = ("lipschitz", "local", "sample", "passes")
-        own = [unbiased(self.compressor, known), steady(self.schedule)]
-        return step_promise("Byz-DASHA-PAGE", known, names, step, more, own=own)
+        premises = [unbiased(self.compressor, known), steady(self.schedule)]
+        return step_promise("Byz-DASHA-PAGE", known, names, step, more, recipe_premises=premises)
 
 
 @METHODS.register("br_lsvrg")

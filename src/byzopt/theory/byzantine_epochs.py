@@ -51,13 +51,15 @@ class Curved(NamedTuple):
 
     def check(self) -> None:
         """Errors: `InvalidInput` unless 2 f < n, μ, D_1 > 0 and exactly one of L, M is known."""
-        found = f"f = {self.f} with n = {self.n}"
-        require(0 <= 2 * self.f < self.n, "The count `f`", "satisfy 0 <= 2 f < n", found, "Lower f.")
+        numbers = f"f = {self.f} with n = {self.n}"
+        require(0 <= 2 * self.f < self.n, "The count `f`", "satisfy 0 <= 2 f < n", numbers, "Lower f.")
         for name, value in (("mu", self.mu), ("start", self.start)):
             require(isfinite(value) and value > 0, f"Constant `{name}`", "be finite and positive", value)
         known = [c for c in (self.smoothness, self.gradient) if c is not None]
-        found = f"L = {self.smoothness}, M = {self.gradient}"
-        require(len(known) == 1 and known[0] > 0, "Epochs", "know one of L and M, and it be positive", found)
+        numbers = f"L = {self.smoothness}, M = {self.gradient}"
+        require(
+            len(known) == 1 and known[0] > 0, "Epochs", "know one of L and M, and it be positive", numbers
+        )
 
 
 def epochs_to(problem: Curved, eps: float) -> int:
@@ -83,11 +85,11 @@ def schedule(
     problem.check()
     require(count >= 1, "The number of epochs", "be at least 1", count)
     p = problem.p_fail / count
-    made = []
+    epochs = []
     for s in range(count):
         radius = problem.start / 2**s
-        made.append(_epoch(problem, radius, _length(problem, radius, p, lengths, error2, c), p, error2))
-    return tuple(made)
+        epochs.append(_epoch(problem, radius, _length(problem, radius, p, lengths, error2, c), p, error2))
+    return tuple(epochs)
 
 
 def within(

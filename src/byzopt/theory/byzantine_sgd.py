@@ -70,8 +70,8 @@ class GuardSetting:
     p_fail: float = 0.05
 
     def __post_init__(self) -> None:
-        found = f"f = {self.f} with n = {self.n}"
-        require(0 <= 2 * self.f < self.n, "The count `f`", "satisfy 0 <= 2 f < n", found, "Lower f.")
+        numbers = f"f = {self.f} with n = {self.n}"
+        require(0 <= 2 * self.f < self.n, "The count `f`", "satisfy 0 <= 2 f < n", numbers, "Lower f.")
         for name, value in (("noise bound V", self.noise), ("radius D", self.diameter)):
             good = isfinite(value) and value >= 0
             require(good, f"The {name}", "be finite and at least 0", value)

@@ -76,10 +76,10 @@ def oracle(kappa: float, g: float, b: float = 0.0, sigma: float = 0.0, honest: i
     """
     for name, value in (("κ", kappa), ("G", g), ("B", b), ("σ", sigma)):
         require(value >= 0, f"Constant {name}", "be at least 0", value)
-    own, mean = sqrt(kappa * (g**2 + sigma**2)), sigma / sqrt(honest)
+    bias, mean = sqrt(kappa * (g**2 + sigma**2)), sigma / sqrt(honest)
     if kappa * b == 0 or mean == 0:
-        return InexactOracle((own + mean) ** 2, kappa * b**2)
-    return InexactOracle((own + mean) ** 2, (1 + mean / own) * kappa * b**2 if own else inf)
+        return InexactOracle((bias + mean) ** 2, kappa * b**2)
+    return InexactOracle((bias + mean) ** 2, (1 + mean / bias) * kappa * b**2 if bias else inf)
 
 
 def worsened(known: InexactOracle, square: float) -> InexactOracle:

@@ -36,7 +36,7 @@ def weighed(weights: Sequence[float], f: int) -> Coefficients:
     return Coefficients(*(max(form(c) for c in sides) for form in (_linear, _squared, _anywhere)))
 
 
-def mean_around(centre: Coefficients, n: int, f: int) -> Coefficients:
+def around_centre(centre: Coefficients, n: int, f: int) -> Coefficients:
     """The mean of the N = n - f rows nearest to a centre, in norm or in each coordinate.
 
     Every faulty row that is chosen is no farther from the centre than an honest one that is left out:

@@ -26,14 +26,14 @@ SYMBOLS = {"lipschitz": "L", "local": "L~", "sample": "ℓ", "mu": "μ", "sigma"
 SYMBOLS |= {"diameter": "D", "gradient": "M"}
 
 
-def checked_premise(what: str, good: bool, found: object) -> Premise:
+def checked_premise(what: str, good: bool, value: object) -> Premise:
     """A condition on the recipe or the run, which is plain to see."""
-    return Premise(what, Standing.HOLDS if good else Standing.FAILS, f"found {found}")
+    return Premise(what, Standing.HOLDS if good else Standing.FAILS, f"found {value}")
 
 
 def covers(cases: Mapping[str, tuple[bool, object]]) -> list[Premise]:
     """What a theorem covers, by name: whether it is so, and what the recipe has."""
-    return [checked_premise(what, good, found) for what, (good, found) in cases.items()]
+    return [checked_premise(what, good, value) for what, (good, value) in cases.items()]
 
 
 def constant_premise(known: Constants, name: str) -> Premise:
@@ -75,12 +75,12 @@ def convex(known: Constants) -> Premise:
 def fault_premises(known: Constants) -> list[Premise]:
     """An honest majority, and no more liars than are tolerated."""
     majority = "honest workers are the majority, 2 f < n"
-    found = [checked_premise(majority, 2 * known.f < known.n, f"f = {known.f} with n = {known.n}")]
+    premises = [checked_premise(majority, 2 * known.f < known.n, f"f = {known.f} with n = {known.n}")]
     what = "no more workers lie than the server tolerates"
     if known.attackers is None:
-        return [*found, Premise(what, Standing.UNKNOWN, "the number of liars is not known")]
+        return [*premises, Premise(what, Standing.UNKNOWN, "the number of liars is not known")]
     return [
-        *found,
+        *premises,
         checked_premise(what, known.attackers <= known.f, f"{known.attackers} liars with f = {known.f}"),
     ]
 
@@ -98,32 +98,32 @@ def robust(known: Constants, form: str) -> list[Premise]:
         if kappa is None:
             none = "an error without any spread of the honest rows makes it infinite"
             uncertified = "not every answer of this run could be certified"
-            told = uncertified if known.origin in ("certified", "recorded") else none
-            return [Premise(what, Standing.FAILS, told)]
+            reason = uncertified if known.origin in ("certified", "recorded") else none
+            return [Premise(what, Standing.FAILS, reason)]
         # With noise a theorem speaks of the mean over runs, and this is one of them.
         sure = known.origin in ("certified", "measured") and known.sigma == 0
         where = {
             "borrowed": "measured in a run of another method",
             "recorded": "certified in the rounds of this run that were recorded",
         }
-        told = where.get(known.origin, f"{known.origin} in every round of this run")
-        how = f"{symbol} = {kappa:.6g}, {told}"
+        reason = where.get(known.origin, f"{known.origin} in every round of this run")
+        how = f"{symbol} = {kappa:.6g}, {reason}"
         return [Premise(what, Standing.HOLDS if sure else Standing.ESTIMATED, how)]
     tolerates = "the rule tolerates f liars"
     if known.tolerated is None:
-        seen = Premise(tolerates, Standing.UNKNOWN, "the rule's tolerance is not known")
+        tolerated = Premise(tolerates, Standing.UNKNOWN, "the rule's tolerance is not known")
     else:
-        told = f"a rule that tolerates {known.tolerated} with f = {known.f}"
-        seen = checked_premise(tolerates, known.tolerated >= known.f, told)
+        reason = f"a rule that tolerates {known.tolerated} with f = {known.f}"
+        tolerated = checked_premise(tolerates, known.tolerated >= known.f, reason)
     if kappa is None:
-        own = Premise(what, Standing.UNKNOWN, known.unproved or "none is known")
+        coefficient = Premise(what, Standing.UNKNOWN, known.unproved or "none is known")
     else:
-        own = Premise(what, Standing.HOLDS, f"{symbol} = {kappa:.6g}, proved")
+        coefficient = Premise(what, Standing.HOLDS, f"{symbol} = {kappa:.6g}, proved")
     trusted = []
     if known.trusts:
-        found = f"it trusts {list(known.trusts)}, of whom {list(known.betrayed) or 'none'} lie"
-        trusted = [checked_premise("the workers that the rule trusts are honest", not known.betrayed, found)]
-    return [*fault_premises(known), seen, *trusted, own]
+        trust = f"it trusts {list(known.trusts)}, of whom {list(known.betrayed) or 'none'} lie"
+        trusted = [checked_premise("the workers that the rule trusts are honest", not known.betrayed, trust)]
+    return [*fault_premises(known), tolerated, *trusted, coefficient]
 
 
 def heterogeneity(known: Constants) -> Premise:
@@ -150,13 +150,13 @@ def bounded_heterogeneity(known: Constants) -> Premise:
 
 def noise_premises(known: Constants) -> list[Premise]:
     """σ, and that noise is unbiased and independent of the rounds before."""
-    found, what = (
+    premises, what = (
         [constant_premise(known, "sigma")],
         "honest noise is unbiased and independent between rounds",
     )
     if known.sigma == 0 and ("sigma" in known.exact or known.sampling == "exact"):
         return [Premise(NAMES["sigma"], Standing.HOLDS, "there is no noise")]
-    told = {
+    by_sampling = {
         "exact": (Standing.HOLDS, "there is no noise"),
         "fresh": (Standing.HOLDS, "each round draws anew"),
         "walk": (
@@ -166,7 +166,7 @@ def noise_premises(known: Constants) -> list[Premise]:
         "biased": (Standing.FAILS, "minibatch gradients are not those of the loss (dropout)"),
         None: (Standing.UNKNOWN, "the task does not say how it draws"),
     }
-    return [*found, Premise(what, *told[known.sampling])]
+    return [*premises, Premise(what, *by_sampling[known.sampling])]
 
 
 def at_most(what: str, value: float | None, edge: float, default: str = "the edge itself") -> Premise:

@@ -105,15 +105,15 @@ class Constants:
     @property
     def heterogeneity(self) -> Pairs:
         """All admissible (G, B)."""
-        told = [(self.g, self.b or 0.0)] if self.g is not None else []
-        told += [(self.zeta, 0.0)] if self.zeta is not None else []
-        return tuple(dict.fromkeys((*self.pairs, *told)))
+        pairs = [(self.g, self.b or 0.0)] if self.g is not None else []
+        pairs += [(self.zeta, 0.0)] if self.zeta is not None else []
+        return tuple(dict.fromkeys((*self.pairs, *pairs)))
 
     @property
     def smoothness(self) -> Pairs:
         """All admissible (L0, L1)."""
-        told = [(self.l0, self.l1)] if self.l0 is not None and self.l1 is not None else []
-        return tuple(dict.fromkeys((*self.curves, *told)))
+        pairs = [(self.l0, self.l1)] if self.l0 is not None and self.l1 is not None else []
+        return tuple(dict.fromkeys((*self.curves, *pairs)))
 
 
 class Standing(StrEnum):
@@ -206,23 +206,23 @@ def promise(
 
     What it returns needs no name; theorem and figure are filled in where it leaves them empty.
     """
-    seen = tuple(premises)
-    if not all(premise.stands for premise in seen):
-        return Promise(theorem, measures, seen)
-    found = formula()
+    checked = tuple(premises)
+    if not all(premise.stands for premise in checked):
+        return Promise(theorem, measures, checked)
+    result = formula()
     return replace(
-        found,
-        theorem=found.theorem or theorem,
-        measures=found.measures or measures,
-        premises=(*seen, *found.premises),
+        result,
+        theorem=result.theorem or theorem,
+        measures=result.measures or measures,
+        premises=(*checked, *result.premises),
     )
 
 
-def strongest(found: Sequence[Promise]) -> Promise:
+def strongest(promises: Sequence[Promise]) -> Promise:
     """The promise that says most, of several that hold alike: by bound, then by floor, then the first."""
 
-    def worth(told: Promise) -> tuple[float, float, int]:
-        bound = inf if told.bound is None else told.bound
-        return bound, inf if told.floor is None else told.floor, len(told.broken)
+    def worth(promise: Promise) -> tuple[float, float, int]:
+        bound = inf if promise.bound is None else promise.bound
+        return bound, inf if promise.floor is None else promise.floor, len(promise.broken)
 
-    return min(found, key=worth)
+    return min(promises, key=worth)

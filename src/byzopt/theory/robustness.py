@@ -22,7 +22,7 @@ class Coefficients(NamedTuple):
     """What is proved of a rule, or of one answer; None where nothing is.
 
     `linear` is κ, `squared` κ₂, and `anywhere` the linear coefficient about any point p in place of the mean:
-    ‖Agg - p‖ <= anywhere · (1/N) Σ ‖v_i - p‖, which is what counts behind a stage that moves the mean.
+    ‖Agg - p‖ <= anywhere · (1/N) Σ ‖v_i - p‖, which is what counts after a stage that moves the mean.
     """
 
     linear: float | None = None
@@ -81,59 +81,59 @@ def both(a: Coefficients, b: Coefficients) -> Coefficients:
     return Coefficients(*map(smallest, a, b))
 
 
-def closed(found: Coefficients, n: int, f: int) -> Coefficients:
+def closed(known: Coefficients, n: int, f: int) -> Coefficients:
     """The least coefficients over all routes between the forms.
 
     `anywhere` holds about the mean too; about any point the mean costs its own distance once and the rows
     twice, hence 2κ + 1.
     """
-    by_squares = None if found.squared is None else linear_from_squared(found.squared, n, f)
-    linear = smallest(found.linear, found.anywhere, by_squares)
+    by_squares = None if known.squared is None else linear_from_squared(known.squared, n, f)
+    linear = smallest(known.linear, known.anywhere, by_squares)
     if linear is None:
-        return found
-    squared = smallest(found.squared, squared_from_linear(linear))
-    return Coefficients(linear, squared, smallest(found.anywhere, 2 * linear + 1))
+        return known
+    squared = smallest(known.squared, squared_from_linear(linear))
+    return Coefficients(linear, squared, smallest(known.anywhere, 2 * linear + 1))
 
 
-def carried(found: Coefficients, n: int, f: int, fewer: int) -> Coefficients:
+def carried(known: Coefficients, n: int, f: int, fewer: int) -> Coefficients:
     """What is proved for f faulty rows, said of `fewer` of them: the mean over all sets of n - f of N rows.
 
     ‖Agg - v̄‖² is at most the mean of the squares over the sets, and their variance is no larger on average.
     About its own mean a set's mean length may be: by that mean's distance, at most (f - fewer)/(n - f) of it.
     """
-    linear = None if found.linear is None else found.linear * (n - fewer) / (n - f)
-    return closed(found._replace(linear=linear), n, fewer)
+    linear = None if known.linear is None else known.linear * (n - fewer) / (n - f)
+    return closed(known._replace(linear=linear), n, fewer)
 
 
-def geometric_median(n: int, f: int, unrest: float = 0.0) -> Coefficients:
-    """A point with ‖Σ of the unit vectors from all n rows to it‖ = `unrest`; 0: the geometric median.
+def geometric_median(n: int, f: int, subgradient: float = 0.0) -> Coefficients:
+    """A point with ‖Σ of the unit vectors from all n rows to it‖ = `subgradient`; 0: the geometric median.
 
-    κ₂ = (n + ε)/(n - 2 f - ε) and κ = (n - f)/(n - 2 f - ε), twice that about any point, for ε = `unrest`,
-    which is lessened by 1 for every row that the point equals. Nothing where n - 2 f - ε <= 0. Sharp for the
-    median itself: n/(n - 2 f) is approached.
+    κ₂ = (n + ε)/(n - 2 f - ε) and κ = (n - f)/(n - 2 f - ε), twice that about any point, for
+    ε = `subgradient`, which is lessened by 1 for every row that the point equals. Nothing where
+    n - 2 f - ε <= 0. Sharp for the median itself: n/(n - 2 f) is approached.
     """
     ratio(n, f)
-    left = n - 2 * f - unrest
+    left = n - 2 * f - subgradient
     if not left > 0:
         return NOTHING
-    return Coefficients((n - f) / left, (n + unrest) / left, 2 * (n - f) / left)
+    return Coefficients((n - f) / left, (n + subgradient) / left, 2 * (n - f) / left)
 
 
-def moved_by(found: Coefficients, away: float, lengths: tuple[float, float]) -> Coefficients:
+def moved_by(known: Coefficients, away: float, lengths: tuple[float, float]) -> Coefficients:
     """What holds `away` from a point of which `found` is proved.
 
     `lengths`: the mean, and the root mean square, of the distances from that point to the n - f rows nearest
     to it. Any n - f rows are that far from it on average at least, so that their own spread cannot be much
     smaller: mean‖v_i - p‖² = variance + ‖p - v̄‖² <= (1 + κ₂) variance.
     """
-    if away == 0 or found.linear is None or found.squared is None:
-        return found
+    if away == 0 or known.linear is None or known.squared is None:
+        return known
     mean, root = lengths
     if not mean > 0:
         return NOTHING
-    linear = found.linear + (1 + found.linear) * away / mean
-    squared = (sqrt(found.squared) + sqrt(1 + found.squared) * away / root) ** 2
-    anywhere = None if found.anywhere is None else found.anywhere + (1 + found.anywhere) * away / mean
+    linear = known.linear + (1 + known.linear) * away / mean
+    squared = (sqrt(known.squared) + sqrt(1 + known.squared) * away / root) ** 2
+    anywhere = None if known.anywhere is None else known.anywhere + (1 + known.anywhere) * away / mean
     return Coefficients(linear, squared, anywhere)
 
 
@@ -153,11 +153,11 @@ def nnm_variance(n: int, f: int) -> float:
     return 4 * f / (n - f)
 
 
-def nnm(behind: Coefficients, n: int, f: int) -> Coefficients:
+def nnm(inner: Coefficients, n: int, f: int) -> Coefficients:
     """NNM and then a rule: κ₂ = (4 f/N) (κ₂ + 1), and κ = `anywhere` of the rule times `nnm_dispersion`."""
-    behind = closed(behind, n, f)
-    squared = None if behind.squared is None else nnm_variance(n, f) * (behind.squared + 1)
-    linear = None if behind.anywhere is None else nnm_dispersion(n, f) * behind.anywhere
+    inner = closed(inner, n, f)
+    squared = None if inner.squared is None else nnm_variance(n, f) * (inner.squared + 1)
+    linear = None if inner.anywhere is None else nnm_dispersion(n, f) * inner.anywhere
     return closed(Coefficients(linear, squared), n, f)
 
 

@@ -25,7 +25,7 @@ from byzopt.aggregators.core.explaining import report_on
 from byzopt.aggregators.core.filters import Filter, StatelessFilter
 from byzopt.aggregators.core.inputs import RowsLike, as_sets
 from byzopt.aggregators.core.report import RowReport
-from byzopt.aggregators.core.surroundings import undisturbed
+from byzopt.aggregators.core.surroundings import isolated
 from byzopt.aggregators.core.traits import ANSWERS, kind_of, replaces
 from byzopt.errors import InvalidInput, said
 from byzopt.registry import Registry
@@ -62,7 +62,7 @@ class Aggregator(BaseAggregator):
         """A rule ends a chain. Errors: `InvalidInput`, always."""
         raise InvalidInput(
             f"The rule {said(self)} cannot stand first: only pre-aggregators stand before a rule. "
-            f"Found {said(after)} behind it."
+            f"Found {said(after)} after it."
         )
 
     def __init_subclass__(cls) -> None:
@@ -97,7 +97,7 @@ class Aggregator(BaseAggregator):
     ) -> Tensor | np.ndarray[Any, Any]:
         return cast("Tensor", call_rule(self, rows, f, fail_closed).out)
 
-    @undisturbed
+    @isolated
     def batch(self, rows: Tensor) -> Tensor:
         """The aggregates `[R, d]` of R sets of rows `[R, n, d]`, each as in a call of its own.
 
@@ -105,12 +105,12 @@ class Aggregator(BaseAggregator):
         """
         rows = as_sets(rows)
         self.check(rows.shape[1])
-        found = None if "__call__" in self.foreign else batch_aggregate(self.stages, self.last, rows)
-        if found is None:
+        stacked = None if "__call__" in self.foreign else batch_aggregate(self.stages, self.last, rows)
+        if stacked is None:
             return torch.stack([self(each) for each in rows.unbind(0)])
-        return checked_answer(self, found[0], (len(rows), rows.shape[2]))
+        return checked_answer(self, stacked[0], (len(rows), rows.shape[2]))
 
-    @undisturbed
+    @isolated
     def explain(self, rows: RowsLike, *, f: float | None = None, fail_closed: bool = False) -> RowReport:
         """The aggregate, and which rows are in it with what weight, score and reason: see `RowReport`.
 

@@ -52,7 +52,7 @@ class BaseAggregator(Stage):
 
     @property
     def last(self) -> BaseAggregator:
-        """The rule behind all stages: itself, but for a chain."""
+        """The rule after all stages: itself, but for a chain."""
         return self
 
     @abstractmethod
@@ -90,11 +90,11 @@ class BaseAggregator(Stage):
         f = most if f is None else f
         if not 0 <= f <= most or 2 * f >= n:
             return NOTHING
-        found = closed(self.proved(n, f), n, f)
+        known = closed(self.proved(n, f), n, f)
         if f < most and 2 * most < n and not self.trusts:
             # What holds for more faulty rows holds for fewer, and may be the only thing that is proved.
-            found = both(found, carried(closed(self.proved(n, most), n, most), n, most, f))
-        return found
+            known = both(known, carried(closed(self.proved(n, most), n, most), n, most, f))
+        return known
 
     def unproved(self, n: int, f: int | None = None) -> str:
         """Why no coefficient is known for f faulty rows among n; empty where one is."""
@@ -118,16 +118,16 @@ class BaseAggregator(Stage):
 
         `source` says what they were made of. Default: what always holds.
         """
-        return source.whole(self.coefficients(mixed.m, f))
+        return source.composed(self.coefficients(mixed.m, f))
 
     def certifiable(self, n: int, f: int) -> bool:
         """Whether single answers may be certified where f of n rows are faulty."""
         return self.coefficients(n, f).squared is not None
 
-    def behind(self, n: int, f: int) -> tuple[int, int]:
+    def reaching(self, n: int, f: int) -> tuple[int, int]:
         """How many rows reach the last rule, and how many faulty ones it has to bear for f of the n."""
         return n, f
 
-    def whole(self, found: Coefficients, n: int, f: int) -> Coefficients:
+    def composed(self, known: Coefficients, n: int, f: int) -> Coefficients:
         """What is proved of the whole on n rows, f of them faulty, where `found` is of its last rule."""
-        return found
+        return known

@@ -26,7 +26,7 @@ _LARGEST = {torch.float32: 1e30, torch.float64: 1e100}  # magnitudes that need n
 
 
 class BatchDecision(NamedTuple):
-    """What decided the answers to R sets of rows: their geometry, that behind all stages with the `mixing`
+    """What decided the answers to R sets of rows: their geometry, that after all stages with the `mixing`
     `[R, m, n]` that leads there (None: there is no stage), and the weights `[R, m]` of the answers."""
 
     first: Geometry

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
-from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows, faults, held, like, restored
+from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows, fault_count, like, reiterable, restored
 from byzopt.aggregators.core.stage import Stage
-from byzopt.aggregators.core.surroundings import undisturbed
+from byzopt.aggregators.core.surroundings import isolated
 from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspects
 from byzopt.aggregators.core.traits import GIVEN_ROWS
 from byzopt.aggregators.numerics.measuring import SMALL, ExtremeRows, geometry_of
@@ -36,18 +36,18 @@ class RuleCall(NamedTuple):
         return finite_rows(self.rows, self.mixed)
 
 
-@undisturbed
+@isolated
 def call_rule(
     rule: BaseAggregator, given: RowsLike, f: float | None, fail_closed: bool, explained: bool = False
 ) -> RuleCall:
     """Run `rule` on the rows `given`, in the one order: shape, f, finite rows, suspicion, answer."""
-    given = held(given)
+    given = reiterable(given)
     rows = as_rows(given)
     n = len(rows)
     if rule.foreign & GIVEN_ROWS:
         rows = rows.clone()  # code of others that writes to its rows does not write to the caller's
     if f is not None:
-        rule = with_tolerance(rule, faults(f, n), n)
+        rule = with_tolerance(rule, fault_count(f, n), n)
     closed = fail_closed or rule.fail_closed
     ready, mixed, answer = (None if closed or explained else _at_once(rule, rows)) or _in_order(
         rule, rows, closed
@@ -61,8 +61,8 @@ def checked_answer(rule: BaseAggregator, answer: object, shape: Sequence[int]) -
     """`answer` as it is. Errors: `InvalidInput` where it is no tensor of this shape; or where code of another
     package has made NaN or Inf of finite rows."""
     if not isinstance(answer, Tensor) or answer.shape != tuple(shape):
-        found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-        raise InvalidInput(f"The answer of {rule!r} should be a tensor {list(shape)}. Found {found}.")
+        kind = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise InvalidInput(f"The answer of {rule!r} should be a tensor {list(shape)}. Found {kind}.")
     if rule.foreign and not answer.isfinite().all():
         lost = f"NaN or Inf in {int((~answer.isfinite()).sum())} of {answer.numel()} numbers"
         raise InvalidInput(
@@ -110,8 +110,8 @@ def _in_order(rule: BaseAggregator, rows: Tensor, closed: bool) -> tuple[BaseAgg
     ready, kept, unit = admit(rule, rows)
     mixed = Mixed(kept, unit, ordered=ready.by_value)
     if closed:
-        found = suspects(finite_rows(rows, mixed), remoteness(mixed, rows.dtype))
-        refuse_suspects(found, rule.tolerance(len(rows)), len(rows))
+        suspected = suspects(finite_rows(rows, mixed), remoteness(mixed, rows.dtype))
+        refuse_suspects(suspected, rule.tolerance(len(rows)), len(rows))
     return ready, mixed, ready.reduce(_sorted(ready, kept, unit, True) or mixed)
 
 

@@ -56,27 +56,28 @@ class Certificate:
 
 
 class Source(NamedTuple):
-    """The rows that came in: their geometry, the `mixing` that made the rule's rows of them (None: they are
-    the same), how many are faulty, and what is proved of the whole where something is of the rule."""
+    """The rows before all stages: their geometry, the `mixing` that leads to the rule's rows (None: there is
+    no stage), how many are faulty, and what is proved of the chain, given what is proved of its rule."""
 
     geometry: Geometry
     mixing: Array | None
     f: int
-    whole: Callable[[Coefficients], Coefficients]
+    composed: Callable[[Coefficients], Coefficients]
 
 
 class Nearness(NamedTuple):
     """How near a point comes to the geometric median of rows: floats, or arrays for many sets of rows.
 
-    `affine`: whether it is a weighted mean of the rows. `unrest`: the length of the sum of the unit vectors
-    to all rows, less 1 for each row there. `row_unrest`: the same at the row nearest to the point, which is
-    `away` from it; `mean` and `root` are the mean and the root mean square of the distances from that row to
-    the n - f nearest of the rows that came in.
+    `affine`: whether it is a weighted mean of the rows. `subgradient`: the length of the sum of the unit
+    vectors to all rows, less 1 for each row there: the norm of the least subgradient of Σ‖v_i - ·‖.
+    `row_subgradient`: the same at the row nearest to the point, which is `away` from it; `mean` and `root`
+    are the mean and the root mean square of the distances from that row to the n - f nearest of the rows
+    that came in.
     """
 
     affine: Any
-    unrest: Any
-    row_unrest: Any
+    subgradient: Any
+    row_subgradient: Any
     away: Any
     mean: Any
     root: Any
@@ -113,11 +114,11 @@ def nearness(geometry: Geometry, weights: Array, n: int, source: Source) -> Near
 
 
 def subgradient_norm(gram: Array) -> Array:
-    """The sum of unit vectors to all rows: its length, less 1 for each row there; from products about it.
+    """The norm of the least subgradient of the sum of distances: the length of the sum of unit vectors to all
+    rows, less 1 for each row there; from products about the point.
 
-    `gram` `[..., n, n]` holds the products of the rows about the point. The length is one that it cannot
-    exceed, whatever rounding did to the cosines: an unrest of n - 2 f, from which nothing follows, must not
-    be taken for a little less.
+    `gram` `[..., n, n]` holds the products of the rows about the point. The value is an upper bound, whatever
+    rounding did to the cosines: n - 2 f, from which nothing follows, must not be taken for a little less.
     """
     lengths = _lengths(gram)
     inverse = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
@@ -128,26 +129,28 @@ def subgradient_norm(gram: Array) -> Array:
     return rest
 
 
-def proof(found: Nearness, n: int, f: int, whole: Callable[[Coefficients], Coefficients]) -> Coefficients:
+def proof(
+    measured: Nearness, n: int, f: int, composed: Callable[[Coefficients], Coefficients]
+) -> Coefficients:
     """What is proved of a point as an approximate geometric median of n rows, f of them faulty.
 
     Of itself, or by way of the row nearest to it (where iterations end at a row, the directions seen from
     beside it say little): the least of the two. Nothing if it is no weighted mean of the rows.
     """
-    if 2 * f >= n or not found.affine:
+    if 2 * f >= n or not measured.affine:
         return NOTHING
-    at_row = whole(closed(geometric_median(n, f, float(found.row_unrest)), n, f))
-    if found.away == 0:
+    at_row = composed(closed(geometric_median(n, f, float(measured.row_subgradient)), n, f))
+    if measured.away == 0:
         return at_row
-    near = moved_by(at_row, float(found.away), (float(found.mean), float(found.root)))
-    return both(near, whole(closed(geometric_median(n, f, float(found.unrest)), n, f)))
+    near = moved_by(at_row, float(measured.away), (float(measured.mean), float(measured.root)))
+    return both(near, composed(closed(geometric_median(n, f, float(measured.subgradient)), n, f)))
 
 
 def nearly_median(geometry: Geometry, weights: Array, n: int, f: int, source: Source) -> Coefficients:
     """What is proved of the point with `weights` `[m]`, as near as it comes to the last n rows' median."""
-    return proof(nearness(geometry, weights, n, source), n, f, source.whole) if 2 * f < n else NOTHING
+    return proof(nearness(geometry, weights, n, source), n, f, source.composed) if 2 * f < n else NOTHING
 
 
 def _lengths(gram: Array) -> Array:
-    own: Array = np.sqrt(np.maximum(np.einsum("...ii->...i", gram), 0))
-    return own
+    lengths: Array = np.sqrt(np.maximum(np.einsum("...ii->...i", gram), 0))
+    return lengths

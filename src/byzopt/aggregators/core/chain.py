@@ -1,4 +1,4 @@
-"""Pre-aggregators with a rule behind them: `NNM(f=3) >> Bucketing() >> Median(f=3)`."""
+"""Pre-aggregators followed by a rule: `NNM(f=3) >> Bucketing() >> Median(f=3)`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Chain(Aggregator):
 
     Args:
         stages: Pre-aggregators in order.
-        rule: What decides on the rows behind them.
+        rule: What decides on the rows that come out of them.
 
     Raises:
         InvalidInput: Stages that do not go together, and rows that are too few for one.
@@ -156,44 +156,44 @@ class Chain(Aggregator):
         return self.rule.influence(self._mix(mixed))
 
     def _mix(self, mixed: Mixed) -> Mixed:
-        """The rows behind all stages; a second look at the same rows finds them again."""
-        if mixed.behind is None or mixed.behind[0] != self.stages:
+        """The rows after all stages, kept with `mixed` for the next who asks."""
+        if mixed.chained is None or mixed.chained[0] != self.stages:
             last = mixed.sorted() if self.by_value else mixed
             for stage in self.stages:
                 last = stage.apply(last)
-            mixed.behind = self.stages, last
-        return mixed.behind[1]
+            mixed.chained = self.stages, last
+        return mixed.chained[1]
 
     def proved(self, n: int, f: int) -> Coefficients:
-        m, most = self.behind(n, f)
+        m, most = self.reaching(n, f)
         if not f <= most <= self.rule.tolerance(m):
             return NOTHING
-        return self.whole(self.rule.coefficients(m, most), n, f)
+        return self.composed(self.rule.coefficients(m, most), n, f)
 
     def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
-        last, (_, most) = self._mix(mixed), self.behind(mixed.m, f)
+        last, (_, most) = self._mix(mixed), self.reaching(mixed.m, f)
         if not f <= most <= self.rule.tolerance(last.m):
             return NOTHING
         mixing = None if last.mixing is None else last.mixing.numpy()
-        here = Source(mixed.geometry, mixing, f, lambda found: self.whole(found, mixed.m, f))
+        here = Source(mixed.geometry, mixing, f, lambda found: self.composed(found, mixed.m, f))
         return self.rule.answered(last, most, here)
 
     def certifiable(self, n: int, f: int) -> bool:
-        m, most = self.behind(n, f)
+        m, most = self.reaching(n, f)
         if not (f <= most and 2 * most < m and self.rule.certifiable(m, most)):
             return False
-        return self.whole(geometric_median(m, most), n, f).squared is not None
+        return self.composed(geometric_median(m, most), n, f).squared is not None
 
-    def behind(self, n: int, f: int) -> tuple[int, int]:
+    def reaching(self, n: int, f: int) -> tuple[int, int]:
         """Lemmas take one f for all of a chain: the largest that a stage is set to."""
         sizes = self._sizes(n)
         return sizes[-1], max(stage.tolerance(m) for stage, m in zip(self.stages, sizes, strict=False))
 
-    def whole(self, found: Coefficients, n: int, f: int) -> Coefficients:
-        _, most = self.behind(n, f)
+    def composed(self, known: Coefficients, n: int, f: int) -> Coefficients:
+        _, most = self.reaching(n, f)
         for stage, m in reversed(list(zip(self.stages, self._sizes(n), strict=False))):
-            found = stage.compose(found, m, most)
-        return NOTHING if f < most and self.trusts else carried(found, n, most, f)
+            known = stage.compose(known, m, most)
+        return NOTHING if f < most and self.trusts else carried(known, n, most, f)
 
     def _sizes(self, n: int) -> list[int]:
         """Rows that reach each stage, and last the rule."""

@@ -19,12 +19,12 @@ _FAINT = 0.1  # of an even share: a row with less weight counts as rejected
 def report_on(call: RuleCall) -> RowReport:
     """The report on a call."""
     rule, ready, mixed, finite, n = call.rule, call.ready, call.mixed, call.finite, len(call.rows)
-    own = ready.scores(mixed)
-    own = None if own is None else own.clamp(*_FINITE)
+    scored = ready.scores(mixed)
+    scored = None if scored is None else scored.clamp(*_FINITE)
     remote = remoteness(mixed, call.rows.dtype)
     weights = _placed(ready.influence(mixed), finite, 0.0)
-    scores = _placed(_distances(mixed, call.answer) if own is None else own, finite, torch.inf)
-    measure = "distance to the answer" if own is None else rule.measure
+    scores = _placed(_distances(mixed, call.answer) if scored is None else scored, finite, torch.inf)
+    measure = "distance to the answer" if scored is None else rule.measure
     rejected = (weights <= _FAINT / n).nonzero().flatten().tolist()
     suspected = suspects(finite, remote)
     reasons = {i: _reason(i, weights, scores, rejected, measure) for i in rejected if finite[i]}
@@ -53,8 +53,8 @@ def report_on(call: RuleCall) -> RowReport:
 
 def _placed(values: Tensor, finite: Tensor, other: float) -> Tensor:
     """`values` of the finite rows in their places among all n; `other` for the rest."""
-    whole = torch.full(finite.shape, other, dtype=torch.float64, device="cpu")
-    return whole.masked_scatter(finite, values.detach().to("cpu", torch.float64))
+    placed = torch.full(finite.shape, other, dtype=torch.float64, device="cpu")
+    return placed.masked_scatter(finite, values.detach().to("cpu", torch.float64))
 
 
 def _distances(mixed: Mixed, answer: Tensor) -> Tensor:

@@ -46,5 +46,5 @@ class Roster(NamedTuple):
 
     def expulsions(self) -> tuple[Expulsion, ...]:
         """The expelled workers, by number."""
-        found = zip(self.round.tolist(), self.reason.tolist(), strict=True)
-        return tuple(Expulsion(i, t, REASONS[why]) for i, (t, why) in enumerate(found) if t)
+        records = zip(self.round.tolist(), self.reason.tolist(), strict=True)
+        return tuple(Expulsion(i, t, REASONS[why]) for i, (t, why) in enumerate(records) if t)

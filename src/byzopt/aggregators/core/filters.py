@@ -1,4 +1,4 @@
-"""Rules that remember, and how a pure rule is lifted to one."""
+"""Rules with memory (filters), and how a rule without memory becomes one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ State = Any  # a typed tuple of tensors and numbers, fixed in structure for the 
 
 
 class RoundContext(NamedTuple):
-    """Where a round stands: its number `t` from 1, and the point `x` `[d]` that workers were asked at."""
+    """The context of a round: its number `t` from 1, and the point `x` `[d]` at which workers were asked."""
 
     t: int
     x: Tensor
 
 
 class GuardLimits(NamedTuple):
-    """What a guard bears: V, the threshold τ_B of the sums, and the round k of T since these began."""
+    """The thresholds of a guard: V, τ_B of the sums, and the round k of T since these began."""
 
     noise: float
     sums: float
@@ -43,8 +43,8 @@ class Filter(ABC):
 
     @property
     def alike(self) -> bool:
-        """Whether it expels for good on the premise that all honest workers sample one distribution, and
-        is not to be run where they do not."""
+        """Whether it expels workers for good on the premise that all honest ones sample one distribution. It
+        must not run where they do not."""
         return False
 
     @abstractmethod
@@ -57,15 +57,16 @@ class Filter(ABC):
 
     @abstractmethod
     def preview(self, state: State, rows: Tensor, at: RoundContext) -> Tensor:
-        """What `step` would answer, leaving the state alone: the clone that an attack may search against."""
+        """What `step` would answer, without a change of state: attacks may search against it."""
 
     def limits(self, state: State, at: RoundContext) -> GuardLimits | None:
-        """What workers may do this round unseen, for attackers that know the defence. None: nothing is."""
+        """How far a worker may go this round without being expelled, for attackers that know the defence.
+        None: there is no such limit."""
         return None
 
     def certifiable(self, n: int, f: int) -> bool:
-        """Whether `judged` is worth asking for: single answers may be certified for f faulty rows of n, and
-        nothing is proved in advance. Default: no."""
+        """Whether `certified_step` is worth its cost: single answers may be certified for f faulty rows of n,
+        and nothing is proved in advance. Default: no."""
         return False
 
     def certified_step(
@@ -76,7 +77,7 @@ class Filter(ABC):
         return *self.step(state, rows, at), []
 
     def report(self, state: State) -> dict[str, float]:
-        """Figures of the memory itself, for records. Default: none."""
+        """Figures of the state, for records. Default: none."""
         return {}
 
     def expelled(self, state: State) -> tuple[Expulsion, ...]:
@@ -85,8 +86,8 @@ class Filter(ABC):
 
 
 def check_unseen_data(filter: Filter) -> None:
-    """Raise `InvalidInput` for a filter that expels on the premise of one distribution, where nobody sees the
-    workers' data."""
+    """Raise `InvalidInput` for a filter that expels workers on the premise of one distribution, where their
+    data cannot be compared."""
     require(
         not filter.alike,
         "A filter that expels workers for good",
@@ -98,7 +99,7 @@ def check_unseen_data(filter: Filter) -> None:
 
 @dataclass(frozen=True)
 class Defence:
-    """The server's rule as it stands in a round, for attackers that may know it: `defence(rows)` `[d]`."""
+    """The server's rule in the state of a round, for attackers that may know it: `defence(rows)` `[d]`."""
 
     filter: Filter
     state: State
@@ -131,14 +132,14 @@ class Defence:
         return frozenset(one.worker for one in self.filter.expelled(after))
 
     def limits(self) -> GuardLimits | None:
-        """What workers may do this round unseen; None where the rule has no such limits."""
+        """How far a worker may go this round without being expelled; None where there is no such limit."""
         return self.filter.limits(self.state, self.at)
 
 
 class RoundRule(Filter):
-    """A filter that is, in each round, a pure rule, and remembers at most its answers.
+    """A filter that is a rule without memory in each round, and remembers at most the answers.
 
-    Such a filter need not see whole rows: it works wherever its rule does.
+    It works wherever its rule does, also where no process sees whole rows.
     """
 
     @abstractmethod
@@ -156,8 +157,8 @@ class RoundRule(Filter):
     def certified_step(
         self, state: State, rows: Tensor, at: RoundContext, f: int
     ) -> tuple[Tensor, State, list[Certificate]]:
-        out, told = self.now(state, at).certified(rows, f)
-        return out, self.after(state, out), told
+        out, certificates = self.now(state, at).certified(rows, f)
+        return out, self.after(state, out), certificates
 
     def preview(self, state: State, rows: Tensor, at: RoundContext) -> Tensor:
         rule = self.now(state, at)
@@ -167,7 +168,7 @@ class RoundRule(Filter):
 
 @dataclass(frozen=True)
 class StatelessFilter(RoundRule):
-    """A pure rule as a filter without memory."""
+    """A rule without memory, as a filter."""
 
     rule: BaseAggregator
     batched = True

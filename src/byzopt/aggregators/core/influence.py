@@ -15,9 +15,9 @@ from byzopt.aggregators.numerics.selection import NARROW
 class _Watched(Mixed):
     """Mixed rows that note the weights with which they are blended."""
 
-    def __init__(self, mixed: Mixed, seen: list[Tensor]) -> None:
+    def __init__(self, mixed: Mixed, weights_seen: list[Tensor]) -> None:
         super().__init__(mixed.rows, mixed.unit, mixed.mixing, mixed.geometry)
-        self.inner, self.watched, self.first = mixed, seen, mixed.first
+        self.inner, self.watched, self.first = mixed, weights_seen, mixed.first
         self.order, self.unmixed = mixed.order, mixed.unmixed
 
     @property
@@ -38,14 +38,14 @@ class _Watched(Mixed):
 def blended(reduce: Callable[[Mixed], Tensor], mixed: Mixed) -> Tensor:
     """Weights `[n]` of the unmixed rows in the answer of `reduce`, which ends in one `blend`: it is run and
     watched."""
-    seen: list[Tensor] = []
-    reduce(_Watched(mixed, seen))
-    if not seen:
+    weights_seen: list[Tensor] = []
+    reduce(_Watched(mixed, weights_seen))
+    if not weights_seen:
         raise NotImplementedError(f"{reduce.__qualname__} should blend rows, or the rule define `influence`.")
-    return seen[-1]
+    return weights_seen[-1]
 
 
-def by_columns(columns: Callable[[Tensor], Tensor], mixed: Mixed) -> Tensor:
+def column_weights(columns: Callable[[Tensor], Tensor], mixed: Mixed) -> Tensor:
     """Weights `[m]` of the mixed rows in a rule that acts column by column: the mean of ∂out/∂value.
 
     Sorting, selecting and averaging are linear where values differ, so the derivative of a column's answer

@@ -1,4 +1,4 @@
-"""The one policy for what comes in: shape, dtype, non-finite rows and extreme magnitudes."""
+"""The policy for input, the same for all rules: shape, dtype, non-finite rows and extreme magnitudes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.core.surroundings import strange
+from byzopt.aggregators.core.surroundings import unreadable
 from byzopt.errors import InvalidInput, TooManyFaults, require
 
 RowsLike: TypeAlias = (
@@ -32,14 +32,14 @@ def as_rows(rows: RowsLike) -> Tensor:
 
 
 def as_sets(rows: Tensor) -> Tensor:
-    """Sets of rows `[R, n, d]`, looked at as `as_rows` does."""
+    """Sets of rows `[R, n, d]`, checked as `as_rows` does."""
     require(isinstance(rows, Tensor), "Sets of rows", "be a tensor [R, n, d]", type(rows).__name__)
     return _matrices(rows, 3, "Sets of rows", "be a tensor [R, n, d]")
 
 
 def _matrices(rows: Tensor, dims: int, what: str, shape: str) -> Tensor:
-    found, remedy = strange(rows)
-    require(not found, what, "be a dense matrix of real numbers", found, remedy)
+    kind, remedy = unreadable(rows)
+    require(not kind, what, "be a dense matrix of real numbers", kind, remedy)
     require(rows.ndim == dims, what, shape, f"shape {tuple(rows.shape)}")
     require(min(rows.shape) >= 1, what, "be non-empty in n and d", f"shape {tuple(rows.shape)}")
     require(
@@ -52,10 +52,10 @@ def _matrices(rows: Tensor, dims: int, what: str, shape: str) -> Tensor:
     return rows.detach().resolve_neg()
 
 
-def held(rows: Any) -> RowsLike:
-    """`rows` as they are, or as a list where they can be looked at only once."""
-    whole = isinstance(rows, (Tensor, np.ndarray, Sequence)) or not isinstance(rows, Iterable)
-    return cast("RowsLike", rows if whole else list(rows))
+def reiterable(rows: Any) -> RowsLike:
+    """`rows` as they are, or as a list where they can be iterated over only once."""
+    repeatable = isinstance(rows, (Tensor, np.ndarray, Sequence)) or not isinstance(rows, Iterable)
+    return cast("RowsLike", rows if repeatable else list(rows))
 
 
 def like(rows: RowsLike, out: Tensor) -> Any:
@@ -85,7 +85,7 @@ def _converted(rows: Any) -> Tensor:
 
 
 def admit(stage: Any, rows: Tensor) -> tuple[Any, Tensor, float]:
-    """`stage` and `rows` ready to meet: the finite rows in a safe range, their unit, and f lowered to match.
+    """The finite rows in a safe range, their unit, and the stage with f lowered by the rows dropped.
 
     The result of the stage on the rows returned, times the unit, is the answer.
     """
@@ -93,13 +93,13 @@ def admit(stage: Any, rows: Tensor) -> tuple[Any, Tensor, float]:
     low, high = map(float, torch.aminmax(rows))
     if not (isfinite(low) and isfinite(high)):
         finite = torch.isfinite(rows).all(dim=1)
-        stage, rows = surviving(stage, finite), rows[finite]
+        stage, rows = for_finite_rows(stage, finite), rows[finite]
         low, high = map(float, torch.aminmax(rows))
-    return stage, *ranged(rows, max(-low, high))
+    return stage, *in_safe_range(rows, max(-low, high))
 
 
-def surviving(stage: Any, finite: Tensor) -> Any:
-    """`stage` for the finite rows alone, or `TooManyFaults` when more were lost than it tolerates."""
+def for_finite_rows(stage: Any, finite: Tensor) -> Any:
+    """The stage for the finite rows alone. Errors: `TooManyFaults` when more are lost than it tolerates."""
     n, bad = len(finite), (~finite).nonzero().flatten().tolist()
     f = stage.tolerance(n)
     if len(bad) > f:
@@ -113,7 +113,7 @@ def surviving(stage: Any, finite: Tensor) -> Any:
     return left
 
 
-def ranged(rows: Tensor, largest: float, sizes: Tensor | None = None) -> tuple[Tensor, float]:
+def in_safe_range(rows: Tensor, largest: float, sizes: Tensor | None = None) -> tuple[Tensor, float]:
     """Rows whose sums (and, in float64, squares) neither overflow nor vanish, and the unit they are in.
 
     `largest` is the greatest magnitude in `rows`, `sizes` `[n]` that of each. Rows near float32's end go to
@@ -134,14 +134,14 @@ def ranged(rows: Tensor, largest: float, sizes: Tensor | None = None) -> tuple[T
 
 
 def restored(out: Tensor, unit: float, dtype: torch.dtype) -> Tensor:
-    """The answer in the rows' own units and dtype: the end of what `admit` began."""
+    """The answer in the units and dtype of the rows that came in: undoes `admit`."""
     if unit == 1 and out.dtype == dtype:
         return out
     end = torch.finfo(dtype).max  # an answer may be longer in one coordinate than every row
     return (out * unit).clamp(-end, end).to(dtype)
 
 
-def faults(f: float, n: int) -> int:
+def fault_count(f: float, n: int) -> int:
     """A tolerance given at the call as a count, or as a float share of n below 1, rounded up to a count."""
     count = isinstance(f, (int, np.integer)) and not isinstance(f, bool) and f >= 0
     share = isinstance(f, float) and 0 <= f < 1

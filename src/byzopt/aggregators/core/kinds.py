@@ -10,7 +10,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.certificate import Source, nearly_median
-from byzopt.aggregators.core.influence import by_columns
+from byzopt.aggregators.core.influence import column_weights
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.selection import answer
@@ -49,10 +49,10 @@ class GeometricRule(Aggregator):
         known, n = self.coefficients(mixed.m, f), mixed.m
         best = geometric_median(n, f)  # no answer can be certified for less
         if known.squared is not None and best.squared is not None and known.squared <= best.squared:
-            return source.whole(known)
+            return source.composed(known)
         if type(self).reduce is not GeometricRule.reduce:  # its answer need not be what its weights say
-            return source.whole(known)
-        return both(source.whole(known), self.approached(mixed, f, source))
+            return source.composed(known)
+        return both(source.composed(known), self.approached(mixed, f, source))
 
     def approached(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
         """What is proved of the mean with the rule's weights, as an approximate geometric median."""
@@ -63,8 +63,8 @@ class GeometricRule(Aggregator):
     def certifiable(self, n: int, f: int) -> bool:
         if "__call__" in self.foreign:  # the answer need not be what the weights say
             return False
-        own = type(self)
-        stated = own.reduce is GeometricRule.reduce or own.answered is not GeometricRule.answered
+        cls = type(self)
+        stated = cls.reduce is GeometricRule.reduce or cls.answered is not GeometricRule.answered
         return (stated and 2 * f < n and f <= self.tolerance(n)) or super().certifiable(n, f)
 
 
@@ -104,7 +104,7 @@ class CoordinateRule(Aggregator):
         return out
 
     def influence(self, mixed: Mixed) -> Tensor:
-        return mixed.through(by_columns(self.columns, mixed))
+        return mixed.through(column_weights(self.columns, mixed))
 
 
 class RankRule(CoordinateRule):
@@ -131,7 +131,7 @@ class RankRule(CoordinateRule):
         first, last, count = self.plan(n)
         if count != n - f:
             return super().proved(n, f)
-        return order_statistics.mean_around(
+        return order_statistics.around_centre(
             closed(order_statistics.weighed(_even(n, first, last), f), n, f), n, f
         )
 

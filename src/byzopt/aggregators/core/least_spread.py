@@ -48,7 +48,7 @@ class LeastSpread(GeometricRule):
         known = super().answered(mixed, f, source)
         if f != self.f or surely_ends(mixed.m, f, self.budget) or not self.searched(mixed.geometry).proved:
             return known
-        return both(known, source.whole(closed(selecting.least_spread(mixed.m, f), mixed.m, f)))
+        return both(known, source.composed(closed(selecting.least_spread(mixed.m, f), mixed.m, f)))
 
     def searched(self, geometry: Geometry) -> BestSubset:
         """The rows chosen, and whether the search has proved that none are better."""

@@ -36,7 +36,7 @@ class MixingStage(Stage):
         return True
 
     def apply(self, mixed: Mixed) -> Mixed:
-        """The rows behind this stage."""
+        """The rows after this stage."""
         matrix = self.mixing(mixed.geometry)
         if self.foreign:
             self._check_matrix(matrix, mixed.m)
@@ -53,9 +53,10 @@ class MixingStage(Stage):
         """How many rows come out of n."""
         return n
 
-    def compose(self, behind: Coefficients, n: int, f: int) -> Coefficients:
-        """What is proved of this stage on n rows, f of them faulty, and then a rule of which `behind` is.
+    def compose(self, inner: Coefficients, n: int, f: int) -> Coefficients:
+        """What is proved of this stage followed by a rule, on n rows, f of them faulty.
 
-        Default: nothing. `f` is at least what the stage is set to tolerate.
+        `inner` is what is proved of the rule; `f` is at least what the stage is set to tolerate. Default:
+        nothing.
         """
         return NOTHING

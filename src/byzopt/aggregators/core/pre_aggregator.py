@@ -9,9 +9,9 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.chain import Chain
-from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows, held, like, restored
+from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows, like, reiterable, restored
 from byzopt.aggregators.core.mixing import MixingStage
-from byzopt.aggregators.core.surroundings import undisturbed
+from byzopt.aggregators.core.surroundings import isolated
 from byzopt.aggregators.core.traits import GIVEN_ROWS
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import InvalidInput, said
@@ -39,10 +39,10 @@ class PreAggregator(MixingStage):
     ) -> np.ndarray[Any, Any]: ...
     @overload
     def __call__(self, rows: Tensor | Sequence[Tensor] | Sequence[Sequence[float]]) -> Tensor: ...
-    @undisturbed
+    @isolated
     def __call__(self, rows: RowsLike) -> Tensor | np.ndarray[Any, Any]:
-        """The mixed rows `[m, d]` of a lone stage; dropped rows leave no row behind."""
-        rows = held(rows)
+        """The mixed rows `[m, d]` of a lone stage; dropped rows leave no mixed row."""
+        rows = reiterable(rows)
         tensor = as_rows(rows)
         if self.foreign & GIVEN_ROWS:
             tensor = tensor.clone()  # as for rules

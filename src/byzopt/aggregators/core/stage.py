@@ -19,16 +19,16 @@ class Stage(Traits, ABC):
     name: ClassVar[str]
 
     def __init_subclass__(cls) -> None:
-        """As for traits: a plugin's class that looks at rows in a way of its own is given whole ones."""
+        """As for traits: a class of another package that reads rows in its own way is given whole rows."""
         super().__init_subclass__()
         if replaces(cls, "splits", ("reduce", "apply", "__call__")):
             cls.splits = Stage.splits  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         f = getattr(self, "f", None)
-        whole = f is None or (isinstance(f, Integral) and not isinstance(f, bool))
+        valid = f is None or (isinstance(f, Integral) and not isinstance(f, bool))
         require(
-            whole and (f is None or f >= 0),
+            valid and (f is None or f >= 0),
             f"Parameter `f` of {type(self).__name__}",
             "be a whole number, at least 0",
             f,
@@ -56,7 +56,7 @@ class Stage(Traits, ABC):
         return self if f is None or k == 0 else replace(cast(Any, self), f=f - k)
 
     def restricted(self, kept: Tensor) -> Self:
-        """The same recipe for the rows where `kept` `[n]` is true alone (the others were dropped)."""
+        """The same recipe for the rows where `kept` `[n]` is true; the others were dropped."""
         return self.lowered(int((~kept).sum()))
 
     def tolerating(self, f: int) -> Self:
@@ -72,8 +72,8 @@ class Stage(Traits, ABC):
         return (replace(cast(Any, self), f=None) if spare else self).tolerance(n)
 
     def splits(self) -> bool:
-        """Whether it may be given some columns of the rows at a time: what it needs of whole rows it takes
-        from the geometry, or sums by `Mixed.total`, and so gives these columns of its answer."""
+        """Whether it gives its answer for some columns from these columns alone. What it needs of whole rows
+        it takes from the geometry, or sums by `Mixed.total`."""
         return False
 
     def at(self, t: int) -> Self:

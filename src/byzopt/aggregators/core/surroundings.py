@@ -1,4 +1,4 @@
-"""Rules and their surroundings: autocast, another default device, torch.compile, transforms, odd tensors.
+"""Rules are isolated from what surrounds a call: autocast, default devices, torch.compile, transforms.
 
 Whatever a rule is called within, it computes in its own precision, its small numbers on the CPU, and is no
 part of a graph. What it cannot read as a matrix of numbers it refuses.
@@ -20,22 +20,23 @@ _NOTHING = nullcontext()
 _KINDS = ("cpu", "cuda", "mps", "xpu")  # of devices with autocast
 
 
-def undisturbed(door: F) -> F:
-    """A door of rules as it should be: what is called through it does not hear of the surroundings."""
+def isolated(door: F) -> F:
+    """A decorator: the function runs without autocast, without torch.compile, and with the CPU as default
+    device."""
 
     @wraps(door)
     def opened(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():  # in Python, with a break in the graph before and after
             disabled: Any = torch.compiler.disable
             return disabled(door)(*args, **kwargs)
-        with calm():
+        with neutral_context():
             return door(*args, **kwargs)
 
     return cast(F, opened)
 
 
-def calm() -> AbstractContextManager[Any]:
-    """A context without autocast, in which tensors are made on the CPU by default."""
+def neutral_context() -> AbstractContextManager[Any]:
+    """A context without autocast, in which the CPU is the default device."""
     kinds = [kind for kind in _KINDS if torch.is_autocast_enabled(kind)]
     away = torch.empty(0).device.type != "cpu"
     if not (kinds or away):
@@ -48,7 +49,7 @@ def calm() -> AbstractContextManager[Any]:
     return stack
 
 
-def strange(rows: Tensor) -> tuple[str, str]:
+def unreadable(rows: Tensor) -> tuple[str, str]:
     """What keeps `rows` from being read as a plain matrix of numbers, and what to do. Empty: nothing."""
     if _transformed(rows):
         return "a tensor inside a transform (vmap, grad, jvp)", _NO_TRANSFORM

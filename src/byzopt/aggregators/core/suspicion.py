@@ -6,10 +6,10 @@ answer is not. A row is suspect beyond
 
     3 (n C(n - 1, h - 1) / 0.01)^(1/(D (h - 1))) ρ,
 
-or when it is not finite. Few rows in few dimensions are often close together by chance: the factor behind 3
-is the union bound, at level 0.01, over all majorities that might be. D <= d is the number of dimensions in
-which the majority is seen to spread, since gradients may differ along few directions only. The factor is near
-1 for large D, 5 at n = 50 and D = 1, and so large for n <= 5 and D = 1 that little can be said there.
+or when it is not finite. Few rows in few dimensions are often close together by chance: the factor after
+the 3 is the union bound, at level 0.01, over all majorities that might be. D <= d is the number of dimensions
+in which the majority is seen to spread, since gradients may differ along few directions only. The factor is
+near 1 for large D, 5 at n = 50 and D = 1, and so large for n <= 5 and D = 1 that little can be said there.
 
 Of independent Gaussian rows fewer than one set in 1000 has any suspect row; of such as differ along one or
 two of many directions, one in 80 at n = 5 and one in 300 from n = 11 on (measured). Rows from clusters far
@@ -64,8 +64,8 @@ def dimensions(geometry: Geometry, centre: int, d: int) -> float:
     gram = geometry.about(centre)[near][:, near]
     gram = gram / gram.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
     gram = gram - gram.mean(dim=0) - gram.mean(dim=1, keepdim=True) + gram.mean()
-    k, whole = len(near) - 1, float(gram.square().sum())
-    p = float(gram.trace()) ** 2 / whole if whole > 0 else 1.0
+    k, square = len(near) - 1, float(gram.square().sum())
+    p = float(gram.trace()) ** 2 / square if square > 0 else 1.0
     return min(max((p * (k + 1) - 2) / (k - p), 1.0), d) if p < k else float(d)
 
 
@@ -74,11 +74,12 @@ def suspects(finite: Tensor, remote: Tensor) -> list[int]:
     return (~finite).masked_scatter(finite, remote > 1).nonzero().flatten().tolist()
 
 
-def refuse_suspects(found: list[int], f: int, n: int) -> None:
+def refuse_suspects(suspected: list[int], f: int, n: int) -> None:
     """Raise `TooManyFaults` when more than f rows look faulty."""
-    if len(found) > f:
+    if len(suspected) > f:
         raise TooManyFaults(
-            f"Rows that look faulty should be at most f = {f} of {n}. Found {len(found)}: workers {found}. "
+            f"Rows that look faulty should be at most f = {f} of {n}. "
+            f"Found {len(suspected)}: workers {suspected}. "
             "Raise f, look into these workers, or do without fail_closed.",
-            found,
+            suspected,
         )

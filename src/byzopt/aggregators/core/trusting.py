@@ -27,9 +27,9 @@ class TrustingRule(WeighingRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         index: Any = self.trusted
-        whole = isinstance(index, Integral) and not isinstance(index, bool)
+        valid = isinstance(index, Integral) and not isinstance(index, bool)
         what = f"Parameter `trusted` of {type(self).__name__}"
-        require(whole and index >= 0, what, "be the index of a row, at least 0", index)
+        require(valid and index >= 0, what, "be the index of a row, at least 0", index)
 
     @property
     def trusts(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""What stands behind a guard: the mean of those who pass, or a rule for which the others are missing."""
+"""Aggregation of the workers that a guard keeps: their mean, or a rule for which the others are missing."""
 
 from __future__ import annotations
 

@@ -57,13 +57,13 @@ def distances(rows: Tensor, fit: Tensor) -> Tensor:
     n, d = rows.shape[-2:]
     if n * n * d <= DIRECT:
         wide = rows.double()
-        found = torch.cdist(wide, wide, compute_mode="donot_use_mm_for_euclid_dist")
+        apart = torch.cdist(wide, wide, compute_mode="donot_use_mm_for_euclid_dist")
     else:
         flat = rows.reshape(-1, n, d)
-        found = torch.stack([geometry_of(each).dists for each in flat]).to(rows.device)
-        found = found.reshape(*rows.shape[:-1], n)
+        apart = torch.stack([geometry_of(each).dists for each in flat]).to(rows.device)
+        apart = apart.reshape(*rows.shape[:-1], n)
     pairs = fit.unsqueeze(-1) & fit.unsqueeze(-2)
-    return torch.where(pairs, found.nan_to_num(nan=inf), inf)
+    return torch.where(pairs, apart.nan_to_num(nan=inf), inf)
 
 
 def medoid_row(rows: Tensor, fit: Tensor, radius: Tensor) -> MedianRow:
@@ -112,9 +112,9 @@ def fullest(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generato
     # Enough is enough: among those the order decides, as it does among equals.
     score = near.clamp_max((n + 1) // 2) * n - rank.to(near.device)
     index = torch.where(fit, score, -n).argmax(dim=-1)
-    found = near.gather(-1, index.unsqueeze(-1)).squeeze(-1) * 2 >= n
+    enough = near.gather(-1, index.unsqueeze(-1)).squeeze(-1) * 2 >= n
     of = dists.gather(-2, _row(index, dists)).squeeze(-2)
-    return MedianRow(index, of, _majority(of), found)
+    return MedianRow(index, of, _majority(of), enough)
 
 
 def central(rows: Tensor, fit: Tensor) -> MedianRow:

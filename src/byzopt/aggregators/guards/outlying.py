@@ -20,8 +20,8 @@ def assumed_faults(rule: BaseAggregator | None, n: int) -> int:
     """How many of n rows a watch must take for possible liars: as many as the rule tolerates. Where it
     tolerates none, or is not known, as many as can be, ⌊(n - 1)/2⌋."""
     most = max(n - 1, 0) // 2
-    told = rule.tolerance(n) if rule is not None else 0
-    return min(told, most) if told > 0 else most
+    tolerated = rule.tolerance(n) if rule is not None else 0
+    return min(tolerated, most) if tolerated > 0 else most
 
 
 def outlying(mixed: Mixed, dtype: torch.dtype, f: int) -> Tensor:

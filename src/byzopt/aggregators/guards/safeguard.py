@@ -154,9 +154,9 @@ class Safeguard(Filter):
                 windows.append(after)
                 kept, odd = kept & ~(drifted | odd_here), odd | (odd_here & ~drifted)
                 continue
-            passed, found, limit = self._passed(after, present, place, age, at.t)
+            passed, has_median, limit = self._passed(after, present, place, age, at.t)
             windows.append(after._replace(limit=limit))
-            kept, misses = kept & passed, misses + (~found).long()
+            kept, misses = kept & passed, misses + (~has_median).long()
         aggregate = guarded_mean(self.rule, rows, trusted, fit, True, at.t)
         roster = roster.keep(kept, at.t, (~fit, odd, ~kept))
         return aggregate, SafeguardState(roster, tuple(windows), misses)
@@ -208,14 +208,14 @@ class Safeguard(Filter):
             middle = majority.medoid_row(window.sums, fit, torch.full_like(scale, inf))
             c = self.c or (NEAR if window.sums.shape[-1] >= WIDE else FAR)
             limit = torch.maximum(self.floor * scale, c * middle.radius)
-            settled = age > min(SETTLE, self.lengths[place] - 1)
+            old_enough = age > min(SETTLE, self.lengths[place] - 1)
         else:
             limit = 2 * self._limit(place, fit.shape[-1]) * scale
             middle = self._find(window.sums, fit, limit / 2, place, t)
-            settled = True
-        found = middle.radius.isfinite()
-        passed = (middle.dists <= limit.unsqueeze(-1)) | ~found.unsqueeze(-1)
-        return (passed if settled else torch.ones_like(passed)), middle.found & found, window.limit
+            old_enough = True
+        finite = middle.radius.isfinite()
+        passed = (middle.dists <= limit.unsqueeze(-1)) | ~finite.unsqueeze(-1)
+        return (passed if old_enough else torch.ones_like(passed)), middle.found & finite, window.limit
 
     @property
     def _level(self) -> float:

@@ -1,1 +1,1 @@
-"""Numbers behind the rules: Gram products, mixing, order statistics, solvers on n x n numbers."""
+"""What rules compute with: Gram products, mixing, order statistics, solvers on n x n numbers."""

@@ -158,8 +158,8 @@ def even(chosen: Index, m: int) -> Tensor:
 
 def squared(gram: Array) -> Array:
     """Squared distances between rows from their products about any pivot, `[..., m, m]`."""
-    own = np.einsum("...ii->...i", gram)
-    dists: Array = own[..., :, None] + own[..., None, :] - 2 * gram
+    squares = np.einsum("...ii->...i", gram)
+    dists: Array = squares[..., :, None] + squares[..., None, :] - 2 * gram
     np.einsum("...ii->...i", dists)[...] = 0
     return np.maximum(dists, 0, out=dists)
 

@@ -44,10 +44,10 @@ def geometry_of(
 
     def origin() -> Origin:
         _ = geometry.centred  # decides on the pivot
-        found = _origin(rows, rows[geometry.pivot or 0])
-        if not (admitted or within_range(found.sq_norms)):
+        measured = _origin(rows, rows[geometry.pivot or 0])
+        if not (admitted or within_range(measured.sq_norms)):
             raise ExtremeRows
-        return found
+        return measured
 
     geometry = Geometry(rows.shape[0], centred, origin, unit)
     return geometry
@@ -65,10 +65,10 @@ def geometry_about(centre: Tensor, rows: Tensor, unit: float, admitted: bool) ->
     best, width = _middle(product, None)
     if not _TINY < float(product[best, best]) <= _FAR * width:
         return None
-    whole = torch.zeros(n + 1, n + 1, dtype=torch.float64, device="cpu")
-    whole[1:, 1:] = product
+    padded = torch.zeros(n + 1, n + 1, dtype=torch.float64, device="cpu")
+    padded[1:, 1:] = product
     return Geometry(
-        n + 1, lambda: whole, lambda: _origin(torch.cat([centre.unsqueeze(0), rows]), centre), unit
+        n + 1, lambda: padded, lambda: _origin(torch.cat([centre.unsqueeze(0), rows]), centre), unit
     )
 
 
@@ -84,13 +84,13 @@ def _centred(rows: Tensor, admitted: bool, order: Index | None, pivot: int) -> t
     first = product(pivot, dtype)
     if not (admitted or within_range(first.diagonal())):
         raise ExtremeRows
-    pivot, found = gram_about_bulk(product, first, pivot, dtype, order)
-    return pivot, found if kernels.supports(rows) else _equated(rows, found)
+    pivot, gram = gram_about_bulk(product, first, pivot, dtype, order)
+    return pivot, gram if kernels.supports(rows) else _equated(rows, gram)
 
 
 def gram_about_bulk(
     product: Callable[[int, torch.dtype], Tensor],
-    found: Tensor,
+    gram: Tensor,
     pivot: int,
     dtype: torch.dtype,
     order: Index | None = None,
@@ -101,18 +101,18 @@ def gram_about_bulk(
     the one at hand is far from the bulk. A pass can be fooled only by outliers that dwarf those the pass
     before it saw, so at most n passes are made, and nearly always none.
     """
-    for _ in range(len(found)):
-        fits = bool(np.isfinite(found.numpy()).all())
-        best, width = _middle(found, order) if fits else (pivot, 0.0)
-        near = fits and float(found[best, best]) <= _FAR * width
+    for _ in range(len(gram)):
+        fits = bool(np.isfinite(gram.numpy()).all())
+        best, width = _middle(gram, order) if fits else (pivot, 0.0)
+        near = fits and float(gram[best, best]) <= _FAR * width
         if dtype != torch.float64 and (not fits or (near and width < _TINY)):
             dtype = torch.float64
         elif near or best == pivot:
             break
         else:
             pivot = best
-        found = product(pivot, dtype)
-    return pivot, found
+        gram = product(pivot, dtype)
+    return pivot, gram
 
 
 def _sketched(rows: Tensor, order: Index | None) -> int:

@@ -53,7 +53,7 @@ class Mixed:
             self.order = order_of(self.total(keys(rows, self.first, self.d)))
         self.geometry = self.unmixed = geometry or self.measured()
         self.weights: Tensor | None = None  # of the last blend
-        self.behind: tuple[Any, Mixed] | None = None  # stages, and the rows behind them
+        self.chained: tuple[Any, Mixed] | None = None  # stages, and the rows after them
         self._sorted: Mixed | None = None
 
     @property
@@ -90,7 +90,7 @@ class Mixed:
         elif self.mixing is not None and order is not None:  # rounded in the order of the rows' values too
             product = mixing.numpy() @ self.mixing.numpy()[:, order]
             total = torch.from_numpy(product[:, order.argsort()])
-        return self._behind(total, self.geometry.mixed(mixing, affine))
+        return self._derived(total, self.geometry.mixed(mixing, affine))
 
     def sorted(self) -> Mixed:
         """These rows in the order of their values, if they are `ordered` and no stage has moved them yet."""
@@ -98,20 +98,20 @@ class Mixed:
             return self
         if self._sorted is None:
             places = torch.from_numpy(np.eye(self.m)[self.order])
-            self._sorted = self._behind(places, self.geometry.taken(self.order))
+            self._sorted = self._derived(places, self.geometry.taken(self.order))
         return self._sorted
 
     def seen(self, geometry: Geometry) -> Mixed:
         """The same rows with another geometry."""
-        return self._behind(self.mixing, geometry)
+        return self._derived(self.mixing, geometry)
 
-    def _behind(self, mixing: Tensor | None, geometry: Geometry) -> Mixed:
-        behind = self.again(self.rows, mixing, geometry)
-        behind.order, behind.unmixed = self.order, self.unmixed
-        return behind
+    def _derived(self, mixing: Tensor | None, geometry: Geometry) -> Mixed:
+        derived = self.again(self.rows, mixing, geometry)
+        derived.order, derived.unmixed = self.order, self.unmixed
+        return derived
 
     def widened(self, centre: Tensor) -> Geometry:
-        """The geometry of the unmixed rows behind one more, `centre`, of which the held columns are given.
+        """The geometry of `centre`, of which the held columns are given, followed by the unmixed rows.
 
         Products are about `centre`. Where the bulk is so far from it that float32 would blur the bulk itself,
         the rows are copied beside it after all.
@@ -127,9 +127,9 @@ class Mixed:
 
         Errors: `InvalidInput` unless there is a weight for each row.
         """
-        if weights.shape != (self.m,):  # machine code would read on behind them
-            found = f"shape {tuple(weights.shape)} for {self.m} rows"
-            raise InvalidInput(f"The weights of a rule should be one for each row, [m]. Found {found}.")
+        if weights.shape != (self.m,):  # machine code would read past them
+            shape = f"shape {tuple(weights.shape)} for {self.m} rows"
+            raise InvalidInput(f"The weights of a rule should be one for each row, [m]. Found {shape}.")
         self.weights = weights
         return linalg.blend(self.through(weights), self.rows, self.order)
 
@@ -171,10 +171,10 @@ class Mixed:
             for piece, block in mine.blocks():
                 if room is None:
                     room = block.new_empty(len(block) + 1, block.shape[1])
-                found = answer(block, plan, room[:, : block.shape[1]])
-                out[start + piece.start : start + piece.stop] = found
+                values = answer(block, plan, room[:, : block.shape[1]])
+                out[start + piece.start : start + piece.stop] = values
                 if not self.admitted:  # a sum is finite only where everything is
-                    traces.append(sum(float(row.sum()) for row in (*block, found)))
+                    traces.append(sum(float(row.sum()) for row in (*block, values)))
 
         plain = self.mixing is None and rows.device.type == "cpu" and rows.dtype == out.dtype
         kernels.parallel_for(rows.shape[1], rows.numel() if plain else 0, 1, part)
@@ -227,7 +227,7 @@ class Mixed:
 
 
 def geometry_beside(centre: Tensor, mixed: Mixed) -> Geometry:
-    """The geometry of `centre` `[d]` and, behind it, the mixed rows, without a copy of the rows.
+    """The geometry of `centre` `[d]` followed by the mixed rows, without a copy of the rows.
 
     `centre` has the columns that `mixed` holds. Raises `ExtremeRows` as `mixed.geometry` does.
     """

@@ -66,10 +66,10 @@ def certified_median(gram: Array, tol: float, row_weights: Array | None = None) 
 def relative_sums(gram: Array, row_weights: Array | None = None) -> tuple[Array, Array]:
     """Distances between rows, and each row's sum of distances less that of the row `gram` is about."""
     row_weights = np.ones(len(gram)) if row_weights is None else row_weights
-    own = gram.diagonal()
-    lengths = np.sqrt(np.maximum(own[:, None] + own - 2 * gram, 0))
-    both = lengths + np.sqrt(np.maximum(own, 0))
-    change = own[:, None] - 2 * gram  # squared distance less that of the origin row
+    squares = gram.diagonal()
+    lengths = np.sqrt(np.maximum(squares[:, None] + squares - 2 * gram, 0))
+    both = lengths + np.sqrt(np.maximum(squares, 0))
+    change = squares[:, None] - 2 * gram  # squared distance less that of the origin row
     excess: Array = (np.divide(change, both, out=np.zeros_like(both), where=both > 0) * row_weights).sum(
         axis=1
     )
@@ -129,9 +129,9 @@ def _look(gram: Array, point: Array, row_weights: Array) -> _View:
     inverse = row_weights / lengths
     pull = here @ inverse  # <-∇F, x_i - z>
     order = lengths.argsort(kind="stable")
-    held, near, whole = row_weights[order].cumsum(), lengths[order], row_weights.sum()
-    most = held > whole / 2
-    reach = float((2 * held[most] * near[most] / (2 * held[most] - whole)).min())
+    held, near, total = row_weights[order].cumsum(), lengths[order], row_weights.sum()
+    most = held > total / 2
+    reach = float((2 * held[most] * near[most] / (2 * held[most] - total)).min())
     subgradient = (
         float(np.sqrt(max(float(inverse @ pull), 0.0))) * reach / _majority_sum(lengths, row_weights)
     )

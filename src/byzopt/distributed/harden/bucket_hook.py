@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
-from byzopt.aggregators.core.surroundings import undisturbed
+from byzopt.aggregators.core.surroundings import isolated
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden.buffers import BufferSync
 from byzopt.distributed.harden.excess import ExcessPolicy
@@ -79,7 +79,7 @@ class BucketHook:
         warn("A copy of a hardened model averages gradients again: harden it, too.", stacklevel=2)
         return Copied, ()
 
-    @undisturbed
+    @isolated
     def __call__(self, bucket: Any) -> Future[Tensor]:
         whole: Tensor = bucket.buffer()
         told: Future[Tensor] = Future(devices=[whole.device]) if whole.is_cuda else Future()

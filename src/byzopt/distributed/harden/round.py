@@ -15,7 +15,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.filters import RoundContext, RoundRule
-from byzopt.aggregators.core.inputs import ranged, restored
+from byzopt.aggregators.core.inputs import in_safe_range, restored
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspects
 from byzopt.aggregators.numerics.mixed import Mixed
@@ -179,7 +179,7 @@ class Round:
         whole = bool(self.finite.all())
         kept = [block if whole else block[self.finite.to(block.device)] for block in self.blocks]
         near = float(sizes.max())
-        ready = [ranged(rows, near, sizes.to(rows)) for rows in kept]
+        ready = [in_safe_range(rows, near, sizes.to(rows)) for rows in kept]
         self.kept, self.unit = [rows for rows, _ in ready], ready[0][1]
         if self.columns:
             self._answer = self._by_columns
