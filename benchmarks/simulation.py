@@ -95,10 +95,10 @@ def _samples(kept: list[Any] = []) -> Any:  # noqa: B006 - one store for all run
 def runs(name: str, many: bool) -> list[PreparedRun]:
     seeds, rates = ((0, 1, 2), (0.05, 0.1, 0.2)) if many else ((0,), (0.1,))
     attacks = [ATTACKS.build(attack) for attack in (("alie", "bit_flip", "ipm") if many else ("alie",))]
-    rule, plan = rule_from("nnm >> rfa", f=3), RunSettings(10**9, 10**9, {})
+    rule = rule_from("nnm >> rfa", f=3)
     tasks = {seed: task(name, seed) for seed in seeds}
     return [
-        prepare(tasks[seed], ByzNSGDM().build(rule, lr), attack, 3, seed, plan)
+        prepare(tasks[seed], ByzNSGDM().build(rule, lr), RunSettings(attack, 3, seed, 10**9, 10**9))
         for seed in seeds
         for lr in rates
         for attack in attacks

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from io import BufferedReader
@@ -40,11 +41,35 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
         os.replace(name, path)
 
 
-def new_directory(beside: Path) -> Path:
-    """A new hidden directory beside `beside`, to be filled and then renamed to it."""
-    place = _hidden(beside)
-    place.mkdir()
-    return place
+def write_directory(path: Path, contents: Mapping[str, bytes], replace: bool = False) -> None:
+    """Make a directory of these files, at once or not at all; with `replace` it takes the place of another.
+
+    Errors: `OSError`; then nothing has changed.
+    """
+    staged = _new_directory(path)
+    try:
+        for name, content in contents.items():
+            write_atomically(staged / name, content)
+        if replace:
+            remove_directory(path)
+        os.replace(staged, path)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory, at once, if there is one. Errors: `OSError`."""
+    if path.exists():
+        gone = _new_directory(path)
+        os.replace(path, gone / "gone")
+        shutil.rmtree(gone)
+
+
+def clear_directories(path: Path) -> None:
+    """Remove what killed writers of a directory left, of whom there is none now. Errors: `OSError`."""
+    for old in path.parent.glob(f".{escape(path.name)}.*"):
+        shutil.rmtree(old)
 
 
 def clear_leftovers(folder: Path, name: str) -> None:
@@ -109,6 +134,13 @@ def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
             with suppress(OSError):
                 name.unlink()
             raise
+
+
+def _new_directory(beside: Path) -> Path:
+    """A new hidden directory beside `beside`, to be filled and then renamed to it."""
+    place = _hidden(beside)
+    place.mkdir()
+    return place
 
 
 def _hidden(path: Path) -> Path:

@@ -41,8 +41,9 @@ def spec(**changes: Any) -> Spec:
 def ready(one: Spec) -> PreparedRun:
     task = one.task.build(one.cohort, one.seed)
     method = one.method.build(one.rule, one.lr, one.rounds)
-    plan = RunSettings(one.rounds, one.interval, dict(one.stop))
-    return prepare(task, method, one.attack, one.f, one.seed, plan, one.placement, one.base)
+    where = {"placement": one.placement, "base": one.base}
+    lengths = (one.seed, one.rounds, one.interval, dict(one.stop))
+    return prepare(task, method, RunSettings(one.attack, one.f, *lengths, **where))
 
 
 def alone(run: PreparedRun) -> Outcome:

@@ -55,7 +55,7 @@ def played(specs: Sequence[Spec]) -> list[Outcome]:
 def ready(one: Spec) -> PreparedRun:
     task = one.task.build(one.cohort, one.seed)
     method = one.method.build(one.rule, one.lr, one.rounds)
-    return prepare(task, method, one.attack, one.f, one.seed, RunSettings(one.rounds, one.interval, {}))
+    return prepare(task, method, RunSettings(one.attack, one.f, one.seed, one.rounds, one.interval))
 
 
 def loss(outcome: Outcome) -> float:

@@ -166,6 +166,20 @@ def test_a_continued_run_has_the_records_of_an_uninterrupted_one(task, attack, t
     assert (out / "records.parquet").read_bytes() == (tmp_path / "whole" / "records.parquet").read_bytes()
 
 
+def test_a_checkpoint_in_the_form_of_before_is_continued_bit_for_bit(tmp_path):
+    one = spec("compare.mean.rule=mean")
+    assert run(one, out=tmp_path / "a", on_round=stop_at(("mean", 7))).interrupted
+    kept = load(tmp_path / "a" / "checkpoint.pt")
+    former = {"ended": kept["ended"], "current": "mean", "progress": kept["running"]["mean"]}
+    save(tmp_path / "a" / "checkpoint.pt", former)
+    rounds: list[tuple[str, int]] = []
+    parts = run(one, out=tmp_path / "a", on_round=lambda name, t: rounds.append((name, t)))
+    assert rounds[0] == ("mean", 8)
+    assert {n: o.records for n, o in parts.outcomes.items()} == {
+        n: o.records for n, o in run(one).outcomes.items()
+    }
+
+
 def test_a_run_that_fails_right_after_its_checkpoint_has_the_same_last_record(tmp_path):
     one = spec("rule=mean", "attack={name='sleeper', until=7, attack='nan'}")
     assert run(one, out=tmp_path / "a", on_round=stop_at(("main", 7))).interrupted

@@ -170,9 +170,9 @@ def test_a_bad_run_is_named_and_left_out_and_the_rest_is_shown(what, store):
     assert "\n" not in found.damaged[victim]
     assert [row["run"] for row in found.rows] == [good, "own", "own"]
     assert rows(store, records=True).damaged == found.damaged
-    assert RunStore(store).look(victim) == ("damaged", found.damaged[victim], None, ())
+    assert RunStore(store).inspect(victim) == ("damaged", found.damaged[victim], None, ())
     with pytest.raises(Damaged):
-        RunStore(store).outcome(victim)
+        RunStore(store).read_outcome(victim)
 
 
 def test_a_runs_own_directory_is_read_as_a_store_of_one(store, monkeypatch):
@@ -229,7 +229,7 @@ def test_a_directory_that_cannot_be_looked_into_is_named(store, monkeypatch):
     monkeypatch.setattr("byzopt.files.os.open", guarded(os.open))
     found = rows(store)
     assert found.damaged[victim] == "result.json: Permission denied"
-    assert RunStore(store).look(victim).kind == "damaged"
+    assert RunStore(store).inspect(victim).kind == "damaged"
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_runs_whose_recipes_are_not_installed_are_shown(settings, store):
     assert len(runs_table(store)) == 4
     report = make_report(store, bounds=True)
     assert (len(report.study.cases), dict(report.study.damaged)) == (4, {})
-    assert RunStore(store).look(victim).kind == "whole"
+    assert RunStore(store).inspect(victim).kind == "whole"
 
 
 def test_a_small_file_of_many_rows_is_refused_before_it_is_unfolded(store):
@@ -325,6 +325,6 @@ def test_no_change_of_a_stored_file_stops_anything(seed, store):
         assert {row["run"] for row in found.rows} >= {good, "own"}
         assert victim in {row["run"] for row in found.rows} | found.damaged.keys()
         assert len(runs_table(store)) == len(found.rows)
-        assert RunStore(store).look(victim).kind in ("damaged", "whole", "failed")
+        assert RunStore(store).inspect(victim).kind in ("damaged", "whole", "failed")
         for name, content in kept.items():
             (store / victim / name).write_bytes(content)

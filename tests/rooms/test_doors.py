@@ -235,7 +235,7 @@ def test_the_advice_on_a_full_disk_goes_on_with_what_is_stored():
 
 
 def test_a_full_disk_while_storing_leaves_the_checkpoint_and_says_how_to_go_on(place, monkeypatch):
-    monkeypatch.setattr("byzopt.experiments.store.pace.CheckpointTimer.due", True)
+    monkeypatch.setattr("byzopt.experiments.store.checkpoint_timer.CheckpointTimer.due", True)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with monkeypatch.context() as patched:
         patched.setattr(

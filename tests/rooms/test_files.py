@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from byzopt.files import clear_leftovers, new_directory, read, write_atomically
+from byzopt.files import clear_directories, clear_leftovers, read, write_atomically, write_directory
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002, 0o027])
@@ -18,13 +18,31 @@ def test_files_and_directories_have_the_modes_of_the_umask(umask, tmp_path):
     before = os.umask(umask)
     try:
         write_atomically(tmp_path / "file", b"a", memoryview(b"b"))
-        made = new_directory(tmp_path / "folder")
+        write_directory(tmp_path / "folder", {"inside": b"c"})
     finally:
         os.umask(before)
     assert (tmp_path / "file").read_bytes() == b"ab"
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
-    assert stat.S_IMODE(made.stat().st_mode) == 0o777 & ~umask
-    assert made.name.startswith(".folder.")
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~umask
+    assert (tmp_path / "folder" / "inside").read_bytes() == b"c"
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
+
+
+def test_a_directory_appears_whole_or_not_at_all_and_replaces_another_only_where_asked(tmp_path):
+    place = tmp_path / "folder"
+    write_directory(place, {"a": b"1"})
+    for contents in ({"b": b"2"}, {"b": b"2", "no/such": b""}):
+        with pytest.raises(OSError):
+            write_directory(place, contents)
+    with pytest.raises(OSError):
+        write_directory(place, {"b": b"2", "no/such": b""}, replace=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"folder"}
+    assert {path.name for path in place.iterdir()} == {"a"}
+    write_directory(place, {"b": b"2"}, replace=True)
+    (tmp_path / ".folder.0123abcd").mkdir()
+    clear_directories(place)
+    assert {path.name for path in tmp_path.iterdir()} == {"folder"}
+    assert {path.name for path in place.iterdir()} == {"b"}
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "[a]*?", "ü" * 100, os.fsdecode(b"\xff.pt")])

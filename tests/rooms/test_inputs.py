@@ -15,7 +15,7 @@ from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS, rule_from
 from byzopt.attacks import ATTACKS
 from byzopt.errors import ByzoptError, InvalidInput
 from byzopt.experiments import Spec
-from byzopt.experiments.running import prepared
+from byzopt.experiments.running import prepare_spec
 from byzopt.experiments.specs.loading import MOST, load
 from byzopt.experiments.sweeps import load_sweep
 from byzopt.methods import METHODS
@@ -234,7 +234,7 @@ def test_rules_for_values_are_said_in_words(change, wanted):
 def test_seeds_are_not_negative_wherever_they_stand():
     spec = Spec.of(SPEC | {"rule": "bucketing(s=2, seed=-1) >> mean"})
     with pytest.raises(InvalidInput, match="A seed should be at least 0"):
-        prepared(spec, {})
+        prepare_spec(spec, {})
     with pytest.raises(InvalidInput, match="A seed should be at least 0"):
         stream(-1, "x")
 

@@ -8,7 +8,7 @@ from byzopt.certificates.breaking import break_rule
 from byzopt.certificates.promised import spec_promise
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec
-from byzopt.experiments.running import prepared
+from byzopt.experiments.running import prepare_spec
 from byzopt.experiments.specs.loading import presets
 from byzopt.experiments.trials.memory import available_memory, check_memory, check_processes
 from byzopt.tasks import TASKS
@@ -35,7 +35,7 @@ TOO_LARGE = {
 def test_what_cannot_fit_is_refused_and_says_how_much_it_would_take(change, monkeypatch):
     monkeypatch.setattr("byzopt.experiments.trials.memory.available_memory", lambda: 1 << 40)
     spec = Spec.of(SPEC | change)
-    for use in (lambda: prepared(spec, {}), lambda: spec_promise(spec)):
+    for use in (lambda: prepare_spec(spec, {}), lambda: spec_promise(spec)):
         with pytest.raises(InvalidInput, match=r"fit into the 1,024.0 GiB of memory.*at least [\d,.]+ GiB"):
             use()
 
@@ -45,10 +45,10 @@ def test_what_is_told_is_the_least_that_is_needed(monkeypatch):
     need = 7 * (3 * 8 + 40)
     monkeypatch.setattr("byzopt.experiments.trials.memory.available_memory", lambda: need)
     check_memory(7, spec.task.worker_bytes, spec.rule, "It")
-    prepared(spec, {})
+    prepare_spec(spec, {})
     monkeypatch.setattr("byzopt.experiments.trials.memory.available_memory", lambda: need - 1)
     with pytest.raises(InvalidInput, match="should fit"):
-        prepared(spec, {})
+        prepare_spec(spec, {})
 
 
 def test_searches_and_processes_are_held_to_it_too(monkeypatch):
@@ -76,7 +76,7 @@ def test_a_batch_is_at_most_all_samples():
         with pytest.raises(
             InvalidInput, match=r"`batch` should be at most all .* training samples. Found 100000"
         ):
-            prepared(Spec.of(SPEC | {"task": {"name": task, "batch": 100_000}}), {})
+            prepare_spec(Spec.of(SPEC | {"task": {"name": task, "batch": 100_000}}), {})
 
 
 def test_counts_of_released_tasks_are_checked():

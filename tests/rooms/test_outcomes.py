@@ -70,27 +70,27 @@ def test_what_is_no_outcome_is_refused(told):
 
 
 @pytest.mark.parametrize("stopped_after", ["checkpoint", "first run"])
-def test_a_sweep_that_ends_between_checkpoint_and_shelf_keeps_who_was_expelled(
+def test_a_sweep_that_ends_between_checkpoint_and_store_keeps_who_was_expelled(
     stopped_after, tmp_path, monkeypatch
 ):
     sweep = Sweep(spec=SPEC, grid={"seed": [0, 1]})
     run_sweep(sweep, tmp_path / "whole", jobs=0)
     wanted = {row["run"]: row for row in rows(tmp_path / "whole").rows}
     puts = iter(range(9))
-    put = RunStore.put
+    put = RunStore.save_run
 
-    def full(shelf: RunStore, *arguments: object) -> None:
+    def full(store: RunStore, *arguments: object) -> None:
         if next(puts) >= (stopped_after == "first run"):
             raise Unwritable("the disk is full")
-        put(shelf, *arguments)
+        put(store, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(RunStore, "put", full)
+        patched.setattr(RunStore, "save_run", full)
         with pytest.raises(Unwritable):
             run_sweep(sweep, tmp_path / "parts", jobs=0)
     assert run_sweep(sweep, tmp_path / "parts", jobs=0).finished
     for name in wanted:
-        one, other = (RunStore(tmp_path / place).outcome(name) for place in ("whole", "parts"))
+        one, other = (RunStore(tmp_path / place).read_outcome(name) for place in ("whole", "parts"))
         assert one.expelled
         assert replace(other, seconds=0.0) == replace(one, seconds=0.0)
 

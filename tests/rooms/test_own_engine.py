@@ -104,9 +104,9 @@ def test_sweeps_play_it_alone(tmp_path):
 
 
 def test_runs_in_step_refuse_it():
-    from byzopt.experiments.running import prepared
+    from byzopt.experiments.running import prepare_spec
 
-    ready = [prepared(Spec.of(DATA | {"seed": s, "engine": "twelve"}), {}) for s in (0, 1)]
+    ready = [prepare_spec(Spec.of(DATA | {"seed": s, "engine": "twelve"}), {}) for s in (0, 1)]
     with pytest.raises(InvalidInput, match=r"Twelve\. Run it alone"):
         BatchedTrials(ready, None, lambda i, record: None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from byzopt.experiments.store.pace import LONGEST, SHARE, SOON, CheckpointTimer
+from byzopt.experiments.store.checkpoint_timer import LONGEST, SHARE, SOON, CheckpointTimer
 
 
 class Clock:

@@ -287,7 +287,7 @@ def test_a_reproduction_from_runs_to_its_page(tiny, tmp_path):
     }
     numbers = json.loads((tmp_path / "out" / "results.json").read_text())
     first = numbers["cells"][0]
-    outcome = plan.shelf.outcome(first["runs"]["1"])
+    outcome = plan.store.read_outcome(first["runs"]["1"])
     assert first["values"]["1"] == outcome.metrics["grad_norm"]
     assert first["paper"] == [1.0, 0.5]
     assert first["spec"]["lr"] == 0.1

@@ -36,9 +36,9 @@ def ended(*accuracies: float, seconds: float = 2.0, **more: float) -> Outcome:
 
 
 def filled(root: Path, *runs: tuple[dict, Outcome]) -> Path:
-    shelf = RunStore(root)
+    store = RunStore(root)
     for i, (keys, outcome) in enumerate(runs):
-        shelf.put(f"{i:016x}", Spec.of(SPEC | keys), outcome, [], [])
+        store.save_run(f"{i:016x}", Spec.of(SPEC | keys), outcome, [], [])
     return root
 
 

@@ -65,12 +65,12 @@ def test_tensorboard_has_every_record_once_however_often_the_sweep_is_run(tmp_pa
 
     for _ in range(2):
         run_sweep(SWEEP, tmp_path / "st", jobs=0, sinks=[TensorBoard(tmp_path / "tb")])
-    shelf = RunStore(tmp_path / "st")
+    store = RunStore(tmp_path / "st")
     for run in records(tmp_path / "st"):
         read = EventAccumulator(str(tmp_path / "tb" / run))
         read.Reload()
         seen = [(event.step, event.value) for event in read.Scalars("loss")]
-        wanted = [(record["t"], pytest.approx(record["loss"])) for record in shelf.outcome(run).records]
+        wanted = [(record["t"], pytest.approx(record["loss"])) for record in store.read_outcome(run).records]
         assert seen == wanted
 
 
@@ -80,11 +80,11 @@ def test_mlflow_has_every_run_once_however_often_the_sweep_is_run(tmp_path, monk
     where = f"file://{tmp_path / 'ml'}"
     for _ in range(2):
         run_sweep(SWEEP, tmp_path / "st", jobs=0, sinks=[MLflow(where, "sweeps")])
-    sink, shelf = MLflow(where, "sweeps"), RunStore(tmp_path / "st")
+    sink, store = MLflow(where, "sweeps"), RunStore(tmp_path / "st")
     found = sink.client.search_runs([sink.experiment])
     assert sorted(run.data.tags["byzopt"] for run in found) == sorted(records(tmp_path / "st"))
     for run in found:
         history = sink.client.get_metric_history(run.info.run_id, "loss")
-        outcome = shelf.outcome(run.data.tags["byzopt"])
+        outcome = store.read_outcome(run.data.tags["byzopt"])
         assert sorted((m.step, m.value) for m in history) == [(r["t"], r["loss"]) for r in outcome.records]
         assert run.data.params["rounds"] == "20"

@@ -182,7 +182,7 @@ def test_damaged_runs_are_reported_and_rerun_to_the_same_bits(undisturbed, tmp_p
 
 
 def test_a_full_disk_ends_the_sweep_and_loses_nothing(undisturbed, tmp_path, monkeypatch):
-    shelf, put = RunStore(tmp_path), os.replace
+    store, put = RunStore(tmp_path), os.replace
     writes = iter(range(10**6))
 
     def full(source: str, target: str) -> None:
@@ -196,7 +196,7 @@ def test_a_full_disk_ends_the_sweep_and_loses_nothing(undisturbed, tmp_path, mon
             run_sweep(SWEEP, tmp_path, jobs=0)
     stored = records(tmp_path)
     assert 0 < len(stored) < 16
-    assert all(shelf.look(run).kind == "whole" for run in stored)
+    assert all(store.inspect(run).kind == "whole" for run in stored)
     assert run_sweep(SWEEP, tmp_path, jobs=0).finished
     assert records(tmp_path) == undisturbed
 
@@ -254,18 +254,18 @@ def test_an_error_in_one_run_of_a_batch_is_that_runs_alone(tmp_path, monkeypatch
 
 def test_a_worker_that_dies_is_tried_again_and_then_its_run_has_failed(tmp_path):
     runs = Sweep(spec=SPEC | {"rounds": 3, "rule": "mean"}, grid={"seed": [0, 1, 2]}).expand().runs
-    shelf, ended = RunStore(tmp_path), []
-    work = BatchQueue([RunBatch(runs)], shelf, lambda kind, content: ended.append(content[:2]))
+    store, ended = RunStore(tmp_path), []
+    work = BatchQueue([RunBatch(runs)], store, lambda kind, content: ended.append(content[:2]))
     tried = []
     while (batch := work.next()) is not None:
         tried.append(len(batch.runs))
         if runs[1] in batch.runs:
             work.crashed(batch, "killed by SIGKILL")
         else:
-            work.ended(batch, run_batch(batch, shelf, work.tell, lambda: False))
+            work.ended(batch, run_batch(batch, store, work.tell, lambda: False))
     assert tried == [3, 3, 1, 1, 1, 1]
     assert dict(ended) == {runs[0].id: "completed", runs[1].id: "error", runs[2].id: "completed"}
-    assert "killed by SIGKILL" in shelf.look(runs[1].id).message
+    assert "killed by SIGKILL" in store.inspect(runs[1].id).message
     assert not work.left
 
 

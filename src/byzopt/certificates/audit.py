@@ -180,16 +180,10 @@ def watch_run(spec: Spec, last: int, on_progress: OnProgress = no_progress) -> W
     task = build_task(spec)
     method = spec.method.build(spec.rule, spec.lr, spec.rounds)
     watched = RecordingFilter(method.filter, spec.cohort.honest)
-    ready = prepare(
-        task,
-        replace(method, filter=watched),
-        spec.attack,
-        spec.f,
-        spec.seed,
-        RunSettings(last, last, {}),
-        spec.placement,
-        spec.base,
+    settings = RunSettings(
+        spec.attack, spec.f, spec.seed, last, last, placement=spec.placement, base=spec.base
     )
+    ready = prepare(task, replace(method, filter=watched), settings)
     watched.seen.clear()  # round 1 is played again
     asked: list[Tensor] = []
     message = ""

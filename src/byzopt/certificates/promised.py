@@ -19,7 +19,7 @@ from byzopt.certificates.progress import OnProgress, no_progress
 from byzopt.certificates.smoothness import fit_to_path
 from byzopt.engines import rounds
 from byzopt.errors import TooManyFaults
-from byzopt.experiments.running import prepared
+from byzopt.experiments.running import prepare_spec
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.trials.memory import build_task
 from byzopt.theory.promise import Constants, Promise, Standing
@@ -129,7 +129,7 @@ def _solved(spec: Spec, known: Constants) -> Constants:
     method = spec.method.build(spec.rule, spec.lr, spec.rounds)
     if not hasattr(method.step, "inner"):
         return known
-    ready = prepared(spec, {})
+    ready = prepare_spec(spec, {})
     try:
         for snapshot in rounds(ready.method, ready.engine, ready.start, min(FIRST, spec.rounds)):
             known = with_unmet_solves(known, snapshot.report(), snapshot.state.t)

@@ -153,19 +153,19 @@ def _told(swept: SweepResult, as_json: bool) -> None:
     if as_json:
         told = {
             "sweep": swept.plan.sweep.id,
-            "store": str(swept.plan.shelf.root),
+            "store": str(swept.plan.store.root),
             "folder": str(swept.folder),
         }
         counts = {"runs": len(swept.stored), "counts": dict(swept.counts), "failed": failed}
         print(json.dumps(told | counts | {"tuned": swept.tuned}, allow_nan=False))
         return
     line = ", ".join(f"{count} {name}" for name, count in sorted(swept.counts.items()))
-    print(f"{len(swept.stored)} runs in {swept.plan.shelf.root}: {line}")
+    print(f"{len(swept.stored)} runs in {swept.plan.store.root}: {line}")
     for run, message in list(failed.items())[:SHOWN]:
         print(f"failed  {run}  {message}")
     if len(failed) > SHOWN:
         print(
-            f"... and {len(failed) - SHOWN} more; byzopt query {swept.plan.shelf.root} --where status=error"
+            f"... and {len(failed) - SHOWN} more; byzopt query {swept.plan.store.root} --where status=error"
         )
     for cell in (swept.tuned or {}).get("cells", [])[:SHOWN]:
         from byzopt.experiments.sweeps.runs import point_text

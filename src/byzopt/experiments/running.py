@@ -11,6 +11,7 @@ from byzopt.aggregators import Aggregator, rule_from
 from byzopt.attacks import ATTACKS, Attack, Base, Placement
 from byzopt.distributed.communicator import Communicator
 from byzopt.engines import ENGINES, Engine, EngineRecipe
+from byzopt.engines.process_group import OverProcesses
 from byzopt.errors import InvalidInput, Status, require, said
 from byzopt.experiments.specs.loading import load
 from byzopt.experiments.specs.settings import check_settings
@@ -18,7 +19,7 @@ from byzopt.experiments.specs.spec import MAIN, Spec
 from byzopt.experiments.store.run_directory import RunDirectory
 from byzopt.experiments.trials.memory import build_task
 from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress
-from byzopt.experiments.trials.prepared import Over, PreparedRun, RunSettings, prepare
+from byzopt.experiments.trials.prepared import SIMULATED, PreparedRun, RunSettings, prepare
 from byzopt.experiments.trials.trial import Trial
 from byzopt.experiments.variants import OnRecord, OnRound, VariantRunner
 from byzopt.methods import METHODS, MethodRecipe
@@ -93,8 +94,8 @@ def run(
     With `out` the run is stored there; an unfinished run of the same spec is continued, bit for bit, and a
     finished one is read back, unless `fresh`. Everything is validated, and each variant's first round
     computed, before the directory is made; `on_start(variant)` hears of each before that. `comm` leads to
-    processes that serve the spec (`processes`). `engine` takes the place of the spec's: a recipe, its name or
-    table; or an engine that is built already, for runs that are not stored.
+    processes that serve the spec (`worker_processes`). `engine` takes the place of the spec's: a recipe, its
+    name or table; or an engine that is built already, for runs that are not stored.
 
     Errors: `InvalidInput`, `MissingData` before any work. What goes wrong later is a status of the outcome.
 
@@ -131,31 +132,27 @@ def run(
     if store:
         store.check()
         if store.finished and not fresh:
-            return Result(spec, store.outcomes(), store.path)
+            return Result(spec, store.read_outcomes(), store.path)
         store.check_writable()
     tasks: dict[Any, Task] = {}
     variants = spec.variants().items()
     ready: dict[str, PreparedRun] = {}
     for number, (name, variant) in enumerate(variants):
         on_start(name)
-        ready[name] = prepared(
-            variant,
-            tasks,
-            Over(comm, number) if comm else None,
-            engine if isinstance(engine, Engine) else None,
-        )
+        chosen = engine if isinstance(engine, Engine) else variant.engine
+        ready[name] = prepare_spec(variant, tasks, _over(comm, number, chosen) if comm else chosen)
     on_record, on_round = on_record or (lambda name, record: None), on_round or (lambda name, t: False)
-    session = VariantRunner(ready, store, on_record, on_round)
+    runner = VariantRunner(ready, store, on_record, on_round)
     if store:
-        store.stage()
-        store.tidy()
+        store.create()
+        store.remove_leftovers()
         if fresh:
-            store.clear()
-        session.restore()
-    outcomes = session.play()
+            store.remove_results()
+        runner.restore()
+    outcomes = runner.run()
     result = Result(spec, outcomes, store.path if store else None)
     if store and not result.interrupted:
-        store.finish(outcomes)
+        store.write_result(outcomes)
     return result
 
 
@@ -224,22 +221,46 @@ def simulate(
     check_settings(task.n, f, rounds, lr, seed, eval_every, stop, per_worker)
     engine = engine if isinstance(engine, Engine) else ENGINES.recipe(engine)
     recipe = with_counts(METHODS.recipe(method), task.n, f)
-    built = recipe.build(rule_from(rule, f=f), lr, rounds)
-    interval = max(1, rounds // 50) if eval_every is None else eval_every
-    plan = RunSettings(rounds, interval, dict(stop), per_worker)
-    ready = prepare(task, built, ATTACKS.recipe(attack), f, seed, plan, placement, base, None, engine)
+    settings = RunSettings(
+        ATTACKS.recipe(attack),
+        f,
+        seed,
+        rounds,
+        max(1, rounds // 50) if eval_every is None else eval_every,
+        dict(stop),
+        per_worker,
+        placement,
+        base,
+        engine,
+    )
+    ready = prepare(task, recipe.build(rule_from(rule, f=f), lr, rounds), settings)
     return Trial(ready, RunProgress(ready.start), on_record).run(lambda t: False)
 
 
-def prepared(
-    spec: Spec, tasks: dict[Any, Task], over: Over | None = None, engine: Engine | None = None
+def prepare_spec(
+    spec: Spec, tasks: dict[Any, Task], engine: Engine | EngineRecipe | None = None
 ) -> PreparedRun:
-    """A spec ready to run, on its own engine unless one is given. Specs that differ in nothing a task depends
-    on share it, by way of `tasks`."""
+    """A spec ready to run, on its own engine unless another is given. Specs that differ in nothing a task
+    depends on share it, by way of `tasks`."""
     key = (spec.task, spec.cohort, spec.seed)
     if key not in tasks:
         tasks[key] = build_task(spec)
-    method = spec.method.build(spec.rule, spec.lr, spec.rounds)
-    plan = RunSettings(spec.rounds, spec.interval, dict(spec.stop), spec.per_worker)
-    where = (spec.placement, spec.base, over, engine or spec.engine)
-    return prepare(tasks[key], method, spec.attack, spec.f, spec.seed, plan, *where)
+    settings = RunSettings(
+        spec.attack,
+        spec.f,
+        spec.seed,
+        spec.rounds,
+        spec.interval,
+        dict(spec.stop),
+        spec.per_worker,
+        spec.placement,
+        spec.base,
+        engine or spec.engine,
+    )
+    return prepare(tasks[key], spec.method.build(spec.rule, spec.lr, spec.rounds), settings)
+
+
+def _over(comm: Communicator, run: int, engine: Engine | EngineRecipe) -> OverProcesses:
+    what, remedy = "An engine over processes", "Run it without --engine torchrun."
+    require(engine == SIMULATED, what, "be the simulated one", engine, remedy)
+    return OverProcesses(comm, run)

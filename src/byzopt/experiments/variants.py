@@ -1,15 +1,13 @@
-"""A spec's variants on their way: those that ended, the one that runs, those to come; and its checkpoint."""
+"""A spec's variants, run in turn, with a checkpoint on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from byzopt.engines import Snapshot
-from byzopt.errors import InvalidInput, Status, require
+from byzopt.errors import InvalidInput, Status
 from byzopt.experiments.specs.plain_spec import most_records
-from byzopt.experiments.store.outcomes import pack_outcome, pack_progress, unpack_outcome, unpack_progress
-from byzopt.experiments.store.pace import CheckpointTimer
+from byzopt.experiments.store.checkpoint import Checkpoint
+from byzopt.experiments.store.checkpoint_timer import CheckpointTimer
 from byzopt.experiments.store.run_directory import CHECKPOINT, RunDirectory
 from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress, check_record_size
 from byzopt.experiments.trials.prepared import PreparedRun
@@ -21,7 +19,7 @@ REMEDY = "Use --fresh to run again."
 
 
 class VariantRunner:
-    """Plays all variants in turn, and keeps a checkpoint in `store`, if there is one."""
+    """Runs all variants in turn, and keeps a checkpoint in `store`, if there is one."""
 
     def __init__(
         self,
@@ -33,10 +31,10 @@ class VariantRunner:
         self.ready, self.store, self.on_record, self.on_round = ready, store, on_record, on_round
         self.progress = {name: RunProgress(one.start) for name, one in ready.items()}
         self.outcomes: dict[str, Outcome] = {}
-        self.pace = CheckpointTimer()
-        self.planned = sum(most_records(one.plan.rounds, one.plan.interval) for one in ready.values())
+        self.timer = CheckpointTimer()
+        self.planned = sum(most_records(one.settings.rounds, one.settings.interval) for one in ready.values())
 
-    def play(self) -> dict[str, Outcome]:
+    def run(self) -> dict[str, Outcome]:
         """Run what is left; the last outcome is `INTERRUPTED` when `on_round` asked to stop."""
         for name in self.ready:
             if name not in self.outcomes:
@@ -48,43 +46,31 @@ class VariantRunner:
 
     def restore(self) -> None:
         """Continue from the store's checkpoint, if it holds one."""
-        content = self.store.checkpoint() if self.store else None
+        content = self.store.load_checkpoint() if self.store else None
         if self.store is None or content is None:
             return
         try:
-            self._take(content)
+            known = Checkpoint.of(content, self.ready.keys(), self.ready)
         except InvalidInput as error:
             raise InvalidInput(f"In {self.store.path / CHECKPOINT}: {error} {REMEDY}") from None
-
-    def _take(self, content: dict[str, Any]) -> None:
-        shape = {"ended": dict, "current": str, "progress": tuple}
-        whole = content.keys() == shape.keys() and all(type(content[k]) is shape[k] for k in shape)
-        fits = whole and content["current"] in self.ready and content["ended"].keys() <= self.ready.keys()
-        require(fits, "A checkpoint", "be one of this spec's runs", "something else")
-        ended = {name: unpack_outcome(told) for name, told in content["ended"].items()}
-        name = content["current"]
-        one = self.ready[name]
-        if not isinstance(one.first, Snapshot):
-            raise InvalidInput("A checkpoint should be of a run whose first round works. Found none.")
-        self.progress[name] = unpack_progress(content["progress"], one.first.state, one.plan.rounds)
-        self.outcomes |= ended
+        self.outcomes |= known.ended
+        self.progress |= known.running
 
     def _run(self, name: str) -> Outcome:
-        def listen(t: int) -> bool:
+        def after_round(t: int) -> bool:
             stop = self.on_round(name, t)
-            if stop or self.pace.due:
-                self._keep(name, trial.progress)
+            if stop or self.timer.due:
+                self._save(name, trial.progress)
             return stop
 
-        def hear(record: Record) -> None:
+        def after_record(record: Record) -> None:
             check_record_size(self.planned, record)
             self.on_record(name, record)
 
-        trial = Trial(self.ready[name], self.progress[name], hear)
-        return trial.run(listen)
+        trial = Trial(self.ready[name], self.progress[name], after_record)
+        return trial.run(after_round)
 
-    def _keep(self, name: str, progress: RunProgress) -> None:
-        with self.pace.keeping():
+    def _save(self, name: str, progress: RunProgress) -> None:
+        with self.timer.keeping():
             if self.store:
-                ended = {other: pack_outcome(outcome) for other, outcome in self.outcomes.items()}
-                self.store.keep({"ended": ended, "current": name, "progress": pack_progress(progress)})
+                self.store.save_checkpoint(Checkpoint(self.outcomes, {name: progress}).data)

@@ -10,7 +10,7 @@ from statistics import fmean
 from time import perf_counter
 from typing import Any
 
-from byzopt.experiments.running import prepared
+from byzopt.experiments.running import prepare_spec
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.store.run_store import RunStore
 from byzopt.experiments.sweeps import SweepPlan, SweepResult, plan_sweep, run_sweep
@@ -55,21 +55,21 @@ def plan_parts(reproduction: Reproduction, store: str | Path, retry: bool = Fals
 
 def run_part(plan: SweepPlan, **options: Any) -> SweepResult:
     """Run what a part lacks; the same call goes on after an interruption. Options: see `run_sweep`."""
-    return run_sweep(plan, plan.shelf.root, **options)
+    return run_sweep(plan, plan.store.root, **options)
 
 
 def collect_tables(reproduction: Reproduction, store: str | Path) -> ReproducedTables:
     """The tables of a reproduction, made from stored runs alone."""
-    shelf = RunStore(Path(store))
+    run_store = RunStore(Path(store))
     found, lines, fits = {}, list[ComparedCell](), list[FittedValue]()
     for part in reproduction.parts:
         specs = _specs(part)
         for cell in part.cells:
             own = [(seed, spec := specs[cell.at, seed], run_id(spec)) for seed in part.seeds]
             here = [
-                CellRun(seed, run, spec, shelf.outcome(run))
+                CellRun(seed, run, spec, run_store.read_outcome(run))
                 for seed, spec, run in own
-                if shelf.look(run).kind in ("whole", "failed")
+                if run_store.inspect(run).kind in ("whole", "failed")
             ]
             found[part.name, part.protocol, cell.at] = here
             for measure in part.measures:
@@ -113,7 +113,7 @@ def seconds_left(plan: SweepPlan, clock: Callable[[], float] = perf_counter) -> 
 
 def _timed(spec: Spec, clock: Callable[[], float]) -> tuple[float, float]:
     """Seconds for a round and for a measurement."""
-    ready = prepared(spec, {})
+    ready = prepare_spec(spec, {})
     ready.task.measure(ready.task.start())  # may solve for an optimum, once
     began = clock()
     ready.task.measure(ready.task.start())

@@ -34,15 +34,20 @@ def check_directory(path: Path, option: str) -> None:
 
 
 @contextmanager
-def explain_refused_writes(path: Path, remedy: str, full: str = AGAIN) -> Iterator[None]:
-    """What the system refuses in here as `InvalidInput`, with what to do then, and what if a disk is full."""
+def explain_refused_writes(
+    path: Path,
+    remedy: str,
+    full: str = AGAIN,
+    what: str = "Directory",
+    error: type[InvalidInput] = InvalidInput,
+) -> Iterator[None]:
+    """In here what the system refuses is an `error` with a `remedy`, and another one for a `full` disk."""
     try:
         yield
-    except OSError as error:
-        advice = full if error.errno in FULL else remedy
-        raise InvalidInput(
-            f"Directory {path} should be writable. Found: {error.strerror or error}. {advice}"
-        ) from None
+    except OSError as refused:
+        advice = full if refused.errno in FULL else remedy
+        reason = refused.strerror or refused
+        raise error(f"{what} {path} should be writable. Found: {reason}. {advice}") from None
 
 
 def _asked(path: Path) -> None:

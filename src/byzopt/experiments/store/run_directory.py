@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -24,7 +22,7 @@ from byzopt.experiments.store.environment import environment
 from byzopt.experiments.store.outcomes import outcome_summary
 from byzopt.experiments.store.reading import RECORDS, RESULT, SPEC, Damaged, read_run, result_digest
 from byzopt.experiments.trials.outcome import Outcome
-from byzopt.files import clear_leftovers, new_directory, write_atomically
+from byzopt.files import clear_leftovers, write_atomically, write_directory
 from byzopt.own_files import without_hashes
 
 CHECKPOINT = "checkpoint.pt"
@@ -81,7 +79,7 @@ class RunDirectory:
         """Whether a result lies there."""
         return (self.path / RESULT).exists()
 
-    def stage(self) -> None:
+    def create(self) -> None:
         """Make the directory, unless it is there: at once, with the spec in it. One that the user made empty
         stays the user's, with its mode."""
         if (self.path / SPEC).exists():
@@ -91,44 +89,38 @@ class RunDirectory:
             if self.path.exists():
                 return write_atomically(self.path / SPEC, content)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            staged = new_directory(self.path)
-            try:
-                write_atomically(staged / SPEC, content)
-                os.replace(staged, self.path)
-            except BaseException:
-                shutil.rmtree(staged)
-                raise
+            return write_directory(self.path, {SPEC: content})
 
-    def tidy(self) -> None:
+    def remove_leftovers(self) -> None:
         """Remove what a killed run was writing."""
         for name in (CHECKPOINT, RESULT, RECORDS, SPEC):
             clear_leftovers(self.path, name)
 
-    def clear(self) -> None:
+    def remove_results(self) -> None:
         """Remove what a run left, so that it starts again."""
         with explain_refused_writes(self.path, *GO_ON):
             for name in (CHECKPOINT, RESULT, RECORDS):
                 (self.path / name).unlink(missing_ok=True)
 
-    def keep(self, checkpoint: dict[str, Any]) -> None:
+    def save_checkpoint(self, content: dict[str, Any]) -> None:
         """Store a checkpoint."""
         with explain_refused_writes(self.path, *GO_ON):
-            save(self.path / CHECKPOINT, checkpoint)
+            save(self.path / CHECKPOINT, content)
 
-    def checkpoint(self) -> dict[str, Any] | None:
+    def load_checkpoint(self) -> dict[str, Any] | None:
         """The stored checkpoint, if there is one."""
         path = self.path / CHECKPOINT
         return load(path) if path.exists() else None
 
-    def finish(self, outcomes: Mapping[str, Outcome]) -> None:
+    def write_result(self, outcomes: Mapping[str, Outcome]) -> None:
         """Store the records and the result; the checkpoint has served."""
         with explain_refused_writes(self.path, *GO_ON):
             for name, content in result_files(self.spec, outcomes).items():
                 write_atomically(self.path / name, content)
             (self.path / CHECKPOINT).unlink(missing_ok=True)
 
-    def outcomes(self) -> dict[str, Outcome]:
-        """What `finish` stored."""
+    def read_outcomes(self) -> dict[str, Outcome]:
+        """What `write_result` stored."""
         try:
             return read_run(self.path).outcomes
         except Damaged as error:

@@ -10,11 +10,8 @@ Several processes may write to one store, on one machine or on a file system tha
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,10 +21,17 @@ from byzopt.errors import InvalidInput, Status
 from byzopt.experiments.specs.plain_spec import MAIN
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.specs.toml import dumps
+from byzopt.experiments.store.directories import explain_refused_writes
 from byzopt.experiments.store.reading import LOG, SPEC, Damaged, read_run
 from byzopt.experiments.store.run_directory import result_files
 from byzopt.experiments.trials.outcome import Outcome
-from byzopt.files import clear_leftovers, new_directory, write_atomically
+from byzopt.files import (
+    clear_directories,
+    clear_leftovers,
+    remove_directory,
+    write_atomically,
+    write_directory,
+)
 
 
 class Unwritable(InvalidInput):
@@ -35,7 +39,7 @@ class Unwritable(InvalidInput):
 
 
 class StoredRun(NamedTuple):
-    """What lies on the shelf under a run's id.
+    """What is stored under a run's id.
 
     `kind`: "missing"; "whole", a run that ended; "failed", one that an error ended; "damaged". `message` is
     the reason of the last two. `batch` are the runs that were computed together with it.
@@ -58,7 +62,7 @@ class RunStore:
         """Where claims on runs lie."""
         return self.root / "claims"
 
-    def look(self, run: str) -> StoredRun:
+    def inspect(self, run: str) -> StoredRun:
         """What is stored of a run; every checksum is verified."""
         path = self.root / run
         try:
@@ -73,63 +77,50 @@ class RunStore:
         kind: Literal["failed", "whole"] = "failed" if ended.status is Status.ERROR else "whole"
         return StoredRun(kind, ended.message, ended.status, found.batch)
 
-    def outcome(self, run: str) -> Outcome:
+    def read_outcome(self, run: str) -> Outcome:
         """How a stored run ended. Errors: `Damaged`."""
         return read_run(self.root / run).outcomes[MAIN]
 
-    def put(self, run: str, spec: Spec, outcome: Outcome, log: Sequence[str], batch: Sequence[str]) -> None:
+    def save_run(
+        self, run: str, spec: Spec, outcome: Outcome, log: Sequence[str], batch: Sequence[str]
+    ) -> None:
         """Store a run that ended; its claim is the caller's. What lay there, damaged, gives way."""
-        told = {"run": run, "batch": list(batch)}
+        about = {"run": run, "batch": list(batch)}
         files = {SPEC: dumps(spec.data).encode(), LOG: "".join(f"{line}\n" for line in log).encode()}
-        files |= result_files(spec, {MAIN: outcome}, told)
+        files |= result_files(spec, {MAIN: outcome}, about)
         with store_writes(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            for old in self.root.glob(f".{run}.*"):
-                shutil.rmtree(old)  # of an owner that died, because we hold the claim
-            staged = new_directory(self.root / run)
-            try:
-                for name, content in files.items():
-                    write_atomically(staged / name, content)
-                self._remove(run)
-                os.replace(staged, self.root / run)
-            except BaseException:
-                shutil.rmtree(staged, ignore_errors=True)
-                raise
+            clear_directories(self.root / run)  # of an owner that died, because we hold the claim
+            write_directory(self.root / run, files, replace=True)
 
     def remove(self, run: str) -> None:
-        """Take a run off the shelf, at once."""
+        """Remove a stored run, at once."""
         with store_writes(self.root):
-            self._remove(run)
+            remove_directory(self.root / run)
 
-    def _remove(self, run: str) -> None:
-        if (self.root / run).exists():
-            gone = new_directory(self.root / run)
-            os.replace(self.root / run, gone / "gone")
-            shutil.rmtree(gone)
-
-    def keep(self, batch: str, checkpoint: dict[str, Any]) -> None:
+    def save_checkpoint(self, batch: str, content: dict[str, Any]) -> None:
         """Store the checkpoint of a batch."""
         with store_writes(self.root):
-            path = self._checkpoint(batch)
+            path = self._path(batch)
             path.parent.mkdir(parents=True, exist_ok=True)
             clear_leftovers(path.parent, path.name)
-            save(path, checkpoint)
+            save(path, content)
 
-    def checkpoint(self, batch: str) -> dict[str, Any] | None:
+    def load_checkpoint(self, batch: str) -> dict[str, Any] | None:
         """A batch's checkpoint, if there is one. Errors: `InvalidInput` for damage."""
-        path = self._checkpoint(batch)
+        path = self._path(batch)
         return load(path) if path.exists() else None
 
-    def forget(self, batch: str) -> None:
+    def remove_checkpoint(self, batch: str) -> None:
         """Remove a batch's checkpoint, which has served."""
         with store_writes(self.root):
-            self._checkpoint(batch).unlink(missing_ok=True)
+            self._path(batch).unlink(missing_ok=True)
 
     def has_checkpoint(self, batch: str) -> bool:
         """Whether a batch is under way."""
-        return self._checkpoint(batch).exists()
+        return self._path(batch).exists()
 
-    def note(self, folder: str, files: Mapping[str, str]) -> Path:
+    def write_sweep_files(self, folder: str, files: Mapping[str, str]) -> Path:
         """Write a sweep's own files."""
         path = self.root / "sweeps" / folder
         with store_writes(self.root):
@@ -138,18 +129,11 @@ class RunStore:
                 write_atomically(path / name, text.encode())
         return path
 
-    def _checkpoint(self, batch: str) -> Path:
+    def _path(self, batch: str) -> Path:
         return self.root / "batches" / f"{batch}.pt"
 
 
-@contextmanager
-def store_writes(root: Path) -> Iterator[None]:
-    """Turns the system's refusals into `Unwritable`."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "Free some space and run the same command again" if full else "Choose another --store"
-        raise Unwritable(
-            f"Store {root} should be writable. Found: {error.strerror or error}. {remedy}; no run is lost."
-        ) from None
+def store_writes(root: Path) -> AbstractContextManager[None]:
+    """In here what the system refuses is `Unwritable`."""
+    full = "Free some space and run the same command again; no run is lost."
+    return explain_refused_writes(root, "Choose another --store; no run is lost.", full, "Store", Unwritable)

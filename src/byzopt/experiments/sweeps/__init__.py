@@ -2,7 +2,8 @@
 
 from byzopt.deprecation import former_names
 from byzopt.experiments.store.run_store import RunStore, StoredRun, Unwritable
-from byzopt.experiments.sweeps.running import SweepPlan, SweepResult, plan_sweep, run_sweep
+from byzopt.experiments.sweeps.planning import SweepPlan, plan_sweep
+from byzopt.experiments.sweeps.running import SweepResult, run_sweep
 from byzopt.experiments.sweeps.runs import Expansion, Run, SkippedPoint, run_id
 from byzopt.experiments.sweeps.sweep import Sweep, load_sweep
 from byzopt.experiments.sweeps.tuning import Tune

@@ -11,12 +11,11 @@ from enum import StrEnum
 from time import monotonic
 from typing import Any
 
-from byzopt.engines import Snapshot
-from byzopt.errors import InvalidInput, Status, require
-from byzopt.experiments.running import prepared
+from byzopt.errors import InvalidInput, Status
+from byzopt.experiments.running import prepare_spec
 from byzopt.experiments.specs.plain_spec import most_records
-from byzopt.experiments.store.outcomes import pack_outcome, pack_progress, unpack_outcome, unpack_progress
-from byzopt.experiments.store.pace import CheckpointTimer
+from byzopt.experiments.store.checkpoint import Checkpoint
+from byzopt.experiments.store.checkpoint_timer import CheckpointTimer
 from byzopt.experiments.store.run_store import RunStore, Unwritable
 from byzopt.experiments.sweeps.batches import RunBatch
 from byzopt.experiments.sweeps.runs import Run
@@ -48,14 +47,14 @@ class BatchRunner:
     def __init__(
         self,
         batch: RunBatch,
-        shelf: RunStore,
+        store: RunStore,
         wanted: list[str],
         tell: OnEvent,
         stop: Callable[[], bool],
         every: float | None,
     ) -> None:
-        self.batch, self.shelf, self.wanted = batch, shelf, set(wanted)
-        self.tell, self.stop, self.pace = tell, stop, CheckpointTimer(every)
+        self.batch, self.store, self.wanted = batch, store, set(wanted)
+        self.tell, self.stop, self.timer = tell, stop, CheckpointTimer(every)
         self.outcomes: dict[str, Outcome] = {}
         self.log: dict[str, list[str]] = {run: [] for run in batch.ids}
         self.told = monotonic()
@@ -73,7 +72,7 @@ class BatchRunner:
         if stopped:
             return BatchStatus.STOPPED
         self._put()
-        self.shelf.forget(self.batch.id)
+        self.store.remove_checkpoint(self.batch.id)
         return BatchStatus.DONE
 
     def _ready(self) -> tuple[dict[str, PreparedRun], dict[str, RunProgress]]:
@@ -92,24 +91,20 @@ class BatchRunner:
         self, ready: dict[str, PreparedRun]
     ) -> tuple[dict[str, PreparedRun], dict[str, RunProgress]]:
         """What the batch's checkpoint says, all of it or none. Errors: `InvalidInput` for damage."""
-        content = self.shelf.checkpoint(self.batch.id) or {"running": {}, "ended": {}, "log": {}}
-        whole = {"running", "ended", "log"} == content.keys()
-        fits = whole and all(isinstance(c, dict) and c.keys() <= self.log.keys() for c in content.values())
-        require(fits, "A batch's checkpoint", "be one of its runs", "something else")
-        ended = {run: unpack_outcome(told) for run, told in content["ended"].items()}
-        left = {run: one for run, one in ready.items() if run not in ended}
-        progress = {run: _place(one, content["running"].get(run)) for run, one in left.items()}
-        log = {run: [str(line) for line in lines] for run, lines in content["log"].items()}
-        self.outcomes |= ended
-        self.log |= log
-        return left, progress
+        content = self.store.load_checkpoint(self.batch.id)
+        known = Checkpoint() if content is None else Checkpoint.of(content, self.log.keys(), ready)
+        self.outcomes |= known.ended
+        self.log |= known.log
+        left = {run: one for run, one in ready.items() if run not in known.ended}
+        start = {run: RunProgress(one.start) for run, one in left.items()}
+        return left, start | dict(known.running)
 
     def _built(self) -> dict[str, PreparedRun]:
         ready: dict[str, PreparedRun] = {}
         tasks: dict[Any, Task] = {}
         for run in self.batch.runs:
             try:
-                ready[run.id] = prepared(run.spec, tasks)
+                ready[run.id] = prepare_spec(run.spec, tasks)
             except Exception as error:
                 self._fail(run, error)
         return ready
@@ -124,7 +119,7 @@ class BatchRunner:
                 n: o for n, o in zip(names, together.outcomes, strict=True) if o and n not in self.outcomes
             }
             stop = self.stop()
-            if ended or stop or self.pace.due:
+            if ended or stop or self.timer.due:
                 for name, outcome in ended.items():
                     self._end(name, outcome)
                 self._keep(dict(zip(names, together.progress, strict=True)))
@@ -149,7 +144,7 @@ class BatchRunner:
         return True
 
     def _heard(self, ready: dict[str, PreparedRun]) -> Callable[[int, Record], None]:
-        plans = [most_records(one.plan.rounds, one.plan.interval) for one in ready.values()]
+        plans = [most_records(one.settings.rounds, one.settings.interval) for one in ready.values()]
         return lambda i, record: check_record_size(plans[i], record)
 
     def _alone(self, ready: dict[str, PreparedRun], error: Exception) -> None:
@@ -183,10 +178,10 @@ class BatchRunner:
 
     def _keep(self, progress: dict[str, RunProgress]) -> None:
         """Keep a checkpoint. It comes before any run of the batch is stored, and says who is in the batch."""
-        running = {run: pack_progress(where) for run, where in progress.items() if run not in self.outcomes}
-        ended = {run: pack_outcome(replace(outcome, x=None)) for run, outcome in self.outcomes.items()}
-        with self.pace.keeping():
-            self.shelf.keep(self.batch.id, {"running": running, "ended": ended, "log": self.log})
+        running = {run: where for run, where in progress.items() if run not in self.outcomes}
+        ended = {run: replace(outcome, x=None) for run, outcome in self.outcomes.items()}
+        with self.timer.keeping():
+            self.store.save_checkpoint(self.batch.id, Checkpoint(ended, running, self.log).data)
 
     def _put(self, whole: bool = True) -> None:
         """Store what has ended. `whole`: it was computed in the whole batch."""
@@ -194,7 +189,7 @@ class BatchRunner:
             if run.id in self.outcomes and run.id in self.wanted:
                 outcome = self.outcomes[run.id]
                 batch = self.batch.ids if whole else (run.id,)
-                self.shelf.put(run.id, run.spec, outcome, self.log[run.id], batch)
+                self.store.save_run(run.id, run.spec, outcome, self.log[run.id], batch)
                 self.wanted.remove(run.id)
                 self.tell("ended", (run.id, str(outcome.status), outcome.message))
 
@@ -212,12 +207,3 @@ class BatchRunner:
 def _said(error: Exception) -> str:
     place = "" if isinstance(error, UserError) else place_of(error)  # in a user's file, if it came out of one
     return f"{place}: {told(error)}" if place else told(error)
-
-
-def _place(ready: PreparedRun, kept: Any) -> RunProgress:
-    """Where a run stands, after its part of a checkpoint."""
-    if kept is None:
-        return RunProgress(ready.start)
-    if not isinstance(ready.first, Snapshot):
-        raise InvalidInput("A checkpoint should be of a run whose first round works. Found none.")
-    return unpack_progress(kept, ready.first.state, ready.plan.rounds)

@@ -21,7 +21,7 @@ WAIT = 0.2
 
 def run_ray(
     batches: Sequence[RunBatch],
-    shelf: RunStore,
+    store: RunStore,
     tell: OnEvent,
     stopped: Callable[[], bool],
     every: float | None,
@@ -38,15 +38,15 @@ def run_ray(
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
     remote = ray.remote(num_cpus=1, max_retries=0)(_task)
-    work = BatchQueue(batches, shelf, tell)
-    halt = shelf.root.resolve() / "claims" / f"stop-{uuid4().hex}"
+    work = BatchQueue(batches, store, tell)
+    halt = store.root.resolve() / "claims" / f"stop-{uuid4().hex}"
     under_way: dict[Any, RunBatch] = {}
     while work.left:
         if stopped():
-            with store_writes(shelf.root):
+            with store_writes(store.root):
                 halt.touch()
         while not halt.exists() and (batch := work.next()) is not None:
-            under_way[remote.remote(batch, shelf.root.resolve(), halt, every)] = batch
+            under_way[remote.remote(batch, store.root.resolve(), halt, every)] = batch
         if not under_way and halt.exists():
             break
         if not under_way:

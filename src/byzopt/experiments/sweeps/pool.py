@@ -25,7 +25,7 @@ WAIT = 0.2  # seconds until signals are looked at again
 
 def run_local(
     batches: Sequence[RunBatch],
-    shelf: RunStore,
+    store: RunStore,
     tell: OnEvent,
     stopped: Callable[[], bool],
     every: float | None,
@@ -36,12 +36,12 @@ def run_local(
 
     Returns when all is done, or soon after `stopped()`. Errors: `Unwritable`.
     """
-    work = BatchQueue(batches, shelf, tell)
+    work = BatchQueue(batches, store, tell)
     if jobs == 0:
-        _here(work, shelf, tell, stopped, every, threads)
+        _here(work, store, tell, stopped, every, threads)
         return
     with _quiet(threads):
-        workers = [_Worker(shelf, every, threads) for _ in range(max(1, min(jobs, len(batches))))]
+        workers = [_Worker(store, every, threads) for _ in range(max(1, min(jobs, len(batches))))]
     try:
         _drive(work, workers, tell, stopped)
     finally:
@@ -51,7 +51,7 @@ def run_local(
 
 def _here(
     work: BatchQueue,
-    shelf: RunStore,
+    store: RunStore,
     tell: OnEvent,
     stopped: Callable[[], bool],
     every: float | None,
@@ -62,7 +62,7 @@ def _here(
         if batch is None:
             sleep(WAIT)
         else:
-            work.ended(batch, run_batch(batch, shelf, tell, stopped, every, threads))
+            work.ended(batch, run_batch(batch, store, tell, stopped, every, threads))
 
 
 def _drive(work: BatchQueue, workers: list[_Worker], tell: OnEvent, stopped: Callable[[], bool]) -> None:
@@ -80,8 +80,8 @@ def _drive(work: BatchQueue, workers: list[_Worker], tell: OnEvent, stopped: Cal
 class _Worker:
     """A process, what it is doing, and the pipe to it."""
 
-    def __init__(self, shelf: RunStore, every: float | None, threads: int) -> None:
-        self.shelf, self.every, self.threads = shelf, every, threads
+    def __init__(self, store: RunStore, every: float | None, threads: int) -> None:
+        self.store, self.every, self.threads = store, every, threads
         self.batch: RunBatch | None = None
         self._start()
 
@@ -89,7 +89,7 @@ class _Worker:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
-            target=_work, args=(theirs, self.shelf.root, self.every, self.threads), daemon=True
+            target=_work, args=(theirs, self.store.root, self.every, self.threads), daemon=True
         )
         self.process.start()
         theirs.close()
@@ -141,7 +141,7 @@ def _work(pipe: Connection, root: Path, every: float | None, threads: int) -> No
     """What a worker process does: batches, until it hears None or its parent is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent, who gets them too, says when to stop
-    shelf = RunStore(root)
+    store = RunStore(root)
 
     def tell(kind: str, content: Any) -> None:
         with suppress(OSError):  # the parent is gone: poll() will say so
@@ -150,7 +150,7 @@ def _work(pipe: Connection, root: Path, every: float | None, threads: int) -> No
     try:
         while (batch := pipe.recv()) is not None:
             try:
-                tell("played", str(run_batch(batch, shelf, tell, pipe.poll, every, threads)))
+                tell("played", str(run_batch(batch, store, tell, pipe.poll, every, threads)))
             except Unwritable as error:
                 tell("refused", str(error))
     except (EOFError, OSError):

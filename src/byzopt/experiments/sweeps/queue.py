@@ -23,8 +23,8 @@ class BatchQueue:
     process died both times has failed.
     """
 
-    def __init__(self, batches: Sequence[RunBatch], shelf: RunStore, tell: OnEvent) -> None:
-        self.waiting, self.shelf, self.tell = deque(batches), shelf, tell
+    def __init__(self, batches: Sequence[RunBatch], store: RunStore, tell: OnEvent) -> None:
+        self.waiting, self.store, self.tell = deque(batches), store, tell
         self.later: deque[tuple[float, RunBatch]] = deque()
         self.under_way = 0
         self.crashes: Counter[str] = Counter()
@@ -63,9 +63,9 @@ class BatchQueue:
     def _fail(self, batch: RunBatch, reason: str) -> None:
         (run,) = batch.runs
         message = f"Its process ended twice: {reason}."
-        with Claims(self.shelf.claims) as claims:
-            if claims.take(batch.ids) and self.shelf.look(run.id).kind != "whole":
+        with Claims(self.store.claims) as claims:
+            if claims.take(batch.ids) and self.store.inspect(run.id).kind != "whole":
                 outcome = Outcome(Status.ERROR, 0, 0.0, (), message)
-                self.shelf.put(run.id, run.spec, outcome, [message], batch.ids)
+                self.store.save_run(run.id, run.spec, outcome, [message], batch.ids)
                 self.tell("ended", (run.id, str(Status.ERROR), message))
-        self.shelf.forget(batch.id)
+        self.store.remove_checkpoint(batch.id)

@@ -15,7 +15,7 @@ from byzopt.experiments.sweeps.claims import Claims
 
 def run_batch(
     batch: RunBatch,
-    shelf: RunStore,
+    store: RunStore,
     tell: OnEvent,
     stop: Callable[[], bool],
     every: float | None = None,
@@ -27,17 +27,17 @@ def run_batch(
     round; then a checkpoint is kept. Errors: `Unwritable`; what is wrong with a run is stored as its outcome,
     and the others go on.
     """
-    with Claims(shelf.claims) as claims:
-        with store_writes(shelf.root):
-            taken = claims.take(_missing(batch, shelf))
+    with Claims(store.claims) as claims:
+        with store_writes(store.root):
+            taken = claims.take(_missing(batch, store))
         if not taken:
             return BatchStatus.BUSY
         # Somebody may have stored some of them before we claimed them.
-        wanted = _missing(batch, shelf)
+        wanted = _missing(batch, store)
         if not wanted:
             return BatchStatus.DONE
         with _threads(threads):
-            return BatchRunner(batch, shelf, wanted, tell, stop, every).play()
+            return BatchRunner(batch, store, wanted, tell, stop, every).play()
 
 
 @contextmanager
@@ -50,5 +50,5 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _missing(batch: RunBatch, shelf: RunStore) -> list[str]:
-    return [run for run in batch.ids if shelf.look(run).kind in ("missing", "damaged")]
+def _missing(batch: RunBatch, store: RunStore) -> list[str]:
+    return [run for run in batch.ids if store.inspect(run).kind in ("missing", "damaged")]

@@ -3,67 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from byzopt.errors import require
 from byzopt.experiments.specs.toml import dumps
 from byzopt.experiments.store.run_store import RunStore, StoredRun, Unwritable
 from byzopt.experiments.sweeps.batch_runner import OnEvent
-from byzopt.experiments.sweeps.batches import RunBatch, plan_batches
-from byzopt.experiments.sweeps.claims import claim_owner
 from byzopt.experiments.sweeps.cluster import run_ray
+from byzopt.experiments.sweeps.planning import SweepPlan, plan_sweep
 from byzopt.experiments.sweeps.pool import run_local
-from byzopt.experiments.sweeps.runs import Expansion, Run
+from byzopt.experiments.sweeps.runs import Run
 from byzopt.experiments.sweeps.sinks import Sink
-from byzopt.experiments.sweeps.sweep import Sweep, load_sweep
+from byzopt.experiments.sweeps.sweep import Sweep
 from byzopt.experiments.sweeps.tuning import NOTE
 from byzopt.files import read
 from byzopt.tasks.devices import device_of
 
 EngineName = Literal["local", "ray"]
 ENGINES = ("local", "ray")
-
-
-class PlannedRun(NamedTuple):
-    """What a sweep would do about one run, and why."""
-
-    run: Run
-    stored: StoredRun
-    why: str
-    play: bool
-
-
-@dataclass(frozen=True)
-class SweepPlan:
-    """What is stored of a sweep and what is to be done."""
-
-    sweep: Sweep
-    shelf: RunStore
-    expansion: Expansion
-    intents: tuple[PlannedRun, ...]
-    batches: tuple[RunBatch, ...]
-
-    @property
-    def folder(self) -> str:
-        """The name of the sweep's own folder in the store."""
-        return f"{self.sweep.name or 'sweep'}-{self.sweep.id[:8]}"
-
-    @property
-    def begun(self) -> bool:
-        """Whether the sweep was run before, to an end or not."""
-        return os.path.exists(self.shelf.root / "sweeps" / self.folder)
-
-    @property
-    def to_play(self) -> int:
-        """How many runs are to be played."""
-        return sum(intent.play for intent in self.intents)
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,27 +54,6 @@ class SweepResult:
         """How many runs ended how, and where the sweep notes it."""
         counts = ", ".join(f"{count} {how}" for how, count in self.counts.items())
         return f"SweepResult({counts}, folder={str(self.folder)!r})"
-
-
-def plan_sweep(sweep: Sweep | str | Path, store: str | Path, retry: bool = False) -> SweepPlan:
-    """What a sweep would do, and why; nothing is written. `retry`: run again what failed."""
-    sweep = sweep if isinstance(sweep, Sweep) else load_sweep(sweep)
-    shelf, expansion = RunStore(Path(store)), sweep.expand()
-    stored = {run.id: shelf.look(run.id) for run in expansion.runs}
-    missing = {run for run, one in stored.items() if one.kind != "whole" and (retry or one.kind != "failed")}
-    known = {run: one.batch for run, one in stored.items() if one.batch and run not in missing}
-    to_play = plan_batches(expansion.runs, missing, known, sweep.together)
-    begun = {run for batch in to_play if shelf.has_checkpoint(batch.id) for run in batch.ids}
-    intents = tuple(
-        PlannedRun(
-            run,
-            stored[run.id],
-            _why(run.id, stored[run.id], run.id in begun, retry, shelf),
-            run.id in missing,
-        )
-        for run in expansion.runs
-    )
-    return SweepPlan(sweep, shelf, expansion, intents, tuple(to_play))
 
 
 def run_sweep(
@@ -143,7 +85,7 @@ def run_sweep(
     require(threads >= 1, "The number of `threads` of a process", "be at least 1", threads)
     require(every is None or every > 0, "The time between checkpoints", "be above 0", every)
     plan = sweep if isinstance(sweep, SweepPlan) else plan_sweep(sweep, store, retry)
-    shelf = plan.shelf
+    run_store = plan.store
     if not plan.to_play:
         return _told(plan, _Sinks(sinks, plan, tell))
     if engine == "local":  # a cluster's machines have devices of their own
@@ -151,34 +93,34 @@ def run_sweep(
             getattr(intent.run.spec.task, "device", "cpu") for intent in plan.intents if intent.play
         }:
             device_of(device)
-    shelf.note(plan.folder, _about(plan))
-    threads = _kept(shelf, plan.folder, threads)
+    run_store.write_sweep_files(plan.folder, _about(plan))
+    threads = _kept(run_store, plan.folder, threads)
     for intent in plan.intents:
         if intent.play and intent.stored.kind == "failed":
-            shelf.remove(intent.run.id)
+            run_store.remove(intent.run.id)
     told = _Sinks(sinks, plan, tell)
     if engine == "ray":
-        run_ray(plan.batches, shelf, told, stopped, every)
+        run_ray(plan.batches, run_store, told, stopped, every)
     else:
-        run_local(plan.batches, shelf, told, stopped, every, jobs, threads)
+        run_local(plan.batches, run_store, told, stopped, every, jobs, threads)
     return _told(plan, told)
 
 
 def _told(plan: SweepPlan, sinks: _Sinks) -> SweepResult:
     """What became of a sweep, noted in the store; one that had nothing left to do is told of from a store
     that cannot be written, too."""
-    shelf, runs = plan.shelf, plan.expansion.runs
-    stored = {run.id: shelf.look(run.id) for run in runs}
-    place = shelf.root / "sweeps" / plan.folder
+    store, runs = plan.store, plan.expansion.runs
+    stored = {run.id: store.inspect(run.id) for run in runs}
+    place = store.root / "sweeps" / plan.folder
     swept = SweepResult(plan, stored, place, None, tuple(sinks.unsent))
     files = _about(plan)
     if swept.finished and plan.sweep.tune is not None:
         swept = replace(
-            swept, tuned=plan.sweep.tune.pick({run.id: shelf.outcome(run.id) for run in runs}, runs)
+            swept, tuned=plan.sweep.tune.pick({run.id: store.read_outcome(run.id) for run in runs}, runs)
         )
         files[NOTE] = json.dumps(swept.tuned, indent=1, allow_nan=False)
     try:
-        shelf.note(plan.folder, files)
+        store.write_sweep_files(plan.folder, files)
     except Unwritable as error:
         if plan.to_play:
             raise
@@ -190,7 +132,7 @@ class _Sinks:
     """Hands stored runs on to sinks, those first that were stored before; then tells whoever listens."""
 
     def __init__(self, sinks: Sequence[Sink], plan: SweepPlan, tell: OnEvent) -> None:
-        self.sinks, self.shelf, self.listener = sinks, plan.shelf, tell
+        self.sinks, self.store, self.listener = sinks, plan.store, tell
         self.runs = {run.id: run for run in plan.expansion.runs}
         self.unsent: list[str] = []
         for intent in plan.intents if sinks else ():
@@ -203,7 +145,7 @@ class _Sinks:
         self.listener(kind, content)
 
     def _hand(self, run: Run) -> None:
-        outcome = self.shelf.outcome(run.id)
+        outcome = self.store.read_outcome(run.id)
         for sink in self.sinks:
             try:
                 sink.write(run, outcome)
@@ -211,11 +153,11 @@ class _Sinks:
                 self.unsent.append(f"{type(sink).__name__}: run {run.id}: {' '.join(str(error).split())}")
 
 
-def _kept(shelf: RunStore, folder: str, threads: int) -> int:
+def _kept(store: RunStore, folder: str, threads: int) -> int:
     """The number of threads with which the sweep in this folder began."""
-    note = shelf.root / "sweeps" / folder / "threads.txt"
+    note = store.root / "sweeps" / folder / "threads.txt"
     if not note.exists():
-        shelf.note(folder, {note.name: f"{threads}\n"})
+        store.write_sweep_files(folder, {note.name: f"{threads}\n"})
     found = ""
     with suppress(OSError, ValueError):
         found = read(note, 100).decode().strip()
@@ -230,15 +172,3 @@ def _about(plan: SweepPlan) -> dict[str, str]:
     skipped = [one._asdict() for one in plan.expansion.skipped]
     listed = json.dumps({"sweep": plan.sweep.id, "runs": runs, "refused": skipped}, indent=1)
     return {"sweep.toml": dumps(plan.sweep.data), "runs.json": listed}
-
-
-def _why(run: str, stored: StoredRun, begun: bool, retry: bool, shelf: RunStore) -> str:
-    if stored.kind == "whole":
-        return f"stored: {stored.status}"
-    if stored.kind == "failed":
-        return f"failed: {stored.message}" + ("" if retry else " (--retry runs it again)")
-    if (who := claim_owner(shelf.claims, run)) is not None:
-        return f"under way: process {who.get('pid', '?')} on {who.get('host', '?')}"
-    if stored.kind == "damaged":
-        return f"damaged: {stored.message}"
-    return "unfinished: goes on from its checkpoint" if begun else "new: nothing is stored"

@@ -18,7 +18,7 @@ from byzopt.errors import Status, TooManyFaults, require
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress
 from byzopt.experiments.trials.prepared import PreparedRun, threads_for
-from byzopt.experiments.trials.trial import Place, Trial
+from byzopt.experiments.trials.trial import Trial
 
 MOST_NUMBERS = 1 << 17  # in a batch's rows: beyond it calls cost nothing beside the work, and caches overflow
 MOST_RUNS = 256
@@ -164,7 +164,7 @@ class BatchedTrials:
         t, trials = after.many.t, [self.trials[i] for i in after.who]
         lengths = linalg.norm(after.many.x).tolist()
         near = [length <= trial.bound for length, trial in zip(lengths, trials, strict=True)]
-        due = [k for k, trial in enumerate(trials) if near[k] and trial.ready.plan.measures(t)]
+        due = [k for k, trial in enumerate(trials) if near[k] and trial.ready.settings.measures(t)]
         figures = dict(zip(due, after.many.crowd.measure(after.many.x[due], due), strict=True)) if due else {}
         for k, i in enumerate(after.who):
             if near[k] and k not in figures:
@@ -188,7 +188,7 @@ class BatchedTrials:
 
     def _over(self, i: int) -> Status | None:
         trial = self.trials[i]
-        return Status.COMPLETED if trial.state.t >= trial.ready.plan.rounds else None
+        return Status.COMPLETED if trial.state.t >= trial.ready.settings.rounds else None
 
     def _end(self, i: int, status: Status | None) -> None:
         if status is not None:
@@ -208,7 +208,7 @@ class BatchedTrials:
         snapshot, trial = batch.many.snapshot(k), self.trials[batch.who[k]]
         if snapshot is not None:
             trial.state = snapshot.state
-            trial.here = Place(snapshot.state.t, snapshot.x, snapshot.report)
+            trial.latest = snapshot
 
 
 class _Lanes(NamedTuple):
@@ -233,7 +233,7 @@ class _Shared:
 
 
 def _kind(trial: Trial) -> Any:
-    method, task, x = trial.ready.method, trial.ready.task, trial.here.x
+    method, task, x = trial.ready.method, trial.ready.task, trial.x
     engine = trial.ready.engine
     assert isinstance(engine, Simulated)  # seen to be so at the start
     place = _place(engine.adversary)

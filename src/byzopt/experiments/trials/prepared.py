@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 
 from byzopt.attacks import Adversary, Attack, Base, NoAttack, Placement
-from byzopt.distributed.communicator import Communicator
 from byzopt.engines import Against, Engine, EngineRecipe, InProcess, LoopState, Snapshot, begin, rounds
-from byzopt.engines.process_group import ProcessGroup, WorkerShare
 from byzopt.errors import TooManyFaults, UnknownName, require, unknown
 from byzopt.experiments.trials.same_distribution import check_same_distribution
 from byzopt.methods import Method
@@ -22,25 +21,29 @@ SIMULATED = InProcess()
 SMALL = 1 << 21  # numbers in a round's rows below which one thread is taken
 
 
-class RunSettings(NamedTuple):
-    """How long to run, how often to measure, the figures at which the run has converged, and whether to
-    measure each honest worker's."""
+@dataclass(frozen=True)
+class RunSettings:
+    """How a method is run on a task.
 
+    `f` is the server's tolerance. `rounds` are measured every `interval` of them, until the figures of `stop`
+    are reached; `per_worker`: each honest worker's too. `placement` and `base`: where the adversary acts, see
+    `Adversary`. `engine` is a recipe, or an engine that is built over the task.
+    """
+
+    attack: Attack
+    f: int
+    seed: int
     rounds: int
     interval: int
-    stop: dict[str, float]
+    stop: Mapping[str, float] = field(default_factory=dict)
     per_worker: bool = False
+    placement: Placement = "free"
+    base: Base = "own"
+    engine: EngineRecipe | Engine = SIMULATED
 
     def measures(self, t: int) -> bool:
         """Whether the run is measured after round t."""
         return t % self.interval == 0 or t == self.rounds
-
-
-class Over(NamedTuple):
-    """The processes that play a run's workers, and the run's number among those that they play."""
-
-    comm: Communicator
-    run: int
 
 
 class PreparedRun(NamedTuple):
@@ -49,72 +52,49 @@ class PreparedRun(NamedTuple):
     task: Task
     method: Method
     engine: Engine
-    plan: RunSettings
+    settings: RunSettings
     start: LoopState
     first: Snapshot | TooManyFaults
 
 
-def certify_against(task: Task, method: Method, plan: RunSettings) -> Against:
+def certify_against(task: Task, method: Method, settings: RunSettings) -> Against:
     """For how many faulty rows a round's aggregate is certified: the attackers that there are, in rounds that
     are measured, where the rule's coefficient is not known in advance and single answers may be certified."""
     faulty = len(task.cohort.byzantine)
     worth = method.filter.certifiable(task.n, faulty)
-    return lambda t: faulty if worth and plan.measures(t) else None
+    return lambda t: faulty if worth and settings.measures(t) else None
 
 
-def prepare(
-    task: Task,
-    method: Method,
-    attack: Attack,
-    f: int,
-    seed: int,
-    plan: RunSettings,
-    placement: Placement = "free",
-    base: Base = "own",
-    over: Over | None = None,
-    engine: EngineRecipe | Engine = SIMULATED,
-) -> PreparedRun:
-    """Build the run and compute its first round, so that whatever does not fit is refused before it starts.
+def prepare(task: Task, method: Method, settings: RunSettings) -> PreparedRun:
+    """Build the run and compute its first round: configuration errors surface here, before anything is
+    written.
 
-    `task` is not poisoned yet; `f` is the server's tolerance; `over` says which processes play the workers
-    (None: this one, all of them at once). `engine` is a recipe, or an engine that is built over the task;
-    with `over` it is the simulated one. Errors: `InvalidInput`.
+    `task` is not poisoned yet. Errors: `InvalidInput`.
     """
     check_same_distribution(task, method.filter)
-    adversary = Adversary(attack, task.cohort, f, placement, base)
+    adversary = Adversary(settings.attack, task.cohort, settings.f, settings.placement, settings.base)
     task = adversary.poison(task)
-    engine = _engine(engine, task, method, adversary, seed, over)
+    engine = _engine(settings.engine, task, method, adversary, settings.seed)
     start = begin(method, task.start(), ServerContext(task.layout, task.proxy()), task.n)
-    if plan.stop:
+    if settings.stop:
         known = list(task.measure(task.start()))
-        for name in plan.stop:
+        for name in settings.stop:
             if name not in known:
                 raise UnknownName(f"In `stop`: {unknown('figure', name, known)}")
-    if plan.per_worker:
+    if settings.per_worker:
         task.measure_workers(task.start())  # refused now where it cannot be
     first: Snapshot | TooManyFaults
     try:
         with threads_for(task):
-            first = next(rounds(method, engine, start, 1, certify_against(task, method, plan)))
+            first = next(rounds(method, engine, start, 1, certify_against(task, method, settings)))
     except TooManyFaults as error:
         first = error
-    return PreparedRun(task, method, engine, plan, start, first)
+    return PreparedRun(task, method, engine, settings, start, first)
 
 
 def _engine(
-    engine: EngineRecipe | Engine,
-    task: Task,
-    method: Method,
-    adversary: Adversary,
-    seed: int,
-    over: Over | None,
+    engine: EngineRecipe | Engine, task: Task, method: Method, adversary: Adversary, seed: int
 ) -> Engine:
-    if over:
-        what, remedy = "An engine over processes", "Run it without --engine torchrun."
-        require(engine == SIMULATED, what, "be the simulated one", engine, remedy)
-        share = WorkerShare(task, method.worker, seed, over.comm)
-        parts = (task, method.worker, method.wire, adversary, seed, method.down)
-        return ProcessGroup(*parts, share, over.run)
     built = engine if isinstance(engine, Engine) else engine.build(task, method, adversary, seed)
     require(isinstance(built, Engine), f"`build` of {type(engine).__name__}", "return an Engine", built)
     require(built.n == task.n, f"Engine {type(built).__name__}", f"have n = {task.n} workers", built.n)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
 from time import perf_counter
-from typing import NamedTuple
 
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.core.certificate import Certificate
 from byzopt.engines import Snapshot, rounds
 from byzopt.errors import Status, TooManyFaults, require
 from byzopt.experiments.specs.spec import RISING
@@ -19,16 +17,6 @@ from byzopt.experiments.trials.per_worker import worker_figures
 from byzopt.experiments.trials.prepared import PreparedRun, certify_against, threads_for
 
 FAR = 1e8  # an iterate longer than this many times 1 + ‖x^0‖ has diverged
-
-
-class Place(NamedTuple):
-    """An iterate that may be measured: its round, itself, what the loop reports of that round, and what is
-    certified of its aggregate."""
-
-    t: int
-    x: Tensor
-    report: Callable[[], Mapping[str, float]]
-    certificate: Certificate | None = None
 
 
 class Trial:
@@ -45,15 +33,26 @@ class Trial:
         self.records, self.earlier = list(progress.records), progress.seconds
         began = perf_counter()
         self.clock = clock or (lambda: perf_counter() - began)
-        self.here = Place(self.state.t, ready.method.step.answer(self.state.step), lambda: progress.report)
-        self.shown = self.here.x  # the iterate of the last record
-        self.against = certify_against(ready.task, ready.method, ready.plan)
+        self.latest: Snapshot | None = None  # the last finished round, if it was played here
+        self.begun = self.state.t  # the round after which it began here
+        self.begun_at = ready.method.step.answer(self.state.step), progress.report
+        self.shown = self.x  # the iterate of the last record
+        self.against = certify_against(ready.task, ready.method, ready.settings)
         self.bound = FAR * (1 + float(linalg.norm(ready.task.start())))
+
+    @property
+    def x(self) -> Tensor:
+        """The iterate `[d]` where the run stands."""
+        return self.latest.x if self.latest else self.begun_at[0]
+
+    def report(self) -> Mapping[str, float]:
+        """What the loop reports of the last finished round."""
+        return self.latest.report() if self.latest else self.begun_at[1]
 
     @property
     def progress(self) -> RunProgress:
         """Where the run stands, for a checkpoint."""
-        return RunProgress(self.state, tuple(self.records), self.here.report(), self.seconds)
+        return RunProgress(self.state, tuple(self.records), self.report(), self.seconds)
 
     @property
     def seconds(self) -> float:
@@ -70,7 +69,7 @@ class Trial:
         try:
             for snapshot in self._snapshots() if status is None else ():
                 status = self.take(snapshot)
-                if status is None and on_round(self.state.t) and self.state.t < self.ready.plan.rounds:
+                if status is None and on_round(self.state.t) and self.state.t < self.ready.settings.rounds:
                     status = Status.INTERRUPTED
                 if status is not None:
                     break
@@ -80,11 +79,11 @@ class Trial:
 
     def begin(self) -> Status | None:
         """Measure the starting point, unless that was done before. Its status, if the run ends with it."""
-        return None if self.records else self._measure(self.here)
+        return None if self.records else self._measure()
 
     def lost(self, error: TooManyFaults) -> Outcome:
         """The outcome of a run whose next round has no majority."""
-        self._salvage(self.here)
+        self._salvage()
         return self.outcome(Status.NO_MAJORITY, str(error))
 
     def outcome(self, status: Status, message: str = "") -> Outcome:
@@ -101,7 +100,9 @@ class Trial:
                 raise first
             yield first
             state = first.state
-        yield from rounds(self.ready.method, self.ready.engine, state, self.ready.plan.rounds, self.against)
+        yield from rounds(
+            self.ready.method, self.ready.engine, state, self.ready.settings.rounds, self.against
+        )
 
     def take(
         self,
@@ -109,41 +110,49 @@ class Trial:
         figures: Mapping[str, float] | None = None,
     ) -> Status | None:
         """Take in a finished round. Its status, if the run ends with it. `figures` if measured already."""
-        self.state, plan = snapshot.state, self.ready.plan
-        there = Place(self.state.t, snapshot.x, snapshot.report, snapshot.certificate)
-        if not float(linalg.norm(there.x)) <= self.bound:
-            self._salvage(there, self.here)
-            return Status.DIVERGED if there.x.isfinite().all() else Status.NONFINITE
+        self.state = snapshot.state
+        if not float(linalg.norm(snapshot.x)) <= self.bound:
+            self._salvage(snapshot)
+            return Status.DIVERGED if snapshot.x.isfinite().all() else Status.NONFINITE
         status = None
-        if plan.measures(there.t):
-            status = self._measure(there, figures)
+        if self.ready.settings.measures(snapshot.state.t):
+            status = self._measure(snapshot, figures)
         if status is Status.NONFINITE:
-            self._salvage(self.here)
-        self.here = there
+            self._salvage()
+        self.latest = snapshot
         return status
 
-    def _measure(self, place: Place, figures: Mapping[str, float] | None = None) -> Status | None:
-        """Record the figures of an iterate: converged or not, or not finite and then not recorded."""
-        figures = figures or self.ready.task.measure(place.x)
-        if not (place.x.isfinite().all() and isfinite(figures["loss"])):
+    def _measure(
+        self, snapshot: Snapshot | None = None, figures: Mapping[str, float] | None = None
+    ) -> Status | None:
+        """Record the figures of a finished round's iterate (None: of where the run stands): converged or not,
+        or not finite and then not recorded."""
+        snapshot = snapshot or self.latest
+        x, report = (snapshot.x, snapshot.report) if snapshot else (self.x, self.report)
+        figures = figures or self.ready.task.measure(x)
+        if not (x.isfinite().all() and isfinite(figures["loss"])):
             return Status.NONFINITE
-        certified = place.certificate.figures() if place.certificate else {}
-        own = worker_figures(self.ready.task, place.x) if self.ready.plan.per_worker else {}
-        record = {"t": place.t, **figures, **own, **place.report(), **certified}
+        certificate = snapshot.certificate if snapshot else None
+        certified = certificate.figures() if certificate else {}
+        by_worker = worker_figures(self.ready.task, x) if self.ready.settings.per_worker else {}
+        t = snapshot.state.t if snapshot else self.begun
+        record = {"t": t, **figures, **by_worker, **report(), **certified}
         wrong = sorted(RESERVED & (record.keys() - {"t"} | figures.keys()))
         require(not wrong, "A figure", "have a name that is not in use for a run", ", ".join(wrong))
         self.records.append(record)
-        self.shown = place.x
+        self.shown = x
         self.on_record(record)
         reached = [
             figures[name] >= value if name in RISING else figures[name] <= value
-            for name, value in self.ready.plan.stop.items()
+            for name, value in self.ready.settings.stop.items()
         ]
         return Status.CONVERGED if reached and all(reached) else None
 
-    def _salvage(self, *places: Place) -> None:
-        """Record the first of these places whose figures are finite, unless a later one was recorded."""
-        for place in places:
+    def _salvage(self, *newest: Snapshot) -> None:
+        """Record the first whose figures are finite, of these and of where the run stands, unless a later one
+        was recorded."""
+        for snapshot in (*newest, self.latest):
             last = self.records[-1]["t"] if self.records else -1
-            if place.t <= last or self._measure(place) is not Status.NONFINITE:
+            t = snapshot.state.t if snapshot else self.begun
+            if t <= last or self._measure(snapshot) is not Status.NONFINITE:
                 return
