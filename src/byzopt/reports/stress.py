@@ -59,7 +59,7 @@ def _curves(axes: Any, result: Stress) -> None:
         one = result.worst(rule)
         if one is None:
             continue
-        records = [r for r in store.outcome(one.runs[0]).records if one.figure in r]
+        records = [r for r in store.read_outcome(one.runs[0]).records if one.figure in r]
         scale = 100.0 if one.larger_is_better else 1.0
         axes.plot(
             [r["t"] for r in records],

@@ -151,15 +151,15 @@ def _here(plan: SweepPlan, over: Callable[[], bool]) -> None:
 
 def _trials(attack: str, plan: SweepPlan, rules: Sequence[str]) -> list[Trial]:
     """The trials of one attack whose runs have all ended."""
-    store, out = RunStore(plan.shelf.root), []
+    store, out = RunStore(plan.store.root), []
     runs = [run.id for run in plan.expansion.runs]
     each = len(runs) // len(rules)
     for k, rule in enumerate(rules):
         mine = runs[k * each : (k + 1) * each]
-        stored = [store.look(run) for run in mine]
+        stored = [store.inspect(run) for run in mine]
         failed = next((one for one in stored if one.kind == "failed"), None)
         if failed is not None:
             raise InvalidInput(f"The run of {rule} under {attack} failed: {failed.message}")
         if all(one.kind == "whole" for one in stored):
-            out.append(trial(rule, attack, mine, [store.outcome(run) for run in mine]))
+            out.append(trial(rule, attack, mine, [store.read_outcome(run) for run in mine]))
     return out
