@@ -61,6 +61,17 @@ class Communicator:
         self.sent += 2 * _size(whole) * (self.n - 1) // self.n
         return whole.to(partial.device)
 
+    @property
+    def everyone(self) -> Communicator:
+        """All ranks that wait for one another here, and that have to hear of an error: those of the group."""
+        return self
+
+    def tell(self, codes: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """The `codes` `[k]` of every rank, `[n, k]`, and the sum over ranks of `sums` `[m]`, on the CPU: one
+        message."""
+        told = self.all_gather(torch.cat([codes, sums])).cpu()
+        return told[:, : len(codes)], told[:, len(codes) :].sum(dim=0)
+
     def all_gather(self, local: Tensor) -> Tensor:
         """Every rank's tensor of one shape and dtype, `[n, *shape]`."""
         local = local.to(self.device).contiguous()

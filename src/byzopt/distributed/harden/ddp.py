@@ -20,8 +20,8 @@ def takes(model: Any) -> bool:
     return isinstance(model, DistributedDataParallel)
 
 
-def group(model: DistributedDataParallel) -> Any:
-    return model.process_group
+def communicator(model: DistributedDataParallel) -> Communicator:
+    return Communicator(model.process_group)
 
 
 def check(model: DistributedDataParallel, settings: Settings) -> str:
@@ -78,6 +78,8 @@ def check(model: DistributedDataParallel, settings: Settings) -> str:
             "be of float16, bfloat16, float32 or float64",
             parameter.dtype,
         )
+    scope, whole = "The scope of a rule with DistributedDataParallel", "be the whole model"
+    require(settings.scope != "unit", scope, whole, "'unit'", "Leave out `scope`.")
     check_buffers(model.module, settings.buffers)
     told = [(n, tuple(p.shape), str(p.dtype), p.requires_grad) for n, p in model.module.named_parameters()]
     return repr(told)

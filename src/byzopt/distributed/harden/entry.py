@@ -10,10 +10,10 @@ from torch.amp import GradScaler
 
 from byzopt.aggregators import Aggregator
 from byzopt.distributed.communicator import Communicator
-from byzopt.distributed.harden import ddp
+from byzopt.distributed.harden import ddp, fsdp
 from byzopt.distributed.harden.agreement import Trouble, require_same
 from byzopt.distributed.harden.guard import Guard
-from byzopt.distributed.harden.settings import Buffers, Excess, Settings
+from byzopt.distributed.harden.settings import Buffers, Excess, Scope, Settings
 from byzopt.distributed.topologies import Watch
 from byzopt.errors import InvalidInput
 
@@ -21,18 +21,21 @@ from byzopt.errors import InvalidInput
 class Wrapper(NamedTuple):
     """A kind of model that can be hardened.
 
-    `takes(model)` says whether it is one; `group(model)` gives its process group of workers; `check(model,
+    `takes(model)` says whether it is one; `comm(model)` gives its workers' collectives; `check(model,
     settings)` raises what is wrong on this rank, and returns what all ranks must have alike; `attach(model,
     comm, guard)` changes how the model reduces, when all ranks have agreed.
     """
 
     takes: Callable[[Any], bool]
-    group: Callable[[Any], Any]
+    comm: Callable[[Any], Communicator]
     check: Callable[[Any, Settings], str]
     attach: Callable[[Any, Communicator, Guard], None]
 
 
-WRAPPERS: list[Wrapper] = [Wrapper(ddp.takes, ddp.group, ddp.check, ddp.attach)]
+WRAPPERS: list[Wrapper] = [
+    Wrapper(ddp.takes, ddp.communicator, ddp.check, ddp.attach),
+    Wrapper(fsdp.takes, fsdp.communicator, fsdp.check, fsdp.attach),
+]
 
 
 def harden(
@@ -46,10 +49,12 @@ def harden(
     wire: str | None = None,
     watch: Watch = None,
     scaler: GradScaler | None = None,
+    scope: Scope | None = None,
 ) -> Guard:
     """Let `rule` stand where `model` averages gradients over its n ranks, of which f may send anything.
 
-    `model` is a `DistributedDataParallel` model, perhaps compiled. Optimizer, schedule, accumulation, mixed
+    `model` is a `DistributedDataParallel` model, perhaps compiled, or one of `fully_shard` (FSDP2), of which
+    the root is to be given; with HSDP the workers are the replicas. Optimizer, schedule, accumulation, mixed
     precision, clipping and checkpoints stay the script's: they see a gradient that f faulty ranks cannot
     move far. The gradient is that of `robust_all_reduce` on all parameters as one vector.
 
@@ -62,13 +67,17 @@ def harden(
     bytes. `watch` is called with the `RoundDiagnostics` of each round, or of every `watch.every`-th.
     `scaler` need only be told with momentum where the process has several.
 
+    `scope`, for `fully_shard` alone: "unit" decides for each unit that FSDP reduces, at no cost in memory;
+    "model" decides once for all parameters as one vector, and holds the shards of all ranks' gradients until
+    backward has ended: n times the memory of the sharded gradient.
+
     A collective. Errors, the same on all ranks and before anything is changed: `InvalidInput` for a rule
     that n ranks cannot serve or that needs whole rows, for other kinds of models, for parameters or settings
     that differ between ranks, for a model that has a comm hook, and for what bypasses the reduction of
     gradients (SyncBatchNorm, sparse gradients, tensor parallelism).
 
     Args:
-        model: A `DistributedDataParallel` model, perhaps compiled.
+        model: A `DistributedDataParallel` model, perhaps compiled, or the root of a `fully_shard` one.
         rule: What is done with the ranks' gradients, by name or as a recipe.
         f: Number of faulty ranks tolerated, where the rule does not say it.
         momentum: β in [0, 1) of the average that each rank takes of its own gradients.
@@ -76,6 +85,7 @@ def harden(
         excess: Where more ranks than f send what is not finite: "raise", or "skip" the step.
         wire: "bf16" sends columns in half the bytes; None: as they are.
         watch: Called with the diagnostics of each round; None: nobody watches.
+        scope: With `fully_shard`, what the rule decides for at a time: "unit" (default) or "model".
         scaler: The script's `GradScaler`, where momentum has to know which of several.
 
     Returns:
@@ -97,19 +107,19 @@ def harden(
         1
         >>> dist.destroy_process_group()
     """
-    settings = Settings(rule, f, momentum, buffers, excess, wire, watch, scaler)
+    settings = Settings(rule, f, momentum, buffers, excess, wire, watch, scaler, scope)
     inner, trouble = unwrapped(model), Trouble()
     wrapper = next((each for each in WRAPPERS if each.takes(inner)), None)
-    group = None if wrapper is None else wrapper.group(inner)
-    comm, alike = Communicator(group), ""
+    comm, alike = Communicator() if wrapper is None else wrapper.comm(inner), ""
     with trouble.noted():
         if wrapper is None:
             raise InvalidInput(_refusal(inner))
         settings = settings.checked(comm.n)
         alike = wrapper.check(inner, settings)
-    trouble.shared(comm)
-    require_same(comm, settings.plan, "what they say to harden", "Say the same on every rank.")
-    require_same(comm, alike, "the parameters of their models", "Build the same model on every rank.")
+    trouble.shared(comm.everyone)
+    every = comm.everyone
+    require_same(every, settings.plan, "what they say to harden", "Say the same on every rank.")
+    require_same(every, alike, "the parameters of their models", "Build the same model on every rank.")
     guard = Guard(comm, settings)
     assert wrapper is not None
     wrapper.attach(inner, comm, guard)
@@ -126,4 +136,5 @@ def _refusal(model: Any) -> str:
     remedy = "Wrap the model first: model = DistributedDataParallel(model)."
     if kind == "FullyShardedDataParallel":
         remedy = "FSDP1 reduces gradients where no hook can see the ranks' own: use fully_shard (FSDP2)."
-    return f"A model to harden should be a DistributedDataParallel one. Found {kind}. {remedy}"
+    kinds = "a DistributedDataParallel one, or the root of a fully_shard one"
+    return f"A model to harden should be {kinds}. Found {kind}. {remedy}"

@@ -83,7 +83,7 @@ class Guard:
         with done.trouble.noted():
             self.diagnostics = done.diagnostics()
             watch(self.diagnostics)
-        done.trouble.shared(self.comm)
+        done.trouble.shared(self.comm.everyone)
 
     # What the user calls.
 

@@ -119,7 +119,7 @@ class Round:
         """
         codes, sums = self._told()
         if codes["trouble"].any():
-            raise_everywhere(self.comm, self.trouble.error)
+            raise_everywhere(self.comm.everyone, self.trouble.error)
         rounds = codes["round"].tolist()
         if len(set(rounds)) > 1:
             raise InvalidInput(
@@ -137,13 +137,13 @@ class Round:
         """What the ranks tell, by code `[n]`, and the sum of their keys and products."""
         unusual = self.columns and any(found is None for found in self.early)
         own = (self.trouble.error is not None, self.t, self.part, self._size(), unusual)
-        numbers = [torch.tensor(own, dtype=torch.float64, device="cpu")]
+        sums = [torch.zeros(0, dtype=torch.float64, device="cpu")]
         if not self.columns:
             n = self.comm.n
-            numbers += [_total(self._keys, n), _total(self._grams, n, n).flatten()]
-        told = self.comm.all_gather(torch.cat(numbers)).cpu()
-        k = len(_CODES)
-        return dict(zip(_CODES, told[:, :k].unbind(dim=1), strict=True)), told[:, k:].sum(dim=0)
+            sums += [_total(self._keys, n), _total(self._grams, n, n).flatten()]
+        codes = torch.tensor(own, dtype=torch.float64, device="cpu")
+        told, total = self.comm.tell(codes, torch.cat(sums))
+        return dict(zip(_CODES, told.unbind(dim=1), strict=True)), total
 
     def _size(self) -> float:
         """The largest magnitude in this rank's own row, ∞ where something is not finite."""

@@ -16,6 +16,7 @@ from byzopt.errors import require
 
 Buffers = Literal["median", "local", "refuse"]
 Excess = Literal["raise", "skip"]
+Scope = Literal["unit", "model"]
 _WIRES: dict[str | None, torch.dtype | None] = {None: None, "bf16": torch.bfloat16}
 
 
@@ -31,6 +32,7 @@ class Settings:
     wire: str | None = None
     watch: Watch = None
     scaler: GradScaler | None = None
+    scope: Scope | None = None
 
     def checked(self, n: int) -> Settings:
         """The same for n ranks, the rule read. Errors: `InvalidInput` for what is not allowed."""
@@ -45,6 +47,10 @@ class Settings:
         for name, allowed in (("buffers", Buffers), ("excess", Excess)):
             words, found = cast(Any, allowed).__args__, getattr(self, name)
             require(found in words, f"Parameter `{name}` of harden", f"be one of {', '.join(words)}", found)
+        scopes = "be 'unit', 'model' or left out"
+        require(
+            self.scope in (None, "unit", "model"), "Parameter `scope` of harden", scopes, repr(self.scope)
+        )
         wires = ", ".join(repr(name) for name in _WIRES)
         require(self.wire in _WIRES, "Parameter `wire` of harden", f"be one of {wires}", self.wire)
         require(self.watch is None or callable(self.watch), "A watch", "be callable", self.watch)
@@ -66,5 +72,6 @@ class Settings:
     @property
     def plan(self) -> str:
         """What all ranks must have said alike."""
-        told = (self.rule, self.momentum, self.buffers, self.excess, self.wire, self.watch is not None)
+        watched = self.watch is not None
+        told = (self.rule, self.momentum, self.buffers, self.excess, self.wire, self.scope, watched)
         return recipe_text(told)

@@ -1,0 +1,128 @@
+"""FSDP2 (`fully_shard`) and HSDP: what can be hardened, what is refused, and how.
+
+FSDP's reduce-scatter deals columns already: every rank gets all ranks' rows of its own columns. With HSDP the
+workers are the replicas: within one, gradients are averaged over its shards; between them the rule decides,
+on products that are summed over the shards too, so that all shards of a replica have the same weights.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.harden.buffers import check_buffers
+from byzopt.distributed.harden.guard import Guard
+from byzopt.distributed.harden.mesh import MeshCommunicator
+from byzopt.distributed.harden.settings import Settings
+from byzopt.distributed.harden.units import ModelReduction, Reduction, ReplicaHook, UnitReduceScatter
+from byzopt.distributed.header import WIRE_DTYPES
+from byzopt.errors import require
+
+
+def takes(model: Any) -> bool:
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(model, getattr(fsdp, "FSDPModule", ()))
+
+
+def communicator(model: Any) -> Communicator:
+    """The workers' collectives."""
+    info = next(param_groups(model))[1].mesh_info
+    if not _is_hybrid(info):
+        return Communicator(info.shard_process_group)
+    return MeshCommunicator(info.replicate_process_group, info.shard_process_group)
+
+
+def param_groups(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The units that FSDP reduces one by one, by the name of their module."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for name, module in model.named_modules():
+        if isinstance(module, FSDPModule):
+            state: Any = module._get_fsdp_state()
+            groups = getattr(state, "_fsdp_param_groups", None)
+            for each in [state._fsdp_param_group] if groups is None else groups:
+                if each is not None:
+                    yield name, each
+
+
+def check(model: Any, settings: Settings) -> str:
+    """What is wrong on this rank is raised; what all ranks must have alike is returned."""
+    ready, units = hasattr(type(model), "set_custom_reduce_scatter"), list(param_groups(model))
+    require(ready, "FSDP2", "let its reduce-scatter be replaced", "an older torch", "Use torch 2.8 or later.")
+    require(bool(units), "A model to harden", "have parameters that FSDP shards", "none")
+    first = units[0][1].mesh_info
+    shards = hasattr(first, "shard_process_group")
+    require(shards, "A model to harden", "be sharded", "replicas alone", "Use DistributedDataParallel.")
+    hybrid = _is_hybrid(first)
+    found = settings.scope
+    fits = found in (None, "unit") or (found == "model" and not hybrid)
+    require(fits, "The scope of a rule with HSDP", 'be "unit"', repr(found), "Leave out `scope`.")
+    for name, unit in units:
+        _check_unit(name, unit, first)
+    for name, module in model.named_modules():
+        sync = isinstance(module, nn.SyncBatchNorm)
+        what = f"SyncBatchNorm {name!r}, which averages activations over ranks, a faulty one's too"
+        require(not sync, "A model to harden", "keep ranks apart in its forward pass", what, "Use BatchNorm.")
+    for name, parameter in model.named_parameters():
+        mesh = getattr(parameter, "device_mesh", None)
+        outside = f"the parameter {name!r}, which lies on {'no mesh' if mesh is None else 'another mesh'}"
+        known = mesh is not None and mesh.ndim == (2 if hybrid else 1)
+        remedy = "Harden works without tensor or pipeline parallelism."
+        require(known, "Parameters", "be sharded by fully_shard alone", outside, remedy)
+        kinds = "be of float16, bfloat16, float32 or float64"
+        require(parameter.dtype in WIRE_DTYPES, f"The parameter {name!r}", kinds, parameter.dtype)
+    check_buffers(model, settings.buffers)
+    told = [(n, tuple(p.shape), str(p.dtype), p.requires_grad) for n, p in model.named_parameters()]
+    return repr((told, [name for name, _ in units], hybrid))
+
+
+def _check_unit(name: str, unit: Any, first: Any) -> None:
+    """Raise where a unit reduces in a way of its own already, or over other ranks than the first."""
+    ours = (UnitReduceScatter, ModelReduction)
+    hooked = unit._all_reduce_hook is not None
+    custom = type(unit._reduce_scatter_comm).__module__.split(".")[0] != "torch"
+    free = not hooked and (not custom or isinstance(unit._reduce_scatter_comm, ours))
+    what = f"the unit {name!r}, whose reduction somebody has replaced"
+    require(free, "A model to harden", "reduce as FSDP does", what, "Leave out the other hook.")
+    same = unit.mesh_info.mesh == first.mesh
+    require(same, "A model to harden", "lie on one mesh", f"the unit {name!r} on another one")
+
+
+def attach(model: Any, comm: Communicator, guard: Guard) -> None:
+    """Put the guard where FSDP reduces."""
+    whole = guard.settings.scope == "model"
+    reduction = (ModelReduction if whole else Reduction)(model, comm, guard)
+    units = dict(param_groups(model))
+    reduction.largest = max(
+        units, key=lambda name: sum(p.sharded_param.numel() for p in units[name].fsdp_params)
+    )
+    for name, unit in units.items():
+        if isinstance(comm, MeshCommunicator):
+            _attach_replicas(name, unit, reduction)
+            continue
+        guard.undo.append(partial(setattr, unit, "_reduce_scatter_comm", unit._reduce_scatter_comm))
+        unit._reduce_scatter_comm = UnitReduceScatter(name, unit, reduction)
+
+
+def _numbers(unit: Any) -> int:
+    return sum(parameter.sharded_param.numel() for parameter in unit.fsdp_params)
+
+
+def _attach_replicas(name: str, unit: Any, reduction: Reduction) -> None:
+    """HSDP: FSDP shards within a replica as before; in the place of its all-reduce stands the rule."""
+    from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo
+
+    both = unit.mesh_info
+    for attribute in ("mesh_info", "_all_reduce_hook"):
+        reduction.guard.undo.append(partial(setattr, unit, attribute, getattr(unit, attribute)))
+    unit.mesh_info = FSDPMeshInfo(mesh=both.mesh, shard_mesh_dim=both.shard_mesh_dim)
+    unit._all_reduce_hook = ReplicaHook(name, unit, reduction)
+
+
+def _is_hybrid(info: Any) -> bool:
+    return hasattr(info, "replicate_process_group") and hasattr(info, "shard_process_group")
