@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.surroundings import undisturbed
+from byzopt.aggregators.core.surroundings import isolated
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden.buffers import BufferSync
 from byzopt.distributed.harden.excess import ExcessPolicy
@@ -58,7 +58,7 @@ class Reduction:
         self.excess.clear()
         _engine.queue_callback(self.end)
 
-    @undisturbed
+    @isolated
     def decide(self, name: str, rows: Tensor, own: Sequence[Tensor], first: int, d: int) -> Tensor:
         """The answer `[b]` to the rows `[n, b]` of a unit's columns, or what stands in its place.
 
@@ -151,7 +151,7 @@ class ModelReduction(Reduction):
         self._first += rows.numel()
         self._waiting.append(_Waiting(unit, rows, factor))
 
-    @undisturbed
+    @isolated
     def end(self) -> None:
         memory, done = self.memory(self.largest), self._round
         try:
