@@ -3,48 +3,35 @@
 from __future__ import annotations
 
 import re
-import shlex
-from pathlib import Path
+import sys
 
 import pytest
 
-from byzopt.cli import main
+from byzopt.aggregators import RULES
+from tests.tutorials import PAGES, follow
 
-PAGES = Path(__file__).resolve().parents[2] / "docs" / "tutorials"
+OTHERS = {"README", "flower", "harden"}  # tested below, or elsewhere
 LONG = {"sweep-to-table"}  # repeats a cell of a paper's table
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-NAMES = sorted(page.stem for page in PAGES.glob("*.md") if page.stem != "README")
+NAMES = sorted(page.stem for page in PAGES.glob("*.md") if page.stem not in OTHERS)
 
 
-def command(line: str) -> None:
-    """Run a line of a shell block in this process."""
-    name, *words = shlex.split(line, comments=True)
-    assert name == "byzopt", f"not known how to run: {line}"
-    with pytest.raises(SystemExit) as ended:
-        main(words)
-    assert not ended.value.code, line
-
-
-def follow(name: str, place: Path, monkeypatch) -> int:
-    """Do what a tutorial says: save files that are named in their first line, type commands, run Python."""
-    monkeypatch.chdir(place)
-    names: dict[str, object] = {"__name__": "tutorial"}
-    done = 0
-    for language, text in BLOCK.findall((PAGES / f"{name}.md").read_text(encoding="utf-8")):
-        file = re.match(r"# (\S+\.(?:toml|py))\n", text)
-        if file:
-            Path(file[1]).write_text(text, encoding="utf-8")
-        elif language == "python":
-            exec(compile(text, f"{name}.md", "exec"), names)
-        elif language == "bash":
-            for line in text.splitlines():
-                command(line)
-        done += bool(file) or language in {"python", "bash"}
-    return done
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """What a tutorial registers and imports does not outlive it."""
+    monkeypatch.setattr(RULES, "_classes", dict(RULES._classes))
+    yield
+    sys.modules.pop("midhinge", None)
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in NAMES]
 )
 def test_a_tutorial_can_be_followed(name, tmp_path, monkeypatch):
-    assert follow(name, tmp_path, monkeypatch)
+    follow(name, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_the_hardened_script_learns_beside_a_broken_rank_and_the_other_does_not(tmp_path, monkeypatch):
+    said = follow("harden", tmp_path, monkeypatch)
+    broken, hardened = (float(re.search(r"test accuracy ([\d.]+)", text)[1]) for text in said)
+    assert hardened > 0.9 > broken + 0.1
