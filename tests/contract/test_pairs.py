@@ -9,34 +9,27 @@ from typing import Any
 
 import pytest
 
+from byzopt.aggregators import Mean
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, Status
 from byzopt.experiments import simulate
-from byzopt.methods import METHODS
+from byzopt.methods import METHODS, Method
+from byzopt.methods.base import with_counts
 from byzopt.tasks import TASKS, Task
 from byzopt.wire import COMPRESSORS
 from tests.small_tasks import build
 
 N, F = 7, 2
-GUARDED = ("byzantine_sgd", "safeguard")  # their rule is the mean, and they ask for differing data by name
-NEED_A_LOSS = ("pigs", "aeg_prox")
 UNBIASED = ("br_csgd", "br_diana", "byz_vr_marina", "byz_vr_marina2", "byz_dasha_page")
 CONTRACTIVE = ("byz_dm21", "byz_vr_dm21", "byz_ef21", "byz_ef21_bc", "byz_ef21_sgdm", "ef_sign")
-REPLAYING = (
-    "byz_vr_dm21", "br_mvr", "br_lsvrg", "byz_dasha_page", "byz_vr_marina", "byz_vr_marina2",
-)  # fmt: skip
-
-
-FULL = (
-    "byz_ef21",
-    "byz_ef21_bc",
-    "byz_vr_marina",
-    "byz_vr_marina2",
-    "byz_dasha_page",
-    "br_lsvrg",
-)
 PASSLESS = ("mnist_released", "shakespeare_released")  # whose data are their minibatches
 LARGE = ("mnist", "shakespeare")  # there a full pass takes a second: here it is one batch
+
+
+@cache
+def parts_of(method: str) -> Method:
+    """The parts of a method, whose traits say what it needs."""
+    return with_counts(METHODS.build(method), N, F).build(Mean(), 0.01, 3)
 
 
 @cache
@@ -61,7 +54,8 @@ VARIANTS = list(variants())
 
 def outcome(task: Task, method: str, parameters: dict[str, Any]) -> str:
     """How three rounds end; the reason where they are refused."""
-    rule, wish = ("mean", {"differing": True}) if method in GUARDED else ("nnm >> trimmed_mean", {})
+    guards = parts_of(method).filter.assumes_one_distribution
+    rule, wish = ("mean", {"differing": True}) if guards else ("nnm >> trimmed_mean", {})
     try:
         recipe = METHODS.build({"name": method, **wish, **parameters})
         return str(simulate(task, rule, 0.01, 3, F, recipe, "alie", placement="message").status)
@@ -79,7 +73,7 @@ def test_it_runs_or_says_why_not(name):
         if name == "mnist_released" and method not in ("byz_vr_dm21", "byz_ef21"):
             continue  # a second each
         found = outcome(task, method, parameters)
-        if method in NEED_A_LOSS:
+        if parts_of(method).step.needs_proxy:
             assert "a loss that the server owns" in found
             continue
         made = {place: COMPRESSORS.build(what) for place, what in parameters.items()}
@@ -87,7 +81,7 @@ def test_it_runs_or_says_why_not(name):
             assert "should be unbiased. Found" in found, (method, parameters)
         elif method in CONTRACTIVE and not all(one.contracts and one.alpha(d) for one in made.values()):
             assert "should be contractive. Found" in found, (method, parameters)
-        elif method in FULL and name in PASSLESS:
+        elif "full" in parts_of(method).worker.needs and name in PASSLESS:
             assert "no full gradients" in found, method
         else:
             assert found == Status.COMPLETED, (method, parameters, found)
@@ -109,7 +103,7 @@ def test_a_task_that_cannot_replay_a_sample_refuses_variance_reduction_alone(met
     stream = type("Stream", (type(task),), {"replays": False})
     task.__class__ = stream
     found = outcome(task, method, {})
-    if method in REPLAYING:
+    if "replay" in parts_of(method).worker.needs:
         assert "should have gradients at two points on one sample" in found
     else:
         assert found == Status.COMPLETED

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from byzopt.aggregators import RULES
+from byzopt.aggregators import RULES, Mean
 from byzopt.attacks import ATTACKS
 from byzopt.errors import Status
 from byzopt.experiments.specs.spec import Spec
@@ -18,6 +18,7 @@ from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress
 from byzopt.experiments.trials.prepared import PreparedRun, RunSettings, prepare
 from byzopt.experiments.trials.trial import Trial
 from byzopt.methods import METHODS
+from byzopt.methods.base import with_counts
 from byzopt.states import freeze, thaw
 
 # One call for several runs may take its sums in another order than a call for one.
@@ -29,7 +30,7 @@ SMALL: dict[str, Any] = {
     "full": {"name": "logistic_regression", "batch": 0},
     "digits": {"name": "digits", "batch": 8, "hidden": [16]},
 }
-NEED_A_PROXY = ("pigs", "aeg_prox")
+PARTS = {name: with_counts(METHODS.build(name), 11, 2).build(Mean(), 0.1, 8) for name in METHODS}
 POISONS = {"label_flip": "minibatch", "backdoor": "digits", "indistinguishable": "hard_lin"}
 
 
@@ -101,15 +102,15 @@ def test_every_rule(name: str) -> None:
 
 
 # A quartic has no proxy loss.
-PAIRS = [(m, t) for m in METHODS for t in SMALL if not (m in NEED_A_PROXY and t == "quartic")]
+PAIRS = [(m, t) for m in METHODS for t in SMALL if not (PARTS[m].step.needs_proxy and t == "quartic")]
 
 
 @pytest.mark.parametrize("method, task", PAIRS)
 def test_every_method_on_every_small_task(method: str, task: str) -> None:
     of: Any = SMALL[task]
-    if method in NEED_A_PROXY:
+    if PARTS[method].step.needs_proxy:
         of = ({"name": of} if isinstance(of, str) else of) | {"proxy": "worker"}
-    guards = method in ("byzantine_sgd", "safeguard")
+    guards = PARTS[method].filter.assumes_one_distribution
     recipe = {"name": method, "differing": True} if guards else method
     check([spec(method=recipe, task=of, seed=seed, lr=lr) for seed in (0, 1) for lr in (0.02, 0.05)])
 

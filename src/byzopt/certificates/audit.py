@@ -113,8 +113,8 @@ class RecordingFilter(Filter):
     seen: list[AuditedRound] = field(default_factory=list)
 
     @property
-    def alike(self) -> bool:
-        return self.inner.alike
+    def assumes_one_distribution(self) -> bool:
+        return self.inner.assumes_one_distribution
 
     def init(self, x0: Tensor, n: int) -> Any:
         return self.inner.init(x0, n)

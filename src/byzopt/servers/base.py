@@ -68,6 +68,11 @@ class Step(ABC):
         """Whether `lr` does nothing but scale the move of the iterate, the field `x` of the state."""
         return False
 
+    @property
+    def needs_proxy(self) -> bool:
+        """Whether it needs a loss that the server owns, `ServerContext.proxy`."""
+        return False
+
     @abstractmethod
     def init(self, x0: Tensor, site: ServerContext) -> State:
         """State before round 1 at `x0` `[d]`. Errors: `InvalidInput` for a site that lacks what it needs."""

@@ -86,6 +86,8 @@ class SimilarityProx(Step):
         0.0
     """
 
+    needs_proxy = True
+
     lr: float
     inner: Inner = LBFGS()
     stop: Rule = "relative"
@@ -148,6 +150,8 @@ class ExtragradientProx(Step):
         >>> 0 < float(step.answer(state)) < 1
         True
     """
+
+    needs_proxy = True
 
     lr: float
     mu: float = 0.01

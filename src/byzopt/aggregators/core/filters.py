@@ -42,7 +42,7 @@ class Filter(ABC):
         return False
 
     @property
-    def alike(self) -> bool:
+    def assumes_one_distribution(self) -> bool:
         """Whether it expels workers for good on the premise that all honest ones sample one distribution. It
         must not run where they do not."""
         return False
@@ -89,7 +89,7 @@ def check_unseen_data(filter: Filter) -> None:
     """Raise `InvalidInput` for a filter that expels workers on the premise of one distribution, where their
     data cannot be compared."""
     require(
-        not filter.alike,
+        not filter.assumes_one_distribution,
         "A filter that expels workers for good",
         "be told that their data cannot be looked at here, and may differ",
         "one that takes them for alike",

@@ -116,7 +116,7 @@ class Guard(Filter):
         log_factor(1, 1, self.p_fail)
 
     @property
-    def alike(self) -> bool:
+    def assumes_one_distribution(self) -> bool:
         return not self.differing
 
     def init(self, x0: Tensor, n: int) -> GuardState:

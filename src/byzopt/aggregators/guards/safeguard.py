@@ -118,7 +118,7 @@ class Safeguard(Filter):
         return self.measured == "pairs" and self.limits_of is None and self.noise is None
 
     @property
-    def alike(self) -> bool:
+    def assumes_one_distribution(self) -> bool:
         return not self.differing
 
     def init(self, x0: Tensor, n: int) -> SafeguardState:

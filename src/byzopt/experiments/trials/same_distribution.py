@@ -22,7 +22,7 @@ def check_same_distribution(task: Task, filter: Filter) -> None:
     Seen by their full gradients at a point near the start, which then are one to rounding. Cost: one full
     pass, for such filters alone.
     """
-    if not filter.alike:
+    if not filter.assumes_one_distribution:
         return
     premise = "This method expels workers on the premise that all honest ones sample one distribution."
     try:
