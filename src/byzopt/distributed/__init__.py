@@ -4,6 +4,7 @@ of `torch.optim`."""
 from __future__ import annotations
 
 from byzopt.deprecation import former_names
+from byzopt.distributed.deadline import DeadlineTransport
 from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.distributed.elastic import init_process_group
 from byzopt.distributed.harden import Guard, harden
@@ -14,6 +15,7 @@ from byzopt.distributed.reduce import robust_all_reduce
 from byzopt.distributed.watch import Suspicion
 
 __all__ = [
+    "DeadlineTransport",
     "Guard",
     "RankCheckpoints",
     "RobustDM21",

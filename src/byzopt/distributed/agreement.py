@@ -7,7 +7,7 @@ take part says so in the place of its header, and its error's text follows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import NamedTuple, TypeVar
 
@@ -55,20 +55,36 @@ def exchange_headers(comm: Communicator, prepare: Callable[[], tuple[Header, T]]
     except Exception as raised:
         error = raised
     headers = [Header(*line) for line in comm.all_gather(local).tolist()]
-    reasons = {rank: header.fault() for rank, header in enumerate(headers)}
-    malformed = {rank: f"Its header is malformed: {why}" for rank, why in reasons.items() if why}
-    if any(header.status == FAILED for rank, header in enumerate(headers) if rank not in malformed):
+    if any(header.status == FAILED and not header.fault() for header in headers):
         raise_everywhere(comm, error)
-    if len(malformed) == len(headers):
-        raise TooManyFaults(
-            f"Some headers should be well-formed. Found none among {len(headers)} ranks: {malformed[0]}",
-            list(malformed),
-        )
+    summary = summarised(comm.n, dict(enumerate(headers)), {})
     if error is not None:  # its header was changed on its way
         raise error
-    valid = {rank: header for rank, header in enumerate(headers) if rank not in malformed}
+    return summary, prepared  # type: ignore[return-value]
+
+
+def summarised(n: int, headers: Mapping[int, Header], missing: Mapping[int, str]) -> HeaderSummary:
+    """What these headers say of n ranks; those that are `missing`, and why, count as malformed ones do.
+
+    Errors: as `exchange_headers`.
+    """
+    reasons = {rank: header.fault() for rank, header in headers.items()}
+    malformed = {rank: f"Its header is malformed: {why}" for rank, why in reasons.items() if why}
+    malformed |= missing
+    if len(malformed) == n:
+        raise TooManyFaults(
+            f"Some headers should be well-formed. Found none among {n} ranks: {malformed[0]}",
+            sorted(malformed),
+        )
+    valid = {rank: header for rank, header in headers.items() if rank not in malformed}
     _require_alike(valid)
-    return _summary(headers, malformed, valid), prepared  # type: ignore[return-value]
+    absent = frozenset(rank for rank, header in valid.items() if header.status == ABSENT)
+    counted = set(valid) - absent
+    sizes = [valid[rank].size if rank in counted else inf for rank in range(n)]
+    counts = Counter(header.fingerprint for header in valid.values() if header.fingerprint)
+    parameters = tuple(valid[rank].parameters if rank in valid else 0.0 for rank in range(n))
+    lengths = torch.tensor(sizes, dtype=torch.float64, device="cpu")
+    return HeaderSummary(lengths, malformed, absent, max(counts.values(), default=0), parameters)
 
 
 def share_error(comm: Communicator, work: Callable[[], T]) -> T:
@@ -86,21 +102,6 @@ def share_error(comm: Communicator, work: Callable[[], T]) -> T:
 
 def _numbers(header: Header) -> Tensor:
     return torch.tensor(header, dtype=torch.float64, device="cpu")
-
-
-def _summary(headers: list[Header], malformed: dict[int, str], valid: dict[int, Header]) -> HeaderSummary:
-    absent = frozenset(rank for rank, header in valid.items() if header.status == ABSENT)
-    sizes = [
-        header.size if rank in valid and rank not in absent else inf for rank, header in enumerate(headers)
-    ]
-    counts = Counter(header.fingerprint for header in valid.values() if header.fingerprint)
-    return HeaderSummary(
-        torch.tensor(sizes, dtype=torch.float64, device="cpu"),
-        malformed,
-        absent,
-        max(counts.values(), default=0),
-        tuple(header.parameters if rank in valid else 0.0 for rank, header in enumerate(headers)),
-    )
 
 
 def _require_alike(headers: dict[int, Header]) -> None:
@@ -122,26 +123,36 @@ def _require_alike(headers: dict[int, Header]) -> None:
 
 def raise_everywhere(comm: Communicator, error: Exception | None) -> None:
     """Raise one error on all ranks, made from the `error` that each has, if any."""
-    text = torch.zeros(1 + comm.n + _TEXT, dtype=torch.uint8, device="cpu")
-    if error is not None:
-        text[0] = 1 + _kind_of(error)
-        text[[1 + rank for rank in getattr(error, "rows", ()) if rank < comm.n]] = 1
-        data = one_line(str(error) or type(error).__name__).encode()[:_TEXT]
-        text[1 + comm.n : 1 + comm.n + len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    texts = comm.all_gather(text).cpu()
-    failed = {rank: line for rank, line in enumerate(texts) if 1 <= int(line[0]) <= len(_KINDS)}
-    if error is not None and all(torch.equal(line, text) for line in texts):
+    text = torch.frombuffer(bytearray(error_text(error, comm.n)), dtype=torch.uint8)
+    texts = [line.numpy().tobytes() for line in comm.all_gather(text).cpu()]
+    raise_shared(dict(enumerate(texts)), comm.n, error)
+
+
+def error_text(error: Exception | None, n: int) -> bytes:
+    """An error as bytes of a fixed length: its kind, the ranks that it blames, its text."""
+    if error is None:
+        return bytes(1 + n + _TEXT)
+    blamed = set(getattr(error, "rows", ()))
+    flags = bytes(rank in blamed for rank in range(n))
+    words = one_line(str(error) or type(error).__name__).encode()[:_TEXT]
+    return bytes([1 + _kind_of(error)]) + flags + words.ljust(_TEXT, b"\0")
+
+
+def raise_shared(texts: Mapping[int, bytes], n: int, error: Exception | None) -> None:
+    """Raise the same error on all ranks that have these `texts`, by rank; `error` is this rank's own."""
+    failed = {rank: text for rank, text in texts.items() if text and 1 <= text[0] <= len(_KINDS)}
+    if error is not None and len(failed) == n and len(set(failed.values())) == 1:
         raise error  # every rank has the same, and its own traceback
     if not failed:
         raise ByzoptError("Ranks that cannot take part should say why. Found none that does.") from error
     first = next(iter(failed.values()))
-    why = one_line(first[1 + comm.n :].numpy().tobytes().rstrip(b"\0").decode(errors="replace"))
+    why = one_line(first[1 + n :].rstrip(b"\0").decode(errors="replace"))
     ranks = ", ".join(map(str, failed))
     message = f"All ranks should be able to take part. Found rank {ranks} unable: {why}"
-    if int(first[0]) == 1:
-        blamed = first[1 : 1 + comm.n].nonzero().flatten().tolist()
+    if first[0] == 1:
+        blamed = [rank for rank in range(n) if first[1 + rank : 2 + rank] == b"\1"]
         raise TooManyFaults(message, blamed) from error
-    raise _KINDS[int(first[0]) - 1](message) from error
+    raise _KINDS[first[0] - 1](message) from error
 
 
 def _kind_of(error: Exception) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from byzopt.distributed.deadline.transport import DeadlineTransport, check_seconds
 from byzopt.errors import InvalidInput, require
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | nn.Module
@@ -24,6 +25,22 @@ def replicas_in(params: Params) -> list[DistributedDataParallel]:
     sharded = [type(m).__name__ for m in params.modules() if type(m).__name__ == "FullyShardedDataParallel"]
     require(not sharded, "The model", "be whole on every rank", *_sharded(sharded))
     return [module for module in params.modules() if isinstance(module, DistributedDataParallel)]
+
+
+def check_deadline(deadline: Any, compressed: bool, replicas: Iterable[DistributedDataParallel]) -> None:
+    """Raise `InvalidInput` for what waits for ranks that a deadline would not wait for."""
+    if not isinstance(deadline, DeadlineTransport):
+        check_seconds(deadline)
+    what = "Messages with a deadline"
+    require(not compressed, what, "be whole vectors", "compressed ones", "Use a plain channel.")
+    for replica in replicas:
+        waits = [name for name in ("broadcast_buffers", "find_unused_parameters") if getattr(replica, name)]
+        waits = [
+            name for name in waits if name != "broadcast_buffers" or any(True for _ in replica.buffers())
+        ]
+        remedy = "Give the bare model, or say so of DistributedDataParallel."
+        found = " and ".join(f"{name}=True" for name in waits)
+        require(not waits, "A model with a deadline", "wait for no rank in its forward pass", found, remedy)
 
 
 def keep_local(replicas: Iterable[DistributedDataParallel]) -> None:

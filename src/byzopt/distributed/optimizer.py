@@ -13,14 +13,16 @@ from torch.distributed.algorithms.join import Join, Joinable, JoinHook
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.distributed.agreement import exchange_headers
 from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.deadline import DeadlineTransport
 from byzopt.distributed.flat import FlatParameters
 from byzopt.distributed.header import Header, fingerprint
-from byzopt.distributed.models import Params, keep_local, replicas_in
+from byzopt.distributed.models import Params, check_deadline, keep_local, replicas_in
 from byzopt.distributed.optimizer_state import OptimizerState, loaded, saved
 from byzopt.distributed.parameters import Settlement, settled
 from byzopt.distributed.rank_worker import Closure, Contribution, Position, RankWorker
 from byzopt.distributed.rates import check_rates, has_rate, rate_of, recentred, stepped
 from byzopt.distributed.reduce import aggregate
+from byzopt.distributed.timed import timed_round
 from byzopt.distributed.topologies import Topology, Watch
 from byzopt.errors import TooManyFaults, require
 from byzopt.methods import Method
@@ -60,6 +62,11 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
     are averaged already. So in the first step whose gradients are finite and not zero, ranks that were given
     parameters compare them, and where those of n - f ranks are equal to the last bit all refuse, and nothing
     has moved; `same_data=True` says that ranks take the same data on purpose.
+
+    With a `deadline` in seconds (or a `DeadlineTransport` as `group`) a rank that is dead, stopped or late
+    counts like one that is not finite, and the others go on, with whole vectors to all as in "replicated".
+    One that comes back takes the steps that it has missed, or the state on which more than f others agree.
+    Scripts then count `rounds`, and not calls of `step`.
 
     `topology`: see `byzopt.distributed.topologies`. `watch` is called with the `RoundDiagnostics` of each
     step, or of every `watch.every`-th where it has such a number; all ranks give one or none.
@@ -113,15 +120,18 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
         watch: Watch = None,
         seed: int = 0,
         same_data: bool = False,
+        deadline: float | None = None,
     ) -> None:
         Joinable.__init__(self)
-        self.comm = Communicator(group)
+        given_transport = isinstance(group, DeadlineTransport)
+        self.comm = group.comm if given_transport else Communicator(group)
         self.topology, self.watch = topology, watch
         self.malformed: dict[int, str] = {}
         self.skipped = 0
 
         def prepare() -> tuple[Header, None]:
             self._replicas = replicas_in(params)
+            self._buffers = list(params.buffers()) if isinstance(params, nn.Module) else []
             given = params.parameters() if isinstance(params, nn.Module) else params
             torch.optim.Optimizer.__init__(self, cast(Any, given), {"lr": lr, "weight_decay": weight_decay})
             self.method = method if isinstance(method, Method) else method()
@@ -130,6 +140,8 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
             self.flat = FlatParameters(self.param_groups)
             self.worker.check(self.flat)
             header = Header.of(self.flat.read(), 0, f"{topology} {self._plan()} {self.flat.layout}")
+            if deadline is not None or given_transport:
+                check_deadline(group if given_transport else deadline, self.worker.compressed, self._replicas)
             keep_local(self._replicas)
             return header, None
 
@@ -137,6 +149,8 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
         self._compared = same_data or bool(self._replicas)
         self.flat.write(self.comm.broadcast(self.flat.read()).to(self.flat.device))
         self.progress = self.worker.begun(self.flat)
+        made = None if deadline is None else DeadlineTransport(deadline, group)
+        self.transport: DeadlineTransport | None = group if given_transport else made
 
     @property
     def rounds(self) -> int:
@@ -163,22 +177,27 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
 
     @isolated
     def _round(self, contribute: Callable[[], Contribution]) -> None:
-        summary, mine = exchange_headers(self.comm, lambda: _with_header(contribute()))
-        mine = self._settled(settled(self.comm, summary, mine), mine)
-        self.malformed = mine.exchange.malformed
         try:
-            done = aggregate(self.comm, mine.vec, self.topology, mine.exchange, summary)
+            if self.transport is not None:
+                timed_round(self, self.transport, contribute)
+            else:
+                self._untimed_round(contribute)
         except TooManyFaults:
             if getattr(self, "found_inf", None) is None:
                 raise
             self.skipped += 1  # the ranks' scalers back off, as without a rule
-            return
-        self._compared = self._compared or mine.header.fingerprint > 0
+
+    def _untimed_round(self, contribute: Callable[[], Contribution]) -> None:
+        summary, mine = exchange_headers(self.comm, lambda: _with_header(contribute()))
+        mine = self._settled(settled(self.comm, summary, mine), mine)
+        self.malformed = mine.exchange.malformed
+        done = aggregate(self.comm, mine.vec, self.topology, mine.exchange, summary)
         self._finish(mine, done.out.to(mine.position.flat.device), done.state)
 
     def _finish(self, mine: Contribution, g: Tensor, filter_state: Any) -> None:
         """Make the server's step along the aggregate `g` `[d]`."""
         state, exchange, wire = mine.position.state, mine.exchange, mine.wire
+        self._compared = self._compared or mine.header.fingerprint > 0
         if self.comm.rank in exchange.malformed:  # the receivers go on from what they remembered
             wire = self.worker.before(mine.position).wire
         received = exchange.messages.memory if exchange.messages else state.received
@@ -229,7 +248,7 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
             flat, old = FlatParameters(self.param_groups), self.progress
             self.worker.check(flat)
             state = self.worker.begun(flat)._replace(t=old.t, bits=old.bits)
-            return Position(flat, state, flat.read(), rebuilt=True)
+            return Position(flat, state, flat.read(), self.transport is not None, rebuilt=True)
         x = self.method.step.ask(self.progress.step)
         if self.flat.holds(x):
             return Position(self.flat, self.progress, x)

@@ -65,6 +65,7 @@ class RobustNSGDM(RobustOptimizer):
         topology: Topology = "sharded",
         watch: Watch = None,
         same_data: bool = False,
+        deadline: float | None = None,
         **settings: Any,
     ) -> None:
         def method() -> Method:
@@ -72,7 +73,8 @@ class RobustNSGDM(RobustOptimizer):
                 tolerant(rule, f), lr or 1.0, rounds
             )
 
-        super().__init__(params, method, lr, group=group, topology=topology, watch=watch, same_data=same_data)
+        given: dict[str, Any] = {"group": group, "topology": topology, "watch": watch}
+        super().__init__(params, method, lr, **given, same_data=same_data, deadline=deadline)
 
 
 class RobustDM21(RobustOptimizer):
@@ -119,6 +121,7 @@ class RobustDM21(RobustOptimizer):
         watch: Watch = None,
         seed: int = 0,
         same_data: bool = False,
+        deadline: float | None = None,
         **settings: Any,
     ) -> None:
         def method() -> Method:
@@ -127,7 +130,7 @@ class RobustDM21(RobustOptimizer):
             )
 
         given = {"group": group, "topology": topology, "watch": watch}
-        super().__init__(params, method, lr, **given, seed=seed, same_data=same_data)
+        super().__init__(params, method, lr, **given, seed=seed, same_data=same_data, deadline=deadline)
 
 
 class RobustVRDM21(RobustDM21):
@@ -219,6 +222,7 @@ class RobustSGD(RobustOptimizer):
         watch: Watch = None,
         seed: int = 0,
         same_data: bool = False,
+        deadline: float | None = None,
     ) -> None:
         def method() -> Method:
             require(0 <= momentum < 1, "Parameter `momentum`", "lie in [0, 1)", momentum)
@@ -228,7 +232,7 @@ class RobustSGD(RobustOptimizer):
 
         rate = float(getattr(step, "lr", 1e-3)) if lr is None else lr
         given = {"group": group, "topology": topology, "watch": watch, "weight_decay": weight_decay}
-        super().__init__(params, method, rate, **given, seed=seed, same_data=same_data)
+        super().__init__(params, method, rate, **given, seed=seed, same_data=same_data, deadline=deadline)
 
 
 def tolerant(rule: Aggregator | str, f: int | None) -> Aggregator:

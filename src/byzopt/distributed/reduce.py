@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from byzopt.aggregators.core.filters import RoundContext, RoundRule
 from byzopt.aggregators.core.surroundings import isolated, unreadable
 from byzopt.distributed.agreement import HeaderSummary, exchange_headers, share_error
 from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.deadline.rounds import exchange_rows, filtered_rows
+from byzopt.distributed.deadline.transport import DeadlineTransport
 from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.distributed.header import Header, recipe_text
 from byzopt.distributed.topologies import TOPOLOGIES, Exchange, Round, Topology, Watch, check_topology
@@ -32,7 +35,9 @@ def robust_all_reduce(
 ) -> Tensor:
     """`rule` of all ranks' vectors, on every rank: `[d] -> [d]`, in the vector's dtype and on its device.
 
-    `group` is a process group (None: all ranks), one row each; `topology` as in `topologies`. `f` fills what
+    `group` is a process group (None: all ranks), one row each; `topology` as in `topologies`. It may be a
+    `DeadlineTransport`: then all ranks decide by themselves, from the rows that have come in time; ranks that
+    are missing count as not finite ones, and the `topology` is without effect. `f` fills what
     a rule given by name leaves out. `t` is the round for `watch`, which is called with this round's
     `RoundDiagnostics`; all ranks watch or none. Rules that draw lots take their round as `rule.at(t)`. Equal
     to `rule(rows)` on all rows to rounding; the same bits on every rank ("replicated": on equal machines).
@@ -71,15 +76,32 @@ def robust_all_reduce(
         tensor([1., 2.])
         >>> dist.destroy_process_group()
     """
-    comm = Communicator(group)
+    comm = group.comm if isinstance(group, DeadlineTransport) else Communicator(group)
 
     def prepare() -> tuple[Header, tuple[Tensor, Exchange]]:
         recipe = rule_from(rule, **({} if f is None else {"f": f}))
         exchange = Exchange(FixedRule(recipe), (), RoundContext(t, vector), {}, watch)
         return header_of(comm, vector, topology, exchange, recipe_text(recipe))
 
+    if isinstance(group, DeadlineTransport):
+        return _in_time(group, prepare).to(vector.device)
     summary, (vec, exchange) = exchange_headers(comm, prepare)
     return aggregate(comm, vec, topology, exchange, summary).out.to(vector.device)
+
+
+def _in_time(
+    transport: DeadlineTransport, prepare: Callable[[], tuple[Header, tuple[Tensor, Exchange]]]
+) -> Tensor:
+    """The aggregate of the vectors that come within the deadline."""
+
+    def with_vector() -> tuple[Header, Tensor, Exchange]:
+        header, (vec, exchange) = prepare()
+        return header, vec, exchange
+
+    summary, rows, exchange = exchange_rows(transport, with_vector)
+    done = filtered_rows(rows, summary, exchange)
+    report(exchange.watch, done.diagnostics)
+    return done.out
 
 
 def header_of(
@@ -107,7 +129,7 @@ def aggregate(
     Why a rank's header or message could not be read is added to `exchange.malformed`. Errors, on all ranks
     alike: as `robust_all_reduce`; what the watch raises on any of them.
     """
-    _require_distinct(summary.equal, comm.n, exchange)
+    require_distinct(summary.equal, comm.n, exchange)
     exchange = exchange._replace(absent=summary.absent)
     exchange.malformed.update(summary.malformed)
     if exchange.messages is not None:
@@ -117,16 +139,17 @@ def aggregate(
     sizes = summary.sizes.index_fill(0, unread, torch.inf)
     done = TOPOLOGIES[topology](comm, vec, sizes, exchange)
     if exchange.watch:
-        share_error(comm, lambda: _reported(exchange.watch, done.diagnostics))
+        share_error(comm, lambda: report(exchange.watch, done.diagnostics))
     return done
 
 
-def _reported(watch: Watch, diagnostics: RoundDiagnostics | None) -> None:
+def report(watch: Watch, diagnostics: RoundDiagnostics | None) -> None:
+    """Call the watch, where there is one and something to tell it."""
     if watch and diagnostics is not None:
         watch(diagnostics)
 
 
-def _require_distinct(equal: int, n: int, exchange: Exchange) -> None:
+def require_distinct(equal: int, n: int, exchange: Exchange) -> None:
     """Raise `InvalidInput` where `equal` of n gradients are one, to the last bit, and the honest ones may be
     among them: f liars that send something else do not hide it."""
     if equal < 2:
