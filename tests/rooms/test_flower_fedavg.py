@@ -341,6 +341,8 @@ def test_buffers_may_be_named(buffers):
         arrays=arrays,
     )
     assert (result.arrays["1.running_mean"].numpy() == 2.0).all()
+    with pytest.raises(InvalidInput, match="have the model's names"):
+        run(RobustFedAvg(rule="median", f=1, buffers=nn.BatchNorm1d(4)), arrays=arrays)
     with pytest.raises(InvalidInput, match="name arrays of the model"):
         run(RobustFedAvg(rule="median", f=1, buffers=["running"]), arrays=arrays)
 
@@ -388,10 +390,14 @@ def test_functions_that_combine_metrics_see_only_replies_with_the_usual_ones():
         del answer.content["metrics"]["train_loss"]
         return [answer]
 
+    def negative(asked, answer):
+        answer.content["metrics"]["num-examples"] = -100
+        return [answer]
+
     strategy = RobustFedAvg(rule="median", f=1, train_metrics_aggr_fn=combine, **QUIET)
-    result, _ = run(strategy, rounds=1, ways={4: without})
-    assert dict(result.train_metrics_clientapp[1]) == {"worst": 3.0}
-    assert len(calls[0]) == 4
+    result, _ = run(strategy, rounds=1, ways={4: without, 3: negative})
+    assert dict(result.train_metrics_clientapp[1]) == {"worst": 2.0}
+    assert len(calls[0]) == 3
     assert calls[0][0][1] == "num-examples"
 
 

@@ -155,7 +155,7 @@ class RobustFedAvg(ServerStrategy):
                 reported = medians([reply.metrics for reply in counted])
                 reported.pop(self.weighted_by_key, None)  # as in FedAvg
                 return reported | metrics, diagnostics
-            contents = consistent([reply.content for reply in counted])
+            contents = consistent([reply.content for reply in counted], self.weighted_by_key)
             return dict(self.train_metrics_aggr_fn(contents, self.weighted_by_key)), diagnostics
 
         return self._aggregate(server_round, aggregate)
@@ -180,7 +180,7 @@ class RobustFedAvg(ServerStrategy):
         if self.evaluate_metrics_aggr_fn is None or not reports:
             return median_record(reports, self.weighted_by_key)
         accepted, _ = asked.by_node(replies)
-        contents = consistent([accepted[node].content for node in reports])
+        contents = consistent([accepted[node].content for node in reports], self.weighted_by_key)
         return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key)
 
     def summary(self) -> None:

@@ -78,23 +78,25 @@ def _is_finite(number: Any) -> bool:
         return False
 
 
-def consistent(contents: Sequence[RecordDict]) -> list[RecordDict]:
-    """Those replies whose metrics are finite and have the names and lengths that most replies have, for
-    functions that take such metrics for granted."""
-    kinds = [_kind(content) for content in contents]
+def consistent(contents: Sequence[RecordDict], weight: str) -> list[RecordDict]:
+    """Those replies whose metrics are finite and have the names and lengths that most replies have, and whose
+    `weight`, if any, is at least 0: for functions that take this for granted."""
+    kinds = [_kind(content, weight) for content in contents]
     counts = Counter(kind for kind in kinds if kind is not None)
     usual = counts.most_common(1)[0][0] if counts else ()
     return [content for content, kind in zip(contents, kinds, strict=True) if kind == usual]
 
 
-def _kind(content: RecordDict) -> tuple[tuple[str, str, int], ...] | None:
-    """Names and lengths of all metrics in a reply; None where one is not finite."""
+def _kind(content: RecordDict, weight: str) -> tuple[tuple[str, str, int], ...] | None:
+    """Names and lengths of all metrics in a reply; None where one is not finite, or the weight negative."""
     kind = []
     for name, record in content.items():
         if isinstance(record, MetricRecord):
             for key, value in record.items():
                 numbers = value if isinstance(value, list) else [value]
                 if not all(_is_finite(number) for number in numbers):
+                    return None
+                if key == weight and min(numbers, default=0) < 0:
                     return None
                 kind.append((name, key, len(numbers) if isinstance(value, list) else -1))
     return tuple(sorted(kind))

@@ -124,7 +124,11 @@ def _named(values: Mapping[str, Any], buffers: Buffers) -> set[str]:
     if buffers is None:
         return {name for name in values if name.rsplit(".", 1)[-1] in STATISTICS}
     if isinstance(buffers, nn.Module):
-        return {name for name, _ in buffers.named_buffers()} & set(values)
+        kept = set(buffers.state_dict()) - {name for name, _ in buffers.named_parameters()}
+        remedy = "Give the module whose state_dict the arrays are."
+        what = "The module in `buffers`"
+        require(kept <= set(values), what, "have the model's names", sorted(kept - set(values))[:8], remedy)
+        return kept
     if isinstance(buffers, str):
         raise InvalidInput(
             f"Parameter `buffers` should be a module or names. Found {buffers!r}. Write a list."
