@@ -2,8 +2,8 @@
 
     python benchmarks/flower_faults.py
 
-The app is `examples/flower_fedavg`, and its nodes live in this process. Prints the test accuracy after the last
-round as a table, or the exception that ended a run. Needs the extra `flower`.
+The app is `examples/flower_fedavg`, and its nodes live in this process. Prints the test accuracy after the
+last round as a table, or the exception that ended a run. Needs the extra `flower`.
 """
 
 from __future__ import annotations
