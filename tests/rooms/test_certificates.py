@@ -229,7 +229,8 @@ def test_a_run_records_its_certificates_where_it_measures(tmp_path):
     assert f"at most {found.worst.linear:.4g} times" in str(found)
     assert f"its square at most {found.worst.squared:.4g} times" in str(found)
     assert "docs/constants.md" in str(found)
-    assert list(outcome_notes(run(one).outcomes)) == [f"main: {found}"]
+    for specs in ({}, {"main": one}):
+        assert list(outcome_notes(run(one).outcomes, specs)) == [f"main: {found}"]
     assert run(one, out=tmp_path / "run").main.records == records  # as stored
     every = run(spec(eval_every=1)).main.records
     assert [record["t"] for record in every if "certified_squared" in record] == list(range(1, 13))
@@ -294,3 +295,20 @@ def test_rounding_certifies_nothing_where_n_less_2f_is_the_unrest(n, f, stages):
             rows = rows.to(dtype)
             if float((rule(rows) - rows[0]).norm()) > 1e-3:
                 assert not rule.certify(rows).holds
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"rule": "krum"}, "proved of this rule in advance, for 3 faulty rows of 20"),
+        ({"rule": "mean"}, "tolerates 0 faulty rows of 20, not 3"),
+        ({"rule": "signguard"}, "no round is certified: "),
+        ({"rule": "mean", "method": {"name": "safeguard", "differing": True}}, ""),
+    ],
+)
+def test_a_run_without_certificates_says_what_bounds_its_error_instead(keys, said):
+    one = Spec.of({"task": "quartic", "rounds": 3, "lr": 0.01, "attack": "none", "attackers": 3} | keys)
+    result = run(one)
+    assert not any("certified_squared" in record for record in result.main.records)
+    notes = [note for note in outcome_notes(result.outcomes, {"main": one}) if "certified" in note]
+    assert [said in note for note in notes] == ([True] if said else [])

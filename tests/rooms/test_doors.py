@@ -76,6 +76,7 @@ OPTIONS: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("sweep", "--set"): (["sweep", "sweep.toml"], [*SETTINGS, "seed=[]", "seed.x=1"]),
     ("sweep", "--store"): (["sweep", "sweep.toml", "--jobs", "0"], DIRECTORIES),
     ("sweep", "--jobs"): (["sweep", "sweep.toml", "--dry-run"], NUMBERS),
+    ("sweep", "--backend"): (["sweep", "sweep.toml", "--dry-run"], ["", "x", "simulated"]),
     ("sweep", "--engine"): (["sweep", "sweep.toml", "--dry-run"], ["", "x", "simulated"]),
     ("sweep", "--checkpoint-every"): (
         ["sweep", "sweep.toml", "--dry-run"], ["x", "", "0", "-1", "nan", "inf"]

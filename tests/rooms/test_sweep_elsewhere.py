@@ -24,7 +24,7 @@ def records(store) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("package", "use"),
     [
-        ("ray", lambda tmp: run_sweep(SWEEP, tmp, engine="ray")),
+        ("ray", lambda tmp: run_sweep(SWEEP, tmp, backend="ray")),
         ("tensorboard", lambda tmp: TensorBoard(tmp)),
         ("mlflow", lambda tmp: MLflow(str(tmp), "x")),
     ],
@@ -48,7 +48,10 @@ def test_a_cluster_of_two_nodes_makes_the_same_records(tmp_path):
     try:
         ended = []
         swept = run_sweep(
-            SWEEP, tmp_path / "ray", engine="ray", tell=lambda kind, c: kind == "ended" and ended.append(c[0])
+            SWEEP,
+            tmp_path / "ray",
+            backend="ray",
+            tell=lambda kind, c: kind == "ended" and ended.append(c[0]),
         )
     finally:
         ray.shutdown()

@@ -517,7 +517,7 @@ def test_a_file_is_no_store_and_is_called_one(byzopt, place):
         ["sweep", "nowhere.toml"],
         ["sweep", "spec.toml"],
         ["sweep", "byz-nsgdm/digits"],
-        ["sweep", "s.toml", "--engine", "dask"],
+        ["sweep", "s.toml", "--backend", "dask"],
         ["sweep", "s.toml", "--jobs", "-1"],
         ["sweep", "s.toml", "--set", "rounds"],
         ["sweep", "s.toml", "--checkpoint-every", "0"],
@@ -565,3 +565,13 @@ def test_the_former_place_of_the_table_still_works_and_says_the_present_one(monk
     with pytest.warns(DeprecationWarning, match="runs_table"):
         former = import_module("byzopt.experiments.table").table
     assert former is runs_table
+
+
+def test_the_former_option_of_the_backend_works_and_says_the_present_one(byzopt, place):
+    (place / "s.toml").write_text(FILE)
+    said = byzopt("sweep", "s.toml", "--engine", "local", "--dry-run")
+    assert (said.status, "--backend" in said.err) == (0, True)
+    assert "--engine" not in byzopt("sweep", "s.toml", "--backend", "local", "--dry-run").err
+    assert "--engine" not in byzopt("sweep", "--help").out
+    with pytest.warns(DeprecationWarning, match="backend"), pytest.raises(InvalidInput, match="backend"):
+        run_sweep(Sweep(spec=SPEC), place / "st", engine="dask")

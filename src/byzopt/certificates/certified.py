@@ -7,6 +7,9 @@ from math import inf
 from statistics import median
 from typing import NamedTuple
 
+from byzopt.aggregators.core.filters import StatelessFilter
+from byzopt.experiments.specs.spec import Spec
+from byzopt.experiments.trials.outcome import Outcome
 from byzopt.theory.robustness import Coefficients
 
 _READ = "(kappa and kappa_squared in docs/constants.md)"
@@ -32,6 +35,27 @@ class CertifiedCoefficients(NamedTuple):
             return f"{lead} there{usual} {_READ}"
         lead = f"over {self.rounds} recorded rounds {what} was certified to be {_bounds(self.worst)}"
         return f"{lead} {_READ}"
+
+
+def error_bound_sentence(spec: Spec, outcome: Outcome) -> str:
+    """What bounds the aggregate's error in a run: its rounds' certificates, or what is proved of the rule in
+    advance, and else why nothing does. Empty for methods whose filter has a memory: neither is known."""
+    certificates = summarise_certificates(outcome.records)
+    if certificates is not None:
+        return str(certificates)
+    method = spec.method.build(spec.rule, spec.lr, spec.rounds)
+    if not isinstance(method.filter, StatelessFilter):
+        return ""
+    faulty = len(spec.cohort.byzantine)
+    known = spec.rule.coefficients(spec.n, faulty)
+    if not _known(known):
+        reason = spec.rule.unproved(spec.n, faulty) or "nothing is proved of this rule"
+        return f"no round is certified: {reason}"
+    return (
+        "no round is certified on its own, because it is proved of this rule in advance, for "
+        f"{faulty} faulty rows of {spec.n}, that the aggregate's distance from the honest mean is "
+        f"{_bounds(known)} {_READ}"
+    )
 
 
 def summarise_certificates(records: Sequence[Mapping[str, float]]) -> CertifiedCoefficients | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from byzopt.cli.options import at_least
+from byzopt.cli.parameters import AsJson, MoreSettings, Settings, SpecName
 
 if TYPE_CHECKING:
     from byzopt.certificates.audit import Audit
@@ -19,17 +20,13 @@ LINES = 12  # rounds that the table shows
 
 
 def command(
-    spec: Annotated[str, typer.Argument(help="A TOML file, or a preset such as byz-nsgdm/digits.")],
-    more: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Further settings, as with --set.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the spec. Repeatable.")
-    ] = None,
+    spec: SpecName,
+    more: MoreSettings = None,
+    settings: Settings = None,
     rounds: Annotated[
         int | None, typer.Option(callback=at_least(1), help="Rounds to watch. Default: the spec's.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a rule's error oracle (zeta^2, alpha) in a run, and say what each theorem then promises.
 

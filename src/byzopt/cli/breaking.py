@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from byzopt.cli.options import at_least
+from byzopt.cli.parameters import AsJson
 from byzopt.errors import require
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def command(
     rows: Annotated[
         str | None, typer.Option(help="Kind of honest rows, with --attack. Default: gaussian.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Search all attacks and their parameters for the largest error of a rule.
 

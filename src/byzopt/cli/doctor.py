@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from byzopt.cli.parameters import AsJson
 
 EXTRAS = {
     "dev": ("pytest", "hypothesis", "ruff", "mypy", "importlinter"),
@@ -17,7 +17,7 @@ EXTRAS = {
 
 
 def command(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show versions, devices, threads, where independent runs go on the cores, which data sets are on disk.
 

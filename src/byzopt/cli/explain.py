@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from byzopt.cli.parameters import AsJson, Settings
+
 if TYPE_CHECKING:
     from byzopt.methods import MethodRecipe
 
@@ -19,10 +21,8 @@ def command(
     more: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the spec.")
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the spec. Repeatable.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    settings: Settings = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print a method's card: paper, algorithm, symbols, assumptions, step sizes.
 

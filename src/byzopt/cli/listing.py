@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from byzopt.cli.parameters import AsJson
 from byzopt.errors import unknown
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def command(
         str | None,
         typer.Argument(help=f"One of {', '.join(KINDS)}, or a Python file of your own. Default: all kinds."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the rules, attacks, methods, tasks, presets ... that a spec can name."""
     if kind is not None and kind.endswith(".py"):

@@ -13,7 +13,7 @@ from byzopt.figures import in_percent
 
 AXES = ("rounds", "gradients", "bits")  # those of `reports.curves`, which would load torch
 RUN_ENGINES = ("simulated", "torchrun")
-SWEEP_ENGINES = ("local", "ray")
+SWEEP_BACKENDS = ("local", "ray")
 # The keys of a spec, which would load torch: those that may be taken for options.
 KEYS = (
     "task",
@@ -55,6 +55,11 @@ def one_of(*names: str) -> Callable[[str], str]:
         return value
 
     return check
+
+
+def optional(check: Callable[[str], str]) -> Callable[[str | None], str | None]:
+    """A check of a value where one is given."""
+    return lambda value: None if value is None else check(value)
 
 
 def at_least(least: int) -> Callable[[int | None], int | None]:

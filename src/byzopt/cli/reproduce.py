@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from byzopt.cli.options import at_least, directory, seconds
+from byzopt.cli.options import directory
 from byzopt.cli.options import seed_list as some_seeds
+from byzopt.cli.parameters import DEFAULT_STORE, AsJson, CheckpointEvery, DryRun, Jobs, Retry, StorePath
 
 if TYPE_CHECKING:
     from byzopt.experiments.sweeps import SweepPlan
     from byzopt.reproductions.reproduction import Reproduction
     from byzopt.reproductions.running import ReproducedTables
-
-DEFAULT_STORE = "byzopt-store"
 
 
 def command(
@@ -34,35 +33,25 @@ def command(
         list[str] | None,
         typer.Option(help="Labels that a cell must all have, as quartic,BF,as-released. May be repeated."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and how long.")] = False,
+    dry_run: DryRun = False,
     stored: Annotated[
         bool, typer.Option("--stored", help="Run nothing: tables and page from what is stored.")
     ] = False,
-    store: Annotated[
-        Path, typer.Option(parser=directory, metavar="DIR", help="Directory of all runs.")
-    ] = Path(DEFAULT_STORE),
+    store: StorePath = DEFAULT_STORE,
     out: Annotated[
         Path | None,
         typer.Option(
             parser=directory, metavar="DIR", help="Where the page and figures go. Default: in the store."
         ),
     ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            callback=at_least(0), help="Worker processes; 0: this one. Default: as `byzopt doctor` measured."
-        ),
-    ] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Run again what failed.")] = False,
-    checkpoint_every: Annotated[
-        float | None,
-        typer.Option(callback=seconds, help="Seconds between checkpoints. Default: by what one costs."),
-    ] = None,
+    jobs: Jobs = None,
+    retry: Retry = False,
+    checkpoint_every: CheckpointEvery = None,
     device: Annotated[
         str | None,
         typer.Option(help="Where models train. Default: a GPU if there is one."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Run a paper's experiment and print its table beside ours, with the verdict of every cell.
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from byzopt.cli.options import AXES, RUN_ENGINES, at_least, directory, one_of
+from byzopt.cli.parameters import MoreSettings, Settings, SpecName
 from byzopt.errors import require
 
 if TYPE_CHECKING:
-    from byzopt.experiments import Result, Spec
+    from byzopt.experiments import Outcome, Result, Spec
     from byzopt.reports.curves import DrawnBound
     from byzopt.theory.promise import Promise
 
@@ -27,16 +28,9 @@ WIDTH = 120  # of the table where stdout is no terminal
 
 
 def command(
-    spec: Annotated[str, typer.Argument(help="A TOML file, or a preset such as byz-nsgdm/digits.")],
-    more: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Further settings, as with --set.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change the spec, as in attack.name=alie. Repeatable."
-        ),
-    ] = None,
+    spec: SpecName,
+    more: MoreSettings = None,
+    settings: Settings = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -127,7 +121,7 @@ def _report(result: Result, place: Path, as_json: bool, bound: DrawnBound | None
 
         console = terminal.console(width=WIDTH)
         console.print(tables.outcome_table(result.spec, result.outcomes))
-        for note in tables.outcome_notes(result.outcomes):
+        for note in tables.outcome_notes(result.outcomes, result.spec.variants()):
             console.print(note, soft_wrap=True)
     if plot and not as_json:
         print(f"Curves: {plot.resolve()}")
@@ -172,10 +166,25 @@ def _why(promise: Promise) -> str:
 
 def result_data(result: Result, place: Path) -> dict[str, Any]:
     """The result as one flat object; variants under `compare`."""
+    from byzopt.experiments import MAIN
     from byzopt.experiments.store.outcomes import outcome_summary
 
-    variants = {name: outcome_summary(outcome) for name, outcome in result.compare.items()}
-    return {"id": result.spec.id, **outcome_summary(result.main), "out": str(place), "compare": variants}
+    specs = result.spec.variants()
+    told = {
+        name: outcome_summary(outcome) | _about_figures(specs[name], outcome)
+        for name, outcome in result.outcomes.items()
+    }
+    main = told.pop(MAIN)
+    return {"id": result.spec.id, **main, "out": str(place), "compare": told}
+
+
+def _about_figures(spec: Spec, outcome: Outcome) -> dict[str, Any]:
+    """The round after which the figures were measured, which for an interrupted run is not its last one, and
+    what bounds the aggregate's error."""
+    from byzopt.certificates.certified import error_bound_sentence
+
+    measured = int(outcome.records[-1]["t"]) if outcome.records else None
+    return {"figures_of_round": measured, "aggregate_error": error_bound_sentence(spec, outcome)}
 
 
 def _stem(spec: str) -> str:

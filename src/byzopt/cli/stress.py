@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from byzopt.cli.options import at_least, directory
+from byzopt.cli.options import at_least
+from byzopt.cli.parameters import DEFAULT_STORE, AsJson, Jobs, Settings, SpecName, StorePath
 
 if TYPE_CHECKING:
     from byzopt.stress import Stress, Trial
@@ -35,10 +36,8 @@ def duration(text: str | None) -> float | None:
 
 
 def command(
-    spec: Annotated[str, typer.Argument(help="A TOML file, or a preset such as byz-nsgdm/digits.")],
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the spec. Repeatable.")
-    ] = None,
+    spec: SpecName,
+    settings: Settings = None,
     compare: Annotated[
         str, typer.Option(help='Rules to try beside the spec\'s own: "rfa; nnm >> rfa; centered_clipping".')
     ] = "",
@@ -56,13 +55,9 @@ def command(
         float | None,
         typer.Option("--at-least", help="Exit with 3 if the worst accuracy is below this fraction."),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(callback=at_least(0), help="Worker processes; 0: this one.")
-    ] = None,
-    store: Annotated[
-        Path, typer.Option(parser=directory, metavar="DIR", help="Directory of all runs.")
-    ] = Path("byzopt-store"),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    jobs: Jobs = None,
+    store: StorePath = DEFAULT_STORE,
+    as_json: AsJson = False,
 ) -> int:
     """Train a spec under an ensemble of attacks, searched ones first, and say the worst.
 

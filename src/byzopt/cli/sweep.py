@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from byzopt.cli.options import SWEEP_ENGINES, at_least, directory, one_of, seconds
+from byzopt.cli.options import SWEEP_BACKENDS, directory, one_of, optional
+from byzopt.cli.parameters import DEFAULT_STORE, AsJson, CheckpointEvery, DryRun, Jobs, Retry, StorePath
 
 if TYPE_CHECKING:
     from byzopt.experiments.sweeps import SweepPlan, SweepResult
     from byzopt.experiments.sweeps.sinks import Sink
 
-DEFAULT_STORE = "byzopt-store"
 SHOWN = 20  # rows of a table for people; --json has all
 
 
@@ -28,29 +28,23 @@ def command(
             "--set", metavar="KEY=VALUE", help="For all runs, or other values of an axis. Repeatable."
         ),
     ] = None,
-    store: Annotated[
-        Path, typer.Option(parser=directory, metavar="DIR", help="Directory of all runs.")
-    ] = Path(DEFAULT_STORE),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why.")] = False,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            callback=at_least(0), help="Worker processes; 0: this one. Default: as `byzopt doctor` measured."
-        ),
-    ] = None,
-    engine: Annotated[
+    store: StorePath = DEFAULT_STORE,
+    dry_run: DryRun = False,
+    jobs: Jobs = None,
+    backend: Annotated[
         str,
         typer.Option(
-            callback=one_of(*SWEEP_ENGINES),
-            metavar="|".join(SWEEP_ENGINES),
-            help="ray: the cores of a Ray cluster.",
+            callback=one_of(*SWEEP_BACKENDS),
+            metavar="|".join(SWEEP_BACKENDS),
+            help="local: processes on this machine; ray: the cores of a Ray cluster.",
         ),
     ] = "local",
-    retry: Annotated[bool, typer.Option("--retry", help="Run again what failed.")] = False,
-    checkpoint_every: Annotated[
-        float | None,
-        typer.Option(callback=seconds, help="Seconds between checkpoints. Default: by what one costs."),
+    engine: Annotated[
+        str | None,
+        typer.Option(callback=optional(one_of(*SWEEP_BACKENDS)), hidden=True, help="Former --backend."),
     ] = None,
+    retry: Retry = False,
+    checkpoint_every: CheckpointEvery = None,
     tensorboard: Annotated[
         Path | None,
         typer.Option(parser=directory, metavar="DIR", help="Write runs to this TensorBoard folder."),
@@ -58,7 +52,7 @@ def command(
     mlflow: Annotated[
         str | None, typer.Option(help="Write runs to the MLflow server at this address.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Run every run of a sweep that is not stored yet, on all cores.
 
@@ -71,6 +65,12 @@ def command(
     from byzopt.experiments.sweeps import load_sweep, plan_sweep
     from byzopt.experiments.sweeps.runs import point_text
 
+    if engine is not None:
+        backend = engine
+        print(
+            "byzopt: --engine of byzopt sweep is now --backend; it works until the next release",
+            file=sys.stderr,
+        )
     if not path_exists(store):
         check_directory(store, "--store")
     plan = plan_sweep(load_sweep(sweep, settings or ()), store, retry)
@@ -82,7 +82,7 @@ def command(
         check_directory(store, "--store")
     if tensorboard:
         check_directory(tensorboard, "--tensorboard")
-    swept = played(plan, jobs, engine, retry, checkpoint_every, _sinks(plan, tensorboard, mlflow))
+    swept = played(plan, jobs, backend, retry, checkpoint_every, _sinks(plan, tensorboard, mlflow))
     _told(swept, as_json)
     if swept.unnoted:
         print(
@@ -98,7 +98,7 @@ def command(
 
 
 def played(
-    plan: SweepPlan, jobs: int | None, engine: Any, retry: bool, every: float | None, sinks: list[Sink]
+    plan: SweepPlan, jobs: int | None, backend: Any, retry: bool, every: float | None, sinks: list[Sink]
 ) -> SweepResult:
     """Run a plan with progress on stderr; a signal stops it and keeps checkpoints."""
     from byzopt.cli.stopping import stop_on_signals
@@ -112,7 +112,7 @@ def played(
             plan,
             jobs=layout.processes if layout else jobs or 0,
             threads=layout.threads if layout else 1,
-            engine=engine,
+            backend=backend,
             retry=retry,
             every=every,
             tell=display.hear,

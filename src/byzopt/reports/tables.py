@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from rich.table import Table
 from rich.text import Text
 
-from byzopt.certificates.certified import summarise_certificates
+from byzopt.certificates.certified import error_bound_sentence, summarise_certificates
 from byzopt.errors import Status
 from byzopt.experiments import Outcome, Spec
 from byzopt.experiments.specs.plain_spec import PlainSpec
 
 FIGURES = ("loss", "accuracy", "perplexity", "grad_norm")
+NO_SPECS: Mapping[str, Spec] = {}
 COLOURS = {Status.COMPLETED: "green", Status.CONVERGED: "green", Status.INTERRUPTED: "yellow"}
 
 
@@ -32,17 +33,23 @@ def outcome_table(spec: Spec, found: Mapping[str, Outcome]) -> Table:
     return table
 
 
-def outcome_notes(found: Mapping[str, Outcome]) -> Iterator[str]:
-    """A line for each variant whose end needs explaining, whose server expelled workers, or whose answers
-    were certified because its rule has no coefficient in advance."""
+def outcome_notes(found: Mapping[str, Outcome], specs: Mapping[str, Spec] = NO_SPECS) -> Iterator[str]:
+    """Lines for each variant: why it ended so, whom its server expelled, and what bounds the error of its
+    aggregates. Without the `specs` only what was certified along the run is said of that."""
     for name, outcome in found.items():
         if outcome.message:
             yield f"{name}: {outcome.message}"
         if outcome.expelled:
             told = ", ".join(f"{worker} (round {t}, {why})" for worker, t, why in outcome.expelled)
             yield f"{name}: expelled workers {told}"
-        if (seen := summarise_certificates(outcome.records)) is not None:
-            yield f"{name}: {seen}"
+        if outcome.status is Status.INTERRUPTED and outcome.records:
+            yield f"{name}: the figures are those of round {outcome.records[-1]['t']:.0f}, the last measured"
+        if name in specs:
+            certified = error_bound_sentence(specs[name], outcome)
+        else:
+            certified = str(summarise_certificates(outcome.records) or "")
+        if certified:
+            yield f"{name}: {certified}"
 
 
 def spec_title(spec: PlainSpec) -> str:

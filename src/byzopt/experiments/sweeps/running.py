@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from warnings import warn
 
 from byzopt.errors import require
 from byzopt.experiments.specs.toml import dumps
@@ -25,8 +26,8 @@ from byzopt.experiments.sweeps.tuning import NOTE
 from byzopt.files import read
 from byzopt.tasks.devices import device_of
 
-EngineName = Literal["local", "ray"]
-ENGINES = ("local", "ray")
+BackendName = Literal["local", "ray"]
+BACKENDS = ("local", "ray")
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,16 +63,17 @@ def run_sweep(
     *,
     jobs: int = 1,
     threads: int = 1,
-    engine: EngineName = "local",
+    backend: BackendName = "local",
     retry: bool = False,
     every: float | None = None,
     tell: OnEvent = lambda kind, content: None,
     stopped: Callable[[], bool] = lambda: False,
     sinks: Sequence[Sink] = (),
+    engine: BackendName | None = None,
 ) -> SweepResult:
     """Run what is not stored yet of a sweep (or its file or preset), and choose what it says to choose.
 
-    `jobs` worker processes (0: in this one) of `threads` threads each, or `engine="ray"`: the cores of a Ray
+    `jobs` worker processes (0: in this one) of `threads` threads each, or `backend="ray"`: the cores of a Ray
     cluster. A sweep keeps to the threads with which it began, so that it ends on the same bits. `every`
     seconds between checkpoints (None: by what one costs). `tell(kind, content)` hears of progress; after
     `stopped()` checkpoints are kept and the call returns. `sinks` are told of every run of the sweep that is
@@ -80,7 +82,10 @@ def run_sweep(
     Errors: `InvalidInput` before any work; `Unwritable` when the store's disk is full. What goes wrong in a
     run is its outcome and does not stop the others.
     """
-    require(engine in ENGINES, "The engine", f"be one of {', '.join(ENGINES)}", repr(engine))
+    if engine is not None:
+        warn("`engine` of run_sweep is now called `backend`.", DeprecationWarning, stacklevel=2)
+        backend = engine
+    require(backend in BACKENDS, "The backend", f"be one of {', '.join(BACKENDS)}", repr(backend))
     require(jobs >= 0, "The number of processes `jobs`", "be at least 0", jobs)
     require(threads >= 1, "The number of `threads` of a process", "be at least 1", threads)
     require(every is None or every > 0, "The time between checkpoints", "be above 0", every)
@@ -88,7 +93,7 @@ def run_sweep(
     run_store = plan.store
     if not plan.to_play:
         return _told(plan, _Sinks(sinks, plan, tell))
-    if engine == "local":  # a cluster's machines have devices of their own
+    if backend == "local":  # a cluster's machines have devices of their own
         for device in {
             getattr(intent.run.spec.task, "device", "cpu") for intent in plan.intents if intent.play
         }:
@@ -99,7 +104,7 @@ def run_sweep(
         if intent.play and intent.stored.kind == "failed":
             run_store.remove(intent.run.id)
     told = _Sinks(sinks, plan, tell)
-    if engine == "ray":
+    if backend == "ray":
         run_ray(plan.batches, run_store, told, stopped, every)
     else:
         run_local(plan.batches, run_store, told, stopped, every, jobs, threads)
