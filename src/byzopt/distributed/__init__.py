@@ -8,6 +8,7 @@ from byzopt.distributed.deadline import DeadlineTransport
 from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.distributed.elastic import init_process_group
 from byzopt.distributed.harden import Guard, harden
+from byzopt.distributed.local import LocalSteps
 from byzopt.distributed.optimizer import RobustOptimizer
 from byzopt.distributed.rank_checkpoints import RankCheckpoints
 from byzopt.distributed.recipes import RobustDM21, RobustNSGDM, RobustSGD, RobustVRDM21
@@ -17,6 +18,7 @@ from byzopt.distributed.watch import Suspicion
 __all__ = [
     "DeadlineTransport",
     "Guard",
+    "LocalSteps",
     "RankCheckpoints",
     "RobustDM21",
     "RobustNSGDM",

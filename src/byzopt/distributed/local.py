@@ -1,0 +1,223 @@
+"""Local steps: ranks train alone for a while, then a rule combines how far each has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from byzopt.aggregators import Aggregator, rule_from
+from byzopt.aggregators.core.filters import RoundContext, RoundRule, check_unseen_data
+from byzopt.distributed.agreement import exchange_headers, share_error
+from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.flat import FlatParameters
+from byzopt.distributed.harden.buffers import BufferSync, check_buffers
+from byzopt.distributed.harden.settings import Buffers
+from byzopt.distributed.header import recipe_text
+from byzopt.distributed.reduce import aggregate, header_of
+from byzopt.distributed.topologies import Exchange, Topology, Watch, check_topology
+from byzopt.errors import TooManyFaults, require
+
+Outer = Callable[[Iterable[Tensor]], Optimizer]
+
+
+def nesterov(parameters: Iterable[Tensor]) -> Optimizer:
+    """DiLoCo's outer optimizer: Nesterov momentum 0.9 and a rate of 0.7 (arXiv:2311.08105, section 3.1)."""
+    return torch.optim.SGD(parameters, lr=0.7, momentum=0.9, nesterov=True)
+
+
+class LocalSteps:
+    """Every `every` steps, a robust rule over all ranks' pseudo-gradients, and an outer optimizer's step.
+
+    Each rank trains its own copy of `model` with an optimizer of its own. In every H-th `step` rank i tells
+    Δ_i = x - x_i, the point x that all last agreed on less where it has come; the rule's answer to these rows
+    is the gradient of the outer optimizer, whose new x all ranks go on from. With every=1, plain SGD inside,
+    `outer` a step of length 1, and the mean, that is synchronous SGD; with nobody's rule but the mean it is
+    DiLoCo (arXiv:2311.08105).
+
+        local = LocalSteps(model, every=50, rule="nnm >> rfa", f=1)
+        for x, y in batches:
+            loss(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            local.step()
+
+    All ranks call `step` equally often, after whatever their optimizers have done. A rank whose Δ is not
+    finite is left out of that round, and goes on from the common x like all others: its optimizer's own
+    state is its script's to mend (`on_fault` tells it). Where more ranks than the rule tolerates are not
+    finite, `excess="raise"` raises `TooManyFaults` on all ranks, and with "skip" all go back to x.
+
+    Args:
+        model: This rank's copy, not wrapped: whoever averages gradients in every step needs no local ones.
+        every: H, the number of steps between two exchanges.
+        rule: What is done with the pseudo-gradients, by name or as a recipe.
+        f: Number of faulty ranks tolerated, where the rule does not say it.
+        outer: Makes the outer optimizer of the tensors that hold x. Default: DiLoCo's.
+        group: Process group of the ranks; None: all.
+        topology: "sharded", "server" or "replicated": how vectors cross.
+        buffers: What becomes of float buffers at an exchange: "median", "local" or "refuse".
+        excess: Where more ranks than f send what is not finite: "raise", or "skip" the exchange.
+        watch: Called with the diagnostics of each exchange; None: nobody watches.
+        on_fault: Called on a rank whose Δ was left out, so that it can start its optimizer afresh.
+
+    Raises:
+        InvalidInput: The same on all ranks: a wrapped or sharded model, a rule that n ranks cannot serve or
+            that expels ranks for good, ranks that do not begin at one point, or that differ in settings.
+
+    Examples:
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> from byzopt.distributed import LocalSteps
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # torchrun has more
+        >>> model = torch.nn.Linear(2, 1)
+        >>> local = LocalSteps(model, every=2, rule="median", f=0)
+        >>> [local.step() for _ in range(4)]
+        [False, True, False, True]
+        >>> dist.destroy_process_group()
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        every: int,
+        rule: Aggregator | str,
+        f: int | None = None,
+        *,
+        outer: Outer = nesterov,
+        group: Any = None,
+        topology: Topology = "sharded",
+        buffers: Buffers = "median",
+        excess: Literal["raise", "skip"] = "raise",
+        watch: Watch = None,
+        on_fault: Callable[[], None] | None = None,
+    ) -> None:
+        self.comm = Communicator(group)
+
+        def prepare() -> tuple[RoundRule, FlatParameters, str]:
+            whole = isinstance(every, int) and not isinstance(every, bool) and every >= 1
+            require(whole, "Parameter `every`", "be a whole number, at least 1", every)
+            require(excess in ("raise", "skip"), "Parameter `excess`", "be 'raise' or 'skip'", repr(excess))
+            wrapped = hasattr(model, "no_sync") or hasattr(model, "set_requires_gradient_sync")
+            found, remedy = type(model).__name__, "Pass the module itself: local steps need no averages."
+            require(isinstance(model, nn.Module) and not wrapped, "A model", "not be wrapped", found, remedy)
+            recipe = rule_from(rule, **({} if f is None else {"f": f}))
+            lifted = recipe.as_filter()
+            check_topology(topology, lifted)
+            check_unseen_data(lifted)
+            recipe.check(self.comm.n)
+            check_buffers(model, buffers)
+            return lifted, FlatParameters([{"params": list(model.parameters())}]), recipe_text(recipe)
+
+        self.filter, self.flat, plan = share_error(self.comm, prepare)
+        self.model, self.every, self.topology, self.excess = model, every, topology, excess
+        self.watch, self.on_fault, self.taken, self.rounds = watch, on_fault, 0, 0
+        self.dropped, self.skipped = [0] * self.comm.n, 0
+        self._plan = f"{plan} {every} {excess}"
+        self.point = self._common()
+        self.outer = outer([self.point])
+        self._state: Any = self.filter.init(torch.zeros(0, device="cpu"), self.comm.n)
+        tolerated = min(
+            rule_from(rule, **({} if f is None else {"f": f})).tolerance(self.comm.n), self.comm.n
+        )
+        self.buffers = BufferSync(self.comm, model, buffers, tolerated, set())
+
+    def _common(self) -> Tensor:
+        """The point at which all ranks begin. Errors, on all: `InvalidInput` where they do not."""
+        mine = self.flat.read()
+        digest = torch.frombuffer(
+            bytearray(sha256(mine.cpu().view(torch.uint8).numpy()).digest()), dtype=torch.uint8
+        )
+        told = self.comm.all_gather(digest).cpu().tolist()
+        usual = max(told, key=told.count)
+        odd = [rank for rank, each in enumerate(told) if each != usual]
+        remedy = "Seed all ranks alike before the model is built, or load one checkpoint on all."
+        require(not odd, "All ranks", "begin at one point", f"ranks {odd} at others", remedy)
+        return nn.Parameter(mine.clone())
+
+    def step(self) -> bool:
+        """Count a local step; every H-th one is an exchange. Returns whether it was.
+
+        Raises:
+            TooManyFaults: More ranks than the rule tolerates are not finite; then all are back at the point
+                that they last agreed on, and the next steps may be tried.
+            InvalidInput: Ranks that have taken other numbers of steps, or parameters that have changed shape.
+        """
+        self.taken += 1
+        if self.taken % self.every:
+            return False
+        self.sync()
+        return True
+
+    @torch.no_grad()
+    def sync(self) -> None:
+        """Exchange now. A collective; errors as of `step`."""
+        self.rounds += 1
+        try:
+            answer, faulty = self._answer()
+        except TooManyFaults as error:
+            self.skipped += 1
+            for rank in error.rows:
+                self.dropped[rank] += 1
+            self.flat.write(self.point)
+            if self.excess == "raise":
+                raise
+            return
+        for rank in faulty:
+            self.dropped[rank] += 1
+        self.point.grad = answer.view_as(self.point)
+        with torch.enable_grad():
+            self.outer.step()
+        self.outer.zero_grad()
+        self.flat.write(self.point)
+        self.buffers.agree(torch.ones(self.comm.n, dtype=torch.bool, device="cpu"))
+        if self.comm.rank in faulty and self.on_fault is not None:
+            self.on_fault()
+
+    def _answer(self) -> tuple[Tensor, list[int]]:
+        """The rule's answer to all pseudo-gradients, and the ranks that were left out."""
+        exchange: Exchange | None = None
+
+        def prepare() -> Any:
+            nonlocal exchange
+            same = self.flat.serves([{"params": list(self.model.parameters())}])
+            require(same, "The model", "have the parameters it had", "others", "Build LocalSteps anew.")
+            gone = self.point.detach() - self.flat.read()
+            exchange = Exchange(
+                self.filter, self._state, RoundContext(self.rounds, self.point), {}, self.watch
+            )
+            return header_of(self.comm, gone, self.topology, exchange, f"{self._plan} {self.taken}")
+
+        summary, (vec, told) = exchange_headers(self.comm, prepare)
+        done = aggregate(self.comm, vec, self.topology, told, summary)
+        self._state = done.state
+        bad = sorted({*told.malformed, *(~summary.sizes.isfinite()).nonzero().flatten().tolist()})
+        return done.out.to(self.point.device), bad
+
+    def state_dict(self) -> dict[str, Any]:
+        """The common point, the outer optimizer and the counters: the same on all ranks but for memory."""
+        return {
+            "point": self.point.detach().clone(),
+            "outer": self.outer.state_dict(),
+            "taken": self.taken,
+            "rounds": self.rounds,
+            "dropped": list(self.dropped),
+            "skipped": self.skipped,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there; the model's own parameters are the script's to load. Errors: `InvalidInput`."""
+        point = state.get("point")
+        fits = isinstance(point, Tensor) and point.shape == self.point.shape
+        found = tuple(point.shape) if isinstance(point, Tensor) else type(point).__name__
+        require(fits, "The point in a state", f"have shape {list(self.point.shape)}", found)
+        with torch.no_grad():
+            self.point.copy_(point)
+        self.outer.load_state_dict(state["outer"])
+        self.taken, self.rounds = int(state["taken"]), int(state["rounds"])
+        ranks = len(state["dropped"]) == self.comm.n
+        self.dropped = list(state["dropped"]) if ranks else [0] * self.comm.n
+        self.skipped = int(state["skipped"])

@@ -1,0 +1,181 @@
+"""Local steps: reductions to plain training, one liar among four, faults beyond f, checkpoints."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from byzopt.distributed import LocalSteps
+from byzopt.errors import InvalidInput, TooManyFaults
+from tests.ranks import play_ranks
+
+N, STEPS = 4, 12
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(10, 24), nn.Tanh(), nn.Linear(24, 3)).double()
+
+
+def data(rank, t):
+    generator = torch.Generator().manual_seed(1000 * rank + t)
+    x = torch.randn(16, 10, generator=generator, dtype=torch.float64)
+    return x, x[:, :3].sin()
+
+
+def loss_of(model, x, y):
+    return (model(x) - y).square().mean()
+
+
+def train(rank, model, local, steps=STEPS, lr=0.3, factor=None, first=0):
+    optimizer = torch.optim.SGD(model.parameters(), lr)
+    for t in range(first, first + steps):
+        optimizer.zero_grad()
+        (loss_of(model, *data(rank, t)) * (factor(rank, t) if factor else 1.0)).backward()
+        optimizer.step()
+        local.step()
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+def identity(parameters):
+    return torch.optim.SGD(parameters, lr=1.0)
+
+
+def reductions(rank):
+    plain = DistributedDataParallel(network())
+    optimizer = torch.optim.SGD(plain.parameters(), 0.3)
+    for t in range(STEPS):
+        optimizer.zero_grad()
+        loss_of(plain, *data(rank, t)).backward()
+        optimizer.step()
+    expected = torch.cat([p.detach().reshape(-1) for p in plain.parameters()])
+    model = network()
+    every = train(rank, model, LocalSteps(model, 1, "mean", outer=identity))
+    # By hand: H local steps, then the mean of where the ranks are.
+    hand = network()
+    optimizer = torch.optim.SGD(hand.parameters(), 0.3)
+    for t in range(STEPS):
+        optimizer.zero_grad()
+        loss_of(hand, *data(rank, t)).backward()
+        optimizer.step()
+        if t % 4 == 3:
+            for parameter in hand.parameters():
+                torch.distributed.all_reduce(parameter.data)
+                parameter.data /= N
+    averaged = torch.cat([p.detach().reshape(-1) for p in hand.parameters()])
+    model = network()
+    fourth = train(rank, model, LocalSteps(model, 4, "mean", outer=identity))
+    return float((every - expected).abs().max()), float((fourth - averaged).abs().max())
+
+
+def test_one_step_is_plain_training_and_h_steps_are_model_averaging():
+    for every, fourth in play_ranks(N, reductions):
+        assert every < 1e-12  # sums over four ranks in another order, twelve times
+        assert fourth < 1e-12
+
+
+LIES = {
+    "times -10": lambda r, t: -10.0 if r == 1 else 1.0,
+    "NaN": lambda r, t: float("nan") if r == 1 else 1.0,
+}
+
+
+def held(rank):
+    test = data(77, 0)
+    out = {}
+    for name, lie in (("none", None), *LIES.items()):
+        for rule in ("mean", "median"):
+            model, faults = network(), []
+            local = LocalSteps(
+                model, 3, rule, 1 if rule == "median" else None, on_fault=lambda seen=faults: seen.append(1)
+            )
+            try:
+                weights = train(rank, model, local, steps=60, factor=lie)
+            except TooManyFaults:
+                weights = torch.full((1,), torch.nan)
+            out[name, rule] = float(loss_of(model, *test)), weights, local.dropped, len(faults)
+    return out
+
+
+def test_one_liar_among_four_moves_no_one_where_a_rule_stands():
+    results = play_ranks(N, held)
+    clean = results[0]["none", "mean"][0]
+    for rank, found in enumerate(results):
+        for name in LIES:
+            loss, weights, dropped, faults = found[name, "median"]
+            assert loss < 3 * clean, name
+            assert torch.equal(weights, results[0][name, "median"][1])
+            assert dropped == ([0, 20, 0, 0] if name == "NaN" else [0] * N)
+            assert faults == (20 if name == "NaN" and rank == 1 else 0)
+        assert not found["times -10", "mean"][0] < 10 * clean
+
+
+def beyond(rank):
+    out = {}
+    for policy in ("raise", "skip"):
+        model = network()
+        local = LocalSteps(model, 2, "median", 1, excess=policy)
+        said = ""
+        try:
+            train(rank, model, local, steps=2, factor=lambda r, t: float("nan") if r < 2 else 1.0)
+        except TooManyFaults as error:
+            said = str(error)
+        back = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+        out[policy] = said, bool(torch.equal(back, local.point)), local.skipped
+        train(rank, model, local, steps=2, first=2)
+        out[policy] += (bool(local.point.isfinite().all()),)
+    return out
+
+
+def test_more_faults_than_f_are_one_error_on_all_ranks_and_all_are_back_at_the_common_point():
+    for found in play_ranks(N, beyond):
+        for policy, (said, back, skipped, finite) in found.items():
+            assert ("[0, 1]" in said) == (policy == "raise")
+            assert (back, skipped, finite) == (True, 1, True)
+
+
+def resumed(rank):
+    model = network()
+    whole = train(rank, model, LocalSteps(model, 3, "nnm >> rfa", 1))
+    model = network()
+    local = LocalSteps(model, 3, "nnm >> rfa", 1)
+    train(rank, model, local, steps=7)
+    kept, state = model.state_dict(), local.state_dict()
+    again = network()
+    fresh = LocalSteps(again, 3, "nnm >> rfa", 1)
+    again.load_state_dict(kept)
+    fresh.load_state_dict(state)
+    return bool(torch.equal(train(rank, again, fresh, steps=STEPS - 7, first=7), whole))
+
+
+def test_a_checkpoint_goes_on_to_the_same_bits():
+    assert all(play_ranks(N, resumed))
+
+
+def refused(rank):
+    model = network()
+    odd = network()
+    with torch.no_grad():
+        odd[0].bias += float(rank == 2)
+    out = []
+    for build in (
+        lambda: LocalSteps(DistributedDataParallel(model), 2, "median", 1),
+        lambda: LocalSteps(model, 0, "median", 1),
+        lambda: LocalSteps(model, 2, "krum" if rank == 3 else "median", 1),
+        lambda: LocalSteps(odd, 2, "median", 1),
+        lambda: LocalSteps(model, 2, "median", 1, excess="ignore"),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            build()
+        out.append(str(caught.value))
+    return out
+
+
+def test_what_cannot_work_is_refused_on_all_ranks():
+    results = play_ranks(N, refused)
+    assert all("ranks [2] at others" in said[3] for said in results)
+    for said in results:
+        assert "wrapped" in said[0]
+        assert "every" in said[1]
