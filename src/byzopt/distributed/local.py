@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from byzopt.aggregators.core.filters import RoundContext, RoundRule, check_unsee
 from byzopt.distributed.agreement import exchange_headers, share_error
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.flat import FlatParameters
+from byzopt.distributed.harden.agreement import require_same
 from byzopt.distributed.harden.buffers import BufferSync, check_buffers
 from byzopt.distributed.harden.settings import Buffers
 from byzopt.distributed.header import recipe_text
@@ -97,7 +98,7 @@ class LocalSteps:
     ) -> None:
         self.comm = Communicator(group)
 
-        def prepare() -> tuple[RoundRule, FlatParameters, str]:
+        def prepare() -> tuple[RoundRule, FlatParameters, str, int]:
             whole = isinstance(every, int) and not isinstance(every, bool) and every >= 1
             require(whole, "Parameter `every`", "be a whole number, at least 1", every)
             require(excess in ("raise", "skip"), "Parameter `excess`", "be 'raise' or 'skip'", repr(excess))
@@ -110,9 +111,11 @@ class LocalSteps:
             check_unseen_data(lifted)
             recipe.check(self.comm.n)
             check_buffers(model, buffers)
-            return lifted, FlatParameters([{"params": list(model.parameters())}]), recipe_text(recipe)
+            flat = FlatParameters([{"params": list(model.parameters())}])
+            tolerated = min(recipe.tolerance(self.comm.n), (self.comm.n - 1) // 2)
+            return cast(RoundRule, lifted), flat, recipe_text(recipe), tolerated
 
-        self.filter, self.flat, plan = share_error(self.comm, prepare)
+        self.filter, self.flat, plan, tolerated = share_error(self.comm, prepare)
         self.model, self.every, self.topology, self.excess = model, every, topology, excess
         self.watch, self.on_fault, self.taken, self.rounds = watch, on_fault, 0, 0
         self.dropped, self.skipped = [0] * self.comm.n, 0
@@ -120,22 +123,14 @@ class LocalSteps:
         self.point = self._common()
         self.outer = outer([self.point])
         self._state: Any = self.filter.init(torch.zeros(0, device="cpu"), self.comm.n)
-        tolerated = min(
-            rule_from(rule, **({} if f is None else {"f": f})).tolerance(self.comm.n), self.comm.n
-        )
         self.buffers = BufferSync(self.comm, model, buffers, tolerated, set())
 
     def _common(self) -> Tensor:
         """The point at which all ranks begin. Errors, on all: `InvalidInput` where they do not."""
         mine = self.flat.read()
-        digest = torch.frombuffer(
-            bytearray(sha256(mine.cpu().view(torch.uint8).numpy()).digest()), dtype=torch.uint8
-        )
-        told = self.comm.all_gather(digest).cpu().tolist()
-        usual = max(told, key=told.count)
-        odd = [rank for rank, each in enumerate(told) if each != usual]
         remedy = "Seed all ranks alike before the model is built, or load one checkpoint on all."
-        require(not odd, "All ranks", "begin at one point", f"ranks {odd} at others", remedy)
+        bits = hashlib.sha256(mine.cpu().view(torch.uint8).numpy().tobytes()).hexdigest()
+        require_same(self.comm, bits, "the point where they begin", remedy)
         return nn.Parameter(mine.clone())
 
     def step(self) -> bool:
@@ -179,10 +174,8 @@ class LocalSteps:
 
     def _answer(self) -> tuple[Tensor, list[int]]:
         """The rule's answer to all pseudo-gradients, and the ranks that were left out."""
-        exchange: Exchange | None = None
 
         def prepare() -> Any:
-            nonlocal exchange
             same = self.flat.serves([{"params": list(self.model.parameters())}])
             require(same, "The model", "have the parameters it had", "others", "Build LocalSteps anew.")
             gone = self.point.detach() - self.flat.read()
@@ -215,7 +208,7 @@ class LocalSteps:
         found = tuple(point.shape) if isinstance(point, Tensor) else type(point).__name__
         require(fits, "The point in a state", f"have shape {list(self.point.shape)}", found)
         with torch.no_grad():
-            self.point.copy_(point)
+            self.point.copy_(cast(Tensor, point))
         self.outer.load_state_dict(state["outer"])
         self.taken, self.rounds = int(state["taken"]), int(state["rounds"])
         ranks = len(state["dropped"]) == self.comm.n
