@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial, reduce
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 from warnings import warn
 from weakref import proxy
 
@@ -17,29 +18,31 @@ from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.harden.background import Background
 from byzopt.distributed.harden.buffers import BufferSync
 from byzopt.distributed.harden.excess import ExcessPolicy
 from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.round import Round
 from byzopt.distributed.harden.scaling import LossScale
 from byzopt.distributed.harden.settings import Buffers
-from byzopt.distributed.harden.transfer import Transfer, swap
+from byzopt.distributed.harden.transfer import Transfer, next_tag, swap
 from byzopt.distributed.header import max_magnitude
 from byzopt.errors import TooManyFaults
 
 _engine: Any = torch.autograd.Variable._execution_engine
 
 
-class Bucket(NamedTuple):
+@dataclass
+class Bucket:
     """A bucket on its way: DDP's `[d]`, the same as it travels, this rank's columns `[n, b]` of all ranks',
-    the place of the first, what brings them, and what DDP waits for."""
+    the place of the first, what DDP waits for, and what brings the columns."""
 
     whole: Tensor
     sent: Tensor
     block: Tensor
     first: int
-    arrival: Transfer
     told: Future[Tensor]
+    arrival: Transfer | None = None
 
 
 class Copied:
@@ -49,9 +52,9 @@ class Copied:
 class BucketHook:
     """The state of a model's comm hook: one round for each backward that DDP synchronises.
 
-    A bucket's columns leave when DDP has filled it, and are looked at when the next one is full. After the
-    last one ranks decide, and the answers come back into the buckets' own memory. Whatever happens, DDP is
-    given all its buckets; errors are raised from `backward` when DDP has finished with it.
+    A bucket's columns leave when DDP has filled it, and are looked at when those of the next one have left.
+    After the last one ranks decide, and the answers come back into the buckets' own memory. Whatever happens,
+    DDP is given all its buckets; errors are raised from `backward` when DDP has finished with it.
     """
 
     def __init__(self, model: DistributedDataParallel, comm: Communicator, guard: Guard) -> None:
@@ -71,6 +74,8 @@ class BucketHook:
         self._buckets: list[Bucket] = []
         self._blocks: dict[int, Tensor] = {}
         self._returning: list[Transfer] = []
+        self._work = Background(threaded=dist.get_backend(comm.group) == "gloo" and comm.n > 1)
+        self._tag = next_tag(comm)
         self._first, self._rebuilt = 0, model._has_rebuilt_buckets
         self._error: Exception | None = None
 
@@ -104,14 +109,12 @@ class BucketHook:
         sent = whole.to(self.comm.device, self.dtype)  # usually the same
         if sent is not whole or self.guard.momentum is not None:
             self._round.saw(sent)
-        spans = self.comm.columns(len(sent))
-        start, stop = spans[self.comm.rank]
+        start, stop = self.comm.columns(len(sent))[self.comm.rank]
         block = self._room(bucket.index(), sent, stop - start)
-        arrival = swap(self.comm, [sent[a:b] for a, b in spans], list(block.unbind(0)))
-        self._buckets.append(Bucket(whole, sent, block, self._first + start, arrival, told))
+        before = self._buckets[-1] if self._buckets else None
+        self._buckets.append(Bucket(whole, sent, block, self._first + start, told))
         self._first += len(whole)
-        if len(self._buckets) > 1:
-            self._arrived(self._buckets[-2])
+        self._work.do(partial(self._send, self._buckets[-1], before))
 
     def _remember(self, bucket: Any, whole: Tensor) -> None:
         """Put this rank's momentum in the place of its gradients, if they are finite."""
@@ -137,9 +140,17 @@ class BucketHook:
             held = self._blocks[index] = whole.new_empty(self.comm.n, width)
         return held
 
+    def _send(self, bucket: Bucket, before: Bucket | None) -> None:
+        """Begin to send the columns of a bucket; look at those of the bucket before it."""
+        out = [bucket.sent[a:b] for a, b in self.comm.columns(len(bucket.sent))]
+        bucket.arrival = swap(self.comm, out, list(bucket.block.unbind(0)), self._tag)
+        if before is not None:
+            self._arrived(before)
+
     def _arrived(self, bucket: Bucket) -> None:
         """Take in the columns of a bucket; where they can be answered alone, send the answer."""
         assert self._round is not None
+        assert bucket.arrival is not None
         bucket.arrival.wait()
         answer = self._round.add(bucket.block, bucket.first)
         if answer is not None:
@@ -148,12 +159,12 @@ class BucketHook:
     def _return(self, bucket: Bucket, piece: Tensor) -> None:
         """Begin to send this rank's columns of the answer to all, into the memory that has been sent."""
         into = [bucket.sent[a:b] for a, b in self.comm.columns(len(bucket.sent))]
-        self._returning.append(swap(self.comm, [piece] * self.comm.n, into))
+        self._returning.append(swap(self.comm, [piece] * self.comm.n, into, self._tag))
 
     def _end(self) -> None:
         """Finish the round, hand all buckets back, and see to it that an error is heard."""
         done = self._round
-        error = self._error or self._met(lambda: self._decided(done))
+        error = self._met(self._work.finish) or self._error or self._met(lambda: self._decided(done))
         decided = done is not None and (error is None or isinstance(error, TooManyFaults))
         if error is not None:
             error = self._failed(error)
@@ -186,7 +197,8 @@ class BucketHook:
 
     def _decided(self, done: Round | None) -> None:
         assert done is not None
-        self._arrived(self._buckets[-1])
+        self._work.do(partial(self._arrived, self._buckets[-1]))
+        self._work.finish()
         pieces = []
         stands = done.decide()
         if not stands:

@@ -15,7 +15,7 @@ _found: list[ref[GradScaler]] = []
 def scalers() -> list[GradScaler]:
     """The enabled scalers of this process: looked for again where none is known, which takes a moment."""
     if not _alive():
-        _found[:] = [ref(each) for each in gc.get_objects() if isinstance(each, GradScaler)]
+        _found[:] = [ref(each) for each in gc.get_objects() if issubclass(type(each), GradScaler)]
     return _alive()
 
 

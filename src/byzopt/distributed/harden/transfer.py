@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from byzopt.distributed.communicator import Communicator, _bytes
 
-_TAG = 0x627B  # of messages between two ranks, so that they never match others
+_FIRST = 0x10000  # tags of messages between two ranks, so that they never match a script's own
+_last = [_FIRST]
+
+
+def next_tag(comm: Communicator) -> int:
+    """A tag for the transfers of one model, which none of these ranks has used yet. A collective."""
+    used = comm.all_gather(torch.tensor([float(_last[0])], dtype=torch.float64, device="cpu"))
+    _last[0] = int(used.max()) + 1
+    return _last[0]
 
 
 class Transfer:
@@ -26,11 +35,11 @@ class Transfer:
         self._pending, self._kept = (), None
 
 
-def swap(comm: Communicator, out: Sequence[Tensor], into: Sequence[Tensor]) -> Transfer:
+def swap(comm: Communicator, out: Sequence[Tensor], into: Sequence[Tensor], tag: int) -> Transfer:
     """Begin to send rank j `out[j]` and to receive `into[j]` from it, for all j at once.
 
     Contiguous tensors where the backend wants them; both ends know dtype and shape. Empty ones do not travel.
-    All ranks begin their transfers in one order.
+    All ranks begin the transfers of one `tag` in one order.
     """
     into[comm.rank].copy_(out[comm.rank])
     comm.sent += sum(t.numel() * t.element_size() for j, t in enumerate(out) if j != comm.rank)
@@ -42,7 +51,7 @@ def swap(comm: Communicator, out: Sequence[Tensor], into: Sequence[Tensor]) -> T
     others = [(comm.rank + k) % comm.n for k in range(1, comm.n)]
     ways = [(dist.irecv, into, j) for j in reversed(others)] + [(dist.isend, out, j) for j in others]
     pending = [
-        way(_bytes(parts[j]), names[j], group=comm.group, tag=_TAG)
+        way(_bytes(parts[j]), names[j], group=comm.group, tag=tag)
         for way, parts, j in ways
         if parts[j].numel()
     ]
