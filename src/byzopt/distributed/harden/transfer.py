@@ -35,7 +35,7 @@ class Transfer:
         self._pending, self._kept = (), None
 
 
-def swap(comm: Communicator, out: Sequence[Tensor], into: Sequence[Tensor], tag: int) -> Transfer:
+def swap(comm: Communicator, out: Sequence[Tensor], into: Sequence[Tensor], tag: int = _FIRST) -> Transfer:
     """Begin to send rank j `out[j]` and to receive `into[j]` from it, for all j at once.
 
     Contiguous tensors where the backend wants them; both ends know dtype and shape. Empty ones do not travel.
