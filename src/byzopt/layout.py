@@ -11,6 +11,8 @@ from torch import Tensor
 
 from byzopt.errors import require
 
+__all__ = ["Layout"]
+
 
 @dataclass(frozen=True)
 class Layout:

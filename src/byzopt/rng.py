@@ -8,6 +8,8 @@ import torch
 
 from byzopt.errors import require
 
+__all__ = ["coin", "seed_of", "stream"]
+
 Name = str | int
 
 

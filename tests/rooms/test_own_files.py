@@ -17,7 +17,7 @@ from byzopt.cohort import Cohort
 from byzopt.errors import ChangedFile, InvalidInput, UnknownName
 from byzopt.experiments.specs.overrides import parse_setting
 from byzopt.experiments.store.table import rows
-from byzopt.experiments.sweeps import Sweep, load_sweep, run_sweep
+from byzopt.experiments.sweeps import Sweep, load_sweep, plan_sweep, run_sweep
 from byzopt.methods import METHODS
 from byzopt.own_files import UserError, no_user_code
 from byzopt.tasks import TASKS
@@ -596,6 +596,32 @@ def test_sweeps_take_objects():
     assert json.loads(json.dumps(sweep.data))["spec"]["task"]["name"] == "test_own_files.py:small"
     again = pickle.loads(pickle.dumps(runs))
     assert [run.spec.data for run in again] == [run.spec.data for run in runs]
+
+
+def test_what_worker_processes_cannot_find_is_refused_before_any_work(tmp_path):
+    @dataclass(frozen=True)
+    class Local(Nothing):
+        pass
+
+    sweep = Sweep(spec=DATA | {"task": "quartic", "rule": "krum", "attack": Local}, grid={"seed": [0]})
+    with pytest.raises(InvalidInput, match=r"Local.* jobs=0"):
+        run_sweep(sweep, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    assert run_sweep(sweep, tmp_path / "store", jobs=0).counts == {"completed": 1}
+
+
+def test_a_file_that_is_edited_while_its_sweep_begins_ends_it_in_its_name(place):
+    (place / "specs" / "sweep.toml").write_text(SWEEP)
+    plan = plan_sweep(load_sweep(place / "specs" / "sweep.toml"), place / "store")
+    edit(place / "parts" / "own.py", '"""Every row alike."""', '"""Every row, alike."""')
+    with pytest.raises(ChangedFile, match=r"own.py and what it imports .* What has ended is stored"):
+        run_sweep(plan, place / "store", jobs=1)
+
+
+def test_the_example_runs():
+    example = Path(__file__).resolve().parents[2] / "examples" / "own_parts" / "spec.toml"
+    done = run(load(example, ["rounds=60"]))
+    assert done.metrics["accuracy"] > 0.8 > done.compare["undefended mean"].metrics["accuracy"]
 
 
 def test_an_error_in_one_run_of_a_sweep_names_its_file_and_line(place):

@@ -8,7 +8,16 @@ from byzopt.own_files.blame import UserError, blamed, place_of, told
 from byzopt.own_files.origins import adopt, adopted, given_as_object, is_private
 from byzopt.own_files.reference import Reference, anchored, is_reference, no_user_code
 from byzopt.own_files.signature import called, check_frozen, recipe_from
-from byzopt.own_files.source import KEY, Source, load, parts_of, source_of, without_hashes, without_paths
+from byzopt.own_files.source import (
+    KEY,
+    Source,
+    load,
+    objects_in,
+    parts_of,
+    source_of,
+    without_hashes,
+    without_paths,
+)
 
 __all__ = [
     "KEY",
@@ -26,6 +35,7 @@ __all__ = [
     "is_reference",
     "load",
     "no_user_code",
+    "objects_in",
     "parts_of",
     "place_of",
     "recipe_from",

@@ -113,6 +113,15 @@ def without_hashes(data: Any) -> Any:
     return [without_hashes(one) for one in data] if isinstance(data, (list, tuple)) else data
 
 
+def objects_in(data: Any) -> list[str]:
+    """The parts in plain data of a spec that only the program that gave them, as objects, can find again."""
+    if isinstance(data, Mapping):
+        source = data.get(KEY)
+        here = [str(data.get("name"))] if isinstance(source, Mapping) and source.get("path") == "" else []
+        return here + [name for value in data.values() for name in objects_in(value)]
+    return [name for value in data for name in objects_in(value)] if isinstance(data, (list, tuple)) else []
+
+
 def _reference(name: str, recorded: Any) -> Reference:
     """The reference that a name is, at the path that is recorded. Errors: `ChangedFile` for none."""
     if recorded is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from byzopt.errors import ByzoptError
+from byzopt.errors import ByzoptError, ChangedFile, InvalidInput
 from byzopt.experiments.store.run_store import RunStore, Unwritable
 from byzopt.experiments.sweeps.batch_runner import BatchStatus, OnEvent
 from byzopt.experiments.sweeps.batches import RunBatch
@@ -108,6 +108,8 @@ class _Worker:
             return
         if kind == "refused":
             raise Unwritable(content)
+        if kind == "changed":
+            raise ChangedFile(f"{content} What has ended is stored.")
         if kind != "played":
             tell(kind, content)
         elif self.batch is not None:
@@ -148,7 +150,14 @@ def _work(pipe: Connection, root: Path, every: float | None, threads: int) -> No
             pipe.send((kind, content))
 
     try:
-        while (batch := pipe.recv()) is not None:
+        while True:
+            try:
+                batch = pipe.recv()
+            except InvalidInput as error:  # a file with parts of a run was edited since the sweep began
+                tell("changed", str(error))
+                continue
+            if batch is None:
+                return
             try:
                 tell("played", str(run_batch(batch, store, tell, pipe.poll, every, threads)))
             except Unwritable as error:

@@ -24,6 +24,7 @@ from byzopt.experiments.sweeps.sinks import Sink
 from byzopt.experiments.sweeps.sweep import Sweep
 from byzopt.experiments.sweeps.tuning import NOTE
 from byzopt.files import read
+from byzopt.own_files import objects_in
 from byzopt.tasks.devices import device_of
 
 BackendName = Literal["local", "ray"]
@@ -93,6 +94,8 @@ def run_sweep(
     run_store = plan.store
     if not plan.to_play:
         return _told(plan, _Sinks(sinks, plan, tell))
+    if backend == "ray" or jobs:
+        _check_found_again(plan)
     if backend == "local":  # a cluster's machines have devices of their own
         for device in {
             getattr(intent.run.spec.task, "device", "cpu") for intent in plan.intents if intent.play
@@ -109,6 +112,14 @@ def run_sweep(
     else:
         run_local(plan.batches, run_store, told, stopped, every, jobs, threads)
     return _told(plan, told)
+
+
+def _check_found_again(plan: SweepPlan) -> None:
+    """Raise `InvalidInput` where worker processes could not find a part that was given as an object."""
+    for intent in plan.intents:
+        lost = objects_in(intent.run.spec.data) if intent.play else []
+        what, rule = "Parts that worker processes play", "be defined at the top of a file"
+        require(not lost, what, rule, ", ".join(lost), "Move them there, or play in this process: jobs=0.")
 
 
 def _told(plan: SweepPlan, sinks: _Sinks) -> SweepResult:
