@@ -19,6 +19,7 @@ from byzopt.experiments.sweeps import RunStore, Sweep, Tune, run_sweep
 from byzopt.reports.study import captions, latex, make_report, page, save_study
 from byzopt.reports.study.cases import Case, WorkerCounts, load_study, ordered
 from byzopt.reports.study.chart import Chart
+from byzopt.reports.study.latex_tables import latex_table
 from byzopt.reports.study.sheet import ReportTable
 
 SPEC = {"task": "digits", "rounds": 10, "lr": 0.1, "eval_every": 5}
@@ -277,6 +278,27 @@ def test_latex_compiles(store, tmp_path, drawn):
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
     told = subprocess.run(command, cwd=out, capture_output=True, text=True)
     assert told.returncode == 0, told.stdout[-2000:]
+    assert "Overfull" not in (out / "all.log").read_text(errors="replace")
+
+
+@pytest.mark.parametrize("labels", [1, 2, 6])
+def test_a_wide_latex_table_is_split_and_never_made_smaller(labels):
+    head = [f"label {i}" for i in range(labels)] + [f"figure {i}, mean, sd" for i in range(11)]
+    rows = [
+        ["a rather long name " * (1 + i) for i in range(labels)] + [f"{i}.{k}" for k in range(11)]
+        for i in (1, 2)
+    ]
+    text = latex_table("wide", "What it says", head, rows, [False] * labels + [True] * 11)
+    parts = text.split(r"\begin{table}")[1:]
+    assert len(parts) > 1
+    assert "resizebox" not in text
+    assert text.count(r"\label{tab:wide}") == 1
+    for part in parts:
+        for i in range(labels):
+            assert f"label {i}" in part
+    for i, row in enumerate(rows):
+        for k in range(11):
+            assert text.count(f"${i + 1}.{k}$") == 1, row
 
 
 class Page(HTMLParser):

@@ -13,6 +13,7 @@ from byzopt.escaping import csv_text, visible
 from byzopt.files import write_atomically
 from byzopt.reports.lettering import inked
 from byzopt.reports.study import latex
+from byzopt.reports.study.latex_tables import latex_table
 
 PHONE = 350  # pixels that a phone of 390 has for a chart or a table
 
@@ -61,8 +62,9 @@ class Chart(NamedTuple):
         text = latex.latex_figure(self.name, about)
         if self.grid is None:
             return text
-        head, *rows = [[latex.latex_number(cell) for cell in row] for row in self.grid.tall]
-        return text + "\n" + latex.latex_table(self.name, about, head, rows, "l" + "r" * (len(head) - 1))
+        head, *rows = self.grid.tall
+        numeric = [False] + [True] * (len(head) - 1)
+        return text + "\n" + latex_table(self.name, f"{self.title}. {self.caption}", head, rows, numeric)
 
     @property
     def svg(self) -> str:

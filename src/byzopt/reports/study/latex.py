@@ -1,4 +1,4 @@
-r"""Tables and figures as LaTeX, for any engine with the packages booktabs and graphicx.
+r"""Texts, numbers and figures as LaTeX, for any engine with the package graphicx.
 
 Every character that LaTeX would obey, or that its fonts may lack, is written as a command.
 """
@@ -11,9 +11,8 @@ from unicodedata import normalize
 
 from byzopt.escaping import visible
 
-LONG = 40  # rows of a table that fit a page
 _NUMBER = re.compile(r"(-?)([\d,]*\.?\d+)(?:e([+-]\d+))?")
-# What is wider than the text is made smaller.
+# A drawing that is wider than the text is made smaller.
 _FITTED = r"\resizebox{\ifdim\width>\linewidth \linewidth\else\width\fi}{!}{%"
 _ASCII = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%",
@@ -53,45 +52,15 @@ def latex_number(text: str) -> str:
     return "$" + r" \pm ".join(map(_power, found)) + "$" if all(found) else escaped(text)
 
 
-def column_head(text: str) -> str:
-    """A column's name, what comes behind a comma in a line of its own."""
-    lines = [escaped(part) for part in text.split(", ")]
-    return "".join([r"\shortstack{", r"\\".join(lines), "}"]) if len(lines) > 1 else lines[0]
-
-
-def latex_table(
-    name: str, caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], kinds: str
-) -> str:
-    """A table of cells that are LaTeX already, `kinds` being the columns' alignment, one letter each.
-
-    More than `LONG` rows are several tables.
-    """
-    told = [_needs(["booktabs", "graphicx"])]
-    for at in range(0, max(len(rows), 1), LONG):
-        about = (
-            rf"\caption{{{caption}}}\label{{tab:{name}}}"
-            if at == 0
-            else r"\centerline{(continued)}\smallskip"
-        )
-        told += [r"\begin{table}", r"\centering", about, _FITTED]
-        told += [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", _row(head), r"\midrule"]
-        told += [_row(row) for row in rows[at : at + LONG]]
-        told += [r"\bottomrule", r"\end{tabular}}", r"\end{table}"]
-    return "\n".join(told) + "\n"
-
-
 def latex_figure(name: str, caption: str) -> str:
     """A figure that includes `name`.pdf beside it."""
     told = [r"\begin{figure}", r"\centering", _FITTED, rf"\includegraphics{{{name}.pdf}}}}"]
     told += [rf"\caption{{{caption}}}\label{{fig:{name}}}", r"\end{figure}"]
-    return "\n".join([_needs(["graphicx"]), *told]) + "\n"
+    return "\n".join([needs(["graphicx"]), *told]) + "\n"
 
 
-def _row(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
-
-
-def _needs(packages: Sequence[str]) -> str:
+def needs(packages: Sequence[str]) -> str:
+    """The comment that says what a file needs."""
     return "% Needs " + ", ".join(rf"\usepackage{{{one}}}" for one in packages) + "."
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from byzopt.files import write_atomically
-from byzopt.reports.study import latex
 from byzopt.reports.study.chart import PHONE, as_csv
+from byzopt.reports.study.latex_tables import latex_table
 
 Cell: TypeAlias = str | int | float | None
 # Columns that paper joins, and how.
@@ -62,11 +62,7 @@ class ReportTable(NamedTuple):
     def latex(self) -> str:
         """The table as LaTeX with booktabs, its caption included."""
         head, texts, numeric = self.joined
-        kinds = "".join("r" if one else "l" for one in numeric)
-        write = [latex.latex_number if one else latex.escaped for one in numeric]
-        rows = [[put(text) for put, text in zip(write, row, strict=True)] for row in texts]
-        about = latex.escaped(f"{self.title}. {self.caption}")
-        return latex.latex_table(self.name, about, [latex.column_head(cell) for cell in head], rows, kinds)
+        return latex_table(self.name, f"{self.title}. {self.caption}", head, texts, numeric)
 
     @property
     def joined(self) -> tuple[list[str], list[list[str]], list[bool]]:
