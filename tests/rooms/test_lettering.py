@@ -107,8 +107,8 @@ def of_run(tmp_path):
     spec = {"task": "quartic", "rule": "mean", "rounds": 9, "lr": 0.1}
     spec = Spec.of(spec | {"compare": {name: {"lr": 0.2 + i} for i, name in enumerate(HARD)}})
     store = RunDirectory(tmp_path / "run", spec)
-    store.stage()
-    store.finish({name: outcome(5.0, i + 1.0) for i, name in enumerate(["main", *HARD])})
+    store.create()
+    store.write_result({name: outcome(5.0, i + 1.0) for i, name in enumerate(["main", *HARD])})
     return of_a_run.draw_curves(tmp_path / "run")
 
 

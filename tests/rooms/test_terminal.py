@@ -40,10 +40,10 @@ def store(tmp_path):
     for number, text in enumerate((HOSTILE, "=cmd|' /C calc'!A0")):
         spec = Spec.of(SPEC | {"seed": number, "compare": {text: {"rule": "median"}}})
         place = RunDirectory(tmp_path / "store" / f"run-{number}", spec)
-        place.stage()
+        place.create()
         records = ({"t": 0, "loss": 1.0}, {"t": 2, "loss": -0.5})
         ended = Outcome(Status.DIVERGED, 2, 0.1, records, text)
-        place.finish({MAIN: ended, text: ended})
+        place.write_result({MAIN: ended, text: ended})
     return tmp_path / "store"
 
 
