@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -97,3 +98,17 @@ def test_a_sweep_in_processes_of_its_own_is_stored_and_reported_without_what_win
     assert not list(place.glob("store/claims/*"))
     done = python(place, "-m", "byzopt", "report", "store")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["setup", "demo", "test", "site"])
+def test_a_python_that_is_too_old_can_read_the_scripts_and_so_say_it(name):
+    ast.parse((ROOT / "scripts" / f"{name}.py").read_text(encoding="utf-8"), feature_version=(3, 7))
+
+
+@pytest.mark.parametrize("name", ["demo", "test", "site"])
+def test_bash_scripts_only_call_the_python_script_of_their_name(name):
+    lines = (ROOT / "scripts" / name).read_text(encoding="utf-8").splitlines()
+    assert lines == [
+        "#!/usr/bin/env bash",
+        f'exec "${{PYTHON:-python3}}" "$(dirname "${{BASH_SOURCE[0]}}")/{name}.py" "$@"',
+    ]

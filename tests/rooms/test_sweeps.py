@@ -14,6 +14,7 @@ from byzopt.cli.sweep_progress import SweepDisplay
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments import Outcome, Spec, load, run
 from byzopt.experiments.specs.loading import sweeps
+from byzopt.experiments.store.environment import version_of
 from byzopt.experiments.store.table import rows, runs_table
 from byzopt.experiments.sweeps import Sweep, Tune, load_sweep, plan_sweep, run_id, run_sweep
 from byzopt.experiments.sweeps.batches import plan_batches
@@ -200,14 +201,12 @@ def test_any_differing_field_gives_another_id():
     assert run_id(Spec.of(spec.data)) == run_id(spec)
 
 
-def test_the_versions_that_decide_a_result_are_part_of_the_id(monkeypatch):
-    spec, before = Spec.of(SPEC), run_id(Spec.of(SPEC))
-    for name in ("byzopt", "torch", "numpy", "scikit-learn"):
-        versions = {"byzopt": "1", "torch": "1", "numpy": "1", "scikit-learn": "1"}
-        monkeypatch.setattr("byzopt.experiments.sweeps.runs._versions", lambda v=versions: v)
-        one = run_id(spec)
-        monkeypatch.setattr("byzopt.experiments.sweeps.runs._versions", lambda v=versions | {name: "2"}: v)
-        assert len({before, one, run_id(spec)}) == 3
+def test_the_versions_that_decide_a_result_are_part_of_the_id():
+    spec = Spec.of(SPEC)
+    here = {name: version_of(name) for name in ("byzopt", "torch", "numpy", "scikit-learn", "llvmlite")}
+    others = [here | {name: "2"} for name in here]
+    assert run_id(spec, here) == run_id(spec)
+    assert len({run_id(spec, versions) for versions in (here, *others)}) == 1 + len(others)
 
 
 # Batches.
@@ -460,11 +459,10 @@ def test_the_command_previews_runs_reports_failures_and_does_nothing_twice(byzop
     assert stamps == {path: path.stat().st_mtime_ns for path in place.glob("byzopt-store/*/result.json")}
 
 
-def test_time_left_counts_rounds_of_this_call_alone(tmp_path, monkeypatch, capsys):
+def test_time_left_counts_rounds_of_this_call_alone(tmp_path, capsys):
     clock = [0.0]
-    monkeypatch.setattr("byzopt.cli.sweep_progress.monotonic", lambda: clock[0])
     plan = plan_sweep(Sweep.of({"spec": SPEC | {"rounds": 1500}}), tmp_path / "store")
-    display, batch = SweepDisplay(plan), plan.batches[0].id
+    display, batch = SweepDisplay(plan, lambda: clock[0]), plan.batches[0].id
     for clock[0], rounds in ((10.0, 1000), (20.0, 1004), (30.0, 1010)):  # a thousand are from a checkpoint
         display.hear("rounds", (batch, rounds))
     assert capsys.readouterr().err.splitlines() == [
@@ -474,10 +472,9 @@ def test_time_left_counts_rounds_of_this_call_alone(tmp_path, monkeypatch, capsy
     ]
 
 
-def test_time_left_of_a_run_waits_for_a_share_of_its_rounds(monkeypatch, capsys):
+def test_time_left_of_a_run_waits_for_a_share_of_its_rounds(capsys):
     clock = [0.0]
-    monkeypatch.setattr("byzopt.cli.progress.monotonic", lambda: clock[0])
-    display = Display(Spec.of(SPEC | {"rounds": 1000}))
+    display = Display(Spec.of(SPEC | {"rounds": 1000}), lambda: clock[0])
     display.on_start("main")
     for clock[0], t in ((60.0, 1), (70.0, 2), (80.0, 11), (90.0, 1000)):  # the first round compiles
         display.on_round("main", t)

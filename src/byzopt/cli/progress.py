@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 from types import TracebackType
 from typing import Self
@@ -79,12 +79,13 @@ class StageProgress:
 class Display:
     """A bar for every variant of a spec: rounds, loss, accuracy, time left."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, clock: Callable[[], float] = monotonic) -> None:
+        self.clock = clock
         self.console = console(stderr=True)
         self.rounds = {name: variant.rounds for name, variant in spec.variants().items()}
         self.bars: dict[str, TaskID] = {}
         self.first: dict[str, tuple[float, int]] = {}
-        self.told = monotonic()
+        self.told = clock()
         self.figures = ""
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -106,8 +107,8 @@ class Display:
     def on_start(self, name: str) -> None:
         """Say that a variant's first round is being computed."""
         self._show(name, 0)
-        if not self.console.is_terminal and monotonic() - self.told > EVERY:
-            self.told = monotonic()
+        if not self.console.is_terminal and self.clock() - self.told > EVERY:
+            self.told = self.clock()
             self.console.print(f"{name}: computing its first round", soft_wrap=True)
 
     def on_record(self, name: str, record: Record) -> None:
@@ -117,10 +118,10 @@ class Display:
 
     def on_round(self, name: str, t: int) -> None:
         """Show how far a variant has come."""
-        self.first.setdefault(name, (monotonic(), t))  # what came before it loads and compiles
+        self.first.setdefault(name, (self.clock(), t))  # what came before it loads and compiles
         self._show(name, t)
-        if not self.console.is_terminal and (monotonic() - self.told > EVERY or t == self.rounds[name]):
-            self.told = monotonic()
+        if not self.console.is_terminal and (self.clock() - self.told > EVERY or t == self.rounds[name]):
+            self.told = self.clock()
             line = (
                 f"{name}: round {t}/{self.rounds[name]}  {self.figures}{time_left_text(self._left(name, t))}"
             )
@@ -134,4 +135,4 @@ class Display:
 
     def _left(self, name: str, t: int) -> float | None:
         began, start = self.first[name]
-        return time_left(monotonic() - began, t - start, self.rounds[name] - t)
+        return time_left(self.clock() - began, t - start, self.rounds[name] - t)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -20,7 +21,8 @@ EVERY = 5.0  # seconds between two lines where stderr is no terminal
 class SweepDisplay:
     """One bar for the whole sweep. It counts rounds, so that time left is right if lengths differ."""
 
-    def __init__(self, plan: SweepPlan) -> None:
+    def __init__(self, plan: SweepPlan, clock: Callable[[], float] = monotonic) -> None:
+        self.clock = clock
         self.console = console(stderr=True)
         self.left = {intent.run.id: intent.run.spec.rounds for intent in plan.intents if intent.play}
         self.total, self.runs = sum(self.left.values()), len(plan.intents)
@@ -29,7 +31,7 @@ class SweepDisplay:
         self.of = {run: batch.id for batch in plan.batches for run in batch.ids}
         self.done = self.failed = 0
         self.early = 0  # rounds of batches when they were first heard of: from checkpoints, most of them
-        self.said = monotonic()
+        self.said = clock()
         self.begun: float | None = (
             None  # when rounds were first heard of: what came before loads and compiles
         )
@@ -56,7 +58,7 @@ class SweepDisplay:
         """Take in what a sweep tells: rounds of a batch, or a run that ended."""
         if kind == "rounds":
             batch, done = content
-            self.begun = monotonic() if self.begun is None else self.begun
+            self.begun = self.clock() if self.begun is None else self.begun
             self.early += 0 if batch in self.batches else done
             self.batches[batch] = done
         elif kind == "ended":
@@ -71,11 +73,11 @@ class SweepDisplay:
                 self.failed += 1
                 self.console.print(f"failed  {run}  {message}", soft_wrap=True)
         now = min(self.total, self.done + sum(self.batches.values()))
-        since = 0.0 if self.begun is None else monotonic() - self.begun
+        since = 0.0 if self.begun is None else self.clock() - self.begun
         rest = time_left(since, now - self.early, self.total - now)
         self.progress.update(self.bar, completed=now, description=self._counts(), known=rest is not None)
-        if not self.console.is_terminal and (monotonic() - self.said > EVERY or not self.left):
-            self.said = monotonic()
+        if not self.console.is_terminal and (self.clock() - self.said > EVERY or not self.left):
+            self.said = self.clock()
             line = f"{self._counts()}  {now}/{self.total} rounds{time_left_text(rest)}"
             self.console.print(line, soft_wrap=True)
 

@@ -38,9 +38,11 @@ class Expansion(NamedTuple):
     skipped: tuple[SkippedPoint, ...]
 
 
-def run_id(spec: Spec) -> str:
-    """A hash of a canonical spec and of the versions of the packages that decide its result."""
-    return content_hash({"spec": spec.data, "versions": _versions()})
+def run_id(spec: Spec, versions: Mapping[str, str] | None = None) -> str:
+    """A hash of a canonical spec and of the `versions` of the packages that decide its result, by default of
+    those that are installed."""
+    told = _versions() if versions is None else dict(versions)
+    return content_hash({"spec": spec.data, "versions": told})
 
 
 def point_text(point: Mapping[str, Any]) -> str:
