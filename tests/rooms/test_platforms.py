@@ -72,7 +72,7 @@ for found in pkgutil.walk_packages(byzopt.__path__, "byzopt.", onerror=lambda na
             importlib.import_module(found.name)
 seen = {name.split(".")[1] for name in sys.modules if name.startswith("byzopt.")}
 from byzopt.experiments.sweeps import cores
-print(sorted(seen), cores.available() >= 1, cores.sys.platform, hasattr(cores.os, "fork"))
+print(sorted(seen), cores.available_cores() >= 1, cores.sys.platform, hasattr(cores.os, "fork"))
 """
 
 
