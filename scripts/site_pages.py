@@ -27,7 +27,7 @@ ABOVE = {
     ]
     if (ROOT / name).exists()
 }
-INTERNAL = {"figures", "kernels"}  # their `__all__` is for the package itself
+INTERNAL = {"figures", "kernels", "own_files"}  # their `__all__` is for the package itself
 LINK = re.compile(r"(?P<before>\]\()(?P<path>[^)\s#]*)(?P<anchor>#[^)\s]*)?(?P<after>\))")
 CODE = re.compile(r"(^```.*?^```|^~~~.*?^~~~|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 CHART = re.compile(r"^!\[(?P<title>.*)\]\((?P<name>.*\.png)\)\n\n(?P<caption>.*)$", re.MULTILINE)

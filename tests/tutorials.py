@@ -12,8 +12,7 @@ import pytest
 
 from byzopt.cli import main
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = ROOT / "docs" / "tutorials"
+PAGES = Path(__file__).resolve().parents[1] / "docs" / "tutorials"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 MODULES = {"torchrun": "torch.distributed.run"}
 
@@ -42,7 +41,5 @@ def _typed(words: list[str], place: Path) -> str:
             main(words[1:])
         assert not ended.value.code, words
         return ""
-    module = ["-m", MODULES[words[0]]] if words[0] in MODULES else []
-    inside = ROOT if words[1].startswith("examples/") else place
-    command = [sys.executable, *module, *words[1:]]
-    return subprocess.run(command, cwd=inside, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", MODULES[words[0]], *words[1:]]
+    return subprocess.run(command, cwd=place, check=True, capture_output=True, text=True).stdout

@@ -25,7 +25,9 @@ PUBLIC = (
     "methods",
     "schedules",
     "servers",
+    "stress",
     "tasks",
+    "testing",
     "wire",
     "workers",
 )

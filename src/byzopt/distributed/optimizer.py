@@ -87,6 +87,7 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
         watch: Called with the diagnostics of each step; None: nobody watches.
         seed: Of compressors and coins that draw.
         same_data: Whether ranks take the same data on purpose.
+        deadline: Seconds after which a rank is missing from a round; None: all are waited for.
 
     Raises:
         InvalidInput: What cannot work together, and gradients that were averaged already.

@@ -33,6 +33,7 @@ class RobustNSGDM(RobustOptimizer):
         topology: "sharded", "server" or "replicated".
         watch: Called with the diagnostics of each step; None: nobody watches.
         same_data: Whether ranks take the same data on purpose.
+        deadline: Seconds after which a rank is missing from a round; None: all are waited for.
         settings: Those of `byzopt.methods.ByzNSGDM`.
 
     Raises:
@@ -95,6 +96,7 @@ class RobustDM21(RobustOptimizer):
         watch: Called with the diagnostics of each step; None: nobody watches.
         seed: Of compressors that draw.
         same_data: Whether ranks take the same data on purpose.
+        deadline: Seconds after which a rank is missing from a round; None: all are waited for.
         settings: Those of `byzopt.methods.ByzDM21`.
 
     Raises:
@@ -148,6 +150,7 @@ class RobustVRDM21(RobustDM21):
         watch: Called with the diagnostics of each step; None: nobody watches.
         seed: Of compressors that draw.
         same_data: Whether ranks take the same data on purpose.
+        deadline: Seconds after which a rank is missing from a round; None: all are waited for.
         settings: Those of `byzopt.methods.ByzVRDM21`.
 
     Raises:
@@ -187,6 +190,7 @@ class RobustSGD(RobustOptimizer):
         watch: Called with the diagnostics of each step; None: nobody watches.
         seed: Of compressors that draw.
         same_data: Whether ranks take the same data on purpose.
+        deadline: Seconds after which a rank is missing from a round; None: all are waited for.
 
     Raises:
         InvalidInput: As `RobustOptimizer`.

@@ -25,6 +25,16 @@ class RankWindow(NamedTuple):
 
     With `around`, the answer is the mean of the `around` values nearest to the centre, ties to the smaller
     one; without, it is the centre itself.
+
+    Args:
+        first: First rank of the centre, from 0.
+        last: Rank behind the last one.
+        around: How many values nearest to the centre are averaged; None: the centre is the answer.
+
+    Examples:
+        >>> from byzopt import TrimmedMean
+        >>> TrimmedMean(f=2).plan(10)
+        RankWindow(first=2, last=8, around=None)
     """
 
     first: int

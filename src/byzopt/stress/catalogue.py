@@ -34,6 +34,24 @@ def ensemble(
 
     Label flipping is left out where a task has no labels. `only` names those that are wanted; default: all.
     Errors: `InvalidInput` for an unknown threat, `UnknownName` for an unknown attack.
+
+    Args:
+        task: Whose attacks are asked for.
+        threat: What attackers know.
+        only: Names of the attacks that are wanted; empty: all.
+
+    Returns:
+        Each attack as plain data, by name.
+
+    Raises:
+        InvalidInput: An unknown threat.
+        UnknownName: An unknown attack.
+
+    Examples:
+        >>> from byzopt import Cohort, Quartic
+        >>> from byzopt.stress import ensemble
+        >>> "label_flip" in ensemble(Quartic().build(Cohort.of(10, 2), seed=0))  # there are no labels
+        False
     """
     for name in only:
         if name not in ENSEMBLE:

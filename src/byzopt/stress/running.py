@@ -20,7 +20,18 @@ Play = Callable[[SweepPlan, Callable[[], bool]], Any]
 
 @dataclass(frozen=True)
 class Stress:
-    """What became of a spec under the ensemble: the trials of each rule, the spec's own rule first."""
+    """What became of a spec under the ensemble: the trials of each rule, the spec's own rule first.
+
+    Args:
+        threat: What the attackers know.
+        n: Number of workers.
+        f: Number of faulty workers tolerated.
+        attackers: Number of those that attack.
+        rules: The rules as text, the spec's own first.
+        trials: What each rule came to under each attack.
+        store: Where the runs are stored.
+        left: What was left out.
+    """
 
     threat: str
     n: int

@@ -18,6 +18,19 @@ class Trial(NamedTuple):
 
     `value` is None where nothing was measured. A run that diverged or lost its majority counts as an accuracy
     of 0 and a loss of infinity, and `status` says so.
+
+    Args:
+        rule: As text.
+        attack: Its name.
+        figure: Name of the figure.
+        value: The figure, averaged; None: nothing was measured.
+        status: How the runs ended.
+        runs: Their ids.
+
+    Examples:
+        >>> from byzopt.stress import Trial
+        >>> Trial("median", "alie", "accuracy", 0.8, "completed").value
+        0.8
     """
 
     rule: str
@@ -63,6 +76,19 @@ def trial(rule: str, attack: str, runs: Sequence[str], outcomes: Sequence[Outcom
 
 
 def worst(trials: Iterable[Trial]) -> Trial | None:
-    """The trial of least accuracy, or largest loss; None where nothing was measured."""
+    """The trial of least accuracy, or largest loss; None where nothing was measured.
+
+    Args:
+        trials: Of one rule.
+
+    Returns:
+        The one that hurt most.
+
+    Examples:
+        >>> from byzopt.stress import Trial, worst
+        >>> mild = Trial("median", "zero", "accuracy", 0.9, "completed")
+        >>> worst([mild, mild._replace(attack="alie", value=0.2)]).attack
+        'alie'
+    """
     measured = [one for one in trials if one.value is not None]
     return max(measured, key=lambda one: one.badness, default=None)

@@ -16,7 +16,24 @@ P = TypeVar("P", bound=Callable[..., None])
 
 
 class BrokenPromise(AssertionError):
-    """A part does not do what every part of its kind promises."""
+    """A part does not do what every part of its kind promises.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> from byzopt.aggregators import CoordinateRule
+        >>> from byzopt.testing import BrokenPromise, verify
+        >>> @dataclass(frozen=True)
+        ... class Largest(CoordinateRule):  # one row moves it anywhere
+        ...     f: int = 1
+        ...
+        ...     def columns(self, block):
+        ...         return block.amax(dim=0)
+        >>> try:
+        ...     verify(Largest())
+        ... except BrokenPromise as error:
+        ...     print("huge" in str(error))
+        True
+    """
 
 
 @dataclass(frozen=True)
@@ -34,7 +51,21 @@ class Promise:
 
 @dataclass(frozen=True)
 class Check:
-    """One promise asked of one part: call it. `BrokenPromise` says what was found."""
+    """One promise asked of one part: call it. `BrokenPromise` says what was found.
+
+    Args:
+        part: The rule, attack or other part that is asked.
+        promise: What is asked of it.
+
+    Raises:
+        BrokenPromise: When called, if the part does not keep it.
+
+    Examples:
+        >>> from byzopt.aggregators import Median
+        >>> from byzopt.testing import checks_of
+        >>> check = checks_of(Median(f=1))[0]
+        >>> check()  # silent where the promise is kept
+    """
 
     part: Any
     promise: Promise
@@ -63,7 +94,17 @@ class Check:
 
 
 class Verified(NamedTuple):
-    """Names of the promises that a part keeps, and those that were not asked of it, each with the reason."""
+    """Names of the promises that a part keeps, and those that were not asked of it, each with the reason.
+
+    Args:
+        kept: Names of the promises that are kept.
+        left_out: Those that were not asked, with the reason.
+
+    Examples:
+        >>> from byzopt.testing import Verified
+        >>> Verified(kept=("determinism",), left_out={}).kept
+        ('determinism',)
+    """
 
     kept: tuple[str, ...]
     left_out: dict[str, str]

@@ -36,9 +36,17 @@ def promises_of(part: Any) -> tuple[Promise, ...]:
 def checks_of(*parts: Any) -> list[Check]:
     """The checks of these parts: of each, every promise that applies to it.
 
-    >>> from byzopt.aggregators import Median
-    >>> len(checks_of(Median(f=2))) > 10
-    True
+    Args:
+        parts: Rules, attacks and other parts.
+
+    Returns:
+        The checks, to be called one by one.
+
+    Examples:
+        >>> from byzopt.aggregators import Median
+        >>> from byzopt.testing import checks_of
+        >>> len(checks_of(Median(f=2))) > 10
+        True
     """
     return [
         Check(part, promise) for part in parts for promise in promises_of(part) if not promise.applies(part)
@@ -46,7 +54,20 @@ def checks_of(*parts: Any) -> list[Check]:
 
 
 def left_out(part: Any) -> dict[str, str]:
-    """Promises that are not asked of this part, with the reason: what it declares of itself."""
+    """Promises that are not asked of this part, with the reason: what it declares of itself.
+
+    Args:
+        part: A rule, an attack or another part.
+
+    Returns:
+        The reason, by the promise's name.
+
+    Examples:
+        >>> from byzopt.aggregators import Median
+        >>> from byzopt.testing import left_out
+        >>> isinstance(left_out(Median(f=1)), dict)
+        True
+    """
     return {p.name: why for p in promises_of(part) if (why := p.applies(part))}
 
 
@@ -54,6 +75,19 @@ def parametrize(*parts: Any) -> Callable[[Any], Any]:
     """A decorator for pytest: the test function is called with each `check` of these parts.
 
     A number tells the ids of several parts of one name apart. Needs pytest.
+
+    Args:
+        parts: Rules, attacks and other parts.
+
+    Returns:
+        The decorator.
+
+    Examples:
+        In a test file:
+
+            @parametrize(MyRule(f=1), MyAttack())
+            def test_promises(check):
+                check()
     """
     import pytest  # tests have it; the library does not need it
 
@@ -68,12 +102,20 @@ def parametrize(*parts: Any) -> Callable[[Any], Any]:
 def verify(part: Any) -> Verified:
     """Asks a part for everything that its kind promises.
 
-    Returns the names of the promises kept, and those left out with the reason. Errors: `BrokenPromise`, which
-    lists all that are broken.
+    Args:
+        part: A rule, an attack or another part.
 
-    >>> from byzopt.aggregators import Median
-    >>> "inputs_are_not_written_to" in verify(Median(f=2)).kept
-    True
+    Returns:
+        The promises kept, and those left out with the reason.
+
+    Raises:
+        BrokenPromise: Some are broken; it lists all of them.
+
+    Examples:
+        >>> from byzopt.aggregators import Median
+        >>> from byzopt.testing import verify
+        >>> "inputs_are_not_written_to" in verify(Median(f=2)).kept
+        True
     """
     kept, broken = [], []
     for check in checks_of(part):

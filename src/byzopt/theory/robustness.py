@@ -23,6 +23,17 @@ class Coefficients(NamedTuple):
 
     `linear` is κ, `squared` κ₂, and `anywhere` the linear coefficient about any point p in place of the mean:
     ‖Agg - p‖ <= anywhere · (1/N) Σ ‖v_i - p‖, which is what counts after a stage that moves the mean.
+
+    Args:
+        linear: κ; None: nothing is proved.
+        squared: κ₂; None: nothing is proved.
+        anywhere: The linear coefficient about any point; None: nothing is proved.
+
+    Examples:
+        >>> from byzopt import TrimmedMean
+        >>> found = TrimmedMean(f=3).coefficients(n=20)
+        >>> round(found.squared, 3), round(found.linear, 3)  # f/(n - 2 f) and (n - f)/(2 (n - 2 f))
+        (0.214, 0.607)
     """
 
     linear: float | None = None

@@ -28,6 +28,20 @@ class Certificate:
 
     v̄ is the mean of the honest rows, whichever n - f of the `n` finite rows they are; `f` counts the faulty
     ones that may be among these n. Both are None where nothing is certified, and `reason` says why.
+
+    Args:
+        linear: κ of this answer; None: nothing is certified.
+        squared: κ₂ of this answer; None: nothing is certified.
+        n: Number of finite rows.
+        f: How many of them may be faulty.
+        reason: Why nothing is certified.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Median
+        >>> found = Median(f=1).certify(torch.eye(5))
+        >>> found.n, found.f, found.squared is not None
+        (5, 1, True)
     """
 
     linear: float | None

@@ -18,7 +18,18 @@ State = Any  # a typed tuple of tensors and numbers, fixed in structure for the 
 
 
 class RoundContext(NamedTuple):
-    """The context of a round: its number `t` from 1, and the point `x` `[d]` at which workers were asked."""
+    """The context of a round: its number `t` from 1, and the point `x` `[d]` at which workers were asked.
+
+    Args:
+        t: The round, from 1.
+        x: Where workers were asked, `[d]`.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.aggregators import RoundContext
+        >>> RoundContext(3, torch.zeros(2)).t
+        3
+    """
 
     t: int
     x: Tensor
@@ -34,7 +45,18 @@ class GuardLimits(NamedTuple):
 
 
 class Filter(ABC):
-    """A rule with memory: rows `[n, d]` to the aggregate `[d]`, round after round."""
+    """A rule with memory: rows `[n, d]` to the aggregate `[d]`, round after round.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import CenteredClipping
+        >>> from byzopt.aggregators import RoundContext
+        >>> memory = CenteredClipping(f=1).as_filter()
+        >>> state = memory.init(torch.zeros(2), n=5)
+        >>> answer, state = memory.step(state, torch.ones(5, 2), RoundContext(1, torch.zeros(2)))
+        >>> answer
+        tensor([1., 1.])
+    """
 
     @property
     def batched(self) -> bool:
@@ -140,6 +162,12 @@ class RoundRule(Filter):
     """A filter that is a rule without memory in each round, and remembers at most the answers.
 
     It works wherever its rule does, also where no process sees whole rows.
+
+    Examples:
+        >>> from byzopt import CenteredClipping
+        >>> from byzopt.aggregators import RoundRule
+        >>> isinstance(CenteredClipping(f=1).as_filter(), RoundRule)
+        True
     """
 
     @abstractmethod
@@ -168,7 +196,17 @@ class RoundRule(Filter):
 
 @dataclass(frozen=True)
 class StatelessFilter(RoundRule):
-    """A rule without memory, as a filter."""
+    """A rule without memory, as a filter.
+
+    Args:
+        rule: What answers in every round.
+
+    Examples:
+        >>> from byzopt import Median
+        >>> from byzopt.aggregators import StatelessFilter
+        >>> isinstance(Median(f=1).as_filter(), StatelessFilter)
+        True
+    """
 
     rule: BaseAggregator
     batched = True

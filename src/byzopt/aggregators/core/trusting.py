@@ -17,6 +17,12 @@ class TrustingRule(WeighingRule):
     """What FLTrust and Zeno share: the index `trusted`, which follows its row when others are dropped.
 
     All other rows may be faulty: needs f < n only. Not permutation-invariant, by design.
+
+    Examples:
+        >>> from byzopt import FLTrust
+        >>> from byzopt.aggregators import TrustingRule
+        >>> isinstance(FLTrust(trusted=2), TrustingRule), FLTrust(trusted=2).trusts
+        (True, (2,))
     """
 
     positional = True

@@ -20,7 +20,14 @@ from byzopt.aggregators.numerics.mixed import Mixed
 
 
 class WeighingRule(Aggregator):
-    """A rule that needs more than the geometry: `weigh(mixed)` gives `[m]` float64 weights on the CPU."""
+    """A rule that needs more than the geometry: `weigh(mixed)` gives `[m]` float64 weights on the CPU.
+
+    Examples:
+        >>> from byzopt import FLTrust
+        >>> from byzopt.aggregators import WeighingRule
+        >>> isinstance(FLTrust(), WeighingRule)
+        True
+    """
 
     @abstractmethod
     def weigh(self, mixed: Mixed) -> Tensor:

@@ -34,6 +34,22 @@ class Geometry:
     Lengths are in units of `unit` (1 but for extreme float64 rows): a rule with an absolute length divides
     it by `unit`. Nothing is computed before it is asked for. Numbers are float64 on the CPU, where NumPy
     works on them: torch takes several times as long for so few. Those of many sets of rows may be stacked.
+
+    Args:
+        m: Number of rows.
+        centred: Their products about a pivot, `[m, m]`, when they are needed.
+        origin: Their products about the origin, when they are needed.
+        unit: Of all lengths.
+
+    Examples:
+        A rule gets one ready-made:
+
+        >>> import torch
+        >>> from byzopt.aggregators import Mixed
+        >>> geometry = Mixed(torch.tensor([[0.0, 0.0], [3.0, 4.0]])).geometry
+        >>> geometry.dists
+        tensor([[0., 5.],
+                [5., 0.]], dtype=torch.float64)
     """
 
     def __init__(

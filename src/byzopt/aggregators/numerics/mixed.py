@@ -31,6 +31,23 @@ class Mixed:
     Rows that are `admitted` are finite and in a safe range. With others, `geometry` and `columns` raise
     `ExtremeRows` where rows turn out not to be so; nothing else looks. Rows that are `ordered` are looked at
     in an order of their values (`ordering`), so that nothing depends on their places.
+
+    Args:
+        rows: The rows as they were sent, `[n, d]`.
+        unit: Of all lengths.
+        mixing: What stages made of them, `[m, n]`; None: nothing.
+        geometry: Of the mixed rows; None: taken when it is needed.
+        admitted: Whether rows are known to be finite and in a safe range.
+        ordered: Whether they are looked at in an order of their values.
+
+    Examples:
+        A rule gets one ready-made:
+
+        >>> import torch
+        >>> from byzopt.aggregators import Mixed
+        >>> mixed = Mixed(torch.tensor([[0.0, 2.0], [4.0, 4.0]]), mixing=torch.full((1, 2), 0.5))
+        >>> mixed.m, mixed.d
+        (1, 2)
     """
 
     first = 0  # the place, in whole rows, of the first column held here

@@ -75,6 +75,24 @@ class DeadlineTransport:
     `deadline` must be longer than ranks differ in the time of a step; it need not be longer than a step. It
     trusts ranks to run this program, as "sharded" does. `close` says goodbye; the end of the process calls
     it. Errors: `InvalidInput` for a deadline that is no number above 0, or more than 62 ranks.
+
+    Args:
+        deadline: Seconds after which a rank is missing from a round, > 0.
+        group: Process group of the ranks; None: all.
+
+    Raises:
+        InvalidInput: A deadline that is no number above 0, or more than 62 ranks.
+
+    Examples:
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> from byzopt.distributed import DeadlineTransport, robust_all_reduce
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # torchrun has more
+        >>> transport = DeadlineTransport(deadline=5.0)
+        >>> robust_all_reduce(torch.ones(2), "median", group=transport, f=0)
+        tensor([1., 1.])
+        >>> transport.close()
+        >>> dist.destroy_process_group()
     """
 
     def __init__(self, deadline: float, group: Any = None) -> None:
