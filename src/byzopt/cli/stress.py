@@ -126,10 +126,11 @@ def _say(result: Stress, picture: Path | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_data(result, picture)))
         return
-    from rich.console import Console
     from rich.table import Table
 
-    console, table = Console(highlight=False, markup=False), Table(box=None, pad_edge=False)
+    from byzopt.cli import terminal
+
+    console, table = terminal.console(), Table(box=None, pad_edge=False)
     table.add_column("attack")
     for rule in result.rules:
         table.add_column(rule, justify="right")
