@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from byzopt.errors import InvalidInput, TooManyFaults, UnknownName
+from byzopt.errors import ByzoptError, InvalidInput, TooManyFaults, UnknownName
 from byzopt.servers import ServerAdagrad, ServerAdam, ServerYogi
 
 flwr = pytest.importorskip("flwr.app", reason="needs the extra `flower`")
@@ -17,7 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.clientapp import ClientApp  # noqa: E402
 from flwr.serverapp import strategy as flower  # noqa: E402
 
-from byzopt.flower import Local, RobustFedAvg, arrays_of, client_app  # noqa: E402
+from byzopt.flower import Local, RobustFedAvg, RobustStrategy, arrays_of, client_app  # noqa: E402
 from tests.flowers import PlayGrid, crash, silent  # noqa: E402
 
 D = 6
@@ -435,6 +435,13 @@ def test_a_fraction_is_asked_and_f_counts_among_those():
         RobustFedAvg(fraction_train=0.5, rule="median", f=3, n=10)
 
 
+@pytest.mark.parametrize("rule, fewest", [("bulyan", 7), ("median", 3)])
+def test_round_1_waits_for_as_many_nodes_as_the_rule_needs(rule, fewest):
+    for strategy in (RobustFedAvg(rule=rule, f=1, patience=0), RobustStrategy(rule, f=1, patience=0)):
+        with pytest.raises(ByzoptError, match=f"at least {fewest}, for this rule"):
+            run(strategy, n=fewest - 1)
+
+
 def test_fedprox_clients_are_told_their_mu():
     mus = []
 
@@ -522,6 +529,16 @@ def test_a_client_app_of_gradients_is_refused_by_name():
 @pytest.mark.parametrize(
     "settings, words",
     [
+        ({"f": 1, "n": 5, "min_available_nodes": 6}, "`min_available_nodes`"),
+        (
+            {
+                "f": 1,
+                "rule": "mean",
+                "weighted_by_key": "num-examples",
+                "method": {"name": "safeguard", "differing": True},
+            },
+            "by `rule` alone",
+        ),
         ({"f": 1, "rule": "fltrust", "fraction_train": 0.6}, "the same node there"),
         ({"f": 1, "rule": "bucketing >> median", "weighted_by_key": "num-examples"}, "a weighted form"),
         ({}, "`f` of RobustFedAvg"),

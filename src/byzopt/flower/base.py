@@ -15,12 +15,13 @@ from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.distributed.watch import Suspicion
 from byzopt.errors import InvalidInput, TooManyFaults, require
 from byzopt.flower.grid import reply_by_reply
-from byzopt.flower.members import LOG, Faults, RoundRequests, sample_rows
+from byzopt.flower.members import LOG, Faults, RoundRequests, sample_rows, wait_for_nodes
 from byzopt.flower.metrics import Metrics, medians
 from byzopt.flower.records import CONFIG
 from byzopt.flower.result import RobustResult
 from byzopt.flower.server import Server
 
+VERY_MANY = 2**16  # nodes: settings that refuse so many refuse all
 Excess: TypeAlias = Literal["raise", "skip"]
 Watch: TypeAlias = "Callable[[RoundDiagnostics], None]"
 
@@ -45,6 +46,10 @@ class ServerStrategy(Strategy):
     @abstractmethod
     def _begin(self, arrays: ArrayRecord, grid: Any) -> Server:
         """The server of a run that begins with these arrays. Errors: `InvalidInput` for what does not fit."""
+
+    @abstractmethod
+    def _check(self, n: int) -> None:
+        """Errors: `InvalidInput` where n nodes are too few for the rule, f and what is asked in a round."""
 
     @abstractmethod
     def _model(self) -> ArrayRecord:
@@ -137,6 +142,31 @@ class ServerStrategy(Strategy):
         self.watch(diagnostics)
         self._returned = self._model()
         return self._returned, MetricRecord(dict(metrics))
+
+    def _wait(self, grid: Any) -> tuple[int, ...]:
+        """The nodes of the run: `n` of them, or as many as are there once the rule has enough."""
+        nodes = wait_for_nodes(grid, self.n, self._fewest() if self.n is None else self.n, self.patience)
+        self._check(len(nodes))
+        return nodes
+
+    def _fewest(self) -> int:
+        """The least number of nodes that passes `_check`. Errors: what it says of a very large number."""
+        low, high = 0, 1
+        while not self._passes(high):
+            if high >= VERY_MANY:
+                self._check(high)
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._passes(middle) else (middle, high)
+        return high
+
+    def _passes(self, n: int) -> bool:
+        try:
+            self._check(n)
+        except InvalidInput:
+            return False
+        return True
 
     def _sampled(self, k: int, t: int, purpose: str = "sample") -> tuple[int, ...]:
         return sample_rows(len(self._running.nodes), k, self.seed, t, purpose)

@@ -18,7 +18,7 @@ from byzopt.flower.buffers import combine_buffers
 from byzopt.flower.client_momentum import ClientMomentum
 from byzopt.flower.fedavg_arguments import refuse
 from byzopt.flower.fedavg_method import AnyMethod, AnyStep, MethodChoice
-from byzopt.flower.members import LOG, Faults, RoundRequests, wait_for_nodes
+from byzopt.flower.members import LOG, Faults, RoundRequests
 from byzopt.flower.metrics import consistent, medians
 from byzopt.flower.model import Buffers, ModelArrays, Values
 from byzopt.flower.records import Point
@@ -56,8 +56,8 @@ class RobustFedAvg(ServerStrategy):
     are parameters.
 
     `n` is the number of nodes: round 1 waits for them, at most `patience` seconds, and refuses more. Without
-    it the nodes are those that are there at round 1, once they are 2 f + 1 and as many as the other arguments
-    want; who comes later is not asked. `watch` is called with every round's `RoundDiagnostics`. `seed` draws
+    it the nodes are those that are there in round 1, once they are as many as rule, f and the other arguments
+    need; who comes later is not asked. `watch` is called with every round's `RoundDiagnostics`. `seed` draws
     the samples. More than f faults: `excess="raise"` raises `TooManyFaults`, `"skip"` leaves the model as
     it is and goes on. After an error the model of the last good round is in `arrays`.
 
@@ -198,12 +198,13 @@ class RobustFedAvg(ServerStrategy):
         )
 
     def _begin(self, arrays: ArrayRecord, grid: Any) -> Server:
-        least = max(self.min_available_nodes, self.min_train_nodes, self.min_evaluate_nodes)
-        nodes = wait_for_nodes(grid, self.n, max(least, 2 * (self.f or 0) + 1), self.patience)
-        self._check(len(nodes))
+        nodes = self._wait(grid)
         self.model = ModelArrays.of(arrays, self.buffers)
         values, k = self.model.values_of(arrays), self._asked(len(nodes))
         method = self.choice.build(self.rule, k, self.f, self.num_rounds)
+        alone = self.rule is not None and method.filter == StatelessFilter(self.rule)
+        what, remedy = "A method whose clients are weighted", "Leave out `weighted_by_key`, or `method`."
+        require(alone or not self.weighted, what, "combine rows by `rule` alone", method.filter, remedy)
         self.client_momentum = ClientMomentum(method.worker)
         self.apart = self.model.apart(values)
         return Server(method, Point(self.model.vector(values), self.model.layout), nodes, k, self.f)
@@ -221,9 +222,12 @@ class RobustFedAvg(ServerStrategy):
         return min(n, max(int(n * self.fraction_train), self.min_train_nodes)) if self.fraction_train else n
 
     def _check(self, n: int) -> None:
-        """Errors: `InvalidInput` where a round has too few clients for the rules."""
+        for name in ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes"):
+            least, what = getattr(self, name), f"Parameter `{name}`"
+            require(0 <= least <= n, what, f"be at least 0 and at most n = {n}", least)
         k = self._asked(n)
         if self.rule is None:
+            require(2 * (self.f or 0) < k, "Parameter `f`", "satisfy 2 f < n", f"f = {self.f} with n = {k}")
             return
         self.rule.check(k)
         self.buffer_rule.check(k)

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def wait_for_nodes(grid: Any, n: int | None, least: int, patience: float) -> tuple[int, ...]:
-    """The node ids that are there, once they are `n` (None: at least `least`).
+    """The node ids that are there, once they are `n` (None: at least `least`, what the settings need).
 
     Errors: `ByzoptError` when too few come within `patience` seconds; `InvalidInput` when more than n came.
     """
@@ -29,7 +29,8 @@ def wait_for_nodes(grid: Any, n: int | None, least: int, patience: float) -> tup
     while len(nodes := sorted(set(grid.get_node_ids()))) < (n or least):
         if time.monotonic() >= end:
             raise ByzoptError(
-                f"Nodes should be {n or f'at least {least}'} within {patience:g} s. Found {len(nodes)}. "
+                f"Nodes should be {n or f'at least {least}, for this rule, f and fraction,'} within "
+                f"{patience:g} s. Found {len(nodes)}. "
                 "Start more SuperNodes, or give the strategy more `patience`."
             )
         time.sleep(0.5)

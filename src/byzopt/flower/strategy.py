@@ -16,7 +16,7 @@ from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import check_unseen_data
 from byzopt.errors import require
 from byzopt.flower.base import Excess, ServerStrategy, Watch, median_record
-from byzopt.flower.members import LOG, wait_for_nodes
+from byzopt.flower.members import LOG
 from byzopt.flower.metrics import medians
 from byzopt.flower.records import ARRAYS, BYZOPT, CONFIG, PROTOCOL, to_arrays, to_point
 from byzopt.flower.replies import decode_evaluation, decode_gradient
@@ -41,9 +41,9 @@ class RobustStrategy(ServerStrategy):
     is the server's trusted loss.
 
     `n` is the number of nodes: round 1 waits for them, at most `patience` seconds, and refuses more. Without
-    it the nodes are those that are there at round 1, at least 2 f + 1. Ordered by id they are the rows of the
-    whole run. `sample` asks so many of them in each round, drawn by `seed`; then f counts the faulty among
-    those. `evaluate` has clients evaluate after every round. `watch` is called with every round's
+    it the nodes are those that are there once they are enough for rule and f. Ordered by id they are the rows
+    of the whole run. `sample` asks so many of them in each round, drawn by `seed`; then f counts the faulty
+    among those. `evaluate` has clients evaluate after every round. `watch` is called with every round's
     `RoundDiagnostics`.
 
     A node that is asked and whose reply is missing, late, an error or not what was asked for, to the letter,
@@ -87,7 +87,7 @@ class RobustStrategy(ServerStrategy):
         self.lr, self.sample, self.rounds = lr, sample, rounds
         self.proxy, self.evaluate = proxy, evaluate
         if n is not None:
-            self._size(n)
+            self._check(n)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Any
@@ -143,7 +143,7 @@ class RobustStrategy(ServerStrategy):
         shares = not isinstance(built.wire, Marina) and isinstance(built.down, Broadcast)
         what = "A method over Flower"
         require(shares, what, "need no last aggregate and no compressed broadcast at clients", built)
-        nodes = wait_for_nodes(grid, self.n, 2 * (self.f or 0) + 1, self.patience)
+        nodes = self._wait(grid)
         method = replace(built, **self.replaced)
         return Server(method, to_point(arrays), nodes, self._size(len(nodes)), self.f, self.proxy)
 
@@ -158,12 +158,16 @@ class RobustStrategy(ServerStrategy):
         server.move_to(point.x)
 
     def _size(self, n: int) -> int:
-        """How many rows a round has. Errors: more than there are nodes, or too few for the rule."""
-        k = self.sample or n
+        """How many rows a round of n nodes has."""
+        return self.sample or n
+
+    def _check(self, n: int) -> None:
+        k = self._size(n)
         require(k <= n, "Parameter `sample`", f"be at most n = {n}", k)
         if self.rule:
             self.rule.check(k)
-        return k
+        elif self.f is not None:
+            require(2 * self.f < k, "Parameter `f`", "satisfy 2 f < n", f"f = {self.f} with n = {k}")
 
     def _content(self, x: Tensor, t: int, config: ConfigRecord) -> RecordDict:
         """What a node is sent in round t: the model `x` `[d]`, and how to make its message."""

@@ -11,6 +11,8 @@ import torch
 from byzopt.aggregators import Aggregator, Chain, Weighted
 from byzopt.errors import InvalidInput, require
 
+FEW = 64  # rows on which a rule may be tried beforehand at no cost
+
 
 def capped_claims(claims: Sequence[float], cap: float) -> list[float]:
     """Claims cut to `cap` times their lower median, which lies among the honest ones' while less than half of
