@@ -76,7 +76,7 @@ def test_an_answer_that_is_not_finite_is_said(rule):
         lambda rows: rule.as_filter().step((), rows, RoundContext(1, rows[0])),
     )
     for door in doors:
-        with pytest.raises(InvalidInput, match=r"should be finite. Found NaN or Inf in \d+ of"):
+        with pytest.raises(InvalidInput, match=r"should (be|return) finite.* Found NaN or Inf in \d+ of"):
             door(rows)
 
 
@@ -93,18 +93,53 @@ class Mixes(PreAggregator):
 @pytest.mark.parametrize(
     "matrix, words",
     [
-        (torch.eye(5, dtype=torch.float64), "be float64"),
-        (torch.eye(7), "be float64"),
-        (torch.full((7, 7), NAN, dtype=torch.float64), "be finite"),
-        (torch.eye(7, dtype=torch.float64).fill_diagonal_(float("inf")), "be finite"),
+        (torch.eye(5, dtype=torch.float64), "return a float64 tensor"),
+        (torch.eye(7).numpy(), "return a float64 tensor"),
+        (torch.full((7, 7), NAN, dtype=torch.float64), "return finite numbers"),
+        (torch.eye(7, dtype=torch.float64).fill_diagonal_(float("inf")), "return finite numbers"),
     ],
-    ids=["rows that are not there", "float32", "nan", "inf"],
+    ids=["rows that are not there", "an array", "nan", "inf"],
 )
 def test_a_matrix_that_cannot_mix_is_said(matrix, words):
     stage, rows = Mixes(matrix), some_rows(7, 4)
     for door in (stage, stage >> Median(), NNM(f=1) >> stage >> Median()):
-        with pytest.raises(InvalidInput, match=f"mixing matrix of Mixes should {words}"):
+        with pytest.raises(InvalidInput, match=f"`mixing` of Mixes should {words}"):
             door(rows)
+
+
+class Returns(GeometricRule):
+    """A rule whose weights are what it is told."""
+
+    batched = True
+
+    def __init__(self, value):
+        self.value = value
+
+    def weights(self, geometry):
+        return self.value
+
+
+class Narrow(CoordinateRule):
+    def columns(self, block):
+        return block.mean(dim=0)[:1]  # which would be spread over all columns
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [Returns(None), Returns([1.0] * 7), Returns(torch.ones(6)), Returns(torch.ones(7, 1)), Narrow()],
+    ids=["nothing", "a list", "too few", "a column", "one number for all columns"],
+)
+def test_what_is_no_answer_is_said_by_every_door(rule):
+    rows, sets = some_rows(7, 5), some_rows(3, 7, 5)
+    for door in (rule, NNM(f=1) >> rule, rule.explain, FailClosed(rule), lambda rows: rule.batch(sets)):
+        with pytest.raises(InvalidInput, match="should return a"):
+            door(rows)
+
+
+def test_weights_in_float32_count_as_they_are():
+    weights = torch.full((7,), 1 / 7)
+    rows = some_rows(7, 5)
+    assert torch.equal(Returns(weights)(rows), Returns(weights.double())(rows))
 
 
 class Spoils(Aggregator):

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule
+from byzopt.aggregators.core.foreign import reduced
 from byzopt.aggregators.core.inputs import for_finite_rows, in_safe_range, restored
 from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspects
 from byzopt.distributed.agreement import share_error
@@ -122,7 +123,7 @@ def _answered(
     try:
         parts = (shard, finite[present], dtype)
         diagnostics = diagnose(exchange.at.t, ready, *parts) if exchange.watch else None
-        piece = restored(ready.reduce(shard), unit, dtype)
+        piece = restored(reduced(ready, shard), unit, dtype)
     except Exception as raised:
         return block.new_full((block.shape[1],), torch.nan), None, raised
     return piece, _of_all(diagnostics, exchange.absent, comm.n), None

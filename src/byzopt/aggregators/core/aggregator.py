@@ -18,11 +18,12 @@ from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.batching import batch_aggregate
-from byzopt.aggregators.core.calling import call_rule, checked_answer, require_own_call
+from byzopt.aggregators.core.calling import call_rule
 from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.certifying import call_certified, call_sets_certified, certify_rows
 from byzopt.aggregators.core.explaining import report_on
 from byzopt.aggregators.core.filters import Filter, StatelessFilter
+from byzopt.aggregators.core.foreign import checked_answer, require_own_call
 from byzopt.aggregators.core.inputs import RowsLike, as_sets
 from byzopt.aggregators.core.report import RowReport
 from byzopt.aggregators.core.surroundings import isolated

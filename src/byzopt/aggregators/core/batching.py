@@ -62,13 +62,13 @@ def batch_aggregate(
         return None
     mixing: Tensor | None = None
     for stage in stages:
-        matrix = stage.mixing(geometry)
+        matrix = stage.decided(geometry)
         geometry = geometry.mixed(matrix, stage.affine)
         mixing = matrix if mixing is None else matrix @ mixing
     if ranks:
         assert mixing is not None
         return _ranked(mixing.to(rows) @ rows, ranks), None
-    weights: Tensor = rule.weights(geometry)  # type: ignore[attr-defined]
+    weights: Tensor = rule.decided(geometry)  # type: ignore[attr-defined]
     through = weights.unsqueeze(-2) if mixing is None else weights.unsqueeze(-2) @ mixing
     return (through.to(rows) @ rows).squeeze(-2), BatchDecision(first, geometry, mixing, weights)
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
+from byzopt.aggregators.core.foreign import reduced
 from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows, fault_count, like, reiterable, restored
-from byzopt.aggregators.core.stage import Stage
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspects
 from byzopt.aggregators.core.traits import GIVEN_ROWS
 from byzopt.aggregators.numerics.measuring import SMALL, ExtremeRows, geometry_of
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.ordering import keys, order_of
-from byzopt.errors import InvalidInput, require
+from byzopt.errors import require
 
 
 class RuleCall(NamedTuple):
@@ -52,32 +51,8 @@ def call_rule(
     ready, mixed, answer = (None if closed or explained else _at_once(rule, rows)) or _in_order(
         rule, rows, closed
     )
-    answer = checked_answer(ready, answer, rows.shape[1:])
     out = restored(answer, mixed.unit, rows.dtype)
     return RuleCall(rule, ready, rows, mixed, answer, like(given, out))
-
-
-def checked_answer(rule: BaseAggregator, answer: object, shape: Sequence[int]) -> Tensor:
-    """`answer` as it is. Errors: `InvalidInput` where it is no tensor of this shape; or where code of another
-    package has made NaN or Inf of finite rows."""
-    if not isinstance(answer, Tensor) or answer.shape != tuple(shape):
-        kind = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-        raise InvalidInput(f"The answer of {rule!r} should be a tensor {list(shape)}. Found {kind}.")
-    if rule.foreign and not answer.isfinite().all():
-        lost = f"NaN or Inf in {int((~answer.isfinite()).sum())} of {answer.numel()} numbers"
-        raise InvalidInput(
-            f"The answer of {rule!r} to finite rows should be finite. Found {lost}. "
-            f"Look at its {', '.join(sorted(rule.foreign))}, and at weights that divide by zero."
-        )
-    return answer
-
-
-def require_own_call(rule: Stage, what: str) -> None:
-    """Raise `InvalidInput` for a rule or stage of another package that replaces `__call__`, which nobody asks
-    but who calls it."""
-    name = type(rule).__name__
-    fix = "Decide in `reduce`, `weights` or `columns` (a stage: in `mixing`)."
-    require("__call__" not in rule.foreign, what, "answer by what it decides", f"{name}.__call__", fix)
 
 
 def _at_once(rule: BaseAggregator, rows: Tensor) -> tuple[BaseAggregator, Mixed, Tensor] | None:
@@ -87,7 +62,7 @@ def _at_once(rule: BaseAggregator, rows: Tensor) -> tuple[BaseAggregator, Mixed,
     rule.check(len(rows))
     mixed = _seen(rule, rows)
     try:
-        return rule, mixed, rule.reduce(mixed)
+        return rule, mixed, reduced(rule, mixed)
     except ExtremeRows:
         return None
 
@@ -112,7 +87,7 @@ def _in_order(rule: BaseAggregator, rows: Tensor, closed: bool) -> tuple[BaseAgg
     if closed:
         suspected = suspects(finite_rows(rows, mixed), remoteness(mixed, rows.dtype))
         refuse_suspects(suspected, rule.tolerance(len(rows)), len(rows))
-    return ready, mixed, ready.reduce(_sorted(ready, kept, unit, True) or mixed)
+    return ready, mixed, reduced(ready, _sorted(ready, kept, unit, True) or mixed)
 
 
 def with_tolerance(rule: BaseAggregator, f: int, n: int) -> BaseAggregator:

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.batching import batch_aggregate
-from byzopt.aggregators.core.calling import call_rule, checked_answer
+from byzopt.aggregators.core.calling import call_rule
 from byzopt.aggregators.core.certificate import Certificate, Nearness, Source, proof
+from byzopt.aggregators.core.foreign import checked_answer
 from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.aggregators.numerics.mixed import Mixed

@@ -10,9 +10,9 @@ from typing import Any, cast
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import Aggregator
-from byzopt.aggregators.core.calling import require_own_call
 from byzopt.aggregators.core.certificate import Source
 from byzopt.aggregators.core.filters import Filter
+from byzopt.aggregators.core.foreign import require_own_call
 from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.core.stage import Stage
 from byzopt.aggregators.core.traits import Ties

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.certificate import Source, nearly_median
+from byzopt.aggregators.core.foreign import checked
 from byzopt.aggregators.core.influence import column_weights
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.selection import answer
+from byzopt.errors import require
 from byzopt.kernels import RankWindow
 from byzopt.theory import order_statistics
 from byzopt.theory.robustness import NOTHING, Coefficients, both, closed, geometric_median
@@ -37,13 +39,18 @@ class GeometricRule(Aggregator):
     def weights(self, geometry: Geometry) -> Tensor:
         """Weights `[m]` of the rows in the aggregate."""
 
+    def decided(self, geometry: Geometry) -> Tensor:
+        """`weights(geometry)`, checked where they are code of another package."""
+        weights = self.weights(geometry)
+        return checked(self, "weights", weights, geometry.shape) if "weights" in self.foreign else weights
+
     def splits(self) -> bool:
         return True
 
     def reduce(self, mixed: Mixed) -> Tensor:
         _ = mixed.geometry.centred  # some weights need no look at the rows; the policy does
         mixed = mixed.sorted() if self.by_value else mixed
-        return mixed.blend(self.weights(mixed.geometry))
+        return mixed.blend(self.decided(mixed.geometry))
 
     def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
         known, n = self.coefficients(mixed.m, f), mixed.m
@@ -57,7 +64,7 @@ class GeometricRule(Aggregator):
     def approached(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
         """What is proved of the mean with the rule's weights, as an approximate geometric median."""
         mixed = mixed.sorted() if self.by_value else mixed
-        weights = self.weights(mixed.geometry) if mixed.weights is None else mixed.weights
+        weights = self.decided(mixed.geometry) if mixed.weights is None else mixed.weights
         return nearly_median(mixed.geometry, weights.numpy(), mixed.m, f, source)
 
     def certifiable(self, n: int, f: int) -> bool:
@@ -100,8 +107,15 @@ class CoordinateRule(Aggregator):
     def reduce(self, mixed: Mixed) -> Tensor:
         out = torch.empty(mixed.rows.shape[1], dtype=mixed.rows.dtype, device=mixed.rows.device)
         for piece, block in mixed.blocks():
-            out[piece] = self.columns(block)
+            out[piece] = self._answered(block)
         return out
+
+    def _answered(self, block: Tensor) -> Tensor:
+        answer = self.columns(block)
+        if "columns" in self.foreign:  # an answer of another shape might be spread over the columns
+            what, shape = f"`columns` of {type(self).__name__}", getattr(answer, "shape", None)
+            require(shape == block.shape[1:], what, f"return a tensor [{block.shape[1]}]", shape)
+        return answer
 
     def influence(self, mixed: Mixed) -> Tensor:
         return mixed.through(column_weights(self.columns, mixed))

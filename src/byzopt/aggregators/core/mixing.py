@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
+from byzopt.aggregators.core.foreign import checked
 from byzopt.aggregators.core.stage import Stage
 from byzopt.aggregators.core.traits import DECIDE, replaces
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.errors import require
 from byzopt.theory.robustness import NOTHING, Coefficients
 
 
@@ -37,17 +36,15 @@ class MixingStage(Stage):
 
     def apply(self, mixed: Mixed) -> Mixed:
         """The rows after this stage."""
-        matrix = self.mixing(mixed.geometry)
-        if self.foreign:
-            self._check_matrix(matrix, mixed.m)
-        return mixed.then(matrix, self.affine)
+        return mixed.then(self.decided(mixed.geometry), self.affine)
 
-    def _check_matrix(self, matrix: Tensor, m: int) -> None:
-        name, shape = type(self).__name__, f"be float64 [k, m] with m = {m} and k = {self.out(m)}"
-        fits = matrix.shape == (self.out(m), m) and matrix.dtype == torch.float64
-        require(fits, f"The mixing matrix of {name}", shape, f"{matrix.dtype} {list(matrix.shape)}")
-        lost = int((~matrix.isfinite()).sum())
-        require(lost == 0, f"The mixing matrix of {name}", "be finite", f"NaN or Inf in {lost} numbers")
+    def decided(self, geometry: Geometry) -> Tensor:
+        """`mixing(geometry)`, checked where it is code of another package."""
+        matrix = self.mixing(geometry)
+        if "mixing" not in self.foreign:
+            return matrix
+        *lead, m = geometry.shape
+        return checked(self, "mixing", matrix, (*lead, self.out(m), m))
 
     def out(self, n: int) -> int:
         """How many rows come out of n."""

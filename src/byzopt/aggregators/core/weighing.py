@@ -16,6 +16,7 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.core.aggregator import Aggregator
+from byzopt.aggregators.core.foreign import checked
 from byzopt.aggregators.numerics.mixed import Mixed
 
 
@@ -37,7 +38,9 @@ class WeighingRule(Aggregator):
         return True
 
     def influence(self, mixed: Mixed) -> Tensor:
-        return mixed.through(self.weigh(mixed))
+        weights = self.weigh(mixed)
+        weights = checked(self, "weigh", weights, (mixed.m,)) if "weigh" in self.foreign else weights
+        return mixed.through(weights)
 
     def reduce(self, mixed: Mixed) -> Tensor:
         total = self.influence(mixed).to(mixed.rows.device)

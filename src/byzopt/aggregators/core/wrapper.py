@@ -8,8 +8,8 @@ from typing import Any, Self, cast
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import Aggregator
-from byzopt.aggregators.core.calling import require_own_call
 from byzopt.aggregators.core.filters import Filter
+from byzopt.aggregators.core.foreign import require_own_call
 from byzopt.aggregators.core.traits import Ties
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.registry import Registry

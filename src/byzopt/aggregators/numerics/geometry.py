@@ -61,6 +61,11 @@ class Geometry:
         self._centred = centred
         self._origin = origin
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of weights of the rows, `[..., m]`."""
+        return (*self.centred.shape[:-2], self.m)
+
     @cached_property
     def centred(self) -> Tensor:
         """`<x_i - p, x_j - p>`, `[..., m, m]`, symmetric."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.core.base import BaseAggregator
+from byzopt.aggregators.core.foreign import reduced
 from byzopt.aggregators.core.kinds import CoordinateRule, GeometricRule, RankRule
 from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.core.wrapper import Wrapper
@@ -58,12 +59,12 @@ def answer_of(rule: BaseAggregator, seen: Mixed) -> Answer:
     if isinstance(last, GeometricRule):
         _ = mixed.geometry.centred  # some weights need no look at the rows; the policy does
         mixed = mixed.sorted() if last.by_value else mixed
-        weights, order = mixed.through(last.weights(mixed.geometry)), mixed.order
+        weights, order = mixed.through(last.decided(mixed.geometry)), mixed.order
         return lambda rows: linalg.blend(weights, rows, order)
 
     def answer(rows: Tensor) -> Tensor:
         here = mixed.again(rows, mixed.mixing, mixed.geometry)
         here.order, here.unmixed = mixed.order, mixed.unmixed
-        return last.reduce(here)
+        return reduced(last, here)
 
     return answer

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.filters import RoundContext, RoundRule
+from byzopt.aggregators.core.foreign import reduced
 from byzopt.aggregators.core.inputs import in_safe_range, restored
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspects
@@ -93,7 +94,7 @@ class Round:
             rule, block = rule.restricted(finite), block[finite.to(block.device)]
             rule.check(len(block))
         try:
-            return restored(rule.reduce(Mixed(block)), 1.0, block.dtype)
+            return restored(reduced(rule, Mixed(block)), 1.0, block.dtype)
         except Exception:
             if block.isfinite().all():
                 raise
@@ -219,13 +220,13 @@ class Round:
         return ColumnShard(rows, self.unit, self.comm, d, ordered=self.ready.by_value, first=first)
 
     def _by_columns(self, rows: Tensor) -> Tensor:
-        return self.ready.reduce(Mixed(rows, self.unit))
+        return reduced(self.ready, Mixed(rows, self.unit))
 
     def answers(self) -> Iterator[Tensor]:
         """This rank's columns of the answer, block by block, in the blocks' dtype; to be asked for to the
         end, by all ranks."""
         if self._answer is None:
-            whole = self.ready.reduce(self.seen)
+            whole = reduced(self.ready, self.seen)
             widths = [block.shape[1] for block in self.blocks]
             yield from torch.split(restored(whole, self.unit, self.blocks[0].dtype), widths)
             return
