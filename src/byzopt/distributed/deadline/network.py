@@ -155,7 +155,7 @@ def _connected(comm: Communicator) -> dict[int, Connection]:
     alone = len(set(_texts(comm, socket.gethostname()))) == 1  # all ranks are on this machine
     with Listener((_address(alone), 0), family="AF_INET", backlog=comm.n, authkey=secret) as listener:
         address, port = cast("tuple[str, int]", listener.address)
-        links: dict[int, Connection] = {}
+        links: dict[int, Any] = {}  # on Windows the types name pipes too, which AF_INET does not make
         for rank, place in enumerate(_texts(comm, f"{address} {port}")[: comm.rank]):
             host, number = place.split()
             links[rank] = Client((host, int(number)), family="AF_INET", authkey=secret)
