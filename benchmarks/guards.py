@@ -22,7 +22,7 @@ from torch import Tensor
 from _peers_env import described, machine, table, write
 from byzopt.aggregators import Mean
 from byzopt.aggregators.core.filters import Filter, RoundContext
-from byzopt.aggregators.guards.guard import Guard
+from byzopt.aggregators.guards.guard import HistoryGuard
 from byzopt.aggregators.guards.safeguard import Safeguard
 from byzopt.rng import stream
 from byzopt.theory.byzantine_epochs import Epoch
@@ -34,10 +34,10 @@ MOST = 900  # that are: thresholds are those of 1000
 PLAN = (Epoch(1000, 10.0, 0.1),)
 FILTERS: dict[str, Filter] = {
     "mean": Mean().as_filter(),
-    "ByzantineSGD, medoid": Guard(PLAN, 1.0, finder="medoid"),
-    "ByzantineSGD, random": Guard(PLAN, 1.0, finder="random"),
-    f"ByzantineSGD, medoid, sketch of {SKETCH}": Guard(PLAN, 1.0, finder="medoid", sketch=SKETCH),
-    f"ByzantineSGD, random, sketch of {SKETCH}": Guard(PLAN, 1.0, finder="random", sketch=SKETCH),
+    "ByzantineSGD, medoid": HistoryGuard(PLAN, 1.0, finder="medoid"),
+    "ByzantineSGD, random": HistoryGuard(PLAN, 1.0, finder="random"),
+    f"ByzantineSGD, medoid, sketch of {SKETCH}": HistoryGuard(PLAN, 1.0, finder="medoid", sketch=SKETCH),
+    f"ByzantineSGD, random, sketch of {SKETCH}": HistoryGuard(PLAN, 1.0, finder="random", sketch=SKETCH),
     "SafeguardSGD, medoid": Safeguard((100, 600), 1000, noise=1.0),
     "SafeguardSGD, random": Safeguard((100, 600), 1000, noise=1.0, finder="random"),
     f"SafeguardSGD, medoid, sketch of {SKETCH}": Safeguard((100, 600), 1000, noise=1.0, sketch=SKETCH),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.filters import RoundContext
-from byzopt.aggregators.guards.guard import Guard
+from byzopt.aggregators.guards.guard import HistoryGuard
 from byzopt.layout import Layout
 from byzopt.rng import stream
 from byzopt.servers import ProjectedStep, ServerContext
@@ -42,7 +42,7 @@ def contest(
     runs: int = RUNS,
 ) -> Ended:
     """Rows slope(x) plus noise of length `noise`; the last f of n workers hug the guard's threshold."""
-    guard, step = Guard(tuple(plan), noise), ProjectedStep(tuple(plan))
+    guard, step = HistoryGuard(tuple(plan), noise), ProjectedStep(tuple(plan))
     x = torch.zeros(d, dtype=torch.float64)
     memory, state = guard.init(x, n), step.init(x, ServerContext(Layout.flat(d)))
     memory = torch.utils._pytree.tree_map(lambda part: part.expand(runs, *part.shape).clone(), memory)

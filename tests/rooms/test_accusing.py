@@ -11,7 +11,7 @@ import torch
 from byzopt.aggregators import Mean
 from byzopt.aggregators.core.filters import RoundContext
 from byzopt.aggregators.guards import pairs
-from byzopt.aggregators.guards.guard import Guard
+from byzopt.aggregators.guards.guard import HistoryGuard
 from byzopt.aggregators.guards.safeguard import Safeguard
 from byzopt.distributed import RobustOptimizer
 from byzopt.errors import InvalidInput
@@ -43,7 +43,7 @@ from tests.ranks import play_ranks
 from tests.reference import accusing as twin
 
 
-def gone(guard: Safeguard | Guard, rows: Rows) -> dict[int, int]:
+def gone(guard: Safeguard | HistoryGuard, rows: Rows) -> dict[int, int]:
     """Who was expelled, and in which round."""
     x = torch.zeros_like(rows[0][0])
     state = guard.init(x, len(rows[0]))
@@ -103,7 +103,7 @@ def test_no_strategy_gets_an_honest_worker_expelled(n, f, d):
 @pytest.mark.parametrize("lie", [copy, shadow, straddle, wild, together])
 def test_a_guard_without_a_known_noise_expels_no_honest_worker_either(lie):
     for n, f in ((5, 2), (9, 4)):
-        guard = Guard((Epoch(120, 1.0, 0.1),), None, f=f)
+        guard = HistoryGuard((Epoch(120, 1.0, 0.1),), None, f=f)
         assert not [worker for worker in gone(guard, rounds_of(lie, n, f, 8, 120)) if worker < n - f]
 
 
@@ -228,7 +228,7 @@ def test_with_a_known_noise_no_strategy_gets_an_honest_worker_expelled(lie):
     at = GuardSetting(9, 4, 120, 1.0, 1.0)
     for rule in ("default", "proved"):
         assert expels_honest(at, rule) < 0.05
-        guard = Guard((Epoch(120, 1.0, 0.1),), 1.0, rule)
+        guard = HistoryGuard((Epoch(120, 1.0, 0.1),), 1.0, rule)
         assert not [worker for worker in gone(guard, bounded(lie, 9, 4, 120)) if worker < 5]
     guard = Safeguard((60, 120), 120, noise=1.0)
     assert not [worker for worker in gone(guard, bounded(lie, 9, 4, 120)) if worker < 5]
@@ -249,10 +249,10 @@ def test_differences_up_to_the_slack_are_borne_and_large_ones_are_not(lie):
     at = GuardSetting(9, 4, 400, 1.25, 1.0)  # V has room for what the drift adds to noise of length 1
     borne = slack(at, "proved")
     assert slack(at, "default") < borne < 0.25
-    guard = Guard((Epoch(400, 1.0, 0.1),), 1.25, "proved")
+    guard = HistoryGuard((Epoch(400, 1.0, 0.1),), 1.25, "proved")
     assert 0 not in gone(guard, bounded(lie, 9, 4, 400, borne))
     if lie is honest:  # the others stand by worker 0
-        assert 0 in gone(Guard((Epoch(400, 1.0, 0.1),), 1.25), bounded(lie, 9, 4, 400, 1.2))
+        assert 0 in gone(HistoryGuard((Epoch(400, 1.0, 0.1),), 1.25), bounded(lie, 9, 4, 400, 1.2))
     least = theory.window_slack(400, 400, 9, 1.25)
     assert 0 not in gone(Safeguard((400,), 400, noise=1.25), bounded(lie, 9, 4, 400, min(least, 0.25)))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from byzopt.aggregators import Krum, Mean
 from byzopt.aggregators.core.filters import RoundContext
-from byzopt.aggregators.guards.guard import Guard
+from byzopt.aggregators.guards.guard import HistoryGuard
 from byzopt.aggregators.numerics.sketch import sketched
 from byzopt.attacks import ALIE, AOnly, Attack, DelayedGradient, Hug, Shift, SignFlip, Sleeper, Straddle
 from byzopt.cohort import Cohort
@@ -245,7 +245,7 @@ def test_without_a_known_noise_it_keeps_the_honest_and_finds_liars():
 # The guard alone.
 
 
-def guard_path(rows: list[Tensor], points: list[Tensor], guard: Guard, start: int = 0):
+def guard_path(rows: list[Tensor], points: list[Tensor], guard: HistoryGuard, start: int = 0):
     state, seen = guard.init(points[0], rows[0].shape[0]), []
     for t, (each, x) in enumerate(zip(rows, points, strict=True), start=1):
         _, state = guard.step(state, each, RoundContext(t, x))
@@ -261,7 +261,7 @@ def walk(n: int = 9, d: int = 4, last: int = 60) -> tuple[list[Tensor], list[Ten
     return rows, points
 
 
-GUARD = Guard((Epoch(60, 2.0, 0.1),), 0.8)
+GUARD = HistoryGuard((Epoch(60, 2.0, 0.1),), 0.8)
 
 
 def test_a_common_shift_changes_no_test_and_a_permutation_permutes_the_mask():
@@ -347,7 +347,7 @@ def test_epochs_are_the_method_run_after_itself(attackers, last):
 
 
 def test_an_epoch_starts_sums_afresh_and_keeps_the_mask():
-    guard = Guard((Epoch(3, 2.0, 0.1), Epoch(4, 1.0, 0.1)), 0.8)
+    guard = HistoryGuard((Epoch(3, 2.0, 0.1), Epoch(4, 1.0, 0.1)), 0.8)
     rows, points = walk(last=5)
     rows[1][8] = torch.nan
     good, state = guard_path(rows, points, guard)

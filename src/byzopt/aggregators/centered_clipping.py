@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
-from byzopt.aggregators.core.certificate import Source, nearly_median
+from byzopt.aggregators.core.certificate import ChainInput, nearly_median
 from byzopt.aggregators.core.chain import Chain
 from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule
 from byzopt.aggregators.core.kinds import GeometricRule
@@ -99,7 +99,7 @@ class CenteredClipping(GeometricRule):
     def weights(self, geometry: Geometry) -> Tensor:
         return self.iterated(geometry, geometry.bulk(), geometry.m)
 
-    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+    def answered(self, mixed: Mixed, f: int, source: ChainInput) -> Coefficients:
         if self.start == "zero":
             return _Continued(self, mixed.rows.new_zeros(mixed.d)).answered(mixed, f, source)
         return self.approached(mixed, f, source)
@@ -168,7 +168,7 @@ class _Continued(GeometricRule):
         out = mixed.blend(weights[1:]).to(wide).add(centre.to(wide), alpha=float(weights[0]))
         return out.to(centre.dtype)
 
-    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+    def answered(self, mixed: Mixed, f: int, source: ChainInput) -> Coefficients:
         geometry = self._beside(mixed)
         weights = self.weights(geometry).numpy()
         return nearly_median(geometry, weights, mixed.m, f, source)

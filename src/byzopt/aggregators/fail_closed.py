@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from byzopt.aggregators.core.aggregator import Aggregator
-from byzopt.aggregators.core.certificate import Source
-from byzopt.aggregators.core.wrapper import WRAPPERS, Wrapper
+from byzopt.aggregators.core.certificate import ChainInput
+from byzopt.aggregators.core.wrapper import WRAPPERS, RuleWrapper
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.theory.robustness import Coefficients
 
 
 @WRAPPERS.register("fail_closed")
 @dataclass(frozen=True)
-class FailClosed(Wrapper):
+class FailClosed(RuleWrapper):
     """`rule`, called with `fail_closed=True` every time: for specs, `fail_closed(rule='nnm >> krum')`.
 
     Raises `TooManyFaults`, naming the rows, when more rows than the rule tolerates are not finite or look
@@ -46,7 +46,7 @@ class FailClosed(Wrapper):
     def proved(self, n: int, f: int) -> Coefficients:
         return self.rule.coefficients(n, f)
 
-    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+    def answered(self, mixed: Mixed, f: int, source: ChainInput) -> Coefficients:
         return self.rule.answered(mixed, f, source)
 
     def certifiable(self, n: int, f: int) -> bool:

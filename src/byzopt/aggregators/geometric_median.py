@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
-from byzopt.aggregators.core.certificate import Source
+from byzopt.aggregators.core.certificate import ChainInput
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.core.weighted_form import WeightedSum
 from byzopt.aggregators.numerics.geometry import Geometry, majority_medoid
@@ -60,7 +60,7 @@ class GeometricMedian(GeometricRule):
     def proved(self, n: int, f: int) -> Coefficients:
         return robustness.geometric_median(n, f)
 
-    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+    def answered(self, mixed: Mixed, f: int, source: ChainInput) -> Coefficients:
         """That of the point found, whose gap is proved but not zero."""
         return self.approached(mixed, f, source)
 

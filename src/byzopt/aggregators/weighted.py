@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
-from byzopt.aggregators.core.wrapper import WRAPPERS, Wrapper
+from byzopt.aggregators.core.wrapper import WRAPPERS, RuleWrapper
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 
@@ -19,7 +19,7 @@ _ROUNDING = 1e-12
 
 @WRAPPERS.register("weighted")
 @dataclass(frozen=True)
-class Weighted(Wrapper):
+class Weighted(RuleWrapper):
     """`rule` with worker i counting `weights[i]` times, cut so that nobody's share of all exceeds `cap`.
 
     With whole weights that no cap touches, the answer is the rule's on rows repeated that many times, with

@@ -64,7 +64,7 @@ class Limited(Remembering):
     ) -> tuple[Tensor, LimitedState]:
         late = self.threat == "one_round_late"
         known = state.last if late and view.t > 1 else self._known(view)
-        defence = view.defence if late or self.threat == "omniscient" else Guess(view.f)
+        defence = view.defence if late or self.threat == "omniscient" else GuessedRules(view.f)
         inside = view.believing(known, self.attack.knows, defence)
         forged, memory = self.attack.step(state.attack, inside, generator)
         return forged, LimitedState(view.honest if late else state.last, memory)
@@ -78,7 +78,7 @@ class Limited(Remembering):
 
 
 @dataclass(frozen=True)
-class Guess:
+class GuessedRules:
     """Rules that attackers take for likely who do not know the server's; `f` is what it tolerates."""
 
     f: int

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import inf
 
 from byzopt.aggregators import Aggregator
-from byzopt.aggregators.guards.guard import Guard
+from byzopt.aggregators.guards.guard import HistoryGuard
 from byzopt.errors import InvalidInput
 from byzopt.methods.base import METHODS, Method, MethodRecipe
 from byzopt.methods.byzantine_promise import byzantine_promise
@@ -79,7 +79,7 @@ class ByzantineSGD(ByzantineSettings, MethodRecipe):
         if rounds is None:
             raise InvalidInput("The number of rounds of byzantine_sgd should be given. Found none.")
         plan = self.plan(lr, rounds)
-        guard = Guard(
+        guard = HistoryGuard(
             tuple(epoch._replace(radius=inf) for epoch in plan) if self.grow else plan,
             self.noise,
             self.thresholds,

@@ -11,7 +11,7 @@ from torch import Tensor
 from byzopt.attacks import Adversary, Attack
 from byzopt.cohort import Cohort
 from byzopt.rng import stream
-from byzopt.testing.checks import Promise, equal, holds, normal
+from byzopt.testing.checks import Requirement, equal, holds, normal
 
 ROUNDS = 4
 PLACES: tuple[tuple[int, ...], ...] = ((0, 1), (2, 4), (5, 6), (3,), (0, 1, 2, 3, 4, 5))
@@ -138,12 +138,12 @@ def _finite(attack: Attack) -> str:
 
 
 PROMISES = (
-    Promise(replaces_byzantine_rows_alone),
-    Promise(keeps_the_dtype),
-    Promise(writes_to_nothing),
-    Promise(draws_from_its_generator_alone),
-    Promise(reads_what_it_declares_alone),
-    Promise(keeps_the_structure_of_its_state),
-    Promise(stays_finite_on_one_coordinate_and_on_zeros, _finite),
-    Promise(does_nothing_without_liars),
+    Requirement(replaces_byzantine_rows_alone),
+    Requirement(keeps_the_dtype),
+    Requirement(writes_to_nothing),
+    Requirement(draws_from_its_generator_alone),
+    Requirement(reads_what_it_declares_alone),
+    Requirement(keeps_the_structure_of_its_state),
+    Requirement(stays_finite_on_one_coordinate_and_on_zeros, _finite),
+    Requirement(does_nothing_without_liars),
 )

@@ -37,7 +37,7 @@ class BrokenPromise(AssertionError):
 
 
 @dataclass(frozen=True)
-class Promise:
+class Requirement:
     """A function that checks one promise, and the parts to which it applies."""
 
     check: Callable[..., None]
@@ -68,7 +68,7 @@ class Check:
     """
 
     part: Any
-    promise: Promise
+    promise: Requirement
 
     @property
     def name(self) -> str:

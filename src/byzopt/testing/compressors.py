@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from byzopt.layout import Layout
-from byzopt.testing.checks import Promise, equal, holds, normal
+from byzopt.testing.checks import Requirement, equal, holds, normal
 from byzopt.wire import Compressor, Link
 
 D, DRAWS = 31, 4000
@@ -113,10 +113,10 @@ def _unbiased(compressor: Compressor) -> str:
 
 
 PROMISES = (
-    Promise(keeps_shapes_dtypes_and_inputs),
-    Promise(draws_as_the_round_says),
-    Promise(contracts_as_it_says, _contractive),
-    Promise(is_unbiased_as_it_says, _unbiased),
-    Promise(counts_its_bits),
-    Promise(works_on_each_tensor_or_on_all),
+    Requirement(keeps_shapes_dtypes_and_inputs),
+    Requirement(draws_as_the_round_says),
+    Requirement(contracts_as_it_says, _contractive),
+    Requirement(is_unbiased_as_it_says, _unbiased),
+    Requirement(counts_its_bits),
+    Requirement(works_on_each_tensor_or_on_all),
 )

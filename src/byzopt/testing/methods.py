@@ -15,7 +15,7 @@ from byzopt.layout import Layout
 from byzopt.methods import Method, MethodRecipe
 from byzopt.methods.base import with_counts
 from byzopt.tasks import TASKS, Task
-from byzopt.testing.checks import Promise, equal, holds, normal
+from byzopt.testing.checks import Requirement, equal, holds, normal
 from byzopt.wire import Link
 from byzopt.workers import Oracle
 
@@ -117,10 +117,10 @@ def _task() -> Task:
 
 
 PROMISES = (
-    Promise(builds_a_method),
-    Promise(runs_and_stays_finite),
-    Promise(repeats_to_the_last_bit),
-    Promise(survives_faulty_rows),
-    Promise(emits_one_row_for_each_worker),
-    Promise(keeps_workers_apart),
+    Requirement(builds_a_method),
+    Requirement(runs_and_stays_finite),
+    Requirement(repeats_to_the_last_bit),
+    Requirement(survives_faulty_rows),
+    Requirement(emits_one_row_for_each_worker),
+    Requirement(keeps_workers_apart),
 )

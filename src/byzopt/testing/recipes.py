@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from byzopt.errors import InvalidInput
 from byzopt.registry import Registry, plain, registry_of
-from byzopt.testing.checks import Promise, holds, refuses
+from byzopt.testing.checks import Requirement, holds, refuses
 
 
 def fields_are_frozen(recipe: Any) -> None:
@@ -60,9 +60,9 @@ def _registered(recipe: Any) -> str:
 
 
 PROMISES = (
-    Promise(fields_are_frozen),
-    Promise(says_what_it_is),
-    Promise(is_what_its_plain_data_builds, _registered),
-    Promise(refuses_unknown_keys, _registered),
-    Promise(refuses_values_that_are_no_numbers, _registered),
+    Requirement(fields_are_frozen),
+    Requirement(says_what_it_is),
+    Requirement(is_what_its_plain_data_builds, _registered),
+    Requirement(refuses_unknown_keys, _registered),
+    Requirement(refuses_values_that_are_no_numbers, _registered),
 )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from byzopt.aggregators import Aggregator
 from byzopt.errors import InvalidInput, TooManyFaults
-from byzopt.testing.checks import Promise, holds, normal, refuses
+from byzopt.testing.checks import Requirement, holds, normal, refuses
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 D = 6
@@ -247,27 +247,31 @@ def _unbounded(rule: Aggregator) -> str:
 
 
 PROMISES = (
-    Promise(keeps_dtype_shape_and_device),
-    Promise(inputs_are_not_written_to),
-    Promise(takes_arrays_and_lists),
-    Promise(refuses_malformed_rows),
-    Promise(drops_rows_that_are_not_finite),
-    Promise(names_too_many_bad_rows),
-    Promise(stays_finite_on_finite_rows),
-    Promise(bounds_what_faulty_rows_do, _unbounded),
-    Promise(repeats_to_the_last_bit),
-    Promise(does_not_depend_on_the_order_of_workers, _unless("positional", "a row's place means something.")),
-    Promise(scales_with_the_rows, _unless("not scale_equivariant", "its answer has a length of its own.")),
-    Promise(
+    Requirement(keeps_dtype_shape_and_device),
+    Requirement(inputs_are_not_written_to),
+    Requirement(takes_arrays_and_lists),
+    Requirement(refuses_malformed_rows),
+    Requirement(drops_rows_that_are_not_finite),
+    Requirement(names_too_many_bad_rows),
+    Requirement(stays_finite_on_finite_rows),
+    Requirement(bounds_what_faulty_rows_do, _unbounded),
+    Requirement(repeats_to_the_last_bit),
+    Requirement(
+        does_not_depend_on_the_order_of_workers, _unless("positional", "a row's place means something.")
+    ),
+    Requirement(
+        scales_with_the_rows, _unless("not scale_equivariant", "its answer has a length of its own.")
+    ),
+    Requirement(
         moves_with_the_rows, _unless("not translation_equivariant", "it looks at lengths or signs of rows.")
     ),
-    Promise(
+    Requirement(
         gives_the_row_that_all_workers_send,
         _unless("not scale_equivariant", "its answer has a length of its own."),
     ),
-    Promise(answers_sets_of_rows_as_one_by_one),
-    Promise(explains_its_own_answer),
-    Promise(
+    Requirement(answers_sets_of_rows_as_one_by_one),
+    Requirement(explains_its_own_answer),
+    Requirement(
         keeps_its_proved_coefficients, _unless("trusts", "its coefficients hold for honest trusted rows.")
     ),
 )

@@ -8,7 +8,7 @@ import torch
 
 from byzopt.aggregators import PreAggregator
 from byzopt.errors import ByzoptError
-from byzopt.testing.checks import Promise, holds, normal, refuses
+from byzopt.testing.checks import Requirement, holds, normal, refuses
 from byzopt.testing.rules import DTYPES, MALFORMED, enough
 
 
@@ -65,9 +65,9 @@ def _affine(stage: PreAggregator) -> str:
 
 
 PROMISES = (
-    Promise(keeps_dtypes_and_inputs),
-    Promise(drops_rows_that_are_not_finite),
-    Promise(refuses_malformed_rows),
-    Promise(repeats_to_the_last_bit),
-    Promise(mixes_equal_rows_to_that_row, _affine),
+    Requirement(keeps_dtypes_and_inputs),
+    Requirement(drops_rows_that_are_not_finite),
+    Requirement(refuses_malformed_rows),
+    Requirement(repeats_to_the_last_bit),
+    Requirement(mixes_equal_rows_to_that_row, _affine),
 )

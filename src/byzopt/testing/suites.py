@@ -11,10 +11,10 @@ from byzopt.errors import InvalidInput, said
 from byzopt.methods import MethodRecipe
 from byzopt.tasks.base import TaskRecipe
 from byzopt.testing import attacks, compressors, methods, recipes, rules, stages, tasks
-from byzopt.testing.checks import BrokenPromise, Check, Promise, Verified, label
+from byzopt.testing.checks import BrokenPromise, Check, Requirement, Verified, label
 from byzopt.wire import Compressor
 
-SUITES: dict[type, tuple[Promise, ...]] = {
+SUITES: dict[type, tuple[Requirement, ...]] = {
     Aggregator: rules.PROMISES,
     PreAggregator: stages.PROMISES,
     Attack: attacks.PROMISES,
@@ -24,7 +24,7 @@ SUITES: dict[type, tuple[Promise, ...]] = {
 }
 
 
-def promises_of(part: Any) -> tuple[Promise, ...]:
+def promises_of(part: Any) -> tuple[Requirement, ...]:
     """What is promised of a part of this kind. Errors: `InvalidInput` for what is no part."""
     for kind, promises in SUITES.items():
         if isinstance(part, kind):

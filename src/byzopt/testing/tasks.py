@@ -14,7 +14,7 @@ from torch import Tensor
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput
 from byzopt.tasks import Task, TaskRecipe
-from byzopt.testing.checks import Promise, equal, holds, normal
+from byzopt.testing.checks import Requirement, equal, holds, normal
 
 COHORT = Cohort(4, (1,))
 
@@ -216,17 +216,17 @@ def _numbers() -> tuple[Any, ...]:
 
 
 PROMISES = (
-    Promise(starts_at_a_finite_point),
-    Promise(is_a_function_of_its_seed),
-    Promise(differs_between_seeds),
-    Promise(draws_each_round_anew),
-    Promise(gives_one_finite_row_for_each_worker),
-    Promise(repeats_gradients_on_one_sample),
-    Promise(writes_to_nothing),
-    Promise(measures_finite_figures_with_a_loss),
-    Promise(touches_no_global_generator),
-    Promise(lowers_the_loss_along_the_full_gradient),
-    Promise(relabels_those_workers_alone),
-    Promise(has_figures_of_single_workers_that_liars_cannot_touch),
-    Promise(has_the_slope_of_each_workers_loss),
+    Requirement(starts_at_a_finite_point),
+    Requirement(is_a_function_of_its_seed),
+    Requirement(differs_between_seeds),
+    Requirement(draws_each_round_anew),
+    Requirement(gives_one_finite_row_for_each_worker),
+    Requirement(repeats_gradients_on_one_sample),
+    Requirement(writes_to_nothing),
+    Requirement(measures_finite_figures_with_a_loss),
+    Requirement(touches_no_global_generator),
+    Requirement(lowers_the_loss_along_the_full_gradient),
+    Requirement(relabels_those_workers_alone),
+    Requirement(has_figures_of_single_workers_that_liars_cannot_touch),
+    Requirement(has_the_slope_of_each_workers_loss),
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from byzopt.aggregators.core.certificate import Certificate, Source
+from byzopt.aggregators.core.certificate import Certificate, ChainInput
 from byzopt.aggregators.core.influence import blended
 from byzopt.aggregators.core.inputs import RowsLike
 from byzopt.aggregators.core.mixing import MixingStage
@@ -113,7 +113,7 @@ class BaseAggregator(Stage):
         """
         return NOTHING
 
-    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+    def answered(self, mixed: Mixed, f: int, source: ChainInput) -> Coefficients:
         """What is proved, of the whole, for the answer to these rows, f of which are faulty.
 
         `source` says what they were made of. Default: what always holds.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.certificate import Nearness, Source, nearness
+from byzopt.aggregators.core.certificate import ChainInput, Nearness, nearness
 from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.core.stage import Stage
 from byzopt.aggregators.numerics.geometry import Geometry, Origin
@@ -34,7 +34,7 @@ class BatchDecision(NamedTuple):
     mixing: Tensor | None
     weights: Tensor
 
-    def near(self, source: Source) -> Nearness:
+    def near(self, source: ChainInput) -> Nearness:
         """How near each answer comes to the geometric median of the rows that reach the rule."""
         return nearness(self.geometry, self.weights.numpy(), self.geometry.m, source)
 

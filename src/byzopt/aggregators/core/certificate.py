@@ -69,7 +69,7 @@ class Certificate:
         return f"certified for f = {self.f} of {self.n}: {kappas}"
 
 
-class Source(NamedTuple):
+class ChainInput(NamedTuple):
     """The rows before all stages: their geometry, the `mixing` that leads to the rule's rows (None: there is
     no stage), how many are faulty, and what is proved of the chain, given what is proved of its rule."""
 
@@ -97,7 +97,7 @@ class Nearness(NamedTuple):
     root: Any
 
 
-def nearness(geometry: Geometry, weights: Array, n: int, source: Source) -> Nearness:
+def nearness(geometry: Geometry, weights: Array, n: int, source: ChainInput) -> Nearness:
     """How near the point with `weights` `[..., m]` comes to the geometric median of the last n of m rows.
 
     Cost: a few operations on m x m numbers.
@@ -160,7 +160,7 @@ def proof(
     return both(near, composed(closed(geometric_median(n, f, float(measured.subgradient)), n, f)))
 
 
-def nearly_median(geometry: Geometry, weights: Array, n: int, f: int, source: Source) -> Coefficients:
+def nearly_median(geometry: Geometry, weights: Array, n: int, f: int, source: ChainInput) -> Coefficients:
     """What is proved of the point with `weights` `[m]`, as near as it comes to the last n rows' median."""
     return proof(nearness(geometry, weights, n, source), n, f, source.composed) if 2 * f < n else NOTHING
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.batching import batch_aggregate
 from byzopt.aggregators.core.calling import call_rule
-from byzopt.aggregators.core.certificate import Certificate, Nearness, Source, proof
+from byzopt.aggregators.core.certificate import Certificate, ChainInput, Nearness, proof
 from byzopt.aggregators.core.foreign import checked_answer
 from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows
 from byzopt.aggregators.core.surroundings import isolated
@@ -53,7 +53,7 @@ def call_sets_certified(rule: BaseAggregator, rows: Tensor, f: int) -> tuple[Ten
     m, most = rule.reaching(n, f)
     decision, known = stacked[1], composed(rule.last.coefficients(m, most))
     mixing = None if decision.mixing is None else decision.mixing.numpy()
-    near = decision.near(Source(decision.first, mixing, f, composed))
+    near = decision.near(ChainInput(decision.first, mixing, f, composed))
     parts = [Nearness(*one) for one in zip(*near, strict=True)]
     return out, [
         _certificate(closed(both(known, proof(one, m, most, composed)), n, f), n, f) for one in parts
@@ -72,7 +72,7 @@ def certificate_for(
         return Certificate(None, None, finite, 0, reason)
     if not ready.certifiable(finite, left):
         return Certificate(None, None, finite, left, ready.unproved(finite, left))
-    source = Source(mixed.geometry, None, left, lambda found: found)
+    source = ChainInput(mixed.geometry, None, left, lambda found: found)
     return _certificate(closed(ready.answered(mixed, left, source), finite, left), finite, left)
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import Aggregator
-from byzopt.aggregators.core.certificate import Source
+from byzopt.aggregators.core.certificate import ChainInput
 from byzopt.aggregators.core.filters import Filter
 from byzopt.aggregators.core.foreign import require_own_call
 from byzopt.aggregators.core.mixing import MixingStage
@@ -170,12 +170,12 @@ class Chain(Aggregator):
             return NOTHING
         return self.composed(self.rule.coefficients(m, most), n, f)
 
-    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+    def answered(self, mixed: Mixed, f: int, source: ChainInput) -> Coefficients:
         last, (_, most) = self._mix(mixed), self.reaching(mixed.m, f)
         if not f <= most <= self.rule.tolerance(last.m):
             return NOTHING
         mixing = None if last.mixing is None else last.mixing.numpy()
-        here = Source(mixed.geometry, mixing, f, lambda found: self.composed(found, mixed.m, f))
+        here = ChainInput(mixed.geometry, mixing, f, lambda found: self.composed(found, mixed.m, f))
         return self.rule.answered(last, most, here)
 
     def certifiable(self, n: int, f: int) -> bool:

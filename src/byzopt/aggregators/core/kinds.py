@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import Aggregator
-from byzopt.aggregators.core.certificate import Source, nearly_median
+from byzopt.aggregators.core.certificate import ChainInput, nearly_median
 from byzopt.aggregators.core.foreign import checked
 from byzopt.aggregators.core.influence import column_weights
 from byzopt.aggregators.numerics.geometry import Geometry
@@ -52,7 +52,7 @@ class GeometricRule(Aggregator):
         mixed = mixed.sorted() if self.by_value else mixed
         return mixed.blend(self.decided(mixed.geometry))
 
-    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+    def answered(self, mixed: Mixed, f: int, source: ChainInput) -> Coefficients:
         known, n = self.coefficients(mixed.m, f), mixed.m
         best = geometric_median(n, f)  # no answer can be certified for less
         if known.squared is not None and best.squared is not None and known.squared <= best.squared:
@@ -61,7 +61,7 @@ class GeometricRule(Aggregator):
             return source.composed(known)
         return both(source.composed(known), self.approached(mixed, f, source))
 
-    def approached(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+    def approached(self, mixed: Mixed, f: int, source: ChainInput) -> Coefficients:
         """What is proved of the mean with the rule's weights, as an approximate geometric median."""
         mixed = mixed.sorted() if self.by_value else mixed
         weights = self.decided(mixed.geometry) if mixed.weights is None else mixed.weights

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.certificate import Source
+from byzopt.aggregators.core.certificate import ChainInput
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
@@ -44,7 +44,7 @@ class LeastSpread(GeometricRule):
             return NOTHING
         return selecting.least_spread(n, f, twice=not surely_ends(n, f, self.budget))
 
-    def answered(self, mixed: Mixed, f: int, source: Source) -> Coefficients:
+    def answered(self, mixed: Mixed, f: int, source: ChainInput) -> Coefficients:
         known = super().answered(mixed, f, source)
         if f != self.f or surely_ends(mixed.m, f, self.budget) or not self.searched(mixed.geometry).proved:
             return known

@@ -15,7 +15,7 @@ from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.chain import Chain
 from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS
 from byzopt.aggregators.core.stage import Stage
-from byzopt.aggregators.core.wrapper import WRAPPERS, Wrapper
+from byzopt.aggregators.core.wrapper import WRAPPERS, RuleWrapper
 from byzopt.errors import InvalidInput, require, said, unknown
 from byzopt.own_files import is_reference
 from byzopt.registry import Registry, is_part, plain, resolved
@@ -101,7 +101,7 @@ def _recipe(room: Registry[S], stage: Any, defaults: Mapping[str, Any]) -> S:
 
 
 def _plain(stage: Stage) -> dict[str, Any]:
-    if not isinstance(stage, Wrapper):
+    if not isinstance(stage, RuleWrapper):
         return cast("dict[str, Any]", plain(stage))
     inner = rule_data(stage.rule)
     return {**plain(stage), "rule": inner[0] if len(inner) == 1 else inner}

@@ -15,7 +15,7 @@ from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.registry import Registry
 
 
-class Wrapper(Aggregator):
+class RuleWrapper(Aggregator):
     """A rule around `rule`, which may be a chain. Whatever is not overridden is the inner rule's."""
 
     rule: Aggregator
@@ -106,4 +106,4 @@ class Wrapper(Aggregator):
         return cast(Self, replace(cast(Any, self), rule=rule))
 
 
-WRAPPERS: Registry[Wrapper] = Registry("wrapper", Wrapper)
+WRAPPERS: Registry[RuleWrapper] = Registry("wrapper", RuleWrapper)

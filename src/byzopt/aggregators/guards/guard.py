@@ -72,7 +72,7 @@ class Radii(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Guard(Filter):
+class HistoryGuard(Filter):
     """good <- {i in good: |A_i - A_med| <= τ_A, ‖B_i - B_med‖ <= τ_B, ‖g_i - g_med‖ <= 4V}; Σ_good g_i/n.
 
     `epochs` say when sums start anew and on which balls (one epoch: the plain method). `noise` V. None: no

@@ -12,7 +12,7 @@ from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.foreign import reduced
 from byzopt.aggregators.core.kinds import CoordinateRule, GeometricRule, RankRule
 from byzopt.aggregators.core.mixing import MixingStage
-from byzopt.aggregators.core.wrapper import Wrapper
+from byzopt.aggregators.core.wrapper import RuleWrapper
 from byzopt.aggregators.mean import Mean
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.sign_majority import SignMajority
@@ -23,7 +23,7 @@ _BY_COLUMN: tuple[Any, ...] = (CoordinateRule.reduce, RankRule.reduce, SignMajor
 
 def unwrapped(rule: BaseAggregator) -> BaseAggregator:
     """The rule inside wrappers that leave its answer alone."""
-    while isinstance(rule, Wrapper) and type(rule).reduce is Wrapper.reduce:
+    while isinstance(rule, RuleWrapper) and type(rule).reduce is RuleWrapper.reduce:
         rule = rule.rule
     return rule
 

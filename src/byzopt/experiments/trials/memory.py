@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from byzopt.aggregators import Aggregator, Chain, GeometricRule
-from byzopt.aggregators.core.wrapper import Wrapper
+from byzopt.aggregators.core.wrapper import RuleWrapper
 from byzopt.errors import require
 from byzopt.experiments.specs.spec import Spec
 from byzopt.tasks import Task
@@ -56,7 +56,7 @@ def available_memory() -> int:
 
 
 def _has_products(rule: Aggregator) -> bool:
-    if isinstance(rule, Wrapper):
+    if isinstance(rule, RuleWrapper):
         return _has_products(rule.rule)
     return isinstance(rule, (Chain, GeometricRule))
 
