@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -440,6 +442,26 @@ def test_round_1_waits_for_as_many_nodes_as_the_rule_needs(rule, fewest):
     for strategy in (RobustFedAvg(rule=rule, f=1, patience=0), RobustStrategy(rule, f=1, patience=0)):
         with pytest.raises(ByzoptError, match=f"at least {fewest}, for this rule"):
             run(strategy, n=fewest - 1)
+
+
+def test_the_log_says_what_is_not_defended_and_whom_a_rule_trusts(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    run(RobustFedAvg(rule="mean", f=1, **QUIET), rounds=1)
+    assert "Mean() tolerates 0 faulty nodes of 5, not f = 1" in caplog.text
+    caplog.clear()
+    _, grid = run(RobustFedAvg(rule="fltrust", f=1, **QUIET), rounds=1)
+    assert f"trusts row 0, which is node {grid.nodes[0]}" in caplog.text
+    assert "tolerates" not in caplog.text
+
+
+def test_data_that_differ_make_nobody_a_suspect():
+    far = client_of(
+        lambda values, i, config: ({k: v + (1e6 if i == 2 else i) for k, v in values.items()}, {})
+    )
+    result, _ = run(RobustFedAvg(rule="median", f=1, **QUIET), far, rounds=20)
+    assert result.watch.suspects() == []
+    result, _ = run(RobustFedAvg(rule="median", f=1, **QUIET), rounds=20, ways={2: FAULTS["NaN"]})
+    assert result.watch.suspects() == [2]
 
 
 def test_fedprox_clients_are_told_their_mu():

@@ -12,7 +12,6 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from byzopt.distributed.diagnostics import RoundDiagnostics
-from byzopt.distributed.watch import Suspicion
 from byzopt.errors import InvalidInput, TooManyFaults, require
 from byzopt.flower.grid import reply_by_reply
 from byzopt.flower.members import LOG, Faults, RoundRequests, sample_rows, wait_for_nodes
@@ -32,12 +31,12 @@ class ServerStrategy(Strategy):
     configrecord_key = CONFIG
 
     def __init__(
-        self, f: int | None, n: int | None, patience: float, seed: int, watch: Watch | None, excess: Excess
+        self, f: int | None, n: int | None, patience: float, seed: int, watch: Watch, excess: Excess
     ) -> None:
         what = "Parameter `excess`"
         require(excess in ("raise", "skip"), what, "be 'raise' or 'skip'", excess)
         self.f, self.n, self.patience, self.seed, self.excess = f, n, patience, seed, excess
-        self.watch = Suspicion() if watch is None else watch
+        self.watch = watch
         self.server: Server | None = None
         self.timeout: float | None = None
         self.num_rounds: int | None = None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import Filter, StatelessFilter
+from byzopt.distributed.watch import Suspicion
 from byzopt.errors import ByzoptError, require
 from byzopt.flower.base import Excess, ServerStrategy, Watch, median_record
 from byzopt.flower.buffers import combine_buffers
@@ -57,7 +58,8 @@ class RobustFedAvg(ServerStrategy):
 
     `n` is the number of nodes: round 1 waits for them, at most `patience` seconds, and refuses more. Without
     it the nodes are those that are there in round 1, once they are as many as rule, f and the other arguments
-    need; who comes later is not asked. `watch` is called with every round's `RoundDiagnostics`. `seed` draws
+    need; who comes later is not asked. `watch` is called with every round's `RoundDiagnostics`; the default,
+    `Suspicion(alike=False)`, suspects nobody for data that differ. `seed` draws
     the samples. More than f faults: `excess="raise"` raises `TooManyFaults`, `"skip"` leaves the model as
     it is and goes on. After an error the model of the last good round is in `arrays`.
 
@@ -96,7 +98,7 @@ class RobustFedAvg(ServerStrategy):
         **elsewhere: Any,
     ) -> None:
         refuse(elsewhere, inspect.signature(RobustFedAvg).parameters.keys() - {"elsewhere"})
-        super().__init__(f, n, patience, seed, watch, excess)
+        super().__init__(f, n, patience, seed, Suspicion(alike=False) if watch is None else watch, excess)
         for name, fraction in (("fraction_train", fraction_train), ("fraction_evaluate", fraction_evaluate)):
             require(0 <= fraction <= 1, f"Parameter `{name}`", "lie in [0, 1]", fraction)
         self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
@@ -254,19 +256,19 @@ class RobustFedAvg(ServerStrategy):
         self, asked: RoundRequests, decoded: dict[int, WeightsReply], faults: Faults
     ) -> Filter | None:
         """The rule with the weights of this round's clients; None where all count alike."""
-        heard = [node for node in asked.nodes if node in decoded and node not in faults]
-        if not self.weighted or self.rule is None or not heard:
+        counted = [node for node in asked.nodes if node in decoded and node not in faults]
+        if not self.weighted or self.rule is None or not counted:
             return None
         cap = self.weight_cap if self.rule.tolerance(len(asked.nodes)) else float("inf")
-        claims = capped_claims([decoded[node].weight for node in heard], cap)
-        weights = dict(zip(heard, claims, strict=True))
+        claims = capped_claims([decoded[node].weight for node in counted], cap)
+        weights = dict(zip(counted, claims, strict=True))
         return StatelessFilter(weighted_rule(self.rule, [weights.get(node, 1.0) for node in asked.nodes]))
 
     def _content(
         self, arrays: ArrayRecord, t: int, config: ConfigRecord, more: dict[str, float]
     ) -> RecordDict:
-        told = ConfigRecord({**config, **more, "server-round": t})
-        return RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: told})
+        settings = ConfigRecord({**config, **more, "server-round": t})
+        return RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: settings})
 
 
 def _rule(rule: Aggregator | str, f: int | None) -> Aggregator:

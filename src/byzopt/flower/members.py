@@ -88,8 +88,8 @@ class RoundRequests(NamedTuple):
                 strays[int(reply.metadata.src_node_id)] = str(error)
         asked = {message.metadata.dst_node_id for message in self.messages}
         missing = {node: "no reply in time" if node in asked else "not connected" for node in self.nodes}
-        odd = {node: why for node, why in (missing | strays).items() if node not in accepted}
-        return accepted, faults | odd
+        absent = {node: why for node, why in (missing | strays).items() if node not in accepted}
+        return accepted, faults | absent
 
     def decode(
         self, replies: Iterable[Message], decoder: Callable[[Message], T]

@@ -39,7 +39,7 @@ def lenient_metrics(records: Iterable[Any]) -> Metrics:
 
     What else there is says nothing against the arrays beside it, and is left out.
     """
-    found: Metrics = {}
+    metrics: Metrics = {}
     room = MOST_FOREIGN
     for record in records:
         if not isinstance(record, MetricRecord):
@@ -48,10 +48,10 @@ def lenient_metrics(records: Iterable[Any]) -> Metrics:
             numbers = value if isinstance(value, list) else [value]
             room -= max(1, len(numbers))
             if room >= 0 and all(_is_finite(number) for number in numbers):
-                found[key] = (
+                metrics[key] = (
                     [float(number) for number in numbers] if isinstance(value, list) else float(value)
                 )
-    return found
+    return metrics
 
 
 def medians(reports: Sequence[Mapping[str, float | list[float]]]) -> Metrics:

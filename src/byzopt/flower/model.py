@@ -81,8 +81,12 @@ class ModelArrays:
         """
         values = {name: arrays[name].numpy() for name in arrays}
         wanted = dict(zip(self.names, self.shapes, strict=True))
-        odd = sorted(n for n in {*values, *wanted} if n not in values or values[n].shape != wanted.get(n))
-        require(not odd, "The arrays of a later round", "be those of round 1", f"others in {odd[:8]}")
+        different = sorted(
+            n for n in {*values, *wanted} if n not in values or values[n].shape != wanted.get(n)
+        )
+        require(
+            not different, "The arrays of a later round", "be those of round 1", f"others in {different[:8]}"
+        )
         return {
             name: (np.rint(values[name]) if dtype in INTEGERS else values[name]).astype(dtype)
             for name, dtype in zip(self.names, self.dtypes, strict=True)
@@ -133,10 +137,10 @@ def _named(values: Mapping[str, Any], buffers: Buffers) -> set[str]:
         raise InvalidInput(
             f"Parameter `buffers` should be a module or names. Found {buffers!r}. Write a list."
         )
-    found: set[str] = set()
+    names: set[str] = set()
     for pattern in buffers:
         matching = {name for name in values if fnmatchcase(name, pattern)}
         remedy = f"The arrays are {', '.join(list(values)[:20])}."
         require(bool(matching), "Parameter `buffers`", "name arrays of the model", pattern, remedy)
-        found |= matching
-    return found
+        names |= matching
+    return names

@@ -57,8 +57,10 @@ def _check_mark(records: dict[str, Any]) -> None:
         raise BadReply(UNMARKED)
     version, content = mark.get("protocol"), mark.get("content")
     if version != PROTOCOL:
-        found = shortened(repr(version))
-        raise BadReply(f"speaks version {found} of byzopt's protocol in place of {PROTOCOL}: use one release")
+        spoken = shortened(repr(version))
+        raise BadReply(
+            f"speaks version {spoken} of byzopt's protocol in place of {PROTOCOL}: use one release"
+        )
     if content != GRADIENTS:
         raise BadReply(f"holds {shortened(repr(content))} in place of {GRADIENTS!r}")
 

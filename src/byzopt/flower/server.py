@@ -49,6 +49,7 @@ class Server:
         what, remedy = "A filter that remembers workers", "Ask all nodes in every round."
         require(partial, what, "hear all of them in every round", f"{k} of {len(nodes)}", remedy)
         _check_trust(method.filter, nodes, k)
+        _warn_of_tolerance(method.filter, k, f)
         self.method, self.layout, self.nodes, self.f, self.proxy = (
             method,
             point.layout,
@@ -143,6 +144,13 @@ def _check_trust(filter: Filter, nodes: Sequence[int], k: int) -> None:
         what, remedy = "A rule that trusts a row", "Ask all nodes, or take a rule that trusts nobody."
         require(k == len(nodes), what, "find the same node there each round", f"{k} of {len(nodes)}", remedy)
         LOG.log(WARNING, "byzopt: the rule trusts row %d, which is node %d", i, nodes[i])
+
+
+def _warn_of_tolerance(filter: Filter, k: int, f: int | None) -> None:
+    """Say where the rule bears fewer faulty nodes than the user wants it to."""
+    if isinstance(filter, StatelessFilter) and filter.rule.tolerance(k) < (f or 0):
+        words = "byzopt: %r tolerates %d faulty nodes of %d, not f = %d: the run is not defended against f"
+        LOG.log(WARNING, words, filter.rule, filter.rule.tolerance(k), k, f)
 
 
 def _check_count(asked: RoundRequests, faults: Faults, most: int) -> None:

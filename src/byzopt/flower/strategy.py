@@ -14,6 +14,7 @@ from torch import Tensor
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import check_unseen_data
+from byzopt.distributed.watch import Suspicion
 from byzopt.errors import require
 from byzopt.flower.base import Excess, ServerStrategy, Watch, median_record
 from byzopt.flower.members import LOG
@@ -75,7 +76,7 @@ class RobustStrategy(ServerStrategy):
         seed: int = 0,
         excess: Excess = "raise",
     ) -> None:
-        super().__init__(f, n, patience, seed, watch, excess)
+        super().__init__(f, n, patience, seed, Suspicion() if watch is None else watch, excess)
         ready = isinstance(method, (Method, MethodRecipe))
         self.recipe: Any = method if ready else METHODS.build(method)
         if isinstance(self.recipe, MethodRecipe):

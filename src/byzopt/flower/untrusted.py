@@ -33,8 +33,8 @@ def records_of(message: Message) -> dict[str, Any]:
 def check_names(arrays: Collection[str], wanted: Collection[str]) -> None:
     """Errors: `BadReply` unless the arrays are named as in the model."""
     if set(arrays) != set(wanted):
-        odd = sorted(set(arrays) ^ set(wanted))
-        raise BadReply(f"keys differ from the model's in {shortened(str(odd))}")
+        differing = sorted(set(arrays) ^ set(wanted))
+        raise BadReply(f"keys differ from the model's in {shortened(str(differing))}")
 
 
 def read_numbers(name: str, array: Array, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> Any:

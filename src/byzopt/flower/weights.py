@@ -60,12 +60,12 @@ class WeightsDecoder:
             raise BadReply(f"unreadable: {shortened(repr(error))}") from None
 
     def _arrays(self, records: dict[str, Any]) -> ArrayRecord:
-        found = {name: record for name, record in records.items() if isinstance(record, ArrayRecord)}
-        if self.key in found:
-            return found[self.key]
-        if len(found) != 1:
-            raise BadReply(f"{len(found)} ArrayRecords, none of them {self.key!r}, in place of one")
-        return next(iter(found.values()))
+        arrays = {name: record for name, record in records.items() if isinstance(record, ArrayRecord)}
+        if self.key in arrays:
+            return arrays[self.key]
+        if len(arrays) != 1:
+            raise BadReply(f"{len(arrays)} ArrayRecords, none of them {self.key!r}, in place of one")
+        return next(iter(arrays.values()))
 
     def _values(self, arrays: ArrayRecord) -> Values:
         model = self.model
