@@ -22,18 +22,18 @@ from byzopt.errors import InvalidInput, UnknownName, said, unknown
 from byzopt.fields import checked
 from byzopt.own_files import (
     KEY,
-    Source,
+    PartSource,
     UserError,
-    adopt,
-    adopted,
     check_frozen,
+    error_text,
     given_as_object,
     is_private,
     is_reference,
-    load,
+    load_part,
+    origin_of,
     place_of,
+    record_origin,
     source_of,
-    told,
 )
 from byzopt.plugins import load_plugins
 
@@ -96,7 +96,7 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         if is_reference(name):
-            return self._recipe_class(load(str(name))[0]) is not None
+            return self._recipe_class(load_part(str(name))[0]) is not None
         if is_part(name):
             return self._recipe_class(name) is not None
         if not any(name in room._classes for room in _ROOMS.values()):
@@ -148,15 +148,15 @@ class Registry(Generic[T]):
         known = given_as_object(name, recorded)
         if known is not None:
             return known
-        part, source = load(name, recorded) if isinstance(name, str) else (name, None)
+        part, source = load_part(name, recorded) if isinstance(name, str) else (name, None)
         cls = self._recipe_class(part)
         what = f"The {self.kind} {name if isinstance(name, str) else part.__qualname__!r}"
         if cls is None:
             raise InvalidInput(f"{what} should be {self._wanted}. Found {said(part)}.")
-        if _registered(cls) is None and adopted(cls) is None:
+        if _registered(cls) is None and origin_of(cls) is None:
             check_frozen(cls, what)
             checked(cls)
-            adopt(cls, source or source_of(part))
+            record_origin(cls, source or source_of(part))
         return cls
 
     def _recipe_class(self, part: Any) -> type[T] | None:
@@ -207,7 +207,7 @@ def decode(cls: type[T], data: Mapping[str, Any], what: str, defaults: Mapping[s
     except Exception as error:
         if not (place := place_of(error)):
             raise
-        raise UserError(f"In {what}: {place}: {told(error)}") from error
+        raise UserError(f"In {what}: {place}: {error_text(error)}") from error
 
 
 def plain(recipe: Any) -> Any:
@@ -232,7 +232,7 @@ def resolved(data: Any) -> Any:
     name, source = (data.get("name"), data.get(KEY)) if isinstance(data, Mapping) else (data, None)
     known = given_as_object(name, source)
     if known is None and (is_reference(name) or _is_source(source)):
-        return load(str(name), source)[0]
+        return load_part(str(name), source)[0]
     return name if known is None else known
 
 
@@ -259,15 +259,15 @@ def is_part(value: Any) -> bool:
 def _named(part: Any) -> dict[str, Any]:
     """What a class's table says of the class itself: its registered name, or where it comes from."""
     if isinstance(part, type):
-        source, room = adopted(part), _registered(part)
+        source, room = origin_of(part), _registered(part)
         byzopts = part.__module__.partition(".")[0] == "byzopt" or not any(
             issubclass(part, base) for base in _ROOMS
         )
         if source is None and (room is not None or byzopts):
             return {"name": part.name} if hasattr(part, "name") else {}
         if source is None:
-            adopt(part, source_of(part))
-        return cast("Source", adopted(part)).data
+            record_origin(part, source_of(part))
+        return cast("PartSource", origin_of(part)).data
     return source_of(part).data
 
 

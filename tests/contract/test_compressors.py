@@ -13,7 +13,7 @@ from byzopt.errors import BadMessage, InvalidInput
 from byzopt.layout import Layout
 from byzopt.rng import seed_of
 from byzopt.wire import COMPRESSORS, BitReader, Compressor, Draw, Link, RandK, Shrunk, TopK
-from byzopt.wire.messages import check_layout, decode, encode, message_bytes
+from byzopt.wire.messages import check_layout, decode_message, encode_message, message_bytes
 from tests.compressors import Halves
 
 LAYOUT = Layout(("a", "b", "c"), ((5, 7), (9,), (1,)))
@@ -49,7 +49,7 @@ def messages(compressor, width, dtype):
     """(compressed row, its draw, its bytes)."""
     sent = compressor(rows(dtype), Link(3, 1, LAYOUT))
     return [
-        (row, draw, encode(compressor, row, LAYOUT, width, draw))
+        (row, draw, encode_message(compressor, row, LAYOUT, width, draw))
         for row, draw in zip(sent, draws(compressor, dtype), strict=True)
     ]
 
@@ -60,7 +60,7 @@ def test_messages_have_the_bits_of_the_ledger_and_give_the_row_back(compressor):
         for row, draw, data in messages(compressor, width, dtype):
             assert len(data) == message_bytes(compressor, LAYOUT, width)
             assert len(data) == -(-compressor.bits(LAYOUT, width) // 8)
-            back = decode(compressor, data, LAYOUT, width, draw).to(dtype)
+            back = decode_message(compressor, data, LAYOUT, width, draw).to(dtype)
             # Layouts of the library lose nothing; that of `Halves` multiplies, and rounds once more.
             eps = 4 * torch.finfo(dtype).eps if isinstance(compressor, Halves) else 0.0
             torch.testing.assert_close(back, row, rtol=eps, atol=0.0)
@@ -79,7 +79,7 @@ def test_bytes_that_mean_nothing_are_refused_or_stand_for_finite_numbers(compres
         wrong = dice.randbytes(dice.choice([0, 1, size - 1, size + 1, 2 * size]))
         message = [bytes(spoilt), dice.randbytes(size), wrong][k % 3]
         try:
-            found = decode(compressor, message, LAYOUT, 32, draw)
+            found = decode_message(compressor, message, LAYOUT, 32, draw)
         except BadMessage:
             refused += 1
         else:
@@ -99,7 +99,7 @@ def test_a_row_that_is_not_finite_never_becomes_a_message_that_is(compressor, ba
         assert compressor.kept(LAYOUT.d) < LAYOUT.d
         return
     with pytest.raises(BadMessage):
-        decode(compressor, encode(compressor, sent, LAYOUT), LAYOUT)
+        decode_message(compressor, encode_message(compressor, sent, LAYOUT), LAYOUT)
 
 
 def test_a_compressor_without_a_layout_is_refused_in_its_name():
@@ -112,7 +112,7 @@ def test_a_compressor_without_a_layout_is_refused_in_its_name():
         with pytest.raises(InvalidInput, match="Bare should have a layout of bits to be sent"):
             check_layout(one, LAYOUT, torch.float32)
         with pytest.raises(InvalidInput, match="Bare"):
-            decode(one, b"", LAYOUT)
+            decode_message(one, b"", LAYOUT)
 
 
 def test_one_that_miscounts_or_does_not_read_what_it_writes_is_refused_before_any_work():
@@ -146,7 +146,7 @@ def test_whatever_a_layout_raises_on_foreign_bytes_is_their_senders_fault(error)
 
     compressor = Fragile()
     with pytest.raises(BadMessage):
-        decode(compressor, bytes(message_bytes(compressor, LAYOUT)), LAYOUT)
+        decode_message(compressor, bytes(message_bytes(compressor, LAYOUT)), LAYOUT)
 
 
 def test_a_count_out_of_a_message_makes_nothing_of_that_size():
@@ -162,5 +162,5 @@ def test_a_count_out_of_a_message_makes_nothing_of_that_size():
 def test_seeded_messages_need_their_draw():
     for compressor in (RandK(k=3, seeded=True), Shrunk(RandK(k=3, seeded=True))):
         with pytest.raises(InvalidInput, match="draw"):
-            encode(compressor, torch.zeros(LAYOUT.d), LAYOUT)
+            encode_message(compressor, torch.zeros(LAYOUT.d), LAYOUT)
     assert not TopK().shares_draw

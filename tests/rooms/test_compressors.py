@@ -12,7 +12,7 @@ from byzopt.errors import InvalidInput
 from byzopt.layout import Layout
 from byzopt.rng import stream
 from byzopt.wire import COMPRESSORS, QSGD, Link, Natural, RandK, ScaledSign, Shrunk, TopK
-from byzopt.wire.messages import decode, encode
+from byzopt.wire.messages import decode_message, encode_message
 
 D = 31
 CONTRACTIVE = [
@@ -205,5 +205,7 @@ def test_rows_of_any_size_are_compressed_and_cross_as_bytes(compressor):
             assert not out[0].any(), size
             assert torch.equal(compressor(rows * 2, link()) / 2, out) or size < 1e-37, size
             for row in out:
-                crossed = decode(compressor, encode(compressor, row, Layout.flat(D)), Layout.flat(D))
+                crossed = decode_message(
+                    compressor, encode_message(compressor, row, Layout.flat(D)), Layout.flat(D)
+                )
                 assert torch.allclose(crossed, row.double(), rtol=1e-6, atol=1.5e-45), size

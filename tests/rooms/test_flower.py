@@ -226,7 +226,7 @@ class Halves(Channel):
     def receive(self, state, sent, link):
         return sent, state
 
-    def squeeze(self, rows, link):
+    def compress(self, rows, link):
         return rows
 
     def cost(self, link):

@@ -11,7 +11,7 @@ from byzopt.errors import BadMessage, InvalidInput
 from byzopt.layout import Layout
 from byzopt.rng import seed_of
 from byzopt.wire import COMPRESSORS, Draw, Link
-from byzopt.wire.messages import decode, encode, message_bytes
+from byzopt.wire.messages import decode_message, encode_message, message_bytes
 
 LAYOUT = Layout(("a", "b"), ((5, 7), (9,)))
 KINDS = [
@@ -45,23 +45,23 @@ def rows(dtype=torch.float64, n=4):
 def test_there_and_back_bit_for_bit(data, width, dtype):
     compressor = COMPRESSORS.build(data)
     for row in compressor(rows(dtype), Link(3, 1, LAYOUT)):
-        message = encode(compressor, row, LAYOUT, width)
+        message = encode_message(compressor, row, LAYOUT, width)
         assert len(message) == message_bytes(compressor, LAYOUT, width)
         assert len(message) == -(-compressor.bits(LAYOUT, width) // 8)
-        assert decode(compressor, message, LAYOUT, width).to(dtype).equal(row)
+        assert decode_message(compressor, message, LAYOUT, width).to(dtype).equal(row)
 
 
 def test_floats_of_32_bits_round_double_precision():
     compressor = COMPRESSORS.build({"name": "top_k", "k": 2})
     row = compressor(rows(), Link(3, 1, LAYOUT))[0]
-    back = decode(compressor, encode(compressor, row, LAYOUT), LAYOUT)
+    back = decode_message(compressor, encode_message(compressor, row, LAYOUT), LAYOUT)
     assert back.equal(row.float().double())
 
 
 def test_top_1_of_a9a_takes_39_bits_and_5_bytes():
     compressor, layout = COMPRESSORS.build({"name": "top_k", "k": 1}), Layout.flat(123)
     assert compressor.bits(layout) == 39
-    assert len(encode(compressor, torch.eye(123)[7], layout)) == 5
+    assert len(encode_message(compressor, torch.eye(123)[7], layout)) == 5
 
 
 def test_seeded_messages_leave_the_indices_out():
@@ -70,13 +70,13 @@ def test_seeded_messages_leave_the_indices_out():
     sent, noise = compressor(rows(), link), link.uniform(rows())
     for row, own in zip(sent, noise, strict=True):
         draw = Draw(seed_of(2, "wire", "up", 5), own)
-        message = encode(compressor, row, LAYOUT, 64, draw)
+        message = encode_message(compressor, row, LAYOUT, 64, draw)
         assert len(message) == (3 * 64 + 32) // 8
-        assert decode(compressor, message, LAYOUT, 64, draw).equal(row)
+        assert decode_message(compressor, message, LAYOUT, 64, draw).equal(row)
         with pytest.raises(BadMessage, match="seed"):
-            decode(compressor, message, LAYOUT, 64, draw._replace(seed=1))
+            decode_message(compressor, message, LAYOUT, 64, draw._replace(seed=1))
     with pytest.raises(InvalidInput, match="draw"):
-        encode(compressor, sent[0], LAYOUT)
+        encode_message(compressor, sent[0], LAYOUT)
 
 
 @pytest.mark.parametrize("data", KINDS, ids=str)
@@ -84,7 +84,7 @@ def test_a_fuzzed_message_is_a_finite_row_or_a_named_error(data):
     """10,000 messages in all: noise, bits flipped in good ones, and wrong lengths."""
     compressor, dice = COMPRESSORS.build(data), random.Random(7)
     size = message_bytes(compressor, LAYOUT)
-    good = [encode(compressor, row, LAYOUT) for row in compressor(rows(), Link(3, 1, LAYOUT))]
+    good = [encode_message(compressor, row, LAYOUT) for row in compressor(rows(), Link(3, 1, LAYOUT))]
     refused = 0
     for k in range(720):
         if k % 3 == 0:
@@ -96,7 +96,7 @@ def test_a_fuzzed_message_is_a_finite_row_or_a_named_error(data):
         else:
             message = dice.randbytes(dice.choice([0, 1, size - 1, size + 1, 2 * size]))
         try:
-            row = decode(compressor, message, LAYOUT)
+            row = decode_message(compressor, message, LAYOUT)
         except BadMessage:
             refused += 1
         else:
@@ -109,8 +109,8 @@ def test_a_fuzzed_message_is_a_finite_row_or_a_named_error(data):
 def test_each_fault_has_its_name():
     compressor, layout = COMPRESSORS.build({"name": "top_k", "k": 2}), Layout.flat(5)
     row = torch.tensor([0.0, 2.0, 0.0, -1.0, 0.0])
-    good = encode(compressor, row, layout)
-    assert decode(compressor, good, layout).equal(row.double())
+    good = encode_message(compressor, row, layout)
+    assert decode_message(compressor, good, layout).equal(row.double())
 
     def bits(indices: str, floats: bytes = b"\x3f\x80\x00\x00" * 2) -> bytes:
         text = indices + "".join(f"{byte:08b}" for byte in floats)
@@ -128,6 +128,6 @@ def test_each_fault_has_its_name():
         (bits("001011")[:-1] + b"\x01", "zero bits"),
     ]:
         with pytest.raises(BadMessage, match=what):
-            decode(compressor, message, layout)
+            decode_message(compressor, message, layout)
     with pytest.raises(InvalidInput, match="at most 2"):
-        encode(compressor, torch.ones(5), layout)
+        encode_message(compressor, torch.ones(5), layout)

@@ -32,7 +32,7 @@ from byzopt.wire import (
     ScaledSign,
     TopK,
 )
-from byzopt.wire.messages import decode, encode
+from byzopt.wire.messages import decode_message, encode_message
 from tests.running import finish, play
 
 N, B, D = 7, 2, 20
@@ -308,11 +308,11 @@ def test_malformed_bytes_leave_the_servers_memory():
     rows = torch.randn(3, D, dtype=torch.float64, generator=stream(1))
     state, link = wire.start(rows), Link(1, 0, layout)
     sent, _, state = wire.send(state, rows, link)
-    good = [encode(top, row, layout, 64) for row in sent]
-    read = torch.stack([decode(top, data, layout, 64) for data in good])
+    good = [encode_message(top, row, layout, 64) for row in sent]
+    read = torch.stack([decode_message(top, data, layout, 64) for data in good])
     _, state = wire.receive(state, read, link)
     with pytest.raises(BadMessage):
-        decode(top, good[0][:-1], layout, 64)
+        decode_message(top, good[0][:-1], layout, 64)
     broken = torch.cat([torch.full_like(read[:1], torch.nan), read[1:]])
     found, after = wire.receive(state, broken, link._replace(t=2))
     assert found[0].isnan().all()

@@ -65,7 +65,7 @@ def _in_a_users_file(error: Exception) -> str:
     """The message for an error that came out of a file of the user's own, with its place; else nothing."""
     own = sys.modules.get("byzopt.own_files")
     place = own.place_of(error) if own and not isinstance(error, own.UserError) else ""
-    return f"{place}: {own.told(error)}" if own and place else ""
+    return f"{place}: {own.error_text(error)}" if own and place else ""
 
 
 def _foreseen(error: Exception) -> int:

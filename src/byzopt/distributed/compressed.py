@@ -13,7 +13,7 @@ from byzopt.layout import Layout
 from byzopt.rng import seed_of
 from byzopt.wire import Channel, Compressor, Direct, Draw, Identity
 from byzopt.wire import Link as WireLink
-from byzopt.wire.messages import check_layout, decode, encode, message_bytes
+from byzopt.wire.messages import check_layout, decode_message, encode_message, message_bytes
 
 
 class CompressedMessages:
@@ -28,7 +28,7 @@ class CompressedMessages:
         self.channel, self.link, self.memory, self.like = channel, link, memory, sent
         self.coder, self.width = channel.coder(link), 64 if sent.dtype == torch.float64 else 32
         if bool(sent.isfinite().all()):
-            data = encode(self.coder, sent[0], link.layout, self.width, self._draw())
+            data = encode_message(self.coder, sent[0], link.layout, self.width, self._draw())
         else:  # not every layout can say so; the header does, and nobody reads the message
             data = bytes(message_bytes(self.coder, link.layout, self.width))
         self.payload = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
@@ -51,7 +51,7 @@ class CompressedMessages:
 
     def _decoded(self, i: int, payload: Tensor) -> Tensor:
         data = payload.numpy().tobytes()
-        row = decode(self.coder, data, self.link.layout, self.width, self._draw(i)).to(self.like)
+        row = decode_message(self.coder, data, self.link.layout, self.width, self._draw(i)).to(self.like)
         if not row.isfinite().all():
             raise BadMessage(f"A message should fit {self.like.dtype}. Found an overflow.")
         return row

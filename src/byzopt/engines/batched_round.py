@@ -118,14 +118,14 @@ class BatchedChannel:
     def receive(self, messages: Tensor) -> Tensor:
         return self._tensor(lambda part, state, link, sent: part.receive(state, sent, link), messages)
 
-    def squeeze(self, rows: Tensor) -> Tensor:
-        return self._tensor(lambda part, state, link, row: (part.squeeze(row, link), state), rows)
+    def compress(self, rows: Tensor) -> Tensor:
+        return self._tensor(lambda part, state, link, row: (part.compress(row, link), state), rows)
 
     def base(self, like: Tensor) -> Tensor:
         return self._tensor(lambda part, state, link, row: (part.base(state, row, link), state), like)
 
-    def adopt(self, rows: Tensor) -> None:
-        self._call(lambda part, state, link, row: (0, part.adopt(state, row, link)), rows)
+    def overwrite_memory(self, rows: Tensor) -> None:
+        self._call(lambda part, state, link, row: (0, part.overwrite_memory(state, row, link)), rows)
 
     def forge(self, rows: Tensor) -> Tensor:
         """Rows with the attacks' in their places."""

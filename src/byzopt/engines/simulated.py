@@ -200,11 +200,11 @@ class _RoundChannel:
         rows, self.state = self.channel.receive(self.state, messages, self.link)
         return rows
 
-    def squeeze(self, rows: Tensor) -> Tensor:
-        return self.channel.squeeze(rows, self.link)
+    def compress(self, rows: Tensor) -> Tensor:
+        return self.channel.compress(rows, self.link)
 
     def base(self, like: Tensor) -> Tensor:
         return self.channel.base(self.state, like, self.link)
 
-    def adopt(self, rows: Tensor) -> None:
-        self.state = self.channel.adopt(self.state, rows, self.link)
+    def overwrite_memory(self, rows: Tensor) -> None:
+        self.state = self.channel.overwrite_memory(self.state, rows, self.link)

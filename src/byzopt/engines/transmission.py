@@ -18,11 +18,11 @@ class RoundChannel(Protocol):
 
     def receive(self, messages: Tensor) -> Tensor: ...
 
-    def squeeze(self, rows: Tensor) -> Tensor: ...
+    def compress(self, rows: Tensor) -> Tensor: ...
 
     def base(self, like: Tensor) -> Tensor: ...
 
-    def adopt(self, rows: Tensor) -> None: ...
+    def overwrite_memory(self, rows: Tensor) -> None: ...
 
 
 def transmit(
@@ -45,21 +45,21 @@ def transmit(
         before = channel.base(messages)
         # One cohort for all runs: the batch is made of such.
         honest = before[..., adversary.cohort.honest[-1], None, :]
-        channel.adopt(torch.where(byzantine, honest, before))
+        channel.overwrite_memory(torch.where(byzantine, honest, before))
     if adversary.placement == "message":
         forged = forge(messages)
         # A message of the protocol, or the negative of one, crosses as it is.
         crosses = (forged.abs() == messages.abs()).all(dim=-1, keepdim=True)
-        forged = torch.where(crosses, forged, channel.squeeze(forged))
+        forged = torch.where(crosses, forged, channel.compress(forged))
         messages = torch.where(byzantine, forged, messages)
     elif adversary.placement == "state":
         forged = forge(targets)
         kept = (forged == targets).all(dim=-1, keepdim=True)  # who keeps the protocol sends its message
-        forged = torch.where(kept, messages, channel.squeeze(forged - channel.base(messages)))
+        forged = torch.where(kept, messages, channel.compress(forged - channel.base(messages)))
         messages = torch.where(byzantine, forged, messages)
     rows = channel.receive(messages)
     if adversary.placement == "free":
         forged = forge(targets)
         rows = forged if rows is targets else torch.where(byzantine, forged, rows)
-        channel.adopt(rows)
+        channel.overwrite_memory(rows)
     return rows

@@ -4,14 +4,14 @@ Whoever names a file in a spec, in Python or on the command line runs its code. 
 from networks never does: such readers work inside `no_user_code`.
 """
 
-from byzopt.own_files.blame import UserError, blamed, place_of, told
-from byzopt.own_files.origins import adopt, adopted, given_as_object, is_private
+from byzopt.own_files.blame import UserError, blamed, error_text, place_of
+from byzopt.own_files.origins import given_as_object, is_private, origin_of, record_origin
 from byzopt.own_files.reference import Reference, anchored, is_reference, no_user_code
 from byzopt.own_files.signature import called, check_frozen, recipe_from
 from byzopt.own_files.source import (
     KEY,
-    Source,
-    load,
+    PartSource,
+    load_part,
     objects_in,
     parts_of,
     source_of,
@@ -21,26 +21,26 @@ from byzopt.own_files.source import (
 
 __all__ = [
     "KEY",
+    "PartSource",
     "Reference",
-    "Source",
     "UserError",
-    "adopt",
-    "adopted",
     "anchored",
     "blamed",
     "called",
     "check_frozen",
+    "error_text",
     "given_as_object",
     "is_private",
     "is_reference",
-    "load",
+    "load_part",
     "no_user_code",
     "objects_in",
+    "origin_of",
     "parts_of",
     "place_of",
     "recipe_from",
+    "record_origin",
     "source_of",
-    "told",
     "without_hashes",
     "without_paths",
 ]

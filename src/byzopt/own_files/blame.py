@@ -29,7 +29,7 @@ def blamed(path: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ByzoptError) and not isinstance(error, InvalidInput):
             raise
-        raise UserError(f"{place_of(error) or f'File {path}'}: {told(error)}") from error
+        raise UserError(f"{place_of(error) or f'File {path}'}: {error_text(error)}") from error
 
 
 def place_of(error: BaseException) -> str:
@@ -39,7 +39,7 @@ def place_of(error: BaseException) -> str:
     return f"File {own[-1][0]}, line {own[-1][1]}" if own else ""
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """What an error says, after its kind where that is not one of byzopt's."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ByzoptError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
@@ -49,5 +49,5 @@ def broken(path: str, error: BaseException) -> UserError:
     """The error for a file that is no Python."""
     line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
     where = error.filename if isinstance(error, SyntaxError) and error.filename else path
-    what = error.msg if isinstance(error, SyntaxError) else told(error)
+    what = error.msg if isinstance(error, SyntaxError) else error_text(error)
     return UserError(f"File {where}{line}: {type(error).__name__}: {what}")

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from byzopt.own_files.bundle import PREFIX
-from byzopt.own_files.source import Source
+from byzopt.own_files.source import PartSource
 
-_SOURCES: dict[type[Any], Source] = {}
+_SOURCES: dict[type[Any], PartSource] = {}
 _CLASSES: dict[tuple[str, str], type[Any]] = {}  # by label and hash
 
 
-def adopt(cls: type[Any], source: Source) -> None:
+def record_origin(cls: type[Any], source: PartSource) -> None:
     """Note where a class comes from; from now on it goes by its label."""
     _SOURCES[cls] = source
     _CLASSES[source.label, source.sha256] = cls
@@ -20,7 +20,7 @@ def adopt(cls: type[Any], source: Source) -> None:
         cls.name = source.label
 
 
-def adopted(cls: type[Any]) -> Source | None:
+def origin_of(cls: type[Any]) -> PartSource | None:
     """Where a class comes from, if it is known to be a user's own."""
     return _SOURCES.get(cls)
 

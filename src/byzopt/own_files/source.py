@@ -17,7 +17,7 @@ _PLAIN = frozenset(ascii_letters + digits + "/\\._-:~")
 KEY = "source"  # of a component's table
 
 
-class Source(NamedTuple):
+class PartSource(NamedTuple):
     """A part's name (`file.py:part`), its file (empty: it can only be given as an object), a hash of all code
     that it is made of. The path is no part of a run's identity: files may be moved."""
 
@@ -37,7 +37,7 @@ class Source(NamedTuple):
         return {"name": self.label, KEY: {"path": self.path, "sha256": self.sha256}}
 
 
-def load(name: str, recorded: Any = None) -> tuple[Any, Source]:
+def load_part(name: str, recorded: Any = None) -> tuple[Any, PartSource]:
     """The part that a reference names, and its source. `recorded` is the `source` of a stored table.
 
     Errors: `ChangedFile` where the file is gone or its code another than recorded; `InvalidInput` for what
@@ -59,7 +59,7 @@ def load(name: str, recorded: Any = None) -> tuple[Any, Source]:
     names = [key for key in vars(module) if not key.startswith("_")]
     if part not in names:
         raise InvalidInput(f"In file {reference.path}: {unknown('part', part, names)}")
-    source = Source(reference.label, str(reference.path), bundle.sha256)
+    source = PartSource(reference.label, str(reference.path), bundle.sha256)
     return getattr(module, part), source
 
 
@@ -70,7 +70,7 @@ def parts_of(path: str) -> dict[str, Any]:
     return {name: part for name, part in own.items() if getattr(part, "__module__", "") == module.__name__}
 
 
-def source_of(part: Any) -> Source:
+def source_of(part: Any) -> PartSource:
     """The source of a class or function that is given as an object, by the file that defines it.
 
     Errors: `InvalidInput` for one of an interactive session whose code nobody can tell.
@@ -80,19 +80,19 @@ def source_of(part: Any) -> Source:
         local = str(part.__module__).partition(".")[2]
         inner = name if local == bundle.path.stem else f"{local}.{name}"
         again = is_reference(f"{bundle.path}:{inner}")
-        return Source(f"{bundle.path.name}:{inner}", str(bundle.path) if again else "", bundle.sha256)
+        return PartSource(f"{bundle.path.name}:{inner}", str(bundle.path) if again else "", bundle.sha256)
     try:
         path = Path(inspect.getsourcefile(part) or "").absolute()
         if path.is_file():
             label, again = f"{path.name}:{name}", is_reference(f"{path}:{name}")
-            return Source(label, str(path) if again else "", Bundle.of(path).sha256)
+            return PartSource(label, str(path) if again else "", Bundle.of(path).sha256)
         text = inspect.getsource(part)
     except (OSError, TypeError):
         raise InvalidInput(
             f"A part of one's own should be defined in a file, whose code tells runs apart. Found "
             f"{said(part)}, of which there is no code. Put it into a file."
         ) from None
-    return Source(name, "", sha256(text.encode()).hexdigest())
+    return PartSource(name, "", sha256(text.encode()).hexdigest())
 
 
 def without_paths(data: Any) -> Any:

@@ -15,7 +15,7 @@ from byzopt.layout import Layout
 from byzopt.schedules import Constant, Schedule
 from byzopt.servers.base import STEPS, ServerContext, Step
 from byzopt.servers.norms import Euclidean, Norm
-from byzopt.workers.momentum import Form, blend
+from byzopt.workers.momentum import Form, moving_average
 
 
 class DescentState(NamedTuple):
@@ -141,7 +141,7 @@ class LMOStep(Step):
         u = torch.where(dead.unsqueeze(-1), 0.0, self.norm.direction(g, state.layout))
         if self.eta is not None:
             old = torch.zeros_like(u) if self.schedule.fresh(k) else state.u
-            u = blend(old, u, self.schedule.eta(k, self.eta), self.form)
+            u = moving_average(old, u, self.schedule.eta(k, self.eta), self.form)
         x = torch.add(self.ask(state), u, alpha=-self.lr * self.schedule.gamma(k))
         return LMOState(x, state.x0, k, u, state.stalls + dead, state.layout)
 

@@ -12,10 +12,10 @@ from byzopt.errors import require
 from byzopt.schedules import Constant, Schedule
 from byzopt.servers.base import STEPS, ServerContext, Step
 from byzopt.servers.descent import check_rate
-from byzopt.workers.momentum import Form, blend
+from byzopt.workers.momentum import Form, moving_average
 
 
-class MomentumState(NamedTuple):
+class ServerMomentumState(NamedTuple):
     """Iterate `x`, start `x0` and average `u` `[d]`, and the number `k` of finished rounds."""
 
     x: Tensor
@@ -56,18 +56,18 @@ class ServerMomentum(Step):
         check_rate(self.lr)
         require(0 < self.eta <= 1, "Parameter `eta` of server_momentum", "lie in (0, 1]", self.eta)
 
-    def init(self, x0: Tensor, site: ServerContext) -> MomentumState:
-        return MomentumState(x0, x0, torch.zeros_like(x0), 0)
+    def init(self, x0: Tensor, site: ServerContext) -> ServerMomentumState:
+        return ServerMomentumState(x0, x0, torch.zeros_like(x0), 0)
 
-    def ask(self, state: MomentumState) -> Tensor:
+    def ask(self, state: ServerMomentumState) -> Tensor:
         return state.x0 if self.schedule.returns(state.k + 1) else state.x
 
-    def tell(self, state: MomentumState, g: Tensor) -> MomentumState:
+    def tell(self, state: ServerMomentumState, g: Tensor) -> ServerMomentumState:
         k = state.k + 1
         old = torch.zeros_like(g) if self.schedule.fresh(k) else state.u
-        u = blend(old, g, self.schedule.eta(k, self.eta), self.form)
+        u = moving_average(old, g, self.schedule.eta(k, self.eta), self.form)
         x = torch.add(self.ask(state), u, alpha=-self.lr * self.schedule.gamma(k))
-        return MomentumState(x, state.x0, u, k)
+        return ServerMomentumState(x, state.x0, u, k)
 
-    def answer(self, state: MomentumState) -> Tensor:
+    def answer(self, state: ServerMomentumState) -> Tensor:
         return state.x

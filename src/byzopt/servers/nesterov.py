@@ -15,7 +15,7 @@ from byzopt.servers.descent import check_rate
 from byzopt.theory.inexact import nag_tau
 
 
-class MomentumState(NamedTuple):
+class NesterovState(NamedTuple):
     """The point `x` and the heavy ball `v`, `[d]`."""
 
     x: Tensor
@@ -72,16 +72,16 @@ class NesterovMomentum(Step):
         check_rate(self.lr)
         require(0 <= self.beta < 1, "Parameter `beta`", "lie in [0, 1)", self.beta)
 
-    def init(self, x0: Tensor, site: ServerContext) -> MomentumState:
-        return MomentumState(x0, torch.zeros_like(x0))
+    def init(self, x0: Tensor, site: ServerContext) -> NesterovState:
+        return NesterovState(x0, torch.zeros_like(x0))
 
-    def ask(self, state: MomentumState) -> Tensor:
+    def ask(self, state: NesterovState) -> Tensor:
         return state.x
 
-    def tell(self, state: MomentumState, g: Tensor) -> MomentumState:
+    def tell(self, state: NesterovState, g: Tensor) -> NesterovState:
         v = torch.add(g, state.v, alpha=self.beta)
         ahead = torch.add(g, v, alpha=self.beta)
-        return MomentumState(torch.add(state.x, ahead, alpha=-self.lr), v)
+        return NesterovState(torch.add(state.x, ahead, alpha=-self.lr), v)
 
 
 @STEPS.register("three_sequences")

@@ -17,7 +17,7 @@ from byzopt.errors import InvalidInput, require, said
 from byzopt.fields import check_kind
 from byzopt.tasks import sampling
 from byzopt.tasks.grads import Loss, sequence_cross_entropy
-from byzopt.tasks.grads.losses import IGNORED, plain
+from byzopt.tasks.grads.losses import IGNORED, unwrap_loss
 from byzopt.tasks.pool import Pair, Pool
 
 SHOWN = 5  # targets that a message names
@@ -33,7 +33,7 @@ def check_numbers(wd: float, dtype: torch.dtype, seed: int) -> None:
     check_kind("Parameter `seed`", seed, int)
 
 
-def check_batch(batch: Any, pool: Pool) -> None:
+def check_batch_setting(batch: Any, pool: Pool) -> None:
     """Raise `InvalidInput` unless a batch is 'full' or at most the samples of all workers together."""
     if not isinstance(batch, str) or batch != "full":
         whole = isinstance(batch, Integral) and not isinstance(batch, bool)
@@ -79,7 +79,7 @@ def _classes(loss: Loss, output: Any) -> int | None:
         return None
     if loss is sequence_cross_entropy:
         return output.shape[-1]
-    known = plain(loss) in (functional.cross_entropy, functional.nll_loss)
+    known = unwrap_loss(loss) in (functional.cross_entropy, functional.nll_loss)
     return output.shape[1] if known or isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)) else None
 
 

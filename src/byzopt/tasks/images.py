@@ -17,7 +17,7 @@ from byzopt.errors import require
 from byzopt.rng import stream
 from byzopt.tasks import data, models
 from byzopt.tasks.base import TASKS, TaskRecipe
-from byzopt.tasks.data import shared
+from byzopt.tasks.data import share_while_used
 from byzopt.tasks.devices import device_of
 from byzopt.tasks.modules import ModuleTask
 from byzopt.tasks.partitions import Dirichlet, Partition, SortedByLabel
@@ -261,7 +261,7 @@ class Mnist(Images):
         return (_normalised(train), labels), (_normalised(test), test_labels)
 
 
-@shared
+@share_while_used
 def prepared(
     kind: type[Images], pool: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, ...]:

@@ -20,7 +20,7 @@ from byzopt.layout import Layout
 from byzopt.rng import stream
 from byzopt.tasks.base import TASKS, Relabel, Task, TaskRecipe
 from byzopt.tasks.crowd import Crowd
-from byzopt.tasks.data import FEATURES, libsvm, shared
+from byzopt.tasks.data import FEATURES, libsvm, share_while_used
 from byzopt.tasks.optimum import Lowest
 from byzopt.tasks.partitions import IID, Partition
 from byzopt.tasks.proxies import Proxy, ProxyLoss
@@ -292,7 +292,7 @@ def _reused(dealt: list[Tensor], cohort: Cohort) -> list[Tensor]:
     return [owner[i] for i in range(cohort.n)]
 
 
-@shared
+@share_while_used
 def _samples(name: str, seed: int, unit_norm: bool) -> tuple[Tensor, Tensor]:
     """Features and labels, read or made once; `seed` matters for synthetic data only."""
     features, labels = _synthetic(seed) if name == "synthetic" else libsvm(name)

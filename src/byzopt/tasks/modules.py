@@ -14,7 +14,7 @@ from torch.nn import functional
 from byzopt.cohort import Cohort
 from byzopt.tasks.base import Change, Relabel, Task
 from byzopt.tasks.devices import device_of
-from byzopt.tasks.given import check_batch, check_labels, check_numbers, labels_told
+from byzopt.tasks.given import check_batch_setting, check_labels, check_numbers, labels_told
 from byzopt.tasks.grads import (
     Loss,
     Metric,
@@ -22,15 +22,15 @@ from byzopt.tasks.grads import (
     Strategy,
     WorkerGradients,
     accuracy,
-    adopted,
     adopted_loss,
     classes,
     default_metrics,
     sequence_cross_entropy,
+    trainable_copy,
 )
-from byzopt.tasks.grads.losses import ELEMENTWISE, counted, plain
+from byzopt.tasks.grads.losses import ELEMENTWISE, counted, unwrap_loss
 from byzopt.tasks.optimum import Lowest
-from byzopt.tasks.pool import Pair, Pool, cast, checked
+from byzopt.tasks.pool import Pair, Pool, cast, check_samples
 from byzopt.tasks.proxies import ProxyLoss, WorkerProxy
 from byzopt.tasks.sampling import Sampler
 
@@ -142,17 +142,17 @@ class ModuleTask(Task):
         self.device, self.dtype = device_of(device), dtype
         pool = workers if isinstance(workers, Pool) else Pool.of(workers)
         self.pool = pool.to(self.device, dtype)
-        check_batch(batch, pool)
+        check_batch_setting(batch, pool)
         self.cohort = Cohort.of(len(pool.shards), byzantine)
         self.seed, self.batch, self.wd = seed, batch, wd
         self.loss = adopted_loss(loss, self.device, dtype)
         self._sampler = sampler or Sampler(self.pool.shards, 1 if batch == "full" else batch, seed)
         self._sets = {
-            prefix: self._placed(checked(pair, f"The {name} set"))
+            prefix: self._placed(check_samples(pair, f"The {name} set"))
             for prefix, name, pair in (("", "test", test), ("validation_", "validation", validation))
             if pair is not None
         }
-        placed = adopted(module).to(self.device, dtype)
+        placed = trainable_copy(module).to(self.device, dtype)
         with labels_told(placed, self.loss, self.pool):
             self._gradients = WorkerGradients(placed, self.loss, self._corner(), strategy, seed)
         example = self._gradients.corner.example
@@ -215,7 +215,7 @@ class ModuleTask(Task):
 
     def stated(self) -> dict[str, Any]:
         known: dict[str, Any] = {"passes": self.passes}
-        loss, labels = plain(self.loss), self.pool.targets
+        loss, labels = unwrap_loss(self.loss), self.pool.targets
         if loss in (functional.cross_entropy, sequence_cross_entropy):
             known["least"] = 0.0
         if self._linear():
@@ -301,7 +301,7 @@ class ModuleTask(Task):
         """The samples of the server's loss. Errors: a worker that does not exist or lies."""
         if isinstance(proxy, int):
             return self.pool.at(self.pool.shards[WorkerProxy(proxy).owner(self.cohort)])
-        return None if proxy is None else self._placed(checked(proxy, "The server's set"))
+        return None if proxy is None else self._placed(check_samples(proxy, "The server's set"))
 
     def _classes(self, need: str) -> int:
         """How many classes the labels have. Errors: a task without labels, which `need` cannot do with."""

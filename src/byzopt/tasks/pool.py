@@ -49,9 +49,9 @@ class Pool:
 
     @classmethod
     def of(cls, workers: Sequence[Pair]) -> Pool:
-        """Every worker's own `(inputs [m_i, ...], targets [m_i, ...])`. Errors: see `checked`."""
+        """Every worker's own `(inputs [m_i, ...], targets [m_i, ...])`. Errors: see `check_samples`."""
         require(len(workers) >= 1, "`workers`", "hold a pair (inputs, targets) for each worker", "none")
-        pairs = [checked(pair, f"Worker {i}'s data") for i, pair in enumerate(workers)]
+        pairs = [check_samples(pair, f"Worker {i}'s data") for i, pair in enumerate(workers)]
         for part, what in ((0, "inputs"), (1, "targets")):
             kinds = sorted({f"{tuple(pair[part].shape[1:])} of {pair[part].dtype}" for pair in pairs})
             require(len(kinds) == 1, f"All workers' {what}", "have samples of one shape and dtype", kinds)
@@ -97,7 +97,7 @@ class Pool:
         return Pool(torch.cat(inputs), torch.cat(targets), torch.cat(source), tuple(shards))
 
 
-def checked(pair: Any, what: str) -> Pair:
+def check_samples(pair: Any, what: str) -> Pair:
     """`pair` after checks: two tensors of equal length, not empty, finite. Errors: `InvalidInput`."""
     if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(p, Tensor) for p in pair)):
         raise InvalidInput(f"{what} should be a pair of tensors (inputs, targets). Found {_kind(pair)}.")

@@ -1,4 +1,4 @@
-"""What a channel is: how messages cross, and what the server believes each worker said."""
+"""What a channel is: how messages cross, and which rows the server takes them for."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Channel(ABC):
     """The wire between n workers and the server, both ends of it; row i belongs to worker i.
 
     A round is `send` at the workers, then `receive` at the server. An adversary puts messages of its own
-    between the two: `base` says what the server adds a message to, `squeeze` makes rows into messages that
-    can cross, and `adopt` makes the server believe rows that never crossed. Each worker's own memory, also a
-    Byzantine one's, follows the protocol; what the server remembers follows what it received.
+    between the two: `base` says what the server adds a message to, `compress` makes rows into messages that
+    can cross, and `overwrite_memory` makes the server believe rows that never crossed. Each worker's own
+    memory, also a Byzantine one's, follows the protocol; what the server remembers follows what it received.
 
     A message that leaves a row with NaN or Inf is malformed, its sender's fault. That row stays as it is, so
-    that the rule drops it and counts it against f; the server goes on remembering what it did (`remembered`),
-    so that the worker's next good message counts again.
+    that the rule drops it and counts it against f; the server keeps what it remembered (`keep_finite`), so
+    that the worker's next good message counts again.
 
     Examples:
         >>> import torch
@@ -77,25 +77,25 @@ class Channel(ABC):
         return ()
 
     @abstractmethod
-    def send(self, state: State, said: Tensor, link: Link) -> tuple[Tensor, Tensor, State]:
-        """What workers want to say, `[n, d]`, to (messages, rows that they stand for, the state after).
+    def send(self, state: State, values: Tensor, link: Link) -> tuple[Tensor, Tensor, State]:
+        """The workers' values `[n, d]` to (messages, the rows that these stand for, the state after).
 
         The rows are those that the server will believe of an honest worker, bit for bit.
         """
 
     @abstractmethod
-    def receive(self, state: State, sent: Tensor, link: Link) -> tuple[Tensor, State]:
+    def receive(self, state: State, messages: Tensor, link: Link) -> tuple[Tensor, State]:
         """Messages `[n, d]`, decoded, to (rows as the server believes them, the state after)."""
 
     @abstractmethod
-    def squeeze(self, rows: Tensor, link: Link) -> Tensor:
+    def compress(self, rows: Tensor, link: Link) -> Tensor:
         """Any rows `[n, d]` as messages of this round: what its compressor leaves of them."""
 
     def base(self, state: State, like: Tensor, link: Link) -> Tensor:
         """What the server adds this round's messages to, `[n, d]`. Default: 0."""
         return torch.zeros_like(like)
 
-    def adopt(self, state: State, rows: Tensor, link: Link) -> State:
+    def overwrite_memory(self, state: State, rows: Tensor, link: Link) -> State:
         """The state after the server was made to believe `rows` `[n, d]`, and remembered the finite ones.
         Default: it remembers none."""
         return state
@@ -105,13 +105,12 @@ class Channel(ABC):
         return {}
 
     def coder(self, link: Link) -> Compressor:
-        """The compressor whose layout of bytes this round's messages have (`messages.encode`). Default: d
-        floats."""
+        """The compressor whose layout of bytes this round's messages have. Default: d floats."""
         return Identity()
 
     def cost(self, link: Link) -> Cost:
         """What one worker's message of this round costs."""
-        return cost_of(self.coder(link), link.layout)
+        return message_cost(self.coder(link), link.layout)
 
 
 CHANNELS: Registry[Channel] = Registry("channel", Channel)
@@ -130,19 +129,19 @@ def need_contractive(compressor: Compressor, what: str, layout: Layout | None = 
     require(good, f"The compressor of {what}", "be contractive", compressor, remedy)
 
 
-def remembered(rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+def keep_finite(rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
     """What the server remembers, `[n, d]`: `rows` where they are finite, else what it did `before`; and whose
     are not, `[n]`."""
     sound = rows.isfinite().all(dim=-1)
     return torch.where(sound.unsqueeze(-1), rows, before), ~sound
 
 
-def cost_of(compressor: Compressor, layout: Layout) -> Cost:
+def message_cost(compressor: Compressor, layout: Layout) -> Cost:
     """The cost of a compressed message."""
     return Cost(float(compressor.bits(layout)), float(compressor.coordinates(layout)))
 
 
-def raw(layout: Layout) -> Cost:
+def uncompressed_cost(layout: Layout) -> Cost:
     """The cost of d floats."""
     return Cost(float(FLOAT * layout.d), float(layout.d))
 
@@ -173,14 +172,14 @@ class Direct(Channel):
     def __post_init__(self) -> None:
         need_unbiased(self.compressor, "a direct channel")
 
-    def send(self, state: State, said: Tensor, link: Link) -> tuple[Tensor, Tensor, State]:
-        sent = self.compressor(said, link)
-        return sent, sent, state
+    def send(self, state: State, values: Tensor, link: Link) -> tuple[Tensor, Tensor, State]:
+        messages = self.compressor(values, link)
+        return messages, messages, state
 
-    def receive(self, state: State, sent: Tensor, link: Link) -> tuple[Tensor, State]:
-        return sent, state
+    def receive(self, state: State, messages: Tensor, link: Link) -> tuple[Tensor, State]:
+        return messages, state
 
-    def squeeze(self, rows: Tensor, link: Link) -> Tensor:
+    def compress(self, rows: Tensor, link: Link) -> Tensor:
         return self.compressor(rows, link)
 
     def coder(self, link: Link) -> Compressor:

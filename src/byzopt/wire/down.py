@@ -10,7 +10,7 @@ from torch import Tensor
 
 from byzopt.layout import Layout
 from byzopt.registry import Registry
-from byzopt.wire.base import Cost, cost_of, need_contractive, raw
+from byzopt.wire.base import Cost, message_cost, need_contractive, uncompressed_cost
 from byzopt.wire.compressors import Compressor
 from byzopt.wire.link import Link
 from byzopt.wire.sparse import TopK
@@ -71,7 +71,7 @@ class Broadcast(Downlink):
         return x, state
 
     def cost(self, link: Link) -> Cost:
-        return raw(link.layout)
+        return uncompressed_cost(link.layout)
 
 
 @DOWNLINKS.register("ef21_p")
@@ -103,8 +103,8 @@ class EF21P(Downlink):
 
     def send(self, state: Tensor, x: Tensor, link: Link) -> tuple[Tensor, Tensor]:
         # One row: the server's own message.
-        news = self.compressor((x - state).unsqueeze(-2), link).squeeze(-2)
-        return state + news, state + news
+        message = self.compressor((x - state).unsqueeze(-2), link).squeeze(-2)
+        return state + message, state + message
 
     def cost(self, link: Link) -> Cost:
-        return cost_of(self.compressor, link.layout)
+        return message_cost(self.compressor, link.layout)

@@ -13,9 +13,9 @@ from byzopt.layout import Layout
 from byzopt.wire.base import (
     CHANNELS,
     Channel,
+    keep_finite,
     need_contractive,
     need_unbiased,
-    remembered,
 )
 from byzopt.wire.compressors import Compressor, Identity
 from byzopt.wire.dense import ScaledSign
@@ -25,7 +25,7 @@ from byzopt.wire.sparse import RandK, TopK
 Opening: TypeAlias = Literal["compressed", "raw", "silent"]
 
 
-class Ends(NamedTuple):
+class ChannelState(NamedTuple):
     """g `[n, d]` at the workers and at the server, equal bit for bit for a worker that keeps the protocol;
     how many malformed messages of each worker the server has seen, `[n]`."""
 
@@ -34,13 +34,13 @@ class Ends(NamedTuple):
     faults: Tensor
 
 
-def blank(rows: Tensor) -> Ends:
+def empty_state(rows: Tensor) -> ChannelState:
     """Nothing said yet, by workers whose `rows` `[n, d]` look like these."""
     zeros = torch.zeros_like(rows)
-    return Ends(zeros, zeros, torch.zeros(rows.shape[:-1], dtype=torch.int64, device=rows.device))
+    return ChannelState(zeros, zeros, torch.zeros(rows.shape[:-1], dtype=torch.int64, device=rows.device))
 
 
-def malformed(state: Ends | DashaState) -> dict[str, float]:
+def malformed_count(state: ChannelState | DashaState) -> dict[str, float]:
     """The figure `malformed`: malformed messages of all workers so far."""
     return {"malformed": float(state.faults.sum())}
 
@@ -91,38 +91,38 @@ class EF21(Channel):
         what, rule = "A server that keeps the mean of the g_i only", "have no Byzantine worker"
         require(not (self.shortcut and liars), what, rule, "one", "Use shortcut = false.")
 
-    def start(self, rows: Tensor) -> Ends:
-        ends = blank(rows)
+    def start(self, rows: Tensor) -> ChannelState:
+        ends = empty_state(rows)
         if not self.shortcut:
             return ends
-        return Ends(ends.worker, ends.server[..., :1, :], ends.faults[..., :1])
+        return ChannelState(ends.worker, ends.server[..., :1, :], ends.faults[..., :1])
 
-    def send(self, state: Ends, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Ends]:
-        sent = self.squeeze(said - state.worker, link)
-        g = state.worker + sent
-        return sent, torch.zeros_like(g) if self._silent(link) else g, state._replace(worker=g)
+    def send(self, state: ChannelState, values: Tensor, link: Link) -> tuple[Tensor, Tensor, ChannelState]:
+        messages = self.compress(values - state.worker, link)
+        g = state.worker + messages
+        return messages, torch.zeros_like(g) if self._silent(link) else g, state._replace(worker=g)
 
-    def receive(self, state: Ends, sent: Tensor, link: Link) -> tuple[Tensor, Ends]:
-        news = sent.mean(dim=-2, keepdim=True) if self.shortcut else sent
-        g = state.server + news
-        server, bad = remembered(g, state.server)
+    def receive(self, state: ChannelState, messages: Tensor, link: Link) -> tuple[Tensor, ChannelState]:
+        difference = messages.mean(dim=-2, keepdim=True) if self.shortcut else messages
+        g = state.server + difference
+        server, bad = keep_finite(g, state.server)
         if self._silent(link):
             g = g.masked_fill(~bad.unsqueeze(-1), 0.0)
-        return g.expand_as(sent), state._replace(server=server, faults=state.faults + bad)
+        return g.expand_as(messages), state._replace(server=server, faults=state.faults + bad)
 
-    def squeeze(self, rows: Tensor, link: Link) -> Tensor:
+    def compress(self, rows: Tensor, link: Link) -> Tensor:
         return rows if link.first and self.opening != "compressed" else self.compressor(rows, link)
 
-    def base(self, state: Ends, like: Tensor, link: Link) -> Tensor:
+    def base(self, state: ChannelState, like: Tensor, link: Link) -> Tensor:
         return state.server.expand_as(like)
 
-    def adopt(self, state: Ends, rows: Tensor, link: Link) -> Ends:
+    def overwrite_memory(self, state: ChannelState, rows: Tensor, link: Link) -> ChannelState:
         if self._silent(link):  # who shows nothing is remembered by its message
             rows = torch.where((rows != 0).any(dim=-1, keepdim=True), rows, state.server)
-        return state._replace(server=remembered(rows, state.server)[0])
+        return state._replace(server=keep_finite(rows, state.server)[0])
 
-    def report(self, state: Ends) -> dict[str, float]:
-        return malformed(state)
+    def report(self, state: ChannelState) -> dict[str, float]:
+        return malformed_count(state)
 
     def coder(self, link: Link) -> Compressor:
         return Identity() if link.first and self.opening != "compressed" else self.compressor
@@ -157,27 +157,27 @@ class Diana(Channel):
         good = self.beta is None or 0 < self.beta <= 1
         require(good, "Parameter `beta` of diana", "lie in (0, 1]", self.beta)
 
-    def start(self, rows: Tensor) -> Ends:
-        return blank(rows)
+    def start(self, rows: Tensor) -> ChannelState:
+        return empty_state(rows)
 
-    def send(self, state: Ends, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Ends]:
-        sent = self.compressor(said - state.worker, link)
-        h = torch.add(state.worker, sent, alpha=self._beta(link))
-        return sent, state.worker + sent, state._replace(worker=h)
+    def send(self, state: ChannelState, values: Tensor, link: Link) -> tuple[Tensor, Tensor, ChannelState]:
+        messages = self.compressor(values - state.worker, link)
+        h = torch.add(state.worker, messages, alpha=self._beta(link))
+        return messages, state.worker + messages, state._replace(worker=h)
 
-    def receive(self, state: Ends, sent: Tensor, link: Link) -> tuple[Tensor, Ends]:
-        h = torch.add(state.server, sent, alpha=self._beta(link))
-        server, bad = remembered(h, state.server)
-        return state.server + sent, state._replace(server=server, faults=state.faults + bad)
+    def receive(self, state: ChannelState, messages: Tensor, link: Link) -> tuple[Tensor, ChannelState]:
+        h = torch.add(state.server, messages, alpha=self._beta(link))
+        server, bad = keep_finite(h, state.server)
+        return state.server + messages, state._replace(server=server, faults=state.faults + bad)
 
-    def squeeze(self, rows: Tensor, link: Link) -> Tensor:
+    def compress(self, rows: Tensor, link: Link) -> Tensor:
         return self.compressor(rows, link)
 
-    def base(self, state: Ends, like: Tensor, link: Link) -> Tensor:
+    def base(self, state: ChannelState, like: Tensor, link: Link) -> Tensor:
         return state.server
 
-    def report(self, state: Ends) -> dict[str, float]:
-        return malformed(state)
+    def report(self, state: ChannelState) -> dict[str, float]:
+        return malformed_count(state)
 
     def coder(self, link: Link) -> Compressor:
         return self.compressor
@@ -188,7 +188,7 @@ class Diana(Channel):
 
 
 class DashaState(NamedTuple):
-    """h `[n, d]`, what each worker wanted to say last, and g at both ends with the count of `Ends`."""
+    """h `[n, d]`, the values of each worker in the last round, and g at both ends, as in `ChannelState`."""
 
     h: Tensor
     worker: Tensor
@@ -201,7 +201,7 @@ class DashaState(NamedTuple):
 class Dasha(Channel):
     """m_i = Q(h_new - h - a (g_i - h)), g_i <- g_i + m_i at both ends, and the server's row is g_i.
 
-    h is what the worker wanted to say the round before. Round 1 is raw: g_i = h_i. `a` in (0, 1]; None:
+    h is the worker's value of the round before. Round 1 is raw: g_i = h_i. `a` in (0, 1]; None:
     1/(2 ω + 1). Source: Tyurin, Richtárik, arXiv:2202.01268; Byzantine form arXiv:2310.09804.
 
     Args:
@@ -227,30 +227,30 @@ class Dasha(Channel):
         require(good, "Parameter `a` of dasha", "lie in (0, 1]", self.a)
 
     def start(self, rows: Tensor) -> DashaState:
-        return DashaState(torch.zeros_like(rows), *blank(rows))
+        return DashaState(torch.zeros_like(rows), *empty_state(rows))
 
-    def send(self, state: DashaState, said: Tensor, link: Link) -> tuple[Tensor, Tensor, DashaState]:
-        news = said if link.first else said - state.h - self._a(link) * (state.worker - state.h)
-        sent = self.squeeze(news, link)
-        g = state.worker + sent
-        return sent, g, state._replace(h=said, worker=g)
+    def send(self, state: DashaState, values: Tensor, link: Link) -> tuple[Tensor, Tensor, DashaState]:
+        difference = values if link.first else values - state.h - self._a(link) * (state.worker - state.h)
+        messages = self.compress(difference, link)
+        g = state.worker + messages
+        return messages, g, state._replace(h=values, worker=g)
 
-    def receive(self, state: DashaState, sent: Tensor, link: Link) -> tuple[Tensor, DashaState]:
-        g = state.server + sent
-        server, bad = remembered(g, state.server)
+    def receive(self, state: DashaState, messages: Tensor, link: Link) -> tuple[Tensor, DashaState]:
+        g = state.server + messages
+        server, bad = keep_finite(g, state.server)
         return g, state._replace(server=server, faults=state.faults + bad)
 
-    def squeeze(self, rows: Tensor, link: Link) -> Tensor:
+    def compress(self, rows: Tensor, link: Link) -> Tensor:
         return rows if link.first else self.compressor(rows, link)
 
     def base(self, state: DashaState, like: Tensor, link: Link) -> Tensor:
         return state.server
 
-    def adopt(self, state: DashaState, rows: Tensor, link: Link) -> DashaState:
-        return state._replace(server=remembered(rows, state.server)[0])
+    def overwrite_memory(self, state: DashaState, rows: Tensor, link: Link) -> DashaState:
+        return state._replace(server=keep_finite(rows, state.server)[0])
 
     def report(self, state: DashaState) -> dict[str, float]:
-        return malformed(state)
+        return malformed_count(state)
 
     def coder(self, link: Link) -> Compressor:
         return Identity() if link.first else self.compressor
@@ -295,15 +295,15 @@ class ErrorFeedback(Channel):
     def start(self, rows: Tensor) -> Tensor:
         return torch.zeros_like(rows)
 
-    def send(self, state: Tensor, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Tensor]:
-        q = said + state
-        sent = self.compressor(q, link)
-        return sent, sent, q - sent
+    def send(self, state: Tensor, values: Tensor, link: Link) -> tuple[Tensor, Tensor, Tensor]:
+        q = values + state
+        messages = self.compressor(q, link)
+        return messages, messages, q - messages
 
-    def receive(self, state: Tensor, sent: Tensor, link: Link) -> tuple[Tensor, Tensor]:
-        return sent, state
+    def receive(self, state: Tensor, messages: Tensor, link: Link) -> tuple[Tensor, Tensor]:
+        return messages, state
 
-    def squeeze(self, rows: Tensor, link: Link) -> Tensor:
+    def compress(self, rows: Tensor, link: Link) -> Tensor:
         return self.compressor(rows, link)
 
     def coder(self, link: Link) -> Compressor:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from byzopt.errors import require
-from byzopt.wire.base import CHANNELS, Channel, need_unbiased, remembered
+from byzopt.wire.base import CHANNELS, Channel, keep_finite, need_unbiased
 from byzopt.wire.compressors import Compressor, Identity
-from byzopt.wire.feedback import Ends, blank, malformed
+from byzopt.wire.feedback import ChannelState, empty_state, malformed_count
 from byzopt.wire.link import Link
 from byzopt.wire.sparse import RandK
 
@@ -31,7 +31,7 @@ class _Coined(Channel):
         """Whether this round's messages are whole gradients."""
         return link.first or link.coin(self.p)
 
-    def squeeze(self, rows: Tensor, link: Link) -> Tensor:
+    def compress(self, rows: Tensor, link: Link) -> Tensor:
         return rows if self.whole(link) else self.compressor(rows, link)
 
     def coder(self, link: Link) -> Compressor:
@@ -41,7 +41,7 @@ class _Coined(Channel):
 @CHANNELS.register("marina")
 @dataclass(frozen=True)
 class Marina(_Coined):
-    """Coin 1: the row is what the worker says, sent raw. Coin 0: it is ĝ + Q(Δ_i), ĝ the last aggregate.
+    """Coin 1: the row is what the worker computed, sent raw. Coin 0: it is ĝ + Q(Δ_i), ĝ the last aggregate.
 
     Pairs with the estimator `marina` at the same `p`. Source: arXiv:2206.00529, Algorithm 1, restated in
     arXiv:2311.14127.
@@ -59,12 +59,12 @@ class Marina(_Coined):
         tensor([[2., 3.]])
     """
 
-    def send(self, state: Any, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Any]:
-        sent = self.squeeze(said, link)
-        return sent, self.base(state, sent, link) + sent, state
+    def send(self, state: Any, values: Tensor, link: Link) -> tuple[Tensor, Tensor, Any]:
+        messages = self.compress(values, link)
+        return messages, self.base(state, messages, link) + messages, state
 
-    def receive(self, state: Any, sent: Tensor, link: Link) -> tuple[Tensor, Any]:
-        return self.base(state, sent, link) + sent, state
+    def receive(self, state: Any, messages: Tensor, link: Link) -> tuple[Tensor, Any]:
+        return self.base(state, messages, link) + messages, state
 
     def base(self, state: Any, like: Tensor, link: Link) -> Tensor:
         if self.whole(link):
@@ -93,24 +93,24 @@ class Marina2(_Coined):
         tensor([[2., 3.]])
     """
 
-    def start(self, rows: Tensor) -> Ends:
-        return blank(rows)
+    def start(self, rows: Tensor) -> ChannelState:
+        return empty_state(rows)
 
-    def send(self, state: Ends, said: Tensor, link: Link) -> tuple[Tensor, Tensor, Ends]:
-        sent = self.squeeze(said, link)
-        g = sent if self.whole(link) else state.worker + sent
-        return sent, g, state._replace(worker=g)
+    def send(self, state: ChannelState, values: Tensor, link: Link) -> tuple[Tensor, Tensor, ChannelState]:
+        messages = self.compress(values, link)
+        g = messages if self.whole(link) else state.worker + messages
+        return messages, g, state._replace(worker=g)
 
-    def receive(self, state: Ends, sent: Tensor, link: Link) -> tuple[Tensor, Ends]:
-        g = self.base(state, sent, link) + sent
-        server, bad = remembered(g, state.server)
+    def receive(self, state: ChannelState, messages: Tensor, link: Link) -> tuple[Tensor, ChannelState]:
+        g = self.base(state, messages, link) + messages
+        server, bad = keep_finite(g, state.server)
         return g, state._replace(server=server, faults=state.faults + bad)
 
-    def base(self, state: Ends, like: Tensor, link: Link) -> Tensor:
+    def base(self, state: ChannelState, like: Tensor, link: Link) -> Tensor:
         return torch.zeros_like(like) if self.whole(link) else state.server
 
-    def adopt(self, state: Ends, rows: Tensor, link: Link) -> Ends:
-        return state._replace(server=remembered(rows, state.server)[0])
+    def overwrite_memory(self, state: ChannelState, rows: Tensor, link: Link) -> ChannelState:
+        return state._replace(server=keep_finite(rows, state.server)[0])
 
-    def report(self, state: Ends) -> dict[str, float]:
-        return malformed(state)
+    def report(self, state: ChannelState) -> dict[str, float]:
+        return malformed_count(state)

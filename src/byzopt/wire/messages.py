@@ -36,7 +36,7 @@ def message_bytes(compressor: Compressor, layout: Layout, width: int = FLOAT) ->
     return -(-compressor.bits(layout, width) // 8)
 
 
-def encode(
+def encode_message(
     compressor: Compressor, row: Tensor, layout: Layout, width: int = FLOAT, draw: Draw | None = None
 ) -> bytes:
     """A compressed row `[d]` as bytes.
@@ -51,12 +51,12 @@ def encode(
         before, counted = out.length, compressor.size(len(block), width)
         compressor.write(block, out, width, part)
         what, rule = f"`write` of the compressor {type(compressor).__name__}", "emit as many bits as `size`"
-        found = out.length - before
-        require(found == counted, what, rule, f"{found} in place of {counted} for d = {len(block)}")
+        shape = out.length - before
+        require(shape == counted, what, rule, f"{shape} in place of {counted} for d = {len(block)}")
     return out.bytes()
 
 
-def decode(
+def decode_message(
     compressor: Compressor, data: bytes, layout: Layout, width: int = FLOAT, draw: Draw | None = None
 ) -> Tensor:
     """The row `[d]`, float64, that a message stands for.
@@ -66,9 +66,9 @@ def decode(
     the compressor's `read` cannot make a row of.
     """
     _need_layout(compressor, draw)
-    wanted = message_bytes(compressor, layout, width)
-    if len(data) != wanted:
-        raise BadMessage(f"A message should have {wanted} bytes. Found {len(data)}.")
+    length = message_bytes(compressor, layout, width)
+    if len(data) != length:
+        raise BadMessage(f"A message should have {length} bytes. Found {len(data)}.")
     source = BitReader(data)
     like = torch.empty(layout.d, dtype=torch.float64, device="cpu")
     parts = [
@@ -88,16 +88,16 @@ def check_layout(compressor: Compressor, layout: Layout, dtype: torch.dtype) -> 
     drawn = torch.randn(1, layout.d, dtype=torch.float64, generator=stream(0, "layout"), device="cpu")
     link = Link(1, 0, layout)
     draw = Draw(0, link.uniform(drawn.to(dtype))[0]) if compressor.shares_draw else None
-    sent = compressor(drawn.to(dtype), link)[0].double()
+    compressed = compressor(drawn.to(dtype), link)[0].double()
     what, rule = f"The compressor {type(compressor).__name__}", "read what it writes"
-    data = encode(compressor, sent, layout, width, draw)
+    data = encode_message(compressor, compressed, layout, width, draw)
     try:
-        read = decode(compressor, data, layout, width, draw)
+        read = decode_message(compressor, data, layout, width, draw)
     except BadMessage as error:
         raise InvalidInput(f"{what} should {rule}. Found that it refuses its own message: {error}") from None
     # Layouts may round once; the levels of quantisers are met to rounding only.
-    slack = 1e-3 * float(sent.abs().max())
-    off = float((read - sent).abs().max())
+    slack = 1e-3 * float(compressed.abs().max())
+    off = float((read - compressed).abs().max())
     require(off <= slack, what, rule, f"a row that is off by {off:.2g}")
 
 
@@ -116,12 +116,12 @@ def _read(compressor: Compressor, k: int, source: BitReader, width: int, draw: D
     except BadMessage:
         raise
     except Exception as error:  # whatever a compressor of somebody else makes of bytes that mean nothing
-        found = f"{type(error).__name__}: {said(str(error))}"
-        raise BadMessage(f"A message should be readable. Found {found}.") from None
+        shape = f"{type(error).__name__}: {said(str(error))}"
+        raise BadMessage(f"A message should be readable. Found {shape}.") from None
     counted, used = compressor.size(k, width), source.position - before
     if block.shape != (k,) or used != counted:
-        found = f"shape {list(block.shape)} in {used} bits"
-        raise BadMessage(f"A block should be {k} numbers in {counted} bits. Found {found}.")
+        shape = f"shape {list(block.shape)} in {used} bits"
+        raise BadMessage(f"A block should be {k} numbers in {counted} bits. Found {shape}.")
     numbers: Floats = block
     return numbers
 

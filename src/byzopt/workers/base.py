@@ -1,4 +1,4 @@
-"""What an estimator is: what honest workers want to say, from what they are asked."""
+"""What an estimator is: what honest workers compute from gradients, and send."""
 
 from __future__ import annotations
 

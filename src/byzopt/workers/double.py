@@ -9,7 +9,7 @@ from torch import Tensor
 
 from byzopt.errors import require
 from byzopt.workers.base import ESTIMATORS, Estimator, Need, Oracle
-from byzopt.workers.momentum import Start, blend
+from byzopt.workers.momentum import Start, moving_average
 
 
 class DoubleState(NamedTuple):
@@ -27,7 +27,7 @@ class StormState(NamedTuple):
     x: Tensor
 
 
-def opened(s: Tensor, eta_v: float, eta_u: float, start: Start) -> DoubleState:
+def initial_averages(s: Tensor, eta_v: float, eta_u: float, start: Start) -> DoubleState:
     """Both averages after the first gradient: s itself, or as if both had been 0 before."""
     return DoubleState(s, s) if start == "first_gradient" else DoubleState(eta_v * s, eta_u * eta_v * s)
 
@@ -71,12 +71,12 @@ class DoubleMomentum(Estimator):
         check_weights(self.eta_v, self.eta_u)
 
     def init(self, x: Tensor, oracle: Oracle) -> tuple[Tensor, DoubleState]:
-        state = opened(oracle(x), self.eta_v, self.eta_u, self.start)
+        state = initial_averages(oracle(x), self.eta_v, self.eta_u, self.start)
         return state.u, state
 
     def step(self, state: DoubleState, x: Tensor, oracle: Oracle) -> tuple[Tensor, DoubleState]:
-        v = blend(state.v, oracle(x), self.eta_v, "average")
-        u = blend(state.u, v, self.eta_u, "average")
+        v = moving_average(state.v, oracle(x), self.eta_v, "average")
+        u = moving_average(state.u, v, self.eta_u, "average")
         return u, DoubleState(v, u)
 
 
@@ -115,10 +115,10 @@ class Storm(Estimator):
         check_weights(self.eta_v, self.eta_u)
 
     def init(self, x: Tensor, oracle: Oracle) -> tuple[Tensor, StormState]:
-        v, u = opened(oracle(x), self.eta_v, self.eta_u, self.start)
+        v, u = initial_averages(oracle(x), self.eta_v, self.eta_u, self.start)
         return u, StormState(v, u, x)
 
     def step(self, state: StormState, x: Tensor, oracle: Oracle) -> tuple[Tensor, StormState]:
         v = oracle(x).add(state.v - oracle(state.x), alpha=1 - self.eta_v)
-        u = v if self.eta_u == 1 else blend(state.u, v, self.eta_u, "average")
+        u = v if self.eta_u == 1 else moving_average(state.u, v, self.eta_u, "average")
         return u, StormState(v, u, x)

@@ -15,12 +15,12 @@ Form: TypeAlias = Literal["average", "heavy_ball"]
 Start: TypeAlias = Literal["zero", "first_gradient"]
 
 
-def blend(v: Tensor, g: Tensor, eta: float, form: Form) -> Tensor:
+def moving_average(v: Tensor, g: Tensor, eta: float, form: Form) -> Tensor:
     """(1 - η) v + η g, or (1 - η) v + g as a heavy ball: the one place where both conventions are written."""
     return (v * (1 - eta)).add_(g, alpha=eta if form == "average" else 1.0)
 
 
-class MomentumState(NamedTuple):
+class WorkerMomentumState(NamedTuple):
     """v `[n, d]`: row i is worker i's momentum."""
 
     v: Tensor
@@ -61,16 +61,18 @@ class WorkerMomentum(Estimator):
     def __post_init__(self) -> None:
         require(0 < self.eta <= 1, "Parameter `eta`", "lie in (0, 1]", self.eta)
 
-    def init(self, x: Tensor, oracle: Oracle) -> tuple[Tensor, MomentumState]:
+    def init(self, x: Tensor, oracle: Oracle) -> tuple[Tensor, WorkerMomentumState]:
         g = oracle(x)
         v = self._eta(oracle.t) * g if (self.form, self.start) == ("average", "zero") else g
-        return v, MomentumState(v)
+        return v, WorkerMomentumState(v)
 
-    def step(self, state: MomentumState, x: Tensor, oracle: Oracle) -> tuple[Tensor, MomentumState]:
+    def step(
+        self, state: WorkerMomentumState, x: Tensor, oracle: Oracle
+    ) -> tuple[Tensor, WorkerMomentumState]:
         if self.schedule.fresh(oracle.t):
             return self.init(x, oracle)
-        v = blend(state.v, oracle(x), self._eta(oracle.t), self.form)
-        return v, MomentumState(v)
+        v = moving_average(state.v, oracle(x), self._eta(oracle.t), self.form)
+        return v, WorkerMomentumState(v)
 
     def _eta(self, t: int) -> float:
         return self.schedule.eta(t, self.eta)

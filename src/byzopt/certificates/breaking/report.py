@@ -10,7 +10,7 @@ from typing import Any
 
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, Aggregator, Chain
 from byzopt.certificates.breaking.finding import Finding
-from byzopt.own_files import KEY, adopted
+from byzopt.own_files import KEY, origin_of
 from byzopt.registry import plain
 
 ROUNDING = 1e-6  # relative excess over a bound that is still rounding
@@ -68,7 +68,7 @@ def rule_spelling(rule: Aggregator) -> str:
 
 
 def _stage(stage: Any) -> str:
-    source = adopted(type(stage))
+    source = origin_of(type(stage))
     if source is None and not any(
         type(stage) in [room[name] for name in room] for room in (RULES, PRE_AGGREGATORS)
     ):

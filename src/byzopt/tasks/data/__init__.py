@@ -1,7 +1,7 @@
 """Data sets: where their files are found or fetched, and how they are read."""
 
 from byzopt.tasks.data.loaders import FEATURES, digits, libsvm, mnist, parse_idx, shakespeare
-from byzopt.tasks.data.sharing import shared
+from byzopt.tasks.data.sharing import share_while_used
 from byzopt.tasks.data.store import DATASETS, DataFile, available, find
 
 __all__ = [
@@ -15,5 +15,5 @@ __all__ = [
     "mnist",
     "parse_idx",
     "shakespeare",
-    "shared",
+    "share_while_used",
 ]

@@ -15,7 +15,7 @@ P = ParamSpec("P")
 Tensors = tuple[Tensor, ...]
 
 
-def shared(load: Callable[P, Tensors]) -> Callable[P, Tensors]:
+def share_while_used(load: Callable[P, Tensors]) -> Callable[P, Tensors]:
     """`load`, called once for equal arguments as long as all its tensors are in use somewhere.
 
     They must not be written to. Nothing is kept alive for its own sake; in another data directory the data

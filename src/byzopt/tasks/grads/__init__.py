@@ -1,6 +1,6 @@
 """Per-worker gradients of one round, in the fastest way that is right for the module."""
 
-from byzopt.tasks.grads.adopt import adopted
+from byzopt.tasks.grads.adopt import trainable_copy
 from byzopt.tasks.grads.choice import Strategy, WorkerGradients
 from byzopt.tasks.grads.evaluation import Metric, accuracy, classes, default_metrics
 from byzopt.tasks.grads.losses import Loss, adopted_loss, sequence_cross_entropy
@@ -14,10 +14,10 @@ __all__ = [
     "Strategy",
     "WorkerGradients",
     "accuracy",
-    "adopted",
     "adopted_loss",
     "classes",
     "default_metrics",
     "lent_rng",
     "sequence_cross_entropy",
+    "trainable_copy",
 ]

@@ -14,7 +14,7 @@ from byzopt.errors import InvalidInput, require
 COPYING = "Remove what cannot be copied (locks, open files) from the module."
 
 
-def adopted(module: nn.Module) -> nn.Module:
+def trainable_copy(module: nn.Module) -> nn.Module:
     """A copy of `module` to take gradients of; embeddings in it have dense gradients, of equal value.
 
     `torch.compile`, `DataParallel` and the like are taken off. Errors: `InvalidInput` for what is no plain

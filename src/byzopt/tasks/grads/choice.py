@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from byzopt.errors import InvalidInput, require, said
 from byzopt.layout import Layout
 from byzopt.rng import seed_of
-from byzopt.tasks.grads.adopt import adopted, by_batch, copied, refuse_single_samples, untracked
+from byzopt.tasks.grads.adopt import by_batch, copied, refuse_single_samples, trainable_copy, untracked
 from byzopt.tasks.grads.corner import SAMPLES, Corner
 from byzopt.tasks.grads.dense import Dense
-from byzopt.tasks.grads.evaluation import Evaluation, settled
+from byzopt.tasks.grads.evaluation import Evaluation, with_batch_statistics
 from byzopt.tasks.grads.grouped import Grouped, GroupedPixels
 from byzopt.tasks.grads.losses import Loss, adopted_loss, counted
 from byzopt.tasks.grads.plain import Looped, Vmapped
@@ -60,9 +60,9 @@ class WorkerGradients:
     What a forward pass writes into the module or the loss is dropped after it, so that every worker, point
     and round starts from the module as it was given.
 
-    Errors: `InvalidInput` for a module that `adopted` refuses, no trainable parameter or several dtypes, a
-    module or a loss that does not work on the sample or gives other gradients when asked again, batch norm on
-    single samples, a strategy that does not fit. Cost: as n backward passes; memory is bounded by taking
+    Errors: `InvalidInput` for a module that `trainable_copy` refuses, no trainable parameter or several
+    dtypes, a module or a loss that does not work on the sample or gives other gradients when asked again,
+    batch norm on single samples, a strategy that does not fit. Cost: as n backward passes; memory is bounded by taking
     workers in groups.
 
     Args:
@@ -97,7 +97,7 @@ class WorkerGradients:
     ) -> None:
         known = ("auto", "grouped", "vmap", "loop")
         require(strategy in known, "Parameter `strategy`", f"be one of {', '.join(known)}", said(strategy))
-        self.module, self.loss, self.seed = adopted(module), adopted_loss(loss), seed
+        self.module, self.loss, self.seed = trainable_copy(module), adopted_loss(loss), seed
         self._by_batch = by_batch(self.module)
         self.enough(sample[0].shape[1])
         self._tracked = copied(self.module)
@@ -178,7 +178,7 @@ class WorkerGradients:
         statistics above all, comes from `batches`, seen at `x`; others are measured as they are."""
         if not (self.statistics or self.corner.training.writes):
             return self.evaluation(x)
-        module = settled(self.pure, self._tracked, self.statistics, x, batches(), self.seed)
+        module = with_batch_statistics(self.pure, self._tracked, self.statistics, x, batches(), self.seed)
         pure = Pure(module, self.loss, self.layout)
         mode = self.corner.evaluation
         pure.draws, pure.coins, pure.writes = mode.draws, mode.coins, mode.writes

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from byzopt.layout import Layout
-from byzopt.tasks.grads.losses import ELEMENTWISE, plain, slope
+from byzopt.tasks.grads.losses import ELEMENTWISE, slope, unwrap_loss
 from byzopt.tasks.grads.pure import Pure
 from byzopt.tasks.grads.randomness import CannotGroupError
 
@@ -31,7 +31,7 @@ class Dense:
     under a loss that is a mean of elementwise terms. Errors: `CannotGroupError` for anything else."""
 
     def __init__(self, pure: Pure) -> None:
-        self.module, self.loss, self.layout = pure.module, plain(pure.loss), pure.layout
+        self.module, self.loss, self.layout = pure.module, unwrap_loss(pure.loss), pure.layout
         self.layers = _layers(self.module, self.layout)
         if self.loss not in ELEMENTWISE:
             raise CannotGroupError("its loss is not a mean of known terms")

@@ -134,7 +134,7 @@ class Evaluation(NamedTuple):
                 return work(module, loss)
 
 
-def settled(
+def with_batch_statistics(
     pure: Pure, tracked: nn.Module, norms: Sequence[str], x: Tensor, batches: Sequence[Tensor], seed: int
 ) -> nn.Module:
     """A copy of `tracked` that has seen `batches` at `x` in training mode, one after the other.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from byzopt.tasks.grads.layers import Rule, Sheet, Split
-from byzopt.tasks.grads.losses import plain, sum_of_means
+from byzopt.tasks.grads.losses import sum_of_means, unwrap_loss
 from byzopt.tasks.grads.pure import Pure, slots, swapped
 from byzopt.tasks.grads.randomness import CannotGroupError
 from byzopt.tasks.grads.rules import RULES, BatchNormRule
@@ -20,7 +20,7 @@ class Grouped:
     """Gradients of a module made of known layers. Errors: `CannotGroupError`."""
 
     def __init__(self, pure: Pure) -> None:
-        self.module, self.loss, self.layout = deepcopy(pure.module), plain(pure.loss), pure.layout
+        self.module, self.loss, self.layout = deepcopy(pure.module), unwrap_loss(pure.loss), pure.layout
         self._slots, self._given = slots(self.module, self.layout), pure.given
         # Layers for which a sample's place in its worker's batch matters are told how many a worker has.
         self._placed = [layer for layer in self.module.modules() if hasattr(layer, "per_worker")]

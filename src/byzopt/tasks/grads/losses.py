@@ -56,7 +56,7 @@ _FUNCTIONS: dict[type, Any] = {
 }
 
 
-def plain(loss: Loss) -> Loss:
+def unwrap_loss(loss: Loss) -> Loss:
     """`loss`, or the function that it stands for where it is a module with default settings."""
     known = _FUNCTIONS.get(type(loss))
     return known if known is not None and _is_default(loss) else loss
@@ -65,7 +65,7 @@ def plain(loss: Loss) -> Loss:
 def termwise(loss: Loss, output: Any, targets: Tensor) -> bool:
     """Whether `loss` is known to be a mean of terms that belong to one sample each, for outputs and targets
     like these, so that it can be taken from parts of a batch."""
-    loss = plain(loss)
+    loss = unwrap_loss(loss)
     if loss not in ELEMENTWISE or not isinstance(output, Tensor):
         return False
     # Where these two broadcast, every output meets every target.

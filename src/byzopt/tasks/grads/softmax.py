@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from byzopt.layout import Layout
-from byzopt.tasks.grads.losses import Loss, plain
+from byzopt.tasks.grads.losses import Loss, unwrap_loss
 
 PIECE = 512  # samples that stay in a CPU's caches between their scores and their gradient
 
@@ -61,7 +61,7 @@ class Softmax:
         parts = [m for m in module.modules() if not isinstance(m, (nn.Sequential, nn.Identity))]
         alone = len(parts) == 1 and type(parts[0]) is nn.Linear
         whole = alone and len(layout.names) == sum(1 for _ in module.parameters())
-        return whole and plain(loss) is functional.cross_entropy
+        return whole and unwrap_loss(loss) is functional.cross_entropy
 
     def grads(self, x: Tensor) -> Tensor:
         """Gradients `[n, d]` of the workers' mean losses at `x` `[d]`, in memory of the caller's."""
