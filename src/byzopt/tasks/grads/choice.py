@@ -62,8 +62,8 @@ class WorkerGradients:
 
     Errors: `InvalidInput` for a module that `trainable_copy` refuses, no trainable parameter or several
     dtypes, a module or a loss that does not work on the sample or gives other gradients when asked again,
-    batch norm on single samples, a strategy that does not fit. Cost: as n backward passes; memory is bounded by taking
-    workers in groups.
+    batch norm on single samples, a strategy that does not fit. Cost: as n backward passes; memory is bounded
+    by taking workers in groups.
 
     Args:
         module: The model; copied.
