@@ -85,8 +85,8 @@ class Audit:
     @property
     def middle(self) -> tuple[float, float]:
         """The median ones."""
-        told = [(r.certified, r.certified_linear) for r in self.rounds] or [(inf, inf)]
-        return median(a for a, _ in told), median(b for _, b in told)
+        pairs = [(r.certified, r.certified_linear) for r in self.rounds] or [(inf, inf)]
+        return median(a for a, _ in pairs), median(b for _, b in pairs)
 
     @property
     def zeta_squared(self) -> float:
@@ -120,9 +120,9 @@ class RecordingFilter(Filter):
         return self.inner.init(x0, n)
 
     def step(self, state: Any, rows: Tensor, at: RoundContext) -> tuple[Tensor, Any]:
-        g, after, told = self.inner.certified_step(state, rows, at, len(rows) - len(self.honest))
+        g, after, certificates = self.inner.certified_step(state, rows, at, len(rows) - len(self.honest))
         seen = round_figures(at.t, rows[list(self.honest)].double(), g.double())
-        for one in told:
+        for one in certificates:
             figures = one.figures()
             squared, linear = figures["certified_squared"], figures["certified_linear"]
             seen = seen._replace(certified=squared, certified_linear=linear)
@@ -242,8 +242,8 @@ def _audited(spec: Spec, run: WatchedRun, known: Constants) -> Audit:
     pair = best_pair(fits, kappa_hat if kappa_hat < inf else None)
     # Rows are the gradients themselves: then (G, B) may be those of the points where this run asked.
     plain = isinstance(method.worker, Plain) and isinstance(method.wire, Direct) and known.sigma == 0
-    own = replace(known, pairs=tuple(fits), g=pair.g, b=pair.b) if plain and seen else known
-    own = replace(own, exact=own.exact | {"pairs"}) if plain and seen else own
+    constants = replace(known, pairs=tuple(fits), g=pair.g, b=pair.b) if plain and seen else known
+    constants = replace(constants, exact=constants.exact | {"pairs"}) if plain and seen else constants
     other = replace(known, lr=None, horizon=None, unmet=None, watched=None)
     recipes: dict[str, MethodRecipe] = {name: METHODS.build(name) for name in METHODS}
     recipes[spec.method.name] = spec.method
@@ -255,7 +255,7 @@ def _audited(spec: Spec, run: WatchedRun, known: Constants) -> Audit:
         }
 
     hat, line = (value if value < inf else None for value in (kappa_hat, linear_hat))
-    seen_own = replace(own, kappa_squared=hat, kappa_linear=line, origin="measured")
+    seen_own = replace(constants, kappa_squared=hat, kappa_linear=line, origin="measured")
     seen_other = replace(other, kappa_squared=hat, kappa_linear=line, origin="borrowed")
     return Audit(
         tuple(seen),
@@ -264,21 +264,23 @@ def _audited(spec: Spec, run: WatchedRun, known: Constants) -> Audit:
         known.kappa_squared,
         known.kappa_linear,
         pair,
-        replace(own, g=pair.g, b=pair.b),
-        told(own, other),
+        replace(constants, g=pair.g, b=pair.b),
+        told(constants, other),
         told(seen_own, seen_other),
         spec.method.name,
         run.message,
-        spec.method.promise(with_certified_coefficients(own, worst_certificates(seen))),
+        spec.method.promise(with_certified_coefficients(constants, worst_certificates(seen))),
     )
 
 
 def with_certified_coefficients(
-    known: Constants, found: tuple[float, float], origin: Literal["certified", "recorded"] = "certified"
+    known: Constants,
+    coefficients: tuple[float, float],
+    origin: Literal["certified", "recorded"] = "certified",
 ) -> Constants:
     """The constants with the coefficients (squared, linear) that a run's answers are certified to have, where
     these are less than what is proved for every input."""
-    squared, linear = (value if value < inf else None for value in found)
+    squared, linear = (value if value < inf else None for value in coefficients)
     proved = known.kappa_squared, known.kappa_linear
     if None not in proved and squared is not None and linear is not None and (squared, linear) >= proved:
         return known

@@ -76,10 +76,10 @@ def summarise_certificates(records: Sequence[Mapping[str, float]]) -> CertifiedC
     )
 
 
-def _known(found: Coefficients) -> bool:
-    return None not in found[:2] and inf not in found[:2]
+def _known(coefficients: Coefficients) -> bool:
+    return None not in coefficients[:2] and inf not in coefficients[:2]
 
 
-def _bounds(found: Coefficients) -> str:
-    linear = f"at most {found.linear:.4g} times the honest rows' mean distance"
-    return f"{linear}, and its square at most {found.squared:.4g} times their mean square"
+def _bounds(coefficients: Coefficients) -> str:
+    linear = f"at most {coefficients.linear:.4g} times the honest rows' mean distance"
+    return f"{linear}, and its square at most {coefficients.squared:.4g} times their mean square"

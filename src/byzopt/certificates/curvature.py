@@ -49,8 +49,8 @@ def hessian(field: Field, x: Tensor) -> Tensor:
 def extreme_eigenvalues(field: Field, x: Tensor, seed: int = 0) -> ExtremeEigenvalues:
     """Extreme eigenvalues of the Hessian at x: whole up to `DENSE` coordinates, by Lanczos beyond."""
     if len(x) <= DENSE:
-        found = torch.linalg.eigvalsh(hessian(field, x).double())
-        return ExtremeEigenvalues(float(found[0]), float(found[-1]), True)
+        eigenvalues = torch.linalg.eigvalsh(hessian(field, x).double())
+        return ExtremeEigenvalues(float(eigenvalues[0]), float(eigenvalues[-1]), True)
     return _lanczos(field, x, seed)
 
 
@@ -75,5 +75,5 @@ def _lanczos(field: Field, x: Tensor, seed: int) -> ExtremeEigenvalues:
         + torch.diag(off, 1)
         + torch.diag(off, -1)
     )
-    found = torch.linalg.eigvalsh(small)
-    return ExtremeEigenvalues(float(found[0]), float(found[-1]), False)
+    eigenvalues = torch.linalg.eigvalsh(small)
+    return ExtremeEigenvalues(float(eigenvalues[0]), float(eigenvalues[-1]), False)

@@ -48,7 +48,7 @@ def dissimilarity_pairs(variances: Sequence[float], squares: Sequence[float]) ->
     return [DissimilarityPair(sqrt(max(0.0, *(v - b2 * s for v, s in seen), 0.0)), sqrt(b2)) for b2 in GRID]
 
 
-def best_pair(found: Sequence[DissimilarityPair], kappa: float | None) -> DissimilarityPair:
+def best_pair(candidates: Sequence[DissimilarityPair], kappa: float | None) -> DissimilarityPair:
     """The pair with the least common floor κG²/(1 - κB²) of theorems on inexact gradients; without κ, B = 0.
 
     Other theorems weigh G and B in other ways: each looks for its own best among all pairs.
@@ -60,7 +60,7 @@ def best_pair(found: Sequence[DissimilarityPair], kappa: float | None) -> Dissim
         free = 1 - kappa * pair.b**2
         return pair.g**2 / free if free > 0 else inf
 
-    return min(found, key=floor)
+    return min(candidates, key=floor)
 
 
 def estimate_constants(
@@ -92,15 +92,15 @@ def estimate_constants(
         return with_rule(_filled(known, {}, stated, set(stated)), rule, task.cohort)
     lowest = _optimum(task)
     points = [*_between(task, lowest), *visited]
-    found: dict[str, Any] = _heterogeneity(task, points)
-    found |= estimate_smoothness(task, points, lowest, seed, on_progress, stated)
-    found |= _noise(task, points, on_progress) | {"passes": task.passes}
-    own, certain = _start(task, points, lowest, least)
-    found |= own
-    check_stated_constants(task, stated, found, points, lowest)
-    del found["seen"]
-    found, notes = reconcile_estimates(task, found, stated, [points, path])
-    known = replace(_filled(known, found, stated, certain | set(stated)), notes=tuple(notes))
+    estimates: dict[str, Any] = _heterogeneity(task, points)
+    estimates |= estimate_smoothness(task, points, lowest, seed, on_progress, stated)
+    estimates |= _noise(task, points, on_progress) | {"passes": task.passes}
+    given, certain = _start(task, points, lowest, least)
+    estimates |= given
+    check_stated_constants(task, stated, estimates, points, lowest)
+    del estimates["seen"]
+    estimates, notes = reconcile_estimates(task, estimates, stated, [points, path])
+    known = replace(_filled(known, estimates, stated, certain | set(stated)), notes=tuple(notes))
     return with_rule(known, rule, task.cohort)
 
 
@@ -124,14 +124,16 @@ def with_rule(known: Constants, rule: Aggregator, cohort: Cohort) -> Constants:
     return replace(known, g=g, b=b)
 
 
-def _filled(known: Constants, found: dict[str, Any], stated: dict[str, Any], exact: set[str]) -> Constants:
+def _filled(
+    known: Constants, estimates: dict[str, Any], stated: dict[str, Any], exact: set[str]
+) -> Constants:
     """The constants that were found, with what is stated in their place."""
     if {"pairs", "zeta"} & stated.keys():  # an estimated pair says nothing beside exact ones
-        found = {name: value for name, value in found.items() if name not in ("pairs", "zeta")}
+        estimates = {name: value for name, value in estimates.items() if name not in ("pairs", "zeta")}
     if "curves" in stated:
-        found = {name: value for name, value in found.items() if name not in ("l0", "l1")}
+        estimates = {name: value for name, value in estimates.items() if name not in ("l0", "l1")}
         exact = exact | {"l0", "l1"}
-    there = found | stated
+    there = estimates | stated
     return replace(known, **{k: v for k, v in there.items() if v is not None}, exact=frozenset(exact))
 
 
@@ -166,9 +168,9 @@ def _heterogeneity(task: Task, points: Sequence[Tensor]) -> dict[str, Any]:
         mean = rows.mean(dim=0)
         variances.append(float((rows - mean).square().sum(dim=1).mean()))
         squares.append(float(mean @ mean))
-    told = tuple((g, b) for g, b in dissimilarity_pairs(variances, squares))
+    fitting = tuple((g, b) for g, b in dissimilarity_pairs(variances, squares))
     seen = tuple(zip(variances, squares, strict=True))
-    return {"zeta": sqrt(max(variances)), "pairs": told, "gradient": sqrt(max(squares)), "seen": seen}
+    return {"zeta": sqrt(max(variances)), "pairs": fitting, "gradient": sqrt(max(squares)), "seen": seen}
 
 
 def _start(
@@ -177,15 +179,15 @@ def _start(
     """Figures of the start, and which are certain. Without the optimum: no loss lies below `least`."""
     start = task.start()
     rows = honest_gradients(task, start).double()
-    found = {"start_gradient": float(rows.mean(dim=0).norm()), "start_rows": float(rows.norm(dim=1).mean())}
+    lengths = {"start_gradient": float(rows.mean(dim=0).norm()), "start_rows": float(rows.norm(dim=1).mean())}
     if lowest is not None:
-        found["gap"] = max(0.0, task.objective(start)[0] - lowest.value)
-        found["diameter"] = float((start - lowest.x).norm())
-        return found, {*found} if task.convexity else {"start_gradient", "start_rows"}
+        lengths["gap"] = max(0.0, task.objective(start)[0] - lowest.value)
+        lengths["diameter"] = float((start - lowest.x).norm())
+        return lengths, {*lengths} if task.convexity else {"start_gradient", "start_rows"}
     if least is not None:
         values = [task.objective(x)[0] for x in points]
-        found |= {"gap": values[0] - least, "star_gap": min(values) - least}
-    return found, {*found}
+        lengths |= {"gap": values[0] - least, "star_gap": min(values) - least}
+    return lengths, {*lengths}
 
 
 def _noise(task: Task, points: Sequence[Tensor], on_progress: OnProgress) -> dict[str, float]:

@@ -77,12 +77,12 @@ def complete_constants(
     if otherwise is None:
         return known
     if otherwise.broken:  # then no certificate would help, and what else is wrong should be told too
-        told = "; ".join(map(str, otherwise.broken))
-        return replace(known, unproved=f"{known.unproved}. Whatever it is, this does not hold: {told}")
-    if (found := of_records(records)) is not None:
-        worst = (found.worst.squared or 0.0, found.worst.linear or 0.0)
+        reasons = "; ".join(map(str, otherwise.broken))
+        return replace(known, unproved=f"{known.unproved}. Whatever it is, this does not hold: {reasons}")
+    if (summary := of_records(records)) is not None:
+        worst = (summary.worst.squared or 0.0, summary.worst.linear or 0.0)
         return with_certified_coefficients(
-            known, worst, "certified" if found.rounds == spec.rounds else "recorded"
+            known, worst, "certified" if summary.rounds == spec.rounds else "recorded"
         )
     run = watch_run(spec, spec.rounds, on_progress)
     if run.message:

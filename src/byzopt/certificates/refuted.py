@@ -35,20 +35,22 @@ def check_constant_names(stated: Mapping[str, Any]) -> None:
 def check_stated_constants(
     task: Task,
     stated: Mapping[str, Any],
-    found: Mapping[str, Any],
+    estimates: Mapping[str, Any],
     points: Sequence[Tensor],
     lowest: Optimum | None,
 ) -> None:
     """Raise `InvalidInput` where what was `found` at `points`, between them and in draws refutes the task."""
     steps = list(path_changes(task, points))
     eps = float(torch.finfo(task.start().dtype).eps) ** 0.5
-    blur = eps * max(float(found.get(name) or 0.0) for name in ("start_rows", "start_gradient", "gradient"))
-    for name, least, why in _floors(stated, found, steps, lowest):
+    blur = eps * max(
+        float(estimates.get(name) or 0.0) for name in ("start_rows", "start_gradient", "gradient")
+    )
+    for name, least, why in _floors(stated, estimates, steps, lowest):
         value = stated.get(name)
         slack = 0.0 if name in ("lipschitz", "local", "sample", "l0") else blur
         good = value is None or value >= least * (1 - SPARE) - slack
         _require(good, name, f"be at least {least:.6g}, for {why}", value)
-    mu, gap, steep = stated.get("mu"), found.get("gap"), found.get("start_gradient")
+    mu, gap, steep = stated.get("mu"), estimates.get("gap"), estimates.get("start_gradient")
     if mu and lowest is not None and gap and steep is not None:
         most = steep**2 / (2 * gap)
         _require(
@@ -59,38 +61,38 @@ def check_stated_constants(
             False, "convex", "hold everywhere", f"gradients that turn back, by {fold:.3g} between points"
         )
     for l0, l1 in stated.get("curves") or ():
-        needed = max((float((own - l1 * long).max()) for _, own, long in steps), default=0.0)
+        needed = max((float((each - l1 * long).max()) for _, each, long in steps), default=0.0)
         rule = f"have an L0 of at least {needed:.6g} with L1 = {l1:.6g}, for gradients change so fast"
         _require(l0 >= needed * (1 - SPARE), "curves", rule, (l0, l1))
     for g, b in stated.get("pairs") or ():
-        over = _beyond(found, g + blur, b)
+        over = _beyond(estimates, g + blur, b)
         what = f"({g:.6g}, {b:.6g})"
         _require(over <= 0, "pairs", f"bound mean‖∇f_i - ∇f‖², which is {over:.3g} above it at a point", what)
 
 
 def _floors(
-    stated: Mapping[str, Any], found: Mapping[str, Any], steps: Steps, lowest: Optimum | None
+    stated: Mapping[str, Any], estimates: Mapping[str, Any], steps: Steps, lowest: Optimum | None
 ) -> Iterator[tuple[str, float, str]]:
     """Stated constants, values that they cannot be below, and why."""
     if steps:
         yield "lipschitz", max(mean for mean, _, _ in steps), "gradients change so fast between points"
-        own = torch.stack([each for _, each, _ in steps]).amax(dim=0)
-        local = float(own.square().mean().sqrt())
+        largest = torch.stack([each for _, each, _ in steps]).amax(dim=0)
+        local = float(largest.square().mean().sqrt())
         yield "local", local, "the honest workers' gradients change so fast between points"
         yield "sample", local, "in the mean square no minibatch is smoother than the whole"
         if (l1 := stated.get("l1")) is not None:
-            needed = max(float((own - l1 * long).max()) for _, own, long in steps)
+            needed = max(float((largest - l1 * long).max()) for _, largest, long in steps)
             yield "l0", needed, f"with L1 = {l1:.6g} the honest workers' gradients change so fast"
     noisy = [] if "spread" in stated else ["bound"]
     for name in [*noisy, "sigma"] if stated.get("sigma") == 0 else noisy:
-        yield name, float(found.get(name) or 0.0), "a draw has so much noise"
-    yield "zeta", float(found.get("zeta") or 0.0), "the honest gradients differ so much at a point"
+        yield name, float(estimates.get(name) or 0.0), "a draw has so much noise"
+    yield "zeta", float(estimates.get("zeta") or 0.0), "the honest gradients differ so much at a point"
     for name in ("gradient", "start_gradient"):
-        yield name, float(found.get("start_gradient") or 0.0), "‖∇f(x^0)‖ is so large"
+        yield name, float(estimates.get("start_gradient") or 0.0), "‖∇f(x^0)‖ is so large"
     if lowest is not None:
-        yield "gap", float(found.get("gap") or 0.0), "the honest loss falls so far from x^0"
+        yield "gap", float(estimates.get("gap") or 0.0), "the honest loss falls so far from x^0"
         if stated.get("mu"):  # then there is one x* only
-            yield "diameter", float(found.get("diameter") or 0.0), "x* is so far from x^0"
+            yield "diameter", float(estimates.get("diameter") or 0.0), "x* is so far from x^0"
 
 
 def _fold(task: Task, points: Sequence[Tensor]) -> float:
@@ -105,9 +107,9 @@ def _fold(task: Task, points: Sequence[Tensor]) -> float:
     return least
 
 
-def _beyond(found: Mapping[str, Any], g: float, b: float) -> float:
+def _beyond(estimates: Mapping[str, Any], g: float, b: float) -> float:
     """By how much the variance of honest gradients exceeds G² + B²‖∇f‖² at the points looked at."""
-    seen: Sequence[tuple[float, float]] = found.get("seen") or ()
+    seen: Sequence[tuple[float, float]] = estimates.get("seen") or ()
     return max((v * (1 - SPARE) - g**2 - b**2 * square for v, square in seen), default=0.0)
 
 

@@ -40,43 +40,43 @@ def estimate_smoothness(
     stated: dict[str, Any],
 ) -> dict[str, Any]:
     """L, μ, Δ, the L_i, (L0, L1) and the mean of f* - f_i*, as far as the task does not state them."""
-    found: dict[str, Any] = {}
+    estimates: dict[str, Any] = {}
     if not {"lipschitz", "mu"} <= stated.keys():
         whole = [
             extreme_eigenvalues(lambda y: mean_gradient(task, y), x, seed)
             for x in _told("curvature, point", points, on_progress)
         ]
-        found["lipschitz"] = max(at.norm for at in whole)
+        estimates["lipschitz"] = max(at.norm for at in whole)
         low = min(at.low for at in whole)
-        found["mu"] = low if whole[0].sure and low > 1e-6 * found["lipschitz"] else None
+        estimates["mu"] = low if whole[0].sure and low > 1e-6 * estimates["lipschitz"] else None
     if "delta" not in stated:
-        found |= _similarity(task, points, seed, on_progress)
+        estimates |= _similarity(task, points, seed, on_progress)
     if not {"local", "l0"} <= stated.keys() and not {"local", "curves"} <= stated.keys():
-        found |= _own(task, points, seed)
-    mu = stated.get("mu") or found.get("mu")
+        estimates |= _own(task, points, seed)
+    mu = stated.get("mu") or estimates.get("mu")
     if lowest is not None and mu and "star_gap" not in stated:
         # f_i(x*) - f_i* <= ‖∇f_i(x*)‖²/(2μ) for μ-strongly convex f_i.
         floor = min(filter(None, (stated.get("mu"), _least(task, lowest.x))), default=0.0)
         spread = float(honest_gradients(task, lowest.x).double().square().sum(dim=1).mean())
-        found["star_gap"] = spread / (2 * floor) if floor > 0 else None
-    return found
+        estimates["star_gap"] = spread / (2 * floor) if floor > 0 else None
+    return estimates
 
 
 def reconcile_estimates(
-    task: Task, found: dict[str, Any], stated: dict[str, Any], paths: Sequence[Sequence[Tensor]]
+    task: Task, estimates: dict[str, Any], stated: dict[str, Any], paths: Sequence[Sequence[Tensor]]
 ) -> tuple[dict[str, Any], list[str]]:
     """Estimates that contradict neither each other nor what gradients do between successive points of
     `paths`, and what was changed for it. What is stated stays."""
-    found, notes = dict(found), []
+    estimates, notes = dict(estimates), []
 
     def lift(name: str, least: float | None, why: str) -> None:
-        value = found.get(name)
+        value = estimates.get(name)
         if name not in stated and value is not None and least is not None and value < least * (1 - 1e-9):
             notes.append(f"{name} raised from {value:.4g} to {least:.4g}: {why}")
-            found[name] = least
+            estimates[name] = least
 
     def get(name: str) -> float | None:
-        value: float | None = stated[name] if name in stated else found.get(name)
+        value: float | None = stated[name] if name in stated else estimates.get(name)
         return value
 
     steps = [step for path in paths for step in path_changes(task, path)]
@@ -89,27 +89,27 @@ def reconcile_estimates(
     if steps and "curves" not in stated and "l0" not in stated:
 
         def needed(l1: float) -> float:
-            return max(float((own - l1 * long).max()) for _, own, long in steps)
+            return max(float((each - l1 * long).max()) for _, each, long in steps)
 
         if l1 is not None:
             lift("l0", needed(l1), f"with L1 = {l1:.4g} the assumption is violated on the path")
-        found["curves"] = tuple((max(l0, needed(l1)), l1) for l0, l1 in found.get("curves", ()))
+        estimates["curves"] = tuple((max(l0, needed(l1)), l1) for l0, l1 in estimates.get("curves", ()))
     lift("local", get("lipschitz"), "the root mean square of the L_i is at least L")
     lift("sample", get("local") or get("lipschitz"), "in the mean square no minibatch is smoother")
     lift("bound", get("sigma"), "the longest noise is at least its root mean square")
     mu, lipschitz = get("mu"), get("lipschitz")
     if "mu" not in stated and mu and lipschitz and mu > lipschitz:
-        found["mu"] = lipschitz
+        estimates["mu"] = lipschitz
         notes.append(f"mu lowered from {mu:.4g} to {lipschitz:.4g}: it is at most L")
-    return found, notes
+    return estimates, notes
 
 
 def fit_to_path(task: Task, known: Constants, path: Sequence[Tensor]) -> Constants:
     """Constants whose estimates do not contradict what gradients do between successive points of a path."""
     names = ("lipschitz", "l0", "curves", "local", "sample", "bound", "mu")
     stated = {name: getattr(known, name, None) for name in known.exact}
-    found, notes = reconcile_estimates(task, dict(vars(known)), stated, [path])
-    return replace(known, **{name: found[name] for name in names}, notes=(*known.notes, *notes))
+    estimates, notes = reconcile_estimates(task, dict(vars(known)), stated, [path])
+    return replace(known, **{name: estimates[name] for name in names}, notes=(*known.notes, *notes))
 
 
 def path_changes(task: Task, path: Sequence[Tensor]) -> Iterator[tuple[float, Tensor, Tensor]]:
@@ -126,9 +126,9 @@ def path_changes(task: Task, path: Sequence[Tensor]) -> Iterator[tuple[float, Te
         if length == 0:
             continue
         long = torch.maximum(a.norm(dim=1), b.norm(dim=1))
-        own = ((b - a).norm(dim=1) - 64 * eps * long).clamp(min=0) / length
+        by_worker = ((b - a).norm(dim=1) - 64 * eps * long).clamp(min=0) / length
         mean = float((b - a).mean(dim=0).norm()) - 64 * eps * float(long.max())
-        yield max(0.0, mean) / length, own, long
+        yield max(0.0, mean) / length, by_worker, long
 
 
 def _similarity(task: Task, points: Sequence[Tensor], seed: int, on_progress: OnProgress) -> dict[str, float]:
@@ -147,10 +147,10 @@ def _own(task: Task, points: Sequence[Tensor], seed: int) -> dict[str, Any]:
     """The root mean square of the L_i and (L0, L1), where every worker's curvature is not too much work."""
     if task.n * task.layout.d > MOST:
         return {}
-    own = [_norms(task, x, seed) for x in points]
+    norms = [_norms(task, x, seed) for x in points]
     lengths = [float(honest_gradients(task, x).double().norm(dim=1).max()) for x in points]
-    local = sqrt(sum(max(at) ** 2 for at in zip(*own, strict=True)) / len(own[0]))
-    return {"local": local} | _generalised([max(at) for at in own], lengths)
+    local = sqrt(sum(max(at) ** 2 for at in zip(*norms, strict=True)) / len(norms[0]))
+    return {"local": local} | _generalised([max(at) for at in norms], lengths)
 
 
 def _norms(task: Task, x: Tensor, seed: int) -> list[float]:

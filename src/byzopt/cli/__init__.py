@@ -63,9 +63,9 @@ def _status() -> int:
 
 def _in_a_users_file(error: Exception) -> str:
     """The message for an error that came out of a file of the user's own, with its place; else nothing."""
-    own = sys.modules.get("byzopt.own_files")
-    place = own.place_of(error) if own and not isinstance(error, own.UserError) else ""
-    return f"{place}: {own.error_text(error)}" if own and place else ""
+    module = sys.modules.get("byzopt.own_files")
+    place = module.place_of(error) if module and not isinstance(error, module.UserError) else ""
+    return f"{place}: {module.error_text(error)}" if module and place else ""
 
 
 def _foreseen(error: Exception) -> int:
@@ -87,8 +87,8 @@ def _foreseen(error: Exception) -> int:
     # The parser's own errors: their class is click's or typer's copy of it.
     if not hasattr(error, "format_message"):
         raise error
-    told = error.format_message() or "a command is missing; try --help"
-    return _refused(f"{told}{_setting(error)}")
+    reason = error.format_message() or "a command is missing; try --help"
+    return _refused(f"{reason}{_setting(error)}")
 
 
 def _setting(error: Any) -> str:

@@ -41,43 +41,43 @@ def command(
     loaded = load(spec, [*(settings or ()), *(more or ())], compare=False)
     remark({spec: loaded})
     with StageProgress() as tell:
-        found = audit(loaded, rounds, tell)
+        result = audit(loaded, rounds, tell)
     if as_json:
-        print(json.dumps(audit_data(found), allow_nan=False))
+        print(json.dumps(audit_data(result), allow_nan=False))
     else:
-        _print(found)
+        _print(result)
 
 
-def audit_data(found: Audit) -> dict[str, Any]:
+def audit_data(result: Audit) -> dict[str, Any]:
     """The audit as plain data: "inf" for what is infinite, null in place of what is unknown."""
     from byzopt.cli.promises import finite, plain_constants, plain_promise
 
-    hats = {"kappa_hat": found.kappa_hat, "linear_hat": found.linear_hat}
-    hats |= {"zeta_squared": found.zeta_squared, "alpha": found.alpha}
+    hats = {"kappa_hat": result.kappa_hat, "linear_hat": result.linear_hat}
+    hats |= {"zeta_squared": result.zeta_squared, "alpha": result.alpha}
     return {
-        "rounds": [finite(r._asdict()) for r in found.rounds],
+        "rounds": [finite(r._asdict()) for r in result.rounds],
         **finite(hats),
         "certified": finite(
             {
-                "worst_squared": found.worst[0],
-                "worst_linear": found.worst[1],
-                "median_squared": found.middle[0],
-                "median_linear": found.middle[1],
+                "worst_squared": result.worst[0],
+                "worst_linear": result.worst[1],
+                "median_squared": result.middle[0],
+                "median_linear": result.middle[1],
             }
         ),
-        "kappa": found.kappa,
-        "linear": found.linear,
-        "G": found.pair.g,
-        "B": found.pair.b,
-        "constants": plain_constants(found.known),
-        "proved": {name: plain_promise(promise) for name, promise in found.proved.items()},
-        "measured": {name: plain_promise(promise) for name, promise in found.measured.items()},
-        "with_certificates": plain_promise(found.certified) if found.certified else None,
-        "message": found.message,
+        "kappa": result.kappa,
+        "linear": result.linear,
+        "G": result.pair.g,
+        "B": result.pair.b,
+        "constants": plain_constants(result.known),
+        "proved": {name: plain_promise(promise) for name, promise in result.proved.items()},
+        "measured": {name: plain_promise(promise) for name, promise in result.measured.items()},
+        "with_certificates": plain_promise(result.certified) if result.certified else None,
+        "message": result.message,
     }
 
 
-def _print(found: Audit) -> None:
+def _print(result: Audit) -> None:
     from rich.table import Table
 
     from byzopt.certificates.audit import kappa_times
@@ -85,12 +85,12 @@ def _print(found: Audit) -> None:
     from byzopt.cli.promises import lines
 
     console = terminal.console(width=160)
-    title = f"Largest kappa-hat {found.kappa_hat:.4g}; {_proved(found.kappa)}"
+    title = f"Largest kappa-hat {result.kappa_hat:.4g}; {_proved(result.kappa)}"
     title += (
-        f". In the linear form {found.linear_hat:.4g}; {_proved(found.linear)}.\nCertified of the answers: "
+        f". In the linear form {result.linear_hat:.4g}; {_proved(result.linear)}.\nCertified of the answers: "
     )
-    title += f"worst {found.worst[0]:.4g}, median {found.middle[0]:.4g}; linear {found.worst[1]:.4g}, "
-    title += f"{found.middle[1]:.4g} (inf: not certified)"
+    title += f"worst {result.worst[0]:.4g}, median {result.middle[0]:.4g}; linear {result.worst[1]:.4g}, "
+    title += f"{result.middle[1]:.4g} (inf: not certified)"
     table = Table("round", title=title, title_justify="left")
     for name in (
         "kappa-hat",
@@ -104,27 +104,27 @@ def _print(found: Audit) -> None:
         "alpha",
     ):
         table.add_column(name, justify="right")
-    step = max(1, -(-len(found.rounds) // LINES))
-    for r in [*found.rounds[:-1:step], *found.rounds[-1:]]:
-        oracle = (kappa_times(r.kappa_hat, found.pair.g**2), kappa_times(r.kappa_hat, found.pair.b**2))
+    step = max(1, -(-len(result.rounds) // LINES))
+    for r in [*result.rounds[:-1:step], *result.rounds[-1:]]:
+        oracle = (kappa_times(r.kappa_hat, result.pair.g**2), kappa_times(r.kappa_hat, result.pair.b**2))
         hats = (r.kappa_hat, r.certified, r.linear_hat, r.certified_linear)
         figures = (*hats, r.variance, r.grad_norm, r.error, *oracle)
         table.add_row(str(r.t), *(f"{value:.4g}" for value in figures))
     console.print(table)
-    pair = f"G = {found.pair.g:.4g}, B = {found.pair.b:.4g}"
-    print(f"Over the run: {pair}, zeta^2 = {found.zeta_squared:.4g}, alpha = {found.alpha:.4g}")
-    print("\n".join(known_lines(asdict(found.known))))
-    titles = {"the proved coefficients": found.proved, "those measured in this run": found.measured}
+    pair = f"G = {result.pair.g:.4g}, B = {result.pair.b:.4g}"
+    print(f"Over the run: {pair}, zeta^2 = {result.zeta_squared:.4g}, alpha = {result.alpha:.4g}")
+    print("\n".join(known_lines(asdict(result.known))))
+    titles = {"the proved coefficients": result.proved, "those measured in this run": result.measured}
     for title, promises in titles.items():
-        print(f"\nWith {title}, {found.method}:")
-        print("\n".join(lines(promises[found.method], found.known.lr)))
-        others = {name: told for name, told in promises.items() if name != found.method}
+        print(f"\nWith {title}, {result.method}:")
+        print("\n".join(lines(promises[result.method], result.known.lr)))
+        others = {name: promise for name, promise in promises.items() if name != result.method}
         console.print(promise_table(f"Other methods, with {title} and their own steps", others))
-    if found.certified is not None and found.certified.theorem != "none":
-        print(f"\nWith the coefficients certified of this run's answers, {found.method}:")
-        print("\n".join(lines(found.certified, found.known.lr)))
-    if found.message:
-        print(f"The run ended early: {found.message}")
+    if result.certified is not None and result.certified.theorem != "none":
+        print(f"\nWith the coefficients certified of this run's answers, {result.method}:")
+        print("\n".join(lines(result.certified, result.known.lr)))
+    if result.message:
+        print(f"The run ended early: {result.message}")
 
 
 def _proved(kappa: float | None) -> str:
@@ -137,12 +137,12 @@ def known_lines(values: Mapping[str, Any]) -> list[str]:
     skipped = ("convex", "lr", "horizon")
     counts = ("n", "f", "d", "rounds", "attackers", "tolerated", "kappa_squared", "kappa_linear")
     exact = {*values["exact"], *(("g", "b") if {"pairs", "zeta"} & set(values["exact"]) else ())}
-    told = []
+    parts = []
     for name, value in values.items():
         if isinstance(value, (int, float)) and name not in skipped:
             sign = "=" if name in exact or name in counts else "~"
-            told.append(f"{names.get(name, name)} {sign} {value:.4g}")
-    line = "On this task (~: estimated): " + ", ".join(told)
+            parts.append(f"{names.get(name, name)} {sign} {value:.4g}")
+    line = "On this task (~: estimated): " + ", ".join(parts)
     return [line, *(f"  corrected: {note}" for note in values["notes"])]
 
 
@@ -157,8 +157,8 @@ def promise_table(title: str, promises: Mapping[str, Promise]) -> Any:
         table.add_column(name, justify="right")
     table.add_column("what it rests on, or what is missing")
     for name, promise in promises.items():
-        told, more = promise.missing, len(promise.missing) - 1
-        about = [told[0] + (f" (and {more} more, see --json)" if more else "")] if told else []
+        missing, more = promise.missing, len(promise.missing) - 1
+        about = [missing[0] + (f" (and {more} more, see --json)" if more else "")] if missing else []
         if not promise.broken:
             about += [f"steps {steps_line(promise)}"] if promise.steps else []
             about += [f"rests on {len(promise.estimated)} estimates"] if promise.estimated else []

@@ -82,27 +82,27 @@ def _data(text: str | None) -> Any:
 
 
 def _all(breach: BreakReport) -> dict[str, Any]:
-    told = {
+    data = {
         name: getattr(breach, name) for name in ("rule", "n", "f", "d", "task", "bounds", "floors", "games")
     }
     worst = {
         form: _flat(finding) | {"replay": breach.replay(finding)} for form, finding in breach.worst.items()
     }
     lists = {name: list(map(_flat, getattr(breach, name))) for name in ("ranking", "broken", "refused")}
-    return told | {"exceeded": list(breach.exceeded), "worst": worst} | lists
+    return data | {"exceeded": list(breach.exceeded), "worst": worst} | lists
 
 
 def _flat(finding: Finding) -> dict[str, Any]:
     figures = {form: value if isfinite(value) else "inf" for form, value in finding.figures.items()}
-    told = {"attack": finding.attack, "rows": finding.rows, "seed": finding.seed}
-    return told | {"verdict": finding.verdict} | figures | {"message": finding.message}
+    data = {"attack": finding.attack, "rows": finding.rows, "seed": finding.seed}
+    return data | {"verdict": finding.verdict} | figures | {"message": finding.message}
 
 
-def _say(found: Mapping[str, Any], as_json: bool) -> None:
+def _say(data: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(found, allow_nan=False))
+        print(json.dumps(data, allow_nan=False))
         return
-    for key, value in found.items():
+    for key, value in data.items():
         if value != "":
             print(f"{key}: {json.dumps(value) if isinstance(value, Mapping) else value}")
 
@@ -130,8 +130,8 @@ def _print(breach: BreakReport) -> None:
         print(f"  {breach.replay(finding)}")
     for verdict in ("broken", "refused"):
         for finding in getattr(breach, verdict):
-            told = f"{verdict} under {finding.attack['name']} on {finding.rows} rows: {finding.message}"
-            console.print(told, soft_wrap=True)
+            line = f"{verdict} under {finding.attack['name']} on {finding.rows} rows: {finding.message}"
+            console.print(line, soft_wrap=True)
 
 
 def _sentence(breach: BreakReport, form: str, finding: Finding) -> str:

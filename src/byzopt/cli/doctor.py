@@ -23,16 +23,16 @@ def command(
 
     How runs are placed is measured when it has never been (a few seconds), and then kept in the cache.
     """
-    found = examined()
+    machine = examined()
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(machine))
         return
     from rich.table import Table
 
     from byzopt.cli import terminal
 
     table = Table.grid(padding=(0, 2))
-    for key, value in found.items():
+    for key, value in machine.items():
         lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else value
         table.add_row(
             terminal.words(key, "bold"), "\n".join(lines) if isinstance(lines, list) else str(lines)
@@ -55,7 +55,7 @@ def examined() -> dict[str, Any]:
     return environment() | {
         "kernels": kernels_here(),
         "placement of independent runs": {"processes x threads": f"{processes} x {threads}"}
-        | {f"rounds/s with {layout}": str(found) for layout, found in rates.items()},
+        | {f"rounds/s with {layout}": str(rate) for layout, rate in rates.items()},
         "data": {"digits": "part of scikit-learn"} | where,
         "data directories": [str(root) for root in store.roots()],
         "extras": {name: _state(modules) for name, modules in EXTRAS.items()},

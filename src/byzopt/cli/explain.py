@@ -36,13 +36,13 @@ def command(
     if what in METHODS:
         if more or settings:
             raise InvalidInput(f"Settings change a spec. Found the method {what!r} alone. Name a spec.")
-        found, told = card(METHODS.build(what)), list[str]()
+        data, notes = card(METHODS.build(what)), list[str]()
     else:
-        found, told = _filled(what, [*(settings or ()), *(more or ())])
+        data, notes = _filled(what, [*(settings or ()), *(more or ())])
     if as_json:
-        print(json.dumps(found, allow_nan=False))
+        print(json.dumps(data, allow_nan=False))
     else:
-        _print(found, told)
+        _print(data, notes)
 
 
 def card(recipe: MethodRecipe) -> dict[str, Any]:
@@ -69,31 +69,31 @@ def _filled(source: str, changes: list[str]) -> tuple[dict[str, Any], list[str]]
     spec = load(source, changes, compare=False)
     with StageProgress() as tell:
         known, promise = spec_promise(spec, tell)
-    found = card(spec.method) | {"constants": plain_constants(known), "step_in_spec": spec.lr}
+    data = card(spec.method) | {"constants": plain_constants(known), "step_in_spec": spec.lr}
     # Where the spec's step is out of range: what would hold with the theorem's own.
     other = spec.method.promise(replace(known, lr=None)) if promise.broken else None
     better = other if other is not None and not other.broken and other.bound is not None else None
-    found |= {"promise": plain_promise(promise)}
-    found |= {"expulsion": list(spec.method.expulsion(known))}
-    found |= {"with_the_theorems_own_step": plain_promise(better) if better else None}
-    told = lines(promise, spec.lr)
+    data |= {"promise": plain_promise(promise)}
+    data |= {"expulsion": list(spec.method.expulsion(known))}
+    data |= {"with_the_theorems_own_step": plain_promise(better) if better else None}
+    notes = lines(promise, spec.lr)
     if better:
         bound, floor = bound_words(better), bound_words(better, "floor")
-        told.append(f"  with its own step {steps_line(better)} instead, bound: {bound}, floor: {floor}")
-    told += [f"  expulsion: {line}" for line in found["expulsion"]]
-    return found, told
+        notes.append(f"  with its own step {steps_line(better)} instead, bound: {bound}, floor: {floor}")
+    notes += [f"  expulsion: {line}" for line in data["expulsion"]]
+    return data, notes
 
 
-def _print(found: dict[str, Any], told: list[str]) -> None:
-    print(f"{found['method']}\n\n{found['card']}\n\n{found['family']}\n")
-    print("Parameters: " + (", ".join(f"{k} = {v}" for k, v in _parameters(found).items()) or "none"))
-    if "constants" not in found:
+def _print(data: dict[str, Any], notes: list[str]) -> None:
+    print(f"{data['method']}\n\n{data['card']}\n\n{data['family']}\n")
+    print("Parameters: " + (", ".join(f"{k} = {v}" for k, v in _parameters(data).items()) or "none"))
+    if "constants" not in data:
         return
     from byzopt.cli.audit import known_lines
 
-    print("\n" + "\n".join(known_lines(found["constants"])))
-    print("\n".join(told))
+    print("\n" + "\n".join(known_lines(data["constants"])))
+    print("\n".join(notes))
 
 
-def _parameters(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in found["parameters"].items() if key not in ("name", "source")}
+def _parameters(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data["parameters"].items() if key not in ("name", "source")}

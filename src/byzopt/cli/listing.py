@@ -52,8 +52,8 @@ def command(
     else:
         if kind is not None and kind not in KINDS:
             raise unknown("kind", kind, KINDS)
-        found = catalogue()
-        shown = {name: found[name] for name in ([kind] if kind else KINDS)}
+        components = catalogue()
+        shown = {name: components[name] for name in ([kind] if kind else KINDS)}
     if as_json:
         print(json.dumps(shown))
     else:
@@ -67,11 +67,13 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     from byzopt.reproductions.loading import reproductions
 
     load_plugins()
-    found = {kind: [_described(room[name]) for name in room] for kind, room in _rooms().items()}
+    components = {kind: [_described(room[name]) for name in room] for kind, room in _rooms().items()}
     files = {"presets": presets(), "sweeps": sweeps(), "reproductions": reproductions()}
-    for kind, told in files.items():
-        found[kind] = [{"name": name, "summary": text, "parameters": {}} for name, text in told.items()]
-    return found
+    for kind, summaries in files.items():
+        components[kind] = [
+            {"name": name, "summary": text, "parameters": {}} for name, text in summaries.items()
+        ]
+    return components
 
 
 def catalogue_of(path: str) -> dict[str, list[dict[str, Any]]]:

@@ -16,12 +16,12 @@ def plain_promise(promise: Promise) -> dict[str, Any]:
 
     `vacuous` (and `vacuous_floor`): no less than `trivial`, what the figure is at the start. `estimated` are
     the premises that rest on estimates, `missing` the reasons for what is null."""
-    own = asdict(promise)
-    own["premises"] = [dict(premise) for premise in own["premises"]]
+    data = asdict(promise)
+    data["premises"] = [dict(premise) for premise in data["premises"]]
     for name in ("missing", "estimated"):
-        own[name] = list(getattr(promise, name))
-    own |= {name: getattr(promise, name) for name in ("vacuous", "vacuous_floor")}
-    return finite(own)
+        data[name] = list(getattr(promise, name))
+    data |= {name: getattr(promise, name) for name in ("vacuous", "vacuous_floor")}
+    return finite(data)
 
 
 def plain_constants(known: Constants) -> dict[str, Any]:
@@ -66,13 +66,13 @@ def lines(promise: Promise, lr: float | None) -> list[str]:
     """A promise in print."""
     if promise.theorem == "none":
         return ["No theorem is known."]
-    told = [f"{promise.theorem}, on {promise.measures}:"]
+    out = [f"{promise.theorem}, on {promise.measures}:"]
     run = "" if lr is None else f" (the spec has lr = {lr:g})"
-    told.append(f"  admissible: {steps_line(promise) or '-'}{run}")
+    out.append(f"  admissible: {steps_line(promise) or '-'}{run}")
     rests = " (rests on estimates, see below)" if promise.estimated else ""
     for what in ("bound", "floor"):
         words = bound_words(promise, what)
-        told.append(f"  {what}: {words}{rests if getattr(promise, what) is not None else ''}")
-    told += [f"  premise {premise.verdict}: {premise}" for premise in promise.premises]
-    told += [f"  missing: {reason}" for reason in promise.lacks]
-    return told + [f"  remark: {remark}" for remark in promise.remarks]
+        out.append(f"  {what}: {words}{rests if getattr(promise, what) is not None else ''}")
+    out += [f"  premise {premise.verdict}: {premise}" for premise in promise.premises]
+    out += [f"  missing: {reason}" for reason in promise.lacks]
+    return out + [f"  remark: {remark}" for remark in promise.remarks]

@@ -40,22 +40,22 @@ def command(
     require(
         not (as_csv and as_json), "A table", "have one form", "--csv and --json", "Leave out one of them."
     )
-    found = rows(store, records)
+    stored = rows(store, records)
     wanted = [name.strip() for name in columns.split(",")] if columns else []
-    shown = select_rows(found.rows, where or (), wanted)
+    shown = select_rows(stored.rows, where or (), wanted)
     for doubt in doubtful_conditions(where or ()):
         print(f"byzopt: --where {doubt}", file=sys.stderr)
-    for name, reason in found.damaged.items():
+    for name, reason in stored.damaged.items():
         print(f"byzopt: damaged and left out: {name}: {reason}", file=sys.stderr)
-    if found.unfinished:
-        print(f"byzopt: {found.unfinished} unfinished left out", file=sys.stderr)
+    if stored.unfinished:
+        print(f"byzopt: {stored.unfinished} unfinished left out", file=sys.stderr)
     if as_json:
         print(json.dumps([{key: _finite(value) for key, value in row.items()} for row in shown]))
     elif as_csv:
         _csv(shown)
     else:
         _table(shown, wanted)
-    return 1 if found.damaged else 0
+    return 1 if stored.damaged else 0
 
 
 def _finite(value: Any) -> Any:
@@ -66,8 +66,8 @@ def _finite(value: Any) -> Any:
 def _csv(shown: list[dict[str, Any]]) -> None:
     from byzopt.escaping import csv_text
 
-    told = ([json.dumps(v) if isinstance(v, list) else v for v in row.values()] for row in shown)
-    sys.stdout.write(csv_text([*([list(shown[0])] if shown else []), *told]))
+    cells = ([json.dumps(v) if isinstance(v, list) else v for v in row.values()] for row in shown)
+    sys.stdout.write(csv_text([*([list(shown[0])] if shown else []), *cells]))
 
 
 def _table(shown: list[dict[str, Any]], wanted: list[str]) -> None:

@@ -49,8 +49,8 @@ def command(
     for name, reason in report.study.unbounded.items():
         print(f"byzopt: no bound for {name}: {reason}", file=sys.stderr)
     count = len(report.study.cases)
-    told = f"{count} {'run' if count == 1 else 'runs'}; {len(made)} files in {place}"
-    print(f"{told}\nPage: {(place / 'index.html').resolve()}" if html else told)
+    summary = f"{count} {'run' if count == 1 else 'runs'}; {len(made)} files in {place}"
+    print(f"{summary}\nPage: {(place / 'index.html').resolve()}" if html else summary)
     return 0
 
 

@@ -107,23 +107,23 @@ def _left_out(whole: Reproduction, it: Reproduction) -> None:
         if short is None:
             _say(f"--quick leaves out {where} ({len(part.cells)} cells)")
             continue
-        told = [
+        parts = [
             f"{len(short.cells)} of {len(part.cells)} cells",
             f"{len(short.seeds)} of {len(part.seeds)} seeds",
         ]
         if short.shortened:
             what = "only its first rounds are" if short.unchanged else "nothing is"
-            told.append(f"other settings, so that {what} compared: " + json.dumps(dict(part.quick.spec)))
-        _say(f"--quick runs {where} with {', '.join(told)}")
+            parts.append(f"other settings, so that {what} compared: " + json.dumps(dict(part.quick.spec)))
+        _say(f"--quick runs {where} with {', '.join(parts)}")
 
 
 def _estimate(todo: list[SweepPlan]) -> None:
     """Say about how long each part takes, and all of them."""
     total = 0.0
     for plan in todo:
-        seconds, told = _timed(plan)
+        seconds, words = _timed(plan)
         total += seconds
-        _say(f"{_left(plan)}{told}")
+        _say(f"{_left(plan)}{words}")
     if total:
         _say(f"in all at most about {_time(total)} of one core; runs that advance together take less")
 
@@ -181,10 +181,10 @@ def _told(account: ReproducedTables, out: Path, as_json: bool) -> int:
                 print(verdict_counts(fits) + "\n")
             _table([cell_columns(part), *map(cell_row, lines)])
             print(verdict_counts(lines))
-        ended = [one.outcome for found in account.found.values() for one in found]
+        ended = [one.outcome for runs in account.found.values() for one in runs]
         print(f"\n{len(ended)} runs, {_time(sum(one.seconds for one in ended))} of computing in all")
         print(f"{len(made)} files in {out}")
-    return 1 if any(one.outcome.status == "error" for found in account.found.values() for one in found) else 0
+    return 1 if any(one.outcome.status == "error" for runs in account.found.values() for one in runs) else 0
 
 
 def _table(body: list[list[str]]) -> None:

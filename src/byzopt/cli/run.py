@@ -135,8 +135,8 @@ def _drawn(place: Path, bound: DrawnBound | None, axis: Any) -> Path | None:
         return curves.draw_curves(place, bound, axis)
     except OSError as error:
         why = f"{place / curves.NAME}: {error.strerror or error}"
-        told = "the result is stored, and the same command draws them"
-        print(f"byzopt: no curves drawn: {why}; {told}", file=sys.stderr)
+        remedy = "the result is stored, and the same command draws them"
+        print(f"byzopt: no curves drawn: {why}; {remedy}", file=sys.stderr)
         return None
 
 
@@ -148,13 +148,13 @@ def _bound(spec: Spec) -> DrawnBound:
     from byzopt.reports.curves import DrawnBound
 
     with StageProgress() as tell:
-        found = bound_curve(spec, spec_constants(spec, tell), tell)
-    if not found.values:
+        curve = bound_curve(spec, spec_constants(spec, tell), tell)
+    if not curve.values:
         raise InvalidInput(
-            f"Option --bound should have a theorem to draw. Found none: {_why(found.promise)}."
+            f"Option --bound should have a theorem to draw. Found none: {_why(curve.promise)}."
         )
-    label = LABELS.get(found.key, found.key)
-    return DrawnBound(found.key, label, tuple(found.values), tuple(found.values.values()), found.least)
+    label = LABELS.get(curve.key, curve.key)
+    return DrawnBound(curve.key, label, tuple(curve.values), tuple(curve.values.values()), curve.least)
 
 
 def _why(promise: Promise) -> str:
@@ -170,12 +170,12 @@ def result_data(result: Result, place: Path) -> dict[str, Any]:
     from byzopt.experiments.store.outcomes import outcome_summary
 
     specs = result.spec.variants()
-    told = {
+    summaries = {
         name: outcome_summary(outcome) | _about_figures(specs[name], outcome)
         for name, outcome in result.outcomes.items()
     }
-    main = told.pop(MAIN)
-    return {"id": result.spec.id, **main, "out": str(place), "compare": told}
+    main = summaries.pop(MAIN)
+    return {"id": result.spec.id, **main, "out": str(place), "compare": summaries}
 
 
 def _about_figures(spec: Spec, outcome: Outcome) -> dict[str, Any]:

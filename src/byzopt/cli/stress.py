@@ -153,16 +153,16 @@ def _say(result: Stress, picture: Path | None, as_json: bool) -> None:
 
 def _advice(result: Stress) -> list[str]:
     """What to change, where another rule that was tried holds better."""
-    own = result.rules[0]
-    bad = result.worst(own)
+    rule = result.rules[0]
+    bad = result.worst(rule)
     if bad is None:
         return []
     lines = [
-        f"How bad can it get with {own}? {_cell(bad)}, by {bad.attack}. No attack that was tried does worse."
+        f"How bad can it get with {rule}? {_cell(bad)}, by {bad.attack}. No attack that was tried does worse."
     ]
     best = result.best_rule
     better = result.worst(best) if best else None
-    if better is not None and best != own:
+    if better is not None and best != rule:
         lines.append(f"Of the rules tried {best} holds best: {_cell(better)}, by {better.attack}.")
     return lines
 

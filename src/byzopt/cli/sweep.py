@@ -151,13 +151,13 @@ def _preview(plan: SweepPlan, as_json: bool) -> None:
 def _told(swept: SweepResult, as_json: bool) -> None:
     failed = {run: one.message for run, one in swept.stored.items() if one.kind == "failed"}
     if as_json:
-        told = {
+        about = {
             "sweep": swept.plan.sweep.id,
             "store": str(swept.plan.store.root),
             "folder": str(swept.folder),
         }
         counts = {"runs": len(swept.stored), "counts": dict(swept.counts), "failed": failed}
-        print(json.dumps(told | counts | {"tuned": swept.tuned}, allow_nan=False))
+        print(json.dumps(about | counts | {"tuned": swept.tuned}, allow_nan=False))
         return
     line = ", ".join(f"{count} {name}" for name, count in sorted(swept.counts.items()))
     print(f"{len(swept.stored)} runs in {swept.plan.store.root}: {line}")

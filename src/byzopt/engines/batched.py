@@ -148,5 +148,5 @@ def _last(state: LoopState) -> Tensor:
 
 
 def _read(groups: PartGroups, look: Callable[[Any, Any], Tensor]) -> Tensor:
-    found: Tensor = call_parts(groups, lambda part, state, who: (look(part, state), state))[0]
-    return found
+    vectors: Tensor = call_parts(groups, lambda part, state, who: (look(part, state), state))[0]
+    return vectors

@@ -138,12 +138,12 @@ class BatchedChannel:
         return [messages, targets, *part.cost(link)], state
 
     def _tensor(self, act: Any, rows: Tensor) -> Tensor:
-        found: Tensor = self._call(act, rows)
-        return found
+        rows_after: Tensor = self._call(act, rows)
+        return rows_after
 
     def _call(self, act: Any, rows: Tensor) -> Any:
-        found, self.wire = call_parts(self.wire, partial(self._linked, act), rows, self.round.last)
-        return found
+        outputs, self.wire = call_parts(self.wire, partial(self._linked, act), rows, self.round.last)
+        return outputs
 
     def _linked(self, act: Any, part: Any, state: Any, who: int | Who, rows: Tensor, last: Tensor) -> Any:
         return act(part, state, self.round.link(who, last), rows)

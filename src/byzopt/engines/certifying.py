@@ -25,8 +25,8 @@ def certifying_step(
         if not counts:
             return part.step(state, rows, RoundContext(t, x))
         # Runs side by side nearly always have equally many faulty rows; the others are certified alone.
-        out, after, found = part.certified_step(state, rows, RoundContext(t, x), max(counts))
-        for k, (r, certificate) in enumerate(zip(runs, found, strict=False)):
+        out, after, answers = part.certified_step(state, rows, RoundContext(t, x), max(counts))
+        for k, (r, certificate) in enumerate(zip(runs, answers, strict=False)):
             if faulty.get(r) == max(counts):
                 certificates[r] = certificate
             elif r in faulty:  # a filter that takes several runs at once has no memory of its own

@@ -177,15 +177,15 @@ def rounds(
         defence = Defence(method.filter, state.filter, at)
         seen, workers = engine.exchange(state.engine, x, t, defence, state.aggregate)
         check_rows(engine, seen.rows, x)
-        f, told = against(t), list[Certificate]()
+        f, certificates = against(t), list[Certificate]()
         if f is None:
             g, memory = method.filter.step(state.filter, seen.rows, at)
         else:
-            g, memory, told = method.filter.certified_step(state.filter, seen.rows, at, f)
+            g, memory, certificates = method.filter.certified_step(state.filter, seen.rows, at, f)
         step = method.step.tell(state.step, g)
         cost = added(state.ledger, seen[1:])
         state = LoopState(t, step, memory, workers, cost[0], cost[1], cost[2], cost[3], cost[4], g)
-        yield Snapshot(state, x, g, method.step.answer(step), method, engine, next(iter(told), None))
+        yield Snapshot(state, x, g, method.step.answer(step), method, engine, next(iter(certificates), None))
 
 
 def check_rows(engine: Engine, rows: Tensor, x: Tensor) -> None:

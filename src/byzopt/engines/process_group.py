@@ -160,6 +160,6 @@ def _map_tensors(change: Callable[[Tensor], Any], state: Any) -> Any:
 
 def _tensors(state: Any) -> list[Tensor]:
     """The tensors of a state, in order."""
-    found: list[Tensor] = []
-    _map_tensors(found.append, state)
-    return found
+    tensors: list[Tensor] = []
+    _map_tensors(tensors.append, state)
+    return tensors

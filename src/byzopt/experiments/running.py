@@ -74,9 +74,9 @@ class Result:
 
     def __repr__(self) -> str:
         """The outcomes, a line each."""
-        told = [f"{name}: {outcome}" for name, outcome in self.outcomes.items()]
+        parts = [f"{name}: {outcome}" for name, outcome in self.outcomes.items()]
         where = f", out={str(self.out)!r}" if self.out else ""
-        return "\n  ".join([f"Result(spec {self.spec.id}{where})", *told])
+        return "\n  ".join([f"Result(spec {self.spec.id}{where})", *parts])
 
 
 def run(

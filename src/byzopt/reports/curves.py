@@ -70,19 +70,19 @@ def draw_curves(out: Path, bound: DrawnBound | None = None, axis: Axis = "rounds
     from matplotlib.figure import Figure
 
     run = read_run(out)
-    spec, found = run.spec, run.outcomes
-    first = found[MAIN].records[0] if found[MAIN].records else {}
+    spec, outcomes = run.spec, run.outcomes
+    first = outcomes[MAIN].records[0] if outcomes[MAIN].records else {}
     panels = [LOSS, *[panel for panel in PANELS if panel.key in first][:1]]
     if bound is not None and bound.key in first and bound.key != "loss":
         panels[0] = Panel(bound.key, bound.label)
-    names = distinct([_label(name, spec, outcome) for name, outcome in found.items()], LEGEND)
+    names = distinct([_label(name, spec, outcome) for name, outcome in outcomes.items()], LEGEND)
     columns = min(3 if longest(names) <= SHORT else 2, len(names))
     height = 4.0 + 0.22 * -(-heights(names) // columns)
     figure = Figure(figsize=(5.6 * len(panels), height), layout="constrained")
     FigureCanvasAgg(figure)
     handles: list[Any] = []
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        handles = _panel(axes, panel, found, axis)
+        handles = _panel(axes, panel, outcomes, axis)
         if bound is not None and panel.key == bound.key and axis == "rounds":
             _bound(axes, bound)
     figure.suptitle(
@@ -96,17 +96,17 @@ def draw_curves(out: Path, bound: DrawnBound | None = None, axis: Axis = "rounds
     return _saved(figure, out / NAME)
 
 
-def _panel(axes: Any, panel: Panel, found: Mapping[str, Outcome], axis: Axis = "rounds") -> list[Any]:
+def _panel(axes: Any, panel: Panel, outcomes: Mapping[str, Outcome], axis: Axis = "rounds") -> list[Any]:
     """One quantity of all runs, a line each. The robust run sets the scale; what leaves it is clipped and
     named."""
     drawn: list[Any] = []
-    lines = {name: _line(panel, outcome, AXES[axis][0]) for name, outcome in found.items()}
+    lines = {name: _line(panel, outcome, AXES[axis][0]) for name, outcome in outcomes.items()}
     top, log = _scale(panel, lines)
     for i, (name, (rounds, values)) in enumerate(lines.items()):
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
         # The spec's own run lies on top of the others.
         drawn += axes.plot(rounds, values, linewidth=2.2 if name == MAIN else 1.6, zorder=9 - i, **style)
-        if found[name].status.failed and rounds:
+        if outcomes[name].status.failed and rounds:
             axes.plot(rounds[-1:], [min(values[-1], top)], "x", color=style["color"], markersize=9, zorder=10)
     axes.set_xlabel(letters(AXES[axis][1]))
     axes.set_ylabel(letters(panel.label))
@@ -161,8 +161,8 @@ def _scale(panel: Panel, lines: Mapping[str, tuple[Sequence[float], Sequence[flo
 
 
 def _note(axes: Any, peaks: Mapping[str, float], top: float) -> None:
-    told = zip(distinct(list(peaks), most=SHORT), peaks.values(), strict=True)
-    gone = [f"{name} leaves the axis: up to {peak:,.4g}" for name, peak in told if peak > top]
+    labelled = zip(distinct(list(peaks), most=SHORT), peaks.values(), strict=True)
+    gone = [f"{name} leaves the axis: up to {peak:,.4g}" for name, peak in labelled if peak > top]
     axes.text(
         0.98, 0.97, "\n".join(gone), transform=axes.transAxes, ha="right", va="top", fontsize=9, color="0.25"
     )

@@ -60,14 +60,14 @@ def letters(text: str, width: int | None = None, most: int = MOST) -> str:
 
 def distinct(names: Sequence[str], width: int | None = None, most: int = MOST) -> list[str]:
     """Names as `letters` gives them; those that would look the same are numbered."""
-    found: list[str] = []
+    names_drawn: list[str] = []
     for name in names:
         shown, again = letters(name, width, most), 1
-        while shown in found:
+        while shown in names_drawn:
             again += 1
             shown = f"{letters(name, width, most)} #{again}"
-        found.append(shown)
-    return found
+        names_drawn.append(shown)
+    return names_drawn
 
 
 def longest(names: Sequence[str]) -> int:

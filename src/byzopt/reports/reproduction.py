@@ -28,15 +28,15 @@ MOST_SERIES = 8  # in a chart
 
 def reproduction_charts(account: ReproducedTables) -> list[Chart]:
     """Each part's charts: its heat map, its fits, its curves for each setting of all axes but the last."""
-    found: list[Chart | None] = []
+    charts: list[Chart | None] = []
     for part in account.reproduction.parts:
-        found += [_map(account, part)] if part.map else []
+        charts += [_map(account, part)] if part.map else []
         drawn = [fit for fit in part.fits if fit.how != "least" and not fit.then]
-        found += [chart for fit in drawn for chart in _sizes(account, part, fit)]
-        found += [
+        charts += [chart for fit in drawn for chart in _sizes(account, part, fit)]
+        charts += [
             chart for key in part.show for to in part.against for chart in _curves(account, part, key, to)
         ]
-    made = [chart for chart in found if chart is not None]
+    made = [chart for chart in charts if chart is not None]
     names = own_names(chart.name for chart in made)
     return [chart._replace(name=name) for chart, name in zip(made, names, strict=True)]
 
@@ -45,9 +45,9 @@ def results(account: ReproducedTables) -> dict[str, Any]:
     """Every number of the page, with the spec of a run of each cell and what all were computed with."""
     it = account.reproduction
     cells = [_told(account, line) for line in account.lines if line.values]
-    told = {"reproduction": it.name, "paper": it.paper, "environment": environment(), "cells": cells}
+    data = {"reproduction": it.name, "paper": it.paper, "environment": environment(), "cells": cells}
     fits = [fit_data(one) for one in account.fitted]
-    return told | ({"fits": fits} if fits else {})
+    return data | ({"fits": fits} if fits else {})
 
 
 def save_reproduction(account: ReproducedTables, out: Path) -> list[Path]:
@@ -64,9 +64,9 @@ def save_reproduction(account: ReproducedTables, out: Path) -> list[Path]:
     return made
 
 
-def dump_results(told: dict[str, Any]) -> str:
+def dump_results(data: dict[str, Any]) -> str:
     """`results` as text, what is by seed in a line."""
-    text = json.dumps(told, indent=1, allow_nan=False)
+    text = json.dumps(data, indent=1, allow_nan=False)
     return re.sub(r'\{\s*"-?\d+":[^{}]*\}', lambda found: " ".join(found.group().split()), text)
 
 
@@ -75,14 +75,14 @@ def _curves(account: ReproducedTables, part: Part, key: str, against: str) -> li
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in part.cells:
         groups.setdefault(cell.at[:-1], []).append(cell)
-    found = []
+    charts = []
     for labels, cells in groups.items():
         series = {cell.at[-1]: cases for cell in cells if (cases := _cases(account, part, cell))}
-        told = (key,) if against == "rounds" else (key, "by", against)
+        words = (key,) if against == "rounds" else (key, "by", against)
         title = ", ".join((part_title(part), *labels))
-        name = slug("-".join((part_slug(part), *told, *labels)))
-        found.append(curve_chart(name, title, figure, series, against))
-    return found
+        name = slug("-".join((part_slug(part), *words, *labels)))
+        charts.append(curve_chart(name, title, figure, series, against))
+    return charts
 
 
 def _sizes(account: ReproducedTables, part: Part, fit: Fit) -> list[Chart | None]:
@@ -137,22 +137,22 @@ def _setting(one: CellRun) -> WorkerCounts:
 def fit_data(one: FittedValue) -> dict[str, Any]:
     """A fit as plain data."""
     part, expected = one.part, one.expected
-    told: dict[str, Any] = {
+    data: dict[str, Any] = {
         "part": part.name,
         "protocol": part.protocol,
         "fit": one.fit.name,
         "of": one.labels,
     }
-    told |= {"expected": None if expected is None else expected.value, "value": one.value}
-    return told | {"standard_error": one.spread, "verdict": one.verdict}
+    data |= {"expected": None if expected is None else expected.value, "value": one.value}
+    return data | {"standard_error": one.spread, "verdict": one.verdict}
 
 
 def _told(account: ReproducedTables, line: ComparedCell) -> dict[str, Any]:
-    part, found = line.part, account.of(line.part, line.cell)
-    told: dict[str, Any] = {"part": part.name, "protocol": part.protocol, "at": list(line.cell.at)}
-    told |= {"measure": line.measure.name, "paper": line.printed, "mean": line.mean}
-    told |= {"deviation": line.deviation, "ddof": part.ddof, "verdict": line.verdict}
-    told |= {"values": {str(seed): value for seed, value in line.values.items()}}
-    told |= {"runs": {str(one.seed): one.run for one in found}}
+    part, runs = line.part, account.of(line.part, line.cell)
+    data: dict[str, Any] = {"part": part.name, "protocol": part.protocol, "at": list(line.cell.at)}
+    data |= {"measure": line.measure.name, "paper": line.printed, "mean": line.mean}
+    data |= {"deviation": line.deviation, "ddof": part.ddof, "verdict": line.verdict}
+    data |= {"values": {str(seed): value for seed, value in line.values.items()}}
+    data |= {"runs": {str(one.seed): one.run for one in runs}}
     first = line.measure is part.measures[0]
-    return told | ({"spec": found[0].spec.data} if first else {})
+    return data | ({"spec": runs[0].spec.data} if first else {})

@@ -17,9 +17,9 @@ NO_SPECS: Mapping[str, Spec] = {}
 COLOURS = {Status.COMPLETED: "green", Status.CONVERGED: "green", Status.INTERRUPTED: "yellow"}
 
 
-def outcome_table(spec: Spec, found: Mapping[str, Outcome]) -> Table:
+def outcome_table(spec: Spec, outcomes: Mapping[str, Outcome]) -> Table:
     """One row for each variant: what it was, how it ended, its final figures."""
-    figures = [name for name in FIGURES if any(name in outcome.metrics for outcome in found.values())]
+    figures = [name for name in FIGURES if any(name in outcome.metrics for outcome in outcomes.values())]
     plain = PlainSpec(spec.data)
     table = Table(title=spec_title(plain), title_justify="left", title_style="bold")
     for name in ("variant", "method", "rule", "attack"):
@@ -28,20 +28,20 @@ def outcome_table(spec: Spec, found: Mapping[str, Outcome]) -> Table:
     for name in (*figures, "rounds", "seconds"):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     for name, variant in plain.variants.items():
-        if name in found:
-            table.add_row(*_row(name, variant, found[name], figures))
+        if name in outcomes:
+            table.add_row(*_row(name, variant, outcomes[name], figures))
     return table
 
 
-def outcome_notes(found: Mapping[str, Outcome], specs: Mapping[str, Spec] = NO_SPECS) -> Iterator[str]:
+def outcome_notes(outcomes: Mapping[str, Outcome], specs: Mapping[str, Spec] = NO_SPECS) -> Iterator[str]:
     """Lines for each variant: why it ended so, whom its server expelled, and what bounds the error of its
     aggregates. Without the `specs` only what was certified along the run is said of that."""
-    for name, outcome in found.items():
+    for name, outcome in outcomes.items():
         if outcome.message:
             yield f"{name}: {outcome.message}"
         if outcome.expelled:
-            told = ", ".join(f"{worker} (round {t}, {why})" for worker, t, why in outcome.expelled)
-            yield f"{name}: expelled workers {told}"
+            listed = ", ".join(f"{worker} (round {t}, {why})" for worker, t, why in outcome.expelled)
+            yield f"{name}: expelled workers {listed}"
         if outcome.status is Status.INTERRUPTED and outcome.records:
             yield f"{name}: the figures are those of round {outcome.records[-1]['t']:.0f}, the last measured"
         if name in specs:

@@ -38,18 +38,18 @@ class FittedValue(NamedTuple):
 def fit_values(part: Part, fit: Fit, lines: Sequence[ComparedCell]) -> list[FittedValue]:
     """A fit's numbers from the lines of its part."""
     measure = fit.measure or part.measures[0].name
-    own = {line.cell.at: line for line in lines if line.measure.name == measure}
-    seeds = [seed for seed in part.seeds if all(seed in line.values for line in own.values())]
-    found = _values(part, fit, own, seeds)
-    others = [_values(part, fit, own, [s for s in seeds if s != left]) for left in seeds if len(seeds) > 1]
-    told = []
-    for at, value in found.items():
+    cells = {line.cell.at: line for line in lines if line.measure.name == measure}
+    seeds = [seed for seed in part.seeds if all(seed in line.values for line in cells.values())]
+    numbers = _values(part, fit, cells, seeds)
+    others = [_values(part, fit, cells, [s for s in seeds if s != left]) for left in seeds if len(seeds) > 1]
+    values = []
+    for at, value in numbers.items():
         spread = _jackknife([other.get(at) for other in others])
         expected = next((one for one in fit.printed if one.at == at), None)
-        missing = sum("to come" in line.verdict for line in own.values())
+        missing = sum("to come" in line.verdict for line in cells.values())
         verdict = _verdict(part, fit, value, expected, missing)
-        told.append(FittedValue(part, fit, at, value, spread, expected, verdict))
-    return told
+        values.append(FittedValue(part, fit, at, value, spread, expected, verdict))
+    return values
 
 
 def means_by_size(
@@ -59,14 +59,14 @@ def means_by_size(
 
     The mean is NaN where one of these seeds has no value.
     """
-    place, found = part.axes.index(fit.over), dict[Labels, Points]()
+    place, points = part.axes.index(fit.over), dict[Labels, Points]()
     for at, line in lines.items():
         values = [line.values.get(seed) for seed in seeds]
         known = [value for value in values if value is not None]
         size = float(at[place]) if fit.how != "least" else 0.0
         mean = fmean(known) if known and len(known) == len(values) else nan
-        found.setdefault(at[:place] + at[place + 1 :], []).append((size, mean))
-    return {at: sorted(pairs) for at, pairs in found.items()}
+        points.setdefault(at[:place] + at[place + 1 :], []).append((size, mean))
+    return {at: sorted(pairs) for at, pairs in points.items()}
 
 
 def log_log_slope(pairs: Points) -> float | None:
@@ -94,12 +94,12 @@ def _values(
         "crossing": lambda pairs: level_crossing(pairs, fit.level),
         "least": lambda pairs: min((y for _, y in pairs if isfinite(y)), default=None),
     }
-    found = {at: take[fit.how](pairs) for at, pairs in means.items()}
+    numbers = {at: take[fit.how](pairs) for at, pairs in means.items()}
     if not fit.then:
-        return found
+        return numbers
     rest = [axis for axis in part.axes if axis != fit.over]
     place, groups = rest.index(fit.then), dict[Labels, Points]()
-    for at, value in found.items():
+    for at, value in numbers.items():
         pair = float(at[place]), nan if value is None else value
         groups.setdefault(at[:place] + at[place + 1 :], []).append(pair)
     return {at: log_log_slope(sorted(pairs)) for at, pairs in groups.items() if len(pairs) > 1}

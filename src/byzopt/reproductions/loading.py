@@ -44,8 +44,8 @@ def _decoded(name: str, data: Mapping[str, Any]) -> Reproduction:
     shared = _table(data, "all", where)
     parts = [_part(_borrowed(merge(shared, part))) for part in _tables(data, "part", where)]
     require(bool(parts), f"Reproduction {name}", "have a part", "none")
-    told = {key: str(data.get(key, "")) for key in ("title", "paper", "remarks")}
-    return Reproduction(name=name, parts=tuple(parts), **told)
+    texts = {key: str(data.get(key, "")) for key in ("title", "paper", "remarks")}
+    return Reproduction(name=name, parts=tuple(parts), **texts)
 
 
 def _borrowed(data: dict[str, Any]) -> dict[str, Any]:
@@ -57,13 +57,13 @@ def _borrowed(data: dict[str, Any]) -> dict[str, Any]:
     source = shipped_files(PAPERS).get(data["from"])
     if source is None:
         raise unknown("reproduction", data["from"], list(shipped_files(PAPERS)))
-    told = toml.loads(_text(source), data["from"])
-    own = {key: value for key, value in data.items() if key not in ("from", "like")}
-    wanted = (own.get("name"), data.get("like", own.get("protocol")))
-    known = {(part["name"], part["protocol"]): part for part in told["part"]}
+    other = toml.loads(_text(source), data["from"])
+    kept = {key: value for key, value in data.items() if key not in ("from", "like")}
+    wanted = (kept.get("name"), data.get("like", kept.get("protocol")))
+    known = {(part["name"], part["protocol"]): part for part in other["part"]}
     if wanted not in known:
         raise unknown("part", " ".join(map(str, wanted)), [" ".join(each) for each in known])
-    return merge(merge(told.get("all", {}), known[wanted]), own)
+    return merge(merge(other.get("all", {}), known[wanted]), kept)
 
 
 def _part(data: Mapping[str, Any]) -> Part:
@@ -80,12 +80,12 @@ def _part(data: Mapping[str, Any]) -> Part:
     return decode(Part, plain | read, where)
 
 
-def _seeds(told: Any) -> Any:
+def _seeds(given: Any) -> Any:
     """Seeds as a declaration names them: one by one, or how many from 0."""
-    if not isinstance(told, int):
-        return told
-    require(1 <= told <= MOST_SEEDS, "A number of seeds", f"lie in 1 .. {MOST_SEEDS:,}", said(told))
-    return tuple(range(told))
+    if not isinstance(given, int):
+        return given
+    require(1 <= given <= MOST_SEEDS, "A number of seeds", f"lie in 1 .. {MOST_SEEDS:,}", said(given))
+    return tuple(range(given))
 
 
 def _fit(data: Mapping[str, Any], where: str) -> Fit:
@@ -95,32 +95,32 @@ def _fit(data: Mapping[str, Any], where: str) -> Fit:
 
 def _cell(data: Mapping[str, Any], measures: Sequence[TableMeasure], where: str) -> Cell:
     """A cell; `printed = [mean, deviation]` is the first measure's, and settings may be keys of its own."""
-    own = {key: value for key, value in data.items() if key not in ("at", "printed", "kind")}
+    settings = {key: value for key, value in data.items() if key not in ("at", "printed", "kind")}
     require("at" in data, f"A cell of {where}", "have labels, `at`", dict(data))
     printed = data.get("printed", {})
     printed = printed if isinstance(printed, Mapping) else {measures[0].name: printed}
     kind = data.get("kind", "printed" if printed else "unprinted")
     pairs = {name: _pair(told, f"`printed` of a cell of {where}") for name, told in printed.items()}
-    return decode(Cell, {"at": data["at"], "set": own, "printed": pairs, "kind": kind}, where)
+    return decode(Cell, {"at": data["at"], "set": settings, "printed": pairs, "kind": kind}, where)
 
 
-def _pair(told: Any, what: str) -> tuple[float, float | None]:
-    numbers = isinstance(told, list) and all(type(one) in (int, float) for one in told)
-    require(numbers and len(told) in (1, 2), what, "be [mean] or [mean, deviation]", said(told))
-    return float(told[0]), float(told[1]) if len(told) == 2 else None
+def _pair(given: Any, what: str) -> tuple[float, float | None]:
+    numbers = isinstance(given, list) and all(type(one) in (int, float) for one in given)
+    require(numbers and len(given) in (1, 2), what, "be [mean] or [mean, deviation]", said(given))
+    return float(given[0]), float(given[1]) if len(given) == 2 else None
 
 
 def _table(data: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
-    told = data.get(key, {})
-    require(isinstance(told, Mapping), f"`{key}` of {where}", "be a table", said(told))
-    return dict(told)
+    table = data.get(key, {})
+    require(isinstance(table, Mapping), f"`{key}` of {where}", "be a table", said(table))
+    return dict(table)
 
 
 def _tables(data: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, Any]]:
-    told = data.get(key, [])
-    good = isinstance(told, list) and all(isinstance(one, Mapping) for one in told)
-    require(good, f"`{key}` of {where}", "be a list of tables", said(told))
-    return list(told)
+    tables = data.get(key, [])
+    good = isinstance(tables, list) and all(isinstance(one, Mapping) for one in tables)
+    require(good, f"`{key}` of {where}", "be a list of tables", said(tables))
+    return list(tables)
 
 
 def _text(place: Traversable) -> str:

@@ -149,11 +149,11 @@ class Part:
 
     def point(self, cell: Cell, seed: int) -> Point:
         """The settings of one run of a cell."""
-        found: Point = {}
+        settings: Point = {}
         for axis, label in zip(self.axes, cell.at, strict=True):
-            found |= self.choices[axis][label]
-            found |= self.by_seed.get(label, {}).get(str(seed), {})
-        return found | dict(cell.set) | {"seed": seed}
+            settings |= self.choices[axis][label]
+            settings |= self.by_seed.get(label, {}).get(str(seed), {})
+        return settings | dict(cell.set) | {"seed": seed}
 
     @property
     def sweep(self) -> Sweep:
@@ -203,10 +203,10 @@ def _quick(part: Part) -> Part:
     quick = part.quick
     short = replace(part, spec=merge(part.spec, quick.spec), seeds=quick.seeds or part.seeds)
     short = replace(short, shortened=part.shortened or bool(quick.spec))
-    own = {key: value for key, value in quick.spec.items() if not isinstance(value, Mapping)}
+    single = {key: value for key, value in quick.spec.items() if not isinstance(value, Mapping)}
     cells = _kept(part, quick.cells) if quick.cells else part.cells
     whole = replace(short, cells=cells, spec=part.spec)
-    short = replace(short, cells=tuple(replace(cell, set={**cell.set, **own}) for cell in cells))
+    short = replace(short, cells=tuple(replace(cell, set={**cell.set, **single}) for cell in cells))
     return replace(short, unchanged=_unchanged(short, whole)) if quick.spec else short
 
 

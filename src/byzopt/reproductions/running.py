@@ -61,23 +61,23 @@ def run_part(plan: SweepPlan, **options: Any) -> SweepResult:
 def collect_tables(reproduction: Reproduction, store: str | Path) -> ReproducedTables:
     """The tables of a reproduction, made from stored runs alone."""
     run_store = RunStore(Path(store))
-    found, lines, fits = {}, list[ComparedCell](), list[FittedValue]()
+    runs_by_part, lines, fits = {}, list[ComparedCell](), list[FittedValue]()
     for part in reproduction.parts:
         specs = _specs(part)
         for cell in part.cells:
-            own = [(seed, spec := specs[cell.at, seed], run_id(spec)) for seed in part.seeds]
+            wanted = [(seed, spec := specs[cell.at, seed], run_id(spec)) for seed in part.seeds]
             here = [
                 CellRun(seed, run, spec, run_store.read_outcome(run))
-                for seed, spec, run in own
+                for seed, spec, run in wanted
                 if run_store.inspect(run).kind in ("whole", "failed")
             ]
-            found[part.name, part.protocol, cell.at] = here
+            runs_by_part[part.name, part.protocol, cell.at] = here
             for measure in part.measures:
                 values = {one.seed: measured_value(measure, one.outcome) for one in here}
                 lines.append(compare_cell(part, cell, measure, values, len(part.seeds) - len(here)))
-        told = [line for line in lines if line.part is part]
-        fits += [one for fit in part.fits for one in fit_values(part, fit, told)]
-    return ReproducedTables(reproduction, found, tuple(lines), tuple(fits))
+        of_part = [line for line in lines if line.part is part]
+        fits += [one for fit in part.fits for one in fit_values(part, fit, of_part)]
+    return ReproducedTables(reproduction, runs_by_part, tuple(lines), tuple(fits))
 
 
 def measured_value(measure: TableMeasure, outcome: Outcome) -> float | None:

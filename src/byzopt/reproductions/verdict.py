@@ -84,8 +84,8 @@ def _compared(line: ComparedCell) -> str:
     if cell.kind == "chaotic":
         return "chaotic, not compared"
     mean, spread = line.printed
-    own = line.deviation
-    if own is not None and (_round(line.mean, line), _round(own, line)) == (mean, spread):
+    deviation = line.deviation
+    if deviation is not None and (_round(line.mean, line), _round(deviation, line)) == (mean, spread):
         return "to the digit"
     if spread and len(line.known) == 1:
         return "one run"
@@ -99,9 +99,9 @@ def _unchanged(line: ComparedCell) -> bool:
     measure, before = line.measure, line.part.unchanged
     if measure.how == "at":
         return measure.at < before
-    found = line.known
-    reached = bool(found) and len(found) == len(line.values)
-    return measure.how == "first_below" and reached and max(found) < measure.scale * before
+    known = line.known
+    reached = bool(known) and len(known) == len(line.values)
+    return measure.how == "first_below" and reached and max(known) < measure.scale * before
 
 
 def _error(line: ComparedCell, spread: float | None) -> float:

@@ -49,7 +49,7 @@ def break_rule(
     hunts = {
         name: AttackSearch(setting, ATTACKS.build(name), seed, trials, allowance).run() for name in ATTACKS
     }
-    every = [finding for found in hunts.values() for finding in found]
+    every = [finding for findings in hunts.values() for finding in findings]
     return BreakReport(
         rule=rule_spelling(built),
         n=n,
@@ -103,19 +103,19 @@ def _floors(n: int, f: int) -> dict[str, float]:
     return {"squared": robustness.least_squared(n, f), "linear": robustness.least_linear(n, f)}
 
 
-def _measured(found: list[Finding]) -> list[Finding]:
-    return [finding for finding in found if finding.verdict is EvaluationStatus.MEASURED]
+def _measured(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.verdict is EvaluationStatus.MEASURED]
 
 
-def _worst(found: list[Finding], form: str) -> Finding:
-    return max(_measured(found), key=lambda finding: finding.figures[form])
+def _worst(findings: list[Finding], form: str) -> Finding:
+    return max(_measured(findings), key=lambda finding: finding.figures[form])
 
 
 def _ranked(hunts: Mapping[str, list[Finding]], form: str) -> tuple[Finding, ...]:
-    worst = [_worst(found, form) for found in hunts.values() if _measured(found)]
+    worst = [_worst(findings, form) for findings in hunts.values() if _measured(findings)]
     return tuple(sorted(worst, key=lambda finding: -finding.figures[form]))
 
 
 def _first(hunts: Mapping[str, list[Finding]], verdict: EvaluationStatus) -> tuple[Finding, ...]:
-    first = (next((one for one in found if one.verdict is verdict), None) for found in hunts.values())
+    first = (next((one for one in findings if one.verdict is verdict), None) for findings in hunts.values())
     return tuple(finding for finding in first if finding is not None)

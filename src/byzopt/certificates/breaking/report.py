@@ -76,8 +76,8 @@ def _stage(stage: Any) -> str:
     name = source.reference if source else stage.name
     usual = {field.name: field.default for field in fields(stage)}
     data = {key: value for key, value in plain(stage).items() if key not in ("name", KEY)}
-    told = [f"{key}={value!r}" for key, value in data.items() if value != plain(usual[key])]
-    return f"{name}({', '.join(told)})" if told else str(name)
+    parameters = [f"{key}={value!r}" for key, value in data.items() if value != plain(usual[key])]
+    return f"{name}({', '.join(parameters)})" if parameters else str(name)
 
 
 def _json(data: Any) -> str:

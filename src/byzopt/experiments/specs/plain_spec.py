@@ -63,8 +63,8 @@ class PlainSpec:
         named = {"task": shape.task, "method": shape.method, "attack": shape.attack}
         named |= {f"stage {i} of the rule": stage for i, stage in enumerate(shape.rule)}
         for what, part in named.items():
-            found = part.get("name")
-            require(isinstance(found, str), f"The {what} of a stored spec", "have a name", repr(found)[:99])
+            name = part.get("name")
+            require(isinstance(name, str), f"The {what} of a stored spec", "have a name", repr(name)[:99])
         _ = self.variants
 
     @property
@@ -82,12 +82,12 @@ class PlainSpec:
         """This spec and those beside it, by name."""
         compare = self.data.get("compare", {})
         require(isinstance(compare, Mapping), "`compare` of a stored spec", "be a table", repr(compare)[:99])
-        own = {key: value for key, value in self.data.items() if key != "compare"}
-        found = {MAIN: self if own == self.data else PlainSpec(own)}
+        main = {key: value for key, value in self.data.items() if key != "compare"}
+        found = {MAIN: self if main == self.data else PlainSpec(main)}
         for name, changes in compare.items():
             good = isinstance(changes, Mapping) and "compare" not in changes and name != MAIN
             require(good, f"Variant {name!r} of a stored spec", "be a table of overrides", repr(changes)[:99])
-            found[name] = PlainSpec(merge(own, changes))
+            found[name] = PlainSpec(merge(main, changes))
         return found
 
 

@@ -113,13 +113,13 @@ class Spec:
         if not isinstance(data.get("compare", {}), Mapping):
             raise InvalidInput(f"`compare` should be a table of variants. Found {said(data['compare'])}.")
         base = USUAL | {key: value for key, value in data.items() if key != "compare"}
-        own = _decoded(base, "the spec")
+        main = _decoded(base, "the spec")
         variants = {}
         for name, changes in data.get("compare", {}).items():
             if not isinstance(changes, Mapping) or "compare" in changes:
                 raise InvalidInput(f"Variant {name!r} should be a table of overrides. Found {said(changes)}.")
             variants[name] = _decoded(merge(base, changes), f"variant {name!r}")
-        return replace(own, compare=variants)
+        return replace(main, compare=variants)
 
     @property
     def cohort(self) -> Cohort:
@@ -134,16 +134,16 @@ class Spec:
     @property
     def data(self) -> dict[str, Any]:
         """Canonical plain data: every value spelled out; `Spec.of(spec.data).data == spec.data`."""
-        own = self._own()
+        main = self._own()
         variants = {
-            name: {key: value for key, value in variant._own().items() if value != own.get(key)}
+            name: {key: value for key, value in variant._own().items() if value != main.get(key)}
             for name, variant in self.compare.items()
         }
-        told = {key: value for key, value in (own | {"compare": variants}).items() if value != {}}
+        kept = {key: value for key, value in (main | {"compare": variants}).items() if value != {}}
         for key, usual in LATER.items():
             if getattr(self, key) == usual:
-                del told[key]  # so that specs keep the ids that they had before there was such a key
-        return told
+                del kept[key]  # so that specs keep the ids that they had before there was such a key
+        return kept
 
     @property
     def id(self) -> str:
@@ -152,8 +152,8 @@ class Spec:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Other processes build the parts of a user's own again, from the files that they are in."""
-        own = any(KEY in table for table in _tables(self.data))
-        return (Spec.of, (self.data,)) if own else super().__reduce_ex__(protocol)
+        has_own_parts = any(KEY in table for table in _tables(self.data))
+        return (Spec.of, (self.data,)) if has_own_parts else super().__reduce_ex__(protocol)
 
     def on(self, engine: EngineRecipe) -> Spec:
         """This spec and its variants on that engine."""
@@ -166,11 +166,11 @@ class Spec:
 
     def _own(self) -> dict[str, Any]:
         attackers = self.f if self.attackers is None else self.attackers
-        own = {"n": self.n, "f": self.f, "attackers": plain(attackers), "seed": self.seed}
-        own |= {"rounds": self.rounds, "lr": float(self.lr), "eval_every": self.interval}
-        own |= {"placement": self.placement, "base": self.base, "per_worker": self.per_worker}
-        own |= {"rule": rule_data(self.rule), "stop": dict(self.stop)}
-        return own | {key: plain(getattr(self, key)) for key in ("task", "method", "attack", "engine")}
+        data = {"n": self.n, "f": self.f, "attackers": plain(attackers), "seed": self.seed}
+        data |= {"rounds": self.rounds, "lr": float(self.lr), "eval_every": self.interval}
+        data |= {"placement": self.placement, "base": self.base, "per_worker": self.per_worker}
+        data |= {"rule": rule_data(self.rule), "stop": dict(self.stop)}
+        return data | {key: plain(getattr(self, key)) for key in ("task", "method", "attack", "engine")}
 
 
 def _tables(data: Any) -> Iterator[Mapping[str, Any]]:

@@ -26,10 +26,10 @@ def check_directory(path: Path, option: str) -> None:
     try:
         _asked(path)
     except (OSError, ValueError) as error:
-        told = str(path) if len(str(path)) <= _USUAL else f"{str(path)[:_USUAL]}..."
+        shown = str(path) if len(str(path)) <= _USUAL else f"{str(path)[:_USUAL]}..."
         reason = getattr(error, "strerror", None) or error
         raise InvalidInput(
-            f"Directory {told} should be writable. Found: {reason}. Choose another {option}."
+            f"Directory {shown} should be writable. Found: {reason}. Choose another {option}."
         ) from None
 
 

@@ -39,11 +39,11 @@ def pack_outcome(outcome: Outcome) -> dict[str, Any]:
     return {f.name: getattr(outcome, f.name) for f in fields(Outcome)} | {"status": str(outcome.status)}
 
 
-def unpack_outcome(told: Any) -> Outcome:
+def unpack_outcome(packed: Any) -> Outcome:
     """The inverse of `frozen`. Errors: `InvalidInput` for anything else."""
-    _check(told, Outcome, "An outcome in a checkpoint")
-    known = {f.name: told[f.name] for f in fields(Outcome) if f.name in told}
-    return Outcome(**{**known, "status": Status(told["status"])})
+    _check(packed, Outcome, "An outcome in a checkpoint")
+    known = {f.name: packed[f.name] for f in fields(Outcome) if f.name in packed}
+    return Outcome(**{**known, "status": Status(packed["status"])})
 
 
 def pack_progress(progress: RunProgress) -> tuple[Any, ...]:
@@ -51,20 +51,20 @@ def pack_progress(progress: RunProgress) -> tuple[Any, ...]:
     return freeze(progress.state), progress.records, dict(progress.report), progress.seconds
 
 
-def unpack_progress(told: Any, like: LoopState, rounds: int) -> RunProgress:
+def unpack_progress(packed: Any, like: LoopState, rounds: int) -> RunProgress:
     """The inverse of `frozen_progress`, in the structure of `like`, a state of the same run of so many
     `rounds`. Errors: `InvalidInput` for anything else."""
     rest = ("records", tuple[Record, ...]), ("report", dict[str, float]), ("seconds", float)
-    good = isinstance(told, tuple) and len(told) == 1 + len(rest)
-    require(good, "A run in a checkpoint", "be its state, records, report and seconds", type(told).__name__)
-    for value, (name, kind) in zip(told[1:], rest, strict=True):
+    good = isinstance(packed, tuple) and len(packed) == 1 + len(rest)
+    require(good, "A run in a checkpoint", "be its state, records, report and seconds", type(packed).__name__)
+    for value, (name, kind) in zip(packed[1:], rest, strict=True):
         _check(value, kind, f"`{name}` of a run in a checkpoint")
-    state = thaw(told[0], like)
+    state = thaw(packed[0], like)
     require(0 <= state.t <= rounds, "A run in a checkpoint", f"stand at a round in 0..{rounds}", state.t)
     require(
-        all("t" in record for record in told[1]), "Records in a checkpoint", "name their round `t`", "none"
+        all("t" in record for record in packed[1]), "Records in a checkpoint", "name their round `t`", "none"
     )
-    return RunProgress(state, *told[1:])
+    return RunProgress(state, *packed[1:])
 
 
 def outcome_summary(outcome: Outcome) -> dict[str, Any]:
@@ -77,15 +77,15 @@ def outcome_summary(outcome: Outcome) -> dict[str, Any]:
     return known | {"seconds": round(outcome.seconds, 3)} | figures
 
 
-def outcome_of_summary(told: Mapping[str, Any], records: tuple[Record, ...]) -> Outcome:
+def outcome_of_summary(summary: Mapping[str, Any], records: tuple[Record, ...]) -> Outcome:
     """The outcome that a summary and its records tell of; figures are those of the records.
 
     Errors: `InvalidInput` where the two do not fit each other or are no outcome's.
     """
-    known = _check(told, _Summary, "The summary of a run")
+    known = _check(summary, _Summary, "The summary of a run")
     gone = tuple((one.worker, one.round, one.reason) for one in known.expulsions)
     outcome = Outcome(known.status, known.rounds, known.seconds, records, known.message, expelled=gone)
-    figures = {key: value for key, value in told.items() if key not in _Summary.__struct_fields__}
+    figures = {key: value for key, value in summary.items() if key not in _Summary.__struct_fields__}
     for key in figures.keys() | outcome.metrics.keys():
         seen, said = outcome.metrics.get(key), figures.get(key)
         same = said is None if seen is None or not isfinite(seen) else _equal(said, seen)
@@ -104,9 +104,9 @@ def _equal(said: Any, seen: float) -> bool:
         return False
 
 
-def _check(told: Any, kind: Any, what: str) -> Any:
+def _check(value: Any, kind: Any, what: str) -> Any:
     try:
-        return msgspec.convert(told, kind, dec_hook=_tensor)
+        return msgspec.convert(value, kind, dec_hook=_tensor)
     except (msgspec.ValidationError, RecursionError) as error:
         raise InvalidInput(f"{what} should be as byzopt wrote it. Found: {error}.") from None
 

@@ -114,8 +114,8 @@ def parse_json(raw: bytes, kind: type[T]) -> T:
 
 def result_digest(result: Any) -> str:
     """The checksum of what `result.json` holds beside it."""
-    told = {key: value for key, value in result.items() if key != "digest"}
-    return sha256(dumps(told, sort_keys=True).encode()).hexdigest()
+    covered = {key: value for key, value in result.items() if key != "digest"}
+    return sha256(dumps(covered, sort_keys=True).encode()).hexdigest()
 
 
 def _finished(path: Path) -> FinishedRun:
@@ -152,8 +152,8 @@ def _records(raw: bytes, spec: PlainSpec) -> dict[str, tuple[Record, ...]]:
     require(not wrong, "A figure in records", "have a name of its own", wrong)
     grouped: dict[str, list[Record]] = {name: [] for name in planned}
     for name, t, *values in zip(names, columns["t"], *(columns[key] for key in figures), strict=True):
-        told = zip(figures, values, strict=True)
-        record = {"t": t} | {key: value for key, value in told if value is not None}
+        pairs = zip(figures, values, strict=True)
+        record = {"t": t} | {key: value for key, value in pairs if value is not None}
         before = grouped[name][-1]["t"] if grouped[name] else -1
         require(record["t"] > before, "Records", "be in order of their rounds", f"{t} after {before}")
         grouped[name].append(record)

@@ -68,14 +68,14 @@ class RunStore:
         try:
             if not path.exists():
                 return StoredRun("missing")
-            found = read_run(path)
+            stored = read_run(path)
         except (Damaged, OSError) as error:
             return StoredRun("damaged", str(error))
-        if found.run != run:
+        if stored.run != run:
             return StoredRun("damaged", "it is another run")
-        ended = found.outcomes[MAIN]
+        ended = stored.outcomes[MAIN]
         kind: Literal["failed", "whole"] = "failed" if ended.status is Status.ERROR else "whole"
-        return StoredRun(kind, ended.message, ended.status, found.batch)
+        return StoredRun(kind, ended.message, ended.status, stored.batch)
 
     def read_outcome(self, run: str) -> Outcome:
         """How a stored run ended. Errors: `Damaged`."""

@@ -138,13 +138,13 @@ def to_arrow(found_rows: Sequence[Row]) -> pa.Table:
 
 def spec_settings(spec: PlainSpec) -> Row:
     """A spec's settings by path, components by name."""
-    told: Row = {}
+    row: Row = {}
     for key, value in spec.data.items():
         if key == "rule":
-            told[key] = rule_text(value, spec.data["f"])
+            row[key] = rule_text(value, spec.data["f"])
         elif key != "compare":
-            told |= _flat(key, value)
-    return told
+            row |= _flat(key, value)
+    return row
 
 
 def rule_text(stages: Sequence[Any], f: int) -> str:
@@ -162,11 +162,11 @@ def _stage(stage: Any, f: int) -> str:
     usual = _usual(name, f)
     if isinstance(source, Mapping) and "sha256" in source:
         name, usual = f"{name}@{_short(source)}", {KEY: source, **usual}
-    told = {key: value for key, value in stage.items() if key != "name" and value != usual.get(key, ...)}
-    if "rule" in told:
-        inner = told["rule"] if isinstance(told["rule"], list) else [told["rule"]]
-        told["rule"] = rule_text(inner, f)
-    rest = ", ".join(f"{key}={value!r}" for key, value in told.items())
+    changed = {key: value for key, value in stage.items() if key != "name" and value != usual.get(key, ...)}
+    if "rule" in changed:
+        inner = changed["rule"] if isinstance(changed["rule"], list) else [changed["rule"]]
+        changed["rule"] = rule_text(inner, f)
+    rest = ", ".join(f"{key}={value!r}" for key, value in changed.items())
     return f"{name}({rest})" if rest else str(name)
 
 
@@ -188,23 +188,23 @@ def _usual(name: str, f: int) -> Mapping[str, Any]:
 
 
 def _of(path: Path, records: bool) -> Iterator[Row]:
-    for _, own, outcome in read_variants(path):
+    for _, row, outcome in read_variants(path):
         if records:
-            del own["seconds"]  # of the whole run, and of no record
-            yield from (own | {"t": int(record["t"])} | _figures(record) for record in outcome.records)
+            del row["seconds"]  # of the whole run, and of no record
+            yield from (row | {"t": int(record["t"])} | _figures(record) for record in outcome.records)
         else:
-            yield own | _figures(outcome.metrics)
+            yield row | _figures(outcome.metrics)
 
 
 def read_variants(path: Path) -> Iterator[tuple[PlainSpec, Row, Outcome]]:
     """A run's directory: spec, settings and outcome of the run, and of its variants. Errors: `Damaged`."""
-    found = read_run(path)
-    for name, variant in found.spec.variants.items():
-        outcome = found.outcomes[name]
-        own: Row = {"run": path.name} | ({"variant": name} if len(found.outcomes) > 1 else {})
-        own |= spec_settings(variant)
-        own |= {"status": str(outcome.status), "message": outcome.message, "rounds_run": outcome.rounds}
-        yield variant, own | {"seconds": outcome.seconds}, outcome
+    stored = read_run(path)
+    for name, variant in stored.spec.variants.items():
+        outcome = stored.outcomes[name]
+        row: Row = {"run": path.name} | ({"variant": name} if len(stored.outcomes) > 1 else {})
+        row |= spec_settings(variant)
+        row |= {"status": str(outcome.status), "message": outcome.message, "rounds_run": outcome.rounds}
+        yield variant, row | {"seconds": outcome.seconds}, outcome
 
 
 def _figures(record: Mapping[str, float]) -> Row:
@@ -214,13 +214,13 @@ def _figures(record: Mapping[str, float]) -> Row:
 def _flat(key: str, value: Any) -> Row:
     if not isinstance(value, Mapping):
         return {key: value}
-    told: Row = {key: value["name"]} if "name" in value else {}
+    row: Row = {key: value["name"]} if "name" in value else {}
     for inner, content in value.items():
         if inner == KEY and isinstance(content, Mapping) and "sha256" in content:
-            told[f"{key}.{KEY}"] = _short(content)  # where it lies says nothing of the run
+            row[f"{key}.{KEY}"] = _short(content)  # where it lies says nothing of the run
         elif inner != "name":
-            told |= _flat(f"{key}.{inner}", content)
-    return told
+            row |= _flat(f"{key}.{inner}", content)
+    return row
 
 
 def _condition(text: str, known: Sequence[str], found_rows: Sequence[Row]) -> Callable[[Row], bool]:
@@ -238,8 +238,8 @@ def _condition(text: str, known: Sequence[str], found_rows: Sequence[Row]) -> Ca
 
 def doubtful_conditions(where: Sequence[str]) -> list[str]:
     """What is odd about conditions that can be tested all the same: a fraction given in percent."""
-    found = [match for match in map(_CONDITION.fullmatch, where) if match and _is_number(match[3].strip())]
-    flaws = ((match[0], in_percent(match[1], float(match[3]))) for match in found)
+    matches = [match for match in map(_CONDITION.fullmatch, where) if match and _is_number(match[3].strip())]
+    flaws = ((match[0], in_percent(match[1], float(match[3]))) for match in matches)
     return [f"{said(text)}: {flaw}" for text, flaw in flaws if flaw]
 
 

@@ -41,9 +41,9 @@ def plan_batches(
     earlier = {member: names for names in stored.values() if set(names) <= known.keys() for member in names}
     found: dict[tuple[str, ...], None] = {}
     for group in _groups(runs, together):
-        own = [run.id for run in group if run.id in missing]
-        fresh = tuple(run for run in own if run not in earlier)
-        for run in own:
+        wanted = [run.id for run in group if run.id in missing]
+        fresh = tuple(run for run in wanted if run not in earlier)
+        for run in wanted:
             found[earlier.get(run, fresh)] = None
     return [RunBatch(tuple(known[name] for name in names)) for names in found]
 

@@ -82,10 +82,10 @@ def _claimed(path: Path) -> int | None:
         if _same(handle, path):
             break
         os.close(handle)  # its last owner removed the file between our two calls
-    told = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat()}
+    owner = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat()}
     with suppress(OSError):  # for people only; a full disk is noticed where it matters
         os.ftruncate(handle, 0)
-        os.write(handle, b" " * _LOCKED + json.dumps(told).encode())
+        os.write(handle, b" " * _LOCKED + json.dumps(owner).encode())
     return handle
 
 

@@ -80,11 +80,11 @@ def layout_rates(fresh: bool = False) -> LayoutRates:
             kept = parse_json(read(path, 1 << 16), _Kept)
             if kept.cores == cores and all(1 <= count <= cores for count in kept.best):
                 return LayoutRates(ProcessLayout(*kept.best), kept.rates)
-    found = measure_layouts(cores)
+    measured = measure_layouts(cores)
     with suppress(OSError):  # a cache that cannot be written only costs the measurement next time
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"cores": cores} | found._asdict()))
-    return found
+        path.write_text(json.dumps({"cores": cores} | measured._asdict()))
+    return measured
 
 
 def measure_layouts(cores: int, seconds: float = SECONDS) -> LayoutRates:
@@ -95,10 +95,10 @@ def measure_layouts(cores: int, seconds: float = SECONDS) -> LayoutRates:
     tried = dict.fromkeys(ProcessLayout(p, max(1, cores // p)) for p in (1, max(1, cores // 2), cores))
     rates = {layout: rounds_per_second(layout, seconds) for layout in tried}
     best = ProcessLayout(1, 1)
-    for layout, found in rates.items():
-        if best not in rates or found > 1.1 * rates[best]:
+    for layout, speed in rates.items():
+        if best not in rates or speed > 1.1 * rates[best]:
             best = layout
-    return LayoutRates(best, {f"{p} x {t}": round(found, 1) for (p, t), found in rates.items()})
+    return LayoutRates(best, {f"{p} x {t}": round(speed, 1) for (p, t), speed in rates.items()})
 
 
 def rounds_per_second(layout: ProcessLayout, seconds: float) -> float:

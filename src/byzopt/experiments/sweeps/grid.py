@@ -24,40 +24,38 @@ def grid_points(grid: Mapping[str, Any], zips: Sequence[Mapping[str, Any]]) -> l
     axes += [_walked(axis_values(table, "zip")) for table in zips]
     size = prod(map(len, axes))
     require(size <= MOST, "A sweep", f"have at most {MOST:,} points", f"{size:,}", "Take axes apart.")
-    found: list[Point] = []
+    points: list[Point] = []
     for choice in product(*axes):
         paths = [path for part in choice for path in part]
         twice = sorted({path for path in paths if paths.count(path) > 1})
         if twice:
             raise InvalidInput(f"A setting should be on one axis of a sweep. Found `{twice[0]}` on two.")
-        found.append({path: value for part in choice for path, value in part.items()})
-    return found
+        points.append({path: value for part in choice for path, value in part.items()})
+    return points
 
 
 def axis_values(table: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
     """A table's lists by path. Errors: what is no list, or an empty one."""
-    found: dict[str, list[Any]] = {}
+    axes: dict[str, list[Any]] = {}
     for key, value in table.items():
         if isinstance(value, Mapping) and value:
-            found |= {
-                f"{key}.{rest}": values for rest, values in axis_values(value, f"{where}.{key}").items()
-            }
+            axes |= {f"{key}.{rest}": values for rest, values in axis_values(value, f"{where}.{key}").items()}
         elif isinstance(value, (list, tuple)) and value:
-            found[key] = list(value)
+            axes[key] = list(value)
         else:
             raise InvalidInput(
                 f"`{where}.{key}` should be a list of one or more values. Found {said(value)}. "
                 "Put what does not vary under `spec`."
             )
-    return found
+    return axes
 
 
 def setting_path(path: str) -> tuple[str, ...]:
     """The steps of a setting's path. Errors: what is none."""
-    found = overrides.parse_path(path)
-    if not found:
+    steps = overrides.parse_path(path)
+    if not steps:
         raise InvalidInput(f"A setting should read as `attack.scale` does. Found {said(path)}.")
-    return tuple(found)
+    return tuple(steps)
 
 
 def _walked(lists: Mapping[str, list[Any]]) -> list[Point]:

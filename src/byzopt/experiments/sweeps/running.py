@@ -106,12 +106,12 @@ def run_sweep(
     for intent in plan.intents:
         if intent.play and intent.stored.kind == "failed":
             run_store.remove(intent.run.id)
-    told = _Sinks(sinks, plan, tell)
+    listener = _Sinks(sinks, plan, tell)
     if backend == "ray":
-        run_ray(plan.batches, run_store, told, stopped, every)
+        run_ray(plan.batches, run_store, listener, stopped, every)
     else:
-        run_local(plan.batches, run_store, told, stopped, every, jobs, threads)
-    return _told(plan, told)
+        run_local(plan.batches, run_store, listener, stopped, every, jobs, threads)
+    return _told(plan, listener)
 
 
 def _check_found_again(plan: SweepPlan) -> None:
@@ -174,13 +174,13 @@ def _kept(store: RunStore, folder: str, threads: int) -> int:
     note = store.root / "sweeps" / folder / "threads.txt"
     if not note.exists():
         store.write_sweep_files(folder, {note.name: f"{threads}\n"})
-    found = ""
+    text = ""
     with suppress(OSError, ValueError):
-        found = read(note, 100).decode().strip()
-    good = re.fullmatch("[1-9][0-9]{0,3}", found) is not None
+        text = read(note, 100).decode().strip()
+    good = re.fullmatch("[1-9][0-9]{0,3}", text) is not None
     remedy = "Write the number with which the sweep began, or remove the file to go on with another."
-    require(good, f"File {note}", "hold the number of threads of the sweep's processes", repr(found), remedy)
-    return int(found)
+    require(good, f"File {note}", "hold the number of threads of the sweep's processes", repr(text), remedy)
+    return int(text)
 
 
 def _about(plan: SweepPlan) -> dict[str, str]:

@@ -41,8 +41,8 @@ class Expansion(NamedTuple):
 def run_id(spec: Spec, versions: Mapping[str, str] | None = None) -> str:
     """A hash of a canonical spec and of the `versions` of the packages that decide its result, by default of
     those that are installed."""
-    told = _versions() if versions is None else dict(versions)
-    return content_hash({"spec": spec.data, "versions": told})
+    decided = _versions() if versions is None else dict(versions)
+    return content_hash({"spec": spec.data, "versions": decided})
 
 
 def point_text(point: Mapping[str, Any]) -> str:

@@ -99,11 +99,11 @@ class Tune:
             settings.setdefault(_key(self._chosen(run)), []).append(run)
         scored: list[dict[str, Any]] = [
             {
-                "setting": self._chosen(own[0]),
-                "score": _number(self._score(own, ended)),
-                "runs": [run.id for run in own],
+                "setting": self._chosen(same[0]),
+                "score": _number(self._score(same, ended)),
+                "runs": [run.id for run in same],
             }
-            for own in settings.values()
+            for same in settings.values()
         ]
         best = max(range(len(scored)), key=lambda i: (_worth(scored[i]["score"], self._rises), -i))
         hidden = {*self.choose, "seed"}
@@ -163,17 +163,17 @@ class Choice(msgspec.Struct):
 def read_choices(store: Path) -> tuple[dict[str, Choice], dict[str, str]]:
     """The choices of a store's sweeps by the name of their folder, and what is wrong with those that are not
     as they were written."""
-    found, damaged = {}, {}
+    choices, damaged = {}, {}
     for path in sorted((store / "sweeps").glob(f"*/{NOTE}")):
         try:
             choice = parse_json(read(path, MOST), Choice)
             for one in choice.cells:
                 fits = one.chosen is None or set(choice.choose) <= one.chosen.keys()
                 require(fits, "A choice", f"name {', '.join(choice.choose)}", list(one.chosen or ()))
-            found[path.parent.name] = choice
+            choices[path.parent.name] = choice
         except (InvalidInput, OSError, ValueError) as error:
             damaged[f"sweeps/{path.parent.name}/{NOTE}"] = " ".join(str(error).split())
-    return found, damaged
+    return choices, damaged
 
 
 def _worth(score: float | None, rises: bool) -> float:

@@ -89,9 +89,9 @@ class Outcome:
 
     def __repr__(self) -> str:
         """How it ended and the first figures, in a line; the records are only counted."""
-        told = [f"{self.status}", f"rounds={self.rounds}", f"seconds={self.seconds:.3g}"]
-        told += [f"{key}={value:.4g}" for key, value in list(self.metrics.items())[:SHOWN]]
-        told += [f"records={len(self.records)}"]
-        told += [f"expelled={[worker for worker, *_ in self.expelled]}"] if self.expelled else []
-        told += [f"message={self.message!r}"] if self.message else []
-        return f"Outcome({', '.join(told)})"
+        parts = [f"{self.status}", f"rounds={self.rounds}", f"seconds={self.seconds:.3g}"]
+        parts += [f"{key}={value:.4g}" for key, value in list(self.metrics.items())[:SHOWN]]
+        parts += [f"records={len(self.records)}"]
+        parts += [f"expelled={[worker for worker, *_ in self.expelled]}"] if self.expelled else []
+        parts += [f"message={self.message!r}"] if self.message else []
+        return f"Outcome({', '.join(parts)})"

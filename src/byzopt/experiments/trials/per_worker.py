@@ -33,5 +33,5 @@ def worker_figures(task: Task, x: Tensor) -> dict[str, float]:
 
 def worker_figure(key: str) -> WorkerFigure | None:
     """The figure and the worker that a record's key is of; None for a figure of all."""
-    found = _NAME.fullmatch(key)
-    return WorkerFigure(found[1], int(found[2])) if found else None
+    match = _NAME.fullmatch(key)
+    return WorkerFigure(match[1], int(match[2])) if match else None

@@ -26,15 +26,15 @@ def check_same_distribution(task: Task, filter: Filter) -> None:
         return
     premise = "This method expels workers on the premise that all honest ones sample one distribution."
     try:
-        found = gradient_spread(task)
+        difference = gradient_spread(task)
     except InvalidInput:
         raise InvalidInput(
             f"{premise} Found a task without full gradients, of which nobody can tell. {REMEDY}"
         ) from None
     end = torch.finfo(task.start().dtype).eps ** 0.5
-    if found > end:
+    if difference > end:
         raise InvalidInput(
-            f"{premise} Found honest full gradients that differ by {found:.2g} of their length: honest "
+            f"{premise} Found honest full gradients that differ by {difference:.2g} of their length: honest "
             f"workers would be expelled in the end. {REMEDY}"
         )
 

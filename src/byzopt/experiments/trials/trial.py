@@ -89,8 +89,8 @@ class Trial:
     def outcome(self, status: Status, message: str = "") -> Outcome:
         """How the run ends, with this status."""
         message = message or (status.sentence if status.failed else "")
-        told = self.ready.method.filter.expelled(self.state.filter)
-        gone = tuple((one.worker, one.round, one.reason) for one in told)
+        expulsions = self.ready.method.filter.expelled(self.state.filter)
+        gone = tuple((one.worker, one.round, one.reason) for one in expulsions)
         return Outcome(status, self.state.t, self.seconds, tuple(self.records), message, self.shown, gone)
 
     def _snapshots(self) -> Iterator[Snapshot]:

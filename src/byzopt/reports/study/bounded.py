@@ -31,12 +31,12 @@ def bound_adder(on_progress: OnProgress = no_progress) -> Callable[[Spec, Outcom
             known[about] = spec_constants(spec, on_progress)
         here = replace(known[about], f=spec.f, rounds=spec.rounds)
         here = with_rule(here, spec.rule, spec.cohort)
-        found = bound_curve(spec, here, on_progress, outcome.records)
-        key = found.key + (LEAST if found.least else BOUND)
-        told = tuple(
-            record | ({key: found.values[record["t"]]} if record["t"] in found.values else {})
+        curve = bound_curve(spec, here, on_progress, outcome.records)
+        key = curve.key + (LEAST if curve.least else BOUND)
+        with_bounds = tuple(
+            record | ({key: curve.values[record["t"]]} if record["t"] in curve.values else {})
             for record in outcome.records
         )
-        return replace(outcome, records=told), found.promise
+        return replace(outcome, records=with_bounds), curve.promise
 
     return bounded

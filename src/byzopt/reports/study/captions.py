@@ -14,28 +14,28 @@ def describe_cases(cases: Iterable[Case]) -> str:
     """`n = 20 workers, f = 3 tolerated, 3 attackers; seeds 0, 1 and 2.`, as far as the cases tell."""
     cases = list(cases)
     known = [case.setting for case in cases if case.setting is not None]
-    told = []
+    parts = []
     if known:
-        told.append(f"n = {numbers_text(one.n for one in known)} workers")
-        told.append(f"f = {numbers_text(one.f for one in known)} tolerated")
+        parts.append(f"n = {numbers_text(one.n for one in known)} workers")
+        parts.append(f"f = {numbers_text(one.f for one in known)} tolerated")
         hostile = numbers_text(one.attackers for one in known)
-        told.append("no attackers" if hostile == "0" else f"{hostile} attacker{'s' * (hostile != '1')}")
-    return "; ".join([", ".join(told)] * bool(told) + [seeds_text(case.seed for case in cases)]) + "."
+        parts.append("no attackers" if hostile == "0" else f"{hostile} attacker{'s' * (hostile != '1')}")
+    return "; ".join([", ".join(parts)] * bool(parts) + [seeds_text(case.seed for case in cases)]) + "."
 
 
 def seeds_text(numbers: Iterable[int]) -> str:
     """`seed 0`, `seeds 0, 1 and 2`, `seeds 0 to 29`."""
-    found = sorted(set(numbers))
-    return f"seed{'s' * (len(found) > 1)} {numbers_text(found)}"
+    ordered = sorted(set(numbers))
+    return f"seed{'s' * (len(ordered) > 1)} {numbers_text(ordered)}"
 
 
 def numbers_text(numbers: Iterable[int]) -> str:
     """Numbers once each, by size; many as their range."""
-    found = sorted(set(numbers))
-    if len(found) > MOST:
-        whole = found == list(range(found[0], found[-1] + 1))
-        return f"{found[0]} to {found[-1]}" + ("" if whole else f" ({len(found)} of them)")
-    return _and([str(one) for one in found])
+    ordered = sorted(set(numbers))
+    if len(ordered) > MOST:
+        whole = ordered == list(range(ordered[0], ordered[-1] + 1))
+        return f"{ordered[0]} to {ordered[-1]}" + ("" if whole else f" ({len(ordered)} of them)")
+    return _and([str(one) for one in ordered])
 
 
 def _and(words: Sequence[str]) -> str:

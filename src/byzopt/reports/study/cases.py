@@ -69,8 +69,8 @@ class Study:
     @cached_property
     def axes(self) -> list[str]:
         """All axes, the usual ones first."""
-        found = dict.fromkeys(axis for case in self.cases for axis in case.labels)
-        return sorted(found, key=lambda axis: AXES.index(axis) if axis in AXES else len(AXES))
+        names = dict.fromkeys(axis for case in self.cases for axis in case.labels)
+        return sorted(names, key=lambda axis: AXES.index(axis) if axis in AXES else len(AXES))
 
     @cached_property
     def fixed(self) -> dict[str, str]:
@@ -108,10 +108,10 @@ def load_study(store: Path, bounds: bool = False, on_progress: OnProgress = no_p
     require(bool(found), f"Store {store}", "hold a finished run", "none", "Run `byzopt sweep` first.")
     repeated = _repeated([(row, outcome) for row, outcome, _ in found])
     found = [one for i, one in enumerate(found) if i not in repeated]
-    told = _labelled([row for row, _, _ in found])
+    labelled = _labelled([row for row, _, _ in found])
     cases = [
         Case(labels, int(row["seed"]), outcome, WorkerCounts.of(row), promise)
-        for labels, (row, outcome, promise) in zip(told, found, strict=True)
+        for labels, (row, outcome, promise) in zip(labelled, found, strict=True)
     ]
     return Study(tuple(cases), damaged, left, unbounded, dict(repeated.values()))
 
@@ -125,19 +125,19 @@ def _repeated(runs: Sequence[tuple[Mapping[str, Any], Outcome]]) -> dict[int, tu
     for i, (row, _) in enumerate(runs):
         settings = {path: value for path, value in row.items() if path not in OWN or path == "seed"}
         same.setdefault(json.dumps(settings, sort_keys=True), []).append(i)
-    found: dict[int, tuple[str, str]] = {}
+    seen: dict[int, tuple[str, str]] = {}
     for places in same.values():
         first = max(places, key=lambda i: len(runs[i][1].records))
-        found |= {i: (runs[i][0]["run"], runs[first][0]["run"]) for i in places if i != first}
-    return found
+        seen |= {i: (runs[i][0]["run"], runs[first][0]["run"]) for i in places if i != first}
+    return seen
 
 
 def group_cases(cases: Iterable[Case], axes: Sequence[str]) -> dict[tuple[str, ...], list[Case]]:
     """Cases by their labels on these axes, in the axes' order."""
-    found: dict[tuple[str, ...], list[Case]] = {}
+    groups: dict[tuple[str, ...], list[Case]] = {}
     cases = list(cases)
     for case in cases:
-        found.setdefault(tuple(case.labels.get(axis, "-") for axis in axes), []).append(case)
+        groups.setdefault(tuple(case.labels.get(axis, "-") for axis in axes), []).append(case)
     ranks = [
         {label: i for i, label in enumerate(ordered(case.labels.get(axis, "-") for case in cases))}
         for axis in axes
@@ -146,7 +146,7 @@ def group_cases(cases: Iterable[Case], axes: Sequence[str]) -> dict[tuple[str, .
     def place(labels: tuple[str, ...]) -> list[int]:
         return [rank[label] for rank, label in zip(ranks, labels, strict=True)]
 
-    return {labels: found[labels] for labels in sorted(found, key=place)}
+    return {labels: groups[labels] for labels in sorted(groups, key=place)}
 
 
 def ordered(labels: Iterable[str]) -> list[str]:

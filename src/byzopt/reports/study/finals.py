@@ -17,11 +17,11 @@ def final_values_table(
 ) -> ReportTable:
     """A row for each setting of `axes`, with every figure's mean, spread and number of runs that have it."""
     rows: list[tuple[Cell, ...]] = []
-    for labels, own in group_cases(cases, axes).items():
+    for labels, group in group_cases(cases, axes).items():
         numbers: list[Cell] = []
         for figure in figures:
-            numbers += [figure.mean(own), figure.spread(own), len(figure.finals(own))]
-        rows.append((*labels, *numbers, _failed(own), len(own)))
+            numbers += [figure.mean(group), figure.spread(group), len(figure.finals(group))]
+        rows.append((*labels, *numbers, _failed(group), len(group)))
     named = [name for figure in figures for name in figure.columns]
     head = (*axes, *named, "runs that failed", "runs")
     digits = {name: figure.digits for figure in figures for name in figure.columns[:2]}

@@ -62,7 +62,7 @@ def heat_map(
     # As vectors too, without seams between its colours.
     bar.solids.set(rasterized=False, edgecolor="face")
     bar.set_label(letters(figure.label), fontsize=9)
-    told = [_told(figure, names, place, cases) for place, cases in judged.items()]
+    table = [_told(figure, names, place, cases) for place, cases in judged.items()]
     text = f"Final {figure.label[:1].lower()}{figure.label[1:]}, mean over seeds"
     text += ", under the attack that is worst in the cell. " if worst else ". "
     text += describe_cases(case for cases in cells.values() for case in cases)
@@ -71,7 +71,7 @@ def heat_map(
         text += f" In tables, mean ± sd; {SPREAD}"
     texts = {place: figure.pair(cases) for place, cases in judged.items()}
     grid = Grid(names, columns, [[row, *(texts.get((row, one), "-") for one in columns)] for row in rows])
-    return Chart(name, title, text, drawing, told, colours.bar(figure), grid)
+    return Chart(name, title, text, drawing, table, colours.bar(figure), grid)
 
 
 class _Colours:
@@ -136,5 +136,5 @@ def _worst(figure: Figure, cases: Sequence[Case]) -> list[Case]:
 def _told(figure: Figure, names: tuple[str, str], place: tuple[str, str], cases: Sequence[Case]) -> Row:
     values: list[float | None] = [figure.mean(cases), figure.spread(cases), len(figure.finals(cases))]
     failed = sum(case.outcome.status.failed for case in cases)
-    told: Row = dict(zip(names, place, strict=True)) | dict(zip(figure.columns, values, strict=True))
-    return told | {"runs that failed": failed, "runs": len(cases)}
+    row: Row = dict(zip(names, place, strict=True)) | dict(zip(figure.columns, values, strict=True))
+    return row | {"runs that failed": failed, "runs": len(cases)}

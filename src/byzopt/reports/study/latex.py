@@ -48,15 +48,15 @@ def escaped(text: str) -> str:
 
 def latex_number(text: str) -> str:
     """A number as it is spoken, `1.2e-05` or `1,234`, in mathematics; other texts as `escaped`."""
-    found = [_NUMBER.fullmatch(part) for part in text.split(" ± ")]
-    return "$" + r" \pm ".join(map(_power, found)) + "$" if all(found) else escaped(text)
+    numbers = [_NUMBER.fullmatch(part) for part in text.split(" ± ")]
+    return "$" + r" \pm ".join(map(_power, numbers)) + "$" if all(numbers) else escaped(text)
 
 
 def latex_figure(name: str, caption: str) -> str:
     """A figure that includes `name`.pdf beside it."""
-    told = [r"\begin{figure}", r"\centering", _FITTED, rf"\includegraphics{{{name}.pdf}}}}"]
-    told += [rf"\caption{{{caption}}}\label{{fig:{name}}}", r"\end{figure}"]
-    return "\n".join([needs(["graphicx"]), *told]) + "\n"
+    lines = [r"\begin{figure}", r"\centering", _FITTED, rf"\includegraphics{{{name}.pdf}}}}"]
+    lines += [rf"\caption{{{caption}}}\label{{fig:{name}}}", r"\end{figure}"]
+    return "\n".join([needs(["graphicx"]), *lines]) + "\n"
 
 
 def needs(packages: Sequence[str]) -> str:
@@ -64,9 +64,9 @@ def needs(packages: Sequence[str]) -> str:
     return "% Needs " + ", ".join(rf"\usepackage{{{one}}}" for one in packages) + "."
 
 
-def _power(found: re.Match[str] | None) -> str:
-    assert found is not None
-    sign, digits, exponent = found.groups()
+def _power(number: re.Match[str] | None) -> str:
+    assert number is not None
+    sign, digits, exponent = number.groups()
     power = rf" \times 10^{{{int(exponent)}}}" if exponent else ""
     return f"{sign}{digits.replace(',', '{,}')}{power}"
 

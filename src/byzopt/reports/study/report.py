@@ -93,14 +93,14 @@ class _Part:
             for title, tag, cases in self._facets(["attack", *self.series]):
                 cells = group_cases(cases, ["attack", *self.series])
                 label = joined_labels(key[1:] for key in cells)
-                named = {(key[0], label[key[1:]]): own for key, own in cells.items()}
+                named = {(key[0], label[key[1:]]): group for key, group in cells.items()}
                 names = ("attack", " · ".join(self.series))
                 yield heat_map(f"attack-by-rule{tag}", f"Attack by rule{title}", self.figure, named, names)
         tolerance = next((axis for axis in ("f", "attackers") if axis in self.varied), None)
         if tolerance and "split" in self.varied:
             for title, tag, cases in self._facets([tolerance, "split", "attack"]):
-                found = group_cases(cases, [tolerance, "split"]).items()
-                squares = {(key[0], key[1]): own for key, own in found}
+                groups = group_cases(cases, [tolerance, "split"]).items()
+                squares = {(key[0], key[1]): group for key, group in groups}
                 name, said = f"f-by-heterogeneity{tag}", f"{tolerance} by heterogeneity{title}"
                 yield heat_map(name, said, self.figure, squares, (tolerance, "split of the data"), worst=True)
 
@@ -108,11 +108,11 @@ class _Part:
         """The main figure and the loss, against rounds."""
         for figure in dict.fromkeys((self.figure, LOSS)):
             for title, tag, cases in self._facets(self.series):
-                found = group_cases(cases, self.series)
-                label, lines = joined_labels(found), list(found.items())
+                groups = group_cases(cases, self.series)
+                label, lines = joined_labels(groups), list(groups.items())
                 for at in range(0, len(lines), MOST):
                     part = f"-{at // MOST + 1}" if len(lines) > MOST else ""
-                    named = {label[key]: own for key, own in lines[at : at + MOST]}
+                    named = {label[key]: group for key, group in lines[at : at + MOST]}
                     yield curve_chart(
                         f"{figure.key}{tag}{part}", f"{self._said(figure)}{title}", figure, named
                     )
@@ -126,10 +126,10 @@ class _Part:
 
     def sheets(self, target: Target | None) -> Iterator[ReportTable | None]:
         """Final values, worst attacks, costs to a target, bounds."""
-        told = [*self.series, *(axis for axis in self.varied if axis not in self.series)]
+        shown = [*self.series, *(axis for axis in self.varied if axis not in self.series)]
         name = f"final-values-{self.tag}" if self.tag else "final-values"
         yield final_values_table(
-            name, f"Final values, {self.task}", shown_figures(self.cases), self.cases, told
+            name, f"Final values, {self.task}", shown_figures(self.cases), self.cases, shown
         )
         facets = list(self._facets(["attack", *self.series]))
         for title, tag, cases in facets:
@@ -139,18 +139,18 @@ class _Part:
             name, said = f"to-target{tag}", f"Cost to a target{title}"
             yield target_table(name, said, figure, cases, self.series, goal)
         axes = [axis for axis in self.varied if axis not in self.series]
-        told = [*self.series, *axes]
-        yield bound_table(f"bounds{self.tag}", f"Bound beside measurement, {self.task}", self.cases, told)
-        yield promise_table(f"promises{self.tag}", f"What theory promises, {self.task}", self.cases, told)
+        shown = [*self.series, *axes]
+        yield bound_table(f"bounds{self.tag}", f"Bound beside measurement, {self.task}", self.cases, shown)
+        yield promise_table(f"promises{self.tag}", f"What theory promises, {self.task}", self.cases, shown)
 
     def _facets(self, shown: Sequence[str]) -> Iterator[tuple[str, str, list[Case]]]:
         """The runs for each setting of what varies and is not shown: words for titles and for file names."""
         axes = [axis for axis in self.varied if axis not in shown]
         for labels, cases in group_cases(self.cases, axes).items():
-            told = [f"{axis} {label}" for axis, label in zip(axes, labels, strict=True)]
+            words = [f"{axis} {label}" for axis, label in zip(axes, labels, strict=True)]
             parts = [slug(f"{axis}-{label}") for axis, label in zip(axes, labels, strict=True)]
             tag = "-".join([self.tag, *parts]) if self.tag else "-".join(parts)
-            yield ", ".join(["", self.task, *told]), f"-{tag}" if tag else "", cases
+            yield ", ".join(["", self.task, *words]), f"-{tag}" if tag else "", cases
 
     def _aim(self, target: Target | None) -> tuple[Figure, float | None]:
         if target is None:
@@ -164,8 +164,8 @@ class _Part:
 
 def joined_labels(keys: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
     """Labels of several axes in one text, another for each."""
-    found: dict[tuple[str, ...], str] = {}
+    labels: dict[tuple[str, ...], str] = {}
     for key in dict.fromkeys(keys):
         text = " · ".join(key)
-        found[key] = text if text not in found.values() else " · ".join(map(repr, key))
-    return found
+        labels[key] = text if text not in labels.values() else " · ".join(map(repr, key))
+    return labels

@@ -23,15 +23,15 @@ def worst_case_table(
 ) -> ReportTable:
     """Every series at its worst attack, the best of them first: what a defender can count on."""
     judged: list[tuple[float | None, tuple[Cell, ...]]] = []
-    for labels, own in group_cases(cases, series).items():
-        attacks = list(group_cases(own, ["attack"]).items())
+    for labels, of_series in group_cases(cases, series).items():
+        attacks = list(group_cases(of_series, ["attack"]).items())
         means = [figure.mean(group) for _, group in attacks]
         at = worst_place(figure, means)
         hit, value = attacks[at][1], means[at]
         finals = figure.finals(hit)
         ends = (min(finals), max(finals)) if finals else (None, None)
-        failed = sum(case.outcome.status.failed for case in own)
-        numbers = (value, figure.spread(hit), len(finals), *ends, failed, len(own))
+        failed = sum(case.outcome.status.failed for case in of_series)
+        numbers = (value, figure.spread(hit), len(finals), *ends, failed, len(of_series))
         judged.append((value, (*labels, attacks[at][0][0], *numbers)))
     lowest = float("-inf") if figure.rises else float("inf")
     judged.sort(key=lambda pair: lowest if pair[0] is None else pair[0], reverse=figure.rises)
@@ -59,10 +59,10 @@ def target_table(
     if goal is None:
         return None
     rows: list[tuple[Cell, ...]] = []
-    for labels, own in group_cases(cases, [*series, "attack"]).items():
-        hits = [hit for case in own if (hit := _hit(figure, case, goal)) is not None]
+    for labels, group in group_cases(cases, [*series, "attack"]).items():
+        hits = [hit for case in group if (hit := _hit(figure, case, goal)) is not None]
         costs = [cost for i in range(4) for cost in _middle([hit[i] for hit in hits])]
-        rows.append((*labels, len(hits), len(own), *costs))
+        rows.append((*labels, len(hits), len(group), *costs))
     what = ("rounds", "gradients / worker", "bits / worker", "≈ s")
     spread = [f"{cost}, {of}" for cost in what for of in ("median", "least", "largest")]
     head = (*series, "attack", "seeds that reach it", "seeds", *spread)
@@ -75,19 +75,19 @@ def target_table(
 
 def tuned_tables(choices: Mapping[str, Choice]) -> Iterator[ReportTable]:
     """What each tuned sweep of a store chose, by which rule: a table a sweep, by the name of its folder."""
-    for folder, told in choices.items():
-        axes = list(dict.fromkeys(axis for cell in told.cells for axis in cell.cell))
+    for folder, choice in choices.items():
+        axes = list(dict.fromkeys(axis for cell in choice.cells for axis in cell.cell))
         rows: list[tuple[Cell, ...]] = []
-        figure = figure_of(told.figure)
-        for cell in told.cells:
+        figure = figure_of(choice.figure)
+        for cell in choice.cells:
             about = [label_text(cell.cell.get(axis, "-")) for axis in axes]
             score = None if cell.score is None else figure.unit(cell.score)
-            chosen = cell.chosen or dict.fromkeys(told.choose, "none")
-            settings = [label_text(chosen[axis]) for axis in told.choose]
+            chosen = cell.chosen or dict.fromkeys(choice.choose, "none")
+            settings = [label_text(chosen[axis]) for axis in choice.choose]
             rows.append((*about, *settings, score, len(cell.settings)))
-        head = (*axes, *told.choose, figure.label, "settings tried")
-        text = f"Chosen by {told.by.replace('_', ' ')} of {told.figure}"
-        text += ", on test figures." if told.on_test_figures else "."
+        head = (*axes, *choice.choose, figure.label, "settings tried")
+        text = f"Chosen by {choice.by.replace('_', ' ')} of {choice.figure}"
+        text += ", on test figures." if choice.on_test_figures else "."
         title, digits = f"Tuned settings, {folder}", {figure.label: figure.digits}
         yield ReportTable(f"tuned-{folder}", title, text, head, rows, digits)
 
@@ -95,13 +95,13 @@ def tuned_tables(choices: Mapping[str, Choice]) -> Iterator[ReportTable]:
 def bound_table(name: str, title: str, cases: Sequence[Case], axes: Sequence[str]) -> ReportTable | None:
     """What theory bounds beside what was measured, at the last record that holds both."""
     rows: list[tuple[Cell, ...]] = []
-    for labels, own in group_cases(cases, axes).items():
-        for case in own:
+    for labels, group in group_cases(cases, axes).items():
+        for case in group:
             for key, end in _bounded(case):
-                told = [r for r in case.outcome.records if key in r]
-                at = max(i for i, r in enumerate(told) if key + end in r)
-                seen = min(r[key] for r in told[: at + 1]) if end == LEAST else told[at][key]
-                bound = told[at][key + end]
+                records = [r for r in case.outcome.records if key in r]
+                at = max(i for i, r in enumerate(records) if key + end in r)
+                seen = min(r[key] for r in records[: at + 1]) if end == LEAST else records[at][key]
+                bound = records[at][key + end]
                 held = "holds" if seen <= bound else "EXCEEDED"
                 name_of = f"least {key}" if end == LEAST else key
                 share = seen / bound if bound else None
@@ -116,11 +116,11 @@ def bound_table(name: str, title: str, cases: Sequence[Case], axes: Sequence[str
 def promise_table(name: str, title: str, cases: Sequence[Case], axes: Sequence[str]) -> ReportTable | None:
     """What theory promises of every run, and what the promise rests on, or why there is none."""
     rows: list[tuple[Cell, ...]] = []
-    for labels, own in group_cases(cases, axes).items():
-        for case in own:
+    for labels, group in group_cases(cases, axes).items():
+        for case in group:
             if case.promise is not None:
-                told = promise_text(case.promise)
-                rows.append((*labels, case.seed, case.promise.theorem, case.promise.measures, *told))
+                texts = promise_text(case.promise)
+                rows.append((*labels, case.seed, case.promise.theorem, case.promise.measures, *texts))
     head = (*axes, "seed", "theorem", "on", "bound", "rests on, or fails for")
     text = "A bound is given where every premise of the theorem was looked at and stands, with the run's own "
     text += "step. One that is no less than the figure at the start is vacuous."

@@ -22,7 +22,7 @@ WHOSE = "of each honest worker on its own data"
 def measured_worker_figures(cases: Sequence[Case]) -> list[Figure]:
     """The figures that the first records of these cases hold of single workers."""
     keys = [key for case in cases if case.outcome.records for key in case.outcome.records[0]]
-    names = dict.fromkeys(found.figure for key in keys if (found := worker_figure(key)) is not None)
+    names = dict.fromkeys(of_worker.figure for key in keys if (of_worker := worker_figure(key)) is not None)
     return [figure_of_workers(name) for name in names]
 
 
@@ -56,19 +56,19 @@ def worker_chart(name: str, title: str, figure: Figure, cases: Sequence[Case]) -
 def _styles(figure: Figure, lines: Mapping[str, Series]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """How each worker's line is drawn, and what the legend says of those that it names."""
     if len(lines) <= FEW:
-        told = {
+        styles = {
             label: {"color": COLOURS[i], "linestyle": STYLES[i % len(STYLES)], "linewidth": 1.6}
             for i, label in enumerate(lines)
         }
-        return told, {label: label for label in lines}
+        return styles, {label: label for label in lines}
     ends = {label: line.mean[-1] for label, line in lines.items()}
     low = list(ends)[worst_place(figure, list(ends.values()))]
     best = max(ends, key=lambda label: ends[label] if figure.rises else -ends[label])
-    told = {label: {"color": "0.6", "linewidth": 0.9, "zorder": 5} for label in lines}
-    told[low] = {"color": COLOURS[1], "linewidth": 1.8, "zorder": 20}
-    told[best] = {"color": COLOURS[0], "linewidth": 1.8, "linestyle": "--", "zorder": 19}
+    styles = {label: {"color": "0.6", "linewidth": 0.9, "zorder": 5} for label in lines}
+    styles[low] = {"color": COLOURS[1], "linewidth": 1.8, "zorder": 20}
+    styles[best] = {"color": COLOURS[0], "linewidth": 1.8, "linestyle": "--", "zorder": 19}
     other = next(label for label in lines if label not in (low, best))
-    return told, {low: f"{low}, worst at the end", best: f"{best}, best at the end", other: "the others"}
+    return styles, {low: f"{low}, worst at the end", best: f"{best}, best at the end", other: "the others"}
 
 
 def _who(figure: Figure, cases: Sequence[Case]) -> list[int]:
@@ -82,11 +82,11 @@ def _who(figure: Figure, cases: Sequence[Case]) -> list[int]:
 def _cases(figure: Figure, worker: int, cases: Sequence[Case]) -> list[Case]:
     """The cases with this worker's figure for that of all."""
     key = f"{figure.key}_worker_{worker}"
-    told = []
+    words = []
     for case in cases:
         records = tuple({"t": r["t"], figure.key: r[key]} for r in case.outcome.records if key in r)
-        told.append(case._replace(outcome=replace(case.outcome, records=records)))
-    return told
+        words.append(case._replace(outcome=replace(case.outcome, records=records)))
+    return words
 
 
 def _rows(figure: Figure, split: Mapping[int, Sequence[Case]]) -> Iterator[dict[str, Any]]:
