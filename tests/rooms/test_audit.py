@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from byzopt.aggregators import rule_from
-from byzopt.certificates.audit import audit, round_figures
+from byzopt.certificates.audit import audit
 from byzopt.certificates.curvature import DENSE, extreme_eigenvalues, hessian
 from byzopt.certificates.estimates import best_pair, dissimilarity_pairs, estimate_constants
 from byzopt.certificates.promised import bound_curve, spec_constants
+from byzopt.certificates.watching import round_figures
 from byzopt.cohort import Cohort
 from byzopt.errors import Status
 from byzopt.experiments import Spec, simulate

@@ -15,7 +15,7 @@ from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments import Outcome, Spec, run, simulate
 from byzopt.experiments.specs.overrides import apply_settings
-from byzopt.experiments.store.table import doubtful_conditions
+from byzopt.experiments.store.conditions import doubtful_conditions
 from byzopt.layout import Layout
 from byzopt.tasks import Task
 

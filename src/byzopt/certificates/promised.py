@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import sqrt
 
-from byzopt.certificates.audit import (
-    NONE,
+from byzopt.certificates.audit import NONE
+from byzopt.certificates.certified import summarise_certificates
+from byzopt.certificates.estimates import estimate_constants
+from byzopt.certificates.progress import OnProgress, no_progress
+from byzopt.certificates.smoothness import fit_to_path
+from byzopt.certificates.watching import (
     watch_run,
     with_certified_coefficients,
     with_unmet_solves,
     worst_certificates,
 )
-from byzopt.certificates.certified import summarise_certificates as of_records
-from byzopt.certificates.estimates import estimate_constants
-from byzopt.certificates.progress import OnProgress, no_progress
-from byzopt.certificates.smoothness import fit_to_path
 from byzopt.engines import rounds
 from byzopt.errors import TooManyFaults
 from byzopt.experiments.running import prepare_spec
@@ -79,7 +79,7 @@ def complete_constants(
     if otherwise.broken:  # then no certificate would help, and what else is wrong should be told too
         reasons = "; ".join(map(str, otherwise.broken))
         return replace(known, unproved=f"{known.unproved}. Whatever it is, this does not hold: {reasons}")
-    if (summary := of_records(records)) is not None:
+    if (summary := summarise_certificates(records)) is not None:
         worst = (summary.worst.squared or 0.0, summary.worst.linear or 0.0)
         return with_certified_coefficients(
             known, worst, "certified" if summary.rounds == spec.rounds else "recorded"

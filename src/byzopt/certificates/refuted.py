@@ -39,7 +39,7 @@ def check_stated_constants(
     points: Sequence[Tensor],
     lowest: Optimum | None,
 ) -> None:
-    """Raise `InvalidInput` where what was `found` at `points`, between them and in draws refutes the task."""
+    """Raise `InvalidInput` where the `estimates` at `points`, between them and in draws refute the task."""
     steps = list(path_changes(task, points))
     eps = float(torch.finfo(task.start().dtype).eps) ** 0.5
     blur = eps * max(

@@ -35,7 +35,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list of rows on stdout.")] = False,
 ) -> int:
     """Show runs and their final figures, or all their records, as one table."""
-    from byzopt.experiments.store.table import doubtful_conditions, rows, select_rows
+    from byzopt.experiments.store.conditions import doubtful_conditions
+    from byzopt.experiments.store.table import rows, select_rows
 
     require(
         not (as_csv and as_json), "A table", "have one form", "--csv and --json", "Leave out one of them."

@@ -1,6 +1,7 @@
 """Specs, presets, runs and their records."""
 
-from byzopt.experiments.running import Result, run, simulate
+from byzopt.experiments.result import Result
+from byzopt.experiments.running import run, simulate
 from byzopt.experiments.specs.loading import load
 from byzopt.experiments.specs.spec import MAIN, Spec
 from byzopt.experiments.store.table import runs_table

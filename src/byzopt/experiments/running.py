@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ from byzopt.attacks import ATTACKS, Attack, Base, Placement
 from byzopt.distributed.communicator import Communicator
 from byzopt.engines import ENGINES, Engine, EngineRecipe
 from byzopt.engines.process_group import OverProcesses
-from byzopt.errors import InvalidInput, Status, require, said
+from byzopt.errors import InvalidInput, require, said
+from byzopt.experiments.result import Result
 from byzopt.experiments.specs.loading import load
 from byzopt.experiments.specs.settings import check_settings
-from byzopt.experiments.specs.spec import MAIN, Spec
+from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.store.run_directory import RunDirectory
 from byzopt.experiments.trials.memory import build_task
 from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress
@@ -25,58 +25,6 @@ from byzopt.experiments.variants import OnRecord, OnRound, VariantRunner
 from byzopt.methods import METHODS, MethodRecipe
 from byzopt.methods.base import with_counts
 from byzopt.tasks import Task
-
-
-@dataclass(frozen=True, repr=False)
-class Result:
-    """What became of a spec: its own outcome, those of its variants, and the directory that holds them.
-
-    Args:
-        spec: What was run.
-        outcomes: How it ended, and how its variants did, by name.
-        out: Directory that holds them; None: they are not stored.
-
-    Examples:
-        >>> from byzopt import load, run
-        >>> result = run(load("byz-nsgdm/quartic", ["rounds=5"], compare=False))
-        >>> result.status.value, result.out
-        ('completed', None)
-    """
-
-    spec: Spec
-    outcomes: Mapping[str, Outcome]
-    out: Path | None = None
-
-    @property
-    def main(self) -> Outcome:
-        """The outcome of the spec itself."""
-        return self.outcomes[MAIN]
-
-    @property
-    def compare(self) -> dict[str, Outcome]:
-        """The outcomes of the variants, by name."""
-        return {name: outcome for name, outcome in self.outcomes.items() if name != MAIN}
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether rounds are left to run: the same call with the same `out` continues."""
-        return any(outcome.status is Status.INTERRUPTED for outcome in self.outcomes.values())
-
-    @property
-    def status(self) -> Status:
-        """How the spec's own run ended."""
-        return self.main.status
-
-    @property
-    def metrics(self) -> Record:
-        """Figures of the spec's own last finite iterate."""
-        return self.main.metrics
-
-    def __repr__(self) -> str:
-        """The outcomes, a line each."""
-        parts = [f"{name}: {outcome}" for name, outcome in self.outcomes.items()]
-        where = f", out={str(self.out)!r}" if self.out else ""
-        return "\n  ".join([f"Result(spec {self.spec.id}{where})", *parts])
 
 
 def run(

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import json
-import operator
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from byzopt.aggregators import PRE_AGGREGATORS, RULES, rule_data, rule_from
-from byzopt.errors import InvalidInput, said, unknown
+from byzopt.errors import unknown
 from byzopt.experiments.specs.plain_spec import PlainSpec
+from byzopt.experiments.store.conditions import condition, is_number
 from byzopt.experiments.store.reading import Damaged, is_unfinished, read_run, run_directories
+from byzopt.experiments.store.rule_text import rule_text, short_hash
 from byzopt.experiments.trials.outcome import Outcome
-from byzopt.figures import in_percent
-from byzopt.own_files import KEY, is_reference
+from byzopt.own_files import KEY
 
 Row = dict[str, Any]
-_CONDITION = re.compile(r"\s*([\w.-]+)\s*(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
-_TESTS: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq,
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 
 
 class Rows(NamedTuple):
@@ -103,7 +91,7 @@ def select_rows(found_rows: Sequence[Row], where: Sequence[str], columns: Sequen
     Where columns are asked for, rows are in the order of those among them that are no figures.
     """
     known = list(dict.fromkeys(key for row in found_rows for key in row))
-    tests = [_condition(text, known, found_rows) for text in where]
+    tests = [condition(text, known, found_rows) for text in where]
     for name in columns:
         if name not in known:
             raise unknown("column", name, known)
@@ -125,7 +113,7 @@ def _place(value: Any) -> tuple[int, float, str]:
     """Where a value stands in order: none, then numbers by size, then texts."""
     if value is None:
         return 0, 0.0, ""
-    if _is_number(value) and not isinstance(value, str):
+    if is_number(value) and not isinstance(value, str):
         return 1, _float(value), ""
     return 2, 0.0, value if isinstance(value, str) else json.dumps(value)
 
@@ -145,46 +133,6 @@ def spec_settings(spec: PlainSpec) -> Row:
         elif key != "compare":
             row |= _flat(key, value)
     return row
-
-
-def rule_text(stages: Sequence[Any], f: int) -> str:
-    """A rule as people write it: `nnm >> krum(extra=1)`, without what is its default at tolerance f.
-
-    A stage that is not known here, because its plugin is not installed, has all of its parameters.
-    """
-    return " >> ".join(map(_stage, stages, [f] * len(stages)))
-
-
-def _stage(stage: Any, f: int) -> str:
-    if not isinstance(stage, Mapping) or not isinstance(stage.get("name"), str):
-        return str(stage)
-    name, source = stage["name"], stage.get(KEY)
-    usual = _usual(name, f)
-    if isinstance(source, Mapping) and "sha256" in source:
-        name, usual = f"{name}@{_short(source)}", {KEY: source, **usual}
-    changed = {key: value for key, value in stage.items() if key != "name" and value != usual.get(key, ...)}
-    if "rule" in changed:
-        inner = changed["rule"] if isinstance(changed["rule"], list) else [changed["rule"]]
-        changed["rule"] = rule_text(inner, f)
-    rest = ", ".join(f"{key}={value!r}" for key, value in changed.items())
-    return f"{name}({rest})" if rest else str(name)
-
-
-def _short(source: Mapping[str, Any]) -> str:
-    """Enough of the hash of a part's code to tell it from another state of the same file."""
-    return str(source["sha256"])[:8]
-
-
-def _usual(name: str, f: int) -> Mapping[str, Any]:
-    if is_reference(name):  # a part of a user's own, whose code is not run to show a run
-        return {}
-    known = name in RULES or name in PRE_AGGREGATORS
-    for spelling in ([name], [name, "mean"]) if known else ():
-        try:
-            return rule_data(rule_from(spelling, f=f))[0]
-        except InvalidInput:
-            continue
-    return {}
 
 
 def _of(path: Path, records: bool) -> Iterator[Row]:
@@ -217,42 +165,10 @@ def _flat(key: str, value: Any) -> Row:
     row: Row = {key: value["name"]} if "name" in value else {}
     for inner, content in value.items():
         if inner == KEY and isinstance(content, Mapping) and "sha256" in content:
-            row[f"{key}.{KEY}"] = _short(content)  # where it lies says nothing of the run
+            row[f"{key}.{KEY}"] = short_hash(content)  # where it lies says nothing of the run
         elif inner != "name":
             row |= _flat(f"{key}.{inner}", content)
     return row
-
-
-def _condition(text: str, known: Sequence[str], found_rows: Sequence[Row]) -> Callable[[Row], bool]:
-    match = _CONDITION.fullmatch(text)
-    if match is None:
-        raise InvalidInput(f"A condition should read `attack=alie` or `lr>=0.1`. Found {text!r}.")
-    name, sign, wanted = match[1], match[2], match[3].strip()
-    if name not in known:
-        raise unknown("column", name, known)
-    values = [value for row in found_rows if (value := row.get(name)) is not None]
-    if values and not any(isinstance(v, str) or not _is_number(v) for v in values) and not _is_number(wanted):
-        raise InvalidInput(f"A condition on `{name}` should name a number. Found {text!r}.")
-    return lambda row: _holds(row.get(name), sign, wanted)
-
-
-def doubtful_conditions(where: Sequence[str]) -> list[str]:
-    """What is odd about conditions that can be tested all the same: a fraction given in percent."""
-    matches = [match for match in map(_CONDITION.fullmatch, where) if match and _is_number(match[3].strip())]
-    flaws = ((match[0], in_percent(match[1], float(match[3]))) for match in matches)
-    return [f"{said(text)}: {flaw}" for text, flaw in flaws if flaw]
-
-
-def _holds(value: Any, sign: str, wanted: str) -> bool:
-    if value is None:
-        return False
-    if _is_number(value) and not isinstance(value, str):
-        try:
-            return _TESTS[sign](value, float(wanted))  # a whole number of any size is compared exactly
-        except ValueError:
-            return sign == "!="
-    plain = value if isinstance(value, str) else json.dumps(value)
-    return _TESTS[sign](plain, wanted.strip("\"'"))
 
 
 def _column(values: list[Any]) -> pa.Array:
@@ -271,13 +187,3 @@ def _float(value: float) -> float:
         return float(value)
     except OverflowError:
         return inf if value > 0 else -inf
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, str):
-        try:
-            float(value)
-        except ValueError:
-            return False
-        return True
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
