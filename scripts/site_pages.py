@@ -12,6 +12,7 @@ import posixpath
 import re
 import subprocess
 from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ ABOVE = {
     ]
     if (ROOT / name).exists()
 }
+BAR = "\\|"  # how Markdown writes a bar in a cell
 INTERNAL = {"figures", "kernels", "own_files"}  # their `__all__` is for the package itself
 LINK = re.compile(r"(?P<before>\]\()(?P<path>[^)\s#]*)(?P<anchor>#[^)\s]*)?(?P<after>\))")
 CODE = re.compile(r"(^```.*?^```|^~~~.*?^~~~|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
@@ -59,7 +61,8 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """The page with links that lead to pages of the site; it begins with its title, not with a comment."""
     text = re.sub(r"\A\s*<!--.*?-->\s*", "", markdown, flags=re.DOTALL)
-    return relinked(text, page.file.src_uri) if origin(page.file.src_uri) else text
+    text = relinked(text, page.file.src_uri) if origin(page.file.src_uri) else text
+    return re.sub(r"^\|.*\|$", lambda row: table_row(row[0]), text, flags=re.MULTILINE)
 
 
 # Pages.
@@ -122,7 +125,8 @@ def gallery() -> str:
         text += f"\n## [{title[1]}]({folder}/README.md)\n\n```bash\n{command[1]}\n```\n\n"
         text += '<div class="gallery" markdown>\n\n'
         for chart in charts:
-            text += f"[![{chart['title']}]({folder}/{chart['name']})]({folder}/{chart['name']})\n\n"
+            picture = f"{folder}/{chart['name']}"
+            text += f"[![{chart['title']}]({picture})]({picture})<br>{chart['title']}\n\n"
         text += "</div>\n"
     return text
 
@@ -137,6 +141,15 @@ def shown(path: Path) -> str:
         heading = "" if path.is_file() else f"\n## {file.relative_to(path).as_posix()}\n"
         text += f"{heading}\n~~~~~~{LANGUAGES.get(file.suffix, 'text')}\n{body}\n~~~~~~\n"
     return text
+
+
+def table_row(row: str) -> str:
+    """A row of a table with bars in code as entities; a mean stays on one line with its deviation."""
+
+    def code(found: re.Match[str]) -> str:
+        return f"<code>{escape(found[1]).replace(BAR, '&#124;')}</code>" if BAR in found[1] else found[0]
+
+    return re.sub(r"`([^`]*)`", code, row).replace(" ± ", "\u00a0±\u00a0")
 
 
 def tracked(folder: str) -> list[str]:

@@ -39,6 +39,11 @@ def test_code_on_a_page_is_left_alone(site):
     assert site.relinked(text, "tasks.md") == text
 
 
+def test_a_bar_in_code_and_a_mean_with_its_deviation_stay_whole_in_tables(site):
+    row = "| `scale` | `float \\| None` | 1.0 ± 0.1 |"
+    assert site.table_row(row) == "| `scale` | <code>float &#124; None</code> | 1.0\u00a0±\u00a00.1 |"
+
+
 def test_every_file_that_a_page_links_to_becomes_a_page_that_shows_it(site):
     made = site.generated()
     assert site.linked()
