@@ -44,6 +44,18 @@ def save(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, _MAGIC, sha256(body).digest(), body)
 
 
+def packed(content: Any) -> bytes:
+    """Plain data and tensors as bytes, the same for the same content."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def unpacked(data: bytes) -> Any:
+    """The inverse of `packed`; nothing but plain data and tensors is ever loaded."""
+    return torch.load(io.BytesIO(data), weights_only=True)
+
+
 def load(path: Path, remedy: str = "Remove the file to start again.") -> dict[str, Any]:
     """What `save` wrote; only plain data and tensors are ever loaded. Errors: `InvalidInput`, which names the
     file, for damage and for anything else in it."""

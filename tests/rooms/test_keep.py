@@ -99,6 +99,49 @@ def test_a_damaged_file_of_one_rank_takes_all_ranks_back_a_round_and_they_say_so
         assert "rank 0: [2, 3]; rank 1: []; damaged: round 2 of rank 1, round 3 of rank 1" in error
 
 
+def kept(rank: int, folder: Path, rounds):
+    checkpoints = RankCheckpoints(folder)
+    for t in rounds:
+        checkpoints.save(t, box=Box(10 + t), own=Box(100 * rank + t))
+
+
+def restored_two(rank: int, folder: Path):
+    box, own, said = Box(), Box(), []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            t = RankCheckpoints(folder).restore(box=box, own=own)
+        except InvalidInput as refused:
+            return -1, 0.0, 0.0, str(refused)
+    said = [str(one.message) for one in caught]
+    return t, float(box.x[0]), float(own.x[0]), " ".join(said)
+
+
+def test_another_number_of_ranks_goes_on_and_new_ones_take_what_most_have(tmp_path):
+    play_ranks(3, kept, tmp_path, (4, 5))
+    (tmp_path / "rank-0-round-5.pt").write_bytes((tmp_path / "rank-0-round-4.pt").read_bytes())
+    for rank, found in enumerate(play_ranks(2, restored_two, tmp_path)):  # fewer ranks
+        assert found[:3] == (5, 15.0 if rank else 14.0, 100.0 * rank + (5 if rank else 4))
+    results = play_ranks(5, restored_two, tmp_path)  # more
+    for rank, (t, box, own, said) in enumerate(results):
+        assert t == 5
+        # Rank 0's file is of another content: what two of three have is taken, of their own the lowest's.
+        assert box == (14.0 if rank == 0 else 15.0)
+        assert own == (4.0 if rank in (0, 3, 4) else 100.0 * rank + 5)
+        assert "Ranks [3, 4] have no checkpoint of round 5 and take the states of others." in said
+    flip(tmp_path / "rank-1-round-4.pt")
+    flip(tmp_path / "rank-1-round-5.pt")
+    for t, box, _, said in play_ranks(3, restored_two, tmp_path):
+        assert (t, box) in ((5, 14.0), (5, 15.0))
+        assert "damaged: round 4 of rank 1, round 5 of rank 1" in said
+        assert "Ranks [1] have no checkpoint" in said
+    flip(tmp_path / "rank-2-round-4.pt")
+    flip(tmp_path / "rank-2-round-5.pt")
+    for t, _, _, error in play_ranks(3, restored_two, tmp_path):
+        assert t == -1
+        assert "rank 1: []; rank 2: []" in error
+
+
 def alone(rank: int, folder: Path):
     keep, seen = RankCheckpoints(folder), {}
     for name in STRAY:

@@ -11,15 +11,19 @@ for t in range(start + 1, last + 1):
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from warnings import warn
 
 import torch
 
-from byzopt.checkpoint import check, load, save
+from byzopt.checkpoint import check, load, packed, save, unpacked
+from byzopt.distributed.agreement import share_error
 from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.header import hashed
 from byzopt.errors import InvalidInput, require
 from byzopt.files import clear_leftovers
 
@@ -39,7 +43,7 @@ class RankCheckpoints:
     A rank writes only its own files, each at once or not at all, and reads only those, with their checksums
     and with `weights_only`. A job may die while some ranks have written a round and others not, and a file
     may be damaged, so the last two are kept, and all ranks go back to the newest round that every one of them
-    has whole. Files of other names are left alone.
+    has whole. A job may be started again with more or fewer ranks. Files of other names are left alone.
 
     Args:
         folder: Where the files are.
@@ -82,9 +86,15 @@ class RankCheckpoints:
     def restore(self, **parts: Stateful) -> int:
         """Load the newest round that all ranks have whole into these parts; its number, 0 if there is none.
 
-        A collective. Warns, on all ranks, of damaged files on any of them, and on the rank itself of the
-        reason. Errors: `InvalidInput`, on all ranks, where ranks have files but no round in common that is
-        whole; on the rank itself, with the file's name, for states that do not fit the parts.
+        A collective. Where there is no such round but one that more than half of those ranks have whole that
+        have any file, ranks without it (new ones, in a job with more ranks than before, or those whose files
+        are lost or damaged) take each part from the others: what most have alike, else that of the lowest
+        rank. What an optimizer keeps for a rank alone, its momentum, starts afresh there. Files of ranks that
+        there are no more are left alone.
+
+        Warns, on all ranks, of damaged files on any of them (on the rank itself with the reason), and of
+        ranks that took the states of others. Errors, on all ranks: `InvalidInput` where ranks have files but
+        no such round, or for states that do not fit the parts.
         """
         whole, damaged = self._examined()
         local = torch.tensor([_padded(whole), _padded(damaged)], dtype=torch.int64, device="cpu")
@@ -92,25 +102,26 @@ class RankCheckpoints:
             [set(line) - {0} for line in lines]
             for lines in zip(*self.comm.all_gather(local).tolist(), strict=True)
         )
-        common: set[int] = set.intersection(*whole_by_rank)
-        listing = [f"rank {rank}: {sorted(rounds)}" for rank, rounds in enumerate(whole_by_rank)]
         broken = [
             f"round {t} of rank {rank}" for rank, rounds in enumerate(damaged_by_rank) for t in sorted(rounds)
         ]
-        if not common and (any(whole_by_rank) or broken):
+        t = _newest_round(whole_by_rank, damaged_by_rank)
+        if not t and (any(whole_by_rank) or broken):
+            listing = [f"rank {rank}: {sorted(rounds)}" for rank, rounds in enumerate(whole_by_rank)]
             raise InvalidInput(
                 f"Checkpoints should be whole and of one round on all ranks. Found rounds "
                 f"{'; '.join(listing)}{'; damaged: ' + ', '.join(broken) if broken else ''}. "
                 f"Empty {self.folder} to start again."
             )
-        t = max(common, default=0)
-        if broken:
-            reasons = f" {' '.join(damaged.values())}" if damaged else ""
-            warn(
-                f"Checkpoints are damaged: {', '.join(broken)}. Round {t} is restored.{reasons}", stacklevel=2
-            )
+        holders = [rank for rank, rounds in enumerate(whole_by_rank) if t in rounds]
+        lines = [f"Checkpoints are damaged: {', '.join(broken)}. Round {t} is restored."] if broken else []
+        if t and len(holders) < self.comm.n:
+            new = sorted(set(range(self.comm.n)) - set(holders))
+            lines.append(f"Ranks {new} have no checkpoint of round {t} and take the states of others.")
+        if lines:
+            warn(" ".join([*lines, *damaged.values()]), stacklevel=2)
         if t:
-            self._load(t, parts)
+            self._load(t, parts, holders)
         self._newest = t
         return t
 
@@ -125,16 +136,39 @@ class RankCheckpoints:
                 damaged[t] = str(error)
         return whole, damaged
 
-    def _load(self, t: int, parts: Mapping[str, Stateful]) -> None:
-        where = f"Checkpoint {self._path(t)}"
+    def _load(self, t: int, parts: Mapping[str, Stateful], holders: list[int]) -> None:
+        mine = self.comm.rank in holders
+        content = share_error(self.comm, lambda: self._content(t, parts) if mine else {})
+        for name in sorted(parts):
+            state = content.get(name) if len(holders) == self.comm.n else self._given(content, name, holders)
+            share_error(self.comm, partial(self._fitted, t, name, parts[name], state))
+
+    def _content(self, t: int, parts: Iterable[str]) -> dict[str, Any]:
+        """This rank's states after round t."""
         content = load(self._path(t), f"Empty {self.folder} to start again.")
-        for name, part in parts.items():
-            require(name in content, where, f"hold the state of {name!r}", sorted(map(str, content)))
-            try:
-                part.load_state_dict(content[name])
-            except Exception as error:  # of whatever kind the part's own loading raises
-                reason = " ".join(str(error).split())
-                raise InvalidInput(f"{where} should fit {name!r}. Found: {reason}") from error
+        for name in parts:
+            held = sorted(map(str, content))
+            require(name in content, f"Checkpoint {self._path(t)}", f"hold the state of {name!r}", held)
+        return content
+
+    def _given(self, content: Mapping[str, Any], name: str, holders: list[int]) -> Any:
+        """A part's state: this rank's, if it is one of the `holders`, or that of most of them."""
+        data = packed(content[name]) if name in content else b""
+        marks = torch.tensor([len(data), hashed(data)], dtype=torch.float64, device="cpu")
+        told = [tuple(line) for line in self.comm.all_gather(marks).tolist()]
+        usual = Counter(told[rank] for rank in holders).most_common(1)[0][0]
+        source = next(rank for rank in holders if told[rank] == usual)
+        blank = torch.zeros(int(usual[0]), dtype=torch.uint8)
+        own = torch.frombuffer(bytearray(data), dtype=torch.uint8) if self.comm.rank == source else blank
+        sent = self.comm.broadcast(own, source).cpu().numpy().tobytes()
+        return content[name] if name in content else unpacked(sent)
+
+    def _fitted(self, t: int, name: str, part: Stateful, state: Any) -> None:
+        try:
+            part.load_state_dict(state)
+        except Exception as error:  # of whatever kind the part's own loading raises
+            reason = " ".join(str(error).split())
+            raise InvalidInput(f"Checkpoint {self._path(t)} should fit {name!r}. Found: {reason}") from error
 
     def _path(self, t: int) -> Path:
         return self.folder / f"rank-{self.comm.rank}-round-{t}.pt"
@@ -148,3 +182,13 @@ class RankCheckpoints:
 def _padded(rounds: Iterable[int]) -> list[int]:
     """Rounds as `DEPTH` numbers, zeros where there are fewer."""
     return ([0] * DEPTH + sorted(rounds))[-DEPTH:]
+
+
+def _newest_round(whole: list[set[int]], damaged: list[set[int]]) -> int:
+    """The newest round that all ranks have whole, or else more than half of those with any file; 0: none."""
+    common: set[int] = set.intersection(*whole)
+    if common:
+        return max(common)
+    files = sum(bool(good or bad) for good, bad in zip(whole, damaged, strict=True))
+    counts = Counter(t for rounds in whole for t in rounds)
+    return max((t for t, count in counts.items() if 2 * count > files), default=0)

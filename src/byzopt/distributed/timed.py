@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -11,6 +10,7 @@ from warnings import warn
 import torch
 from torch import Tensor
 
+from byzopt.checkpoint import packed, unpacked
 from byzopt.distributed.agreement import HeaderSummary
 from byzopt.distributed.deadline import Behind, DeadlineTransport
 from byzopt.distributed.deadline.rounds import exchange_rows, filtered_rows, read
@@ -93,7 +93,7 @@ def _take(
 def _snapshot(progress: OptimizerState, buffers: Sequence[Tensor]) -> tuple[bytes, bytes]:
     """What all ranks have alike, and this rank's buffers, as bytes."""
     common = progress._replace(worker=None, wire=None, received=None, bits=0.0)
-    return _bytes(_copied(freeze(common))), _bytes(tuple(buffers))
+    return packed(_copied(freeze(common))), packed(tuple(buffers))
 
 
 def _recover(optimizer: Stepping, transport: DeadlineTransport) -> None:
@@ -103,13 +103,13 @@ def _recover(optimizer: Stepping, transport: DeadlineTransport) -> None:
     exchange = optimizer._absence().exchange
     common, each = transport.catch_up(tolerated(exchange, transport.n) + 1)
     template = worker.rehearsed(flat)._replace(worker=None, wire=None, received=None)
-    frozen = OptimizerState(*_read(common))
+    frozen = OptimizerState(*unpacked(common))
     like = worker.begun(flat) if frozen.t == 0 else template
     state: OptimizerState = thaw(tuple(frozen), like)
     optimizer.progress = state._replace(worker=old.worker, wire=old.wire, bits=old.bits)
     flat.write(optimizer.method.step.ask(state.step))
     with torch.no_grad():
-        for buffer, values in zip(optimizer._buffers, zip(*map(_read, each), strict=True), strict=False):
+        for buffer, values in zip(optimizer._buffers, zip(*map(unpacked, each), strict=True), strict=False):
             buffer.copy_(agreed(torch.stack(values).reshape(len(values), -1)).view(buffer.shape))
     warn(
         f"Rank {transport.rank} was away from round {old.t + 1} to {state.t}: it has taken the parameters, "
@@ -127,13 +127,3 @@ def _copied(state: Any) -> Any:
     if isinstance(state, tuple):
         return tuple(_copied(part) for part in state)
     return state.cpu().clone() if isinstance(state, Tensor) else state
-
-
-def _bytes(state: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
-def _read(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), weights_only=True)
