@@ -220,21 +220,28 @@ def test_a_full_disk_behind_stdout_is_one_line(tmp_path):
     assert "Standard output should be writable. Found: No space left on device." in told.stderr
 
 
+KILL = "import os, signal; os.kill(os.getpid(), signal.{})"
+STOPPED = {  # a user's own file, in which the command is when the signal comes
+    "an import": "{kill}\ndef make(cohort, seed): ...",
+    "a call": "def make(cohort, seed):\n    {kill}",
+    "a string that is run": "def make(cohort, seed):\n    exec('{kill}')",
+}
+
+
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("place", ["an import", "a command", "a string that is run", "the end"])
+@pytest.mark.parametrize("place", STOPPED)
 def test_a_signal_ends_a_command_with_its_status_wherever_it_is(place, number, tmp_path):
-    kill = f"import os, signal; os.kill(os.getpid(), signal.{number})"
-    (tmp_path / "killed.py").write_text(kill)
-    code = {
-        "an import": "import byzopt.cli as c; c._status = lambda: __import__('killed'); c.main()",
-        "a string that is run": f"import byzopt.cli as c; c._status = lambda: exec({kill!r}); c.main()",
-        "a command": f"import byzopt.cli as c; c._status = lambda: __import__('os').kill("
-        f"__import__('os').getpid(), __import__('signal').{number}); c.main()",
-        "the end": f"import atexit; atexit.register(lambda: exec({kill!r}, {{}})); import byzopt.cli as c; "
-        "c._status = lambda: 130; c.main()",
-    }[place]
-    told = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60
-    )
+    (tmp_path / "own.py").write_text(STOPPED[place].format(kill=KILL.format(number)))
+    (tmp_path / "spec.toml").write_text('task = "own.py:make"\nrule = "mean"\nrounds = 1\nlr = 0.1\n')
+    command = [sys.executable, "-m", "byzopt", "audit", "spec.toml"]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert told.stderr == "byzopt: interrupted; what was stored is kept\n"
     assert told.returncode == 130
-    assert told.stderr == ("" if place == "the end" else "byzopt: interrupted; what was stored is kept\n")
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_signal_at_the_end_changes_nothing(number):
+    kill = f"import atexit; atexit.register(lambda: exec({KILL.format(number)!r}, {{}}))"
+    code = f"{kill}; from byzopt.cli import main; main(['--version'])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (told.returncode, told.stderr) == (0, "")

@@ -33,13 +33,16 @@ def _heard() -> int:
         try:
             if "OMP_WAIT_POLICY" not in os.environ:
                 os.environ.update(WAITING)
-            return _status()
+            status = _status()
         except BaseException as error:
             # An interrupt may come out of other people's code as an error of theirs.
             if not isinstance(error, KeyboardInterrupt) and not interrupted():
                 raise
             say_interrupted()
             return INTERRUPTED
+        if interrupted() and status == INTERRUPTED:  # the parser took the exception, and says nothing
+            say_interrupted()
+        return status
 
 
 def _status() -> int:
