@@ -31,7 +31,7 @@ PUBLIC = (
     "wire",
     "workers",
 )
-ROOMS = (*PUBLIC, "docstrings", "layout")
+ROOMS = (*PUBLIC, "docstrings", "layout", "theory")
 LEAST = 0.9  # share of what is public that has an example
 
 
@@ -90,6 +90,14 @@ def test_every_public_object_says_what_it_is_and_explains_each_parameter(room):
         assert not missing, f"{name} does not explain {', '.join(missing)}"
         unknown = explained.keys() - parameters(found).keys()
         assert not unknown, f"{name} explains {', '.join(unknown)}, which it does not have"
+
+
+def test_every_formula_explains_each_parameter():
+    for module in modules("theory"):
+        for name, found in vars(module).items():
+            if inspect.isfunction(found) and found.__module__ == module.__name__ and not name.startswith("_"):
+                missing = parameters(found).keys() - entries(sections(found.__doc__).get("Args", "")).keys()
+                assert not missing, f"{module.__name__}.{name} does not explain {', '.join(missing)}"
 
 
 def test_most_of_what_is_public_has_an_example():

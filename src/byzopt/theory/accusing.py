@@ -42,6 +42,15 @@ def odd_limit(rounds: int, level: float) -> int:
     """The least number of rounds, of `rounds`, as the odd one out of three that is not chance at `level`.
 
     More than `rounds` where no number is enough yet.
+
+    Args:
+        rounds: Number of rounds T.
+        level: Level of the test.
+
+    Examples:
+        >>> from byzopt.theory.accusing import odd_limit
+        >>> odd_limit(100, level=0.01) < 100
+        True
     """
     wealth = -log(level)
     low, high = 0, rounds + 1

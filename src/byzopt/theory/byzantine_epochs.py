@@ -27,7 +27,18 @@ PRACTICAL = 128.0  # c; with 32 and less the ball shrinks faster than the error,
 
 
 class Epoch(NamedTuple):
-    """`rounds` T_s with step γ_s on the ball of `radius` D_s around the epoch's start."""
+    """`rounds` T_s with step γ_s on the ball of `radius` D_s around the epoch's start.
+
+    Args:
+        rounds: T_s.
+        radius: D_s.
+        step: γ_s.
+
+    Examples:
+        >>> from byzopt.theory.byzantine_epochs import Epoch
+        >>> Epoch(rounds=100, radius=1.0, step=0.1).rounds
+        100
+    """
 
     rounds: int
     radius: float
@@ -38,6 +49,16 @@ class Curved(NamedTuple):
     """A strongly convex problem: `mu`, and `smoothness` L or, where it is not smooth, `gradient` M.
 
     `start` D_1 >= ‖x_1 - x*‖, `noise` V, n workers of which f lie.
+
+    Args:
+        n: Number of workers.
+        f: Number of faulty ones, 2 f < n.
+        noise: Bound V on the length of honest noise.
+        start: D_1 >= ‖x_1 - x*‖.
+        mu: μ of strong convexity.
+        smoothness: L of smoothness.
+        gradient: M >= ‖∇f‖.
+        p_fail: Probability of failure, in (0, 1).
     """
 
     n: int
@@ -63,7 +84,12 @@ class Curved(NamedTuple):
 
 
 def epochs_to(problem: Curved, eps: float) -> int:
-    """S = max(1, ⌈log₂(D_1 sqrt(μ/(8ε)))⌉ + 1) epochs reach f - f* <= ε."""
+    """S = max(1, ⌈log₂(D_1 sqrt(μ/(8ε)))⌉ + 1) epochs reach f - f* <= ε.
+
+    Args:
+        problem: Constants of the problem.
+        eps: Accuracy ε.
+    """
     problem.check()
     require(eps > 0, "The accuracy ε", "be positive", eps)
     return max(1, ceil(log2(problem.start * sqrt(problem.mu / (8 * eps)))) + 1)
@@ -81,6 +107,13 @@ def schedule(
     T_s = max{48L/μ, 328²V²Λ_s/(nμ²D_s²), (24(32 sqrt(Λ_s) + 2 sqrt(w)))² δ²V²/(μ²D_s²)}; where f is not
     smooth 68²M²/(μ²D_s²) for 48L/μ. Practical: max{8L/μ, c(1/n + δ²)V²Λ_s/(μ²D_s²)} (68² becomes 28²: as
     48 becomes 8).
+
+    Args:
+        problem: Constants of the problem.
+        count: Number of epochs.
+        lengths: Lengths of epochs: theory or practical.
+        error2: Which bound on Error₂.
+        c: Constant c of practical lengths.
     """
     problem.check()
     require(count >= 1, "The number of epochs", "be at least 1", count)
@@ -99,7 +132,15 @@ def within(
     error2: Error2 = "triangle",
     c: float = PRACTICAL,
 ) -> tuple[Epoch, ...]:
-    """As many epochs as `rounds` hold, the last one with what is left over; one epoch if none fits."""
+    """As many epochs as `rounds` hold, the last one with what is left over; one epoch if none fits.
+
+    Args:
+        problem: Constants of the problem.
+        rounds: Rounds of the run.
+        lengths: Lengths of epochs: theory or practical.
+        error2: Which bound on Error₂.
+        c: Constant c of practical lengths.
+    """
     best = schedule(problem, 1, lengths, error2, c)
     for count in range(2, MOST + 1):
         longer = schedule(problem, count, lengths, error2, c)
@@ -115,6 +156,16 @@ def doubling(first: int, radius: float, step: float) -> tuple[Epoch, ...]:
     """Epochs of `first`, 2 `first`, 4 `first` ... rounds on balls of one radius, with steps that fall as
     1/sqrt(T_s): for a run whose length is not known. `ENDLESS` of them, so that a longer run begins as
     a shorter one does.
+
+    Args:
+        first: Rounds of the first epoch.
+        radius: Radius of the ball.
+        step: Length of the first epoch's steps.
+
+    Examples:
+        >>> from byzopt.theory.byzantine_epochs import doubling
+        >>> [epoch.rounds for epoch in doubling(first=100, radius=1.0, step=0.1)[:3]]
+        [100, 200, 400]
     """
     require(first >= 1, "The first epoch", "have at least 1 round", first)
     return tuple(Epoch(first * 2**s, radius, step / sqrt(2**s)) for s in range(ENDLESS))

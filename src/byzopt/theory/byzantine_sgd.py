@@ -34,7 +34,13 @@ WEIGHTS: dict[str, float] = {"lemma": 64.0, "triangle": 196.0, "printed": 32.0}
 
 
 class Thresholds(NamedTuple):
-    """τ_A of the scalar sums, τ_B of the vector sums, and the radius r_B that selects the median of these."""
+    """τ_A of the scalar sums, τ_B of the vector sums, and the radius r_B that selects the median of these.
+
+    Args:
+        a: τ_A.
+        b: τ_B.
+        select: Radius that selects the median.
+    """
 
     a: float
     b: float
@@ -42,7 +48,14 @@ class Thresholds(NamedTuple):
 
 
 class BoundTerms(NamedTuple):
-    """The four terms of Theorems 3.2 and 3.3: distance D²/(γT), honest noise, Byzantine drift, step size."""
+    """The four terms of Theorems 3.2 and 3.3: distance D²/(γT), honest noise, Byzantine drift, step size.
+
+    Args:
+        distance: D²/(γT).
+        honest: Of the honest noise.
+        byzantine: The liars' drift.
+        step: Term of the step size.
+    """
 
     distance: float
     honest: float
@@ -60,6 +73,19 @@ class GuardSetting:
     """What the theorems are about: n workers of which f lie, T `rounds`, V `noise`, D `diameter`, p_fail.
 
     Errors: `InvalidInput` unless 2 f < n, T >= 1, V and D are finite and at least 0, and 0 < p_fail < 1.
+
+    Args:
+        n: Number of workers.
+        f: Number of faulty ones, 2 f < n.
+        rounds: Number of rounds T.
+        noise: Bound V on the length of honest noise.
+        diameter: D >= ‖x_1 - x*‖.
+        p_fail: Probability of failure, in (0, 1).
+
+    Examples:
+        >>> from byzopt.theory.byzantine_sgd import GuardSetting
+        >>> GuardSetting(n=20, f=3, rounds=1000, noise=1.0, diameter=2.0).rounds
+        1000
     """
 
     n: int
@@ -89,7 +115,18 @@ class GuardSetting:
 
 
 def log_factor(n: int, rounds: int, p_fail: float = 0.05) -> float:
-    """Λ = log(16 n T/p_fail). Errors: `InvalidInput` outside n, T >= 1 and 0 < p_fail < 1."""
+    """Λ = log(16 n T/p_fail). Errors: `InvalidInput` outside n, T >= 1 and 0 < p_fail < 1.
+
+    Args:
+        n: Number of workers.
+        rounds: Number of rounds T.
+        p_fail: Probability of failure, in (0, 1).
+
+    Examples:
+        >>> from byzopt.theory.byzantine_sgd import log_factor
+        >>> round(log_factor(n=20, rounds=1000), 3)
+        15.672
+    """
     require(n >= 1, "The number of workers `n`", "be at least 1", n)
     require(rounds >= 1, "The number of rounds", "be at least 1", rounds)
     require(0 < p_fail < 1, "The failure probability `p_fail`", "lie in (0, 1)", p_fail)
@@ -101,6 +138,10 @@ def thresholds(at: GuardSetting, rule: ThresholdRule = "default") -> Thresholds:
 
     `printed` selects and tests B with one radius, 4: a median chosen among the attackers then expels honest
     workers. `default` keeps all honest workers while they deviate by V sqrt(TΛ), `proved` by V sqrt(2TΛ).
+
+    Args:
+        at: What the theorems are about.
+        rule: Which thresholds: default, proved or printed.
     """
     unit = at.noise * sqrt(at.rounds * at.log)
     select, test = RADII[rule]
@@ -113,6 +154,11 @@ def expels_honest(at: GuardSetting, rule: ThresholdRule = "default", anytime: bo
 
     Sums of B stray by r with probability 2 exp(-r²/(2TV²)) in any round (Pinelis), those of A, whose
     test takes twice DV sqrt(TΛ) each, as scalars do (Azuma). `anytime` thresholds are a union over T rounds.
+
+    Args:
+        at: What the theorems are about.
+        rule: Which thresholds: default, proved or printed.
+        anytime: Whether thresholds follow the rounds so far.
     """
     rounds = at.rounds if anytime else 1
     strays = exp(-(STRAYS[rule] ** 2) * at.log / 2) + exp(-2 * at.log)
@@ -124,13 +170,22 @@ def slack(at: GuardSetting, rule: ThresholdRule = "default") -> float:
     probability 1 - p_fail, if V bounds ζ and noise together: their sums then drift by up to Tζ.
 
     ζ = V (c sqrt(Λ) - sqrt(2 log(4n/p)))/sqrt(T), c as in `STRAYS`; 0 where nothing is left.
+
+    Args:
+        at: What the theorems are about.
+        rule: Which thresholds: default, proved or printed.
     """
     left = STRAYS[rule] * sqrt(at.log) - sqrt(2 * log(4 * at.n / at.p_fail))
     return max(0.0, at.noise * left / sqrt(at.rounds))
 
 
 def variance_term(at: GuardSetting, error2: Error2 = "triangle") -> float:
-    """W = 8 V² Λ/n + w δ² V², the factor of γ in the bounds."""
+    """W = 8 V² Λ/n + w δ² V², the factor of γ in the bounds.
+
+    Args:
+        at: What the theorems are about.
+        error2: Which bound on Error₂.
+    """
     return at.noise**2 * (8 * at.log / at.n + WEIGHTS[error2] * at.delta**2)
 
 
@@ -138,6 +193,11 @@ def smooth_step(at: GuardSetting, smoothness: float, error2: Error2 = "triangle"
     """γ* = min{1/(2L), D/sqrt(TW)}, which minimises `smooth_bound`. L = 0, a linear f, leaves the second.
 
     Errors: `InvalidInput` for L < 0, and for L = 0 without noise, where no step is too long.
+
+    Args:
+        at: What the theorems are about.
+        smoothness: L of smoothness.
+        error2: Which bound on Error₂.
     """
     good = isfinite(smoothness) and smoothness >= 0
     require(good, "The smoothness L", "be finite and at least 0", smoothness)
@@ -149,13 +209,26 @@ def smooth_step(at: GuardSetting, smoothness: float, error2: Error2 = "triangle"
 
 
 def nonsmooth_step(at: GuardSetting, gradient: float, error2: Error2 = "triangle") -> float:
-    """γ* = D/sqrt(T(2M² + W)), which minimises `nonsmooth_bound`."""
+    """γ* = D/sqrt(T(2M² + W)), which minimises `nonsmooth_bound`.
+
+    Args:
+        at: What the theorems are about.
+        gradient: M >= ‖∇f‖.
+        error2: Which bound on Error₂.
+    """
     _positive("The gradient bound M", gradient)
     return at.diameter / sqrt(at.rounds * (2 * gradient**2 + variance_term(at, error2)))
 
 
 def smooth_bound(at: GuardSetting, smoothness: float, step: float, error2: Error2 = "triangle") -> BoundTerms:
-    """Theorem 3.2: D²/(γT) + 8DV sqrt(Λ/(Tn)) + 32 δDV sqrt(Λ/T) + γW for γ <= 1/(2L)."""
+    """Theorem 3.2: D²/(γT) + 8DV sqrt(Λ/(Tn)) + 32 δDV sqrt(Λ/T) + γW for γ <= 1/(2L).
+
+    Args:
+        at: What the theorems are about.
+        smoothness: L of smoothness.
+        step: Length γ of the steps.
+        error2: Which bound on Error₂.
+    """
     _positive("The step γ", step)
     fits = step * 2 * smoothness <= EDGE
     require(fits, "The step γ of Theorem 3.2", "be at most 1/(2L)", f"γ = {step}, L = {smoothness}")
@@ -165,25 +238,53 @@ def smooth_bound(at: GuardSetting, smoothness: float, step: float, error2: Error
 def nonsmooth_bound(
     at: GuardSetting, gradient: float, step: float, error2: Error2 = "triangle"
 ) -> BoundTerms:
-    """Theorem 3.3: as Theorem 3.2 with 2γM² more, for every γ > 0. (Printed: 2γM²/T, a slip.)"""
+    """Theorem 3.3: as Theorem 3.2 with 2γM² more, for every γ > 0. (Printed: 2γM²/T, a slip.)
+
+    Args:
+        at: What the theorems are about.
+        gradient: M >= ‖∇f‖.
+        step: Length γ of the steps.
+        error2: Which bound on Error₂.
+    """
     _positive("The step γ", step)
     return _bound(at, step, variance_term(at, error2) + 2 * gradient**2)
 
 
 def error1(at: GuardSetting) -> float:
-    """Lemma 3.1: |Error₁| <= 4DV sqrt(TnΛ) + 16 δnDV sqrt(TΛ), with probability 1 - p_fail."""
+    """Lemma 3.1: |Error₁| <= 4DV sqrt(TnΛ) + 16 δnDV sqrt(TΛ), with probability 1 - p_fail.
+
+    Args:
+        at: What the theorems are about.
+    """
     unit = at.diameter * at.noise * sqrt(at.rounds * at.log)
     return unit * (4 * sqrt(at.n) + 16 * at.f)
 
 
 def error2(at: GuardSetting, rule: Error2 = "triangle") -> float:
-    """Lemma 3.1: Error₂ <= 4V²Λ/n + (w/2) δ²V²: what W is twice of."""
+    """Lemma 3.1: Error₂ <= 4V²Λ/n + (w/2) δ²V²: what W is twice of.
+
+    Args:
+        at: What the theorems are about.
+        rule: Which bound on Error₂.
+    """
     return variance_term(at, rule) / 2
 
 
 def tail(length: float, spread: float, d: int, messages: int) -> float:
     """At most this is the probability that any of so many Gaussian noises N(0, spread² I) in d dimensions is
-    longer than `length` (a union bound; for d > 1 by the concentration of the norm about spread √d)."""
+    longer than `length` (a union bound; for d > 1 by the concentration of the norm about spread √d).
+
+    Args:
+        length: Length that is asked about.
+        spread: Standard deviation of a coordinate.
+        d: Number of parameters.
+        messages: Number of messages.
+
+    Examples:
+        >>> from byzopt.theory.byzantine_sgd import tail
+        >>> tail(length=10.0, spread=1.0, d=1, messages=100) < 1e-9
+        True
+    """
     if spread == 0:
         return 0.0
     if d == 1:
@@ -193,7 +294,18 @@ def tail(length: float, spread: float, d: int, messages: int) -> float:
 
 
 def caught_by(bias: float, noise: float, log: float) -> float:
-    """16 Λ V²/b²: by about this round anytime thresholds expel a worker with constant bias b."""
+    """16 Λ V²/b²: by about this round anytime thresholds expel a worker with constant bias b.
+
+    Args:
+        bias: Length b of the constant bias.
+        noise: Bound V on the length of honest noise.
+        log: Logarithmic factor Λ.
+
+    Examples:
+        >>> from byzopt.theory.byzantine_sgd import caught_by
+        >>> caught_by(bias=1.0, noise=1.0, log=2.0)
+        32.0
+    """
     _positive("The bias", bias)
     return 16 * log * (noise / bias) ** 2
 

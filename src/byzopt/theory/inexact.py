@@ -20,7 +20,17 @@ from byzopt.theory.promise import EDGE
 
 
 class InexactOracle(NamedTuple):
-    """‖g - ∇L‖² <= `zeta_squared` + `alpha` ‖∇L‖²."""
+    """‖g - ∇L‖² <= `zeta_squared` + `alpha` ‖∇L‖².
+
+    Args:
+        zeta_squared: ζ².
+        alpha: Relative error α.
+
+    Examples:
+        >>> from byzopt.theory.inexact import InexactOracle
+        >>> InexactOracle(zeta_squared=0.1, alpha=0.0).alpha
+        0.0
+    """
 
     zeta_squared: float
     alpha: float
@@ -35,6 +45,19 @@ class Guarantee:
     `rounds_each` gradient rounds,
     Ψ <- `contraction` Ψ + `additive`; `start` bounds weight Ψ_0 by start · gap_0; `floor` bounds limsup gap;
     `rounds` to bring a gap down by a factor e, up to the floor.
+
+    Args:
+        theorem: Its name, with the source.
+        steps: Parameters by name.
+        alpha_limit: Largest α that is admitted.
+        holds: Whether this α is.
+        contraction: Factor of Ψ in an iteration.
+        additive: What an iteration adds.
+        weight: Factor of Ψ_0.
+        start: Bounds weight Ψ_0 by start · gap_0.
+        floor: What remains as rounds grow.
+        rounds: To bring a gap down by a factor e.
+        rounds_each: Gradient rounds of an iteration.
     """
 
     theorem: str
@@ -73,6 +96,18 @@ def oracle(kappa: float, g: float, b: float = 0.0, sigma: float = 0.0, honest: i
     t = σ/√(honest κ (G² + σ²)).
 
     `sigma` is the root mean square length of one message's noise: per sample over √batch.
+
+    Args:
+        kappa: κ of the oracle's error.
+        g: G of mean‖∇f_i - ∇f‖² <= G² + B²‖∇f‖².
+        b: B of mean‖∇f_i - ∇f‖² <= G² + B²‖∇f‖².
+        sigma: Root mean square length σ of a message's noise.
+        honest: Number of honest workers.
+
+    Examples:
+        >>> from byzopt.theory.inexact import oracle
+        >>> oracle(kappa=0.5, g=2.0)
+        InexactOracle(zeta_squared=2.0000000000000004, alpha=0.0)
     """
     for name, value in (("κ", kappa), ("G", g), ("B", b), ("σ", sigma)):
         require(value >= 0, f"Constant {name}", "be at least 0", value)
@@ -87,6 +122,10 @@ def worsened(known: InexactOracle, square: float) -> InexactOracle:
 
     (√(ζ² + α‖∇L‖²) + √square)² <= (1 + t)(ζ² + α‖∇L‖²) + (1 + 1/t) square, with t = √square/ζ, but at most
     1/100 so that α hardly grows.
+
+    Args:
+        known: ζ² and α of the oracle.
+        square: Squared length of the added error.
     """
     zeta = sqrt(known.zeta_squared)
     if square == 0 or known.alpha == 0:
@@ -96,17 +135,33 @@ def worsened(known: InexactOracle, square: float) -> InexactOracle:
 
 
 def common_floor(known: InexactOracle, mu: float) -> float:
-    """ζ²/(2μ(1 - α)): the gap wherever g vanishes, and so wherever GD, D-NAG, NAG or PIGS settle."""
+    """ζ²/(2μ(1 - α)): the gap wherever g vanishes, and so wherever GD, D-NAG, NAG or PIGS settle.
+
+    Args:
+        known: ζ² and α of the oracle.
+        mu: μ of strong convexity.
+    """
     return known.zeta_squared / (2 * mu * (1 - known.alpha)) if known.alpha < 1 else inf
 
 
 def breakdown(b: float) -> float:
-    """No rule works for f/n >= 1/(2 + B²) (arXiv:2309.13591)."""
+    """No rule works for f/n >= 1/(2 + B²) (arXiv:2309.13591).
+
+    Args:
+        b: B of mean‖∇f_i - ∇f‖² <= G² + B²‖∇f‖².
+    """
     return 1 / (2 + b**2)
 
 
 def gd(known: InexactOracle, lipschitz: float, mu: float, lr: float | None = None) -> Guarantee:
-    """Theorem A: x <- x - lr g with lr <= 1/L; μ-PL is enough. Ψ = gap."""
+    """Theorem A: x <- x - lr g with lr <= 1/L; μ-PL is enough. Ψ = gap.
+
+    Args:
+        known: ζ² and α of the oracle.
+        lipschitz: L of smoothness.
+        mu: μ of strong convexity.
+        lr: Length of the steps; None: 1/L.
+    """
     _check(lipschitz, mu)
     lr = 1 / lipschitz if lr is None else lr
     free = 1 - known.alpha
@@ -120,7 +175,14 @@ def gd(known: InexactOracle, lipschitz: float, mu: float, lr: float | None = Non
 
 
 def gd_nonconvex(known: InexactOracle, lipschitz: float, gap: float, rounds: int) -> float:
-    """Without convexity, lr = 1/L: min ‖∇L‖² <= 2 L gap/(T(1 - α)) + ζ²/(1 - α)."""
+    """Without convexity, lr = 1/L: min ‖∇L‖² <= 2 L gap/(T(1 - α)) + ζ²/(1 - α).
+
+    Args:
+        known: ζ² and α of the oracle.
+        lipschitz: L of smoothness.
+        gap: f(x^0) - f*.
+        rounds: Number of rounds T.
+    """
     free = 1 - known.alpha
     return 2 * lipschitz * gap / (rounds * free) + known.zeta_squared / free if free > 0 else inf
 
@@ -129,6 +191,12 @@ def nag(known: InexactOracle, lipschitz: float, mu: float, small_tau: bool = Fal
     """Theorem B: three-sequence Nesterov. Ψ = ‖z - x*‖²/η + (2/τ) gap(x).
 
     τ = 0.22 s and α <= min(1/8, 0.99 s); `small_tau`: τ = min(0.22 s, μ/(5 α L)) and α <= 1/8. η = 2τ/μ.
+
+    Args:
+        known: ζ² and α of the oracle.
+        lipschitz: L of smoothness.
+        mu: μ of strong convexity.
+        small_tau: Whether the small-τ variant is taken.
     """
     s = _check(lipschitz, mu)
     tau = nag_tau(lipschitz, mu, known.alpha if small_tau else 0.0)
@@ -143,13 +211,25 @@ def nag(known: InexactOracle, lipschitz: float, mu: float, small_tau: bool = Fal
 
 
 def nag_tau(lipschitz: float, mu: float, alpha: float = 0.0) -> float:
-    """τ = 0.22 s, or min(0.22 s, μ/(5 α L)) for a relative error α that is not small against s."""
+    """τ = 0.22 s, or min(0.22 s, μ/(5 α L)) for a relative error α that is not small against s.
+
+    Args:
+        lipschitz: L of smoothness.
+        mu: μ of strong convexity.
+        alpha: Relative error α.
+    """
     tau = 0.22 * sqrt(mu / lipschitz)
     return min(tau, mu / (5 * alpha * lipschitz)) if alpha > 0 else tau
 
 
 def aeg(known: InexactOracle, lipschitz: float, mu: float) -> Guarantee:
-    """Theorem B2: accelerated extragradient with θ = 1/(2L), τ = 0.2 s, η = 0.4 s/μ, b = 0.4 s."""
+    """Theorem B2: accelerated extragradient with θ = 1/(2L), τ = 0.2 s, η = 0.4 s/μ, b = 0.4 s.
+
+    Args:
+        known: ζ² and α of the oracle.
+        lipschitz: L of smoothness.
+        mu: μ of strong convexity.
+    """
     s = _check(lipschitz, mu)
     tau, eta = 0.2 * s, 0.4 * s / mu
     steps = {"lr": 1 / (2 * lipschitz), "mu": mu, "tau": tau, "eta": eta, "b": mu * eta}
@@ -163,6 +243,13 @@ def pigs(
 
     `longer`: η = 0.65/max(Δ, μ), sec >= 10, α <= 1/8. Ψ = (1 + ημ/2) gap + (η/4) ‖∇L‖². L only enters
     the start of the bound, through ‖∇L‖² <= 2 L gap; without it `start` is infinite.
+
+    Args:
+        known: ζ² and α of the oracle.
+        delta: Similarity constant Δ.
+        mu: μ of strong convexity.
+        longer: Whether the longer step is taken.
+        lipschitz: L of smoothness.
     """
     require(mu > 0 and delta >= 0, "The constants", "satisfy mu > 0 and delta >= 0", (mu, delta))
     eta = pigs_eta(delta, mu, longer)
@@ -184,7 +271,13 @@ def pigs(
 
 
 def pigs_eta(delta: float, mu: float, longer: bool = False) -> float:
-    """1/(4 max(Δ, μ)), or 0.65/max(Δ, μ)."""
+    """1/(4 max(Δ, μ)), or 0.65/max(Δ, μ).
+
+    Args:
+        delta: Similarity constant Δ.
+        mu: μ of strong convexity.
+        longer: Whether the longer step is taken.
+    """
     return (0.65 if longer else 0.25) / max(delta, mu)
 
 
@@ -194,6 +287,13 @@ def pigs_nonconvex(
     """Without convexity of L but q convex, η = 1/(8Δ), 3α < 1: a bound on the mean of ‖∇L‖² over rounds 1..T.
 
     `grad_norm` is ‖∇L(x_0)‖.
+
+    Args:
+        known: ζ² and α of the oracle.
+        delta: Similarity constant Δ.
+        gap: f(x^0) - f*.
+        rounds: Number of rounds T.
+        grad_norm: ‖∇f(x^0)‖.
     """
     free = 1 - 3 * known.alpha
     if free <= 0:
@@ -206,6 +306,12 @@ def aeg_prox(known: InexactOracle, lipschitz: float, delta: float, mu: float) ->
     """Theorem D: accelerated PIGS with Δ' of `delta_prime`, θ = 1/(4Δ').
 
     s' = √(μ/Δ'), τ = 0.15 s', η = 0.3 s'/μ, b = 0.3 s'; Ψ as in B with that η.
+
+    Args:
+        known: ζ² and α of the oracle.
+        lipschitz: L of smoothness.
+        delta: Similarity constant Δ.
+        mu: μ of strong convexity.
     """
     _check(max(lipschitz, mu), mu)
     larger = delta_prime(delta, mu, known.alpha, lipschitz)
@@ -217,19 +323,38 @@ def aeg_prox(known: InexactOracle, lipschitz: float, delta: float, mu: float) ->
 
 
 def delta_prime(delta: float, mu: float, alpha: float = 0.0, lipschitz: float = 0.0) -> float:
-    """Δ' = max(Δ, μ, 1.55 √α L): the relative error at the extrapolated point scales with L, not with Δ."""
+    """Δ' = max(Δ, μ, 1.55 √α L): the relative error at the extrapolated point scales with L, not with Δ.
+
+    Args:
+        delta: Similarity constant Δ.
+        mu: μ of strong convexity.
+        alpha: Relative error α.
+        lipschitz: L of smoothness.
+    """
     return max(delta, mu, 1.55 * sqrt(alpha) * lipschitz)
 
 
 def true_delta_limit(delta: float, lipschitz: float) -> float:
-    """The largest α for which `aeg_prox` may step by Δ itself: (5/12)(Δ/L)²."""
+    """The largest α for which `aeg_prox` may step by Δ itself: (5/12)(Δ/L)².
+
+    Args:
+        delta: Similarity constant Δ.
+        lipschitz: L of smoothness.
+    """
     return 5 / 12 * (delta / lipschitz) ** 2
 
 
 def complexity(
     known: InexactOracle, lipschitz: float, mu: float, delta: float | None = None
 ) -> dict[str, Guarantee]:
-    """Every method's theorem side by side: rounds (times log 1/ε), condition and proved floor."""
+    """Every method's theorem side by side: rounds (times log 1/ε), condition and proved floor.
+
+    Args:
+        known: ζ² and α of the oracle.
+        lipschitz: L of smoothness.
+        mu: μ of strong convexity.
+        delta: Similarity constant Δ.
+    """
     table = {
         "robust_gd": gd(known, lipschitz, mu),
         "nag": nag(known, lipschitz, mu),

@@ -23,6 +23,16 @@ class Problem:
     """The constants of Theorem 1: honest losses (L0, L1)-smooth, noise σ, heterogeneity ζ, and the start.
 
     `start_gap` Δ0, `star_gap` Δ*, `momentum_gap` V0, `honest` G. Errors: negative or non-finite constants.
+
+    Args:
+        l0: L0 of (L0, L1)-smoothness.
+        l1: L1 of (L0, L1)-smoothness.
+        start_gap: f(x^0) - f*.
+        honest: Number of honest workers.
+        zeta: Heterogeneity ζ.
+        sigma: Root mean square length σ of a message's noise.
+        star_gap: Mean of f* - f_i* over the honest.
+        momentum_gap: V0, how far the first momenta are from the gradients.
     """
 
     l0: float
@@ -41,7 +51,13 @@ class Problem:
 
 
 class StepCaps(NamedTuple):
-    """Theorem 1's three upper limits of γ0; the third is always the smallest."""
+    """Theorem 1's three upper limits of γ0; the third is always the smallest.
+
+    Args:
+        smoothness: Cap by (L0, L1)-smoothness.
+        curvature: Cap by the curvature.
+        lag: Cap by the momentum's lag.
+    """
 
     smoothness: float
     curvature: float
@@ -49,7 +65,19 @@ class StepCaps(NamedTuple):
 
 
 class NSGDMBound(NamedTuple):
-    """Theorem 1's nine terms; their sum bounds the minimum over the T query points of E‖∇f‖."""
+    """Theorem 1's nine terms; their sum bounds the minimum over the T query points of E‖∇f‖.
+
+    Args:
+        start: Term of the start.
+        momentum_start: Term of the first momentum.
+        heterogeneity: Term of ζ.
+        curvature: Term of the curvature.
+        lag: Term of the momentum's lag.
+        star_curvature: Term of the f_i*.
+        star_lag: Term of the f_i* by the momentum's lag.
+        noise: Term of the noise.
+        attacked_noise: Term of the noise under attack.
+    """
 
     start: float
     momentum_start: float
@@ -68,7 +96,13 @@ class NSGDMBound(NamedTuple):
 
 
 def step_caps(l1: float, kappa: float, rounds: int) -> StepCaps:
-    """1/(2 L1), T^(1/4)/(√32 L1) and 1/(√(128 q) L1) (Theorem 1); infinite for L1 = 0."""
+    """1/(2 L1), T^(1/4)/(√32 L1) and 1/(√(128 q) L1) (Theorem 1); infinite for L1 = 0.
+
+    Args:
+        l1: L1 of (L0, L1)-smoothness.
+        kappa: κ, the linear coefficient.
+        rounds: Number of rounds T.
+    """
     _check(kappa, rounds)
     if l1 == 0:
         return StepCaps(inf, inf, inf)
@@ -76,12 +110,23 @@ def step_caps(l1: float, kappa: float, rounds: int) -> StepCaps:
 
 
 def max_gamma0(l1: float, kappa: float, rounds: int = 1) -> float:
-    """The largest γ0 that Theorem 1 admits: 1/(8 √(2q) L1), whatever the number of rounds."""
+    """The largest γ0 that Theorem 1 admits: 1/(8 √(2q) L1), whatever the number of rounds.
+
+    Args:
+        l1: L1 of (L0, L1)-smoothness.
+        kappa: κ, the linear coefficient.
+        rounds: Number of rounds T.
+    """
     return min(step_caps(l1, kappa, rounds))
 
 
 def best_gamma0(problem: Problem, kappa: float) -> float:
-    """The admissible γ0 best for large T: min{cap, √(e^(1/2) Δ0 / (8q (L0 + 4 L1² Δ*)))}."""
+    """The admissible γ0 best for large T: min{cap, √(e^(1/2) Δ0 / (8q (L0 + 4 L1² Δ*)))}.
+
+    Args:
+        problem: Constants of the problem.
+        kappa: κ, the linear coefficient.
+    """
     slope = 8 * (1 + 2 * kappa) * (problem.l0 + 4 * problem.l1**2 * problem.star_gap)
     free = sqrt(exp(0.5) * problem.start_gap / slope) if slope else inf
     return min(max_gamma0(problem.l1, kappa), free)
@@ -95,6 +140,14 @@ def theorem_bound(
     `printed=False` halves the floor 4κζ (term 3) by bounding ‖v_i - v̄‖ directly and not through pairs.
     `p` < 2 uses `horizon_exponents(p)` and noise with p moments (Remark 3, constants ours). Errors: γ0 above
     the cap.
+
+    Args:
+        problem: Constants of the problem.
+        kappa: κ, the linear coefficient.
+        rounds: Number of rounds T.
+        gamma0: Scale γ0 of the schedule.
+        printed: Whether to take the formula as printed.
+        p: Moment of the noise that is finite, in (1, 2].
     """
     cap = max_gamma0(problem.l1, kappa, rounds)
     require(0 < gamma0 <= cap * EDGE, "The step scale γ0", f"lie in (0, {below(cap)}]", gamma0, "Lower it.")
@@ -115,6 +168,15 @@ def bound_at(
     """The same nine terms for any constant γ <= ln 2 / L1 and η in (0, 1] (derived; the paper's proof).
 
     e^(1/2) becomes e^(ET) with E = 8 L1² γ² + 32 q L1² γ²/η, so that the bound may be infinite.
+
+    Args:
+        problem: Constants of the problem.
+        kappa: κ, the linear coefficient.
+        rounds: Number of rounds T.
+        gamma: Length γ of the steps.
+        eta: Constant weight η of the new gradient, in (0, 1].
+        printed: Whether to take the formula as printed.
+        p: Moment of the noise that is finite, in (1, 2].
     """
     good = gamma > 0 and gamma * problem.l1 <= log(2) * EDGE
     require(good, "The step γ", "lie in (0, ln 2 / L1]", gamma)
@@ -125,7 +187,11 @@ def bound_at(
 
 
 def longest_step(l1: float) -> float:
-    """The longest single step that `bound_at` and `bound_along` admit: ln 2 / L1."""
+    """The longest single step that `bound_at` and `bound_along` admit: ln 2 / L1.
+
+    Args:
+        l1: L1 of (L0, L1)-smoothness.
+    """
     return log(2) / l1 if l1 else inf
 
 
@@ -137,6 +203,12 @@ def bound_along(problem: Problem, kappa: float, gammas: Sequence[float], eta: fl
     with c from the terms in L0 and Δ*. The least gradient norm is at most the weighted mean. A lagged step
     γ_j enters with later, smaller weights w_k γ_k <= w_j γ_j. For equal steps this is at most `bound_at`.
     Errors: steps that grow, or a first one above ln 2 / L1.
+
+    Args:
+        problem: Constants of the problem.
+        kappa: κ, the linear coefficient.
+        gammas: Length of each step.
+        eta: Constant weight η of the new gradient, in (0, 1].
     """
     _check(kappa, len(gammas))
     falls = all(a >= b > 0 for a, b in pairwise(gammas)) and gammas[0] > 0
@@ -174,6 +246,15 @@ def descent_bound(
     """Right-hand side of the descent inequality: an upper limit of f(x - γ v/‖v‖).
 
     f - γ‖∇f‖ + 2γ‖∇f - v‖ + ½ γ² e^(γ L1) (L0 + L1 · mean‖∇f_i‖), all at x; `error` is ‖∇f - v‖.
+
+    Args:
+        loss: f(x).
+        grad_norm: ‖∇f(x)‖.
+        error: Length of the aggregate's error.
+        gamma: Length γ of the steps.
+        l0: L0 of (L0, L1)-smoothness.
+        l1: L1 of (L0, L1)-smoothness.
+        mean_grad_norm: Mean over workers of ‖∇f_i(x)‖.
     """
     curvature = gamma**2 / 2 * exp(gamma * l1) * (l0 + l1 * mean_grad_norm)
     return loss - gamma * grad_norm + 2 * gamma * error + curvature
@@ -185,6 +266,12 @@ def quartic(l1: float, shifts: Sequence[float], radius: float, sigma: float = 0.
     `shifts` the honest ‖s_i‖ (the s_i sum to zero), `radius` ‖x^0‖, `sigma` √(d · variance).
     From ‖∇²f‖ = 12 r² and ‖∇f‖ = 4 r³ follow L0 = 16/L1² + L1 max‖s_i‖, f* - f_i* = 3 (‖s_i‖/4)^(4/3) and
     V0 <= 4 r³ + mean‖s_i‖.
+
+    Args:
+        l1: L1 of (L0, L1)-smoothness.
+        shifts: Lengths ‖s_i‖ of the honest workers' shifts.
+        radius: ‖x^0‖.
+        sigma: √(d · variance) of the noise.
     """
     require(l1 > 0 and len(shifts) > 0, "The quartic", "have L1 > 0 and an honest worker", (l1, len(shifts)))
     honest = len(shifts)

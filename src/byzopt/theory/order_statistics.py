@@ -24,6 +24,10 @@ def weighed(weights: Sequence[float], f: int) -> Coefficients:
     -N/(2k) on the k lowest, j + k <= N. About any point: one block, N/j on the j highest. All are exact.
 
     Errors: `InvalidInput` for weights that are negative or do not sum to 1.
+
+    Args:
+        weights: Weights of the sorted values.
+        f: Number of faulty rows.
     """
     n = len(weights)
     ratio(n, f)
@@ -41,6 +45,11 @@ def around_centre(centre: Coefficients, n: int, f: int) -> Coefficients:
 
     Every faulty row that is chosen is no farther from the centre than an honest one that is left out:
     κ₂ = (4 f/N) (κ₂ + 1) and κ = 2 (min(1, f/2) + (f/N) κ), from those of the centre.
+
+    Args:
+        centre: What is proved of the centre.
+        n: Number of rows.
+        f: Number of faulty rows.
     """
     ratio(n, f)
     share = f / (n - f)
@@ -50,7 +59,11 @@ def around_centre(centre: Coefficients, n: int, f: int) -> Coefficients:
 
 
 def isotonic(values: Sequence[float]) -> list[float]:
-    """The non-decreasing sequence nearest to `values`: neighbours out of order are pooled (PAVA), O(n)."""
+    """The non-decreasing sequence nearest to `values`: neighbours out of order are pooled (PAVA), O(n).
+
+    Args:
+        values: The numbers.
+    """
     pools: list[tuple[float, int]] = []  # sum and size; means increase
     for value in values:
         total, size = value, 1

@@ -49,6 +49,10 @@ def student(tail: float, degrees: int) -> float:
     """A t with P(|T| > t) <= `tail` for Student's T: from two closed bounds of the tail integral, the better.
 
     Exact to first order as the tail vanishes, for one degree.
+
+    Args:
+        tail: Probability of the tail.
+        degrees: Degrees of freedom.
     """
     v = degrees
     c = lgamma((v + 1) / 2) - lgamma(v / 2) - log(v * pi) / 2

@@ -27,17 +27,32 @@ SYMBOLS |= {"diameter": "D", "gradient": "M"}
 
 
 def checked_premise(what: str, good: bool, value: object) -> Premise:
-    """A condition on the recipe or the run, which is plain to see."""
+    """A condition on the recipe or the run, which is plain to see.
+
+    Args:
+        what: What is asked.
+        good: Whether it is so.
+        value: What was found.
+    """
     return Premise(what, Standing.HOLDS if good else Standing.FAILS, f"found {value}")
 
 
 def covers(cases: Mapping[str, tuple[bool, object]]) -> list[Premise]:
-    """What a theorem covers, by name: whether it is so, and what the recipe has."""
+    """What a theorem covers, by name: whether it is so, and what the recipe has.
+
+    Args:
+        cases: By name, whether it is so and what the recipe has.
+    """
     return [checked_premise(what, good, value) for what, (good, value) in cases.items()]
 
 
 def constant_premise(known: Constants, name: str) -> Premise:
-    """A constant of the problem: stated by the task, estimated, or unknown."""
+    """A constant of the problem: stated by the task, estimated, or unknown.
+
+    Args:
+        known: What is known of the problem.
+        name: Of the constant.
+    """
     value, what, symbol = getattr(known, name), NAMES[name], SYMBOLS.get(name, "value")
     if value is None and name in known.exact:
         return Premise(what, Standing.FAILS, "the task states that there is none")
@@ -49,19 +64,32 @@ def constant_premise(known: Constants, name: str) -> Premise:
 
 
 def constant_premises(known: Constants, *names: str) -> list[Premise]:
-    """Several of them."""
+    """Several of them.
+
+    Args:
+        known: What is known of the problem.
+        names: Of the constants.
+    """
     return [constant_premise(known, name) for name in names]
 
 
 def convexity(known: Constants) -> Premise:
-    """μ > 0, which some theorems divide by."""
+    """μ > 0, which some theorems divide by.
+
+    Args:
+        known: What is known of the problem.
+    """
     if known.mu == 0:
         return Premise(NAMES["mu"], Standing.FAILS, "mu is 0")
     return constant_premise(known, "mu")
 
 
 def convex(known: Constants) -> Premise:
-    """Convexity alone."""
+    """Convexity alone.
+
+    Args:
+        known: What is known of the problem.
+    """
     what = "f is convex"
     if known.convex is None:
         if known.mu and "mu" in known.exact:
@@ -73,7 +101,11 @@ def convex(known: Constants) -> Premise:
 
 
 def fault_premises(known: Constants) -> list[Premise]:
-    """An honest majority, and no more liars than are tolerated."""
+    """An honest majority, and no more liars than are tolerated.
+
+    Args:
+        known: What is known of the problem.
+    """
     majority = "honest workers are the majority, 2 f < n"
     premises = [checked_premise(majority, 2 * known.f < known.n, f"f = {known.f} with n = {known.n}")]
     what = "no more workers lie than the server tolerates"
@@ -90,6 +122,10 @@ def robust(known: Constants, form: str) -> list[Premise]:
 
     A proved one is for as many liars as the rule tolerates. One that was certified or measured in the rounds
     of a run holds there, whoever lied.
+
+    Args:
+        known: What is known of the problem.
+        form: Which coefficient: linear or squared.
     """
     kappa = getattr(known, f"kappa_{form}")
     symbol = "κ" if form == "linear" else "κ₂"
@@ -127,7 +163,11 @@ def robust(known: Constants, form: str) -> list[Premise]:
 
 
 def heterogeneity(known: Constants) -> Premise:
-    """Some admissible (G, B)."""
+    """Some admissible (G, B).
+
+    Args:
+        known: What is known of the problem.
+    """
     what = "mean‖∇f_i - ∇f‖² <= G² + B²‖∇f‖² over the honest workers"
     if not known.heterogeneity:
         return Premise(what, Standing.UNKNOWN, "no (G, B) is known, nor ζ")
@@ -137,7 +177,11 @@ def heterogeneity(known: Constants) -> Premise:
 
 
 def bounded_heterogeneity(known: Constants) -> Premise:
-    """ζ alone: B = 0."""
+    """ζ alone: B = 0.
+
+    Args:
+        known: What is known of the problem.
+    """
     what = "mean‖∇f_i - ∇f‖² <= ζ² over the honest workers"
     if known.zeta is None and "zeta" in known.exact:
         return Premise(what, Standing.FAILS, "the task states that there is no such ζ")
@@ -149,7 +193,11 @@ def bounded_heterogeneity(known: Constants) -> Premise:
 
 
 def noise_premises(known: Constants) -> list[Premise]:
-    """σ, and that noise is unbiased and independent of the rounds before."""
+    """σ, and that noise is unbiased and independent of the rounds before.
+
+    Args:
+        known: What is known of the problem.
+    """
     premises, what = (
         [constant_premise(known, "sigma")],
         "honest noise is unbiased and independent between rounds",
@@ -170,7 +218,14 @@ def noise_premises(known: Constants) -> list[Premise]:
 
 
 def at_most(what: str, value: float | None, edge: float, default: str = "the edge itself") -> Premise:
-    """A parameter of the run against the edge of its range; None takes the theorem's own value."""
+    """A parameter of the run against the edge of its range; None takes the theorem's own value.
+
+    Args:
+        what: What is asked.
+        value: The run's; None: the theorem's own.
+        edge: End of the range.
+        default: What None stands for, in words.
+    """
     if value is None:
         return Premise(what, Standing.HOLDS, f"taken as {default}")
     if edge == inf:
@@ -180,7 +235,12 @@ def at_most(what: str, value: float | None, edge: float, default: str = "the edg
 
 
 def below(value: float, digits: int = 6) -> str:
-    """A number in so many digits that is no larger than `value`, so that an upper edge may be typed back."""
+    """A number in so many digits that is no larger than `value`, so that an upper edge may be typed back.
+
+    Args:
+        value: The number.
+        digits: Number of digits.
+    """
     text = f"{value:.{digits}g}"
     if float(text) <= value:
         return text

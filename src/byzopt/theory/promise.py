@@ -127,7 +127,13 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True)
 class Premise:
-    """One condition of a theorem: `what` it asks, whether it is so, and `how` that was seen."""
+    """One condition of a theorem: `what` it asks, whether it is so, and `how` that was seen.
+
+    Args:
+        what: What is asked.
+        verdict: Whether it is so.
+        how: How that was seen.
+    """
 
     what: str
     verdict: Standing
@@ -151,6 +157,17 @@ class Promise:
     all rounds with the run's own parameters, `floor` is what remains as rounds grow: neither is given unless
     every premise stands. `lacks` says what else keeps a bound from being given. `trivial` is what the figure
     is at the start, without any theorem; a bound that is no less is `vacuous`. `remarks` for people.
+
+    Args:
+        theorem: Its name, with the source.
+        measures: Which figure is bounded.
+        premises: Conditions, each with its verdict.
+        steps: Admissible parameters by name.
+        bound: What holds after all rounds.
+        floor: What remains as rounds grow.
+        trivial: The figure at the start.
+        lacks: What else keeps a bound from being given.
+        remarks: For people.
     """
 
     theorem: str
@@ -205,6 +222,12 @@ def promise(
     """The promise of a theorem: `formula` is asked only where all `premises` stand, and may add its own.
 
     What it returns needs no name; theorem and figure are filled in where it leaves them empty.
+
+    Args:
+        theorem: Its name, with the source.
+        measures: Which figure is bounded.
+        premises: Conditions, each with its verdict.
+        formula: Gives the promise where all premises stand.
     """
     checked = tuple(premises)
     if not all(premise.stands for premise in checked):
@@ -219,7 +242,11 @@ def promise(
 
 
 def strongest(promises: Sequence[Promise]) -> Promise:
-    """The promise that says most, of several that hold alike: by bound, then by floor, then the first."""
+    """The promise that says most, of several that hold alike: by bound, then by floor, then the first.
+
+    Args:
+        promises: Those to choose from.
+    """
 
     def worth(promise: Promise) -> tuple[float, float, int]:
         bound = inf if promise.bound is None else promise.bound

@@ -13,7 +13,17 @@ from byzopt.theory.robustness import NOTHING, Coefficients, both, ratio
 
 
 def trusted_row(n: int, f: int) -> Coefficients:
-    """One row that is known to be honest: at most (N - 1) var, and N/2 mu, from the mean."""
+    """One row that is known to be honest: at most (N - 1) var, and N/2 mu, from the mean.
+
+    Args:
+        n: Number of rows.
+        f: Number of faulty rows.
+
+    Examples:
+        >>> from byzopt.theory.selecting import trusted_row
+        >>> trusted_row(20, 3).squared
+        16
+    """
     ratio(n, f)
     return Coefficients((n - f) / 2, n - f - 1)
 
@@ -23,18 +33,48 @@ def least_spread(n: int, f: int, twice: bool = False) -> Coefficients:
 
     For the latter even ‖A - v̄‖² <= 4 r · (top eigenvalue of the honest covariance), if the search has ended.
     `twice`: of a set whose variance (MVA), or top eigenvalue (SMEA), is at most 2 var: (1 + √2)² r.
+
+    Args:
+        n: Number of rows.
+        f: Number of faulty rows.
+        twice: Whether the set is at most twice the least.
+
+    Examples:
+        >>> from byzopt.theory.selecting import least_spread
+        >>> round(least_spread(20, 3).squared, 4)
+        0.8571
     """
     return Coefficients(squared=(1 + sqrt(2 if twice else 1)) ** 2 * ratio(n, f))
 
 
 def least_diameter(n: int, f: int) -> Coefficients:
-    """The mean of the N rows of least diameter (MDA): κ₂ = 8 f²/N and κ = 2 f."""
+    """The mean of the N rows of least diameter (MDA): κ₂ = 8 f²/N and κ = 2 f.
+
+    Args:
+        n: Number of rows.
+        f: Number of faulty rows.
+
+    Examples:
+        >>> from byzopt.theory.selecting import least_diameter
+        >>> round(least_diameter(20, 3).squared, 4)
+        4.2353
+    """
     ratio(n, f)
     return Coefficients(2.0 * f, 8 * f**2 / (n - f))
 
 
 def medoid(n: int, f: int) -> Coefficients:
-    """The row of least sum of distances to all: κ = 2 (N - 1)/(n - 2 f), κ₂ = 2 N (N - 1)/(n - 2 f)²."""
+    """The row of least sum of distances to all: κ = 2 (N - 1)/(n - 2 f), κ₂ = 2 N (N - 1)/(n - 2 f)².
+
+    Args:
+        n: Number of rows.
+        f: Number of faulty rows.
+
+    Examples:
+        >>> from byzopt.theory.selecting import medoid
+        >>> round(medoid(20, 3).linear, 4)
+        2.2857
+    """
     ratio(n, f)
     N, left = n - f, n - 2 * f
     return Coefficients(2 * (N - 1) / left, 2 * N * (N - 1) / left**2)
@@ -44,6 +84,17 @@ def krum(n: int, f: int, q: int, power: int = 2) -> Coefficients:
     """The row of least score, the sum of distance^`power` to its q nearest others; q <= N - 1.
 
     c = q - f + 1 of them, itself counted, are honest. κ₂ = (√(2 N q/((N - 1) c)) + √((N - c)/c))², power 2.
+
+    Args:
+        n: Number of rows.
+        f: Number of faulty rows.
+        q: Number of nearest others in a score.
+        power: Of the distances in a score.
+
+    Examples:
+        >>> from byzopt.theory.selecting import krum
+        >>> round(krum(20, 3, q=15).squared, 3)
+        4.497
     """
     N, c = n - f, _honest(n, f, q)
     if N == 1:
@@ -63,6 +114,18 @@ def multi_krum(n: int, f: int, q: int, count: int, power: int = 2) -> Coefficien
 
     Their scores are on average at most those of the honest rows, so that Krum's bound holds for their mean.
     With `count` = N and power 2 at most f rows are exchanged, which is less. Nothing for power 4.
+
+    Args:
+        n: Number of rows.
+        f: Number of faulty rows.
+        q: Number of nearest others in a score.
+        count: Number of rows averaged, at most n - f.
+        power: Of the distances in a score.
+
+    Examples:
+        >>> from byzopt.theory.selecting import multi_krum
+        >>> round(multi_krum(20, 3, q=15, count=17).squared, 3)
+        1.045
     """
     N, c = n - f, _honest(n, f, q)
     if count == 1 or N == 1:
