@@ -340,10 +340,9 @@ def test_more_faults_than_f_end_alike_on_all_ranks_and_the_next_step_goes_on(pla
         if mode == "raise":
             assert errors[1][0] is TooManyFaults
             assert "ranks [0, 1]" in errors[1][1]
-            assert steps[1][1].isnan().all()
         else:
             assert errors[1] is None
-            assert not steps[1][1].any()
+        assert not steps[1][1].any()
 
 
 def test_scalers_back_off_together_and_one_overflow_is_its_ranks_fault(played):

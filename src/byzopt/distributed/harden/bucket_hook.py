@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.harden.arena import Arena
 from byzopt.distributed.harden.background import Background
 from byzopt.distributed.harden.buffers import BufferSync
 from byzopt.distributed.harden.excess import ExcessPolicy
@@ -72,10 +73,13 @@ class BucketHook:
         self.d = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self._round: Round | None = None
         self._buckets: list[Bucket] = []
-        self._blocks: dict[int, Tensor] = {}
         self._returning: list[Transfer] = []
         self._work = Background(threaded=dist.get_backend(comm.group) == "gloo" and comm.n > 1)
         self._tag = next_tag(comm)
+        # In whole columns a bucket may be n numbers longer, and each parameter may be a bucket.
+        most = sum(p.numel() + comm.n for p in model.parameters())
+        self._columns = Arena(most, self.dtype, comm.device)
+        self._answers = Arena(-(-most // comm.n), self.dtype, comm.device)
         self._first, self._rebuilt = 0, model._has_rebuilt_buckets
         self._error: Exception | None = None
 
@@ -110,7 +114,7 @@ class BucketHook:
         if sent is not whole or self.guard.momentum is not None:
             self._round.saw(sent)
         start, stop = self.comm.columns(len(sent))[self.comm.rank]
-        block = self._room(bucket.index(), sent, stop - start)
+        block = self._columns.take(self.comm.n, stop - start)
         before = self._buckets[-1] if self._buckets else None
         self._buckets.append(Bucket(whole, sent, block, self._first + start, told))
         self._first += len(whole)
@@ -130,15 +134,10 @@ class BucketHook:
             self.guard.forget_layout()
             self._rebuilt = self.model._has_rebuilt_buckets
         self._round = self.guard.begin(self.d, part)
-        self._buckets, self._returning, self._first, self._error = [], [], 0, None
-
-    def _room(self, index: int, whole: Tensor, width: int) -> Tensor:
-        """Memory for this rank's columns, kept from step to step: fresh memory costs as much as sending."""
-        held = self._blocks.get(index)
-        fits = held is not None and held.shape[1] == width
-        if held is None or not fits or (held.dtype, held.device) != (whole.dtype, whole.device):
-            held = self._blocks[index] = whole.new_empty(self.comm.n, width)
-        return held
+        self._buckets, self._returning, self._error = [], [], None
+        self._first = 0
+        self._columns.clear()
+        self._answers.clear()
 
     def _send(self, bucket: Bucket, before: Bucket | None) -> None:
         """Begin to send the columns of a bucket; look at those of the bucket before it."""
@@ -156,10 +155,12 @@ class BucketHook:
         if answer is not None:
             self._return(bucket, answer)
 
-    def _return(self, bucket: Bucket, piece: Tensor) -> None:
+    def _return(self, bucket: Bucket, piece: Tensor) -> Tensor:
         """Begin to send this rank's columns of the answer to all, into the memory that has been sent."""
+        piece = self._answers.take(len(piece)).copy_(piece)
         into = [bucket.sent[a:b] for a, b in self.comm.columns(len(bucket.sent))]
         self._returning.append(swap(self.comm, [piece] * self.comm.n, into, self._tag))
+        return piece
 
     def _end(self) -> None:
         """Finish the round, hand all buckets back, and see to it that an error is heard."""
@@ -203,9 +204,9 @@ class BucketHook:
         stands = done.decide()
         if not stands:
             self._settle()
+            self._answers.clear()
             for bucket, piece in zip(self._buckets, done.answers(), strict=True):
-                self._return(bucket, piece)
-                pieces.append(piece)
+                pieces.append(self._return(bucket, piece))
         self._settle()
         for bucket in self._buckets:
             if bucket.sent is not bucket.whole:

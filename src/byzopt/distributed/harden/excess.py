@@ -26,7 +26,7 @@ class Outcome(NamedTuple):
 class ExcessPolicy:
     """Settings `excess` for the gradients of `parameters`.
 
-    "raise": gradients are NaN and the error is raised. "skip": gradients are zeros. Where any rank has a
+    Gradients are zeros, and with "raise" the error is raised. Where any rank has a
     `GradScaler` at work gradients are NaN and nothing is raised, since it is the scaler's business to skip
     the step and to lower the scale; an optimizer that steps all the same is stopped with the error.
     """
@@ -44,7 +44,7 @@ class ExcessPolicy:
         if self.comm.all_gather(own).any():
             self._stop_steps(error)
             return Outcome(torch.nan, None)
-        return Outcome(0.0, None) if self.excess == "skip" else Outcome(torch.nan, error)
+        return Outcome(0.0, None if self.excess == "skip" else error)
 
     def clear(self) -> None:
         """A new step begins: what was wrong with the last one is past."""

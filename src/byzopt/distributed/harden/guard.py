@@ -69,7 +69,7 @@ class Guard:
         self.rounds = done.t
         if isinstance(error, TooManyFaults):
             self.skipped += 1
-            for rank in error.rows:
+            for rank in done.faulty:
                 self.dropped[rank] += 1
 
     def forget_layout(self) -> None:

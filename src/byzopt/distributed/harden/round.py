@@ -63,7 +63,7 @@ class Round:
         self.guess = guess or Guess(0, (True,) * comm.n)
         self.trouble, self.missing = Trouble(), set[int]()
         self.blocks: list[Tensor] = []
-        self.early: list[Tensor | None] = []
+        self.unanswered = False  # whether a block could not be answered early
         self._answer: Answer | None = None
         self.columns, self._geometric = by_columns(self.rule), by_geometry(self.rule)
         self._extremes: list[Tensor] = []
@@ -83,8 +83,10 @@ class Round:
                 found = self._early(block)
             else:
                 self._measure(block, first)
-        self.early.append(found)
-        return block.new_zeros(block.shape[1]) if self.columns and found is None else found
+        if self.columns and found is None:
+            self.unanswered = True
+            return block.new_zeros(block.shape[1])  # others wait for it
+        return found
 
     def _early(self, block: Tensor) -> Tensor | None:
         """The answer if the same ranks as in the last round are finite; None if it cannot be."""
@@ -136,8 +138,7 @@ class Round:
 
     def _told(self) -> tuple[dict[str, Tensor], Tensor]:
         """What the ranks tell, by code `[n]`, and the sum of their keys and products."""
-        unusual = self.columns and any(found is None for found in self.early)
-        own = (self.trouble.error is not None, self.t, self.part, self._size(), unusual)
+        own = (self.trouble.error is not None, self.t, self.part, self._size(), self.unanswered)
         sums = [torch.zeros(0, dtype=torch.float64, device="cpu")]
         if not self.columns:
             n = self.comm.n

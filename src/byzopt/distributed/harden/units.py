@@ -147,15 +147,15 @@ class ModelReduction(Reduction):
         """Take in a unit's rows `[n, b]`; the answer comes when backward has ended."""
         for piece in own:
             self._round.saw(piece)
-        self._round.add(rows, self._first + rank * rows.shape[1])
+        early = self._round.add(rows, self._first + rank * rows.shape[1])
         self._first += rows.numel()
-        self._waiting.append(_Waiting(unit, rows, factor))
+        self._waiting.append(_Waiting(unit, rows, factor, early))
 
     @isolated
     def end(self) -> None:
         memory, done = self.memory(self.largest), self._round
         try:
-            early = [each for each in done.early if each is not None]
+            early = [waiting.early for waiting in self._waiting if waiting.early is not None]
             answers = early if done.decide() else _all(done)
             memory.finished(done, answers)
             self._faulty |= set(done.faulty)
