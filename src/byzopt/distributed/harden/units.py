@@ -121,11 +121,12 @@ def _all(done: Round) -> list[Tensor]:
 
 @dataclass
 class _Waiting:
-    """A unit's columns that wait for the decision: FSDP's unit, its parameters' slices, and the factor."""
+    """A unit's columns that wait for the decision: FSDP's unit, the rows, the factor, and an answer told already."""
 
     unit: Any
     rows: Tensor
     factor: float
+    early: Tensor | None
 
 
 class ModelReduction(Reduction):
