@@ -121,7 +121,7 @@ def _all(done: Round) -> list[Tensor]:
 
 @dataclass
 class _Waiting:
-    """A unit's columns that wait for the decision: FSDP's unit, the rows, the factor, and an answer told already."""
+    """A unit whose columns wait for the decision: rows, the answer's factor, and the answer if told early."""
 
     unit: Any
     rows: Tensor
