@@ -34,6 +34,15 @@ def test_weights_are_not_taken_for_gradients_and_the_error_names_the_other_strat
         RobustStrategy(f=1).start(PlayGrid(app, 5), arrays_of(nn.Linear(3, 2)), num_rounds=1)
 
 
+def test_clients_that_fail_before_they_reply_are_told_from_a_fault_of_their_own():
+    app = ClientApp()
+    app.train()(lambda message, context: message.content["config"]["lr"])
+    with pytest.raises(
+        TooManyFaults, match=r"'lr'.* No node at all gave a reply of `client_app`.*RobustFedAvg"
+    ):
+        RobustStrategy(f=1).start(PlayGrid(app, 5), arrays_of(nn.Linear(3, 2)), num_rounds=1)
+
+
 def test_one_reply_without_a_mark_is_its_senders_fault_alone():
     task = Quadratic().build(Cohort.of(5), 0)
 

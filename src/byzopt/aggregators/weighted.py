@@ -32,11 +32,11 @@ class Weighted(RuleWrapper):
     whole rows, so that repeated rows agree in the limit only.
 
     `weights` are the server's own knowledge, at least 0; what clients declare of themselves (sample counts)
-    must not be put there, and nothing is read from rows. `cap` in (0, 1] is a share: weights above a level L
-    are cut to L, where L is `cap` of what is left in all. Default 1/(2 f + 1), so that f workers cannot hold
-    half; 1/3 where the rule's f is left out, and then f is the most that the capped weights allow. It is
-    never taken below an even share. Rows that are not finite take their weights with them, and the cap is
-    drawn again for those left.
+    must not be put there as it is (`byzopt.flower.RobustFedAvg` cuts it first), and nothing is read from
+    rows. `cap` in (0, 1] is a share: weights above a level L are cut to L, where L is `cap` of what is left
+    in all. Default 1/(2 f + 1), so that f workers cannot hold half; 1/3 where the rule's f is left out, and
+    then f is the most that the capped weights allow. It is never taken below an even share. Rows that are not
+    finite take their weights with them, and the cap is drawn again for those left.
 
     The rule may stand behind stages that keep rows in place (NNM, clipping), not behind bucketing:
     `InvalidInput`. Breakdown point: the largest number of workers who always hold less than half, or f for

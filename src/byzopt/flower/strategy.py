@@ -15,7 +15,7 @@ from torch import Tensor
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import check_unseen_data
 from byzopt.distributed.watch import Suspicion
-from byzopt.errors import require
+from byzopt.errors import TooManyFaults, require
 from byzopt.flower.base import Excess, ServerStrategy, Watch, median_record
 from byzopt.flower.members import LOG
 from byzopt.flower.metrics import medians
@@ -28,6 +28,11 @@ from byzopt.registry import plain
 from byzopt.servers import Step
 from byzopt.wire import Broadcast, Channel, Marina
 from byzopt.workers import Estimator
+
+NOBODY = (
+    "No node at all gave a reply of `client_app`: if their ClientApps train and return weights, "
+    "use RobustFedAvg."
+)
 
 
 class RobustStrategy(ServerStrategy):
@@ -109,7 +114,12 @@ class RobustStrategy(ServerStrategy):
         reported = medians([reply.metrics for reply in decoded.values()])
 
         def aggregate() -> tuple[dict[str, Any], Any]:
-            metrics, diagnostics = server.aggregate(asked, rows, faults)
+            try:
+                metrics, diagnostics = server.aggregate(asked, rows, faults)
+            except TooManyFaults as error:
+                if rows or server.state.t:
+                    raise
+                raise TooManyFaults(f"{error} {NOBODY}", error.rows) from None
             return reported | metrics, diagnostics
 
         return self._aggregate(server_round, aggregate)
