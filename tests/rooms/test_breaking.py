@@ -174,11 +174,11 @@ def test_the_search_is_deterministic(median):
     assert break_rule("nnm >> median", 7, 2, 3, budget=SMALL, trials=2, seed=3) == median
 
 
-def test_the_budget_bounds_the_games():
+def test_the_budget_bounds_the_evaluations():
     for budget in (1, 40, 200):
         with ATTACKS.temporarily(only=["ipm", "alie"]):
-            games = break_rule("median", 5, 1, 2, budget=budget, trials=2).games
-        assert games <= max(budget, 2 * (len(ROWS) + 2))
+            evaluations = break_rule("median", 5, 1, 2, budget=budget, trials=2).evaluations
+        assert evaluations <= max(budget, 2 * (len(ROWS) + 2))
 
 
 @pytest.mark.parametrize("form", ["squared", "linear"])

@@ -1,4 +1,4 @@
-"""A run watched from outside: what the rule did to honest rows, round by round, against what is proved."""
+"""An audit of a run: the error of its rule, round by round, beside what is proved."""
 
 from __future__ import annotations
 

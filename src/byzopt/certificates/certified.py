@@ -1,4 +1,4 @@
-"""What was certified along a run: the coefficients of its recorded rounds, summed up."""
+"""What is certified of a run: the coefficients of its recorded rounds, summarised."""
 
 from __future__ import annotations
 

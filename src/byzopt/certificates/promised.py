@@ -1,4 +1,4 @@
-"""What theory promises of a spec: its method's theorem with its task's constants and its own step."""
+"""What theory promises for a spec: its method's theorem with the constants of its task and its own step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task states of its constants, against what was measured: a statement that is refuted is refused.
+"""Constants that a task states, checked against measurements: a refuted statement is an error.
 
 A constant that is stated counts as certain in every promise, so that a wrong one would make promises untrue.
 Points and draws prove none right, but they prove some wrong.

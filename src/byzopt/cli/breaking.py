@@ -35,7 +35,8 @@ def command(
     seed: Annotated[int, typer.Option(callback=at_least(0), help="The first seed.")] = 0,
     trials: Annotated[int, typer.Option(callback=at_least(1), help="Seeds to try for the best cases.")] = 3,
     budget: Annotated[
-        int | None, typer.Option(callback=at_least(1), help="Games in all. Default: 10000, or 200 trainings.")
+        int | None,
+        typer.Option(callback=at_least(1), help="Evaluations in all. Default: 10000, or 200 trainings."),
     ] = None,
     attack: Annotated[
         str | None, typer.Option(help="Play only this attack (a name or a JSON table).")
@@ -83,13 +84,15 @@ def _data(text: str | None) -> Any:
 
 def _all(breach: BreakReport) -> dict[str, Any]:
     data = {
-        name: getattr(breach, name) for name in ("rule", "n", "f", "d", "task", "bounds", "floors", "games")
+        name: getattr(breach, name)
+        for name in ("rule", "n", "f", "d", "task", "bounds", "floors", "evaluations")
     }
     worst = {
         form: _flat(finding) | {"replay": breach.replay(finding)} for form, finding in breach.worst.items()
     }
     lists = {name: list(map(_flat, getattr(breach, name))) for name in ("ranking", "broken", "refused")}
-    return data | {"exceeded": list(breach.exceeded), "worst": worst} | lists
+    former = {"games": breach.evaluations}  # the name of before, for one release
+    return data | former | {"exceeded": list(breach.exceeded), "worst": worst} | lists
 
 
 def _flat(finding: Finding) -> dict[str, Any]:
@@ -114,7 +117,7 @@ def _print(breach: BreakReport) -> None:
 
     console = terminal.console()
     forms = list(breach.worst)
-    title = f"{breach.rule}: {breach.f} of {breach.n} workers Byzantine, {breach.games} games"
+    title = f"{breach.rule}: {breach.f} of {breach.n} workers Byzantine, {breach.evaluations} evaluations"
     table = Table("attack", "rows", title=title, title_justify="left", title_style="bold")
     for form in forms:
         table.add_column(form, justify="right")

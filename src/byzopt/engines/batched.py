@@ -1,4 +1,4 @@
-"""R simulated runs in step: one round of all of them, each part called once for all runs that share it."""
+"""R simulated runs in step: one round of all of them, in which equal parts are called once."""
 
 from __future__ import annotations
 

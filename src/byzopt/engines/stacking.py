@@ -1,4 +1,4 @@
-"""Runs side by side: states stacked along a new first dimension, and calls made once for all equal parts.
+"""Stacked states: those of several runs along a new first dimension, and one call for all equal parts.
 
 A part (estimator, channel, attack, filter, step) that is written over trailing dimensions says so with
 `batched = True`; then R runs whose recipe is equal are one call on tensors `[R, ...]`. Any other part is

@@ -1,4 +1,4 @@
-"""What came of a reproduction: its charts and its numbers; all from stored runs."""
+"""The results of a reproduction: its charts and its numbers, all from stored runs."""
 
 from __future__ import annotations
 

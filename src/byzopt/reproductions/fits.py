@@ -1,4 +1,4 @@
-"""Numbers made of several cells: slopes, crossings, the better of some settings."""
+"""Numbers that several cells give together: slopes, level crossings, the better of some settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a reproduction: its sweeps, as far as they are not stored, and its table from the store."""
+"""Running a reproduction: the part of its sweeps that is not stored, and its tables from the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Steps without extrapolation: along the aggregate, or along its direction in a norm (LMO)."""
+"""Steps without extrapolation: along the aggregate, or along its direction in a norm, by a linear
+minimisation oracle (LMO)."""
 
 from __future__ import annotations
 

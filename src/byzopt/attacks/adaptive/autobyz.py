@@ -138,8 +138,9 @@ def _jittered(whole: Scene, best: Tensor) -> Tensor:
 def _asks(view: View) -> list[Callable[[Tensor], Tensor]]:
     """The defence as functions of sets of rows `[K, n, k]`, one for each draw of the attacker's own."""
     defence = getattr(view.defence, "single", view.defence)
-    draws = defence.draws() if hasattr(defence, "draws") else [defence]
-    return [each.batch if hasattr(each, "batch") else _stacked(each) for each in draws]
+    draws = getattr(defence, "draws", None)  # of a rule in a defence's place it is a trait
+    known = draws() if callable(draws) else [defence]
+    return [each.batch if hasattr(each, "batch") else _stacked(each) for each in known]
 
 
 def _expels(view: View) -> Callable[[Tensor], bool] | None:

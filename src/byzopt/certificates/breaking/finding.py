@@ -1,4 +1,4 @@
-"""What came of a game: one attack against one rule, once."""
+"""An evaluation: one attack against one rule, once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from byzopt.errors import ByzoptError
 
 
 class EvaluationStatus(StrEnum):
-    """What came of a game."""
+    """How an evaluation ended."""
 
     MEASURED = "measured"
     REFUSED = "refused"  # the rule raised a named error
@@ -21,7 +21,7 @@ class EvaluationStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """A game and its figures: `attack` as plain data, `rows` by name, `message` where something failed."""
+    """An evaluation and its figures: `attack` as plain data, `rows` by name, and why it failed, if it did."""
 
     attack: Mapping[str, Any]
     rows: str
@@ -32,7 +32,7 @@ class Finding:
 
 
 class EvaluationFailed(Exception):
-    """A game that has no figures."""
+    """An evaluation that has no figures."""
 
     def __init__(self, verdict: EvaluationStatus, reason: Exception | str) -> None:
         named = isinstance(reason, (str, ByzoptError))

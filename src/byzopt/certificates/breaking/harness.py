@@ -1,4 +1,4 @@
-"""`break_rule`: all attacks, their parameters and hard rows against one rule; `replay`: one such game."""
+"""`break_rule`: all attacks, their parameters and hard rows against one rule; `replay`: one of these."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def break_rule(
     `rule` is a recipe or what `rule_from` reads; `f` workers of `n` are Byzantine, and `f` fills the rule's
     own where that is left out. Without `task` the rows are those of `ROWS` in `d` coordinates, and errors are
     measured against the honest dispersion; with a task (a recipe, its name or table) short trainings are run.
-    `trials` seeds from `seed` on are tried for the best cases. `budget` bounds the games in all, at least one
-    for each attack and kind of rows; default 10,000, or 200 trainings. Deterministic.
+    `trials` seeds from `seed` on are tried for the best cases. `budget` bounds all evaluations, at least
+    one for each attack and kind of rows; default 10,000, or 200 trainings. Deterministic.
 
     A lower bound on the worst case: what is not found may exist. Errors: a rule that cannot work with n, f.
     """
     require(trials >= 1, "The number of `trials`", "be at least 1", trials)
-    require(budget is None or budget >= 1, "The `budget`", "be at least 1 game", budget)
+    require(budget is None or budget >= 1, "The `budget`", "be at least 1 evaluation", budget)
     built = rule_from(rule, f=f)
     setting = _setting(built, n, f, d, task)
     allowance = max((budget or setting.budget) // len(list(ATTACKS)), len(setting.places))
@@ -62,7 +62,7 @@ def break_rule(
         ranking=_ranked(hunts, setting.forms[0]),
         broken=_first(hunts, EvaluationStatus.BROKEN),
         refused=_first(hunts, EvaluationStatus.REFUSED),
-        games=len(every),
+        evaluations=len(every),
     )
 
 
@@ -77,7 +77,7 @@ def replay(
     seed: int = 0,
     task: Any = None,
 ) -> Finding:
-    """One game of the search: `attack` is a recipe or its plain data. With a task, `rows` says nothing."""
+    """One evaluation: `attack` is a recipe or its plain data. With a task, `rows` is ignored."""
     setting = _setting(rule_from(rule, f=f), n, f, d, task)
     recipe = ATTACKS.recipe(attack)
     return setting.play(recipe, setting.task.name if isinstance(setting, Training) else rows, seed)
@@ -89,7 +89,7 @@ def _setting(rule: Aggregator, n: int, f: int, d: int, task: Any) -> OneRound | 
     rule.check(n)
     recipe = None if task is None else TASKS.recipe(task)
     each = 8 * d if recipe is None else recipe.worker_bytes
-    check_memory(n, each, rule, f"Games of n = {n:,} workers")
+    check_memory(n, each, rule, f"Evaluations with n = {n:,} workers")
     return OneRound(rule, n, f, d) if recipe is None else Training(rule, n, f, recipe)
 
 

@@ -23,7 +23,8 @@ class BreakReport:
     `worst` is the worst finding by form: `squared` and `linear` error, or `damage` to a training. `bounds`
     are the rule's proved coefficients by form (None: unproved, or proved for another f), `floors` what no
     rule stays below. `ranking` holds the worst finding of every attack that was measured, worst first by the
-    first form. `broken` and `refused` hold the first such game of every attack. `games` were played.
+    first form. `broken` and `refused` hold the first such evaluation of every attack, of all
+    `evaluations`.
     """
 
     rule: str
@@ -37,7 +38,7 @@ class BreakReport:
     ranking: tuple[Finding, ...]
     broken: tuple[Finding, ...]
     refused: tuple[Finding, ...]
-    games: int
+    evaluations: int
 
     @property
     def exceeded(self) -> tuple[str, ...]:
@@ -50,15 +51,15 @@ class BreakReport:
         )
 
     def replay(self, finding: Finding) -> str:
-        """The command line that plays this one game again and gives the same figures."""
+        """The command line that repeats this one evaluation and gives the same figures."""
         place = (
             ["--d", str(self.d), "--rows", finding.rows]
             if self.task is None
             else ["--task", _json(self.task)]
         )
         counts = ["--n", str(self.n), "--f", str(self.f)]
-        game = ["--attack", _json(finding.attack), "--seed", str(finding.seed)]
-        return shlex.join(["byzopt", "break", self.rule, *counts, *place, *game])
+        words = ["--attack", _json(finding.attack), "--seed", str(finding.seed)]
+        return shlex.join(["byzopt", "break", self.rule, *counts, *place, *words])
 
 
 def rule_spelling(rule: Aggregator) -> str:

@@ -22,7 +22,7 @@ REACH, NARROWER = 10.0, 0.25  # a float's bracket is [v / 10, 10 v]; each pass n
 
 
 class SearchSetting(Protocol):
-    """Where games are played: places by name, and the figures that count."""
+    """Where attacks are evaluated: places by name, and the figures that count."""
 
     @property
     def places(self) -> tuple[str, ...]: ...
@@ -40,7 +40,7 @@ class WorstCase(NamedTuple):
 
 
 class AttackSearch:
-    """Games of one attack; none is played twice. The refinement ends when `allowance` games are played."""
+    """Evaluates one attack, no case twice. The refinement ends after `allowance` evaluations."""
 
     def __init__(
         self, setting: SearchSetting, attack: Attack, seed: int, trials: int, allowance: int
@@ -50,7 +50,7 @@ class AttackSearch:
         self.played: dict[tuple[Attack, str, int], Finding] = {}
 
     def run(self) -> list[Finding]:
-        """All findings. Half of the allowance goes into the coarse look; the last games try other seeds."""
+        """All findings. Half of the allowance goes into the coarse search; the last ones try other seeds."""
         forms, end = self.setting.forms, self.allowance - len(self.seeds) * len(self.setting.forms)
         self._look_everywhere(min(self.allowance // 2, end))
         for k, form in enumerate(forms):
@@ -61,7 +61,7 @@ class AttackSearch:
         return list(self.played.values())
 
     def _look_everywhere(self, most: int) -> None:
-        """The recipe as it stands in every place, then its variations, evenly thinned to `most` games."""
+        """The recipe as it stands in every place, then its variations, thinned to `most` evaluations."""
         first, *others = coarse_grid(self.attack)
         for rows in self.setting.places:
             self._play(first, rows, self.seed)
@@ -72,7 +72,7 @@ class AttackSearch:
             self._play(attack, rows, self.seed)
 
     def _closer(self, form: str, limit: int) -> None:
-        """Coordinate search from the best case so far, until nothing improves or `limit` games are played."""
+        """Coordinate search from the best case so far, until nothing improves or `limit` is reached."""
         reach, before = REACH, -inf
         while (best := self._best(form)) and best.figure > before and len(self.played) < limit:
             attack, rows, before = best

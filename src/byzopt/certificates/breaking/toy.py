@@ -20,7 +20,7 @@ from byzopt.rng import stream
 
 ROUNDS = 8  # that an attack with memory gets
 PACE = 0.1  # of the toy iterate that the live answers move
-FAR = 1e8  # from where on it dwarfs the honest rows' dispersion, and the game ends
+FAR = 1e8  # from where on it dwarfs the honest rows' dispersion, and the evaluation ends
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class OneRound:
         return tuple(ROWS)
 
     def play(self, attack: Attack, rows: str, seed: int) -> Finding:
-        """The finding of one game."""
+        """The finding of one evaluation."""
         if rows not in ROWS:
             raise unknown("kind of rows", rows, list(ROWS))
         try:

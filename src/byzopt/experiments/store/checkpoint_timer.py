@@ -1,4 +1,4 @@
-"""How often checkpoints are kept: as often as asked for, else by what one costs."""
+"""When a checkpoint is due: as often as the user asks, else so that saving takes little of the time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ LONGEST = 60.0  # seconds between two, whatever one costs
 
 
 class CheckpointTimer:
-    """Says when a checkpoint is due: `every` so many seconds; None: soon, and then by what one costs."""
+    """Says when a checkpoint is due: `every` so many seconds. None: after one second, and then so that saving
+    takes one part in `SHARE` of the time."""
 
     def __init__(self, every: float | None = None, clock: Callable[[], float] = monotonic) -> None:
         self.clock, self.every, self.interval = clock, every, every or SOON
@@ -20,12 +21,12 @@ class CheckpointTimer:
 
     @property
     def due(self) -> bool:
-        """Whether one should be kept now."""
+        """Whether one should be saved now."""
         return self.clock() - self.kept >= self.interval
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Surrounds the writing of one."""
+        """Measures how long saving one takes."""
         began = self.clock()
         yield
         self.kept = self.clock()

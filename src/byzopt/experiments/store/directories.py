@@ -1,4 +1,4 @@
-"""Directories that a user names to write to: looked at before any work; what is said when writing fails."""
+"""Directories that a user names for output: checked before any work, and what to say when writing fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch on its way, from whatever is stored of it to its end: checkpoints, records, failures."""
+"""Running a batch from its checkpoint, or from the start, to its end: outcomes, logs, failures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OnEvent = Callable[[str, Any], None]  # ("rounds", (batch, done)) or ("ended", (
 
 
 class BatchStatus(StrEnum):
-    """What became of a batch."""
+    """How the work on a batch ended."""
 
     DONE = "done"
     BUSY = "busy"  # somebody else works on a run of it
@@ -42,7 +42,7 @@ class _Stop(Exception):
 
 
 class BatchRunner:
-    """A batch on its way, with claims on all runs that it will store."""
+    """Runs a batch. The caller holds claims on all runs that it will store."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class BatchRunner:
         return ready
 
     def _together(self, ready: dict[str, PreparedRun], progress: dict[str, RunProgress]) -> bool:
-        """Play to all ends. False if somebody asked to stop before."""
+        """Run all to their ends. False if somebody asked to stop before."""
         names = list(ready)
         together = BatchedTrials([ready[n] for n in names], [progress[n] for n in names], self._heard(ready))
 

@@ -1,4 +1,4 @@
-"""Which runs advance together: a pure function of the sweep and of what is stored."""
+"""Which runs are computed together: a pure function of the sweep and of what is stored."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Where work is put on this machine's cores: many processes of one thread, or one process of many threads.
 
-Which is faster hangs on the machine (shared cores, hyper-threads, caches, containers with a quota), so it is
-measured once, for a few seconds, and kept in the user's cache.
+Which is faster depends on the machine (shared cores, hyper-threads, caches, containers with a quota), so it
+is measured once, for a few seconds, and kept in the user's cache.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class PlannedRun(NamedTuple):
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What is stored of a sweep and what is to be done."""
+    """What is stored of a sweep and what is left to run."""
 
     sweep: Sweep
     store: RunStore
@@ -45,7 +45,7 @@ class SweepPlan:
 
     @property
     def to_play(self) -> int:
-        """How many runs are to be played."""
+        """How many runs are to be computed."""
         return sum(intent.play for intent in self.intents)
 
 

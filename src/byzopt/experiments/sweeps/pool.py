@@ -1,4 +1,4 @@
-"""Worker processes on this machine. One that dies takes nothing with it but its own batch's last rounds."""
+"""Worker processes on this machine. When one dies, only the last rounds of its own batch are lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is left to do in a sweep, whoever does it: batches that wait, are busy elsewhere, crashed."""
+"""The batches of a sweep that are left: waiting, busy elsewhere, or crashed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class BatchQueue:
         return bool(self.waiting or self.later or self.under_way)
 
     def next(self) -> RunBatch | None:
-        """A batch to play now, if there is one."""
+        """A batch to run now, if there is one."""
         while self.later and self.later[0][0] <= monotonic():
             self.waiting.append(self.later.popleft()[1])
         if not self.waiting:
@@ -44,7 +44,7 @@ class BatchQueue:
         return self.waiting.popleft()
 
     def ended(self, batch: RunBatch, played: BatchStatus) -> None:
-        """Take note of what became of a batch."""
+        """Note how the work on a batch ended."""
         self.under_way -= 1
         if played is BatchStatus.BUSY:
             self.later.append((monotonic() + AGAIN, batch))

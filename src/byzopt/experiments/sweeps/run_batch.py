@@ -1,4 +1,4 @@
-"""One batch of runs, claimed: nobody else computes them meanwhile."""
+"""Running one batch under claims, so that nobody else computes its runs meanwhile."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Runs on their way: made ready, one by one or many in step, to their outcomes."""
+"""Running: prepared runs, one at a time or several in step, from their start to their outcomes."""

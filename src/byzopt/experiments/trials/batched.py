@@ -1,4 +1,4 @@
-"""Many runs in step as one batch: which may go together, and how they end, each as if it ran alone."""
+"""Several runs as one batch, round by round in step; each has the outcome that it would have alone."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _company(spec: Spec) -> tuple[Any, int]:
 
 
 def _place(one: Spec | Adversary) -> tuple[Any, ...]:
-    """Where an adversary acts; parity with released code also hangs on who is honest."""
+    """Where an adversary acts; with `base` for parity with released code, also who is honest."""
     return one.placement, one.base, one.cohort if one.base != "own" else None
 
 
@@ -160,7 +160,7 @@ class BatchedTrials:
             self.batches.append(left)
 
     def _judge(self, before: _Lanes, after: _Lanes) -> None:
-        """Hand the round to those runs that it concerns: to be measured, or far away."""
+        """Hand the round to the runs that are to be measured, and to those that have diverged."""
         t, trials = after.many.t, [self.trials[i] for i in after.who]
         lengths = linalg.norm(after.many.x).tolist()
         near = [length <= trial.bound for length, trial in zip(lengths, trials, strict=True)]
@@ -175,7 +175,7 @@ class BatchedTrials:
                 self._end(i, trials[k].take(snapshot, figures.get(k)) or self._over(i))
 
     def _faulty(self, batch: _Lanes) -> dict[int, int]:
-        """Whose next aggregates are to be certified, and for how many faulty rows."""
+        """The runs whose next aggregates are to be certified, and for how many faulty rows."""
         wanted = {k: self.trials[i].against(batch.many.t + 1) for k, i in enumerate(batch.who)}
         return {k: f for k, f in wanted.items() if f is not None}
 
@@ -199,7 +199,7 @@ class BatchedTrials:
         self.clock.leave()
 
     def _settle(self, *batches: _Lanes) -> None:
-        """Let trials know where their runs stand."""
+        """Update the trials with the states of their runs."""
         for batch in batches or self.batches:
             for k in range(len(batch.who)):
                 self._place(batch, k)

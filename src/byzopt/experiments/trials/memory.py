@@ -1,4 +1,4 @@
-"""What a run takes of the machine's memory at least, said before anything of it is allocated."""
+"""The least memory that a run needs, checked before any of it is allocated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run made ready: everything built, checked, and round 1 computed, before anything is written."""
+"""A prepared run: everything is built and checked and round 1 is computed, before anything is written."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RunSettings:
 
 
 class PreparedRun(NamedTuple):
-    """A run of which everything is known to work: round 1 has been computed, and nothing else."""
+    """A run that is known to work: round 1 has been computed, and nothing has been written."""
 
     task: Task
     method: Method
@@ -109,7 +109,7 @@ def _engine(
 
 @contextmanager
 def threads_for(task: Task, runs: int = 1) -> Iterator[None]:
-    """One thread while the rows of all runs are small: threads would mostly wait for one another."""
+    """Use one thread where the rows of all runs are small: more would mostly wait for one another."""
     before = torch.get_num_threads()
     if runs * task.n * task.layout.d < SMALL:
         torch.set_num_threads(1)

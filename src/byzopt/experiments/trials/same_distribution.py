@@ -1,4 +1,4 @@
-"""Whether all honest workers of a task sample one distribution: what guards rest on before they expel."""
+"""Whether all honest workers of a task sample one distribution, as guards assume when they expel workers."""
 
 from __future__ import annotations
 

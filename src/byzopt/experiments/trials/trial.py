@@ -1,4 +1,4 @@
-"""One run on its way: rounds, records, and how it ended."""
+"""One run: its rounds, its records, and how it ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAR = 1e8  # an iterate longer than this many times 1 + ‖x^0‖ has diverged
 
 
 class Trial:
-    """A run on its way from `progress` to its outcome."""
+    """A run, from `progress` to its outcome."""
 
     def __init__(
         self,

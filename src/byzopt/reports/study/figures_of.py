@@ -1,4 +1,4 @@
-"""What is measured: a figure's name for people, its unit, which way is better."""
+"""Measured figures: their names for people, their units, and which way is better."""
 
 from __future__ import annotations
 

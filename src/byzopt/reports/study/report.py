@@ -1,4 +1,4 @@
-"""A report: the charts and tables that a study's own axes call for."""
+"""A report: the charts and tables that fit the axes along which a study varies."""
 
 from __future__ import annotations
 
