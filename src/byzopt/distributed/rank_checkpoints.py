@@ -158,7 +158,7 @@ class RankCheckpoints:
         told = [tuple(line) for line in self.comm.all_gather(marks).tolist()]
         usual = Counter(told[rank] for rank in holders).most_common(1)[0][0]
         source = next(rank for rank in holders if told[rank] == usual)
-        blank = torch.zeros(int(usual[0]), dtype=torch.uint8)
+        blank = torch.zeros(int(usual[0]), dtype=torch.uint8, device="cpu")
         own = torch.frombuffer(bytearray(data), dtype=torch.uint8) if self.comm.rank == source else blank
         sent = self.comm.broadcast(own, source).cpu().numpy().tobytes()
         return content[name] if name in content else unpacked(sent)

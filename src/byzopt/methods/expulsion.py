@@ -1,4 +1,4 @@
-"""What expulsions rest on, in sentences with a run's numbers: for people and `explain`."""
+"""What a method's expulsions rest on, in sentences with the numbers of a run, for `explain`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ALIKE = "all honest workers sample one distribution"
 
 
 def by_pairs(known: Constants, p_fail: float, accepted: bool) -> tuple[str, ...]:
-    """Of guards that test workers against each other. `asked`: whether data that differ are asked for."""
+    """For guards that test workers against each other. `accepted`: whether the user accepts differing data."""
     n, f = known.n, known.f
     sentences = [
         f"no honest worker is expelled with probability {1 - p_fail:g}, whatever {f} liars of {n} do and "
@@ -23,7 +23,7 @@ def by_pairs(known: Constants, p_fail: float, accepted: bool) -> tuple[str, ...]
 
 
 def likely(known: Constants, noise: float, chance: float) -> str:
-    """Of guards with thresholds from a bound V on the noise, which hold with some probability."""
+    """For guards whose thresholds follow from a bound V on the noise and hold with some probability."""
     return (
         f"any honest worker is expelled with probability at most {chance:.2g}, whatever {known.f} liars of "
         f"{known.n} do (n > 2 f), while {ALIKE} with noise up to V = {noise:g}"
@@ -31,7 +31,7 @@ def likely(known: Constants, noise: float, chance: float) -> str:
 
 
 def differing(known: Constants, slack: float, accepted: bool) -> tuple[str, ...]:
-    """What becomes of it where workers' data differ: up to ζ = `slack` nothing does."""
+    """What happens where workers' data differ: nothing up to ζ = `slack`."""
     bears = f"differences ‖∇f_i - ∇f‖ up to ζ = {slack:.2g}" if slack else "no differences between data"
     if not known.zeta:
         return (f"it bears {bears}",)

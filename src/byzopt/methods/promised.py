@@ -51,7 +51,7 @@ def over_pairs(
 def guaranteed(
     known: Constants, oracle: InexactOracle, guarantee: Guarantee, recipe_premises: Iterable[Premise] = ()
 ) -> Promise:
-    """What a guarantee says of this problem. `own` are the premises on the recipe and its step."""
+    """What a guarantee says of this problem. `recipe_premises` are those on the recipe and its step."""
     limit = checked_premise(
         f"α = κ₂ B² is at most {below(guarantee.alpha_limit)}",
         oracle.alpha <= guarantee.alpha_limit if guarantee.alpha_limit < 1 else oracle.alpha < 1,

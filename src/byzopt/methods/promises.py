@@ -38,7 +38,7 @@ def unbiased(compressor: Compressor, known: Constants) -> Premise:
 
 
 def steady(schedule: Schedule) -> Premise:
-    """A step that stays as it is."""
+    """That the step is constant."""
     return checked_premise(
         "the step is constant", isinstance(schedule, Constant), f"schedule {schedule.name}"
     )
@@ -47,7 +47,7 @@ def steady(schedule: Schedule) -> Premise:
 def double_promise(
     weights: tuple[float, float], compressor: Compressor, known: Constants, recipe_premises: Iterable[Premise]
 ) -> Promise:
-    """Byz-DM21. `own` are the premises on the recipe."""
+    """The promise of Byz-DM21. `recipe_premises` are those on the recipe."""
     theorem = "Byz-DM21, own Lyapunov derivation (the theorems of arXiv:2603.15144 were not available)"
     all_premises = [*recipe_premises, contracts(compressor, known), *_common(known)]
 
@@ -80,7 +80,7 @@ def double_promise(
 def single_promise(
     eta: float, compressor: Compressor, known: Constants, recipe_premises: Iterable[Premise]
 ) -> Promise:
-    """Byz-EF21-SGDM."""
+    """The promise of Byz-EF21-SGDM."""
     theorem = "Byz-EF21-SGDM, own derivation by the method of Byz-DM21"
     premises = [*recipe_premises, contracts(compressor, known), *_common(known)]
 

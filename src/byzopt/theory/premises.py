@@ -1,4 +1,4 @@
-"""Premises that theorems share, looked at in the constants of a problem."""
+"""Premises that theorems share, checked against the constants of a problem."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SYMBOLS |= {"diameter": "D", "gradient": "M"}
 
 
 def checked_premise(what: str, good: bool, value: object) -> Premise:
-    """A condition on the recipe or the run, which is plain to see.
+    """A condition on the recipe or the run that can be checked for certain.
 
     Args:
         what: What is asked.
@@ -38,7 +38,7 @@ def checked_premise(what: str, good: bool, value: object) -> Premise:
 
 
 def covers(cases: Mapping[str, tuple[bool, object]]) -> list[Premise]:
-    """What a theorem covers, by name: whether it is so, and what the recipe has.
+    """Conditions by name: whether each holds, and the value found.
 
     Args:
         cases: By name, whether it is so and what the recipe has.
@@ -64,7 +64,7 @@ def constant_premise(known: Constants, name: str) -> Premise:
 
 
 def constant_premises(known: Constants, *names: str) -> list[Premise]:
-    """Several of them.
+    """The premises that these constants are known.
 
     Args:
         known: What is known of the problem.
@@ -163,7 +163,7 @@ def robust(known: Constants, form: str) -> list[Premise]:
 
 
 def heterogeneity(known: Constants) -> Premise:
-    """Some admissible (G, B).
+    """That a pair (G, B) of the heterogeneity is known.
 
     Args:
         known: What is known of the problem.
@@ -177,7 +177,7 @@ def heterogeneity(known: Constants) -> Premise:
 
 
 def bounded_heterogeneity(known: Constants) -> Premise:
-    """ζ alone: B = 0.
+    """That a bound ζ on the heterogeneity is known, with B = 0.
 
     Args:
         known: What is known of the problem.

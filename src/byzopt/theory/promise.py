@@ -1,4 +1,4 @@
-"""What theory promises: a theorem is a list of premises, each looked at, and a formula over constants."""
+"""What theory promises of a run: a theorem is a list of checked premises and a formula over constants."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Constants:
 
 
 class Standing(StrEnum):
-    """What is known of a premise."""
+    """Whether a premise holds."""
 
     HOLDS = "holds"
     ESTIMATED = "estimated"

@@ -226,7 +226,7 @@ def geometric_median(n: int, f: int, subgradient: float = 0.0) -> Coefficients:
 
 
 def moved_by(known: Coefficients, away: float, lengths: tuple[float, float]) -> Coefficients:
-    """What holds `away` from a point of which `found` is proved.
+    """What holds `away` from a point of which `known` is proved.
 
     `lengths`: the mean, and the root mean square, of the distances from that point to the n - f rows nearest
     to it. Any n - f rows are that far from it on average at least, so that their own spread cannot be much

@@ -43,7 +43,7 @@ def call_rule(
     given = reiterable(given)
     rows = as_rows(given)
     n = len(rows)
-    if rule.foreign & GIVEN_ROWS:
+    if rule.foreign and rule.foreign & GIVEN_ROWS:
         rows = rows.clone()  # code of others that writes to its rows does not write to the caller's
     if f is not None:
         rule = with_tolerance(rule, fault_count(f, n), n)

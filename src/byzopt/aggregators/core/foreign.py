@@ -16,7 +16,7 @@ from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import InvalidInput, require
 
 
-def checked(part: Traits, method: str, value: Any, shape: Sequence[int]) -> Tensor:
+def checked_value(part: Traits, method: str, value: Any, shape: Sequence[int]) -> Tensor:
     """What `method` of `part`, which is code of another package, returned: in float64, on the CPU.
 
     Errors: `InvalidInput` where the value is no finite tensor of this shape.
@@ -32,10 +32,10 @@ def checked(part: Traits, method: str, value: Any, shape: Sequence[int]) -> Tens
     return wide
 
 
-def checked_answer(rule: Any, answer: Any, shape: Sequence[int]) -> Tensor:
+def checked_answer(rule: Any, answer: Any, shape: tuple[int, ...]) -> Tensor:
     """`answer` as it is. Errors: `InvalidInput` where it is no tensor of this shape; or where code of another
     package has made NaN or Inf of finite rows."""
-    if not isinstance(answer, Tensor) or answer.shape != tuple(shape):
+    if not isinstance(answer, Tensor) or answer.shape != shape:
         kind = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         raise InvalidInput(f"The answer of {rule!r} should be a tensor {list(shape)}. Found {kind}.")
     if rule.foreign and not answer.isfinite().all():

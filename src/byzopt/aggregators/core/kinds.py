@@ -10,7 +10,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.certificate import ChainInput, nearly_median
-from byzopt.aggregators.core.foreign import checked
+from byzopt.aggregators.core.foreign import checked_value
 from byzopt.aggregators.core.influence import column_weights
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
@@ -42,7 +42,9 @@ class GeometricRule(Aggregator):
     def decided(self, geometry: Geometry) -> Tensor:
         """`weights(geometry)`, checked where they are code of another package."""
         weights = self.weights(geometry)
-        return checked(self, "weights", weights, geometry.shape) if "weights" in self.foreign else weights
+        return (
+            checked_value(self, "weights", weights, geometry.shape) if "weights" in self.foreign else weights
+        )
 
     def splits(self) -> bool:
         return True

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from byzopt.aggregators.core.foreign import checked
+from byzopt.aggregators.core.foreign import checked_value
 from byzopt.aggregators.core.stage import Stage
 from byzopt.aggregators.core.traits import DECIDE, replaces
 from byzopt.aggregators.numerics.geometry import Geometry
@@ -44,7 +44,7 @@ class MixingStage(Stage):
         if "mixing" not in self.foreign:
             return matrix
         *lead, m = geometry.shape
-        return checked(self, "mixing", matrix, (*lead, self.out(m), m))
+        return checked_value(self, "mixing", matrix, (*lead, self.out(m), m))
 
     def out(self, n: int) -> int:
         """How many rows come out of n."""

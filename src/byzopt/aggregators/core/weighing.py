@@ -16,7 +16,7 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.core.aggregator import Aggregator
-from byzopt.aggregators.core.foreign import checked
+from byzopt.aggregators.core.foreign import checked_value
 from byzopt.aggregators.numerics.mixed import Mixed
 
 
@@ -39,7 +39,7 @@ class WeighingRule(Aggregator):
 
     def influence(self, mixed: Mixed) -> Tensor:
         weights = self.weigh(mixed)
-        weights = checked(self, "weigh", weights, (mixed.m,)) if "weigh" in self.foreign else weights
+        weights = checked_value(self, "weigh", weights, (mixed.m,)) if "weigh" in self.foreign else weights
         return mixed.through(weights)
 
     def reduce(self, mixed: Mixed) -> Tensor:

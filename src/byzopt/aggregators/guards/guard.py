@@ -166,7 +166,7 @@ class HistoryGuard(Filter):
     def _by_pairs(
         self, state: GuardState, rows: Tensor, fit: Tensor, sums: GuardSums, noise: Tensor, k: int, t: int
     ) -> tuple[Tensor, GuardState]:
-        """A step without V: who is at odds with more than f others. Half the level is A's."""
+        """A step without V: workers go who are at odds with more than f others. Half of the level is for A."""
         f, level = self.f or 0, self.p_fail / len(self.epochs) / 2
         b, g = pairs.accused(sums.pairs, k, f, level)
         a, _ = pairs.accused(sums.pairs_a, k, f, level)
@@ -176,7 +176,7 @@ class HistoryGuard(Filter):
         return aggregate, state._replace(roster=roster, sums=sums, noise=noise)
 
     def limits(self, state: GuardState, at: RoundContext) -> GuardLimits:
-        """What an attacker that knows everything takes for its own measure: V, τ_B, k and T of the epoch."""
+        """The thresholds of this round, for attackers that know the defence: V, τ_B, and k and T of the epoch."""
         epoch, k = self._clock(at.t)
         sums = state.sums if k > 1 else _fresh(state, at.x).sums
         noise = state.noise if self.noise is None else torch.full_like(state.noise, self.noise)
@@ -248,7 +248,7 @@ class HistoryGuard(Filter):
     def _judged(
         self, state: GuardState, kept: Tensor, fit: Tensor, failed: tuple[Tensor, ...], t: int
     ) -> GuardState:
-        """The state with those expelled who have to go."""
+        """The state after this round's expulsions."""
         nobody = ~kept.any(dim=-1)
         stay = torch.where(nobody.unsqueeze(-1), fit, kept)
         return state._replace(
@@ -259,7 +259,7 @@ class HistoryGuard(Filter):
 
 
 def _fresh(state: GuardState, x: Tensor) -> GuardState:
-    """Sums at the start of an epoch at `x`: none. The roster stays."""
+    """The state at the start of an epoch at `x`: empty sums and the same roster."""
     old = state.sums
     zeros = (torch.zeros_like(part) for part in (old.a, old.b, old.energy, old.path))
     a, b, energy, path = zeros

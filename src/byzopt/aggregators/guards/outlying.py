@@ -1,4 +1,4 @@
-"""Which rows of a round lie where no honest row would, although f others may lie: for watches, which accuse.
+"""Rows of a round that lie farther out than an honest row can, although f of the others may be faulty.
 
 `suspicion` is more sensitive and can be turned against honest rows: f copies of one of them are a majority
 with it where n = 2 f + 1. `byzopt.theory.outlying` says how far is far enough.

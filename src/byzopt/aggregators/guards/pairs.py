@@ -1,4 +1,4 @@
-"""What any two workers' rows, and any three's, say of each other over a window: who can be accused soundly.
+"""Tests of any two and any three workers over a window: who can be accused without error.
 
 `byzopt.theory.accusing` has the tests and why no liar can turn them against honest workers. Written over
 leading dimensions.
@@ -33,7 +33,7 @@ class Pairs(NamedTuple):
 
 
 def empty_window(n: int, device: torch.device, threes: bool = True) -> Pairs:
-    """A window of no rounds."""
+    """The statistics of a window before its first round."""
     zeros = torch.zeros(n, n, dtype=torch.float64, device=device)
     m = n if threes and n <= THREES else 0
     odd = torch.zeros(m, m, m, dtype=torch.int32, device=device)
@@ -41,7 +41,7 @@ def empty_window(n: int, device: torch.device, threes: bool = True) -> Pairs:
 
 
 def extended(pairs: Pairs, rows: Tensor, fit: Tensor, sums: Tensor) -> Pairs:
-    """The window with one more round's `rows` `[..., n, d]`, which are in `sums` already."""
+    """The statistics with one more round's `rows` `[..., n, d]`, which are in `sums` already."""
     apart = majority.distances(rows, fit)
     squares = _finite(apart.square())
     total = _finite(majority.distances(sums, fit).square())

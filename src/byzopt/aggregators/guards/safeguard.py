@@ -114,7 +114,7 @@ class Safeguard(Filter):
 
     @property
     def paired(self) -> bool:
-        """Whether workers are tested against each other, for want of a known threshold."""
+        """Whether workers are tested against each other, because no threshold is known."""
         return self.measured == "pairs" and self.limits_of is None and self.noise is None
 
     @property
@@ -189,7 +189,7 @@ class Safeguard(Filter):
     def _passed(
         self, window: Window, present: Tensor, place: int, age: int, t: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Who passes this window's test, whether there was a median to test against, the limit it leaves."""
+        """Who passes this window's test, whether there was a median to test against, and the limit after it."""
         fit = present & majority.fit(window.sums)
         if self.measured == "window_end":
             middle = majority.fullest(window.sums, fit, window.limit, stream(self.seed, "vmed", place, t))

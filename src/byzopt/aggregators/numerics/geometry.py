@@ -115,7 +115,7 @@ class Geometry:
         return torch.from_numpy(self.sq_lengths_to(weights.numpy()))
 
     def sq_lengths_to(self, weights: Array) -> Array:
-        """The same, from an array to an array."""
+        """As `sq_dists_to`, from an array to an array."""
         lean = self.centred.numpy() @ weights[..., None]
         sizes = self._own - 2 * lean + weights[..., None, :] @ lean
         return cast(Array, np.maximum(sizes, 0, out=sizes).squeeze(-1))

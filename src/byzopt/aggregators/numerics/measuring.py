@@ -24,7 +24,7 @@ SMALL = 1 << 16  # up to this many numbers float64 costs nothing worth saving
 
 
 class ExtremeRows(Exception):
-    """Rows that nobody looked at before prove not to be finite, or extreme: the policy must see them."""
+    """Rows that were not validated prove to be extreme or not finite: the policy for input must see them."""
 
 
 def geometry_of(
@@ -54,7 +54,7 @@ def geometry_of(
 
 
 def geometry_about(centre: Tensor, rows: Tensor, unit: float, admitted: bool) -> Geometry | None:
-    """The geometry of `centre` `[d]` and then `rows`, with `centre` for a pivot; None if that is blunt."""
+    """The geometry of `centre` `[d]` and then `rows`, with `centre` for a pivot; None if that loses digits."""
     n = rows.shape[0]
     dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
     product = linalg.gram(rows, centre, dtype).cpu()
@@ -95,7 +95,7 @@ def gram_about_bulk(
     dtype: torch.dtype,
     order: Index | None = None,
 ) -> tuple[int, Tensor]:
-    """A pivot of the bulk and the Gram matrix about it, from the one `found` about `pivot` in `dtype`.
+    """A pivot of the bulk and the Gram matrix about it, from the one `gram` about `pivot` in `dtype`.
 
     `product` is taken again in float64 when squares overflowed or vanished, and about a better pivot while
     the one at hand is far from the bulk. A pass can be fooled only by outliers that dwarf those the pass

@@ -151,7 +151,7 @@ class Mixed:
         return linalg.blend(self.through(weights), self.rows, self.order)
 
     def columns(self, plan: kernels.RankWindow) -> Tensor:
-        """What `plan` makes of every column of the mixed rows, `[d]`: one pass over the unmixed ones."""
+        """The order statistics that `plan` asks for in each mixed column, `[d]`: one pass over the rows."""
         plain = self.rows.dtype == linalg.compute_dtype(self.rows.dtype) and not kernels.supports(self.rows)
         if self.mixing is None and plan == (0, self.m, None) and plain:
             # A product with ones is torch's fastest sum over rows.
@@ -169,7 +169,7 @@ class Mixed:
         return out
 
     def _seen(self, out: Tensor) -> Tensor:
-        """`out`, an answer in which every row has a part, after a look at it."""
+        """`out`, a sum over all rows, once it has been checked to be finite."""
         if not (self.admitted or isfinite(float(out.sum(dtype=torch.float64)))):
             raise ExtremeRows
         return out
@@ -213,7 +213,7 @@ class Mixed:
             yield piece, mix(block)
 
     def _mixer(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-        """What makes mixed columns `[m, b]` of columns `[n, b]` of the rows, in `dtype`.
+        """The function from columns `[n, b]` of the rows to mixed columns `[m, b]`, in `dtype`.
 
         Means of rows that share an offset keep their digits: in float32 they are taken about a row of the
         bulk, where one is known.
