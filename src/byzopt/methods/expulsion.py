@@ -9,7 +9,7 @@ ALIKE = "all honest workers sample one distribution"
 
 
 def by_pairs(known: Constants, p_fail: float, accepted: bool) -> tuple[str, ...]:
-    """For guards that test workers against each other. `accepted`: whether the user accepts differing data."""
+    """For guards that test workers against each other. `accepted`: whether data may differ."""
     n, f = known.n, known.f
     sentences = [
         f"no honest worker is expelled with probability {1 - p_fail:g}, whatever {f} liars of {n} do and "

@@ -166,7 +166,7 @@ class HistoryGuard(Filter):
     def _by_pairs(
         self, state: GuardState, rows: Tensor, fit: Tensor, sums: GuardSums, noise: Tensor, k: int, t: int
     ) -> tuple[Tensor, GuardState]:
-        """A step without V: workers go who are at odds with more than f others. Half of the level is for A."""
+        """A step without V: who is at odds with more than f others is expelled. A gets half of the level."""
         f, level = self.f or 0, self.p_fail / len(self.epochs) / 2
         b, g = pairs.accused(sums.pairs, k, f, level)
         a, _ = pairs.accused(sums.pairs_a, k, f, level)
@@ -176,7 +176,7 @@ class HistoryGuard(Filter):
         return aggregate, state._replace(roster=roster, sums=sums, noise=noise)
 
     def limits(self, state: GuardState, at: RoundContext) -> GuardLimits:
-        """The thresholds of this round, for attackers that know the defence: V, τ_B, and k and T of the epoch."""
+        """The thresholds of this round, for attackers that know the defence: V, τ_B, k and T of the epoch."""
         epoch, k = self._clock(at.t)
         sums = state.sums if k > 1 else _fresh(state, at.x).sums
         noise = state.noise if self.noise is None else torch.full_like(state.noise, self.noise)

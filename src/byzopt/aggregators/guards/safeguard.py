@@ -189,7 +189,7 @@ class Safeguard(Filter):
     def _passed(
         self, window: Window, present: Tensor, place: int, age: int, t: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Who passes this window's test, whether there was a median to test against, and the limit after it."""
+        """Who passes this window's test, whether there was a median to test against, the limit after it."""
         fit = present & majority.fit(window.sums)
         if self.measured == "window_end":
             middle = majority.fullest(window.sums, fit, window.limit, stream(self.seed, "vmed", place, t))

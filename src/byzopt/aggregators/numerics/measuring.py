@@ -54,7 +54,7 @@ def geometry_of(
 
 
 def geometry_about(centre: Tensor, rows: Tensor, unit: float, admitted: bool) -> Geometry | None:
-    """The geometry of `centre` `[d]` and then `rows`, with `centre` for a pivot; None if that loses digits."""
+    """The geometry of `centre` `[d]` and then `rows`, about `centre`; None if that loses digits."""
     n = rows.shape[0]
     dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
     product = linalg.gram(rows, centre, dtype).cpu()
