@@ -46,6 +46,21 @@ def client_app(
 
     Errors, which Flower reports to the server: `InvalidInput` when another strategy asks, or another module
     is trained there.
+
+    Args:
+        make: Called with Flower's context of a node, gives its `Local`, or `gradient(x, t)` alone.
+        worker: An estimator without a registered name.
+        wire: A channel without a registered name.
+        mods: Flower's mods.
+
+    Returns:
+        The ClientApp.
+
+    Examples:
+        >>> from byzopt.flower import client_app
+        >>> app = client_app(lambda context: lambda x, t: 2 * x)  # the gradient of ‖x‖²
+        >>> type(app).__name__
+        'ClientApp'
     """
     app = ClientApp(mods=mods)
 

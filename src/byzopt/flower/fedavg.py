@@ -64,6 +64,45 @@ class RobustFedAvg(ServerStrategy):
     it is and goes on. After an error the model of the last good round is in `arrays`.
 
     Errors: `InvalidInput` for settings that do not fit, at the latest in round 1.
+
+    Args:
+        fraction_train: Share of the nodes that train in a round, as of FedAvg.
+        fraction_evaluate: Share of the nodes that evaluate, as of FedAvg.
+        min_train_nodes: Least number that train, as of FedAvg.
+        min_evaluate_nodes: Least number that evaluate, as of FedAvg.
+        min_available_nodes: Number of nodes to wait for, as of FedAvg.
+        weighted_by_key: Metric by which clients count; None: alike.
+        arrayrecord_key: Where messages hold the model, as of FedAvg.
+        configrecord_key: Where messages hold the settings, as of FedAvg.
+        train_metrics_aggr_fn: Combines metrics of training; None: medians.
+        evaluate_metrics_aggr_fn: Combines metrics of evaluation; None: medians.
+        rule: What is done with the clients' updates, by name or as a recipe.
+        f: Number of faulty clients of a round tolerated, where the rule does not say it.
+        weight_cap: Largest weight of a client, in medians of the round's weights.
+        server_learning_rate: Factor of the step along the aggregate.
+        server_momentum: Of the server's step, as of FedAvgM.
+        server: Another step of the server's; None: that of FedAvgM.
+        momentum: Of each client's rows, kept at the server, in [0, 1).
+        method: A method whose clients send plain rows or momentum; None: FedAvg's.
+        proximal_mu: Told to clients, as FedProx does; None: nothing is.
+        buffers: Arrays that are measured and not learned: a module, or names with wildcards.
+        buffer_rule: What is done with their values.
+        n: Number of nodes; None: those that are there in round 1.
+        watch: Called with the diagnostics of each round.
+        patience: Seconds that round 1 waits for nodes.
+        seed: Of the samples of clients.
+        excess: Where more than f are faulty: "raise", or "skip" the round.
+        elsewhere: Arguments of Flower's other strategies, refused with what to use here.
+
+    Raises:
+        InvalidInput: Settings that do not fit, at the latest in round 1.
+
+    Examples:
+        >>> from byzopt.flower import RobustFedAvg
+        >>> from flwr.serverapp.strategy import Strategy
+        >>> strategy = RobustFedAvg(rule="nnm >> rfa", f=1, min_available_nodes=5)
+        >>> isinstance(strategy, Strategy)
+        True
     """
 
     def __init__(

@@ -20,6 +20,19 @@ class Local:
     `gradient(x, t)` `[d]` at `x` `[d]` on round t's sample: the same sample whenever t is the same, since
     some methods ask twice. `full(x)` the gradient on all data, for methods that need it. `measure(x)`
     metrics for Flower's evaluation. `layout` names the coordinates, to be checked against the server's model.
+
+    Args:
+        gradient: Called with a point `[d]` and a round, gives the gradient `[d]` on that round's sample.
+        full: Gradient `[d]` on all data at a point; None: methods that need it are refused.
+        measure: Metrics at a point, by name.
+        layout: Names of the coordinates; None: they are not checked.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.flower import Local
+        >>> local = Local(lambda x, t: 2 * x)
+        >>> local.gradient(torch.ones(2), 1)
+        tensor([2., 2.])
     """
 
     gradient: Callable[[Tensor, int], Tensor]

@@ -31,7 +31,20 @@ class Point(NamedTuple):
 
 def arrays_of(module: nn.Module) -> ArrayRecord:
     """A module's parameters for `initial_arrays` of `RobustStrategy`. Buffers have no gradient, and are left
-    out; `RobustFedAvg` takes the whole `ArrayRecord(module.state_dict())`."""
+    out; `RobustFedAvg` takes the whole `ArrayRecord(module.state_dict())`.
+
+    Args:
+        module: The model.
+
+    Returns:
+        Its parameters by name.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.flower import arrays_of
+        >>> list(arrays_of(torch.nn.Linear(2, 1)))
+        ['weight', 'bias']
+    """
     return ArrayRecord({name: as_array(p.detach()) for name, p in module.named_parameters()})
 
 

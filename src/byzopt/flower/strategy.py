@@ -59,6 +59,34 @@ class RobustStrategy(ServerStrategy):
     in `answer` and `arrays`, and who was faulty is in `faults`.
 
     Errors: `InvalidInput` for settings that do not fit, at the latest in round 1.
+
+    Args:
+        rule: What is done with the clients' rows, by name or as a recipe.
+        method: What clients send and how the server steps.
+        lr: Scale of the server's steps.
+        f: Number of faulty clients of a round tolerated, where the rule does not say it.
+        n: Number of nodes; None: those that are there once they are enough.
+        sample: Number of nodes asked in a round; None: all.
+        rounds: Length of the run, for schedules with a horizon; None: that of `start`.
+        worker: An estimator in the method's place.
+        wire: A channel in the method's place.
+        step: A server step in the method's place.
+        proxy: The server's trusted loss, `[d]` to a number.
+        evaluate: Whether clients evaluate after every round.
+        watch: Called with the diagnostics of each round.
+        patience: Seconds that round 1 waits for nodes.
+        seed: Of what the method draws, and of the samples of clients.
+        excess: Where more than f are faulty: "raise", or "skip" the round.
+
+    Raises:
+        InvalidInput: Settings that do not fit, at the latest in round 1.
+
+    Examples:
+        >>> from byzopt.flower import RobustStrategy
+        >>> from flwr.serverapp.strategy import Strategy
+        >>> strategy = RobustStrategy("nnm >> rfa", method="byz_nsgdm", lr=0.1, f=3, n=20)
+        >>> isinstance(strategy, Strategy)
+        True
     """
 
     def __init__(
