@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 
 __all__ = [
+    "BadAnswer",
     "BadMessage",
     "ByzoptError",
     "ChangedFile",
@@ -48,6 +49,10 @@ class UnknownName(InvalidInput):
         ...     print("krum" in str(error))
         True
     """
+
+
+class BadAnswer(InvalidInput):
+    """A rule's answer that is no vector of finite numbers, though its rows are."""
 
 
 class ChangedFile(InvalidInput):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.traits import Traits
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.errors import InvalidInput, require
+from byzopt.errors import BadAnswer, require
 
 
 def checked_value(part: Traits, method: str, value: Any, shape: Sequence[int]) -> Tensor:
@@ -33,14 +33,14 @@ def checked_value(part: Traits, method: str, value: Any, shape: Sequence[int]) -
 
 
 def checked_answer(rule: Any, answer: Any, shape: tuple[int, ...]) -> Tensor:
-    """`answer` as it is. Errors: `InvalidInput` where it is no tensor of this shape; or where code of another
+    """`answer` as it is. Errors: `BadAnswer` where it is no tensor of this shape; or where code of another
     package has made NaN or Inf of finite rows."""
     if not isinstance(answer, Tensor) or answer.shape != shape:
         kind = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-        raise InvalidInput(f"The answer of {rule!r} should be a tensor {list(shape)}. Found {kind}.")
+        raise BadAnswer(f"The answer of {rule!r} should be a tensor {list(shape)}. Found {kind}.")
     if rule.foreign and not answer.isfinite().all():
         lost = f"NaN or Inf in {int((~answer.isfinite()).sum())} of {answer.numel()} numbers"
-        raise InvalidInput(
+        raise BadAnswer(
             f"The answer of {rule!r} to finite rows should be finite. Found {lost}. "
             f"Look at its {', '.join(sorted(rule.foreign))}."
         )

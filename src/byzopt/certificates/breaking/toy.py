@@ -14,7 +14,7 @@ from byzopt.attacks import Adversary, Attack, Remembering
 from byzopt.certificates.breaking.finding import EvaluationFailed, EvaluationStatus, Finding
 from byzopt.certificates.breaking.rows import ROWS
 from byzopt.cohort import Cohort
-from byzopt.errors import ByzoptError, unknown
+from byzopt.errors import BadAnswer, ByzoptError, unknown
 from byzopt.registry import plain
 from byzopt.rng import stream
 
@@ -95,6 +95,8 @@ def error_ratios(answer: Tensor, honest: Tensor) -> dict[str, float]:
 def _answer(rule: Aggregator, sent: Tensor) -> Tensor:
     try:
         answer = rule(sent)
+    except BadAnswer as error:
+        raise EvaluationFailed(EvaluationStatus.BROKEN, error) from None
     except ByzoptError as error:
         raise EvaluationFailed(EvaluationStatus.REFUSED, error) from None
     except Exception as error:
