@@ -19,17 +19,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from byzopt.distributed.primitives import primitives_of
 from byzopt.errors import require
 
 _FEW = 1 << 20  # bytes of all ranks together that a rank may hold twice, and add up itself
 _TAG = 0x627A  # of messages between two ranks, so that they never match a script's own
 
-# Newer releases of torch call it by another name.
-_all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-
 
 class Communicator:
-    """The collectives of `group` (None: all ranks). `sent` counts the payload bytes this rank has sent.
+    """The collectives of `group` (None: all ranks; torch's or torchft's). `sent` counts the payload bytes
+    that this rank has sent.
 
     Buffers live where the backend wants them: on the current GPU for NCCL, else in main memory. Every method
     is a collective, to be called by all ranks in one order. A rank that is gone, or that hangs beyond the
@@ -42,22 +41,19 @@ class Communicator:
         ready = dist.is_available() and dist.is_initialized()
         remedy = 'Call torch.distributed.init_process_group("gloo") first, and start the script by torchrun.'
         require(ready, "The process group", "be initialised", "none", remedy)
-        self.group = group
-        self.rank, self.n = dist.get_rank(group), dist.get_world_size(group)
+        self.group, self._group = group, primitives_of(group)
+        self.rank, self.n = self._group.rank, self._group.n
         require(self.rank >= 0, "This rank", "be in the group", f"rank {dist.get_rank()} outside")
-        backend = dist.get_backend(group)
-        self._pairwise = backend == "gloo"
-        nccl = backend == "nccl"
+        self._pairwise, nccl = "gloo" in self._group.backend, "nccl" in self._group.backend
         self.device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
         self.sent = 0
-        self._names = list(range(self.n)) if group is None else dist.get_process_group_ranks(group)
 
     def all_reduce(self, partial: Tensor) -> Tensor:
         """The sum over ranks of equal tensors, the same on every rank to the last bit."""
         if self._pairwise and self.n * _size(partial) <= _FEW:
             return self.all_gather(partial).sum(dim=0).to(partial.device)
         whole = partial.to(self.device, copy=True).contiguous()
-        dist.all_reduce(_loaned(whole), group=self.group)
+        self._group.all_reduce(_loaned(whole))
         self.sent += 2 * _size(whole) * (self.n - 1) // self.n
         return whole.to(partial.device)
 
@@ -78,11 +74,11 @@ class Communicator:
         whole = local.new_empty(self.n, *local.shape)
         if self._pairwise and _size(whole) <= _FEW:
             copies = local.expand(self.n, *local.shape).contiguous()
-            dist.all_to_all_single(_bytes(whole), _bytes(copies), group=self.group)
+            self._group.all_to_all(_bytes(whole), _bytes(copies))
         elif self._pairwise:
             self._exchange([local] * self.n, list(whole.unbind(0)))
         else:
-            _all_gather(_bytes(whole), _bytes(local), group=self.group)
+            self._group.all_gather(_bytes(whole), _bytes(local))
         self.sent += _size(local) * (self.n - 1)
         return whole
 
@@ -97,7 +93,7 @@ class Communicator:
         width = widths[self.rank]
         block = vec.new_empty(max(self.n * width, len(vec)))[: self.n * width].view(self.n, width)
         splits = [width * item] * self.n, [w * item for w in widths]
-        dist.all_to_all_single(_bytes(block), _bytes(vec), *splits, group=self.group)
+        self._group.all_to_all(_bytes(block), _bytes(vec), *splits)
         self.sent += (len(vec) - width) * item
         return block
 
@@ -128,21 +124,18 @@ class Communicator:
         """Send rank j `out[j]` and receive `into[j]` from it, for all j at once; empty ones do not travel."""
         into[self.rank].copy_(out[self.rank])
         others = [(self.rank + k) % self.n for k in range(1, self.n)]
-        ways = [(dist.irecv, into, j) for j in reversed(others)] + [(dist.isend, out, j) for j in others]
-        pending = [
-            way(_bytes(parts[j]), self._names[j], group=self.group, tag=_TAG)
-            for way, parts, j in ways
-            if parts[j].numel()
-        ]
+        receives, sends = self._group.receive, self._group.send
+        ways = [(receives, into, j) for j in reversed(others)] + [(sends, out, j) for j in others]
+        pending = [way(_bytes(parts[j]), j, _TAG) for way, parts, j in ways if parts[j].numel()]
         for work in pending:
-            work.wait()  # type: ignore[union-attr]  # this rank is in the group
+            work.wait()
 
     def gather(self, local: Tensor) -> Tensor | None:
         """Every rank's tensor, `[n, *shape]`, on rank 0; None on the others."""
         local = local.to(self.device).contiguous()
         whole = local.new_empty(self.n, *local.shape) if self.rank == 0 else None
         parts = None if whole is None else list(_bytes(whole).view(self.n, -1).unbind(0))
-        dist.gather(_bytes(local), parts, dst=self._names[0], group=self.group)
+        self._group.gather(_bytes(local), parts)
         self.sent += _size(local) if self.rank else 0
         return whole
 
@@ -150,7 +143,7 @@ class Communicator:
         """The `vec` of rank `source`; the others give a tensor of the same shape and dtype, which is not
         changed."""
         copy = vec.to(self.device, copy=True).contiguous()
-        dist.broadcast(_bytes(copy), src=self._names[source], group=self.group)
+        self._group.broadcast(_bytes(copy), source)
         self.sent += _size(copy) if self.rank == source else 0
         return copy
 

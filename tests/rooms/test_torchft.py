@@ -1,0 +1,52 @@
+"""torchft's process groups, which are made anew for each quorum, where torchft is installed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.distributed import PrefixStore, TCPStore
+
+from byzopt.distributed import robust_all_reduce
+from byzopt.errors import InvalidInput
+
+pytest.importorskip("torchft", reason="needs torchft")
+
+
+def replica(rank, port, queue):
+    from torchft.process_group import ProcessGroupGloo
+
+    torch.set_num_threads(1)
+    store = TCPStore("127.0.0.1", port, is_master=False)
+    # Each replica is a job of its own, of one rank; the group between them is torchft's.
+    dist.init_process_group("gloo", store=PrefixStore(f"job {rank}", store), rank=0, world_size=1)
+    group, found = ProcessGroupGloo(timeout=timedelta(seconds=60)), []
+    for quorum, n in enumerate((4, 3, 2)):  # a replica less each time
+        if rank >= n:
+            break
+        group.configure(f"127.0.0.1:{port}/{quorum}", f"replica {rank}", rank, n)
+        for topology in ("sharded", "replicated", "server"):
+            row = torch.full((10,), float(rank))
+            try:
+                found.append(robust_all_reduce(row, "trimmed_mean", group=group, f=1, topology=topology)[3])
+            except InvalidInput:
+                found.append(None)
+    queue.put((rank, found))
+
+
+def test_each_quorum_is_a_group_and_the_rule_is_checked_for_it():
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    context = mp.get_context("fork")
+    queue = context.SimpleQueue()
+    replicas = [context.Process(target=replica, args=(rank, store.port, queue)) for rank in range(4)]
+    for one in replicas:
+        one.start()
+    results = dict(queue.get() for _ in replicas)
+    for one in replicas:
+        one.join()
+    for rank, found in results.items():
+        expected = [1.5] * 3 + [1.0] * 3 * (rank < 3) + [None] * 3 * (rank < 2)
+        assert [value if value is None else float(value) for value in found] == expected
