@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from byzopt.errors import InvalidInput, Status, UnknownName
+from byzopt.experiments.sweeps import run_sweep
 from byzopt.experiments.trials.outcome import Outcome
 from byzopt.reports.reproduction import reproduction_charts, save_reproduction
 from byzopt.reports.reproduction_page import cell_columns, reproduction_markdown, verdict_counts
@@ -22,7 +23,6 @@ from byzopt.reproductions.running import (
     collect_tables,
     measured_value,
     plan_parts,
-    run_part,
     seconds_left,
 )
 from byzopt.reproductions.verdict import compare_cell
@@ -277,7 +277,7 @@ def test_a_reproduction_from_runs_to_its_page(tiny, tmp_path):
     (plan,) = plan_parts(it, store)
     assert plan.to_play == 4
     assert seconds_left(plan) > 0
-    assert run_part(plan, jobs=0).finished
+    assert run_sweep(plan, jobs=0).finished
     assert plan_parts(it, store)[0].to_play == 0  # stored runs are not run again
     told = collect_tables(it, store)
     assert [line.verdict for line in told.lines] == ["differs", *["nothing printed"] * 3]
@@ -404,7 +404,7 @@ def test_a_page_holds_no_markup_but_its_own_and_the_declarations_formatting(tmp_
     path.write_text(text)
     it = load_reproduction(path)
     for plan in plan_parts(it, tmp_path / "store"):
-        run_part(plan)
+        run_sweep(plan)
     page = reproduction_markdown(collect_tables(it, tmp_path / "store"))
     assert not re.search(r"<(?=[a-zA-Z/!?])", page)
     assert not re.search(r"(?<!\\)\]\(javascript", page)

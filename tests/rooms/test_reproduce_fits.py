@@ -8,12 +8,13 @@ from math import inf, nan
 import pytest
 
 from byzopt.errors import Status, UnknownName
+from byzopt.experiments.sweeps import run_sweep
 from byzopt.experiments.trials.outcome import Outcome
 from byzopt.reports.reproduction import save_reproduction
 from byzopt.reproductions.fits import fit_values, level_crossing, log_log_slope
 from byzopt.reproductions.loading import load_reproduction
 from byzopt.reproductions.reproduction import Cell, Expected, Fit, Part, TableMeasure
-from byzopt.reproductions.running import collect_tables, measured_value, plan_parts, run_part
+from byzopt.reproductions.running import collect_tables, measured_value, plan_parts
 from byzopt.reproductions.verdict import compare_cell
 from byzopt.theory import byzantine_limits as limits
 from byzopt.theory.byzantine_sgd import GuardSetting, nonsmooth_step
@@ -125,7 +126,7 @@ def test_from_a_declaration_to_a_page_with_a_fit(tmp_path):
     assert it.parts[0].seeds == tuple(range(12))
     assert [spec.rounds for spec in it.chosen(quick=True).parts[0].sweep.specs()] == [5] * 4
     (plan,) = plan_parts(it, tmp_path / "store")
-    assert run_part(plan, jobs=0).finished
+    assert run_sweep(plan, jobs=0).finished
     found = collect_tables(it, tmp_path / "store")
     assert found.fitted[0].value == pytest.approx(
         log_log_slope([(10.0, found.lines[0].mean), (40.0, found.lines[1].mean)])

@@ -8,12 +8,11 @@ from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
-from typing import Any
 
 from byzopt.experiments.running import prepare_spec
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.store.run_store import RunStore
-from byzopt.experiments.sweeps import SweepPlan, SweepResult, plan_sweep, run_sweep
+from byzopt.experiments.sweeps import SweepPlan, plan_sweep
 from byzopt.experiments.sweeps.runs import run_id
 from byzopt.experiments.trials.outcome import Outcome, RunProgress, has_finite_square
 from byzopt.experiments.trials.trial import Trial
@@ -51,11 +50,6 @@ class ReproducedTables:
 def plan_parts(reproduction: Reproduction, store: str | Path, retry: bool = False) -> list[SweepPlan]:
     """What would run, part by part; nothing is written."""
     return [plan_sweep(part.sweep, store, retry) for part in reproduction.parts]
-
-
-def run_part(plan: SweepPlan, **options: Any) -> SweepResult:
-    """Run what a part lacks; the same call goes on after an interruption. Options: see `run_sweep`."""
-    return run_sweep(plan, plan.store.root, **options)
 
 
 def collect_tables(reproduction: Reproduction, store: str | Path) -> ReproducedTables:
