@@ -107,6 +107,8 @@ class Registry(Generic[T]):
         """The class of that name, or of a part of the user's own. Errors: `UnknownName`, `InvalidInput`."""
         if is_reference(name) or is_part(name):
             return self._own(name)
+        if isinstance(name, str) and name.endswith(".py"):
+            raise UnknownName(f"A file should be named with a part of it, as '{name}:NAME'. Found {name!r}.")
         if name not in self:
             raise unknown(self.kind, name, list(self._classes))
         return self._classes[name]
@@ -191,7 +193,7 @@ def decode(cls: type[T], data: Mapping[str, Any], what: str, defaults: Mapping[s
         if key not in names:
             raise UnknownName(f"In {what}: {unknown('key', key, names)}")
     values = {k: v for k, v in (defaults or {}).items() if k in names and k not in data} | dict(data)
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     arguments = {}
     for field in public:
         if field.name in values:
@@ -208,6 +210,17 @@ def decode(cls: type[T], data: Mapping[str, Any], what: str, defaults: Mapping[s
         if not (place := place_of(error)):
             raise
         raise UserError(f"In {what}: {place}: {error_text(error)}") from error
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of a recipe's fields. Errors: `InvalidInput` for names that only type checkers know."""
+    try:
+        return get_type_hints(cls)
+    except NameError as error:
+        raise InvalidInput(
+            f"The types of {cls.__name__}'s fields should be importable when it is built. Found: {error}. "
+            "Import them outside of `if TYPE_CHECKING:`."
+        ) from None
 
 
 def plain(recipe: Any) -> Any:

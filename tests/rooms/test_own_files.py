@@ -424,6 +424,8 @@ def test_what_is_no_recipe_is_refused(here):
     ]:
         with pytest.raises(InvalidInput, match=message):
             ATTACKS.build(f"{path}:{name}")
+    with pytest.raises(UnknownName, match="should be named with a part of it"):
+        ATTACKS.build(path)
     with pytest.raises(InvalidInput, match="no such file"):
         ATTACKS.build(f"{here}/none.py:x")
     with pytest.raises(InvalidInput, match="or a function that returns a Task"):
@@ -472,6 +474,15 @@ def test_a_part_that_a_helper_defines_is_found_again(here):
     assert spec.data["method"]["compressor"]["name"] == "mine.py:pack.Signs"
     assert Spec.of(spec.data).data == spec.data
     assert Spec.of(spec.data).method == spec.method
+
+
+@pytest.mark.parametrize("name", ["my.own-parts.py", "pack/__init__.py", "pack/inner.py"])
+def test_a_file_may_be_called_anything_and_is_in_no_package(name, here):
+    (here / "pack").mkdir()
+    text = "from .size import SIZE\nimport size\nfrom byzopt import Quartic\n"
+    path = file(here, text + "def make(cohort): return Quartic(d=SIZE + size.SIZE).build(cohort, 0)\n", name)
+    file(Path(path).parent, "SIZE = 2\n", "size.py")
+    assert TASKS.build(f"{path}:make").build(Cohort.of(4), 0).layout.d == 4
 
 
 def test_files_of_one_name_live_side_by_side(here):
@@ -643,6 +654,7 @@ def test_an_error_in_one_run_of_a_sweep_names_its_file_and_line(place):
     ("old", "new", "message"),
     [
         ("class InTurn", "class In Turn", "SyntaxError"),
+        ("open(Path(", "exit(3), open(Path(", "SystemExit: 3"),
         ("WIDTH\n\nopen", "WIDHT\n\nopen", "ImportError: cannot import name 'WIDHT'"),
         ("from helper", "from helpre", "ModuleNotFoundError: No module named 'helpre'"),
         ("    from helper import noise", "    raise OSError('no such thing')", "OSError: no such thing"),

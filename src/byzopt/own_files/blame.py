@@ -26,7 +26,7 @@ def blamed(path: str) -> Iterator[None]:
         raise
     except SyntaxError as error:
         raise broken(path, error) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ByzoptError) and not isinstance(error, InvalidInput):
             raise
         raise UserError(f"{place_of(error) or f'File {path}'}: {error_text(error)}") from error
@@ -35,8 +35,8 @@ def blamed(path: str) -> Iterator[None]:
 def place_of(error: BaseException) -> str:
     """`File my.py, line 7` of the innermost line of a user's file that an error went through, or nothing."""
     lines = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
-    own = [(path, line) for path, line in lines if path in _FILES]
-    return f"File {own[-1][0]}, line {own[-1][1]}" if own else ""
+    lines_there = [(path, line) for path, line in lines if path in _FILES]
+    return f"File {lines_there[-1][0]}, line {lines_there[-1][1]}" if lines_there else ""
 
 
 def error_text(error: BaseException) -> str:

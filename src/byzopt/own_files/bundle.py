@@ -43,8 +43,8 @@ class Bundle:
     @classmethod
     def of(cls, path: Path) -> Bundle:
         """The bundle of a file as it is now; one that is loaded already where nothing has changed."""
-        found = cls(path)
-        return _LOADED.setdefault(found._prefix, found)
+        bundle = cls(path)
+        return _LOADED.setdefault(bundle._prefix, bundle)
 
     @classmethod
     def holding(cls, part: Any) -> Bundle | None:
@@ -61,13 +61,13 @@ class Bundle:
         full = f"{self._prefix}.{name}"
         if full in sys.modules:
             return sys.modules[full]
-        above, _, last = name.rpartition(".")
+        above, _, last = name.rpartition(".") if name != self.path.stem else ("", "", name)
         parent = self.load(above) if above else None
         path, data = self.sources[name]
         module = ModuleType(full)
         module.__file__ = str(path)
-        package = path.name == "__init__.py" or path.is_dir()
-        module.__package__ = full if package else full.rpartition(".")[0]
+        package = path != self.path and (path.name == "__init__.py" or path.is_dir())
+        module.__package__ = full if package else f"{self._prefix}.{above}".rstrip(".")
         if package:
             module.__path__ = []
         module.__dict__["__builtins__"] = vars(builtins) | {"__import__": self._import}
@@ -120,13 +120,15 @@ def _closure(path: Path) -> Iterator[tuple[str, tuple[Path, bytes]]]:
         data = b"" if place.is_dir() else _read(place)
         yield name, (place, data)
         package = name if place.is_dir() or place.name == "__init__.py" else name.rpartition(".")[0]
+        if place == path:  # a file that is named is in no package, as a script is in none
+            package = ""
         for wanted, level in _imports(data, str(place)):
             for local in _prefixes(_absolute(wanted, package, level)):
-                found = None if local in seen else _beside(path.parent, local)
-                if found is None and local not in seen:
+                place_beside = None if local in seen else _beside(path.parent, local)
+                if place_beside is None and local not in seen:
                     break
                 seen.add(local)
-                waiting += [(local, found)] if found else []
+                waiting += [(local, place_beside)] if place_beside else []
 
 
 @lru_cache(maxsize=256)
@@ -136,15 +138,15 @@ def _imports(data: bytes, place: str) -> tuple[tuple[str, int], ...]:
         tree = ast.parse(data, place)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise broken(place, error) from None
-    found: list[tuple[str, int]] = []
+    names: list[tuple[str, int]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [(alias.name, 0) for alias in node.names]
+            names += [(alias.name, 0) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = f"{node.module}." if node.module else ""
-            found += [(f"{base}{alias.name}", node.level) for alias in node.names]
-            found += [(node.module, node.level)] if node.module else []
-    return tuple(found)
+            names += [(f"{base}{alias.name}", node.level) for alias in node.names]
+            names += [(node.module, node.level)] if node.module else []
+    return tuple(names)
 
 
 def _prefixes(name: str) -> list[str]:
@@ -177,8 +179,8 @@ def _installed(top: str) -> bool:
 def _read(path: Path) -> bytes:
     what = f"File {path}"
     if not path.is_file():  # pipes and devices are not even opened
-        found = "something else" if path.exists() else "no such file"
-        raise InvalidInput(f"{what} should be a Python file. Found {found}.")
+        instead = "something else" if path.exists() else "no such file"
+        raise InvalidInput(f"{what} should be a Python file. Found {instead}.")
     try:
         return files.read(path, MOST)
     except (OSError, ValueError) as error:

@@ -24,10 +24,10 @@ class Reference(NamedTuple):
     @classmethod
     def of(cls, name: str) -> Reference:
         """The reference that `name` is (`is_reference`), its path absolute."""
-        found = _PATTERN.fullmatch(name)
-        assert found is not None
-        path = Path(found["path"]).expanduser().absolute()
-        return cls(path.parent.resolve() / path.name, found["part"])
+        match = _PATTERN.fullmatch(name)
+        assert match is not None
+        path = Path(match["path"]).expanduser().absolute()
+        return cls(path.parent.resolve() / path.name, match["part"])
 
     @property
     def label(self) -> str:

@@ -51,9 +51,9 @@ def called(recipe: Any, known: Mapping[str, Any]) -> Any:
 
 def check_frozen(cls: type[Any], what: str) -> None:
     """Raise `InvalidInput` unless a recipe's class is a frozen dataclass of its own."""
-    own = vars(cls).get("__dataclass_params__")
+    options = vars(cls).get("__dataclass_params__")
     remedy = "Write @dataclass(frozen=True) above the class."
-    require(own is not None and own.frozen, what, "be a frozen dataclass", cls.__name__, remedy)
+    require(options is not None and options.frozen, what, "be a frozen dataclass", cls.__name__, remedy)
 
 
 def _hash(recipe: Any) -> int:

@@ -66,8 +66,8 @@ def load_part(name: str, recorded: Any = None) -> tuple[Any, PartSource]:
 def parts_of(path: str) -> dict[str, Any]:
     """The public classes and functions that a file defines, by name. Its code is run."""
     module = Bundle.of(Reference.of(f"{path}:parts").path).module
-    own = {name: part for name, part in vars(module).items() if not name.startswith("_")}
-    return {name: part for name, part in own.items() if getattr(part, "__module__", "") == module.__name__}
+    public = {name: part for name, part in vars(module).items() if not name.startswith("_")}
+    return {name: part for name, part in public.items() if getattr(part, "__module__", "") == module.__name__}
 
 
 def source_of(part: Any) -> PartSource:

@@ -119,8 +119,8 @@ class ThreeSequences(Step):
         check_rate(self.lr)
         check_convexity(self.mu)
         require(0 <= self.alpha < 1, "Parameter `alpha`", "lie in [0, 1)", self.alpha)
-        found = f"tau = {self.weight} with lr * mu = {self.lr * self.mu}"
-        require(0 < self.weight < 1, "The weight τ", "lie in (0, 1)", found, "Lower lr or mu.")
+        weights = f"tau = {self.weight} with lr * mu = {self.lr * self.mu}"
+        require(0 < self.weight < 1, "The weight τ", "lie in (0, 1)", weights, "Lower lr or mu.")
 
     @property
     def weight(self) -> float:

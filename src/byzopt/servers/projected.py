@@ -94,5 +94,5 @@ class ProjectedStep(Step):
         return state.mean
 
     def report(self, state: ProjectedState) -> dict[str, float]:
-        own = {"epoch": float(state.epoch + 1)} if len(self.epochs) > 1 else {}
-        return own | ({"radius": float(state.radius)} if self.grow else {})
+        figures = {"epoch": float(state.epoch + 1)} if len(self.epochs) > 1 else {}
+        return figures | ({"radius": float(state.radius)} if self.grow else {})

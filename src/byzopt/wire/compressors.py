@@ -151,13 +151,13 @@ class Compressor(ABC):
 
     def least_alpha(self, layout: Layout) -> float | None:
         """α of the whole vector: the least over blocks; None where a block has none."""
-        found = [self.alpha(d) for d in self.blocks(layout)]
-        return None if None in found else min(a for a in found if a is not None)
+        alphas = [self.alpha(d) for d in self.blocks(layout)]
+        return None if None in alphas else min(a for a in alphas if a is not None)
 
     def largest_omega(self, layout: Layout) -> float | None:
         """ω of the whole vector: the largest over blocks; None for a biased operator."""
-        found = [self.omega(d) for d in self.blocks(layout)]
-        return None if None in found else max(w for w in found if w is not None)
+        omegas = [self.omega(d) for d in self.blocks(layout)]
+        return None if None in omegas else max(w for w in omegas if w is not None)
 
 
 COMPRESSORS: Registry[Compressor] = Registry("compressor", Compressor)

@@ -35,9 +35,9 @@ def largest(rows: Tensor, k: int) -> Tensor:
     if k == 1:
         return torch.zeros_like(size, dtype=torch.bool).scatter_(-1, size.argmax(-1, keepdim=True), True)
     least = _largest_but(size, k - 1)
-    found = size >= least
-    if bool((found.sum(dim=-1) == k).all()):
-        return found
+    chosen = size >= least
+    if bool((chosen.sum(dim=-1) == k).all()):
+        return chosen
     above, equal = size > least, size == least
     room = k - above.sum(dim=-1, keepdim=True)
     return above | (equal & (equal.cumsum(dim=-1) <= room))
