@@ -91,6 +91,6 @@ def _wrong(targets: Tensor, classes: int, ignored: int) -> Tensor:
 
 def _refuse(whose: str, targets: Tensor, classes: int, ignored: int) -> None:
     wrong = sorted(set(_wrong(targets, classes, ignored).tolist()))
-    found = ", ".join(map(str, wrong[:SHOWN])) + (", ..." if len(wrong) > SHOWN else "")
+    listed = ", ".join(map(str, wrong[:SHOWN])) + (", ..." if len(wrong) > SHOWN else "")
     rule = f"lie in 0..{classes - 1}, as the module puts out {classes} scores"
-    require(not wrong, f"{whose} targets", rule, found, "Number classes from 0, or add outputs.")
+    require(not wrong, f"{whose} targets", rule, listed, "Number classes from 0, or add outputs.")

@@ -78,11 +78,11 @@ class HardTask(Task):
         return other
 
     def stated(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"lipschitz": self.curvature, "local": self.curvature, "convex": True}
-        found |= {"l0": self.curvature, "l1": 0.0, "sample": self.curvature, "passes": 1.0}
-        found |= {"zeta": 0.0, "pairs": ((0.0, 0.0),), "sigma": self.noise}  # clipping only lessens σ
-        found |= {"spread": self.noise} if self.clip is None else {"bound": self.clip * self.noise}
-        return found | {"sampling": "fresh" if self.noise else "exact"}
+        constants: dict[str, Any] = {"lipschitz": self.curvature, "local": self.curvature, "convex": True}
+        constants |= {"l0": self.curvature, "l1": 0.0, "sample": self.curvature, "passes": 1.0}
+        constants |= {"zeta": 0.0, "pairs": ((0.0, 0.0),), "sigma": self.noise}  # clipping only lessens σ
+        constants |= {"spread": self.noise} if self.clip is None else {"bound": self.clip * self.noise}
+        return constants | {"sampling": "fresh" if self.noise else "exact"}
 
     def measure(self, x: Tensor) -> dict[str, float]:
         return self._figures(float(x[0]), float(self.lean))
@@ -97,16 +97,16 @@ class HardTask(Task):
 
 def _other(theta: float, noise: float, rounds: int, count: int, generator: torch.Generator) -> Tensor:
     """|z| `[count]` of draws from Q. With no noise or no slope there is nothing to draw: z = θ."""
-    found = torch.full((count,), theta, dtype=torch.float64, device="cpu")
+    magnitudes = torch.full((count,), theta, dtype=torch.float64, device="cpu")
     left = torch.arange(count, device="cpu") if noise and theta else torch.arange(0, device="cpu")
     while len(left):
         drawn = torch.randn(len(left), dtype=torch.float64, generator=generator, device="cpu")
         level = torch.rand(len(left), dtype=torch.float64, generator=generator, device="cpu")
         z = theta + noise / sqrt(rounds) * drawn
         taken = (z > 0) & (level < -torch.expm1(-2 * theta * z * rounds / noise**2))
-        found[left[taken]] = z[taken]
+        magnitudes[left[taken]] = z[taken]
         left = left[~taken]
-    return found
+    return magnitudes
 
 
 class HardLinTask(HardTask):
@@ -130,8 +130,8 @@ class HardQuadTask(HardTask):
 
     def stated(self) -> dict[str, Any]:
         away = abs(float(self.lean)) / self.curvature
-        own = {"mu": self.curvature, "diameter": away, "gap": self.curvature * away**2 / 2}
-        return super().stated() | own | {"star_gap": 0.0}
+        constants = {"mu": self.curvature, "diameter": away, "gap": self.curvature * away**2 / 2}
+        return super().stated() | constants | {"star_gap": 0.0}
 
     def _figures(self, x: float, lean: float) -> dict[str, float]:
         away = x + lean / self.curvature

@@ -69,8 +69,8 @@ class Images(TaskRecipe):
         require(enough, "Parameter `batch`", "be at least 1, or 'full'", self.batch)
         require(self.pool >= 1, "Parameter `pool`", "be at least 1", self.pool)
         convex = not self.gap or (self.model == "linear" and self.wd > 0 and self.dtype == "float64")
-        found = f"{self.model} with wd = {self.wd} in {self.dtype}"
-        require(convex, "A task with `gap`", "have a linear model, wd > 0 and float64", found)
+        settings = f"{self.model} with wd = {self.wd} in {self.dtype}"
+        require(convex, "A task with `gap`", "have a linear model, wd > 0 and float64", settings)
         require(self.validation >= 0, "Parameter `validation`", "be at least 0", self.validation)
         require(min(self.hidden, default=1) >= 1, "Parameter `hidden`", "hold positive widths", self.hidden)
 
@@ -140,8 +140,8 @@ class Images(TaskRecipe):
         ]
         server = dealt.pop() if serves else None
         theirs = [kept] if self.byzantine_data == "all" else dealt
-        own, copies = iter(dealt), cycle(theirs)
-        return [next(copies) if i in liars else next(own) for i in range(cohort.n)], server
+        honest_shards, copies = iter(dealt), cycle(theirs)
+        return [next(copies) if i in liars else next(honest_shards) for i in range(cohort.n)], server
 
     def _module(self, seed: int) -> nn.Module:
         hidden = self.hidden if self.model == "mlp" else ()

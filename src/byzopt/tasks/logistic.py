@@ -133,7 +133,7 @@ class LogisticTask(Task):
 
     def stated(self) -> dict[str, Any]:
         # The logistic loss of a score has curvature in (0, 1/4], and 1/4 at x = 0: the suprema are there.
-        whole, own, single = (
+        whole, smooth_squares, single = (
             torch.zeros(self.layout.d, self.layout.d, dtype=torch.float64, device="cpu"),
             [],
             [],
@@ -142,17 +142,27 @@ class LogisticTask(Task):
             seen = self.store[self.order[self.bounds[i] : self.bounds[i + 1]]]
             gram, long = seen.T @ seen / (4 * len(seen)), seen * seen.square().sum(dim=1, keepdim=True)
             whole += gram / len(self.cohort.honest)
-            own.append((_top(gram) + self.l2) ** 2)
+            smooth_squares.append((_top(gram) + self.l2) ** 2)
             # The mean over samples a of ‖(c a a' + l2) v‖² with c <= 1/4.
             single.append(_top(long.T @ seen / (16 * len(seen)) + 2 * self.l2 * gram) + self.l2**2)
-        local = sqrt(fmean(own))
-        found: dict[str, Any] = {"lipschitz": _top(whole) + self.l2, "mu": self.l2 or None, "local": local}
-        found |= {"l0": sqrt(max(own)), "l1": 0.0, "passes": self.passes, "convex": True, "least": 0.0}
+        local = sqrt(fmean(smooth_squares))
+        constants: dict[str, Any] = {
+            "lipschitz": _top(whole) + self.l2,
+            "mu": self.l2 or None,
+            "local": local,
+        }
+        constants |= {
+            "l0": sqrt(max(smooth_squares)),
+            "l1": 0.0,
+            "passes": self.passes,
+            "convex": True,
+            "least": 0.0,
+        }
         if self.sampler is None:
-            return found | {"sampling": "exact", "sigma": 0.0, "bound": 0.0, "sample": local}
+            return constants | {"sampling": "exact", "sigma": 0.0, "bound": 0.0, "sample": local}
         share = 1 / self.sampler.batch  # of samples drawn independently, which a walk does no worse than
-        found["sample"] = sqrt(share * fmean(single) + (1 - share) * local**2)
-        return found | {"sampling": "fresh" if self.sampler.replacement else "walk"}
+        constants["sample"] = sqrt(share * fmean(single) + (1 - share) * local**2)
+        return constants | {"sampling": "fresh" if self.sampler.replacement else "walk"}
 
     def proxy(self) -> ProxyLoss | None:
         if self.server is None:
@@ -189,9 +199,9 @@ def measured(tasks: Sequence[LogisticTask], x: Tensor) -> list[dict[str, float]]
     losses = losses + l2[:, 0] / 2 * x.square().sum(dim=1)
     figures = zip(losses.tolist(), linalg.norm(slopes).tolist(), rights.tolist(), strict=True)
     each = [dict(zip(("loss", "grad_norm", "accuracy"), values, strict=True)) for values in figures]
-    for task, found in zip(tasks, each, strict=True):
+    for task, row in zip(tasks, each, strict=True):
         if task.lowest:
-            found["gap"] = found["loss"] - task.lowest.value
+            row["gap"] = row["loss"] - task.lowest.value
     return each
 
 

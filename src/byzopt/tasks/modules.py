@@ -268,8 +268,8 @@ class ModuleTask(Task):
         measures = {"loss": self.loss, **self._metrics}
         at = self._gradients.measured(x, self._honest_batches)
         shards = [self.pool.shards[i] for i in self.cohort.honest]
-        found = [at.figures(measures, *self.pool.at(shard)) for shard in shards]
-        return {name: [means[name] for means in found] for name in measures}
+        figures = [at.figures(measures, *self.pool.at(shard)) for shard in shards]
+        return {name: [means[name] for means in figures] for name in measures}
 
     def relabelled(self, workers: Sequence[int], relabel: Relabel) -> ModuleTask:
         return self._with(self.pool.relabelled(workers, relabel, self._classes("Label flipping")))

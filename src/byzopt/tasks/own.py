@@ -59,10 +59,10 @@ def _build(recipe: Any, cohort: Cohort, seed: int) -> Task:
     what = f"`{recipe.call.__name__}`"
     require(isinstance(made, Task), what, "return a Task", said(made))
     fits = made.cohort == cohort
-    found = f"n = {made.cohort.n}, Byzantine {list(made.cohort.byzantine)}"
+    workers = f"n = {made.cohort.n}, Byzantine {list(made.cohort.byzantine)}"
     wanted = f"have the spec's workers, n = {cohort.n}, Byzantine {list(cohort.byzantine)}"
     remedy = f"Let {what} take `cohort`, or `n` and `byzantine`: a spec fills them in."
-    require(fits, f"The task of {what}", wanted, found, remedy)
+    require(fits, f"The task of {what}", wanted, workers, remedy)
     task: Task = made
     return task
 

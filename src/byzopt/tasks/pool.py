@@ -103,8 +103,8 @@ def check_samples(pair: Any, what: str) -> Pair:
         raise InvalidInput(f"{what} should be a pair of tensors (inputs, targets). Found {_kind(pair)}.")
     inputs, targets = pair
     require(inputs.ndim >= 1 and len(inputs) >= 1, what, "hold at least one sample", tuple(inputs.shape))
-    found = f"{len(inputs)} inputs and {tuple(targets.shape)} targets"
-    require(targets.ndim >= 1 and len(targets) == len(inputs), what, "have one target a sample", found)
+    sizes = f"{len(inputs)} inputs and {tuple(targets.shape)} targets"
+    require(targets.ndim >= 1 and len(targets) == len(inputs), what, "have one target a sample", sizes)
     for part in (inputs, targets):
         require(bool(torch.isfinite(part).all()), what, "be finite", "NaN or Inf", "Clean the data first.")
     # What has no gradient stays the same object, so that tasks which share it are seen to.

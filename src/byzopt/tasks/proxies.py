@@ -61,8 +61,8 @@ class WorkerProxy(Proxy):
         exists = 0 <= self.worker < cohort.n
         require(exists, "Parameter `worker` of the proxy", f"lie in 0..{cohort.n - 1}", self.worker)
         trusted = self.worker not in cohort.byzantine
-        found = f"{self.worker}, which is Byzantine"
-        require(trusted, "The owner of the proxy loss", "be honest", found, "Name an honest worker.")
+        owner = f"{self.worker}, which is Byzantine"
+        require(trusted, "The owner of the proxy loss", "be honest", owner, "Name an honest worker.")
         return self.worker
 
 

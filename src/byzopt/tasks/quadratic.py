@@ -91,20 +91,20 @@ class QuadraticTask(Task):
 
     def stated(self) -> dict[str, Any]:
         honest, d = list(self.cohort.honest), self.layout.d
-        own = self.curvatures.expand_as(self.centres)[honest]
-        slopes = own * (self.optimum - self.centres[honest])  # ∇f_i(x*)
-        steepest = own.amax(dim=1)
+        curvatures = self.curvatures.expand_as(self.centres)[honest]
+        slopes = curvatures * (self.optimum - self.centres[honest])  # ∇f_i(x*)
+        steepest = curvatures.amax(dim=1)
         away = self.start() - self.optimum
-        found: dict[str, Any] = {"lipschitz": float(self.spectrum.max()), "mu": self.convexity}
-        found |= {"local": float(steepest.square().mean().sqrt()), "l0": float(steepest.max()), "l1": 0.0}
-        found |= {"sample": found["local"], "passes": 1.0, "convex": True}
-        found |= {"sigma": self.noise, "spread": self.noise / sqrt(d)}
-        found |= {"sampling": "fresh" if self.noise else "exact"} | ({} if self.noise else {"bound": 0.0})
-        found |= {"gap": float(away @ (self.spectrum * away)) / 2, "diameter": float(away.norm())}
-        found["star_gap"] = float((slopes.square() / own).sum(dim=1).mean()) / 2
+        constants: dict[str, Any] = {"lipschitz": float(self.spectrum.max()), "mu": self.convexity}
+        constants |= {"local": float(steepest.square().mean().sqrt()), "l0": float(steepest.max()), "l1": 0.0}
+        constants |= {"sample": constants["local"], "passes": 1.0, "convex": True}
+        constants |= {"sigma": self.noise, "spread": self.noise / sqrt(d)}
+        constants |= {"sampling": "fresh" if self.noise else "exact"} | ({} if self.noise else {"bound": 0.0})
+        constants |= {"gap": float(away @ (self.spectrum * away)) / 2, "diameter": float(away.norm())}
+        constants["star_gap"] = float((slopes.square() / curvatures).sum(dim=1).mean()) / 2
         if self.server is not None:
-            found["delta"] = float((self.spectrum - self.server[0]).abs().max())
-        return found | spread_of(own / self.spectrum - 1, slopes)
+            constants["delta"] = float((self.spectrum - self.server[0]).abs().max())
+        return constants | spread_of(curvatures / self.spectrum - 1, slopes)
 
     def proxy(self) -> ProxyLoss | None:
         if self.server is None:
@@ -179,8 +179,8 @@ class Quadratic(TaskRecipe):
 
     def __post_init__(self) -> None:
         require(self.d >= 1, "Parameter `d` of quadratic", "be at least 1", self.d)
-        found = f"mu = {self.mu}, L = {self.L}"
-        require(0 < self.mu <= self.L < inf, "The spectrum of quadratic", "satisfy 0 < mu <= L", found)
+        spectrum = f"mu = {self.mu}, L = {self.L}"
+        require(0 < self.mu <= self.L < inf, "The spectrum of quadratic", "satisfy 0 < mu <= L", spectrum)
         spreads = (self.noise, self.heterogeneity)
         valid = all(0 <= spread < inf for spread in spreads)
         require(valid, "`noise` and `heterogeneity` of quadratic", "be finite and at least 0", spreads)
@@ -203,10 +203,10 @@ class Quadratic(TaskRecipe):
         if self.spread == 0 and self.proxy is None:
             return QuadraticTask(cohort, spectrum, centres, self.noise, seed, gap=self.gap)
         # One more draw, the last, is the server's.
-        own = torch.randn(
+        offsets = torch.randn(
             1, self.d, dtype=torch.float64, generator=stream(seed, "quadratic", "server"), device="cpu"
         )
-        centres = torch.cat([centres, self.heterogeneity / sqrt(self.d) * own])
+        centres = torch.cat([centres, self.heterogeneity / sqrt(self.d) * offsets])
         curvatures = spectrum.expand(cohort.n + 1, -1)
         if self.spread:
             drawn = torch.rand(

@@ -57,13 +57,13 @@ class QuarticTask(Task):
     def stated(self) -> dict[str, Any]:
         lengths = linalg.norm(self.shifts[list(self.cohort.honest)]).tolist()
         sigma, radius = self.noise * sqrt(self.layout.d), float(linalg.norm(self.start()))
-        found = quartic(1.0, lengths, radius, sigma)
+        curve = quartic(1.0, lengths, radius, sigma)
         kinds = [10 ** (k / 8) for k in range(-32, 25)]  # of L1: every one holds, with an L0 of its own
         curves = tuple((quartic(l1, lengths, radius).l0, l1) for l1 in kinds)
         known: dict[str, Any] = {"lipschitz": None, "local": None, "mu": None, "curves": curves}
         known |= {"sigma": sigma, "spread": self.noise, "sampling": "fresh" if self.noise else "exact"}
-        known |= {"zeta": found.zeta, "pairs": ((found.zeta, 0.0),), "star_gap": found.star_gap}
-        return known | {"gap": found.start_gap, "diameter": radius, "convex": True}
+        known |= {"zeta": curve.zeta, "pairs": ((curve.zeta, 0.0),), "star_gap": curve.star_gap}
+        return known | {"gap": curve.start_gap, "diameter": radius, "convex": True}
 
     def measure(self, x: Tensor) -> dict[str, float]:
         radius = float(linalg.norm(x))
@@ -71,8 +71,8 @@ class QuarticTask(Task):
 
     def measure_workers(self, x: Tensor) -> dict[str, list[float]]:
         """f_i(x) = ‖x‖⁴ + <s_i, x>, without the noise."""
-        own = self.shifts[list(self.cohort.honest)] @ x
-        return {"loss": (linalg.norm(x) ** 4 + own).tolist()}
+        linear_terms = self.shifts[list(self.cohort.honest)] @ x
+        return {"loss": (linalg.norm(x) ** 4 + linear_terms).tolist()}
 
 
 @TASKS.register("quartic")

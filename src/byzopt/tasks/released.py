@@ -130,8 +130,8 @@ class ReleasedMnist(TaskRecipe):
         h = len(cohort.honest)
         parts = _cut(labels.argsort(stable=True).cpu(), h)
         everything = torch.arange(len(labels), device="cpu")
-        own = iter(parts)
-        shards = [everything if i in cohort.byzantine else next(own) for i in range(cohort.n)]
+        honest_shards = iter(parts)
+        shards = [everything if i in cohort.byzantine else next(honest_shards) for i in range(cohort.n)]
         rank = {worker: k for k, worker in enumerate(cohort.honest)}
 
         def order(i: int, epoch: int) -> Tensor:

@@ -76,6 +76,6 @@ def parse_idx(content: bytes, what: str) -> Tensor:
     start = 4 + 4 * axes
     require(len(content) >= start, f"IDX file {what}", f"have a header of {start} bytes", len(content))
     shape = struct.unpack_from(f">{axes}I", content, 4)
-    found = f"{len(content) - start} bytes"
-    require(len(content) - start == prod(shape), f"IDX file {what}", f"hold {prod(shape)} values", found)
+    size = f"{len(content) - start} bytes"
+    require(len(content) - start == prod(shape), f"IDX file {what}", f"hold {prod(shape)} values", size)
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).copy()).view(shape)

@@ -27,9 +27,9 @@ def share_while_used(load: Callable[P, Tensors]) -> Callable[P, Tensors]:
     @wraps(load)
     def once(*args: P.args, **kwargs: P.kwargs) -> Tensors:
         key = (*args, *sorted(kwargs.items()), *roots())
-        found = [held.get((key, i)) for i in range(lengths.get(key, 0))]
-        there = tuple(part for part in found if part is not None)
-        if not there or len(there) < len(found):
+        tensors = [held.get((key, i)) for i in range(lengths.get(key, 0))]
+        there = tuple(part for part in tensors if part is not None)
+        if not there or len(there) < len(tensors):
             there = load(*args, **kwargs)
             lengths[key] = len(there)
             for i, part in enumerate(there):

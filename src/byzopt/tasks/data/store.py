@@ -69,9 +69,9 @@ class DataFile:
     def _genuine(self, raw: bytes) -> bytes:
         unpack = next((unpack for magic, unpack in _UNPACK.items() if raw.startswith(magic)), bytes)
         content = unpack(raw)
-        found = sha256(content).hexdigest()
-        if found != self.digest:
-            size = f"{len(content)} bytes with sha256 {found[:12]}... in place of {self.digest[:12]}..."
+        checksum = sha256(content).hexdigest()
+        if checksum != self.digest:
+            size = f"{len(content)} bytes with sha256 {checksum[:12]}... in place of {self.digest[:12]}..."
             raise ValueError(f"a wrong checksum: {size}")
         return content
 

@@ -41,8 +41,8 @@ def copied(module: nn.Module) -> nn.Module:
     try:
         return deepcopy(module, memo)
     except Exception as error:
-        found = f"{type(error).__name__}: {str(error).strip()}"
-        raise InvalidInput(f"The module should be copyable. Found {found}. {COPYING}") from error
+        reason = f"{type(error).__name__}: {str(error).strip()}"
+        raise InvalidInput(f"The module should be copyable. Found {reason}. {COPYING}") from error
 
 
 def untracked(module: nn.Module) -> list[str]:
@@ -52,13 +52,13 @@ def untracked(module: nn.Module) -> list[str]:
     mode when the module is set to train is frozen, and keeps its own.
     """
     module.train()
-    found = []
+    tracking = []
     for name, layer in module.named_modules():
         if isinstance(layer, _NormBase) and layer.training and layer.track_running_stats:
             layer.track_running_stats = False
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
-            found.append(name)
-    return found
+            tracking.append(name)
+    return tracking
 
 
 def by_batch(module: nn.Module) -> list[nn.Module]:

@@ -135,8 +135,10 @@ class Corner:
     def _left(self, module: nn.Module, parameters: Mapping[str, Tensor]) -> Iterator[str]:
         """Names of what a pass changed in the module, and of parameters that it wrote to."""
         yield from written(self.pure.module, module)
-        own = self.pure.layout.views(self.point)
-        yield from (name for name, value in parameters.items() if not torch.equal(value.detach(), own[name]))
+        views = self.pure.layout.views(self.point)
+        yield from (
+            name for name, value in parameters.items() if not torch.equal(value.detach(), views[name])
+        )
 
     @contextmanager
     def _held(self) -> Iterator[tuple[nn.Module, Any, dict[str, Tensor]]]:
@@ -185,8 +187,8 @@ class Corner:
                 module(self.inputs[0].clone())
             except Exception as error:
                 shape = list(self.inputs[0].shape)
-                found = f"{type(error).__name__} in the module, given {shape}: {line(error)}"
-                raise does_not_work(found) from error
+                reason = f"{type(error).__name__} in the module, given {shape}: {line(error)}"
+                raise does_not_work(reason) from error
         return total // self.inputs.shape[1]
 
     def _output(self, training: bool) -> Callable[[Tensor], Any]:
@@ -198,10 +200,10 @@ class Corner:
         return output
 
 
-def does_not_work(found: str) -> InvalidInput:
+def does_not_work(reason: str) -> InvalidInput:
     """The error for a module and a loss of which no gradient can be taken."""
     return InvalidInput(
-        f"The module and the loss should give a scalar mean on one worker's batch. Found {found}."
+        f"The module and the loss should give a scalar mean on one worker's batch. Found {reason}."
     )
 
 
@@ -212,16 +214,16 @@ def line(error: Exception) -> str:
 
 def _reached(value: Tensor) -> set[int]:
     """Ids of the `nn.Parameter`s that a value's graph ends in."""
-    known, ahead, found = set(), [value.grad_fn], set()
+    known, ahead, reached = set(), [value.grad_fn], set()
     while ahead:
         node = ahead.pop()
         if node is None or node in known:
             continue
         known.add(node)
         variable = getattr(node, "variable", None)
-        found |= {id(variable)} if isinstance(variable, nn.Parameter) else set()
+        reached |= {id(variable)} if isinstance(variable, nn.Parameter) else set()
         ahead += [parent for parent, _ in node.next_functions]
-    return found
+    return reached
 
 
 def _changed(inputs: Tensor, targets: Tensor, sample: Batch) -> Batch:
@@ -230,7 +232,7 @@ def _changed(inputs: Tensor, targets: Tensor, sample: Batch) -> Batch:
     ends = tuple(part[-1, -few:] for part in sample)
     flips = tuple(part[0, :few].flip(0) for part in sample)
     wholes = inputs.clone(), targets.clone()
-    chosen = next((own for own in (ends, flips) if not torch.equal(own[0], inputs[-1])), None)
+    chosen = next((pair for pair in (ends, flips) if not torch.equal(pair[0], inputs[-1])), None)
     if chosen is not None:
         wholes[0][-1], wholes[1][-1] = chosen
     elif inputs.is_floating_point():

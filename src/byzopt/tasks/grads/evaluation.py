@@ -37,10 +37,10 @@ def classes(output: Any, targets: Tensor, need: str) -> int:
     """How many classes targets have. Errors: a task without labels, which `need` cannot do with."""
     scores = isinstance(output, Tensor) and output.ndim == targets.ndim + 1
     if targets.is_floating_point() or not scores:
-        found = tuple(output.shape[1:]) if isinstance(output, Tensor) else f"in a {type(output).__name__}"
+        shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else f"in a {type(output).__name__}"
         raise InvalidInput(
             f"{need} needs integer labels and a score for each class. Found targets of "
-            f"{targets.dtype} with outputs {found} a sample. Use another attack."
+            f"{targets.dtype} with outputs {shape} a sample. Use another attack."
         )
     return int(output.shape[-1])
 
@@ -108,26 +108,26 @@ class Evaluation(NamedTuple):
         with torch.no_grad():
             output = joined([self.output(part) for part in parts])
         slopes = _slopes(unused(self.pure.loss), output, *self.pure.given(targets))
-        own = {k: p.clone().requires_grad_() for k, p in layout.views(self.x.detach()).items()}
+        parameters = {k: p.clone().requires_grad_() for k, p in layout.views(self.x.detach()).items()}
         total = torch.zeros_like(self.x)
         for part, slope in zip(
             parts, zip(*(torch.split(s, self.most) for s in slopes), strict=True), strict=True
         ):
-            with torch.enable_grad(), self.pure.held(own) as (module, _):
+            with torch.enable_grad(), self.pure.held(parameters) as (module, _):
                 mine = _floating(module(*self.pure.given(part)))
                 pairs = [(out, by) for out, by in zip(mine, slope, strict=True) if out.requires_grad]
                 outs, bys = zip(*pairs, strict=True)
-                found = torch.autograd.grad(outs, list(own.values()), bys, materialize_grads=True)
-            total += layout.flatten(dict(zip(own, found, strict=True)))
+                gradients = torch.autograd.grad(outs, list(parameters.values()), bys, materialize_grads=True)
+            total += layout.flatten(dict(zip(parameters, gradients, strict=True)))
         return total
 
     def _called(self, work: Callable[[nn.Module, Any], Any]) -> Any:
         self.pure.module.eval()
         seed = seed_of(self.seed, "evaluation", 0)
-        own = self.pure.layout.views(self.x)
+        parameters = self.pure.layout.views(self.x)
         if self.pure.writes:  # perhaps to parameters
-            own = {name: view.clone() for name, view in own.items()}
-        with self.pure.held(own, seed) as (module, loss):
+            parameters = {name: view.clone() for name, view in parameters.items()}
+        with self.pure.held(parameters, seed) as (module, loss):
             if not (self.pure.draws or self.pure.coins):
                 return work(module, loss)
             with drawing([seed], self.x.device, False, self.pure.coins):

@@ -62,16 +62,16 @@ class Grouped:
             torch.autograd.grad(total, self._sheet.anchor, allow_unused=True)
 
     def _instrument(self, layer: nn.Module, names: dict[int, str]) -> None:
-        own = {key: p for key, p in layer.named_parameters(recurse=False) if p.requires_grad}
+        trainable = {key: p for key, p in layer.named_parameters(recurse=False) if p.requires_grad}
         kind = RULES.get(type(layer))
-        if not own:
+        if not trainable:
             if kind is BatchNormRule:  # without parameters of its own to train it still mixes samples
                 plainly = kind(layer, None, None)
                 layer.forward = lambda x: plainly.forward(plainly.prepare(x, self._sheet.n))
             return
-        if kind is None or not kind.fits(layer) or not own.keys() <= {"weight", "bias"}:
+        if kind is None or not kind.fits(layer) or not trainable.keys() <= {"weight", "bias"}:
             raise CannotGroupError(f"{type(layer).__name__} is not a layer whose gradient is known to split")
-        trained = {key: names[id(p)] for key, p in own.items()}
+        trained = {key: names[id(p)] for key, p in trainable.items()}
         rule = kind(layer, trained.get("weight"), trained.get("bias"))
         layer.forward = partial(self._forward, rule)
 

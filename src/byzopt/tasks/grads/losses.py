@@ -140,7 +140,7 @@ def adopted_loss(loss: Loss, *place: torch.device | torch.dtype) -> Loss:
         ", ".join(trained),
         "Make them part of the module, or freeze them with `requires_grad_(False)`.",
     )
-    own = deepcopy(loss)
+    copy = deepcopy(loss)
     for part in place:
-        own = own.to(part)
-    return own
+        copy = copy.to(part)
+    return copy

@@ -47,8 +47,8 @@ def apart(output: Callable[[Tensor], Any], samples: Tensor, exact: bool) -> bool
         return False
     pairs = [
         (mine[place], theirs[place], bits)
-        for place, found, bits in looks
-        for mine, theirs in zip(leaves(whole), leaves(found), strict=True)
+        for place, part, bits in looks
+        for mine, theirs in zip(leaves(whole), leaves(part), strict=True)
     ]
     return all(_equal(mine, theirs, bits) for mine, theirs, bits in pairs)
 

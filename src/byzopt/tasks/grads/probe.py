@@ -94,8 +94,8 @@ class Probe:
         try:
             self.truth = {training: self._rows(loop, training) for training in (True, False)}
         except Exception as error:
-            found = f"{type(error).__name__} in the backward pass: {line(error)}"
-            raise does_not_work(found) from error
+            reason = f"{type(error).__name__} in the backward pass: {line(error)}"
+            raise does_not_work(reason) from error
         if again and not self._same(self._rows(loop, True), self.truth[True]):
             raise InvalidInput(
                 "The gradients should depend on parameters, samples and round alone. Found others when they "

@@ -72,13 +72,13 @@ def swapped(module: nn.Module, where: Slots, parameters: Mapping[str, Tensor]) -
 
     `torch.func.functional_call` does the same, but loses the module's own where a layer is placed twice.
     """
-    own = []
+    replaced = []
     try:
         for path, key, name in where:
             held = module.get_submodule(path)._parameters
-            own.append((held, key, held[key]))
+            replaced.append((held, key, held[key]))
             held[key] = parameters[name]  # type: ignore[assignment]
         yield
     finally:
-        for held, key, parameter in own:
+        for held, key, parameter in replaced:
             held[key] = parameter

@@ -42,14 +42,14 @@ def started(seed: int, device: torch.device, coins: bool = False) -> None:
 @contextmanager
 def lent_coins(seed: int) -> Iterator[None]:
     """As `lent_rng`, for the global generators of Python and of NumPy."""
-    own = random.getstate(), np.random.get_state()
+    states = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed)
     try:
         yield
     finally:
-        random.setstate(own[0])
-        np.random.set_state(own[1])
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 @contextmanager
@@ -141,8 +141,8 @@ class Apart(TorchDispatchMode):  # type: ignore[no-untyped-call]
         before = [generator.get_state() for generator in self._generators.values()]
         result = func(*args, **kwargs)
         after = [generator.get_state() for generator in self._generators.values()]
-        own = kwargs.get("generator") is not None
-        if own or not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)):
+        given = kwargs.get("generator") is not None
+        if given or not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)):
             raise CannotGroupError(f"it draws by {func._schema.name.removeprefix('aten::')}")
         return result
 

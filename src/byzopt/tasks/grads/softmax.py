@@ -43,8 +43,8 @@ class Softmax:
         owned = zip(*(torch.split(part, sizes) for part in everything), strict=True)
         self._pieces = [
             (k, seen, true.unsqueeze(0))
-            for k, own in enumerate(owned)
-            for seen, true in zip(*(torch.split(part, most) for part in own), strict=True)
+            for k, parts in enumerate(owned)
+            for seen, true in zip(*(torch.split(part, most) for part in parts), strict=True)
         ]
         self.weight, self.bias = layout.names[0], (layout.names[1:] or (None,))[0]
         self.layout = layout
@@ -69,8 +69,8 @@ class Softmax:
 
     def objective(self, x: Tensor, workers: Sequence[int]) -> tuple[float, Tensor]:
         """The mean over `workers` of their losses at `x`, and its gradient `[d]`."""
-        found, which = self._at(x), self.which[list(workers)]
-        return float(found.losses[which].mean()), found.rows[which].mean(dim=0)
+        at_point, which = self._at(x), self.which[list(workers)]
+        return float(at_point.losses[which].mean()), at_point.rows[which].mean(dim=0)
 
     def loss(self, x: Tensor) -> Tensor:
         """The mean over all workers at `x`, a scalar that autograd can go through once."""

@@ -40,7 +40,7 @@ def unused(call: Any) -> Any:
 
 def written(before: Any, after: Any, name: str = "") -> Iterator[str]:
     """Names of what differs between two objects, one of which was a copy of the other."""
-    yield from (found or "itself" for found in _differences(before, after, name, set()))
+    yield from (place or "itself" for place in _differences(before, after, name, set()))
 
 
 def reseed(part: Any, seed: int) -> None:
