@@ -103,7 +103,7 @@ def buffers(rank):
     model.zero_grad()
     x = batch(rank) * (torch.nan if rank < 2 else 1.0)
     found = error_of(lambda: model(x).square().mean().backward())
-    out["excess"] = found, agreed, model.module[1].state_dict()
+    out["excess"] = found, agreed, model.module[1].state_dict(), guard.restored
     guard.remove()
     out["broadcast"] = model.broadcast_buffers
     out["refuse"] = error_of(lambda: harden(network(norm=True), "median", f=1, buffers="refuse"))
@@ -365,7 +365,8 @@ def test_bad_data_on_rank_0_spoil_no_buffer(played):
             assert torch.equal(left, others)
     assert played[0]["buffers"]["local"][0][1][1].isnan().any()
     assert played[1]["buffers"]["local"][0][1][1].isfinite().all()
-    error, agreed, left = played[3]["buffers"]["excess"]
+    error, agreed, left, restored = played[3]["buffers"]["excess"]
+    assert restored == 1
     assert error[0] is TooManyFaults
     assert all(torch.equal(agreed[k], left[k]) for k in agreed)
     assert played[0]["buffers"]["broadcast"] is True

@@ -171,6 +171,7 @@ class BucketHook:
             error = self._failed(error)
         if decided and done is not None:
             trouble = self._met(partial(self.buffers.agree, done.present))
+            self.guard.restored += isinstance(trouble, TooManyFaults)
             skips = isinstance(trouble, TooManyFaults) and self.guard.settings.excess == "skip"
             error = error or (None if skips else trouble)
         for bucket in self._buckets:

@@ -23,7 +23,8 @@ class Guard:
     """A hardened model's rounds, one for each synchronised `backward`.
 
     `rounds` counts them. `dropped` `[n]` says in how many of them a rank's gradient was not finite and was
-    left out, `skipped` how many had more faults than the rule tolerates and gave no step, `diagnostics` what
+    left out, `skipped` how many had more faults than the rule tolerates and gave no step, `restored` after
+    how many all ranks went back to earlier buffers, because more than f had NaN in theirs, `diagnostics` what
     the last watched round made of every rank. `active` is False after `remove`.
 
     Args:
@@ -33,7 +34,7 @@ class Guard:
 
     def __init__(self, comm: Communicator, settings: Settings) -> None:
         self.comm, self.settings, self.filter = comm, settings, settings.filter
-        self.rounds, self.skipped, self.dropped = 0, 0, [0] * comm.n
+        self.rounds, self.skipped, self.restored, self.dropped = 0, 0, 0, [0] * comm.n
         self.diagnostics: RoundDiagnostics | None = None
         self.momentum = Momentum(settings.momentum) if settings.momentum else None
         self.active = True
