@@ -174,6 +174,19 @@ def uneven_few(rank):
     return error_of(run)
 
 
+def uneven_lies(rank):
+    """Rank 0 runs out of data while rank 3 lies: an absent rank does not use up the tolerance for a liar."""
+    largest = 0.0
+    for rule in ("trimmed_mean", "nnm >> rfa"):
+        model = network()
+        harden(model, rule, f=1)
+        with model.join():
+            for t in range(1 if rank == 0 else 4):
+                backward(model, rank, t, 1e6 if rank == 3 else 1.0)
+                largest = max(largest, float(gradient(model).abs().max()))
+    return largest
+
+
 class Odd(nn.Module):
     def __init__(self, width):
         super().__init__()
@@ -311,6 +324,7 @@ PLAYED = (
     uneven,
     uneven_plain,
     uneven_few,
+    uneven_lies,
     refused,
     watched,
     remembered,
@@ -385,6 +399,7 @@ def test_ranks_without_data_are_absent(played):
             assert dropped == [0] * N
             assert rounds == 5
             assert torch.equal(ends[1], played[0]["uneven"][divide][0][1])
+        assert found["uneven_lies"] < 10
         assert found["uneven_few"][0] is TooManyFaults
         assert "no data left" in found["uneven_few"][1]
 

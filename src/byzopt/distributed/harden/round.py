@@ -186,7 +186,9 @@ class Round:
         if self.columns:
             self._answer = self._by_columns
             plain = self.unit == 1 and self.kept[0].dtype == self.blocks[0].dtype
-            return plain and not unusual and self._finite() == self.guess.finite
+            # An early answer takes whoever is left out for a fault, which a rank without data is not.
+            guessed = bool(self.present.all()) and self._finite() == self.guess.finite
+            return plain and not unusual and guessed
         self.seen = self._shard(sums)
         if self.ready.fail_closed:
             remote = remoteness(self.seen, self.blocks[0].dtype)
