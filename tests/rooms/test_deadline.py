@@ -276,7 +276,7 @@ def test_reductions_have_the_same_errors_and_drop_who_is_missing():
         assert dropped == (1,)
         assert torch.equal(after, torch.full((6,), 1.0))
         assert rows == (3,)
-        assert "Rank 3: It was not heard within" in message
+        assert "Rank 3: It was gone, or not heard within" in message
         assert [listed, rule, size, message] == [*results[0][1:4], results[0][7][0]]
 
 

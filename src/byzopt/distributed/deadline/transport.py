@@ -194,7 +194,7 @@ class DeadlineTransport:
         with self._inbox.change:
             self._inbox.advance(serial)
             self.members = decision
-        reason = f"It was not heard within {self.deadline:g} s."
+        reason = f"It was gone, or not heard within {self.deadline:g} s."
         return Rows(serial, rows, {rank: reason for rank in range(self.n) if rank not in rows})
 
     def _decided(self, serial: int) -> int:
