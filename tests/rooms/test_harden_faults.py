@@ -177,7 +177,7 @@ def uneven_few(rank):
 def uneven_lies(rank):
     """Rank 0 runs out of data while rank 3 lies: an absent rank does not use up the tolerance for a liar."""
     largest = 0.0
-    for rule in ("trimmed_mean", "nnm >> rfa"):
+    for rule in ("trimmed_mean", "nnm >> rfa", "fail_closed(rule='nnm >> rfa')"):
         model = network()
         harden(model, rule, f=1)
         with model.join():

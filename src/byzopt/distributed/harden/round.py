@@ -192,7 +192,9 @@ class Round:
         self.seen = self._shard(sums)
         if self.ready.fail_closed:
             remote = remoteness(self.seen, self.blocks[0].dtype)
-            refuse_suspects(suspects(self.finite, remote), self.rule.tolerance(self.comm.n), self.comm.n)
+            suspected = [rank for rank in suspects(self.finite, remote) if self.present[rank]]
+            n = int(self.present.sum())
+            refuse_suspects(suspected, self.rule.tolerance(n), n)
         if self._geometric:
             self._answer = answer_of(self.ready, self.seen)
         return False
