@@ -25,7 +25,7 @@ from byzopt.own_files import (
     PartSource,
     UserError,
     check_frozen,
-    error_text,
+    describe_error,
     given_as_object,
     is_private,
     is_reference,
@@ -209,7 +209,7 @@ def decode(cls: type[T], data: Mapping[str, Any], what: str, defaults: Mapping[s
     except Exception as error:
         if not (place := place_of(error)):
             raise
-        raise UserError(f"In {what}: {place}: {error_text(error)}") from error
+        raise UserError(f"In {what}: {place}: {describe_error(error)}") from error
 
 
 def _hints(cls: type) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def _in_a_users_file(error: Exception) -> str:
     """The message for an error that came out of a file of the user's own, with its place; else nothing."""
     module = sys.modules.get("byzopt.own_files")
     place = module.place_of(error) if module and not isinstance(error, module.UserError) else ""
-    return f"{place}: {module.error_text(error)}" if module and place else ""
+    return f"{place}: {module.describe_error(error)}" if module and place else ""
 
 
 def _foreseen(error: Exception) -> int:

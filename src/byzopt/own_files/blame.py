@@ -29,7 +29,7 @@ def blamed(path: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if isinstance(error, ByzoptError) and not isinstance(error, InvalidInput):
             raise
-        raise UserError(f"{place_of(error) or f'File {path}'}: {error_text(error)}") from error
+        raise UserError(f"{place_of(error) or f'File {path}'}: {describe_error(error)}") from error
 
 
 def place_of(error: BaseException) -> str:
@@ -39,7 +39,7 @@ def place_of(error: BaseException) -> str:
     return f"File {lines_there[-1][0]}, line {lines_there[-1][1]}" if lines_there else ""
 
 
-def error_text(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What an error says, after its kind where that is not one of byzopt's."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ByzoptError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
@@ -49,5 +49,5 @@ def broken(path: str, error: BaseException) -> UserError:
     """The error for a file that is no Python."""
     line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
     where = error.filename if isinstance(error, SyntaxError) and error.filename else path
-    what = error.msg if isinstance(error, SyntaxError) else error_text(error)
+    what = error.msg if isinstance(error, SyntaxError) else describe_error(error)
     return UserError(f"File {where}{line}: {type(error).__name__}: {what}")

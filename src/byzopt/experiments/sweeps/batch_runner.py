@@ -22,7 +22,7 @@ from byzopt.experiments.sweeps.runs import Run
 from byzopt.experiments.trials.batched import BatchedTrials
 from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress, check_record_size
 from byzopt.experiments.trials.prepared import PreparedRun
-from byzopt.own_files import UserError, error_text, place_of
+from byzopt.own_files import UserError, describe_error, place_of
 from byzopt.tasks import Task
 
 TELL = 0.2  # seconds between two messages on how far the batch has come
@@ -57,7 +57,7 @@ class BatchRunner:
         self.tell, self.stop, self.timer = tell, stop, CheckpointTimer(every)
         self.outcomes: dict[str, Outcome] = {}
         self.log: dict[str, list[str]] = {run: [] for run in batch.ids}
-        self.error_text = monotonic()
+        self.describe_error = monotonic()
 
     def play(self) -> BatchStatus:
         with warnings.catch_warnings(record=True) as caught:
@@ -194,8 +194,8 @@ class BatchRunner:
                 self.tell("ended", (run.id, str(outcome.status), outcome.message))
 
     def _tell(self, done: int) -> None:
-        if monotonic() - self.error_text > TELL:
-            self.error_text = monotonic()
+        if monotonic() - self.describe_error > TELL:
+            self.describe_error = monotonic()
             self.tell("rounds", (self.batch.id, done))
 
     def _note(self, text: str, *runs: str) -> None:
@@ -206,4 +206,4 @@ class BatchRunner:
 
 def _said(error: Exception) -> str:
     place = "" if isinstance(error, UserError) else place_of(error)  # in a user's file, if it came out of one
-    return f"{place}: {error_text(error)}" if place else error_text(error)
+    return f"{place}: {describe_error(error)}" if place else describe_error(error)
