@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.distributed.deadline.transport import DeadlineTransport, check_seconds
+from byzopt.distributed.harden.settings import Buffers
 from byzopt.errors import InvalidInput, require
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | nn.Module
@@ -27,12 +29,16 @@ def replicas_in(params: Params) -> list[DistributedDataParallel]:
     return [module for module in params.modules() if isinstance(module, DistributedDataParallel)]
 
 
-def check_deadline(deadline: Any, compressed: bool, replicas: Iterable[DistributedDataParallel]) -> None:
+def check_deadline(
+    deadline: Any, compressed: bool, replicas: Iterable[DistributedDataParallel], buffers: Buffers
+) -> None:
     """Raise `InvalidInput` for what waits for ranks that a deadline would not wait for."""
     if not isinstance(deadline, DeadlineTransport):
         check_seconds(deadline)
     what = "Messages with a deadline"
     require(not compressed, what, "be whole vectors", "compressed ones", "Use a plain channel.")
+    what, remedy = "Buffers with buffers='refuse'", "With one they stay each rank's own: say buffers='local'."
+    require(buffers != "refuse", what, "be checked at every step", "a deadline", remedy)
     for replica in replicas:
         waits = [name for name in ("broadcast_buffers", "find_unused_parameters") if getattr(replica, name)]
         waits = [
@@ -58,6 +64,23 @@ def keep_local(replicas: Iterable[DistributedDataParallel]) -> None:
             replica.register_comm_hook(None, noop_hook)
         except RuntimeError as error:
             raise InvalidInput(f"The model should leave gradients local. Found: {error}.") from error
+
+
+def buffers_apart(model: nn.Module, replicas: Iterable[DistributedDataParallel]) -> set[str]:
+    """The buffers of `model` that stay each rank's own: of replicas built without a broadcast of buffers, and
+    those that replicas ignore. The broadcast of the others, which hands rank 0's to all, is switched off."""
+    apart: set[int] = set()
+    for replica in replicas:
+        if replica.broadcast_buffers:
+            replica.broadcast_buffers = False
+            _broadcasting.add(replica)
+        whole, ignored = replica not in _broadcasting, set(replica.parameters_to_ignore)
+        named = replica.module.named_buffers()
+        apart |= {id(buffer) for name, buffer in named if whole or name in ignored}
+    return {name for name, buffer in model.named_buffers() if id(buffer) in apart}
+
+
+_broadcasting: WeakSet[DistributedDataParallel] = WeakSet()  # built so, and switched off here
 
 
 def _sharded(found: list[str]) -> tuple[str, str]:

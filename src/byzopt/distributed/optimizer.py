@@ -10,20 +10,23 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.algorithms.join import Join, Joinable, JoinHook
 
+from byzopt.aggregators.core.filters import RoundContext
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.distributed.agreement import exchange_headers
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.deadline import DeadlineTransport
 from byzopt.distributed.flat import FlatParameters
+from byzopt.distributed.harden.buffers import BufferSync, check_buffers, check_mode
+from byzopt.distributed.harden.settings import Buffers
 from byzopt.distributed.header import Header, fingerprint
-from byzopt.distributed.models import Params, check_deadline, keep_local, replicas_in
+from byzopt.distributed.models import Params, buffers_apart, check_deadline, keep_local, replicas_in
 from byzopt.distributed.optimizer_state import OptimizerState, loaded, saved
 from byzopt.distributed.parameters import Settlement, settled
 from byzopt.distributed.rank_worker import Closure, Contribution, Position, RankWorker
 from byzopt.distributed.rates import check_rates, has_rate, rate_of, recentred, stepped
-from byzopt.distributed.reduce import aggregate
+from byzopt.distributed.reduce import aggregate, tolerated
 from byzopt.distributed.timed import timed_round
-from byzopt.distributed.topologies import Topology, Watch
+from byzopt.distributed.topologies import Exchange, Topology, Watch
 from byzopt.errors import TooManyFaults, require
 from byzopt.methods import Method
 from byzopt.servers import ServerContext
@@ -68,6 +71,12 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
     One that comes back takes the steps that it has missed, or the state on which more than f others agree.
     Scripts then count `rounds`, and not calls of `step`.
 
+    Buffers that a forward pass writes, such as running statistics, bypass the rule. Given a model, `step`
+    makes those of all ranks equal, in the place of DDP's broadcast of rank 0's, which is switched off: with
+    `buffers` "median" to the coordinate median of those without NaN; "local" leaves each rank its own, and
+    "refuse" makes a written one an error. They stay local where DDP was built with
+    `broadcast_buffers=False`, with a `deadline`, and where the optimizer is given parameters.
+
     `topology`: see `byzopt.distributed.topologies`. `watch` is called with the `RoundDiagnostics` of each
     step, or of every `watch.every`-th where it has such a number; all ranks give one or none.
 
@@ -88,10 +97,12 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
         seed: Of compressors and coins that draw.
         same_data: Whether ranks take the same data on purpose.
         deadline: Seconds after which a rank is missing from a round; None: all are waited for.
+        buffers: What becomes of a model's buffers at each step: "median", "local" or "refuse".
 
     Raises:
         InvalidInput: What cannot work together, and gradients that were averaged already.
-        TooManyFaults: More ranks than the rule tolerates are not finite, in `step`.
+        TooManyFaults: More ranks than the rule tolerates are not finite, in `step`, or have NaN in their
+            buffers, which all ranks then set back.
 
     Examples:
         >>> import torch
@@ -122,6 +133,7 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
         seed: int = 0,
         same_data: bool = False,
         deadline: float | None = None,
+        buffers: Buffers = "median",
     ) -> None:
         Joinable.__init__(self)
         given_transport = isinstance(group, DeadlineTransport)
@@ -140,9 +152,14 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
             self._fixed_rate = None if has_rate(self.method.step) else rate_of(lr)
             self.flat = FlatParameters(self.param_groups)
             self.worker.check(self.flat)
-            header = Header.of(self.flat.read(), 0, f"{topology} {self._plan()} {self.flat.layout}")
+            mode = buffers if self._buffers else ""
+            header = Header.of(self.flat.read(), 0, f"{topology} {self._plan()} {self.flat.layout} {mode}")
+            check_mode(buffers)
+            if isinstance(params, nn.Module):
+                check_buffers(params, buffers)
             if deadline is not None or given_transport:
-                check_deadline(group if given_transport else deadline, self.worker.compressed, self._replicas)
+                limit = group if given_transport else deadline
+                check_deadline(limit, self.worker.compressed, self._replicas, buffers)
             keep_local(self._replicas)
             return header, None
 
@@ -152,6 +169,11 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
         self.progress = self.worker.begun(self.flat)
         made = None if deadline is None else DeadlineTransport(deadline, group)
         self.transport: DeadlineTransport | None = group if given_transport else made
+        self._sync: BufferSync | None = None
+        if isinstance(params, nn.Module) and self.transport is None:
+            first = Exchange(self.method.filter, self.progress.filter, RoundContext(0, self.flat.read()), {})
+            faulty = tolerated(first, self.comm.n)
+            self._sync = BufferSync(self.comm, params, buffers, faulty, buffers_apart(params, self._replicas))
 
     @property
     def rounds(self) -> int:
@@ -192,6 +214,9 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
         summary, mine = exchange_headers(self.comm, lambda: _with_header(contribute()))
         mine = self._settled(settled(self.comm, summary, mine), mine)
         self.malformed = mine.exchange.malformed
+        if self._sync is not None:  # before anything moves: it may raise
+            present = [rank not in summary.absent for rank in range(self.comm.n)]
+            self._sync.agree(torch.tensor(present, device="cpu"))
         done = aggregate(self.comm, mine.vec, self.topology, mine.exchange, summary)
         self._finish(mine, done.out.to(mine.position.flat.device), done.state)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from byzopt.aggregators import Aggregator, rule_from
+from byzopt.distributed.harden.settings import Buffers
 from byzopt.distributed.models import Params
 from byzopt.distributed.optimizer import RobustOptimizer
 from byzopt.distributed.topologies import Topology, Watch
@@ -34,6 +35,7 @@ class RobustNSGDM(RobustOptimizer):
         watch: Called with the diagnostics of each step; None: nobody watches.
         same_data: Whether ranks take the same data on purpose.
         deadline: Seconds after which a rank is missing from a round; None: all are waited for.
+        buffers: What becomes of a model's buffers at each step: "median", "local" or "refuse".
         settings: Those of `byzopt.methods.ByzNSGDM`.
 
     Raises:
@@ -67,6 +69,7 @@ class RobustNSGDM(RobustOptimizer):
         watch: Watch = None,
         same_data: bool = False,
         deadline: float | None = None,
+        buffers: Buffers = "median",
         **settings: Any,
     ) -> None:
         def method() -> Method:
@@ -74,7 +77,7 @@ class RobustNSGDM(RobustOptimizer):
                 tolerant(rule, f), lr or 1.0, rounds
             )
 
-        given: dict[str, Any] = {"group": group, "topology": topology, "watch": watch}
+        given: dict[str, Any] = {"group": group, "topology": topology, "watch": watch, "buffers": buffers}
         super().__init__(params, method, lr, **given, same_data=same_data, deadline=deadline)
 
 
@@ -97,6 +100,7 @@ class RobustDM21(RobustOptimizer):
         seed: Of compressors that draw.
         same_data: Whether ranks take the same data on purpose.
         deadline: Seconds after which a rank is missing from a round; None: all are waited for.
+        buffers: What becomes of a model's buffers at each step: "median", "local" or "refuse".
         settings: Those of `byzopt.methods.ByzDM21`.
 
     Raises:
@@ -124,6 +128,7 @@ class RobustDM21(RobustOptimizer):
         seed: int = 0,
         same_data: bool = False,
         deadline: float | None = None,
+        buffers: Buffers = "median",
         **settings: Any,
     ) -> None:
         def method() -> Method:
@@ -131,7 +136,7 @@ class RobustDM21(RobustOptimizer):
                 tolerant(rule, f), lr or 1.0, rounds
             )
 
-        given = {"group": group, "topology": topology, "watch": watch}
+        given: dict[str, Any] = {"group": group, "topology": topology, "watch": watch, "buffers": buffers}
         super().__init__(params, method, lr, **given, seed=seed, same_data=same_data, deadline=deadline)
 
 
@@ -151,6 +156,7 @@ class RobustVRDM21(RobustDM21):
         seed: Of compressors that draw.
         same_data: Whether ranks take the same data on purpose.
         deadline: Seconds after which a rank is missing from a round; None: all are waited for.
+        buffers: What becomes of a model's buffers at each step: "median", "local" or "refuse".
         settings: Those of `byzopt.methods.ByzVRDM21`.
 
     Raises:
@@ -191,6 +197,7 @@ class RobustSGD(RobustOptimizer):
         seed: Of compressors that draw.
         same_data: Whether ranks take the same data on purpose.
         deadline: Seconds after which a rank is missing from a round; None: all are waited for.
+        buffers: What becomes of a model's buffers at each step: "median", "local" or "refuse".
 
     Raises:
         InvalidInput: As `RobustOptimizer`.
@@ -227,6 +234,7 @@ class RobustSGD(RobustOptimizer):
         seed: int = 0,
         same_data: bool = False,
         deadline: float | None = None,
+        buffers: Buffers = "median",
     ) -> None:
         def method() -> Method:
             require(0 <= momentum < 1, "Parameter `momentum`", "lie in [0, 1)", momentum)
@@ -235,7 +243,8 @@ class RobustSGD(RobustOptimizer):
             return Method(worker, wire or Direct(), tolerant(rule, f).as_filter(), server)
 
         rate = float(getattr(step, "lr", 1e-3)) if lr is None else lr
-        given = {"group": group, "topology": topology, "watch": watch, "weight_decay": weight_decay}
+        given: dict[str, Any] = {"group": group, "topology": topology, "watch": watch, "buffers": buffers}
+        given["weight_decay"] = weight_decay
         super().__init__(params, method, rate, **given, seed=seed, same_data=same_data, deadline=deadline)
 
 

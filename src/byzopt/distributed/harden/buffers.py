@@ -56,12 +56,16 @@ class BufferSync:
         with _unsafe_preserve_version_counter(tuple(chosen.values())):
             bad = self._take(chosen, present)
         self._agreed |= {name: buffer.detach().clone() for name, buffer in chosen.items()}
-        if len(bad) > self.f:
+        if len(bad) > (most := self._most(present)):
             raise TooManyFaults(
-                f"Ranks with NaN in their buffers should be at most f = {self.f}. Found ranks {bad}. "
+                f"Ranks with NaN in their buffers should be at most {most}. Found ranks {bad}. "
                 "All have gone back to the buffers before this step.",
                 bad,
             )
+
+    def _most(self, present: Tensor) -> int:
+        """How many of the ranks that are present may have NaN: f, and less than half of them."""
+        return max(0, min(self.f, (int(present.sum()) - 1) // 2))
 
     def _named(self) -> dict[str, Tensor]:
         found = self.module.named_buffers()
@@ -98,7 +102,8 @@ class BufferSync:
         }
         broken = torch.stack([matrix.isnan().any(dim=1).cpu() for matrix in rows.values()]).any(dim=0)
         bad = (present & broken).nonzero().flatten().tolist()
-        back, kept = len(bad) > self.f, present & ~broken
+        kept = present & ~broken
+        back = len(bad) > self._most(present) or not kept.any()
         for name, buffer in chosen.items():
             middle = self._agreed[name] if back else agreed(rows[name][kept.to(buffer.device)])
             buffer.copy_(middle if back else _shaped(middle, buffer))
@@ -116,6 +121,12 @@ def agreed(rows: Tensor) -> Tensor:
     ordered, m = rows.sort(dim=0).values, len(rows)
     low, high = ordered[(m - 1) // 2], ordered[m // 2]
     return torch.where(low == high, low, low / 2 + high / 2)
+
+
+def check_mode(mode: Buffers) -> None:
+    """Raise `InvalidInput` for what is no mode."""
+    words = Buffers.__args__  # type: ignore[attr-defined]
+    require(mode in words, "Parameter `buffers`", f"be one of {', '.join(words)}", repr(mode))
 
 
 def check_buffers(module: nn.Module, mode: Buffers) -> None:
