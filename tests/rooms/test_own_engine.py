@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
-from byzopt import Cohort, InvalidInput, Quartic, Spec, run, simulate
+from byzopt import Adversary, Cohort, InvalidInput, NoAttack, Quartic, Spec, run, simulate
 from byzopt.aggregators import Krum
-from byzopt.engines import ENGINES, Engine, EngineRecipe, Exchange, begin, rounds
+from byzopt.engines import ENGINES, Engine, EngineRecipe, Exchange, InProcess, begin, rounds
 from byzopt.experiments.sweeps import Sweep, run_sweep
 from byzopt.experiments.trials.batched import BatchedTrials, batch_groups
+from byzopt.experiments.trials.method_on_engine import check_runs
 from byzopt.methods import METHODS
+from byzopt.methods.base import with_counts
 from byzopt.servers import ServerContext
+from byzopt.wire import EF21, EF21P, Broadcast, Direct, Identity, RandK, TopK
+from byzopt.workers import Plain, WorkerMomentum
 
 DATA = {"task": "quartic", "n": 10, "f": 3, "attackers": 0, "rule": "krum", "rounds": 30, "lr": 0.01}
 DATA |= {"method": "robust_gd"}
@@ -117,6 +121,70 @@ def test_an_attack_that_it_does_not_play_is_refused():
         with pytest.raises(InvalidInput, match="Engine Twelve should let attacks forge rows"):
             simulate(task, "krum", 0.01, 30, 3, "robust_gd", attack="ipm", engine=engine)
         assert simulate(task, "krum", 0.01, 30, 3, "robust_gd", engine=engine).status == "completed"
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_method_is_refused_unless_the_engine_runs_all_of_it(method, tmp_path):
+    built = with_counts(METHODS.build(method), 10, 3).build(Krum(3), 0.01, 30)
+    plain = built.worker == Plain() and built.wire == Direct() and built.down == Broadcast()
+    task = Quartic().build(Cohort.of(10), 0)
+    for engine in ("twelve", Twelve(task)):
+        if plain:
+            check_runs(Twelve(task), built, prepared=isinstance(engine, Twelve))
+            continue
+        with pytest.raises(
+            InvalidInput, match=r"A method on engine Twelve, which does not run `(\w+)`, should"
+        ):
+            simulate(task, "krum", 0.01, 30, 3, method, engine=engine)
+    if not plain:
+        with pytest.raises(InvalidInput, match="on engine Twelve"):
+            run(Spec.of(DATA | {"engine": "twelve", "method": method}), out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_each_part_of_a_method_is_asked_about_alone():
+    plain = METHODS.build("robust_gd").build(Krum(3), 0.01, 30)
+    other = {"worker": WorkerMomentum(0.1), "wire": EF21(TopK(k=2)), "down": EF21P(TopK(k=2))}
+    task = Quartic().build(Cohort.of(10), 0)
+    for part, choice in (*other.items(), ("wire", Direct(RandK(k=2, scaled=True)))):
+        method = replace(plain, **{part: choice})
+        with pytest.raises(InvalidInput, match=f"which does not run `{part}`, should have"):
+            check_runs(Twelve(task), method, prepared=False)
+        able = type("Able", (Twelve,), {"runs": frozenset({part})})
+        check_runs(able(task), method, prepared=False)
+    check_runs(Twelve(task), replace(plain, wire=Direct(Identity(scope="tensor"))), prepared=False)
+
+
+def test_one_that_was_built_before_holds_the_methods_own_parts():
+    task = Quartic().build(Cohort.of(10), 0)
+    adversary = Adversary(NoAttack(), task.cohort, 3)
+    given = (task, "krum", 0.01, 30, 3)
+    for name, other in (("byz_nsgdm", "robust_gd"), ("robust_gd", "byz_nsgdm")):
+        method = METHODS.build(name).build(Krum(3), 0.01, 30)
+        engine = InProcess().build(task, method, adversary, 0)
+        assert iterates(simulate(*given, name, engine=engine)) == iterates(simulate(*given, name))
+        with pytest.raises(
+            InvalidInput, match="Engine Simulated, built before should hold the method's `worker`"
+        ):
+            simulate(*given, other, engine=engine)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda r: r[:-1], lambda r: r[:, :-1], lambda r: r.float(), lambda r: r.tolist()],
+    ids=["n", "d", "dtype", "type"],
+)
+@pytest.mark.parametrize("method", ["robust_gd", "byz_nsgdm", "byz_dm21"])
+@pytest.mark.parametrize("attack", ["none", "ipm", "alie", "sign_flip", "optimal_ipm"])
+def test_gradients_that_do_not_fit_are_refused_in_the_tasks_name(spoil, method, attack):
+    class SpoiltTask(type(Quartic().build(Cohort.of(10), 0))):
+        def grads(self, x, batch):
+            return spoil(super().grads(x, batch))
+
+    task = Quartic().build(Cohort.of(10, 2), 0)
+    task.__class__ = SpoiltTask
+    with pytest.raises(InvalidInput, match="The gradients of SpoiltTask should"):
+        simulate(task, "krum", 0.01, 30, 3, method, attack=attack)
 
 
 @pytest.mark.parametrize("spoil", [lambda r: r[:-1], lambda r: r[:, :-1], lambda r: r.float()])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
 from byzopt.attacks import Adversary
+from byzopt.errors import require, said
 from byzopt.methods import Method
 from byzopt.registry import Registry
 from byzopt.tasks import Task
+
+MethodPart = Literal["worker", "wire", "down"]  # what of a method an engine has to run
 
 
 class Exchange(NamedTuple):
@@ -49,13 +52,17 @@ class Engine(ABC):
     `forges`: whether it lets a simulated attack forge the Byzantine workers' rows. Runs under an attack are
     refused on an engine that does not say so.
 
+    `runs`: which parts of a method it runs as the method has them: `"worker"`, `"wire"` and `"down"`. A
+    method is refused when a part that is not named here is more than plain gradients, sent as they are.
+
     Examples:
         >>> from byzopt.engines import Engine, Simulated
-        >>> issubclass(Simulated, Engine), Simulated.forges
-        (True, True)
+        >>> issubclass(Simulated, Engine), Simulated.forges, sorted(Simulated.runs)
+        (True, True, ['down', 'wire', 'worker'])
     """
 
     forges: ClassVar[bool] = False
+    runs: ClassVar[frozenset[MethodPart]] = frozenset()
 
     @property
     @abstractmethod
@@ -100,10 +107,25 @@ class EngineRecipe(ABC):
         """The engine over a task whose Byzantine workers' data are as the attack wants them.
 
         The workers' side of the `method` is its to run: `worker` (what workers compute), `wire` and `down`
-        (what crosses in either direction). `adversary` acts for the Byzantine workers, if the engine
-        `forges`. All randomness comes from streams of `seed`.
+        (what crosses in either direction), as far as the engine says so in `runs`. `adversary` acts for the
+        Byzantine workers, if the engine `forges`. All randomness comes from streams of `seed`.
         Errors: `InvalidInput` for parts that do not fit one another or the task.
         """
+
+
+def check_rows(what: str, rows: Any, n: int, x: Tensor) -> None:
+    """Raise `InvalidInput` unless `rows` are n rows of the shape, dtype and device of `x` `[d]`."""
+    if not isinstance(rows, Tensor):
+        require(False, what, "be a tensor [n, d], row i from worker i", said(rows))
+    wanted = (n, *x.shape), x.dtype, x.device
+    if (rows.shape, rows.dtype, rows.device) != wanted:
+        shape, dtype, device = wanted
+        require(
+            False,
+            what,
+            f"have shape {list(shape)}, {dtype} on {device}, row i from worker i",
+            f"shape {list(rows.shape)}, {rows.dtype} on {rows.device}",
+        )
 
 
 ENGINES: Registry[EngineRecipe] = Registry("engine", EngineRecipe)

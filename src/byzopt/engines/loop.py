@@ -11,8 +11,7 @@ from byzopt import linalg
 from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.expulsion import Expulsion
 from byzopt.aggregators.core.filters import Defence, RoundContext
-from byzopt.engines.base import Engine
-from byzopt.errors import require
+from byzopt.engines.base import Engine, check_rows
 from byzopt.methods import Method
 from byzopt.servers import ServerContext
 
@@ -176,7 +175,7 @@ def rounds(
         at = RoundContext(t, x)
         defence = Defence(method.filter, state.filter, at)
         seen, workers = engine.exchange(state.engine, x, t, defence, state.aggregate)
-        check_rows(engine, seen.rows, x)
+        check_rows(f"The rows of engine {type(engine).__name__}", seen.rows, engine.n, x)
         f, certificates = against(t), list[Certificate]()
         if f is None:
             g, memory = method.filter.step(state.filter, seen.rows, at)
@@ -186,19 +185,6 @@ def rounds(
         cost = added(state.ledger, seen[1:])
         state = LoopState(t, step, memory, workers, cost[0], cost[1], cost[2], cost[3], cost[4], g)
         yield Snapshot(state, x, g, method.step.answer(step), method, engine, next(iter(certificates), None))
-
-
-def check_rows(engine: Engine, rows: Tensor, x: Tensor) -> None:
-    """Raise `InvalidInput` unless an engine gave one row for each worker, of the dtype and device of `x`."""
-    wanted = (engine.n, *x.shape), x.dtype, x.device
-    if (rows.shape, rows.dtype, rows.device) != wanted:
-        shape, dtype, device = wanted
-        require(
-            False,
-            f"The rows of engine {type(engine).__name__}",
-            f"have shape {list(shape)}, {dtype} on {device}, row i from worker i",
-            f"shape {list(rows.shape)}, {rows.dtype} on {rows.device}",
-        )
 
 
 def added(before: Sequence[float], cost: Sequence[float]) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from byzopt.attacks import Adversary
-from byzopt.engines.base import ENGINES, Engine, EngineRecipe, Exchange
+from byzopt.engines.base import ENGINES, Engine, EngineRecipe, Exchange, MethodPart, check_rows
 from byzopt.engines.transmission import transmit
 from byzopt.errors import require
 from byzopt.methods import Method
@@ -59,6 +59,7 @@ class Simulated(Engine):
     """
 
     forges: ClassVar[bool] = True
+    runs: ClassVar[frozenset[MethodPart]] = frozenset({"worker", "wire", "down"})
 
     task: Task
     worker: Estimator
@@ -88,6 +89,7 @@ class Simulated(Engine):
         asked = state.down if state is not None else self.down.start(x)
         w, asked = self.down.send(asked, x, link._replace(way="down"))
         vectors, worker, gradients = self.play(state, w, t)
+        check_rows(f"The vectors of {type(self.worker).__name__}", vectors, self.n, x)
         if state is None:
             wire, attack = _RoundChannel(self.wire, self.wire.start(vectors), link), self.adversary.start(w)
         else:
@@ -171,9 +173,13 @@ class GradientCount:
     def oracle(self, task: Task, t: int, seed: int, workers: slice | None = None) -> Oracle:
         """The task's gradients of round t on its one sample, counted; of all workers or of some."""
         sample = task.draw(t)
+        n = task.n if workers is None else workers.stop - workers.start
+        what = f"The gradients of {type(task).__name__}"
 
         def taken(point: Tensor, batch: Any) -> Tensor:
-            return task.grads(point, batch) if workers is None else task.grads_of(point, batch, workers)
+            rows = task.grads(point, batch) if workers is None else task.grads_of(point, batch, workers)
+            check_rows(what, rows, n, point)
+            return rows
 
         def grads(point: Tensor) -> Tensor:
             self.gradients += 1

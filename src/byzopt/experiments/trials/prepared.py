@@ -12,6 +12,7 @@ import torch
 from byzopt.attacks import Adversary, Attack, Base, NoAttack, Placement
 from byzopt.engines import Against, Engine, EngineRecipe, InProcess, LoopState, Snapshot, begin, rounds
 from byzopt.errors import TooManyFaults, UnknownName, require, unknown
+from byzopt.experiments.trials.method_on_engine import check_runs
 from byzopt.experiments.trials.same_distribution import check_same_distribution
 from byzopt.methods import Method
 from byzopt.servers import ServerContext
@@ -104,6 +105,7 @@ def _engine(
     what, rule = f"Engine {type(built).__name__}", "let attacks forge rows, or have none to play"
     remedy = "Leave the attack out, or let a recipe build an engine that applies it and sets `forges = True`."
     require(honest or plays, what, rule, f"attack {adversary.attack}", remedy)
+    check_runs(built, method, prepared=built is engine)
     return built
 
 
