@@ -204,3 +204,123 @@ def test_what_cannot_be_hardened_is_refused_on_all_ranks():
     for whys in zip(*results, strict=True):
         assert all("should" in why for why in whys)
     assert "n >= 2 f + 3" in results[0][0] or "f = 2" in results[0][0]
+
+
+class Branches(nn.Module):
+    """Two branches of one size, of which every pass uses one."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.passes = nn.Linear(6, 2), nn.Linear(6, 2), 0
+
+    def forward(self, x):
+        self.passes += 1
+        return (self.a if self.passes % 2 else self.b)(x)
+
+
+def one_mesh(module, n=N):
+    return fully_shard(module, mesh=init_device_mesh("cpu", (n,)))
+
+
+def branches(rank):
+    """Norms of both branches' gradients; branch a's loss is a hundred times as large."""
+    out = {}
+    for rule, settings in (("mean", {"momentum": 0.9}), ("centered_clipping", {"f": 1})):
+        for scope in ("unit", "model"):
+            model = one_mesh(Branches())
+            harden(model, rule, scope=scope, **settings)
+            norms = []
+            for t in range(4):
+                model.zero_grad(set_to_none=t % 2 == 0)
+                x, y = data(rank, t)
+                factor = 100.0 if t % 2 == 0 else 1.0
+                (factor * (model(x[:, :6]) - y[:, :2]).square().mean()).backward()
+                branch = model.a if t % 2 == 0 else model.b
+                norms.append(float(branch.weight.grad.full_tensor().norm()))
+            out[rule, scope] = norms
+    return out
+
+
+def test_memory_and_momentum_are_of_parameters_and_not_of_places_in_a_buffer():
+    for found in play_ranks(N, branches):
+        for (rule, scope), (a, b, a_again, b_again) in found.items():
+            assert a > 20 * b, (rule, scope)
+            assert a_again > 20 * b_again, (rule, scope)
+
+
+def misused(rank):
+    out = {}
+    model = sharded()
+    first = harden(model, "median", f=1)
+    with pytest.raises(InvalidInput) as caught:
+        harden(model, "median", f=1)
+    out["twice"] = str(caught.value)
+    first.remove()
+    harden(model, "median", f=1)
+    model = sharded()
+    x, y = data(rank, 0)
+    harden(model[2], "median", f=1)
+    with pytest.raises(InvalidInput) as caught:
+        (model(x) - y).square().mean().backward()
+    out["a part"] = str(caught.value)
+    model = sharded()
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda p: None)
+    with pytest.raises(InvalidInput) as caught:
+        harden(model, "median", f=1, scope="model")
+    out["early"] = str(caught.value)
+    return out
+
+
+def test_what_would_leave_units_averaged_or_be_read_too_early_is_refused():
+    for found in play_ranks(N, misused):
+        assert "replaced already" in found["twice"]
+        assert "outermost module" in found["a part"]
+        assert "scope='unit'" in found["early"]
+
+
+def two_models(rank):
+    """Generator and judge in one backward: an error of one leaves the other as it was."""
+    one, two = one_mesh(nn.Linear(11, 11)), one_mesh(nn.Linear(11, 3))
+    guards = [harden(model, "median", f=1) for model in (one, two)]
+    x, y = data(rank, 0)
+    said = []
+    for bad in (False, True, False):
+        one.zero_grad()
+        two.zero_grad()
+        try:
+            loss = (two(one(x)) - y).square().mean()
+            (loss * (float("nan") if bad and rank < 2 else 1.0)).backward()
+            said.append("")
+        except TooManyFaults as error:
+            said.append(str(error))
+    sound = all(
+        bool(p.grad.full_tensor().isfinite().all()) for model in (one, two) for p in model.parameters()
+    )
+    return said, [guard.rounds for guard in guards], sound
+
+
+def test_two_hardened_models_in_one_backward_survive_an_error_of_either():
+    for said, rounds, sound in play_ranks(N, two_models):
+        assert [bool(each) for each in said] == [False, True, False]
+        assert rounds == [3, 3]
+        assert sound
+
+
+def test_a_mesh_gathers_from_its_own_ranks_alone():
+    from byzopt.distributed.harden.mesh import MeshCommunicator
+
+    for told in play_ranks(6, gathered, MeshCommunicator):
+        assert told == [[0.0, 1.0, 2.0, 3.0], 4]
+
+
+def gathered(rank, kind):
+    """Ranks 4 and 5 are outside of the mesh, and are waited for by nobody."""
+    groups = {ranks: torch.distributed.new_group(list(ranks)) for ranks in ((0, 1), (2, 3), (0, 2), (1, 3))}
+    if rank > 3:
+        return [[0.0, 1.0, 2.0, 3.0], 4]
+    shards, replicas = (0, 1) if rank < 2 else (2, 3), (0, 2) if rank % 2 == 0 else (1, 3)
+    comm = kind(groups[replicas], groups[shards])
+    told = comm.everyone.all_gather(torch.tensor([float(rank)], dtype=torch.float64))
+    return [told.flatten().tolist(), comm.everyone.n]

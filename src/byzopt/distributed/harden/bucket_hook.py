@@ -178,7 +178,7 @@ class BucketHook:
             bucket.told.set_result(bucket.whole)
         self._error, self._round, self._buckets, self._returning = None, None, [], []
         if error is not None:
-            _raise_behind(error)
+            raise_behind(error)
 
     def _failed(self, error: Exception) -> Exception | None:
         """Give all ranks the gradient of a round without an answer; what is still to be raised."""
@@ -242,7 +242,7 @@ def _averaged(whole: Tensor, comm: Communicator, told: Future[Tensor]) -> Future
     return then
 
 
-def _raise_behind(error: Exception) -> None:
+def raise_behind(error: Exception) -> None:
     """Raise from `backward`, when DDP has finished with it; at once where there is no backward."""
 
     def tell() -> None:

@@ -19,7 +19,14 @@ from byzopt.distributed.harden.buffers import check_buffers
 from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.mesh import MeshCommunicator
 from byzopt.distributed.harden.settings import Settings
-from byzopt.distributed.harden.units import ModelReduction, Reduction, ReplicaHook, UnitReduceScatter
+from byzopt.distributed.harden.units import (
+    ModelReduction,
+    Reduction,
+    ReplicaHook,
+    Unit,
+    UnitReduceScatter,
+    has_early_readers,
+)
 from byzopt.distributed.header import WIRE_DTYPES
 from byzopt.errors import require
 
@@ -64,6 +71,7 @@ def check(model: Any, settings: Settings) -> str:
     require(fits, "The scope of a rule with HSDP", 'be "unit"', repr(found), "Leave out `scope`.")
     for name, unit in units:
         _check_unit(name, unit, first)
+        _check_hooks(name, unit, settings)
     for name, module in model.named_modules():
         sync = isinstance(module, nn.SyncBatchNorm)
         what = f"SyncBatchNorm {name!r}, which averages activations over ranks, a faulty one's too"
@@ -83,14 +91,20 @@ def check(model: Any, settings: Settings) -> str:
 
 def _check_unit(name: str, unit: Any, first: Any) -> None:
     """Raise where a unit reduces in a way of its own already, or over other ranks than the first."""
-    ours = (UnitReduceScatter, ModelReduction)
     hooked = unit._all_reduce_hook is not None
     custom = type(unit._reduce_scatter_comm).__module__.split(".")[0] != "torch"
-    free = not hooked and (not custom or isinstance(unit._reduce_scatter_comm, ours))
-    what = f"the unit {name!r}, whose reduction somebody has replaced"
-    require(free, "A model to harden", "reduce as FSDP does", what, "Leave out the other hook.")
+    what = f"the unit {name!r}, whose reduction is replaced already"
+    remedy = "Harden a model once, or call `remove` of the guard before; leave out other hooks."
+    require(not hooked and not custom, "A model to harden", "reduce as FSDP does", what, remedy)
     same = unit.mesh_info.mesh == first.mesh
     require(same, "A model to harden", "lie on one mesh", f"the unit {name!r} on another one")
+
+
+def _check_hooks(name: str, unit: Any, settings: Settings) -> None:
+    """Raise where something reads gradients before a decision for the whole model can have been made."""
+    early = settings.scope == "model" and any(has_early_readers(each) for each in unit.fsdp_params)
+    what = f"a hook behind the gradients of the unit {name!r}, which would see zeros"
+    require(not early, "A model with scope='model'", "be read after backward", what, "Say scope='unit'.")
 
 
 def attach(model: Any, comm: Communicator, guard: Guard) -> None:
@@ -101,27 +115,30 @@ def attach(model: Any, comm: Communicator, guard: Guard) -> None:
     reduction.largest = max(
         units, key=lambda name: sum(p.sharded_param.numel() for p in units[name].fsdp_params)
     )
-    for name, unit in units.items():
+    for name, group in units.items():
+        unit = Unit(name, group)
+        guard.undo.append(unit.watch())
         if isinstance(comm, MeshCommunicator):
-            _attach_replicas(name, unit, reduction)
+            _attach_replicas(unit, reduction)
             continue
-        guard.undo.append(partial(setattr, unit, "_reduce_scatter_comm", unit._reduce_scatter_comm))
-        unit._reduce_scatter_comm = UnitReduceScatter(name, unit, reduction)
+        guard.undo.append(partial(setattr, group, "_reduce_scatter_comm", group._reduce_scatter_comm))
+        group._reduce_scatter_comm = UnitReduceScatter(unit, reduction)
 
 
 def _numbers(unit: Any) -> int:
     return sum(parameter.sharded_param.numel() for parameter in unit.fsdp_params)
 
 
-def _attach_replicas(name: str, unit: Any, reduction: Reduction) -> None:
+def _attach_replicas(unit: Unit, reduction: Reduction) -> None:
     """HSDP: FSDP shards within a replica as before; in the place of its all-reduce stands the rule."""
     from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo
 
-    both = unit.mesh_info
+    group = unit.group
+    both = group.mesh_info
     for attribute in ("mesh_info", "_all_reduce_hook"):
-        reduction.guard.undo.append(partial(setattr, unit, attribute, getattr(unit, attribute)))
-    unit.mesh_info = FSDPMeshInfo(mesh=both.mesh, shard_mesh_dim=both.shard_mesh_dim)
-    unit._all_reduce_hook = ReplicaHook(name, unit, reduction)
+        reduction.guard.undo.append(partial(setattr, group, attribute, getattr(group, attribute)))
+    group.mesh_info = FSDPMeshInfo(mesh=both.mesh, shard_mesh_dim=both.shard_mesh_dim)
+    group._all_reduce_hook = ReplicaHook(unit, reduction)
 
 
 def _is_hybrid(info: Any) -> bool:

@@ -19,7 +19,8 @@ class MeshCommunicator(Communicator):
 
     def __init__(self, replicas: Any, shards: Any) -> None:
         super().__init__(replicas)
-        self.within, self._everyone = Communicator(shards), Communicator(None)
+        self.within = Communicator(shards)
+        self._everyone = WholeMesh(replicas, self.within)
 
     @property
     def everyone(self) -> Communicator:
@@ -33,3 +34,16 @@ class MeshCommunicator(Communicator):
         voice = torch.cat([told[:, : len(codes)].amax(dim=0), told[:, len(codes) :].sum(dim=0)])
         every = self.all_gather(voice).cpu()
         return every[:, : len(codes)], every[:, len(codes) :].sum(dim=0)
+
+
+class WholeMesh(Communicator):
+    """All ranks of the mesh, which need not be all that there are, in the order of the mesh: those of the
+    first replica, and so on. It gathers, and nothing else."""
+
+    def __init__(self, replicas: Any, within: Communicator) -> None:
+        super().__init__(replicas)
+        self._across, self._within = Communicator(replicas), within
+        self.rank, self.n = self.rank * within.n + within.rank, self.n * within.n
+
+    def all_gather(self, local: Tensor) -> Tensor:
+        return self._across.all_gather(self._within.all_gather(local)).reshape(self.n, *local.shape)

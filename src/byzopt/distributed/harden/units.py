@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from byzopt.aggregators.core.filters import RoundContext
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.harden.bucket_hook import raise_behind
 from byzopt.distributed.harden.buffers import BufferSync
 from byzopt.distributed.harden.excess import ExcessPolicy
 from byzopt.distributed.harden.guard import Guard
@@ -22,6 +25,57 @@ from byzopt.distributed.header import max_magnitude
 from byzopt.errors import InvalidInput, TooManyFaults
 
 _engine: Any = torch.autograd.Variable._execution_engine
+
+
+class Unit:
+    """What FSDP reduces at a time: a group of parameters, by the name of its module.
+
+    `present` are the places of those that have a gradient in this backward pass: of them alone, one after the
+    other, is a flat gradient made, and the next one may be made of others.
+    """
+
+    def __init__(self, name: str, group: Any) -> None:
+        self.name, self.group, self.present = name, group, tuple[int, ...]()
+
+    def watch(self) -> Callable[[], None]:
+        """Take note of who has a gradient just before FSDP reduces; returns what undoes it."""
+        group, reduce = self.group, self.group.post_backward
+
+        def noted(*unused: Any) -> None:
+            self.present = tuple(k for k, each in enumerate(group.fsdp_params) if self._has_gradient(each))
+            reduce(*unused)
+
+        group.post_backward = noted
+        return partial(group.__dict__.pop, "post_backward", None)
+
+    def _has_gradient(self, parameter: Any) -> bool:
+        if not hasattr(parameter, "_unsharded_param"):
+            return False
+        zeros = getattr(self.group, "reduce_scatter_unused_params", False)
+        unsharded = parameter.unsharded_param
+        held = parameter.unsharded_accumulated_grad is not None or unsharded.grad is not None
+        return held or (zeros and unsharded.requires_grad)
+
+    @property
+    def key(self) -> str:
+        """A name for this unit with those of its parameters that take part now."""
+        return f"{self.name} {self.present}"
+
+    @property
+    def parameters(self) -> list[Any]:
+        """FSDP's parameters that take part now."""
+        return [self.group.fsdp_params[k] for k in self.present]
+
+    def slices(self, flat: Tensor, ranks: int) -> dict[str, Tensor]:
+        """Views `[ranks, w]` of a flat gradient, which holds the shards of so many ranks, by parameter."""
+        widths = [each.padded_sharded_param_size.numel() for each in self.parameters]
+        views = torch.split(flat.view(ranks, -1), widths, dim=1)
+        return {f"{self.name} {k}": view for k, view in zip(self.present, views, strict=True)}
+
+
+def has_early_readers(parameter: Any) -> bool:
+    """Whether somebody reads a parameter's gradient as soon as FSDP has made it."""
+    return bool(getattr(parameter.sharded_param, "_post_accumulate_grad_hooks", None))
 
 
 class Reduction:
@@ -42,13 +96,13 @@ class Reduction:
         self._errors: list[Exception] = []
         self._faulty: set[int] = set()
 
-    def memory(self, name: str) -> Guard:
-        """What a unit remembers. A watch looks at the largest unit, once a backward pass."""
-        if name not in self.memories:
-            watched = name == self.largest
+    def memory(self, unit: Unit) -> Guard:
+        """What is remembered of a unit, while the same parameters take part. A watch looks at the largest."""
+        if unit.key not in self.memories:
+            watched = unit.name == self.largest
             settings = self.guard.settings if watched else replace(self.guard.settings, watch=None)
-            self.memories[name] = Guard(self.comm, settings)
-        return self.memories[name]
+            self.memories[unit.key] = Guard(self.comm, settings)
+        return self.memories[unit.key]
 
     def begin(self) -> None:
         """The first unit of a backward pass has come."""
@@ -56,15 +110,22 @@ class Reduction:
             return
         self._open, self._errors, self._faulty = True, [], set()
         self.excess.clear()
+        if self.model._get_fsdp_state()._is_root is False:
+            self._errors.append(
+                InvalidInput(
+                    "A model to harden should be the root of what fully_shard was called on: other units "
+                    "average gradients. Found a part of it. Harden the outermost module."
+                )
+            )
         _engine.queue_callback(self.end)
 
     @isolated
-    def decide(self, name: str, rows: Tensor, own: Sequence[Tensor], first: int, d: int) -> Tensor:
+    def decide(self, unit: Unit, rows: Tensor, own: Sequence[Tensor], first: int, d: int) -> Tensor:
         """The answer `[b]` to the rows `[n, b]` of a unit's columns, or what stands in its place.
 
         `own` is this rank's own gradient of the unit, `d` the number of columns of all ranks.
         """
-        memory = self.memory(name)
+        memory = self.memory(unit)
         done = memory.begin(d)
         for piece in own:
             done.saw(piece)
@@ -85,18 +146,19 @@ class Reduction:
         self._errors.append(left if left is not None else _Settled(str(error)))
         return fill
 
-    def remember(self, name: str, gradient: Tensor) -> None:
+    def remember(self, unit: Unit, gradient: Tensor, ranks: int) -> None:
         """Put this rank's momentum in the place of its gradient, if that is finite."""
         momentum = self.guard.momentum
         if momentum is not None and isfinite(max_magnitude(gradient)):
-            momentum.update([name], [gradient], self.scale.now())
+            parts = unit.slices(gradient, ranks)
+            momentum.update(list(parts), list(parts.values()), self.scale.now())
 
     def end(self) -> None:
-        """Backward has ended: count, look at buffers, and raise what went wrong."""
+        """Backward has ended: count, look at buffers, and raise what went wrong behind everybody else."""
         self._open = False
         guard = self.guard
-        watched = self.memories.get(self.largest)
-        guard.diagnostics = watched.diagnostics if watched is not None else None
+        watched = [each.diagnostics for each in self.memories.values() if each.diagnostics is not None]
+        guard.diagnostics = max(watched, key=lambda each: each.t, default=None)
         guard.rounds += 1
         guard.skipped += bool(self._errors)
         for rank in self._faulty:
@@ -107,7 +169,7 @@ class Reduction:
         except TooManyFaults as trouble:
             error = error or (None if guard.settings.excess == "skip" else trouble)
         if error is not None:
-            raise error
+            raise_behind(error)
 
 
 class _Settled(Exception):
@@ -121,9 +183,11 @@ def _all(done: Round) -> list[Tensor]:
 
 @dataclass
 class _Waiting:
-    """A unit whose columns wait for the decision: rows, the answer's factor, and the answer if told early."""
+    """A unit whose columns wait for the decision: its key and parameters, rows, the answer's factor, and the
+    answer if told early."""
 
-    unit: Any
+    key: str
+    parameters: list[Any]
     rows: Tensor
     factor: float
     early: Tensor | None
@@ -132,67 +196,79 @@ class _Waiting:
 class ModelReduction(Reduction):
     """The backward passes of a model that decides once, when all units have come."""
 
+    def __init__(self, model: Any, comm: Communicator, guard: Guard) -> None:
+        super().__init__(model, comm, guard)
+        self.whole = Guard(comm, guard.settings)
+        self.memories["all units"] = self.whole
+        self._layout: tuple[str, ...] = ()
+
     def begin(self) -> None:
         if not self._open:
-            self._round, self._first, self._waiting = (
-                self.memory(self.largest).begin(self._d()),
-                0,
-                list[_Waiting](),
-            )
+            self._round = self.whole.begin(self._d())
+            self._first, self._waiting = 0, list[_Waiting]()
         super().begin()
 
     def _d(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
 
-    def defer(self, unit: Any, rows: Tensor, own: Sequence[Tensor], rank: int, factor: float) -> None:
+    def defer(self, unit: Unit, rows: Tensor, own: Sequence[Tensor], rank: int, factor: float) -> None:
         """Take in a unit's rows `[n, b]`; the answer comes when backward has ended."""
         for piece in own:
             self._round.saw(piece)
         early = self._round.add(rows, self._first + rank * rows.shape[1])
         self._first += rows.numel()
-        self._waiting.append(_Waiting(unit, rows, factor, early))
+        self._waiting.append(_Waiting(unit.key, unit.parameters, rows, factor, early))
+        with self._round.trouble.noted():
+            if any(map(has_early_readers, unit.parameters)):
+                raise InvalidInput(
+                    "With scope='model' gradients should be read after backward. Found a hook behind those "
+                    f"of the unit {unit.name!r}, which sees zeros. Say scope='unit'."
+                )
 
     @isolated
     def end(self) -> None:
-        memory, done = self.memory(self.largest), self._round
+        waiting, self._waiting = self._waiting, []
         try:
-            early = [waiting.early for waiting in self._waiting if waiting.early is not None]
+            answers = self._answers(waiting)
+            for each, answer in zip(waiting, answers, strict=True):
+                _accumulate(each.parameters, answer * each.factor)
+        finally:
+            super().end()
+
+    def _answers(self, waiting: Sequence[_Waiting]) -> list[Tensor]:
+        memory, done = self.whole, self._round
+        layout = tuple(each.key for each in waiting)
+        if layout != self._layout:  # memory is by columns, and columns are others now
+            memory.forget_layout()
+            done.state = memory.filter.init(torch.zeros(0, device="cpu"), self.comm.n)
+            done.rule = done.filter.now(done.state, RoundContext(done.t, torch.empty(0, device="cpu")))
+            self._layout = layout
+        try:
+            early = [each.early for each in waiting if each.early is not None]
             answers = early if done.decide() else _all(done)
             memory.finished(done, answers)
-            self._faulty |= set(done.faulty)
         except Exception as error:
             fill = self._failed(memory, done, error)
-            answers = [waiting.rows.new_full(waiting.rows.shape[1:], fill) for waiting in self._waiting]
-        for waiting, answer in zip(self._waiting, answers, strict=True):
-            _accumulate(waiting.unit, answer * waiting.factor)
-        self._waiting = []
-        super().end()
+            return [each.rows.new_full(each.rows.shape[1:], fill) for each in waiting]
+        self._faulty |= set(done.faulty)
+        return answers
 
 
-def _accumulate(unit: Any, gradient: Tensor) -> None:
+def _accumulate(parameters: Sequence[Any], gradient: Tensor) -> None:
     """Add a unit's flat sharded gradient to those that FSDP made of zeros."""
     offset = 0
-    for parameter in unit.fsdp_params:
-        held = parameter.sharded_param.grad
-        if held is None:
-            continue
+    for parameter in parameters:
         size, stride = parameter.sharded_size, parameter.contiguous_sharded_stride
-        local = held._local_tensor
+        local = parameter.sharded_param.grad._local_tensor
         local += torch.as_strided(gradient, size, stride, storage_offset=offset).to(local)
         offset += parameter.padded_sharded_param_size.numel()
-    if offset != len(gradient):
-        raise InvalidInput(
-            "With scope='model' every parameter of a unit should have a gradient in each backward pass. "
-            f"Found {len(gradient)} numbers for {offset}. Say scope='unit', or let unused parameters have "
-            "zeros: model.set_reduce_scatter_unused_params(True)."
-        )
 
 
 class UnitReduceScatter:
     """Stands where FSDP scatters a unit's sums: the columns cross, and the rule answers."""
 
-    def __init__(self, name: str, unit: Any, reduction: Reduction) -> None:
-        self.name, self.unit, self.reduction = name, unit, reduction
+    def __init__(self, unit: Unit, reduction: Reduction) -> None:
+        self.unit, self.reduction = unit, reduction
 
     def allocate(self, size: Sequence[Any], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.empty(*size, dtype=dtype, device=device)
@@ -203,42 +279,42 @@ class UnitReduceScatter:
     ) -> None:
         reduction, comm = self.reduction, self.reduction.comm
         reduction.begin()
-        reduction.remember(self.name, input_tensor)
+        reduction.remember(self.unit, input_tensor, comm.n)
         sent = input_tensor.to(comm.device, _travelling(input_tensor, reduction.guard.settings.dtype))
         rows = sent.new_empty(comm.n, len(output_tensor))
         swap(comm, list(sent.view(comm.n, -1)), list(rows)).wait()
-        factor = _factor(self.unit, group, input_tensor, comm.n)
+        factor = _factor(self.unit.group, group, input_tensor, comm.n)
         seen = [input_tensor] if sent is input_tensor else [input_tensor, sent]
         if isinstance(reduction, ModelReduction):
             reduction.defer(self.unit, rows, seen, comm.rank, factor[0] / factor[1])
             output_tensor.zero_()
             return
         first = comm.rank * rows.shape[1]
-        answer = reduction.decide(self.name, rows, seen, first, input_tensor.numel())
+        answer = reduction.decide(self.unit, rows, seen, first, input_tensor.numel())
         output_tensor.copy_(answer.mul(factor[0]) if factor[0] != 1 else answer)
 
 
 class ReplicaHook:
     """Stands in the place of HSDP's all-reduce: `reduced` `[s]` is this replica's gradient in its shard."""
 
-    def __init__(self, name: str, unit: Any, reduction: Reduction) -> None:
-        self.name, self.unit, self.reduction = name, unit, reduction
+    def __init__(self, unit: Unit, reduction: Reduction) -> None:
+        self.unit, self.reduction = unit, reduction
 
     @torch.no_grad()
     def __call__(self, reduced: Tensor) -> None:
         reduction, comm = self.reduction, self.reduction.comm
         reduction.begin()
-        reduction.remember(self.name, reduced)
+        reduction.remember(self.unit, reduced, 1)
         sent = reduced.to(comm.device, _travelling(reduced, reduction.guard.settings.dtype))
         spans = comm.columns(len(sent))
         start, stop = spans[comm.rank]
         rows = sent.new_empty(comm.n, stop - start)
         swap(comm, [sent[a:b].contiguous() for a, b in spans], list(rows)).wait()
         seen = [reduced] if sent is reduced else [reduced, sent]
-        piece = reduction.decide(self.name, rows, seen, start, len(sent))
+        piece = reduction.decide(self.unit, rows, seen, start, len(sent))
         whole = [sent.new_empty(b - a) for a, b in spans]
         swap(comm, [piece] * comm.n, whole).wait()
-        divided = self.unit.gradient_divide_factor
+        divided = self.unit.group.gradient_divide_factor
         reduced.copy_(torch.cat(whole) * (comm.n if divided is not None else 1))
 
 
