@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from byzopt import Cohort, Quartic, simulate
 from byzopt.aggregators import Aggregator, GeometricRule, Median, PreAggregator
 from byzopt.attacks import IPM, Attack
 from byzopt.errors import InvalidInput
@@ -252,3 +253,67 @@ class Unregistered(GeometricRule):
 
 def test_a_recipe_that_is_no_frozen_dataclass_is_found_out():
     assert "fields_are_frozen" in broken(Unregistered())
+
+
+class Bare(Compressor):
+    """Sends everything, and does not say on what it works."""
+
+    contraction, variance = 1.0, None
+
+    def compress(self, rows, noise):
+        return rows.clone()
+
+    def alpha(self, d):
+        return self.contraction
+
+    def omega(self, d):
+        return self.variance
+
+    def size(self, d, width=32):
+        return width * d
+
+
+def compressor_with(**parts):
+    """An own compressor, sound but for these class variables."""
+    return dataclass(frozen=True)(
+        type("Own", (Bare,), {"__doc__": Bare.__doc__, "scope": "global"} | parts)
+    )()
+
+
+WRONG_COMPRESSORS = {
+    "no_scope": (dataclass(frozen=True)(type("Own", (Bare,), {"__doc__": Bare.__doc__}))(), "`scope`"),
+    "scope": (compressor_with(scope="rows"), "`scope`"),
+    "alpha_0": (compressor_with(contraction=0), "alpha"),
+    "alpha_negative": (compressor_with(contraction=-0.5), "alpha"),
+    "alpha_above_1": (compressor_with(contraction=1.5), "alpha"),
+    "alpha_nan": (compressor_with(contraction=float("nan")), "alpha"),
+    "omega": (compressor_with(unbiased=True, variance=-1.0), "omega"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_COMPRESSORS)
+def test_a_compressor_whose_constants_cannot_be_is_named_by_verify_and_by_runs(name):
+    compressor, word = WRONG_COMPRESSORS[name]
+    with pytest.raises(BrokenPromise, match=word):
+        verify(compressor)
+    left_out(compressor)  # asks what it is without failing
+    method = "br_diana" if name == "omega" else "byz_dm21"
+    task = Quartic().build(Cohort.of(10), 0)
+    with pytest.raises(InvalidInput, match=f"{word}.* of compressor Own should"):
+        simulate(task, "krum", 0.01, 3, 2, {"name": method, "compressor": compressor})
+
+
+def test_a_sound_compressor_of_ones_own_keeps_its_promises():
+    assert "contracts_as_it_says" in verify(compressor_with()).kept
+
+
+@pytest.mark.parametrize("figures", [{"distance": 1.0}, {}, 1.0, {"loss": "low"}, {"loss": None}], ids=str)
+def test_a_task_whose_figures_have_no_loss_is_named(figures):
+    class Blind(type(Quartic().build(Cohort.of(10), 0))):
+        def measure(self, x):
+            return figures
+
+    task = Quartic().build(Cohort.of(10), 0)
+    task.__class__ = Blind
+    with pytest.raises(InvalidInput, match=r"of Blind .*should"):
+        simulate(task, "krum", 0.01, 3, 2, "robust_gd")

@@ -27,7 +27,9 @@ def contracts(compressor: Compressor, known: Constants) -> Premise:
     """Whether a compressor has an α in this dimension."""
     alpha = compressor.alpha(known.d)
     return checked_premise(
-        "the compressor contracts, 0 < α <= 1", bool(alpha), f"α = {alpha} with d = {known.d}"
+        "the compressor contracts, 0 < α <= 1",
+        alpha is not None and 0 < alpha <= 1,
+        f"α = {alpha} with d = {known.d}",
     )
 
 

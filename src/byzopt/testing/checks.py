@@ -48,6 +48,18 @@ class Requirement:
         """The promise's name, for ids of tests."""
         return self.check.__name__
 
+    def spares(self, part: Any) -> str:
+        """Why the promise is not asked of this part; empty where it is.
+
+        A part that fails while it says what it is, is asked: the check then tells what is wrong.
+        """
+        try:
+            return self.applies(part)
+        except MissingData:
+            raise
+        except Exception:
+            return ""
+
 
 @dataclass(frozen=True)
 class Check:

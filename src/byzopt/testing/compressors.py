@@ -51,6 +51,7 @@ def draws_as_the_round_says(compressor: Compressor) -> None:
 def contracts_as_it_says(compressor: Compressor) -> None:
     """E‖C(a) - a‖² <= (1 - α)‖a‖² with its α, up to four standard errors of the mean over draws."""
     alpha = compressor.least_alpha(_link().layout)
+    holds(alpha is not None, "no α")
     for a in vectors():
         rows = a.expand(DRAWS, D)
         away = (compressor(rows, _link()) - rows).square().sum(dim=1)

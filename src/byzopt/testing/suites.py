@@ -49,7 +49,7 @@ def checks_of(*parts: Any) -> list[Check]:
         True
     """
     return [
-        Check(part, promise) for part in parts for promise in promises_of(part) if not promise.applies(part)
+        Check(part, promise) for part in parts for promise in promises_of(part) if not promise.spares(part)
     ]
 
 
@@ -68,7 +68,7 @@ def left_out(part: Any) -> dict[str, str]:
         >>> isinstance(left_out(Median(f=1)), dict)
         True
     """
-    return {p.name: why for p in promises_of(part) if (why := p.applies(part))}
+    return {p.name: why for p in promises_of(part) if (why := p.spares(part))}
 
 
 def parametrize(*parts: Any) -> Callable[[Any], Any]:

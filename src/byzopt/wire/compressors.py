@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from byzopt.errors import require
 from byzopt.layout import Layout
 from byzopt.registry import Registry
 from byzopt.wire.bitstream import BitReader, BitWriter, Floats
@@ -130,7 +132,7 @@ class Compressor(ABC):
     def __call__(self, rows: Tensor, link: Link) -> Tensor:
         """Rows `[..., n, d]` compressed with this round's randomness; `rows` stays as it is."""
         noise = link.uniform(rows) if self.random else None
-        if self.scope == "global" or len(link.layout.shapes) == 1:
+        if self._whole or len(link.layout.shapes) == 1:
             return self.compress(rows, noise)
         sizes = list(link.layout.sizes)
         noises = torch.split(noise, sizes, dim=-1) if noise is not None else [None] * len(sizes)
@@ -139,7 +141,15 @@ class Compressor(ABC):
 
     def blocks(self, layout: Layout) -> tuple[int, ...]:
         """Sizes of what it works on."""
-        return (layout.d,) if self.scope == "global" else layout.sizes
+        return (layout.d,) if self._whole else layout.sizes
+
+    @property
+    def _whole(self) -> bool:
+        """Whether it works on the whole vector."""
+        scope, who = getattr(self, "scope", None), f"Parameter `scope` of compressor {type(self).__name__}"
+        if scope not in ("global", "tensor"):
+            require(False, who, "be 'global' or 'tensor'", scope, 'Add `scope: str = "global"`.')
+        return bool(scope == "global")
 
     def bits(self, layout: Layout, width: int = FLOAT) -> int:
         """Bits of one worker's message."""
@@ -150,13 +160,23 @@ class Compressor(ABC):
         return sum(self.kept(d) for d in self.blocks(layout))
 
     def least_alpha(self, layout: Layout) -> float | None:
-        """α of the whole vector: the least over blocks; None where a block has none."""
+        """α of the whole vector: the least over blocks; None where a block has none. Errors: `InvalidInput`
+        for an α that does not lie in (0, 1]."""
         alphas = [self.alpha(d) for d in self.blocks(layout)]
+        for d, alpha in zip(self.blocks(layout), alphas, strict=True):
+            if not (alpha is None or 0 < alpha <= 1):
+                what = f"The contraction constant `alpha({d})` of compressor {type(self).__name__}"
+                require(False, what, "lie in (0, 1], or be None for none", alpha)
         return None if None in alphas else min(a for a in alphas if a is not None)
 
     def largest_omega(self, layout: Layout) -> float | None:
-        """ω of the whole vector: the largest over blocks; None for a biased operator."""
+        """ω of the whole vector: the largest over blocks; None for a biased operator. Errors: `InvalidInput`
+        for an ω that is no finite number of at least 0."""
         omegas = [self.omega(d) for d in self.blocks(layout)]
+        for d, omega in zip(self.blocks(layout), omegas, strict=True):
+            if not (omega is None or 0 <= omega < inf):
+                what = f"The variance constant `omega({d})` of compressor {type(self).__name__}"
+                require(False, what, "be finite and at least 0, or None", omega)
         return None if None in omegas else max(w for w in omegas if w is not None)
 
 

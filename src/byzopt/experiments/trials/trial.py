@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
+from numbers import Real
 from time import perf_counter
+from typing import Any
 
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from byzopt.experiments.specs.spec import RISING
 from byzopt.experiments.trials.outcome import RESERVED, Outcome, Record, RunProgress
 from byzopt.experiments.trials.per_worker import worker_figures
 from byzopt.experiments.trials.prepared import PreparedRun, certify_against, threads_for
+from byzopt.tasks import Task
 
 FAR = 1e8  # an iterate longer than this many times 1 + ‖x^0‖ has diverged
 
@@ -130,6 +133,7 @@ class Trial:
         snapshot = snapshot or self.latest
         x, report = (snapshot.x, snapshot.report) if snapshot else (self.x, self.report)
         figures = figures or self.ready.task.measure(x)
+        check_figures(self.ready.task, figures)
         if not (x.isfinite().all() and isfinite(figures["loss"])):
             return Status.NONFINITE
         certificate = snapshot.certificate if snapshot else None
@@ -156,3 +160,15 @@ class Trial:
             t = snapshot.state.t if snapshot else self.begun
             if t <= last or self._measure(snapshot) is not Status.NONFINITE:
                 return
+
+
+def check_figures(task: Task, figures: Any) -> None:
+    """Raise `InvalidInput` unless a task's figures are a table by name, with a `loss` in it."""
+    what, rule = (
+        f"The figures that `measure` of {type(task).__name__} returns",
+        "be a table by name",
+    )
+    require(isinstance(figures, Mapping), what, rule, figures)
+    require("loss" in figures, what, "have a `loss`", ", ".join(map(str, figures)) or "none")
+    loss = figures["loss"]
+    require(isinstance(loss, Real), f"`loss` in the figures of {type(task).__name__}", "be a float", loss)
