@@ -316,7 +316,125 @@ def removed(rank):
     return away, float((gradient(model) - gradient(plain)).abs().max())
 
 
+def loaded(rank):
+    """Rank 1 loads nothing, rank 2 counters of its own, beside a model that goes on without a break."""
+    out = {}
+    for rule in ("dnc", "median"):
+        whole, fresh = network(), network()
+        guard = harden(whole, rule, f=1)
+        for t in range(3):
+            backward(whole, rank, t)
+        again = harden(fresh, rule, f=1)
+        state = guard.state_dict()
+        again.load_state_dict(None if rank == 1 else {**state, "rounds": 70} if rank == 2 else state)
+        errors, away = [], 0.0
+        for t in range(3, 6):
+            backward(whole, rank, t)
+            errors.append(error_of(lambda: backward(fresh, rank, t)))  # noqa: B023
+            away = max(away, float((gradient(whole) - gradient(fresh)).abs().max()))
+        out[rule] = errors, away, again.rounds
+    return out
+
+
+def optimized(model):
+    return torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def removed_after_excess(rank):
+    """A scaler should have skipped the step; then the guard, or the whole model, goes."""
+    out, scaler = [], torch.amp.GradScaler("cpu", init_scale=4.0)
+    for gone in (False, True):
+        model = network()
+        guard, optimizer = harden(model, "median", f=1), optimized(model)
+        backward(model, rank, 0, torch.nan if rank < 2 else 1.0, scaler)
+        out.append((error_of(optimizer.step) or ("nothing",))[0])
+        if gone:
+            del model, guard
+        else:
+            guard.remove()
+            backward(model, rank, 1, 1.0, scaler)
+        out.append(error_of(optimizer.step))
+    return out
+
+
+def scaled_buffers(rank):
+    """Batches of NaN on two ranks, BatchNorm and a scaler: a scaler's business, and none of `backward`."""
+    out = {}
+    for mode in ("raise", "skip"):
+        model, scaler = network(norm=True), torch.amp.GradScaler("cpu", init_scale=4.0)
+        guard, optimizer = harden(model, "median", f=1, excess=mode), optimized(model)
+        errors = []
+        for t in range(3):
+            optimizer.zero_grad()
+            loss = model(batch(rank, t) * (torch.nan if t == 1 and rank < 2 else 1.0)).square().mean()
+            errors.append(error_of(scaler.scale(loss).backward))
+            scaler.step(optimizer)
+            scaler.update()
+        finite = all(bool(each.isfinite().all()) for each in model.state_dict().values())
+        # Buffers alone: their NaN comes after the forward pass.
+        optimizer.zero_grad()
+        loss = model(batch(rank)).square().mean()
+        model.module[1].running_mean.data += torch.nan if rank < 2 else 0.0  # autograd does not look
+        errors.append(error_of(scaler.scale(loss).backward))
+        scaler.step(optimizer)
+        scaler.update()
+        finite &= all(bool(each.isfinite().all()) for each in model.state_dict().values())
+        out[mode] = errors, finite, scaler.get_scale(), guard.skipped, guard.restored
+    return out
+
+
+def another_scaler(rank):
+    """A scaler is enabled, but does not drive this model's optimizer."""
+    stray, out = torch.amp.GradScaler("cpu"), {}
+    none = torch.amp.GradScaler("cpu", enabled=False)
+    for name, settings in {"skip": {"excess": "skip"}, "raise": {}, "told": {"scaler": none}}.items():
+        model = network()
+        harden(model, "median", f=1, **settings)
+        optimizer = optimized(model)
+        before = [p.detach().clone() for p in model.parameters()]
+        errors = error_of(lambda: backward(model, rank, 0, torch.nan if rank < 2 else 1.0))  # noqa: B023
+        errors = errors, error_of(optimizer.step)
+        out[name] = errors, all(map(torch.equal, before, model.parameters()))
+    return out, stray.is_enabled()
+
+
+class Unwritten(nn.Module):
+    """Has places that nothing has been written to yet."""
+
+    def __init__(self, size):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(6, 2)
+        self.register_buffer("last", torch.full((size,), torch.nan))
+        self.register_buffer("flag", torch.tensor(True))
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def unwritten(rank):
+    """Buffers with NaN since before; then one rank writes there, all do, and all have NaN anew."""
+    out = {}
+    for size, mode in ((1, "median"), (70_000, "median"), (1, "refuse")):
+        model = DistributedDataParallel(Unwritten(size))
+        harden(model, "median", f=1, buffers=mode)
+        found = [error_of(lambda: backward(model, rank))]  # noqa: B023
+        for writers in (1, N) if mode == "median" else ():
+            model.module.last += 0
+            if rank < writers:
+                model.module.last.fill_(7.0)
+            found.append((error_of(lambda: backward(model, rank)), model.module.last[0].item()))  # noqa: B023
+        if mode == "median":
+            model.module.mean.fill_(torch.nan)
+            found.append((error_of(lambda: backward(model, rank)), model.module.mean[0].item()))  # noqa: B023
+        out[size, mode] = found
+    return out
+
+
 PLAYED = (
+    loaded,
+    unwritten,
     excess,
     scaled,
     buffers,
@@ -330,6 +448,9 @@ PLAYED = (
     remembered,
     compressed,
     removed,
+    removed_after_excess,  # scalers at work from here on
+    scaled_buffers,
+    another_scaler,
 )
 
 
@@ -466,3 +587,58 @@ def test_columns_of_half_the_bytes_cost_two_roundings(played):
 
 def test_a_removed_guard_leaves_a_plain_model_that_can_be_hardened_again(played):
     assert all(away < 1e-6 and again < 1e-6 for away, again in (found["removed"] for found in played))
+
+
+@pytest.mark.parametrize("rule", ["dnc", "median"])
+def test_counters_that_differ_after_a_load_stop_nobody_and_most_ranks_go_on(rule, played):
+    for found in played:
+        errors, away, rounds = found["loaded"][rule]
+        assert errors == [None] * 3
+        assert away < 1e-6
+        assert rounds == 6
+
+
+def test_what_would_stop_a_step_goes_with_the_guard_and_with_the_model(played):
+    for found in played:
+        assert found["removed_after_excess"] == [TooManyFaults, None, TooManyFaults, None]
+
+
+def test_under_a_scaler_nan_batches_raise_nothing_because_of_buffers(played):
+    for found in played:
+        errors, finite, scale, skipped, restored = found["scaled_buffers"]["raise"]
+        assert errors == [None] * 4
+        assert finite
+        assert (scale, skipped, restored) == (1.0, 1, 2)  # backed off twice
+        errors, finite, scale, skipped, restored = found["scaled_buffers"]["skip"]
+        assert errors == [None] * 4
+        assert finite
+        assert (scale, skipped, restored) == (2.0, 1, 2)  # the gradient beside bad buffers has an answer
+
+
+def test_a_scaler_of_another_model_does_not_take_the_step_away_from_excess(played):
+    for found in played:
+        out, enabled = found["another_scaler"]
+        assert enabled
+        assert all(unmoved for _, unmoved in out.values())
+        assert out["skip"][0] == (None, None)
+        backward_error, step_error = out["raise"][0]
+        assert backward_error is None
+        assert step_error[0] is TooManyFaults
+        assert "scaler=scaler" in step_error[1]
+        backward_error, step_error = out["told"][0]
+        assert backward_error[0] is TooManyFaults
+        assert step_error is None
+
+
+def test_nan_that_buffers_have_had_since_before_is_no_fault(played):
+    for found in played:
+        for (_, mode), steps in found["unwritten"].items():
+            assert steps[0] is None
+            if mode == "refuse":
+                continue
+            (one, outvoted), (all_, written), (new, back) = steps[1:]
+            assert one is all_ is None
+            assert outvoted != outvoted
+            assert written == 7.0
+            assert new[0] is TooManyFaults
+            assert back == 0.0

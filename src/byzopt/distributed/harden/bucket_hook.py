@@ -67,9 +67,11 @@ class BucketHook:
         self.model, self.comm, self.guard = proxy(model), comm, guard
         self.names = {id(p): name for name, p in model.module.named_parameters()}
         self.buffers = _buffers(model, comm, guard)
-        self.excess = ExcessPolicy(comm, guard.settings.excess, model.parameters())
-        self.scale = LossScale(guard.settings.scaler)
-        self.dtype = _travelling([p.dtype for p in model.parameters()], guard.settings.dtype)
+        settings = guard.settings
+        self.excess = ExcessPolicy(comm, settings.excess, model.parameters(), settings.scaler)
+        guard.undo.append(self.excess.clear)
+        self.scale = LossScale(settings.scaler)
+        self.dtype = _travelling([p.dtype for p in model.parameters()], settings.dtype)
         self.d = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self._round: Round | None = None
         self._buckets: list[Bucket] = []
@@ -167,13 +169,13 @@ class BucketHook:
         done = self._round
         error = self._met(self._work.finish) or self._error or self._met(lambda: self._decided(done))
         decided = done is not None and (error is None or isinstance(error, TooManyFaults))
+        answered = error is None
         if error is not None:
             error = self._failed(error)
         if decided and done is not None:
             trouble = self._met(partial(self.buffers.agree, done.present))
-            self.guard.restored += isinstance(trouble, TooManyFaults)
-            skips = isinstance(trouble, TooManyFaults) and self.guard.settings.excess == "skip"
-            error = error or (None if skips else trouble)
+            left = self._of_buffers(trouble, answered)
+            error = error or left
         for bucket in self._buckets:
             bucket.told.set_result(bucket.whole)
         self._error, self._round, self._buckets, self._returning = None, None, [], []
@@ -185,9 +187,24 @@ class BucketHook:
         if self._round is not None:
             self.guard.failed(self._round, error)
         fill, left = self.excess.outcome(error)
-        for bucket in self._buckets:
-            bucket.whole.fill_(fill)
+        self._fill(fill)
         return left
+
+    def _of_buffers(self, trouble: Exception | None, answered: bool) -> Exception | None:
+        """What is still to be raised after buffers were told; where gradients had no answer either, what
+        was said about them holds for both."""
+        if not isinstance(trouble, TooManyFaults):
+            return trouble
+        self.guard.restored += 1
+        outcome = self.excess.of_buffers(trouble) if answered else None
+        if outcome is None:
+            return None
+        self._fill(outcome.fill)
+        return outcome.error
+
+    def _fill(self, value: float) -> None:
+        for bucket in self._buckets:
+            bucket.whole.fill_(value)
 
     def _met(self, step: Callable[[], None]) -> Exception | None:
         """The error that a step ends in."""

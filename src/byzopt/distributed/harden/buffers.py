@@ -24,7 +24,8 @@ class BufferSync:
     """The buffers of `module` (names in `ignored` are left alone), for at most f faulty ranks.
 
     Large ones are told only where some rank has written them. A rank that has NaN in what is told is left
-    out; where these are more than f, all ranks go back to what they had agreed on last.
+    out; where these are more than f, all ranks go back to what they had agreed on last. NaN that all but f
+    ranks have had since then, as in a place that nothing has been written to yet, is a value like others.
     """
 
     def __init__(
@@ -90,17 +91,32 @@ class BufferSync:
 
     def _is_agreed(self, name: str, buffer: Tensor) -> bool:
         before = self._agreed.get(name)
-        return before is not None and before.shape == buffer.shape and torch.equal(before, buffer)
+        if before is None or before.shape != buffer.shape:
+            return False
+        return torch.equal(_bytes(before), _bytes(buffer))  # bytes, because NaN is not equal to NaN
+
+    def _has_new_nan(self, name: str, buffer: Tensor) -> Tensor:
+        """Whether there is NaN where there was none when ranks agreed last."""
+        nan, before = _flat(buffer).isnan(), self._agreed.get(name)
+        if before is not None and before.shape == buffer.shape:
+            nan &= ~_flat(before).isnan()
+        return nan.any()
 
     def _take(self, chosen: dict[str, Tensor], present: Tensor) -> list[int]:
         """Write what the ranks that are `present` agree on; the ranks with NaN."""
-        parts = [_flat(buffer).view(torch.uint8) for buffer in chosen.values()]
-        columns = torch.split(self.comm.all_gather(torch.cat(parts)), [len(part) for part in parts], dim=1)
+        parts = [_bytes(buffer) for buffer in chosen.values()]
+        new = torch.stack([self._has_new_nan(*each).cpu() for each in chosen.items()]).any()
+        parts.append(new.to(parts[0]).view(1))
+        told = self.comm.all_gather(torch.cat(parts))
+        *columns, said = torch.split(told, [len(part) for part in parts], dim=1)
         rows = {
-            name: piece.to(buffer.device).contiguous().view(_flat(buffer).dtype)
+            name: piece.to(buffer.device)
+            .clone(memory_format=torch.contiguous_format)
+            .view(_flat(buffer).dtype)
             for (name, buffer), piece in zip(chosen.items(), columns, strict=True)
         }
-        broken = torch.stack([matrix.isnan().any(dim=1).cpu() for matrix in rows.values()]).any(dim=0)
+        said = said.flatten().cpu() > 0
+        broken = torch.stack([self._broken(matrix, present, said) for matrix in rows.values()]).any(dim=0)
         bad = (present & broken).nonzero().flatten().tolist()
         kept = present & ~broken
         back = len(bad) > self._most(present) or not kept.any()
@@ -109,12 +125,19 @@ class BufferSync:
             buffer.copy_(middle if back else _shaped(middle, buffer))
         return bad
 
+    def _broken(self, rows: Tensor, present: Tensor, said: Tensor) -> Tensor:
+        """Which ranks have NaN `[n]` where it is not what all but f have had for long; those that have `said`
+        so by themselves have."""
+        nan, m = rows.isnan(), int(present.sum())
+        usual = (nan & (present & ~said).to(nan.device)[:, None]).sum(dim=0) >= max(m - self.f, m // 2 + 1)
+        return (nan & ~usual).any(dim=1).cpu() | said
+
 
 def agreed(rows: Tensor) -> Tensor:
-    """The coordinate median of rows `[m, b]` of floats without NaN; of whole numbers what most have.
+    """The coordinate median of rows `[m, b]` of floats; of whole numbers what most have.
 
-    Infinite values count as they are: with fewer than half of the rows faulty the middle is an honest value,
-    or lies between two.
+    Infinite values count as they are, and NaN as the largest: with fewer than half of the rows faulty the
+    middle is an honest value, or lies between two.
     """
     if not rows.dtype.is_floating_point:
         return rows.mode(dim=0).values
@@ -145,6 +168,10 @@ def _flat(buffer: Tensor) -> Tensor:
     """The numbers of a buffer in a row, complex ones as pairs and truth values as bytes."""
     real = torch.view_as_real(buffer) if buffer.is_complex() else buffer
     return (real.to(torch.uint8) if real.dtype == torch.bool else real).detach().contiguous().reshape(-1)
+
+
+def _bytes(buffer: Tensor) -> Tensor:
+    return _flat(buffer).view(torch.uint8)
 
 
 def _shaped(piece: Tensor, buffer: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def harden(
     `TooManyFaults` on all ranks ("raise"), or all get zeros ("skip"); where a `GradScaler` is at work all get
     the same non-finite gradient, so that all scalers back off. `wire="bf16"` sends columns in half the
     bytes. `watch` is called with the `RoundDiagnostics` of each round, or of every `watch.every`-th.
-    `scaler` need only be told with momentum where the process has several.
+    `scaler` need only be told where the process has several, or one that is not this model's.
 
     `scope`, for `fully_shard` alone: "unit" decides for each unit that FSDP reduces, at no cost in memory;
     "model" decides once for all parameters as one vector, and holds the shards of all ranks' gradients until
@@ -86,7 +86,7 @@ def harden(
         wire: "bf16" sends columns in half the bytes; None: as they are.
         watch: Called with the diagnostics of each round; None: nobody watches.
         scope: With `fully_shard`, what the rule decides for at a time: "unit" (default) or "model".
-        scaler: The script's `GradScaler`, where momentum has to know which of several.
+        scaler: The script's `GradScaler`, where the process has others; None: any that is enabled.
 
     Returns:
         Counts of the model's rounds; its `remove` makes the model as it was.

@@ -40,7 +40,7 @@ class Guard:
         self.active = True
         self.undo: list[Callable[[], None]] = []  # what `remove` has to put back
         self._state: Any = None
-        self._width = -1
+        self._begun = 0  # backward passes in this process, whatever has been loaded
         self._guess: Guess | None = None
 
     # What a wrapper calls, once a round each, in this order.
@@ -49,7 +49,8 @@ class Guard:
         """A round over gradients of d numbers; `part` is False on a rank that has run out of data."""
         if self._state is None:
             self._state = self.filter.init(torch.zeros(0, device="cpu"), self.comm.n)
-        return Round(self.comm, self.filter, self._state, self.rounds + 1, d, self._guess, part)
+        count, t = self._begun + 1, self.rounds + 1
+        return Round(self.comm, self.filter, self._state, t, d, self._guess, part, count)
 
     def finished(self, done: Round, pieces: list[Tensor]) -> None:
         """Take over what the round proved, and tell the watch.
@@ -57,7 +58,7 @@ class Guard:
         `pieces` are this rank's columns of the answer. A collective. Errors, on all ranks: what a watch
         raised on any of them.
         """
-        self.rounds = done.t
+        self.rounds, self._begun = done.t, done.count
         for rank in done.faulty:
             self.dropped[rank] += 1
         self._guess = done.next_guess()
@@ -67,7 +68,7 @@ class Guard:
 
     def failed(self, done: Round, error: Exception) -> None:
         """Count a round that has no answer."""
-        self.rounds = done.t
+        self.rounds, self._begun = done.t, done.count
         if isinstance(error, TooManyFaults):
             self.skipped += 1
             for rank in done.faulty:
@@ -111,7 +112,8 @@ class Guard:
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Go on from what `state_dict` gave. With another rank's, or None, momentum starts afresh, and a
-        warning says so: the momentum of one rank is not that of another.
+        warning says so: the momentum of one rank is not that of another. Where ranks have loaded different
+        counts of rounds, the next round takes the one that most have.
 
         Errors: `InvalidInput` for what is no such state.
         """

@@ -29,7 +29,7 @@ from byzopt.distributed.harden.forms import Answer, answer_of, by_columns, by_ge
 from byzopt.distributed.shard import ColumnShard, Products, dtype_of, gram_of, summed
 from byzopt.errors import InvalidInput, TooManyFaults
 
-_CODES = ("trouble", "round", "part", "size", "unusual")  # the numbers that a rank tells before the sums
+_CODES = ("trouble", "count", "t", "part", "size", "unusual")  # the numbers that a rank tells before the sums
 
 
 class Guess(NamedTuple):
@@ -44,6 +44,8 @@ class Round:
 
     First every rank adds its blocks, in one order, then all `decide`, then every rank asks for its `answer`
     to each block. Of its own row each tells the largest magnitude (`saw`).
+    `count` is how many backward passes this rank has begun, which all must have alike; `t` is what the rule
+    knows the round by. Where ranks say different ones, the one that most say holds.
     `part` is False on a rank that has no row, because it has run out of data: that is no fault, and the rule
     is that of the others. `missing` are ranks whose row did not come: a fault, like one that is not finite.
     """
@@ -57,9 +59,11 @@ class Round:
         d: int,
         guess: Guess | None = None,
         part: bool = True,
+        count: int | None = None,
     ) -> None:
         self.comm, self.filter, self.state, self.t, self.d, self.part = comm, filter, state, t, d, part
-        self.rule = filter.now(state, RoundContext(t, torch.empty(0, device="cpu")))
+        self.count = t if count is None else count
+        self.rule = self._rule_now()
         self.guess = guess or Guess(0, (True,) * comm.n)
         self.trouble, self.missing = Trouble(), set[int]()
         self.blocks: list[Tensor] = []
@@ -123,22 +127,36 @@ class Round:
         codes, sums = self._told()
         if codes["trouble"].any():
             raise_everywhere(self.comm.everyone, self.trouble.error)
-        rounds = codes["round"].tolist()
-        if len(set(rounds)) > 1:
+        counts = [int(each) for each in codes["count"]]
+        if len(set(counts)) > 1:
             raise InvalidInput(
-                f"All ranks should take as many backward passes. Found ranks in rounds {rounds}. Call "
+                f"All ranks should take as many backward passes. Found ranks in rounds {counts}. Call "
                 "`backward` as often on each, or use the model's `join` where data are uneven."
             )
+        moved = self._agree_on(codes["t"])
         self.present = codes["part"] > 0
         sizes = torch.where(self.present, codes["size"], torch.inf)
         sizes[list(self.missing)] = torch.inf
         self.finite = sizes.isfinite()
         self.ready = self._ready()
-        return self._settle(sizes[self.finite], sums, bool(codes["unusual"].any()))
+        return self._settle(sizes[self.finite], sums, moved or bool(codes["unusual"].any()))
+
+    def _rule_now(self) -> BaseAggregator:
+        return self.filter.now(self.state, RoundContext(self.t, torch.empty(0, device="cpu")))
+
+    def _agree_on(self, told: Tensor) -> bool:
+        """Take the round's t from the ranks; whether they said different ones, as when not all have loaded
+        the same counters."""
+        said = [int(each) for each in told]
+        self.t = max(said, key=lambda t: (said.count(t), t))
+        if len(set(said)) == 1:
+            return False
+        self.rule = self._rule_now()
+        return True
 
     def _told(self) -> tuple[dict[str, Tensor], Tensor]:
         """What the ranks tell, by code `[n]`, and the sum of their keys and products."""
-        own = (self.trouble.error is not None, self.t, self.part, self._size(), self.unanswered)
+        own = (self.trouble.error is not None, self.count, self.t, self.part, self._size(), self.unanswered)
         sums = [torch.zeros(0, dtype=torch.float64, device="cpu")]
         if not self.columns:
             n = self.comm.n

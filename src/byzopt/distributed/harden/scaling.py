@@ -23,6 +23,11 @@ def _alive() -> list[GradScaler]:
     return [each for known in _found if (each := known()) is not None and each.is_enabled()]
 
 
+def at_work(scaler: GradScaler | None) -> bool:
+    """Whether `scaler` is enabled, or any of this process where None is known to be the model's."""
+    return bool(scalers()) if scaler is None else scaler.is_enabled()
+
+
 class LossScale:
     """What losses are multiplied by: the scale of `scaler`, or of the one enabled scaler that there is in
     the first step."""
