@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from byzopt.cli.stress import _advice, _verdict
 from byzopt.errors import InvalidInput, Status
 from byzopt.experiments import Outcome, Spec
-from byzopt.stress import ENSEMBLE, Trial, stress, worst
+from byzopt.experiments.sweeps import run_sweep
+from byzopt.stress import ENSEMBLE, Stress, Trial, stress, worst
 from byzopt.stress.catalogue import NO_ATTACK, ensemble
 from byzopt.stress.verdict import tail_mean, trial
 from byzopt.tasks import TASKS
@@ -22,6 +25,21 @@ SPEC = {
     "n": 9,
     "f": 2,
 }
+
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from byzopt.attacks import Attack, Knowledge
+
+
+@dataclass(frozen=True)
+class Swing(Attack):
+    knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest"})
+
+    def forge(self, view, generator):
+        return view.alike(-3.0 * view.honest.mean(dim=0))
+"""
 
 
 def test_the_worst_of_the_ensemble_is_found_and_everything_is_stored(tmp_path):
@@ -47,6 +65,54 @@ def test_what_a_budget_does_not_reach_is_named_and_no_rule_is_called_best(tmp_pa
     assert len(result.left) == 2 * len(ENSEMBLE)
     assert result.best_rule is None
     assert stress(Spec.of(SPEC), tmp_path, compare=["mean"]).left == ()
+
+
+def test_a_budget_is_shared_so_that_cheap_attacks_and_the_first_searched_one_are_tried(tmp_path, monkeypatch):
+    clock, left = [0], {name: 10 if "searched" in name or "optimal" in name else 1 for name in ENSEMBLE}
+    names = {str(dict(attack)): name for name, attack in ENSEMBLE.items()}
+    monkeypatch.setattr("byzopt.stress.running.monotonic", lambda: clock[0])
+
+    def play(plan, over):
+        name = names.get(str(plan.sweep.spec["attack"]), NO_ATTACK)
+        left.setdefault(name, 1)
+        while left[name] and not over():
+            clock[0] += 1
+            left[name] -= 1
+        if not left[name]:
+            run_sweep(plan, jobs=0)
+
+    done = stress(Spec.of(SPEC), tmp_path, compare=["mean"], budget=18, play=play)
+    assert clock[0] <= 18
+    cheap = {name for name in ENSEMBLE if "searched" not in name and "optimal" not in name}
+    assert {one.attack for one in done.trials} == {NO_ATTACK, "searched: cos", *cheap} - {"label flip"}
+    assert not done.complete("median")
+    assert done.measured("median") == len(cheap)
+
+
+@pytest.mark.parametrize("threat", ["omniscient", "own_data"])
+def test_registered_attacks_and_ones_own_stand_beside_the_ensemble(tmp_path, monkeypatch, threat):
+    (tmp_path / "parts.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    wanted = ["parts.py:Swing", "ipm", "ipm(scale=3)", "alie"]
+    done = stress(Spec.of(SPEC | {"rule": "mean"}), tmp_path / "s", attacks=wanted, threat=threat)
+    assert [one.attack for one in done.trials] == [NO_ATTACK, *wanted]
+    assert done.of("mean", "ipm").value != done.of("mean", "ipm(scale=3)").value
+    assert done.complete("mean")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x", "Unknown attack"),
+        ("none", "always tried"),
+        ("nnm >> rfa", "Unknown attack"),
+        ("ipm(scal=3)", "scale"),
+        ("label flip", "labels"),
+    ],
+)
+def test_what_is_no_attack_here_is_refused(tmp_path, name, said):
+    with pytest.raises(InvalidInput, match=said):
+        stress(Spec.of(SPEC), tmp_path, attacks=["alie", name])
 
 
 def test_attackers_who_know_less_are_wrapped(tmp_path):
@@ -85,6 +151,40 @@ def test_the_worst_is_pointwise_and_ignores_what_was_not_measured():
     assert seeds.value == pytest.approx(0.6)
 
 
+def result(values: dict[str, float], figure: str = "accuracy") -> Stress:
+    """A rule under these attacks, of which a and b were to be tried."""
+    trials = tuple(Trial("r", name, figure, value, "completed") for name, value in values.items())
+    return Stress("omniscient", 9, 2, 2, ("r",), trials, Path(), (), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [
+        (result({NO_ATTACK: 0.9, "a": 0.8, "b": 0.7}), 0),
+        (result({NO_ATTACK: 0.9, "a": 0.8, "b": 0.5}), 3),
+        (result({"a": 0.5}), 3),
+        (result({NO_ATTACK: 0.5, "a": 0.8, "b": 0.7}), 3),
+        (result({}), 4),
+        (result({NO_ATTACK: 0.9, "a": 0.8}), 4),
+        (result({"a": 0.8, "b": 0.7}), 4),
+        (result({NO_ATTACK: 0.1, "a": 0.8, "b": 0.7}, "loss"), 4),
+    ],
+    ids=["kept", "below", "below, others open", "calm below", "nothing", "one open", "calm open", "losses"],
+)
+def test_the_mark_is_kept_below_or_without_evidence(found, status, capsys):
+    assert _verdict(found, 0.6) == status
+    assert ("no evidence" in capsys.readouterr().err) == (status == 4)
+
+
+def test_the_headline_says_how_much_was_measured_and_when_no_attack_is_worse():
+    assert "No attack that was tried does worse" in _advice(result({NO_ATTACK: 0.9, "a": 0.8, "b": 0.7}))[0]
+    assert "So far 80.0 %, by a: 1 of 2 attacks" in _advice(result({NO_ATTACK: 0.9, "a": 0.8}))[0]
+    assert "0 of 2 attacks" in _advice(result({NO_ATTACK: 0.9}))[0]
+    (line,) = _advice(result({NO_ATTACK: 0.5, "a": 0.8, "b": 0.7}))
+    assert "50.0 %, without any attack" in line
+    assert "2 of 2" in line
+
+
 @pytest.fixture
 def written(tmp_path):
     (tmp_path / "my.toml").write_text(
@@ -104,10 +204,22 @@ def test_the_command_says_the_worst_draws_it_and_exits_with_three_below_the_mark
     assert done.status == 3
     assert data["worst"]["mean"]["attack"] in ("ipm x10", "label flip")
     assert data["not_measured"] == []
+    assert (data["figure"], data["unit"]) == ("accuracy", "fraction")
+    assert data["mean_over"] == "the last tenth of the rounds"
+    assert data["measured"] == {"mean": 2}
     assert (written / "s" / "stress.png").stat().st_size > 10_000
     again = byzopt("stress", "my.toml", *few)
     assert again.status == 0
     assert "How bad can it get with mean?" in again.out
+    assert "Test accuracy in %, mean over the last tenth of the rounds:" in again.out
+
+
+def test_a_budget_that_reaches_nothing_is_no_evidence(written, monkeypatch, byzopt):
+    monkeypatch.chdir(written)
+    done = byzopt("stress", "my.toml", "--jobs", "0", "--budget", "0.000001s", "--at-least", "0.1")
+    assert done.status == 4
+    assert "no evidence" in done.err
+    assert "0 of 12 attacks" in done.out
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from byzopt.stress import Stress, Trial
 
 BELOW = 3  # exit status: the worst accuracy is below --at-least
+NO_EVIDENCE = 4  # exit status: with --at-least, not everything was measured that could be below it
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -45,7 +46,11 @@ def command(
         str, typer.Option(help="What attackers know: omniscient, no_rule, own_data or one_round_late.")
     ] = "omniscient",
     attacks: Annotated[
-        str, typer.Option(help='Attacks of the ensemble to try: "searched: cos; alie". Default: all.')
+        str,
+        typer.Option(
+            help="Attacks to try, of the ensemble, registered or your own: "
+            '"searched: cos; ipm; parts.py:Swing". Default: the ensemble.'
+        ),
     ] = "",
     seeds: Annotated[int, typer.Option(callback=at_least(1), help="Runs of each cell.")] = 1,
     budget: Annotated[
@@ -53,15 +58,20 @@ def command(
     ] = None,
     least: Annotated[
         float | None,
-        typer.Option("--at-least", help="Exit with 3 if the worst accuracy is below this fraction."),
+        typer.Option(
+            "--at-least",
+            help="Exit with 3 if the worst accuracy is below this fraction, with 4 if too little was "
+            "measured to tell.",
+        ),
     ] = None,
     jobs: Jobs = None,
     store: StorePath = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> int:
-    """Train a spec under an ensemble of attacks, searched ones first, and say the worst.
+    """Train a spec under an ensemble of attacks, and say the worst.
 
-    Its own attack is left out. All runs are stored: the same command goes on where it was stopped.
+    The attack that the spec itself names is left out. All runs are stored: the same command goes on where it
+    was stopped.
     """
     from byzopt.cli.stopping import stop_on_signals
     from byzopt.experiments import load
@@ -92,9 +102,25 @@ def command(
     _say(result, picture, as_json)
     if halted:
         return 130
-    bad = result.worst(result.rules[0])
-    short = least is not None and bad is not None and bad.figure == "accuracy" and (bad.value or 0.0) < least
-    return BELOW if short else 0
+    return 0 if least is None else _verdict(result, least)
+
+
+def _verdict(result: Stress, least: float) -> int:
+    """The exit status of --at-least; what it is that is not known goes to stderr."""
+    rule = result.rules[0]
+    values = [one.value for one in result.trials if one.rule == rule and one.larger_is_better]
+    if any(value is not None and value < least for value in values):
+        return BELOW
+    if result.complete(rule) and len(values) == len(result.attacks) + 1:
+        return 0
+    why = (
+        "its task measures no accuracy"
+        if result.complete(rule)
+        else f"{result.measured(rule)} of {len(result.attacks)} attacks were measured"
+        + ("" if result.calm(rule) else ", and training without attack was not")
+    )
+    print(f"byzopt: there is no evidence that {rule} keeps {least:g}: {why}.", file=sys.stderr)
+    return NO_EVIDENCE
 
 
 def _names(text: str) -> list[str]:
@@ -113,7 +139,7 @@ def _player(jobs: int | None) -> Callable[[Any, Callable[[], bool]], None]:
         with SweepDisplay(plan) as display:
             run_sweep(
                 plan,
-                jobs=layout.processes if layout else jobs or 0,
+                jobs=(layout.processes if len(plan.batches) > 1 else 0) if layout else jobs or 0,
                 threads=layout.threads if layout else 1,
                 tell=display.hear,
                 stopped=over,
@@ -131,18 +157,20 @@ def _say(result: Stress, picture: Path | None, as_json: bool) -> None:
     from byzopt.cli import terminal
 
     console, table = terminal.console(), Table(box=None, pad_edge=False)
+    console.print(
+        f"{result.attackers} of {result.n} workers lie, the rule tolerates {result.f}. They are "
+        f"{result.threat}."
+    )
     table.add_column("attack")
     for rule in result.rules:
         table.add_column(rule, justify="right")
     for attack in dict.fromkeys(one.attack for one in result.trials):
         table.add_row(attack, *(_cell(result.of(rule, attack)) for rule in result.rules))
     table.add_section()
-    table.add_row("worst", *(_cell(result.worst(rule)) for rule in result.rules))
-    console.print(
-        f"{result.attackers} of {result.n} workers lie, the rule tolerates {result.f}. They are "
-        f"{result.threat}."
-    )
-    console.print(table)
+    table.add_row("worst attack", *(_cell(result.worst(rule)) for rule in result.rules))
+    if result.trials:
+        console.print(f"{result.heading}:")
+        console.print(table)
     for line in _advice(result):
         console.print(line)
     if picture is not None:
@@ -152,18 +180,32 @@ def _say(result: Stress, picture: Path | None, as_json: bool) -> None:
 
 
 def _advice(result: Stress) -> list[str]:
-    """What to change, where another rule that was tried holds better."""
+    """How bad it can get as far as was measured, and whether another rule that was tried holds better."""
     rule = result.rules[0]
-    bad = result.worst(rule)
+    bad, done, every = result.worst(rule), result.measured(rule), len(result.attacks)
+    question = f"How bad can it get with {rule}?"
     if bad is None:
-        return []
+        return [f"{question} That is not known: so far, 0 of {every} attacks were measured."]
+    said = f"{_cell(bad)}, by {bad.attack}"
     lines = [
-        f"How bad can it get with {rule}? {_cell(bad)}, by {bad.attack}. No attack that was tried does worse."
+        f"{question} {said}. No attack that was tried does worse."
+        if done == every
+        else f"{question} So far {said}: {done} of {every} attacks were measured, others may do worse."
     ]
+    calm = result.calm(rule)
+    if calm is not None and calm.badness > bad.badness:
+        lines[0] = (
+            f"{question} {_cell(calm)}, without any attack. The worst attack, {bad.attack} "
+            f"({done} of {every} were measured), leaves {_cell(bad)}: they do no harm, something else "
+            "limits this training."
+        )
     best = result.best_rule
     better = result.worst(best) if best else None
     if better is not None and best != rule:
-        lines.append(f"Of the rules tried {best} holds best: {_cell(better)}, by {better.attack}.")
+        so_far = "" if done == every else " so far"
+        lines.append(f"Of the rules tried {best} holds best{so_far}: {_cell(better)}, by {better.attack}.")
+    if best is None and len(result.rules) > 1:
+        lines.append("Which rule holds best is open: they were not measured under the same attacks.")
     return lines
 
 
@@ -192,6 +234,14 @@ def _data(result: Stress, picture: Path | None) -> dict[str, Any]:
         "f": result.f,
         "attackers": result.attackers,
         "threat": result.threat,
+        "figure": result.figure,
+        "unit": "fraction" if result.figure == "accuracy" else "of the task",
+        "mean_over": result.mean_over,
+        "seeds": result.seeds,
+        "attacks": list(result.attacks),
+        "measured": {rule: result.measured(rule) for rule in result.rules},
+        "complete": {rule: result.complete(rule) for rule in result.rules},
+        "headline": _advice(result),
         "trials": [plain(one) for one in result.trials],
         "worst": {rule: plain(result.worst(rule)) for rule in result.rules},
         "not_measured": list(result.left),

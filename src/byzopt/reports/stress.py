@@ -28,6 +28,9 @@ def draw(result: Stress) -> Path:
     attacks = list(dict.fromkeys(one.attack for one in result.trials))
     figure = Figure(figsize=(11, height), layout="constrained")
     bars, curves = figure.subplots(1, 2)
+    done, every = result.measured(result.rules[0]), len(result.attacks)
+    if done < every:
+        bars.set_title(f"So far {done} of {every} attacks", fontsize="medium")
     _bars(bars, result, attacks)
     _curves(curves, result)
     buffer = BytesIO()
@@ -47,7 +50,7 @@ def _bars(axes: Any, result: Stress, attacks: list[str]) -> None:
     axes.invert_yaxis()
     axes.legend(loc="lower left", fontsize="small")
     accuracy = all(one.larger_is_better for one in result.trials)
-    axes.set_xlabel("Test accuracy at the end (%)" if accuracy else "Loss at the end")
+    axes.set_xlabel(result.heading)
     if accuracy:
         axes.set_xlim(0, 100)
     axes.grid(axis="x", alpha=0.3)

@@ -1,19 +1,23 @@
-"""The attacks of the ensemble, the most telling first."""
+"""The attacks of the ensemble, in the order in which they are tried, and others that are named."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
+from byzopt.aggregators.core.spelling import stages_of
+from byzopt.attacks import ATTACKS
 from byzopt.attacks.limited import Threat
-from byzopt.errors import InvalidInput, require, unknown
+from byzopt.errors import InvalidInput, UnknownName, require, unknown
+from byzopt.experiments.specs.overrides import anchor
+from byzopt.registry import plain
 from byzopt.tasks import Task
 
 NO_ATTACK = "no attack"
-# By the name under which they are shown. Searched ones first: a short budget leaves the others unmeasured.
+# By the name under which they are shown. One searched attack, the cheap ones, then all other searched ones.
 ENSEMBLE: dict[str, Mapping[str, Any]] = {
     "searched: cos": {"name": "autobyz", "objective": "cos"},
-    "searched: drift": {"name": "autobyz", "objective": "drift"},
     "ipm x10": {"name": "ipm", "scale": 10.0},
     "ipm x0.5": {"name": "ipm", "scale": 0.5},
     "alie": {"name": "alie", "z": 1.5},
@@ -21,10 +25,12 @@ ENSEMBLE: dict[str, Mapping[str, Any]] = {
     "min-max": {"name": "min_max"},
     "sign flip": {"name": "sign_flip"},
     "label flip": {"name": "label_flip"},
+    "searched: drift": {"name": "autobyz", "objective": "drift"},
     "searched: bias": {"name": "autobyz", "objective": "bias"},
     "optimal ipm": {"name": "optimal_ipm"},
     "optimal alie": {"name": "optimal_alie"},
 }
+LATER = ("autobyz", "optimal_ipm", "optimal_alie")  # they ask the rule many times a round
 
 
 def ensemble(
@@ -32,8 +38,10 @@ def ensemble(
 ) -> dict[str, Mapping[str, Any]]:
     """The attacks that can be made on a task by attackers who know what `threat` says, by name.
 
-    Label flipping is left out where a task has no labels. `only` names those that are wanted; default: all.
-    Errors: `InvalidInput` for an unknown threat, `UnknownName` for an unknown attack.
+    Label flipping is left out where a task has no labels, unless it was asked for by name. `only` names those
+    that are wanted, default all of the ensemble: its names, and beside them any registered attack (`ipm`,
+    `"ipm(scale=3)"`) and attacks of one's own (`"parts.py:Swing"`). Where the ensemble and the registry share
+    a name it is the ensemble's.
 
     Args:
         task: Whose attacks are asked for.
@@ -44,7 +52,7 @@ def ensemble(
         Each attack as plain data, by name.
 
     Raises:
-        InvalidInput: An unknown threat.
+        InvalidInput: An unknown threat, what is no attack, or flipped labels where a task has none.
         UnknownName: An unknown attack.
 
     Examples:
@@ -53,17 +61,38 @@ def ensemble(
         >>> "label_flip" in ensemble(Quartic().build(Cohort.of(10, 2), seed=0))  # there are no labels
         False
     """
-    for name in only:
-        if name not in ENSEMBLE:
-            raise unknown("attack of the ensemble", name, list(ENSEMBLE))
     known = get_args(Threat)
     require(threat in known, "The threat model", f"be one of {', '.join(known)}", repr(threat))
-    attacks = {name: attack for name, attack in ENSEMBLE.items() if not only or name in only}
+    attacks = {name: _attack(name) for name in only or ENSEMBLE}
     if "label flip" in attacks and not _labelled(task):
+        require(not only, "The task of a label flip", "have labels", "none", "Leave that attack out.")
         del attacks["label flip"]
     if threat == "omniscient":
         return attacks
     return {name: {"name": "limited", "attack": dict(a), "threat": threat} for name, a in attacks.items()}
+
+
+def is_searched(attack: Mapping[str, Any]) -> bool:
+    """Whether an attack, as plain data, is among those that cost far more than a round of training."""
+    inner = attack.get("attack", attack)
+    return isinstance(inner, Mapping) and inner["name"] in LATER
+
+
+def _attack(text: str) -> Mapping[str, Any]:
+    """The attack of the ensemble, the registry or a user's file that a text names, as plain data."""
+    if text in ENSEMBLE:
+        return ENSEMBLE[text]
+    try:
+        (stage,) = stages_of(text)
+    except ValueError:  # no spelling of a single part
+        stage = text
+    try:
+        attack = plain(ATTACKS.build(anchor(stage, Path())))
+    except UnknownName as error:
+        raise (unknown("attack", text, sorted({*ENSEMBLE, *ATTACKS})) if stage == text else error) from None
+    tried = "be one that attacks: without any is always tried"
+    require(attack["name"] != "none", "An attack to try", tried, repr(text))
+    return dict(attack)
 
 
 def _labelled(task: Task) -> bool:

@@ -1,9 +1,10 @@
-"""Running a spec under the ensemble: each attack a small sweep in one store, the searched ones first."""
+"""Running a spec under the ensemble: each attack a small sweep in one store, and fair shares of a budget."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -12,7 +13,7 @@ from byzopt.attacks.limited import Threat
 from byzopt.errors import InvalidInput, require
 from byzopt.experiments import Spec
 from byzopt.experiments.sweeps import RunStore, Sweep, SweepPlan, plan_sweep, run_sweep
-from byzopt.stress.catalogue import NO_ATTACK, ensemble
+from byzopt.stress.catalogue import NO_ATTACK, ensemble, is_searched
 from byzopt.stress.verdict import Trial, trial, worst
 
 Play = Callable[[SweepPlan, Callable[[], bool]], Any]
@@ -30,7 +31,9 @@ class Stress:
         rules: The rules as text, the spec's own first.
         trials: What each rule came to under each attack.
         store: Where the runs are stored.
-        left: What was left out.
+        left: What was not measured.
+        attacks: Names of all attacks that were to be tried.
+        seeds: Runs of each cell.
     """
 
     threat: str
@@ -40,7 +43,9 @@ class Stress:
     rules: tuple[str, ...]
     trials: tuple[Trial, ...]
     store: Path
-    left: tuple[str, ...]  # what the budget did not reach
+    left: tuple[str, ...]
+    attacks: tuple[str, ...] = ()
+    seeds: int = 1
 
     def of(self, rule: str, attack: str) -> Trial | None:
         """The trial of a rule under an attack, if it was measured."""
@@ -49,6 +54,34 @@ class Stress:
     def worst(self, rule: str) -> Trial | None:
         """The worst that an attack did to a rule; without attack does not count."""
         return worst(one for one in self.trials if one.rule == rule and one.attack != NO_ATTACK)
+
+    def calm(self, rule: str) -> Trial | None:
+        """The trial of a rule without attack, if it was measured."""
+        return self.of(rule, NO_ATTACK)
+
+    def measured(self, rule: str) -> int:
+        """How many of the attacks were measured with a rule."""
+        return sum(one.rule == rule and one.attack != NO_ATTACK for one in self.trials)
+
+    def complete(self, rule: str) -> bool:
+        """Whether a rule was measured under every attack, and without any."""
+        return self.measured(rule) == len(self.attacks) and self.calm(rule) is not None
+
+    @property
+    def figure(self) -> str:
+        """By what trainings are judged: `accuracy`, or `loss` where there is none."""
+        return "accuracy" if any(one.figure == "accuracy" for one in self.trials) else "loss"
+
+    @property
+    def mean_over(self) -> str:
+        """Over what each figure is a mean."""
+        return "the last tenth of the rounds" + (f" and {self.seeds} seeds" if self.seeds > 1 else "")
+
+    @property
+    def heading(self) -> str:
+        """The figure with its unit, and over what it is a mean."""
+        figure = "Test accuracy in %" if self.figure == "accuracy" else "Loss"
+        return f"{figure}, mean over {self.mean_over}"
 
     @property
     def best_rule(self) -> str | None:
@@ -75,13 +108,17 @@ def stress(
     """Trains a spec under every attack of the ensemble, and says the worst.
 
     Args:
-        spec: What to train: its task, model, method and rule. Its own attack and variants are left out.
+        spec: What to train: its task, model, method and rule. The attack and the variants that it names are
+            left out.
         store: The directory that keeps every run. The same call goes on where it was stopped.
         compare: Rules to try beside the spec's own.
         threat: What the attackers know.
-        attacks: Names of the ensemble's attacks to try; default: all.
+        attacks: Attacks to try: names of the ensemble, registered names, `"parts.py:Swing"`; default: the
+            ensemble.
         seeds: Runs of each cell, with the seeds that follow the spec's.
-        budget: Seconds after which no further run is begun and running ones are put aside. None: no limit.
+        budget: Seconds after which no further run is begun and running ones are put aside. Each attack gets
+            a fair share of what is left, the first searched one and the cheap ones before the others, and
+            the spec's own rule before those to compare. None: no limit.
         play: Runs the plan of one small sweep; default: in this process.
         stopped: Whether to stop; checkpoints are kept.
 
@@ -102,6 +139,7 @@ def stress(
         >>> result.worst("median").figure
         'loss'
     """
+    end = inf if budget is None else monotonic() + budget
     require(seeds >= 1, "The number of seeds", "be at least 1", seeds)
     require(bool(spec.cohort.byzantine), "A spec to stress", "have attackers", "none", "Set `attackers`.")
     own = {key: value for key, value in spec.data.items() if key not in ("attack", "compare")}
@@ -110,7 +148,6 @@ def stress(
     )
     tried = ensemble(spec.task.build(spec.cohort, spec.seed), threat, attacks)
     every = {NO_ATTACK: {"name": "none"}, **tried}
-    end = None if budget is None else monotonic() + budget
     own_rule, *others = rules
     plans = {
         (name, group): _plan(own, spec.seed, [rules[rule] for rule in group], attack, seeds, Path(store))
@@ -118,22 +155,47 @@ def stress(
         if group
         for name, attack in every.items()
     }
-    trials: list[Trial] = []
-    left: list[str] = []
-
-    def over() -> bool:
-        return stopped() or (end is not None and monotonic() >= end)
-
-    for (name, group), plan in plans.items():
-        if plan.to_play and not over():
-            (play or _here)(plan, over)
-        measured = _trials(name, plan, group)
-        trials += measured
-        left += [f"{rule} under {name}" for rule in group if rule not in {one.rule for one in measured}]
-    n, f = spec.cohort.n, spec.f
+    searched = [name for name, attack in tried.items() if is_searched(attack)]
+    order = [[name for name in every if name not in searched[1:]], searched[1:]]
+    for group in dict.fromkeys(group for _, group in plans):
+        for names in order:
+            again = sorted(names, key=searched.__contains__)
+            _share(group, [(name, plans[name, group]) for name in names], again, end, play or _here, stopped)
+    trials = [one for (name, group), plan in plans.items() for one in _trials(name, plan, group)]
+    measured = {(one.rule, one.attack) for one in trials}
+    left = [f"{rule} under {name}" for name, group in plans for rule in group if (rule, name) not in measured]
+    n, f, liars = spec.cohort.n, spec.f, len(spec.cohort.byzantine)
     return Stress(
-        threat, n, f, len(spec.cohort.byzantine), tuple(rules), tuple(trials), Path(store), tuple(left)
+        threat, n, f, liars, tuple(rules), tuple(trials), Path(store), tuple(left), tuple(tried), seeds
     )
+
+
+def _share(
+    rules: Sequence[str],
+    plans: Sequence[tuple[str, SweepPlan]],
+    again: Sequence[str],
+    end: float,
+    play: Play,
+    stopped: Callable[[], bool],
+) -> None:
+    """Plays the plans of attacks until `end`: each gets a fair share of the time that is left; then those for
+    which it was too short go on, in the order of `again`."""
+
+    def play_until(name: str, plan: SweepPlan, until: float) -> None:
+        def over() -> bool:
+            return stopped() or monotonic() >= until
+
+        if plan.to_play and not over():
+            play(plan, over)
+            _trials(name, plan, rules)  # a run that failed ends it all
+
+    for k, (name, plan) in enumerate(plans):
+        now = monotonic()
+        play_until(name, plan, end if end == inf else now + (end - now) / (len(plans) - k))
+    for name in again:
+        if not stopped() and monotonic() < end < inf:
+            plan = dict(plans)[name]
+            play_until(name, plan_sweep(plan.sweep, plan.store.root), end)
 
 
 def _rules(own: Any, name: str, compare: Sequence[str]) -> dict[str, Any]:
