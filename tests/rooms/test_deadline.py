@@ -19,6 +19,7 @@ from torch import nn
 
 from byzopt.aggregators import rule_from
 from byzopt.distributed import DeadlineTransport, RobustDM21, RobustSGD, robust_all_reduce
+from byzopt.distributed.deadline import Behind
 from byzopt.errors import InvalidInput, TooManyFaults
 from tests.ranks import play_ranks
 
@@ -278,6 +279,54 @@ def test_reductions_have_the_same_errors_and_drop_who_is_missing():
         assert rows == (3,)
         assert "Rank 3: It was gone, or not heard within" in message
         assert [listed, rule, size, message] == [*results[0][1:4], results[0][7][0]]
+
+
+def away(rank, place, numbered):
+    """Reduce until rank 1, which sleeps through many rounds, counts again, or has failed three times."""
+    transport, missing, errors, said, calls = DeadlineTransport(PASSING), [], [], [], 0
+    while not (place / "end").exists():
+        calls += 1
+        if rank == 1 and calls == 3:
+            (place / "1 sleeps").touch()
+            while not (place / "1 wakes").exists():
+                time.sleep(0.01)
+        seen, row = [], torch.full((6,), float(rank))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                way = {"t": calls if numbered else 0}
+                robust_all_reduce(row, "trimmed_mean", transport, f=1, watch=seen.append, **way)
+                missing.append(1 in seen[0].dropped)
+                if rank == 0 and calls > 15:
+                    (place / "1 wakes").touch()
+                if rank == 1 and said and not missing[-1]:
+                    (place / "end").touch()
+            except Behind as error:
+                errors.append(str(error))
+                if len(errors) == 3:
+                    (place / "end").touch()
+            except TooManyFaults:
+                break  # the others have seen the end before
+        said += [str(w.message) for w in caught]
+        time.sleep(0.02)
+    transport.close()
+    return missing, errors, said
+
+
+@pytest.mark.parametrize("numbered", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_rank_that_was_away_for_long_counts_again_in_reductions(numbered):
+    with Job(4, away, numbered) as job:
+        results = job.results(range(4))
+    missing, errors, said = results[1]
+    if numbered:  # its rounds cannot be those of the others, whom it must not stop
+        assert len(errors) == 3
+        assert "another rule, shape, dtype or `t`" in errors[-1]
+        assert len(results[0][0]) > 15
+    else:
+        assert not errors
+        assert "Rank 1 was away from round" in said[0]
+        assert not missing[-1]
+    assert not any(errors for rank, (_, errors, _) in results.items() if rank != 1)
 
 
 def refused(rank):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from warnings import warn
 
 import torch
 from torch import Tensor
@@ -14,8 +15,8 @@ from byzopt.aggregators.core.filters import RoundContext, RoundRule
 from byzopt.aggregators.core.surroundings import isolated, unreadable
 from byzopt.distributed.agreement import HeaderSummary, exchange_headers, share_error
 from byzopt.distributed.communicator import Communicator
-from byzopt.distributed.deadline.rounds import exchange_rows, filtered_rows
-from byzopt.distributed.deadline.transport import DeadlineTransport
+from byzopt.distributed.deadline.rounds import exchange_rows, filtered_rows, rejoined_rows
+from byzopt.distributed.deadline.transport import Behind, DeadlineTransport
 from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.distributed.header import Header, recipe_text
 from byzopt.distributed.topologies import TOPOLOGIES, Exchange, Round, Topology, Watch, check_topology
@@ -37,7 +38,9 @@ def robust_all_reduce(
 
     `group` is a process group (None: all ranks), one row each; `topology` as in `topologies`. It may be a
     `DeadlineTransport`: then all ranks decide by themselves, from the rows that have come in time; ranks that
-    are missing count as not finite ones, and the `topology` is without effect. `f` fills what
+    are missing count as not finite ones, and the `topology` is without effect. A rank that comes back so late
+    that the others have dropped its rounds gets the answer of their latest one, with a warning, if that is of
+    the same rule, shape, dtype and `t`; else `Behind`, on that rank alone. `f` fills what
     a rule given by name leaves out. `t` is the round for `watch`, which is called with this round's
     `RoundDiagnostics`; all ranks watch or none. Rules that draw lots take their round as `rule.at(t)`. Equal
     to `rule(rows)` on all rows to rounding; the same bits on every rank ("replicated": on equal machines).
@@ -66,6 +69,7 @@ def robust_all_reduce(
     Raises:
         InvalidInput: Vectors or rules that differ, a rule that does not suit n or the topology.
         TooManyFaults: More vectors than the rule tolerates are not finite or cannot be read.
+        Behind: With a `DeadlineTransport`, on a rank that was away for too long to find its round.
 
     Examples:
         >>> import torch
@@ -98,7 +102,16 @@ def _in_time(
         header, (vec, exchange) = prepare()
         return header, vec, exchange
 
-    summary, rows, exchange = exchange_rows(transport, with_vector)
+    before = transport.serial
+    try:
+        summary, rows, exchange = exchange_rows(transport, with_vector)
+    except Behind:
+        summary, rows, exchange = rejoined_rows(transport, with_vector)
+        warn(
+            f"Rank {transport.rank} was away from round {before + 1} to {transport.serial}: it has the "
+            "answer of the last of these, and none of those before.",
+            stacklevel=5,
+        )
     done = filtered_rows(rows, summary, exchange)
     report(exchange.watch, done.diagnostics)
     return done.out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,23 @@ def exchange_rows(
         raise
     rows = transport.exchange(payload)
     return *read(rows, transport.n, vec), prepared
+
+
+def rejoined_rows(
+    transport: DeadlineTransport, prepare: Callable[[], tuple[Header, Tensor, T]]
+) -> tuple[HeaderSummary, Tensor, T]:
+    """As `exchange_rows`, of the latest round that the others have decided without this rank, whose own
+    vector does not count. Its header has to say what most of theirs say.
+
+    Errors, on this rank: those of `DeadlineTransport.rejoin`; as `read`.
+    """
+    header, vec, prepared = prepare()
+
+    def fits(payloads: dict[int, Any]) -> bool:
+        alike = [_header(payload).agreed == header.agreed for payload in payloads.values()]
+        return 2 * sum(alike) > len(alike)
+
+    return *read(transport.rejoin(fits), transport.n, vec), prepared
 
 
 def packed(header: Header, vec: Tensor) -> bytes:

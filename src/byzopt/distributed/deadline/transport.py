@@ -72,6 +72,10 @@ class DeadlineTransport:
     `deadline.rounds`. Whoever builds on it must do between two exchanges only what is the same on all ranks:
     it has no other collective, and the process group's own wait for the dead.
 
+    A rank that comes back goes through the rounds that it has missed while the others still have their rows.
+    Beyond that an optimizer takes the state of the others, and `robust_all_reduce` the answer of the latest
+    round that is of its kind, with a warning: the answers in between are lost on this rank.
+
     `deadline` must be longer than ranks differ in the time of a step; it need not be longer than a step. It
     trusts ranks to run this program, as "sharded" does. `close` says goodbye; the end of the process calls
     it. Errors: `InvalidInput` for a deadline that is no number above 0, or more than 62 ranks.
@@ -131,6 +135,31 @@ class DeadlineTransport:
         if decision is None or self.rank in ranks_of(decision, self.n):
             return None
         return self._finished(serial, decision)
+
+    def rejoin(self, fits: Callable[[dict[int, Any]], bool]) -> Rows:
+        """The latest round that the others have decided and whose payloads `fits` takes, for whoever has no
+        state between rounds and so can do without those in between; this rank goes on from there.
+
+        Errors: `Behind` where neither of the last two fits; then nothing has changed.
+        """
+        box, before = self._inbox, self.serial
+        with box.change:
+            known = {t: slot.decision for t, slot in box.slots.items() if t > before and slot.decision}
+            latest = sorted(known, reverse=True)[:2]  # others keep no more rows
+            box.serial = min(latest, default=before + 1) - 1  # rows of these are taken in
+        try:
+            for serial in latest:
+                if fits(self._collected(serial, known[serial])):
+                    return self._finished(serial, known[serial])
+        except Behind:
+            box.serial = before
+            raise
+        box.serial = before
+        raise Behind(
+            f"Rank {self.rank} should bring to a round what the others bring. Found that it was away, and "
+            f"that they are in round {max(latest, default=before)}, with another rule, shape, dtype or `t`. "
+            "Do in this call what they do in theirs, or start the job again."
+        )
 
     def keep(self, state: Callable[[], tuple[bytes, bytes]]) -> None:
         """Have `state()` given to ranks that come back, as what there is after the last round: what is the
