@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -179,3 +182,155 @@ def test_what_cannot_work_is_refused_on_all_ranks():
     for said in results:
         assert "wrapped" in said[0]
         assert "every" in said[1]
+
+
+def round_of(model, forward, rank):
+    """Two local steps; rank 0 lies."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for t in range(2):
+        optimizer.zero_grad()
+        (loss_of(forward, *data(rank, t)) * (-50.0 if rank == 0 else 1.0)).backward()
+        optimizer.step()
+
+
+def said_by(work):
+    try:
+        work()
+    except InvalidInput as error:
+        return str(error)
+    return ""
+
+
+def wrapped(rank):
+    def build(model):
+        return said_by(lambda: LocalSteps(model, 2, "median", 0))
+
+    gc.freeze()  # a look through all that is alive is quicker without what other tests have left
+    replica = DistributedDataParallel(network())
+    tied = network()
+    around = DistributedDataParallel(nn.Sequential(tied, nn.Linear(3, 3).double()))
+    head = nn.Sequential(nn.Linear(10, 10).double(), tied[2])
+    out = {
+        "module": build(replica.module),
+        "nested": build(nn.Sequential(DistributedDataParallel(network()))),
+        "around": build(tied),
+        "shared parameters": build(head),
+    }
+    del around
+    later = network()
+    local = LocalSteps(later, 2, "median", 0)
+    replica = DistributedDataParallel(later)
+    round_of(later, replica, rank)
+    before = [p.detach().clone() for p in later.parameters()]
+    out["built later"] = said_by(local.sync)
+    assert all(map(torch.equal, before, later.parameters()))
+    return out
+
+
+def test_a_wrapper_that_averages_the_same_parameters_is_refused_wherever_it_is():
+    results = play_ranks(2, wrapped)
+    for found in results:
+        assert found == results[0]
+        for case, message in found.items():
+            assert "Found DistributedDataParallel over the same parameters" in message, case
+
+
+def unwrapped(rank):
+    """What no wrapper shows, and what is no average over workers."""
+    gc.freeze()
+
+    def averaged(model, **settings):
+        local = LocalSteps(model, 2, "median", 1, **settings)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for t in range(2):
+            optimizer.zero_grad()
+            loss_of(model, *data(rank, t)).backward()
+            for parameter in model.parameters():
+                dist.all_reduce(parameter.grad)
+            optimizer.step()
+        if rank == 0:  # a faulty rank that has another one does not hide it
+            with torch.no_grad():
+                model[0].bias.add_(1.0)
+        return said_by(local.sync)
+
+    out = {"by hand": averaged(network()), "on purpose": averaged(network(), same_data=True)}
+    model = network()
+    replica = DistributedDataParallel(model)
+    replica.itself = replica
+    del replica  # nobody can call it, though a circle keeps it
+    local = LocalSteps(model, 2, "median", 1)
+    round_of(model, model, rank)
+    out["let go"] = said_by(local.sync)
+    machines = [dist.new_group(ranks) for ranks in ([0, 1], [2, 3])]
+    across = [dist.new_group(ranks) for ranks in ([0, 2], [1, 3])]
+    replica = DistributedDataParallel(network(), process_group=machines[rank // 2])
+    local = LocalSteps(replica.module, 2, "mean", group=across[rank % 2])
+    round_of(replica.module, replica, rank)
+    out["machine"] = said_by(local.sync)
+    out["machines"] = said_by(lambda: LocalSteps(replica.module, 2, "median", 1))
+    return out
+
+
+def test_equal_pseudo_gradients_are_refused_and_averages_within_a_worker_are_not():
+    for found in play_ranks(N, unwrapped):
+        assert "Pseudo-gradients of the ranks should differ in the first exchange" in found["by hand"]
+        assert "Found 3 of 4 ranks" in found["by hand"]
+        assert "same_data=True" in found["by hand"]
+        assert found["on purpose"] == found["let go"] == found["machine"] == ""
+        assert "DistributedDataParallel" in found["machines"]
+
+
+def whole_or_none(rank):
+    """Ranks 0 and 1 have NaN, in their batch or in their buffers alone, once, in the second exchange."""
+    out = {}
+    for policy in ("raise", "skip"):
+        for where in ("batch", "buffers"):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(10, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)).double()
+            optimizer, told = torch.optim.AdamW(model.parameters(), 1e-2), []
+
+            def mend(optimizer=optimizer, told=told):
+                told.append(1)
+                optimizer.state.clear()
+
+            local = LocalSteps(model, 2, "median", 1, excess=policy, on_fault=mend)
+            raised, back = [], None
+            for t in range(8):
+                if t == 2:
+                    agreed = {name: value.clone() for name, value in model.state_dict().items()}
+                x, y = data(rank, t)
+                bad = t == 3 and rank < 2
+                optimizer.zero_grad()
+                loss_of(model, x * torch.nan if bad and where == "batch" else x, y).backward()
+                optimizer.step()
+                if bad and where == "buffers":
+                    model[1].running_mean.fill_(torch.nan)
+                try:
+                    local.step()
+                except TooManyFaults as error:
+                    raised.append((t, error.rows))
+                if t == 3:
+                    back = all(torch.equal(agreed[name], value) for name, value in model.state_dict().items())
+            whole = all(bool(value.isfinite().all()) for value in model.state_dict().values())
+            moved = not torch.equal(agreed["0.weight"], model[0].weight)
+            counts = local.skipped, local.dropped, len(told)
+            out[policy, where] = raised, back, counts, whole and moved
+    expected, state = model[1].running_mean.clone(), local.state_dict()
+    model[1].reset_running_stats()
+    resumed = LocalSteps(model, 2, "median", 1, excess="skip")
+    resumed.load_state_dict(state)
+    with torch.no_grad():
+        for value in (model[1].running_mean, model[0].bias):
+            value.fill_(torch.nan)
+    resumed.sync()
+    out["resumed"] = bool(torch.equal(model[1].running_mean, expected))
+    return out
+
+
+def test_an_exchange_with_too_many_faults_takes_all_back_and_tells_the_faulty():
+    for rank, found in enumerate(play_ranks(N, whole_or_none)):
+        assert found.pop("resumed")
+        for (policy, where), (raised, back, counts, sound) in found.items():
+            assert raised == ([(3, (0, 1))] if policy == "raise" else []), where
+            assert (back, sound) == (True, True), (policy, where)
+            assert counts == (1, [1, 1, 0, 0], int(rank < 2)), (policy, where)

@@ -18,8 +18,9 @@ from byzopt.distributed.flat import FlatParameters
 from byzopt.distributed.harden.agreement import require_same
 from byzopt.distributed.harden.buffers import BufferSync, check_buffers
 from byzopt.distributed.harden.settings import Buffers
-from byzopt.distributed.header import recipe_text
-from byzopt.distributed.reduce import aggregate, header_of
+from byzopt.distributed.header import fingerprint, recipe_text
+from byzopt.distributed.models import averaging
+from byzopt.distributed.reduce import aggregate, header_of, require_distinct
 from byzopt.distributed.topologies import Exchange, Topology, Watch, check_topology
 from byzopt.errors import TooManyFaults, require
 
@@ -49,11 +50,17 @@ class LocalSteps:
 
     All ranks call `step` equally often, after whatever their optimizers have done. A rank whose Δ is not
     finite is left out of that round, and goes on from the common x like all others: its optimizer's own
-    state is its script's to mend (`on_fault` tells it). Where more ranks than the rule tolerates are not
-    finite, `excess="raise"` raises `TooManyFaults` on all ranks, and with "skip" all go back to x.
+    state is its script's to mend (`on_fault` tells it). Where more ranks than the rule tolerates have a Δ or
+    buffers that are not finite, all go back to x and to the buffers that they last agreed on, and
+    `excess="raise"` raises `TooManyFaults` on all ranks; with "skip" they go on from there.
+
+    Gradients that are averaged in every step cannot be defended any more. So what averages those of `model`
+    over ranks of `group` is refused: a `DistributedDataParallel` or FSDP model in it, or alive around it; and
+    in the first exchange whose Δ are finite and not zero all refuse where those of n - f ranks are equal to
+    the last bit, and nothing has moved. `same_data=True` says that ranks take the same data on purpose.
 
     Args:
-        model: This rank's copy, not wrapped: whoever averages gradients in every step needs no local ones.
+        model: This rank's copy, not wrapped, which the script calls itself: no averages in between.
         every: H, the number of steps between two exchanges.
         rule: What is done with the pseudo-gradients, by name or as a recipe.
         f: Number of faulty ranks tolerated, where the rule does not say it.
@@ -61,13 +68,16 @@ class LocalSteps:
         group: Process group of the ranks; None: all.
         topology: "sharded", "server" or "replicated": how vectors cross.
         buffers: What becomes of float buffers at an exchange: "median", "local" or "refuse".
-        excess: Where more ranks than f send what is not finite: "raise", or "skip" the exchange.
+        excess: Where more ranks than f have what is not finite: "raise", or "skip" the exchange.
         watch: Called with the diagnostics of each exchange; None: nobody watches.
-        on_fault: Called on a rank whose Δ was left out, so that it can start its optimizer afresh.
+        on_fault: Called on a rank whose Δ was left out, or that is one of too many with what is not finite
+            (before `TooManyFaults` is raised), so that it can start its optimizer afresh.
+        same_data: Whether ranks take the same data on purpose.
 
     Raises:
-        InvalidInput: The same on all ranks: a wrapped or sharded model, a rule that n ranks cannot serve or
-            that expels ranks for good, ranks that do not begin at one point, or that differ in settings.
+        InvalidInput: The same on all ranks: a wrapped or sharded model, also where only a part is, or where
+            the wrapper is alive elsewhere; a rule that n ranks cannot serve or that expels ranks for good;
+            ranks that do not begin at one point, or that differ in settings.
 
     Examples:
         >>> import torch
@@ -95,6 +105,7 @@ class LocalSteps:
         excess: Literal["raise", "skip"] = "raise",
         watch: Watch = None,
         on_fault: Callable[[], None] | None = None,
+        same_data: bool = False,
     ) -> None:
         self.comm = Communicator(group)
 
@@ -105,6 +116,7 @@ class LocalSteps:
             wrapped = hasattr(model, "no_sync") or hasattr(model, "set_requires_gradient_sync")
             found, remedy = type(model).__name__, "Pass the module itself: local steps need no averages."
             require(isinstance(model, nn.Module) and not wrapped, "A model", "not be wrapped", found, remedy)
+            self._require_local(model)
             recipe = rule_from(rule, **({} if f is None else {"f": f}))
             lifted = recipe.as_filter()
             check_topology(topology, lifted)
@@ -119,11 +131,21 @@ class LocalSteps:
         self.model, self.every, self.topology, self.excess = model, every, topology, excess
         self.watch, self.on_fault, self.taken, self.rounds = watch, on_fault, 0, 0
         self.dropped, self.skipped = [0] * self.comm.n, 0
-        self._plan = f"{plan} {every} {excess}"
+        self._compared, self._looked = same_data, False
+        self._plan = f"{plan} {every} {excess} {same_data}"
         self.point = self._common()
         self.outer = outer([self.point])
         self._state: Any = self.filter.init(torch.zeros(0, device="cpu"), self.comm.n)
         self.buffers = BufferSync(self.comm, model, buffers, tolerated, set())
+
+    def _require_local(self, model: nn.Module) -> None:
+        """Raise `InvalidInput` where gradients of the model are averaged before a rule can compare them."""
+        what, rule = "A model with local steps", "keep its gradients on its rank"
+        found = ", ".join(averaging(model, self.comm.group))
+        remedy = (
+            "Call the module itself, let go of what wraps it (`del ddp`), and have nothing wrapped in it."
+        )
+        require(not found, what, rule, f"{found} over the same parameters, which averages them", remedy)
 
     def _common(self) -> Tensor:
         """The point at which all ranks begin. Errors, on all: `InvalidInput` where they do not."""
@@ -138,8 +160,9 @@ class LocalSteps:
 
         Raises:
             TooManyFaults: More ranks than the rule tolerates are not finite; then all are back at the point
-                that they last agreed on, and the next steps may be tried.
-            InvalidInput: Ranks that have taken other numbers of steps, or parameters that have changed shape.
+                and the buffers that they last agreed on, and the next steps may be tried.
+            InvalidInput: Ranks that have taken other numbers of steps, parameters that have changed shape, or
+                gradients that were averaged already.
         """
         self.taken += 1
         if self.taken % self.every:
@@ -151,50 +174,67 @@ class LocalSteps:
     def sync(self) -> None:
         """Exchange now. A collective; errors as of `step`."""
         self.rounds += 1
+        excess: TooManyFaults | None = None
+        faulty: set[int] = set()
         try:
-            answer, faulty = self._answer()
+            answer, state = self._answer(faulty)
+            self.buffers.agree(torch.ones(self.comm.n, dtype=torch.bool, device="cpu"))
         except TooManyFaults as error:
+            excess = error
+            faulty.update(error.rows)
             self.skipped += 1
-            for rank in error.rows:
-                self.dropped[rank] += 1
-            self.flat.write(self.point)
-            if self.excess == "raise":
-                raise
-            return
+            self.buffers.restore()
+        else:
+            self._state = state
+            self._advance(answer)
+        self.flat.write(self.point)
         for rank in faulty:
             self.dropped[rank] += 1
+        if self.comm.rank in faulty and self.on_fault is not None:
+            self.on_fault()
+        if excess is not None and self.excess == "raise":
+            raise excess
+
+    def _advance(self, answer: Tensor) -> None:
+        """Make the outer optimizer's step along the `answer` `[d]`."""
         self.point.grad = answer.view_as(self.point)
         with torch.enable_grad():
             self.outer.step()
         self.outer.zero_grad()
-        self.flat.write(self.point)
-        self.buffers.agree(torch.ones(self.comm.n, dtype=torch.bool, device="cpu"))
-        if self.comm.rank in faulty and self.on_fault is not None:
-            self.on_fault()
 
-    def _answer(self) -> tuple[Tensor, list[int]]:
-        """The rule's answer to all pseudo-gradients, and the ranks that were left out."""
+    def _answer(self, faulty: set[int]) -> tuple[Tensor, Any]:
+        """The rule's answer to all pseudo-gradients, and its next state. Ranks left out join the `faulty`."""
+        mark = 0.0
 
         def prepare() -> Any:
+            nonlocal mark
             same = self.flat.serves([{"params": list(self.model.parameters())}])
             require(same, "The model", "have the parameters it had", "others", "Build LocalSteps anew.")
             gone = self.point.detach() - self.flat.read()
+            if not self._looked:  # it may have been wrapped since this object was built
+                self._require_local(self.model)
+                self._looked = True
+            mark = 0.0 if self._compared else fingerprint(gone)
             exchange = Exchange(
                 self.filter, self._state, RoundContext(self.rounds, self.point), {}, self.watch
             )
-            return header_of(self.comm, gone, self.topology, exchange, f"{self._plan} {self.taken}")
+            header, kept = header_of(self.comm, gone, self.topology, exchange, f"{self._plan} {self.taken}")
+            return header._replace(fingerprint=mark), kept
 
         summary, (vec, told) = exchange_headers(self.comm, prepare)
+        what, remedy = "Pseudo-gradients of the ranks", "Call the module itself, not a wrapper."
+        require_distinct(summary.equal, self.comm.n, told, what, "the first exchange", remedy)
         done = aggregate(self.comm, vec, self.topology, told, summary)
-        self._state = done.state
-        bad = sorted({*told.malformed, *(~summary.sizes.isfinite()).nonzero().flatten().tolist()})
-        return done.out.to(self.point.device), bad
+        self._compared = self._compared or mark > 0
+        faulty.update(told.malformed, (~summary.sizes.isfinite()).nonzero().flatten().tolist())
+        return done.out.to(self.point.device), done.state
 
     def state_dict(self) -> dict[str, Any]:
-        """The common point, the outer optimizer and the counters: the same on all ranks but for memory."""
+        """The common point and buffers, the outer optimizer and the counters: the same on all ranks."""
         return {
             "point": self.point.detach().clone(),
             "outer": self.outer.state_dict(),
+            "buffers": self.buffers.state_dict(),
             "taken": self.taken,
             "rounds": self.rounds,
             "dropped": list(self.dropped),
@@ -210,6 +250,7 @@ class LocalSteps:
         with torch.no_grad():
             self.point.copy_(cast(Tensor, point))
         self.outer.load_state_dict(state["outer"])
+        self.buffers.load_state_dict(state.get("buffers", {}))
         self.taken, self.rounds = int(state["taken"]), int(state["rounds"])
         ranks = len(state["dropped"]) == self.comm.n
         self.dropped = list(state["dropped"]) if ranks else [0] * self.comm.n

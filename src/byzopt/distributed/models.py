@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -27,6 +29,44 @@ def replicas_in(params: Params) -> list[DistributedDataParallel]:
     sharded = [type(m).__name__ for m in params.modules() if type(m).__name__ == "FullyShardedDataParallel"]
     require(not sharded, "The model", "be whole on every rank", *_sharded(sharded))
     return [module for module in params.modules() if isinstance(module, DistributedDataParallel)]
+
+
+def averaging(model: nn.Module, group: Any) -> list[str]:
+    """Names of what averages gradients of `model` over ranks of `group` in every backward pass.
+
+    It may be a part of the model, or hold the model or parameters of it and be alive elsewhere in this
+    process: then its hooks run wherever the script calls it. A `DistributedDataParallel` whose own group has
+    one rank of `group`, such as that of one machine's GPUs, averages within a worker and does not count.
+    """
+    found = _averaging(model, group)
+    if found:
+        gc.collect()  # one that nobody can call any more does no harm
+        found = _averaging(model, group)
+    return found
+
+
+def _averaging(model: nn.Module, group: Any) -> list[str]:
+    mine = {id(parameter) for parameter in model.parameters()}
+    living = [each for each in gc.get_objects() if _synchronises(type(each)) and "_modules" in vars(each)]
+    parts = [each for each in model.modules() if _synchronises(type(each))]
+    around = [each for each in living if any(id(parameter) in mine for parameter in each.parameters())]
+    return sorted({type(each).__name__ for each in (*parts, *around) if not _within_worker(each, group)})
+
+
+def _synchronises(kind: type) -> bool:
+    """Whether models of this `kind` can be told not to synchronise gradients, and otherwise do."""
+    ways = ("no_sync", "set_requires_gradient_sync")
+    return issubclass(kind, nn.Module) and any(hasattr(kind, way) for way in ways)
+
+
+def _within_worker(module: nn.Module, group: Any) -> bool:
+    if not isinstance(module, DistributedDataParallel):
+        return False
+    try:
+        ours, theirs = map(dist.get_process_group_ranks, (group, getattr(module, "process_group", None)))
+    except (KeyError, TypeError, ValueError):  # torchft's groups, of which torch knows nothing
+        return False
+    return len({*ours} & {*theirs}) < 2
 
 
 def check_deadline(

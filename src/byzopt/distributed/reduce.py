@@ -162,19 +162,25 @@ def report(watch: Watch, diagnostics: RoundDiagnostics | None) -> None:
         watch(diagnostics)
 
 
-def require_distinct(equal: int, n: int, exchange: Exchange) -> None:
+def require_distinct(
+    equal: int,
+    n: int,
+    exchange: Exchange,
+    what: str = "Gradients of the ranks",
+    when: str = "the first step",
+    remedy: str = "Pass the DistributedDataParallel model itself, RobustSGD(model, ...), not its parameters.",
+) -> None:
     """Raise `InvalidInput` where `equal` of n gradients are one, to the last bit, and the honest ones may be
     among them: f liars that send something else do not hide it."""
     if equal < 2:
         return
     require(
         equal < n - tolerated(exchange, n),
-        "Gradients of the ranks",
-        "differ in the first step, for a rule to compare them",
+        what,
+        f"differ in {when}, for a rule to compare them",
         f"{equal} of {n} ranks with the same gradient to the last bit, as after an average over all ranks, "
         "in which faulty ones have their part already and against which no rule defends",
-        "Pass the DistributedDataParallel model itself, RobustSGD(model, ...), not its parameters. Where all "
-        "ranks take the same data on purpose, say same_data=True.",
+        f"{remedy} Where all ranks take the same data on purpose, say same_data=True.",
     )
 
 

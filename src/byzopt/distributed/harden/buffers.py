@@ -7,6 +7,7 @@ median of the floats, and of whole numbers the value that most ranks have.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import blake2b
 
 import torch
@@ -67,6 +68,25 @@ class BufferSync:
     def _most(self, present: Tensor) -> int:
         """How many of the ranks that are present may have NaN: f, and less than half of them."""
         return max(0, min(self.f, (int(present.sum()) - 1) // 2))
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Set all buffers to what the ranks agreed on last; those that stay local are left alone."""
+        for name, buffer in self._named().items():
+            before = self._agreed.get(name)
+            if before is not None and before.shape == buffer.shape:
+                buffer.copy_(before)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The buffers that the ranks agreed on last, by name."""
+        return {name: buffer.clone() for name, buffer in self._agreed.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take what `state_dict` gave for what was agreed on last. The module's buffers stay as they are."""
+        for name, before in self._agreed.items():
+            if name in state and state[name].shape == before.shape:
+                before.copy_(state[name])
 
     def _named(self) -> dict[str, Tensor]:
         found = self.module.named_buffers()
