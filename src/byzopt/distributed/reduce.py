@@ -110,7 +110,7 @@ def _in_time(
         warn(
             f"Rank {transport.rank} was away from round {before + 1} to {transport.serial}: it has the "
             "answer of the last of these, and none of those before.",
-            stacklevel=5,
+            stacklevel=4,
         )
     done = filtered_rows(rows, summary, exchange)
     report(exchange.watch, done.diagnostics)
