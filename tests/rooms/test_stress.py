@@ -67,26 +67,30 @@ def test_what_a_budget_does_not_reach_is_named_and_no_rule_is_called_best(tmp_pa
     assert stress(Spec.of(SPEC), tmp_path, compare=["mean"]).left == ()
 
 
-def test_a_budget_is_shared_so_that_cheap_attacks_and_the_first_searched_one_are_tried(tmp_path, monkeypatch):
-    clock, left = [0], {name: 10 if "searched" in name or "optimal" in name else 1 for name in ENSEMBLE}
+@pytest.mark.parametrize(("slow", "budget", "whole"), [(1, 18, 8), (4, 18, 4)], ids=["enough", "too little"])
+def test_a_budget_tries_cheap_attacks_and_the_first_searched_one(tmp_path, monkeypatch, slow, budget, whole):
+    """Cheap runs take `slow`, searched ones ten times that; `whole` runs are to end."""
+    left = {name: 10 if "searched" in name or "optimal" in name else 1 for name in (NO_ATTACK, *ENSEMBLE)}
+    left, clock = {name: slow * cost for name, cost in left.items()}, [0]
     names = {str(dict(attack)): name for name, attack in ENSEMBLE.items()}
     monkeypatch.setattr("byzopt.stress.running.monotonic", lambda: clock[0])
 
     def play(plan, over):
         name = names.get(str(plan.sweep.spec["attack"]), NO_ATTACK)
-        left.setdefault(name, 1)
         while left[name] and not over():
             clock[0] += 1
             left[name] -= 1
         if not left[name]:
             run_sweep(plan, jobs=0)
 
-    done = stress(Spec.of(SPEC), tmp_path, compare=["mean"], budget=18, play=play)
-    assert clock[0] <= 18
-    cheap = {name for name in ENSEMBLE if "searched" not in name and "optimal" not in name}
-    assert {one.attack for one in done.trials} == {NO_ATTACK, "searched: cos", *cheap} - {"label flip"}
+    done = stress(Spec.of(SPEC), tmp_path, compare=["mean"], budget=budget, play=play)
+    assert clock[0] <= budget
+    cheap = [name for name in ENSEMBLE if left[name] == 0 and name != "searched: cos"]
+    tried = [one.attack for one in done.trials]
+    assert len(tried) == whole
+    assert tried[0] == NO_ATTACK
+    assert {*tried} == {NO_ATTACK, *cheap} | ({"searched: cos"} if slow == 1 else set())
     assert not done.complete("median")
-    assert done.measured("median") == len(cheap)
 
 
 @pytest.mark.parametrize("threat", ["omniscient", "own_data"])

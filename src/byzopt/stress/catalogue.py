@@ -78,6 +78,11 @@ def is_searched(attack: Mapping[str, Any]) -> bool:
     return isinstance(inner, Mapping) and inner["name"] in LATER
 
 
+def is_cheap(name: str) -> bool:
+    """Whether an attack is known to cost about what a training without attack costs: one's own may not."""
+    return name == NO_ATTACK or (name in ENSEMBLE and not is_searched(ENSEMBLE[name]))
+
+
 def _attack(text: str) -> Mapping[str, Any]:
     """The attack of the ensemble, the registry or a user's file that a text names, as plain data."""
     if text in ENSEMBLE:

@@ -13,7 +13,7 @@ from byzopt.attacks.limited import Threat
 from byzopt.errors import InvalidInput, require
 from byzopt.experiments import Spec
 from byzopt.experiments.sweeps import RunStore, Sweep, SweepPlan, plan_sweep, run_sweep
-from byzopt.stress.catalogue import NO_ATTACK, ensemble, is_searched
+from byzopt.stress.catalogue import NO_ATTACK, ensemble, is_cheap, is_searched
 from byzopt.stress.verdict import Trial, trial, worst
 
 Play = Callable[[SweepPlan, Callable[[], bool]], Any]
@@ -116,9 +116,9 @@ def stress(
         attacks: Attacks to try: names of the ensemble, registered names, `"parts.py:Swing"`; default: the
             ensemble.
         seeds: Runs of each cell, with the seeds that follow the spec's.
-        budget: Seconds after which no further run is begun and running ones are put aside. Each attack gets
-            a fair share of what is left, the first searched one and the cheap ones before the others, and
-            the spec's own rule before those to compare. None: no limit.
+        budget: Seconds after which no further run is begun and running ones are put aside. The first
+            searched attack and the cheap ones come before the others, the spec's own rule before those to
+            compare, and no attack that may be slow keeps the others from their share. None: no limit.
         play: Runs the plan of one small sweep; default: in this process.
         stopped: Whether to stop; checkpoints are kept.
 
@@ -159,8 +159,7 @@ def stress(
     order = [[name for name in every if name not in searched[1:]], searched[1:]]
     for group in dict.fromkeys(group for _, group in plans):
         for names in order:
-            again = sorted(names, key=searched.__contains__)
-            _share(group, [(name, plans[name, group]) for name in names], again, end, play or _here, stopped)
+            _share(group, {name: plans[name, group] for name in names}, end, play or _here, stopped)
     trials = [one for (name, group), plan in plans.items() for one in _trials(name, plan, group)]
     measured = {(one.rule, one.attack) for one in trials}
     left = [f"{rule} under {name}" for name, group in plans for rule in group if (rule, name) not in measured]
@@ -172,14 +171,14 @@ def stress(
 
 def _share(
     rules: Sequence[str],
-    plans: Sequence[tuple[str, SweepPlan]],
-    again: Sequence[str],
+    plans: Mapping[str, SweepPlan],
     end: float,
     play: Play,
     stopped: Callable[[], bool],
 ) -> None:
-    """Plays the plans of attacks until `end`: each gets a fair share of the time that is left; then those for
-    which it was too short go on, in the order of `again`."""
+    """Plays the plans of attacks until `end`. What is cheap is played whole; what may be slow gets an equal
+    share of half of the time and goes on afterwards, since what is put aside everywhere measures nothing."""
+    share = inf if end == inf else (end - monotonic()) / (2 * max(1, len(plans)))
 
     def play_until(name: str, plan: SweepPlan, until: float) -> None:
         def over() -> bool:
@@ -189,12 +188,10 @@ def _share(
             play(plan, over)
             _trials(name, plan, rules)  # a run that failed ends it all
 
-    for k, (name, plan) in enumerate(plans):
-        now = monotonic()
-        play_until(name, plan, end if end == inf else now + (end - now) / (len(plans) - k))
-    for name in again:
-        if not stopped() and monotonic() < end < inf:
-            plan = dict(plans)[name]
+    for name, plan in plans.items():
+        play_until(name, plan, end if is_cheap(name) else min(end, monotonic() + share))
+    for name, plan in plans.items():
+        if not is_cheap(name) and not stopped() and monotonic() < end < inf:
             play_until(name, plan_sweep(plan.sweep, plan.store.root), end)
 
 
