@@ -87,7 +87,9 @@ class Reduction:
 
     def __init__(self, model: Any, comm: Communicator, guard: Guard) -> None:
         self.model, self.comm, self.guard = model, comm, guard
-        self.excess = ExcessPolicy(comm, guard.settings.excess, model.parameters())
+        settings = guard.settings
+        self.excess = ExcessPolicy(comm, settings.excess, model.parameters(), settings.scaler)
+        guard.undo.append(self.excess.clear)
         self.buffers = BufferSync(comm, model, guard.settings.buffers, guard.tolerance, set())
         self.scale = LossScale(guard.settings.scaler)
         self.memories: dict[str, Guard] = {}
@@ -167,9 +169,21 @@ class Reduction:
         try:
             self.buffers.agree(torch.ones(self.comm.n, dtype=torch.bool, device="cpu"))
         except TooManyFaults as trouble:
-            error = error or (None if guard.settings.excess == "skip" else trouble)
+            left = self._of_buffers(trouble)
+            error = error or left
         if error is not None:
             raise_behind(error)
+
+    def _of_buffers(self, trouble: TooManyFaults) -> Exception | None:
+        """What is to be raised after buffers went back; what was said about gradients holds for both."""
+        self.guard.restored += 1
+        outcome = None if self._errors else self.excess.of_buffers(trouble)
+        if outcome is None:
+            return None
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.fill_(outcome.fill)
+        return outcome.error
 
 
 class _Settled(Exception):
