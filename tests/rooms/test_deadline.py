@@ -23,6 +23,8 @@ from byzopt.distributed.deadline import Behind
 from byzopt.errors import InvalidInput, TooManyFaults
 from tests.ranks import play_ranks
 
+pytestmark = pytest.mark.slow  # many processes
+
 PATIENCE = 120  # seconds until a test gives up; nothing waits for it when all is well
 # The least that keeps a loaded machine from making a healthy rank late, in tests whose verdict would change.
 GENEROUS = 30.0

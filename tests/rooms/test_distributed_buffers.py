@@ -12,6 +12,8 @@ from byzopt.distributed import RobustDM21, RobustNSGDM, RobustSGD
 from byzopt.errors import InvalidInput, TooManyFaults
 from tests.ranks import play_ranks
 
+pytestmark = pytest.mark.slow  # many processes
+
 
 def network():
     torch.manual_seed(0)

@@ -15,6 +15,8 @@ from byzopt import harden
 from byzopt.errors import ByzoptError, InvalidInput, TooManyFaults
 from tests.ranks import play_ranks
 
+pytestmark = pytest.mark.slow  # many processes
+
 N = 4
 
 

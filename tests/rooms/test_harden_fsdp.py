@@ -12,6 +12,8 @@ from byzopt.distributed.harden import harden
 from byzopt.errors import InvalidInput, TooManyFaults
 from tests.ranks import play_ranks
 
+pytestmark = pytest.mark.slow  # many processes
+
 N, STEPS = 4, 5
 # Sums over ranks are taken in another order than in FSDP's own reduce-scatter: a few roundings a step.
 CLOSE = 2e-6

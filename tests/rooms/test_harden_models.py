@@ -18,6 +18,8 @@ from byzopt.distributed import RobustSGD
 from byzopt.errors import InvalidInput
 from tests.ranks import play_ranks
 
+pytestmark = pytest.mark.slow  # many processes
+
 N = 4
 
 

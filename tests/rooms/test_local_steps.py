@@ -14,6 +14,8 @@ from byzopt.distributed import LocalSteps
 from byzopt.errors import InvalidInput, TooManyFaults
 from tests.ranks import play_ranks
 
+pytestmark = pytest.mark.slow  # many processes
+
 N, STEPS = 4, 12
 
 

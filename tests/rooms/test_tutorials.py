@@ -10,6 +10,8 @@ import pytest
 from byzopt.aggregators import RULES
 from tests.tutorials import PAGES, follow
 
+pytestmark = pytest.mark.slow  # many processes
+
 OTHERS = {"README", "flower", "harden"}  # tested below, or elsewhere
 LONG = {"sweep-to-table"}  # repeats a cell of a paper's table
 NAMES = sorted(page.stem for page in PAGES.glob("*.md") if page.stem not in OTHERS)
