@@ -14,7 +14,8 @@ from byzopt.cli import main
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "tutorials"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-MODULES = {"torchrun": "torch.distributed.run"}
+# Alone on a port of its own: other tests start ranks at the same time.
+MODULES = {"torchrun": ("torch.distributed.run", "--standalone")}
 
 
 def follow(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -41,5 +42,5 @@ def _typed(words: list[str], place: Path) -> str:
             main(words[1:])
         assert not ended.value.code, words
         return ""
-    command = [sys.executable, "-m", MODULES[words[0]], *words[1:]]
+    command = [sys.executable, "-m", *MODULES[words[0]], *words[1:]]
     return subprocess.run(command, cwd=place, check=True, capture_output=True, text=True).stdout
