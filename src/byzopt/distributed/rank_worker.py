@@ -64,6 +64,10 @@ class RankWorker:
         self.compressed = not is_plain(method.wire)
         check_topology(topology, method.filter, self.compressed)
         check_unseen_data(method.filter)
+        draws = "draw one sample a round at one point"
+        one = method.worker.samples == 1 and "points" not in method.worker.needs
+        remedy = "Use LocalSteps, whose ranks step by themselves."
+        require(one, "The worker's side of an optimizer", draws, method.worker, remedy)
         require(method.down == Broadcast(), "The downlink of an optimizer", "be a broadcast", method.down)
         step = at_rate(method.step, 1.0)
         self.recipe = recipe_text((method.worker, method.wire, method.filter, step, seed))

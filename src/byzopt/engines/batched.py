@@ -93,7 +93,8 @@ class BatchedRuns:
         here = BatchedRound(t, self.lanes, self.seeds, self.last, memory)
         x = _read(step, lambda part, state: part.ask(state))
         (points, *costs_down), down = call_parts(down, here.broadcast, x)
-        oracles = BatchedOracles(t, self.crowd, self.seeds)
+        samples = self.lanes[0].engine.worker.samples
+        oracles = BatchedOracles(t, self.crowd, self.seeds, samples)
         vectors, worker = call_parts(worker, lambda p, s, who, at: p.step(s, at, oracles.of(who)), points)
         channel = BatchedChannel(here, wire, attack, points)
         rows = transmit(channel, vectors, self.lanes[0].engine.adversary, self.byzantine, channel.forge)

@@ -14,7 +14,7 @@ from byzopt.aggregators.core.filters import Defence, Filter, GuardLimits, RoundC
 from byzopt.engines.loop import LoopState
 from byzopt.engines.simulated import Simulated
 from byzopt.engines.stacking import PartGroups, Who, call_parts, state_of
-from byzopt.errors import TooManyFaults
+from byzopt.errors import TooManyFaults, require
 from byzopt.methods import Method
 from byzopt.rng import stream
 from byzopt.tasks.crowd import Crowd
@@ -150,30 +150,44 @@ class BatchedChannel:
 
 
 class BatchedOracles:
-    """A round's gradients for all runs at once, or for one of them; counts the calls of each run."""
+    """A round's gradients for all runs at once, or for one of them, on `samples` samples; counts the calls of
+    each run."""
 
-    def __init__(self, t: int, crowd: Crowd, seeds: Sequence[int]) -> None:
-        self.t, self.crowd, self.seeds = t, crowd, seeds
+    def __init__(self, t: int, crowd: Crowd, seeds: Sequence[int], samples: int) -> None:
+        self.t, self.crowd, self.seeds, self.samples = t, crowd, seeds, samples
         self.calls = [0.0] * len(seeds)
 
     def of(self, who: int | Who) -> Oracle:
         """The oracle of these runs."""
         crowd: Crowd | _Single = _Single(self.crowd, who) if isinstance(who, int) else self.crowd
         runs = (who,) if isinstance(who, int) else who
-        sample = crowd.draw(self.t)
-
-        def grads(x: Tensor) -> Tensor:
-            for r in runs:
-                self.calls[r] += 1
-            return crowd.grads(x, sample)
 
         def full(x: Tensor) -> Tensor:
             for r in runs:
                 self.calls[r] += self.crowd.tasks[r].passes
             return crowd.grads(x, crowd.full())
 
-        # Parts that toss coins are called for one run at a time: the coin is that run's own.
-        return Oracle(self.t, grads, full, self.seeds[runs[0]])
+        def on(k: int) -> Oracle:
+            wanted = f"be one of its {self.samples}, from 0"
+            require(0 <= k < self.samples, "A sample of a round", wanted, f"k = {k}")
+            sample = crowd.draw((self.t - 1) * self.samples + 1 + k)
+
+            def grads(x: Tensor) -> Tensor:
+                self._count(runs)
+                return crowd.grads(x, sample)
+
+            def grads_at(points: Tensor) -> Tensor:
+                self._count(runs)
+                return crowd.grads_at(points, sample)
+
+            # Parts that toss coins are called for one run at a time: the coin is that run's own.
+            return Oracle(self.t, grads, full, self.seeds[runs[0]], grads_at, on)
+
+        return on(0)
+
+    def _count(self, runs: Sequence[int]) -> None:
+        for r in runs:
+            self.calls[r] += 1
 
 
 class _Single:
@@ -181,7 +195,7 @@ class _Single:
 
     def __init__(self, crowd: Crowd, r: int) -> None:
         task = crowd.tasks[r]
-        self.draw, self.full, self.grads = task.draw, task.full, task.grads
+        self.draw, self.full, self.grads, self.grads_at = task.draw, task.full, task.grads, task.grads_at
 
 
 def _or_nan(rule: Filter, at: RoundContext, rows: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class WorkerShare:
     def play(self, what: int, w: Tensor, t: int) -> tuple[Tensor, float]:
         """These workers' vectors `[k, d]`, and gradients taken per worker."""
         count = GradientCount()
-        oracle = count.oracle(self.task, t, self.seed, self.mine)
+        oracle = count.oracle(self.task, t, self.seed, self.mine, self.worker.samples)
         if what == _BEGIN:
             vectors, self.state = self.worker.init(w, oracle)
         else:

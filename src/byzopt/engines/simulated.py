@@ -114,7 +114,7 @@ class Simulated(Engine):
     def play(self, state: SimulatedState | None, w: Tensor, t: int) -> tuple[Tensor, Any, float]:
         """All workers' vectors at `w`, `[n, d]`, their state after it, and gradients per worker."""
         count = GradientCount()
-        oracle = count.oracle(self.task, t, self.seed)
+        oracle = count.oracle(self.task, t, self.seed, samples=self.worker.samples)
         if state is None:
             vectors, worker = self.worker.init(w, oracle)
         else:
@@ -170,26 +170,37 @@ class GradientCount:
     def __init__(self) -> None:
         self.gradients = 0.0
 
-    def oracle(self, task: Task, t: int, seed: int, workers: slice | None = None) -> Oracle:
-        """The task's gradients of round t on its one sample, counted; of all workers or of some."""
-        sample = task.draw(t)
-        n = task.n if workers is None else workers.stop - workers.start
-        what = f"The gradients of {type(task).__name__}"
+    def oracle(self, task: Task, t: int, seed: int, workers: slice = slice(None), samples: int = 1) -> Oracle:
+        """The task's gradients of round t on its samples, counted; of all workers or of some."""
+        n = len(range(task.n)[workers])
+        everybody, what = n == task.n, f"The gradients of {type(task).__name__}"
 
         def taken(point: Tensor, batch: Any) -> Tensor:
-            rows = task.grads(point, batch) if workers is None else task.grads_of(point, batch, workers)
+            rows = task.grads(point, batch) if everybody else task.grads_of(point, batch, workers)
             check_rows(what, rows, n, point)
             return rows
-
-        def grads(point: Tensor) -> Tensor:
-            self.gradients += 1
-            return taken(point, sample)
 
         def full(point: Tensor) -> Tensor:
             self.gradients += task.passes
             return taken(point, task.full())
 
-        return Oracle(t, grads, full, seed)
+        def on(k: int) -> Oracle:
+            require(0 <= k < samples, "A sample of a round", f"be one of its {samples}, from 0", f"k = {k}")
+            sample = task.draw((t - 1) * samples + 1 + k)
+
+            def grads(point: Tensor) -> Tensor:
+                self.gradients += 1
+                return taken(point, sample)
+
+            def grads_at(points: Tensor) -> Tensor:
+                self.gradients += 1
+                rows = task.grads_at(points, sample, workers)
+                check_rows(what, rows, n, points[0])
+                return rows
+
+            return Oracle(t, grads, full, seed, grads_at, on)
+
+        return on(0)
 
 
 class _RoundChannel:

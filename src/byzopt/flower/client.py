@@ -120,14 +120,20 @@ def _message(
     sending: Sending, local: Local, x: Tensor, t: int, records: RecordDict
 ) -> tuple[Tensor, dict[str, int | float]]:
     """This client's row `[d]` and its metrics; round 1, or a client that remembers nothing, begins anew."""
-    calls = 0
+    calls, samples = 0, sending.estimator.samples
 
-    def counted(point: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        return _row(lambda: local.gradient(point.clone(), t))
+    def on(k: int) -> Oracle:
+        def counted(point: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return _row(lambda: local.gradient(point.clone(), (t - 1) * samples + 1 + k))
 
-    oracle = Oracle(t, counted, lambda point: _row(lambda: local.full_gradient(point.clone())))
+        def full(point: Tensor) -> Tensor:
+            return _row(lambda: local.full_gradient(point.clone()))
+
+        return Oracle(t, counted, full, grads_at=lambda points: counted(points[0]), sample=on)
+
+    oracle = on(0)
     before = None if t == 1 else load_state(records, _example_state(sending, x))
     with torch.no_grad():
         if before is None:
@@ -151,6 +157,14 @@ def _row(gradient: Callable[[], Tensor]) -> Tensor:
 def _example_state(sending: Sending, x: Tensor) -> tuple[Any, Any]:
     """The structure of the state after a first round, from gradients of zeros that go nowhere."""
     nothing = torch.zeros_like(x).unsqueeze(0)
-    zeros = Oracle(1, lambda point: nothing, lambda point: nothing)
-    rows, memory = sending.estimator.init(x, zeros)
+    rows, memory = sending.estimator.init(x, _answering(nothing))
     return memory, sending.channel.start(rows)
+
+
+def _answering(row: Tensor) -> Oracle:
+    """An oracle that gives `row` `[1, d]` wherever and on whatever sample it is asked."""
+
+    def answer(point: Tensor) -> Tensor:
+        return row
+
+    return Oracle(1, answer, answer, grads_at=answer, sample=lambda k: _answering(row))

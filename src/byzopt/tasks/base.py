@@ -10,10 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from byzopt.cohort import Cohort
-from byzopt.errors import InvalidInput
+from byzopt.errors import InvalidInput, require
 from byzopt.layout import Layout
 from byzopt.registry import Registry
 
@@ -37,6 +38,12 @@ class Task(ABC):
     cohort: Cohort
     layout: Layout
     replays: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # A fast way written for gradients that a class replaces is not that class's own.
+        if vars(cls).keys() & {"grads", "grads_of"} and "rows_at" not in vars(cls):
+            setattr(cls, "rows_at", Task.rows_at)  # noqa: B010  (mypy knows no assignment to a method)
 
     @property
     def n(self) -> int:
@@ -70,6 +77,25 @@ class Task(ABC):
     def grads_of(self, x: Tensor, batch: Batch, workers: slice) -> Tensor:
         """Some workers' gradients, `grads(x, batch)[workers]` to rounding. Default: taken from all."""
         return self.grads(x, batch)[workers]
+
+    def grads_at(self, points: Tensor, batch: Batch, workers: slice = slice(None)) -> Tensor:
+        """Gradients `[n, d]` of workers at points of their own `[n, d]`: row i is worker i's at `points[i]`.
+
+        Of some `workers` alone, points and gradients are those workers', in order. How it is done is
+        `rows_at`; one point `[d]` is refused, since `grads` is the call for it. Errors: `InvalidInput`.
+        """
+        k = len(range(self.n)[workers])
+        wanted, found = (k, self.layout.d), tuple(points.shape)
+        remedy = "For one point of all workers call `grads`."
+        what, rule = "Points of workers' own", f"have shape {list(wanted)}, row i for worker i"
+        require(found == wanted, what, rule, f"shape {list(found)}", remedy)
+        return self.rows_at(points, batch, workers)
+
+    def rows_at(self, points: Tensor, batch: Batch, workers: slice) -> Tensor:
+        """What `grads_at` gives, for points that fit. Default: a call of `grads_of` for each worker."""
+        who = range(self.n)[workers]
+        each = zip(points, who, strict=True)
+        return torch.cat([self.grads_of(point, batch, slice(i, i + 1)) for point, i in each])
 
     @abstractmethod
     def measure(self, x: Tensor) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from byzopt.errors import require
 from byzopt.tasks.base import Batch, Task
 
 
@@ -30,6 +31,11 @@ class Crowd:
         each = zip(self.tasks, x, batch, strict=True)
         return torch.stack([task.grads(point, sample) for task, point, sample in each])
 
+    def grads_at(self, points: Tensor, batch: Batch) -> Tensor:
+        """Gradients `[R, n, d]` of workers at points of their own `[R, n, d]`."""
+        each = zip(self.tasks, points, batch, strict=True)
+        return torch.stack([task.grads_at(own, sample) for task, own, sample in each])
+
     def measure(self, x: Tensor, who: Sequence[int]) -> list[dict[str, float]]:
         """What the tasks `who` measure at their points `x` `[len(who), d]`."""
         return [self.tasks[r].measure(point) for r, point in zip(who, x, strict=True)]
@@ -50,6 +56,11 @@ class Stacked(Crowd):
 
     def grads(self, x: Tensor, batch: Batch) -> Tensor:
         return self.joint.grads(x, batch)
+
+    def grads_at(self, points: Tensor, batch: Batch) -> Tensor:
+        wanted, found = list(batch.shape), list(points.shape)
+        require(found == wanted, "Points of workers' own", f"have shape {wanted}", f"shape {found}")
+        return self.joint.rows_at(points, batch, slice(None))
 
 
 def together(tasks: Sequence[Task]) -> Crowd:

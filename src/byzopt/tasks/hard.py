@@ -53,6 +53,10 @@ class HardTask(Task):
     def grads(self, x: Tensor, batch: Tensor) -> Tensor:
         return (self.curvature * x + self.lean).unsqueeze(-2) + batch
 
+    def rows_at(self, points: Tensor, batch: Tensor, workers: slice) -> Tensor:
+        lean = self.lean.unsqueeze(-1) if self.lean.ndim else self.lean
+        return self.curvature * points + lean + batch[..., workers, :]
+
     def crowd(self, tasks: Sequence[Any]) -> Crowd:
         joint = copy(self)
         joint.lean = torch.stack([task.lean for task in tasks]).unsqueeze(-1)

@@ -102,6 +102,24 @@ class LogisticTask(Task):
         pull = residual((seen @ x).view(n, b), self.labels[batch]).div_(b)
         return torch.bmm(pull.unsqueeze(1), seen.view(n, b, -1)).squeeze(1).add_(x, alpha=self.l2)
 
+    def rows_at(self, points: Tensor, batch: Tensor | None, workers: slice) -> Tensor:
+        if batch is None:
+            each = zip(points, range(self.n)[workers], strict=True)
+            return torch.stack([self._whole(x, i) for x, i in each])
+        places = batch[workers]
+        k, b = places.shape
+        seen = self.store.index_select(0, self.order[places].flatten()).view(k, b, -1)
+        scores = torch.bmm(seen, points.unsqueeze(2)).squeeze(2)
+        pull = residual(scores, self.labels[places]).div_(b)
+        return torch.bmm(pull.unsqueeze(1), seen).squeeze(1).add_(points, alpha=self.l2)
+
+    def _whole(self, x: Tensor, i: int) -> Tensor:
+        """Worker i's gradient `[d]` at `x` over all of its data."""
+        mine = slice(self.bounds[i], self.bounds[i + 1])
+        seen = self.store[self.order[mine]]
+        pull = residual(seen @ x, self.labels[mine]).div_(len(seen))
+        return (pull @ seen).add_(x, alpha=self.l2)
+
     def _full(self, x: Tensor) -> Tensor:
         """Gradients over all places: one product of the workers' pulls on all samples with the store."""
         pull = self.share * residual((self.store @ x)[self.order], self.labels)

@@ -249,6 +249,15 @@ class ModuleTask(Task):
         rows = self._gradients(x, batch.inputs[workers], batch.targets[workers], batch.t, who)
         return rows.add_(x, alpha=self.wd) if self.wd else rows
 
+    def rows_at(self, points: Tensor, batch: Batch | Everything, workers: slice) -> Tensor:
+        if isinstance(batch, Everything):
+            each = zip(points, batch.shards[workers], strict=True)
+            rows = torch.cat([self._full_gradient(x, shard) for x, shard in each])
+        else:
+            mine = batch.inputs[workers], batch.targets[workers], batch.t, range(self.n)[workers]
+            rows = self._gradients.at(points, *mine)
+        return rows.add_(points, alpha=self.wd) if self.wd else rows
+
     @torch.no_grad()
     def measure(self, x: Tensor) -> dict[str, float]:
         figures: dict[str, float] = {}

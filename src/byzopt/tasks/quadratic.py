@@ -62,6 +62,11 @@ class QuadraticTask(Task):
     def grads(self, x: Tensor, batch: Tensor) -> Tensor:
         return self.curvatures * (x.unsqueeze(-2) - self.centres) + batch
 
+    def rows_at(self, points: Tensor, batch: Tensor, workers: slice) -> Tensor:
+        alike = self.curvatures.ndim == 1
+        curvatures = self.curvatures if alike else self.curvatures[..., workers, :]
+        return curvatures * (points - self.centres[..., workers, :]) + batch[..., workers, :]
+
     def crowd(self, tasks: Sequence[Any]) -> Crowd:
         joint = copy(self)
         joint.curvatures = torch.stack([task.curvatures.expand_as(task.centres) for task in tasks])

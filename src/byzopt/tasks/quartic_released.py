@@ -42,10 +42,12 @@ class ReleasedQuarticTask(QuarticTask):
     def grads(self, x: Tensor, batch: Tensor) -> Tensor:
         length = linalg.norm(x).clamp(max=REACH)
         slope = 4 * (length**2).unsqueeze(-1) * x
-        rows = slope.unsqueeze(-2) + self.shifts + batch
-        lengths = linalg.norm(rows).unsqueeze(-1)
-        rows = torch.where(lengths > MOST, rows * (MOST / lengths), rows)
-        return torch.where(lengths < inf, rows, 0.0)
+        return _cut(slope.unsqueeze(-2) + self.shifts + batch)
+
+    def rows_at(self, points: Tensor, batch: Tensor, workers: slice) -> Tensor:
+        length = linalg.norm(points).clamp(max=REACH)
+        slopes = 4 * (length**2).unsqueeze(-1) * points
+        return _cut(slopes + self.shifts[..., workers, :] + batch[..., workers, :])
 
     def stated(self) -> dict[str, Any]:
         return {"sampling": "fresh"}  # where gradients are cut they belong to no loss
@@ -89,6 +91,13 @@ class ReleasedQuartic(TaskRecipe):
 
     def build(self, cohort: Cohort, seed: int) -> ReleasedQuarticTask:
         return ReleasedQuarticTask(cohort, self.d, seed)
+
+
+def _cut(rows: Tensor) -> Tensor:
+    """Gradients of at most the length that the released code lets pass."""
+    lengths = linalg.norm(rows).unsqueeze(-1)
+    rows = torch.where(lengths > MOST, rows * (MOST / lengths), rows)
+    return torch.where(lengths < inf, rows, 0.0)
 
 
 def _begun(cohort: Cohort, d: int, seed: int) -> tuple[np.random.RandomState, Tensor]:

@@ -84,7 +84,7 @@ def _rows(recipe: MethodRecipe, gradients: list[Tensor]) -> list[Tensor]:
     wire: Any = None
     out = []
     for t, rows in enumerate(gradients, start=1):
-        oracle = Oracle(t, lambda point, g=rows: g + point, lambda point, g=rows: g + point)  # type: ignore[misc]
+        oracle = _pulled(t, rows)
         said, worker = (
             method.worker.init(x, oracle) if worker is None else method.worker.step(worker, x, oracle)
         )
@@ -92,6 +92,15 @@ def _rows(recipe: MethodRecipe, gradients: list[Tensor]) -> list[Tensor]:
         _, meant, wire = method.wire.send(wire, said, Link(t, 0, layout, x))
         out.append(meant)
     return out
+
+
+def _pulled(t: int, rows: Tensor) -> Oracle:
+    """Round t's oracle on workers whose gradient is `rows[i]` plus the point, on every sample."""
+
+    def pull(points: Tensor) -> Tensor:
+        return rows + points
+
+    return Oracle(t, pull, pull, grads_at=pull, sample=lambda k: _pulled(t, rows))
 
 
 def _gradients(t: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -88,6 +88,23 @@ def repeats_gradients_on_one_sample(recipe: TaskRecipe) -> None:
     holds(equal(task.grads(x, batch), first), "other gradients")
 
 
+def takes_gradients_at_points_of_workers_own(recipe: TaskRecipe) -> None:
+    """`grads_at` gives each worker the gradient that a call for it alone does, and refuses one point."""
+    task = shared(recipe)
+    x, batch = nearby(task.start()), task.draw(1)
+    points = torch.stack([x + 0.01 * i * (x - task.start()) for i in range(COHORT.n)])
+    rows = task.grads_at(points, batch)
+    each = [task.grads_of(point, batch, slice(i, i + 1)) for i, point in enumerate(points)]
+    expected, limit = torch.cat(each), torch.finfo(rows.dtype).eps ** 0.5
+    far = float((rows - expected).norm() / expected.norm().clamp_min(torch.finfo(rows.dtype).tiny))
+    holds(far <= limit, f"rows that differ by {far} of their length from those of a call for each worker")
+    try:
+        task.grads_at(x, batch)
+    except InvalidInput:
+        return
+    holds(False, "an answer to one point of all workers")
+
+
 def writes_to_nothing(recipe: TaskRecipe) -> None:
     """Neither the point nor the sample is written to, and a round leaves no trace in the task."""
     task = shared(recipe)
@@ -222,6 +239,7 @@ PROMISES = (
     Requirement(draws_each_round_anew),
     Requirement(gives_one_finite_row_for_each_worker),
     Requirement(repeats_gradients_on_one_sample),
+    Requirement(takes_gradients_at_points_of_workers_own),
     Requirement(writes_to_nothing),
     Requirement(measures_finite_figures_with_a_loss),
     Requirement(touches_no_global_generator),

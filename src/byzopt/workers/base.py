@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from byzopt.errors import InvalidInput, require
 from byzopt.registry import Registry
 from byzopt.rng import coin
 
-Need = Literal["replay", "full"]
+Need = Literal["replay", "full", "points"]
 State = Any  # a typed tuple of tensors [n, d], fixed in structure for the whole run
 
 
@@ -20,13 +21,17 @@ State = Any  # a typed tuple of tensors [n, d], fixed in structure for the whole
 class Oracle:
     """Round t's gradients: `oracle(x)` gives `[n, d]` at `x` `[d]`, always on this round's one sample.
 
-    `full(x)` gives full gradients where the task has them. `seed` is the run's, for coins.
+    `full(x)` gives full gradients where the task has them. `at(points)` gives each worker's gradient at a
+    point of its own, on the same sample; `fresh(k)` is the same round on its k-th further sample, of which
+    there are as many as the estimator's `samples` says. `seed` is the run's, for coins.
 
     Args:
         t: The round, from 1.
         grads: Gradients of all workers at a point: `[d] -> [n, d]`, always on this round's one sample.
         full: Full gradients of all workers: `[d] -> [n, d]`.
         seed: The run's, for common coins.
+        grads_at: Gradients at points of workers' own: `[n, d] -> [n, d]`; None where there are none.
+        sample: The oracle on the round's k-th sample; None where there is one sample alone.
 
     Returns:
         Called at `x` `[d]`, the gradients `[n, d]`.
@@ -45,9 +50,67 @@ class Oracle:
     grads: Callable[[Tensor], Tensor]
     full: Callable[[Tensor], Tensor]
     seed: int = 0
+    grads_at: Callable[[Tensor], Tensor] | None = None
+    sample: Callable[[int], Oracle] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.grads(x)
+
+    def at(self, points: Tensor) -> Tensor:
+        """Gradients `[n, d]`, worker i's at its own `points[i]`, on this round's sample.
+
+        Args:
+            points: `[n, d]`; one point `[d]` is refused.
+
+        Returns:
+            Gradients `[n, d]`.
+
+        Raises:
+            InvalidInput: Points of another shape, and workers that have gradients at the common point alone.
+
+        Examples:
+            >>> import torch
+            >>> from byzopt import Cohort, Quadratic
+            >>> from byzopt.engines import GradientCount
+            >>> task = Quadratic().build(Cohort.of(4), seed=0)
+            >>> oracle = GradientCount().oracle(task, t=1, seed=0)
+            >>> points = task.start().expand(4, -1)
+            >>> torch.equal(oracle.at(points), oracle(task.start()))
+            True
+        """
+        if self.grads_at is None:
+            raise InvalidInput(
+                "A worker that asks for gradients at a point of its own should have an engine that gives "
+                "them. Found one that gives gradients at the server's point alone. Use the simulated engine."
+            )
+        return self.grads_at(points)
+
+    def fresh(self, k: int) -> Oracle:
+        """The same round on its k-th further sample, k in 0 .. samples - 1; 0 is this round's first.
+
+        Args:
+            k: Which sample of the round.
+
+        Returns:
+            An oracle of the same round.
+
+        Raises:
+            InvalidInput: A round has fewer samples.
+
+        Examples:
+            >>> import torch
+            >>> from byzopt import Cohort, Quadratic
+            >>> from byzopt.engines import GradientCount
+            >>> task = Quadratic().build(Cohort.of(4), seed=0)
+            >>> second = GradientCount().oracle(task, t=3, seed=0, samples=2).fresh(1)
+            >>> x = task.start()
+            >>> torch.equal(second(x), task.grads(x, task.draw(6)))  # round 3 has draws 5 and 6
+            True
+        """
+        if self.sample is None:
+            require(k == 0, "A further sample of a round", "be drawn where there are several", f"k = {k}")
+            return self
+        return self.sample(k)
 
     def coin(self, p: float) -> bool:
         """The round's common coin, 1 with probability p: the one that the wire sees too."""
@@ -58,7 +121,9 @@ class Estimator(ABC):
     """All workers' side of a method, vectorised: worker i's state is row i and touches no other row.
 
     `init` is round 1 and already emits rows, so that no gradient and no message goes uncounted. `needs` says
-    what it asks of a task: `"replay"` gradients at two points on one sample, `"full"` full gradients.
+    what it asks of a task: `"replay"` gradients at two points on one sample, `"full"` full gradients,
+    `"points"` gradients at points of workers' own (`Oracle.at`). `samples` K: round t has the task's draws
+    (t-1) K + 1 .. t K, the k-th of which `Oracle.fresh(k)` is on.
     `coined`: the server tosses a coin for all each round, one bit of the broadcast.
 
     Examples:
@@ -78,6 +143,11 @@ class Estimator(ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
     coined: ClassVar[bool] = False
+
+    @property
+    def samples(self) -> int:
+        """How many samples of its own a worker draws in a round."""
+        return 1
 
     @property
     def batched(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from byzopt.tasks.grads.dense import Dense
 from byzopt.tasks.grads.evaluation import Evaluation, with_batch_statistics
 from byzopt.tasks.grads.grouped import Grouped, GroupedPixels
 from byzopt.tasks.grads.losses import Loss, adopted_loss, counted
+from byzopt.tasks.grads.own_points import way_at_own_points
 from byzopt.tasks.grads.plain import Looped, Vmapped
 from byzopt.tasks.grads.probe import Probe
 from byzopt.tasks.grads.pure import Pure
@@ -145,6 +147,11 @@ class WorkerGradients:
         who = range(len(inputs)) if workers is None else workers
         return self._taken(x, inputs, targets, [seed_of(self.seed, "dropout", t, i) for i in who], True)
 
+    def at(self, points: Tensor, inputs: Tensor, targets: Tensor, t: int, workers: Sequence[int]) -> Tensor:
+        """The same at points of these workers' own `[n, d]`: row i is worker i's at `points[i]`."""
+        seeds = [seed_of(self.seed, "dropout", t, i) for i in workers]
+        return self._taken(points, inputs, targets, seeds, True, own=True)
+
     def still(self, x: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The same in evaluation mode: gradients of the loss without dropout."""
         seeds = [seed_of(self.seed, "evaluation", i) for i in range(len(inputs))]
@@ -190,14 +197,27 @@ class WorkerGradients:
                 self._settled_cuts = clean and self.corner.apart(view.output)
         return view._replace(cuts=self._settled_cuts)
 
+    @cached_property
+    def _way_at_own_points(self) -> Any:
+        alone = "it is asked to be looped over" if self.strategy == "loop" else self._alone()
+        return way_at_own_points(self.corner, self.start, alone)
+
     def _taken(
-        self, x: Tensor, inputs: Tensor, targets: Tensor, seeds: Sequence[int], training: bool
+        self,
+        x: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+        seeds: Sequence[int],
+        training: bool,
+        own: bool = False,
     ) -> Tensor:
-        way, (n, b) = self._way, inputs.shape[:2]
+        """Gradients at `x` `[d]`, or with `own` at each worker's `x[i]`."""
+        way, (n, b) = self._way_at_own_points if own else self._way, inputs.shape[:2]
+        fill = way.fill_at if own else way.fill
         way.module.train(training)
-        rows = x.new_empty(n, len(x))
+        rows = x.new_empty(n, x.shape[-1])
         if isinstance(way, Dense) and n * b <= self.most:  # which draws nothing
-            way.fill(rows, x, inputs, targets, self.most, seeds)
+            fill(rows, x, inputs, targets, self.most, seeds)
             return rows
         mode = self.corner.training if training else self.corner.evaluation
         most = self.most if mode.cuts and mode.termwise else b
@@ -207,7 +227,8 @@ class WorkerGradients:
             part = slice(i, i + group)
             together = shared and self.pure.draws
             with drawing(seeds[part], x.device, together, self.pure.coins), torch.enable_grad():
-                way.fill(rows[part], x.detach(), inputs[part], targets[part], most, seeds[part])
+                here = x[part] if own else x
+                fill(rows[part], here.detach(), inputs[part], targets[part], most, seeds[part])
                 if shared and not self.pure.draws and drawn(seeds[i], x.device):
                     raise self._late()
         return rows

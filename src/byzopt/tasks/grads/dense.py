@@ -59,6 +59,34 @@ class Dense:
                 if self.layers[k - 1].relu:
                     delta = torch.ops.aten.threshold_backward(delta, h, 0)
 
+    @torch.no_grad()
+    def fill_at(
+        self, rows: Tensor, points: Tensor, inputs: Tensor, targets: Tensor, most: int, seeds: Sequence[int]
+    ) -> None:
+        """As `fill`, worker i at its own `points[i]`: `[n, d]`, one batched product a layer."""
+        parameters, (n, b) = self.layout.views(points), targets.shape[:2]
+        h = inputs.reshape(n, b, -1)
+        seen = []
+        for layer in self.layers:
+            weight = parameters[layer.weight].mT
+            if weight.shape[1] != h.shape[2]:
+                raise CannotGroupError("its samples are not the vectors that its first layer takes")
+            seen.append(h)
+            bias = parameters[layer.bias].unsqueeze(1) if layer.bias else None
+            h = torch.bmm(h, weight) if bias is None else torch.baddbmm(bias, h, weight)
+            h = h.relu_() if layer.relu else h
+        delta = slope(self.loss, h.flatten(0, 1), targets).view(n, b, -1)
+        places = self.layout.views(rows)
+        for k in range(len(self.layers) - 1, -1, -1):
+            layer = self.layers[k]
+            places[layer.weight].baddbmm_(delta.mT, seen[k], beta=0)
+            if layer.bias:
+                torch.sum(delta, dim=1, out=places[layer.bias])
+            if k:
+                delta = torch.bmm(delta, parameters[layer.weight])
+                if self.layers[k - 1].relu:
+                    delta = torch.ops.aten.threshold_backward(delta, seen[k], 0)
+
     def _forward(self, parameters: dict[str, Tensor], h: Tensor) -> list[Tensor]:
         """What each layer is fed, and the last output: `[n b, .]`."""
         seen = [h]

@@ -25,8 +25,14 @@ class Looped:
 
         A worker's samples always go through together, whatever `most` says. Worker i draws from `seeds[i]`.
         """
+        self.fill_at(rows, x.expand(len(rows), -1), inputs, targets, most, seeds)
+
+    def fill_at(
+        self, rows: Tensor, points: Tensor, inputs: Tensor, targets: Tensor, most: int, seeds: Sequence[int]
+    ) -> None:
+        """As `fill`, worker i at its own `points[i]`: `[n, d]`."""
         layout = self.pure.layout
-        for row, seen, true, seed in zip(rows, inputs, targets, seeds, strict=True):
+        for row, x, seen, true, seed in zip(rows, points, inputs, targets, seeds, strict=True):
             # Copies, so that a module that writes to its parameters writes to nobody's point.
             leaves = {k: p.clone().requires_grad_() for k, p in layout.views(x.detach()).items()}
             started(seed, x.device, self.pure.coins)
@@ -49,10 +55,18 @@ class Vmapped:
         self, rows: Tensor, x: Tensor, inputs: Tensor, targets: Tensor, most: int, seeds: Sequence[int]
     ) -> None:
         """As `Looped.fill`; what is drawn is seen to by `Apart`."""
+        self._fill(rows, x, None, inputs, targets)
 
+    def fill_at(
+        self, rows: Tensor, points: Tensor, inputs: Tensor, targets: Tensor, most: int, seeds: Sequence[int]
+    ) -> None:
+        """As `fill`, worker i at its own `points[i]`: `[n, d]`."""
+        self._fill(rows, points, 0, inputs, targets)
+
+    def _fill(self, rows: Tensor, x: Tensor, of_points: int | None, inputs: Tensor, targets: Tensor) -> None:
         def value(x: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
             with self.pure.held(self.pure.layout.views(x)) as (module, loss):
                 return loss(module(inputs), targets)
 
-        per_worker: Callable[..., Tensor] = vmap(grad(value), (None, 0, 0), randomness="different")
+        per_worker: Callable[..., Tensor] = vmap(grad(value), (of_points, 0, 0), randomness="different")
         rows.copy_(per_worker(x, *self.pure.given(inputs, targets)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -63,7 +63,7 @@ class Probe:
         """Whether a difference in float32, which deep modules make of rounding, is gone in float64."""
         if self.point.dtype != torch.float32:
             return False
-        precise = Probe(self.corner.doubled(), self.point.double(), again=False)
+        precise = type(self)(self.corner.doubled(), self.point.double(), again=False)
         twin = (Grouped if isinstance(way, Grouped) else type(way))(precise.pure)
         return precise._agrees({training: precise._rows(twin, training) for training in (True, False)})
 
@@ -111,8 +111,11 @@ class Probe:
         seeds = SEEDS[: len(inputs)]
         together = self.pure.draws and not isinstance(way, Looped)
         with drawing(seeds, rows.device, together, self.pure.coins), torch.enable_grad():
-            way.fill(rows, self.point.clone(), inputs, targets, inputs.shape[1], seeds)
+            self._fill(way, rows, inputs, targets, seeds)
         return rows
+
+    def _fill(self, way: Any, rows: Tensor, inputs: Tensor, targets: Tensor, seeds: Sequence[int]) -> None:
+        way.fill(rows, self.point.clone(), inputs, targets, inputs.shape[1], seeds)
 
     def _close(self, rows: Tensor, truth: Tensor) -> bool:
         limits = torch.finfo(rows.dtype)
