@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from byzopt.kernels.answers import RankWindow, column_answer, comparators
 from byzopt.kernels.emit import Body
 from byzopt.kernels.jit import Run, compiled, lanes, parallel_for
-from byzopt.kernels.networks import Comparator, network
 
 _TILE = 4  # mixed rows at a time
 _DEEP = 4  # vectors at a time while mixing
 _QUICK = 64  # rows up to which compiling takes less than a tenth of a second
 _TALL = 512  # rows above which it takes longer than five seconds
 _WORTH = 7_000  # numbers for each comparator: with so many, compiling takes as long as ten calls without
-
-
-class RankWindow(NamedTuple):
-    """What becomes of a column of m values: the centre is the mean of ranks first .. last - 1.
-
-    With `around`, the answer is the mean of the `around` values nearest to the centre, ties to the smaller
-    one; without, it is the centre itself.
-
-    Args:
-        first: First rank of the centre, from 0.
-        last: Rank behind the last one.
-        around: How many values nearest to the centre are averaged; None: the centre is the answer.
-
-    Examples:
-        >>> from byzopt import TrimmedMean
-        >>> TrimmedMean(f=2).plan(10)
-        RankWindow(first=2, last=8, around=None)
-    """
-
-    first: int
-    last: int
-    around: int | None = None
 
 
 def reduces_columns(rows: Tensor, mixing: Tensor | None = None, plan: RankWindow | None = None) -> bool:
@@ -54,7 +32,7 @@ def reduces_columns(rows: Tensor, mixing: Tensor | None = None, plan: RankWindow
     m = n if mixing is None else len(mixing)
     if d < _step(rows, mixing) or max(n, m) > _TALL:
         return False
-    return m <= _QUICK or d * m >= _WORTH * len(_comparators(m, plan or RankWindow(0, 1, m)))
+    return m <= _QUICK or d * m >= _WORTH * len(comparators(m, plan or RankWindow(0, 1, m)))
 
 
 def reduce_columns(
@@ -128,47 +106,23 @@ def _mix(k: Body, rows: Any, offsets: Any, mixing: Any, n: int, tile: range, col
             k.b.store(k.b.load(sum_), k.at(mixed, i * _DEEP + a, k.vector))
 
 
-def _answer(k: Body, wires: list[Any], plan: RankWindow, out: Any, column: Any, trace: Any) -> None:
-    """Writes the answer for one vector of columns. The trace keeps 0 x: NaN where x is NaN or Inf."""
-    m = len(wires)
-    trace_value = k.b.load(trace)
-    for wire in wires:
-        trace_value = k.fma(wire, k.const(0.0), trace_value)
-    for i, j, low, high in _comparators(m, plan):
-        less = k.b.fcmp_ordered("<", wires[j], wires[i])
-        smaller, larger = k.b.select(less, wires[j], wires[i]), k.b.select(less, wires[i], wires[j])
-        wires[i], wires[j] = smaller if low else wires[i], larger if high else wires[j]
-    answer = _mean(k, wires[plan.first : plan.last])
-    if plan.around is not None:
-        answer = _mean_around(k, wires, answer, plan.around)
-    k.b.store(k.fma(answer, k.const(0.0), trace_value), trace)
+def _answer(k: Body, values: list[Any], plan: RankWindow, out: Any, column: Any, trace: Any) -> None:
+    """Writes the answer for one vector of columns."""
+    answer, seen = column_answer(_Vectors(k), values, plan, k.b.load(trace))
+    k.b.store(seen, trace)
     k.store(answer, out, column)
 
 
-def _comparators(m: int, plan: RankWindow) -> tuple[Comparator, ...]:
-    if plan.around is not None:
-        return network(m, 0, m)
-    return () if (plan.first, plan.last) == (0, m) else network(m, plan.first, plan.last)
+class _Vectors:
+    """The arithmetic of answers on LLVM's vectors."""
 
+    def __init__(self, k: Body) -> None:
+        self.b, self.number, self.fma = k.b, k.const, k.fma
+        self.plus, self.minus, self.over, self.choose = k.b.fadd, k.b.fsub, k.b.fdiv, k.b.select
 
-def _mean(k: Body, values: list[Any]) -> Any:
-    total = values[0]
-    for value in values[1:]:
-        total = k.b.fadd(total, value)
-    return k.b.fdiv(total, k.const(float(len(values))))
+    def pair(self, a: Any, b: Any) -> tuple[Any, Any]:
+        less = self.b.fcmp_ordered("<", b, a)
+        return self.b.select(less, b, a), self.b.select(less, a, b)
 
-
-def _mean_around(k: Body, ordered: list[Any], centre: Any, count: int) -> Any:
-    """The mean of the window of `count` ordered values that lies nearest to the centre."""
-    moved = [
-        k.b.fcmp_ordered(">", k.b.fsub(centre, ordered[s]), k.b.fsub(ordered[s + count], centre))
-        for s in range(len(ordered) - count)
-    ]
-    total = k.const(0.0)
-    for j, value in enumerate(ordered):
-        if j >= count:
-            value = k.b.select(moved[j - count], value, k.const(0.0))
-        if j < len(moved):
-            value = k.b.select(moved[j], k.const(0.0), value)
-        total = k.b.fadd(total, value)
-    return k.b.fdiv(total, k.const(float(count)))
+    def above(self, a: Any, b: Any) -> Any:
+        return self.b.fcmp_ordered(">", a, b)
