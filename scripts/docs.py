@@ -21,7 +21,9 @@ from byzopt.docstrings import entries, sections
 from byzopt.engines import ENGINES
 from byzopt.errors import InvalidInput
 from byzopt.experiments.specs.toml import dumps
+from byzopt.graphs import TOPOLOGIES
 from byzopt.methods import METHODS
+from byzopt.mixers import MIXERS
 from byzopt.registry import Registry, plain
 from byzopt.schedules import SCHEDULES
 from byzopt.servers import INNERS, NORMS
@@ -85,6 +87,11 @@ OTHERS: dict[str, tuple[Registry[Any], str]] = {
         ENGINES,
         "`engine` of a spec: what plays the workers. Your own: [guide](../guides/engine.md).",
     ),
+    "topologies": (TOPOLOGIES, "`graph.topology` of a spec: who hears whom. See [graphs](../graphs.md)."),
+    "mixers": (
+        MIXERS,
+        "`graph.mixer` of a spec: how nodes take in what their neighbours say. See [graphs](../graphs.md).",
+    ),
     "norms": (NORMS, "`method.norm` of `byz_nsgdm`: the norm in which a step has length γ_k."),
 }
 
@@ -136,7 +143,9 @@ def _others() -> str:
     text = "# Methods, tasks and their parts\n"
     for kind, (room, note) in OTHERS.items():
         text += f"\n## [{kind.capitalize()}]({kind}.md)\n\n{note}\n\n"
-        text += "".join(f"- [{name}]({kind}.md#{name}): {_first(room[name])}\n" for name in room)
+        text += "".join(
+            f"- [{name}]({kind}.md#{name.replace('+', '')}): {_first(room[name])}\n" for name in room
+        )
     return text
 
 

@@ -32,6 +32,8 @@ KINDS = (
     "downlinks",
     "estimators",
     "engines",
+    "topologies",
+    "mixers",
     "presets",
     "sweeps",
     "reproductions",
@@ -94,7 +96,9 @@ def _rooms() -> dict[str, Registry[Any]]:
     from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS
     from byzopt.attacks import ATTACKS
     from byzopt.engines import ENGINES
+    from byzopt.graphs import TOPOLOGIES
     from byzopt.methods import METHODS
+    from byzopt.mixers import MIXERS
     from byzopt.schedules import SCHEDULES
     from byzopt.servers import INNERS, NORMS
     from byzopt.tasks import PARTITIONS, PROXIES, TASKS
@@ -103,7 +107,7 @@ def _rooms() -> dict[str, Registry[Any]]:
 
     rooms: list[Registry[Any]] = [RULES, PRE_AGGREGATORS, WRAPPERS, ATTACKS, METHODS]
     rooms += [TASKS, PARTITIONS, SCHEDULES, NORMS, PROXIES, INNERS]
-    rooms += [COMPRESSORS, CHANNELS, DOWNLINKS, ESTIMATORS, ENGINES]
+    rooms += [COMPRESSORS, CHANNELS, DOWNLINKS, ESTIMATORS, ENGINES, TOPOLOGIES, MIXERS]
     return dict(zip(KINDS[:-3], rooms, strict=True))
 
 

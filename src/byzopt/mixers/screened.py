@@ -1,0 +1,94 @@
+"""Screening by a rule: each node applies a robust rule to its own row and its neighbours'."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from byzopt.aggregators.core.base import BaseAggregator
+from byzopt.errors import InvalidInput, require
+from byzopt.graphs import Network
+from byzopt.mixers.base import MIXERS, Hearing, Mixer
+
+
+@MIXERS.register("screen")
+@dataclass(frozen=True)
+class Screen(Mixer):
+    """x_i <- x_i + α (rule(x_i, neighbours) - x_i): any rule of the library on every node's neighbourhood.
+
+    With `rule = "trimmed_mean"`, `"median"`, `"krum"` or `"bulyan"` and order "combine_adapt" this is BRIDGE.
+    BRIDGE-T trims the neighbours alone and always keeps the own row (`own = "beside"`). Weights of edges do
+    not count. Rules that trust a row trust the own one, which is the first.
+    Source: Fang, Yang, Bajwa, arXiv:1908.08098.
+
+    Args:
+        alpha: α in (0, 1], how far towards the rule's answer.
+        own: "among": the own row is one of those screened; "beside": it is averaged with the answer for the
+            N neighbours, which weighs N - 2b of its weight.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Cohort, TrimmedMean
+        >>> from byzopt.graphs import Complete, Network
+        >>> from byzopt.mixers import Hearing, Screen
+        >>> rows = torch.tensor([[0.0], [1.0], [2.0], [3.0]], dtype=torch.float64)
+        >>> network = Network.of(Complete(), Cohort.of(5, byzantine=1))
+        >>> lie = torch.tensor([[1e6]], dtype=torch.float64)
+        >>> Screen().mix(Hearing(network, 1, rows, lie, rule=TrimmedMean(f=1)))[0].item()  # (1 + 2 + 3) / 3
+        2.0
+    """
+
+    uses_rule: ClassVar[bool] = True
+
+    alpha: float = 1.0
+    own: Literal["among", "beside"] = "among"
+
+    def __post_init__(self) -> None:
+        require(0 < self.alpha <= 1, "Parameter `alpha` of screen", "lie in (0, 1]", self.alpha)
+
+    def check(self, network: Network, b: int, rule: BaseAggregator) -> None:
+        beside = self.own == "beside"
+        for i in sorted(network.cohort.honest, key=lambda i: network.degrees[i]):
+            rows = network.degrees[i] + (0 if beside else 1)
+            try:
+                rule.check(rows)
+            except InvalidInput as error:
+                what = "neighbours" if beside else "rows, its own among them"
+                raise InvalidInput(f"On node {i}, which has {rows} {what}: {error}") from None
+            return  # those with more have enough
+
+    def mix(self, hearing: Hearing) -> Tensor:
+        _ = hearing.missing  # refused with the senders' names, not with places in a neighbourhood
+        assert hearing.rule is not None  # the loop fills it in for mixers that use one
+        out, edges = torch.empty_like(hearing.rows), hearing.edges > 0
+        for size, nodes in _by_size(edges):
+            senders = edges[nodes].nonzero()[:, 1].view(len(nodes), size)
+            if self.own == "among":  # the own row first
+                senders = torch.cat([nodes.unsqueeze(1), senders], dim=1)
+            sets = _sets(hearing, nodes, senders)
+            answers = hearing.rule.batch(sets.reshape(-1, *sets.shape[-2:])).view(*sets.shape[:-2], -1)
+            if self.own == "beside":
+                count = size - 2 * hearing.b
+                own = hearing.rows[..., nodes, :]
+                answers = own + count / (count + 1) * (answers - own)
+            out[..., nodes, :] = answers
+        return hearing.rows + self.alpha * (out - hearing.rows)
+
+
+def _by_size(edges: Tensor) -> list[tuple[int, Tensor]]:
+    """Nodes with equally many neighbours, and how many."""
+    sizes = edges.sum(dim=1)
+    return [(int(size), (sizes == size).nonzero().flatten()) for size in sorted(set(sizes.tolist()))]
+
+
+def _sets(hearing: Hearing, nodes: Tensor, senders: Tensor) -> Tensor:
+    """What each of `nodes` hears from its `senders` `[k, m]`: `[..., k, m, d]`."""
+    rows, lies = hearing.rows, hearing.lies
+    if not hearing.per_receiver:
+        return torch.cat([rows, lies], dim=-2)[..., senders, :]
+    honest = rows.unsqueeze(-3).expand(*rows.shape[:-2], len(nodes), *rows.shape[-2:])
+    told = torch.cat([honest, lies[..., nodes, :].transpose(-3, -2)], dim=-2)
+    return told.gather(-2, senders.unsqueeze(-1).expand(*told.shape[:-2], senders.shape[1], told.shape[-1]))
