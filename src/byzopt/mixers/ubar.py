@@ -36,9 +36,9 @@ class UBAR(Mixer):
         >>> from byzopt.graphs import Complete, Network
         >>> from byzopt.mixers import UBAR, Hearing
         >>> rows = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
-        >>> hearing = Hearing(
-        ...     Network.of(Complete(), Cohort.of(3)), 0, rows, rows.new_zeros(0, 1),
-        ...     losses=lambda x: [(x.item() - 2) ** 2] * 3)
+        >>> network, target = Network.of(Complete(), Cohort.of(3)), [2.0] * 3
+        >>> losses = lambda x: [(x.item() - centre) ** 2 for centre in target]
+        >>> hearing = Hearing(network, 0, rows, rows.new_zeros(0, 1), losses=losses)
         >>> UBAR(share=1.0).mix(hearing).flatten().tolist()
         [0.75, 1.5, 1.5]
     """
