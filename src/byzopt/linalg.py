@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from byzopt import kernels
+from byzopt import accelerator, kernels
 
 BLOCK_BYTES = 1 << 19
 PIECE_BYTES = 1 << 24  # of rows that have to be converted before a kernel reads them
@@ -26,12 +26,16 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 def column_blocks(
     rows: Tensor, dtype: torch.dtype | None = None, size: int = BLOCK_BYTES
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Column blocks of `rows` `[n, d]`, about `size` bytes each, in `dtype` (default: the compute dtype)."""
+    """Column blocks of `rows` `[n, d]`, about `size` bytes each, in `dtype` (default: the compute dtype).
+
+    On an accelerator they are as large as `accelerator.blocks` has them.
+    """
     n, d = rows.shape
     dtype = dtype or compute_dtype(rows.dtype)
+    if accelerator.holds(rows):
+        yield from accelerator.blocks(rows, dtype)
+        return
     width = max(64, size // (max(n, 1) * dtype.itemsize))
-    if rows.is_cuda:
-        width = max(width, 1 << 20)
     for start in range(0, d, width):
         piece = slice(start, min(start + width, d))
         yield piece, rows[:, piece].to(dtype)
@@ -39,8 +43,7 @@ def column_blocks(
 
 def pieces(rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """`rows` `[n, d]` as kernels can read them: in one piece as they lie, else in converted column blocks."""
-    plain = rows.stride(1) == 1 and rows.dtype == compute_dtype(rows.dtype)
-    if plain or rows.device.type != "cpu":
+    if rows.stride(1) == 1 and rows.dtype == compute_dtype(rows.dtype):
         yield slice(0, rows.shape[1]), rows
         return
     for piece, block in column_blocks(rows, size=PIECE_BYTES):
@@ -57,9 +60,12 @@ def gram(
 
     Blocks are multiplied in `dtype` (default: the compute dtype) and accumulated in float64. `order`, indices
     `[n]`, is that in which rows are laid side by side to be multiplied, which torch's rounding may depend on;
-    the products come in the order of the rows. Cost: n^2 d.
+    the products come in the order of the rows. On an accelerator rows are multiplied as they lie: there the
+    elements of one product are summed alike. Cost: n^2 d.
     """
     dtype = dtype or compute_dtype(rows.dtype)
+    if accelerator.holds(rows):
+        return accelerator.products(rows, pivot, dtype)
     pivot = torch.zeros_like(rows[0]) if pivot is None else pivot
     total = torch.zeros(rows.shape[0], rows.shape[0], dtype=torch.float64, device=rows.device)
     for piece, block in pieces(rows) if rows.dtype == dtype else column_blocks(rows, dtype, PIECE_BYTES):
@@ -72,7 +78,7 @@ def _gram(rows: Tensor, pivot: Tensor, order: Any) -> Tensor:
     n, d = rows.shape
     index = None if order is None else torch.as_tensor(order, device=rows.device)
     total = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
-    width = min(d, max(64, (PIECE_BYTES // 4 if not rows.is_cuda else 1 << 26) // (n * rows.element_size())))
+    width = min(d, max(64, PIECE_BYTES // 4 // (n * rows.element_size())))
     scratch = torch.empty(n, width, dtype=rows.dtype, device=rows.device)
     for start in range(0, d, width):
         piece = slice(start, min(start + width, d))
@@ -125,6 +131,8 @@ def sq_dists_of(inner: Tensor) -> Tensor:
 
 def mix(weights: Tensor, rows: Tensor) -> Tensor:
     """`weights @ rows` in the rows' dtype, taken block by block: `[m, n] x [n, d] -> [m, d]`."""
+    if accelerator.holds(rows):
+        return accelerator.blended(weights, rows, compute_dtype(rows.dtype))
     out = torch.empty(weights.shape[0], rows.shape[1], dtype=rows.dtype, device=rows.device)
     weights = weights.to(rows.device, compute_dtype(rows.dtype))
     for piece, block in column_blocks(rows):
@@ -137,13 +145,15 @@ def blend(weights: Tensor, rows: Tensor, order: Any = None) -> Tensor:
 
     `order`, indices `[n]`, is that in which rows are summed.
     """
-    if weights.is_cuda:
+    if accelerator.holds(weights):  # nobody looks at them
         return mix(weights.unsqueeze(0), rows)[0]
     listed = weights.tolist()
     places = range(len(listed)) if order is None else order.tolist()
     shares = {i: listed[i] for i in places if listed[i]}
     if list(shares.values()) == [1.0]:
         return rows[next(iter(shares))].clone()
+    if accelerator.holds(rows):
+        return mix(weights.unsqueeze(0), rows)[0]
     out = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
     for piece, block in pieces(rows):
         if kernels.supports(block) and kernels.blends(block):

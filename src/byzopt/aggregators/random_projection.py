@@ -59,7 +59,7 @@ class RandomProjection(PreAggregator):
         if mixed.d <= self.k:
             return mixed
         sums = mixed.total(self.projected(mixed.rows, mixed.first, mixed.d))
-        geometry = geometry_of(sums, mixed.unit, order=mixed.order)
+        geometry = geometry_of(sums, mixed.unit, order=mixed.among)
         if mixed.mixing is not None:
             geometry = geometry.mixed(mixed.mixing, affine=False)  # clipping may stand before
         return mixed.seen(geometry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import Aggregator
@@ -51,7 +52,7 @@ class PreAggregator(MixingStage):
         order, mixed = mixed.order, stage.apply(mixed.sorted())
         out = restored(mixed.materialise(), unit, tensor.dtype)
         if order is not None and len(out) == len(order):
-            out = out[order.argsort()]  # row i of worker i
+            out = out[torch.from_numpy(order.argsort()).to(out.device)]  # row i of worker i
         return cast("Tensor", like(rows, out))
 
     @overload

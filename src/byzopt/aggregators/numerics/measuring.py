@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt import kernels, linalg
+from byzopt import accelerator, kernels, linalg
 from byzopt.aggregators.numerics.geometry import Geometry, Index, Origin, majority_medoid, squared
+from byzopt.aggregators.numerics.ordering import Order
 
 _FAR = 64.0  # the pivot may be this many times further from the bulk than the bulk is wide (both squared)
 _TINY = 1e-30  # squared widths below this lose bits in float32 products
 _SKETCH = 1 << 9  # columns from which the first pivot is chosen
 _EXTREME = 1e-200  # squared lengths of float64 rows beyond this and its inverse ask for another unit
-_LARGE = 1 << 20  # numbers from which a second pass costs more than a sketch (on a GPU, a sync costs more)
+_LARGE = 1 << 20  # numbers from which a second pass costs more than a sketch
+ORIGIN = -1  # in the place of a row that products are about
 SMALL = 1 << 16  # up to this many numbers float64 costs nothing worth saving
 
 
@@ -28,23 +30,27 @@ class ExtremeRows(Exception):
 
 
 def geometry_of(
-    rows: Tensor, unit: float = 1.0, admitted: bool = True, order: Index | None = None, first: int = 0
+    rows: Tensor, unit: float = 1.0, admitted: bool = True, order: Order | None = None, first: int = 0
 ) -> Geometry:
     """The geometry of finite `rows` `[n, d]`, given in units of `unit`.
 
     Rows that are not `admitted` may hold anything; then asking for products raises `ExtremeRows` where rows
     are not finite, or squares overflow. With an `order` of the rows' values products depend on them alone, to
-    the last bit, and not on their places. Else row `first` is the first that products are taken about.
+    the last bit, and not on their places. Else row `first` is the first that products are taken about. On an
+    accelerator it is the origin, which needs no copy of the rows.
     """
-    first = first if order is None else int(order[len(order) // 2])  # likely of the bulk
+    measure = _centred_there if accelerator.holds(rows) else _centred
 
     def centred() -> Tensor:
-        geometry.pivot, product = _centred(rows, admitted, order, first)
+        pivot, product = measure(rows, admitted, order, first)
+        geometry.pivot = None if pivot == ORIGIN else pivot
         return product
 
     def origin() -> Origin:
-        _ = geometry.centred  # decides on the pivot
-        measured = _origin(rows, rows[geometry.pivot or 0])
+        centred = geometry.centred  # decides on the pivot
+        if geometry.pivot is None:
+            return _own_origin(rows, centred.diagonal())
+        measured = _origin(rows, rows[geometry.pivot])
         if not (admitted or within_range(measured.sq_norms)):
             raise ExtremeRows
         return measured
@@ -72,20 +78,53 @@ def geometry_about(centre: Tensor, rows: Tensor, unit: float, admitted: bool) ->
     )
 
 
-def _centred(rows: Tensor, admitted: bool, order: Index | None, pivot: int) -> tuple[int, Tensor]:
+def _centred(rows: Tensor, admitted: bool, among: Order | None, pivot: int) -> tuple[int, Tensor]:
     """A pivot of the bulk and the Gram matrix about it; the first pivot comes from a sketch."""
+    order = None if among is None else among.index
 
     def product(pivot: int, dtype: torch.dtype) -> Tensor:
-        return linalg.gram(rows, rows[pivot], dtype, order).cpu()
+        return linalg.gram(rows, rows[pivot], dtype, order)
 
-    if rows.numel() > _LARGE and rows.device.type == "cpu":
+    if rows.numel() > _LARGE:
         pivot = _sketched(rows, order)
+    elif order is not None:
+        pivot = int(order[len(order) // 2])  # likely of the bulk
     dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
     first = product(pivot, dtype)
     if not (admitted or within_range(first.diagonal())):
         raise ExtremeRows
     pivot, gram = gram_about_bulk(product, first, pivot, dtype, order)
     return pivot, gram if kernels.supports(rows) else _equated(rows, gram)
+
+
+def _centred_there(rows: Tensor, admitted: bool, among: Order | None, first: int) -> tuple[int, Tensor]:
+    """As `_centred` for rows on an accelerator: about the origin, unless the bulk is far from it.
+
+    Products are fetched together with the keys of the rows' order. `first` is not asked: a pivot would cost a
+    copy of the rows, and a sketch a look.
+    """
+
+    def product(pivot: int, dtype: torch.dtype) -> Tensor:
+        return fetched(None if pivot == ORIGIN else rows[pivot], dtype)
+
+    def fetched(pivot: Tensor | None, dtype: torch.dtype) -> Tensor:
+        gram = linalg.gram(rows, pivot, dtype)
+        if among is None or not accelerator.holds(among.keys):
+            return _symmetric(accelerator.fetch(gram)[0])
+        gram, keys = accelerator.fetch(gram, among.keys)
+        among.learn(keys)
+        return _symmetric(gram)
+
+    dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
+    gram = product(ORIGIN, dtype)
+    if not (admitted or within_range(gram.diagonal())):
+        raise ExtremeRows
+    pivot, gram = gram_about_bulk(product, gram, ORIGIN, dtype, None if among is None else among.index)
+    return pivot, _equated(rows, gram)
+
+
+def _symmetric(product: Tensor) -> Tensor:
+    return (product + product.T) / 2
 
 
 def gram_about_bulk(
@@ -145,8 +184,10 @@ def _equated(rows: Tensor, product: Tensor) -> Tensor:
 
     Kernels sum all products in one order, so that twins come out equal by themselves.
     """
-    kind = list(range(len(product)))
+    kind, values = list(range(len(product))), product.numpy()
     for j, i in close_pairs(product).tolist():
+        if (values[i] == values[j]).all():
+            continue  # as equal as they can be made, without a look at the rows
         if kind[j] == j and kind[i] == i and torch.equal(rows[i], rows[j]):
             kind[j] = i
     return product[kind][:, kind]
@@ -175,6 +216,14 @@ def _origin(rows: Tensor, pivot: Tensor) -> Origin:
         cross, norms = linalg.lengths(rows, pivot, torch.float64)
     square = linalg.norm(pivot).square()
     return Origin(cross.cpu(), square.cpu(), norms.cpu())
+
+
+def _own_origin(rows: Tensor, sq_norms: Tensor) -> Origin:
+    """Products about the origin hold the `sq_norms`; where some may have vanished they are taken again."""
+    if rows.dtype != torch.float64 and (sq_norms < _TINY).any():
+        (sq_norms,) = accelerator.fetch(accelerator.squares(rows, torch.float64))
+    zeros = torch.zeros_like(sq_norms)
+    return Origin(zeros, zeros.sum(), sq_norms)
 
 
 def _kept(rows: Tensor, norms: Tensor) -> bool:

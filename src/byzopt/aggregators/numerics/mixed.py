@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt import kernels, linalg
+from byzopt import accelerator, kernels, linalg
 from byzopt.aggregators.numerics.geometry import Geometry, Index
 from byzopt.aggregators.numerics.measuring import ExtremeRows, geometry_about, geometry_of
-from byzopt.aggregators.numerics.ordering import keys, order_of
+from byzopt.aggregators.numerics.ordering import Order, keys
 from byzopt.aggregators.numerics.selection import answer
 from byzopt.errors import InvalidInput
 
@@ -65,13 +65,18 @@ class Mixed:
         self.unit = unit
         self.mixing = mixing
         self.admitted = admitted
-        self.order: Index | None = None
+        self.among: Order | None = None
         if ordered:
-            self.order = order_of(self.total(keys(rows, self.first, self.d)))
+            self.among = Order(self.total(keys(rows, self.first, self.d)))
         self.geometry = self.unmixed = geometry or self.measured()
         self.weights: Tensor | None = None  # of the last blend
         self.chained: tuple[Any, Mixed] | None = None  # stages, and the rows after them
         self._sorted: Mixed | None = None
+
+    @property
+    def order(self) -> Index | None:
+        """The order `[n]` in which rows are looked at; None: as they lie."""
+        return None if self.among is None else self.among.index
 
     @property
     def m(self) -> int:
@@ -93,7 +98,7 @@ class Mixed:
 
     def measured(self) -> Geometry:
         """The geometry of the unmixed rows."""
-        return geometry_of(self.rows, self.unit, self.admitted, self.order)
+        return geometry_of(self.rows, self.unit, self.admitted, self.among)
 
     def again(self, rows: Tensor, mixing: Tensor | None = None, geometry: Geometry | None = None) -> Mixed:
         """Other rows whose columns are held in the same way as these."""
@@ -111,11 +116,13 @@ class Mixed:
 
     def sorted(self) -> Mixed:
         """These rows in the order of their values, if they are `ordered` and no stage has moved them yet."""
-        if self.order is None or self.mixing is not None:
+        if self.among is None or self.mixing is not None:
             return self
         if self._sorted is None:
-            places = torch.from_numpy(np.eye(self.m)[self.order])
-            self._sorted = self._derived(places, self.geometry.taken(self.order))
+            _ = self.geometry.centred if accelerator.holds(self.rows) else None  # fetched with the keys
+            order = self.among.index
+            places = torch.from_numpy(np.eye(self.m)[order])
+            self._sorted = self._derived(places, self.geometry.taken(order))
         return self._sorted
 
     def seen(self, geometry: Geometry) -> Mixed:
@@ -124,7 +131,7 @@ class Mixed:
 
     def _derived(self, mixing: Tensor | None, geometry: Geometry) -> Mixed:
         derived = self.again(self.rows, mixing, geometry)
-        derived.order, derived.unmixed = self.order, self.unmixed
+        derived.among, derived.unmixed = self.among, self.unmixed
         return derived
 
     def widened(self, centre: Tensor) -> Geometry:
@@ -152,6 +159,8 @@ class Mixed:
 
     def columns(self, plan: kernels.RankWindow) -> Tensor:
         """The order statistics that `plan` asks for in each mixed column, `[d]`: one pass over the rows."""
+        if accelerator.holds(self.rows):
+            return self._there(plan)
         plain = self.rows.dtype == linalg.compute_dtype(self.rows.dtype) and not kernels.supports(self.rows)
         if self.mixing is None and plan == (0, self.m, None) and plain:
             # A product with ones is torch's fastest sum over rows.
@@ -166,6 +175,15 @@ class Mixed:
                 fine = self._by_blocks(rows, plan, out[piece])
             if not (fine or self.admitted):
                 raise ExtremeRows
+        return out
+
+    def _there(self, plan: kernels.RankWindow) -> Tensor:
+        """As `columns`, on an accelerator: one look, at the end, and none at rows that are admitted."""
+        dtype = linalg.compute_dtype(self.rows.dtype)
+        pivot = self._pivot(dtype)
+        out, trace = accelerator.columns(self.rows, plan, self.mixing, pivot, dtype)
+        if not (self.admitted or isfinite(float(trace))):
+            raise ExtremeRows
         return out
 
     def _seen(self, out: Tensor) -> Tensor:
@@ -184,7 +202,7 @@ class Mixed:
         def part(start: int, stop: int) -> None:
             room: Tensor | None = None
             mine = Mixed(rows[:, start:stop], 1.0, self.mixing, self.geometry)
-            mine.order, mine.unmixed = self.order, self.unmixed
+            mine.among, mine.unmixed = self.among, self.unmixed
             for piece, block in mine.blocks():
                 if room is None:
                     room = block.new_empty(len(block) + 1, block.shape[1])
@@ -207,7 +225,7 @@ class Mixed:
         They may be views: do not write.
         """
         dtype = dtype or linalg.compute_dtype(self.rows.dtype)
-        size = min(_WIDE, _GRAIN * self.rows.shape[0] * dtype.itemsize)
+        size = min(_WIDE, _GRAIN * self.rows.shape[0] * dtype.itemsize)  # on an accelerator whole rows
         mix = self._mixer(dtype)
         for piece, block in linalg.column_blocks(self.rows, dtype, size):
             yield piece, mix(block)
@@ -215,23 +233,29 @@ class Mixed:
     def _mixer(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """The function from columns `[n, b]` of the rows to mixed columns `[m, b]`, in `dtype`.
 
-        Means of rows that share an offset keep their digits: in float32 they are taken about a row of the
-        bulk, where one is known.
+        On a CPU sums are taken in the order of the rows, for which they are copied.
         """
         if self.mixing is None:
             return lambda block: block
-        order, pivot = self.order, self.unmixed.pivot
+        order = None if accelerator.holds(self.rows) else self.order
         mixing = self.mixing if order is None else torch.from_numpy(self.mixing.numpy()[:, order])
-        means = bool(((mixing.sum(dim=1) - 1).abs() < 1e-9).all())
-        mixing = mixing.to(self.rows.device, dtype)
+        mixing, pivot = mixing.to(self.rows.device, dtype), self._pivot(dtype)
 
         def mixed(block: Tensor) -> Tensor:
             sources = block if order is None else block[order]
-            if pivot is None or dtype == torch.float64 or not means:
+            if pivot is None:
                 return mixing @ sources
             return (mixing @ (sources - block[pivot])).add_(block[pivot])
 
         return mixed
+
+    def _pivot(self, dtype: torch.dtype) -> int | None:
+        """The row about which mixing in `dtype` keeps the digits of means of rows that share an offset: a row
+        of the bulk, where one is known; None where nothing is gained."""
+        if self.mixing is None or dtype == torch.float64:
+            return None
+        means = bool(((self.mixing.sum(dim=1) - 1).abs() < 1e-9).all())
+        return self.unmixed.pivot if means else None
 
     def materialise(self) -> Tensor:
         """The mixed rows `[m, d]`."""

@@ -8,7 +8,7 @@ alone.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -25,12 +25,12 @@ def keys(rows: Tensor, first: int, d: int) -> Tensor:
 
     A key is a sum over at most 512 columns with a factor for each.
     """
-    columns, factors = _chosen(d)
+    columns, factors = _chosen(d, rows.device)
     if rows.shape[-1] < d:
         here = (columns >= first) & (columns < first + rows.shape[-1])
         columns, factors = columns[here] - first, factors[here]
-    some = rows if rows.shape[-1] == len(columns) else rows.index_select(-1, columns.to(rows.device))
-    return some.to(torch.float64) @ factors.to(rows.device)
+    some = rows if rows.shape[-1] == len(columns) else rows.index_select(-1, columns)
+    return some.to(torch.float64) @ factors
 
 
 def order_of(keys: Tensor) -> Index:
@@ -41,9 +41,28 @@ def order_of(keys: Tensor) -> Index:
     return keys.cpu().numpy().argsort(axis=-1, kind="stable")
 
 
+class Order:
+    """The order of rows that have these `keys` `[n]`, which are fetched when it is asked for.
+
+    Who fetches something else before may bring the keys with it, and tells them by `learn`.
+    """
+
+    def __init__(self, keys: Tensor) -> None:
+        self.keys = keys
+
+    def learn(self, keys: Tensor) -> None:
+        """Take note of the `keys` `[n]` as they are on the CPU."""
+        self.keys = keys
+
+    @cached_property
+    def index(self) -> Index:
+        """The places of rows in their order."""
+        return order_of(self.keys)
+
+
 @lru_cache(maxsize=64)
-def _chosen(d: int) -> tuple[Tensor, Tensor]:
+def _chosen(d: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The columns that decide, ascending, and their factors, none of which equals another."""
     steps = np.arange(min(d, _MOST)) * _GOLDEN % 1
     columns = np.arange(d) if d <= _MOST else np.unique((steps * d).astype(np.int64))
-    return torch.from_numpy(columns), torch.from_numpy(1 + steps[: len(columns)])
+    return torch.from_numpy(columns).to(device), torch.from_numpy(1 + steps[: len(columns)]).to(device)

@@ -64,7 +64,7 @@ def answer_of(rule: BaseAggregator, seen: Mixed) -> Answer:
 
     def answer(rows: Tensor) -> Tensor:
         here = mixed.again(rows, mixed.mixing, mixed.geometry)
-        here.order, here.unmixed = mixed.order, mixed.unmixed
+        here.among, here.unmixed = mixed.among, mixed.unmixed
         return reduced(last, here)
 
     return answer

@@ -20,7 +20,7 @@ from byzopt.aggregators.core.inputs import in_safe_range, restored
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspects
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.aggregators.numerics.ordering import keys, order_of
+from byzopt.aggregators.numerics.ordering import Order, keys
 from byzopt.distributed.agreement import raise_everywhere
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.diagnostics import RoundDiagnostics, diagnose
@@ -219,19 +219,20 @@ class Round:
 
     def _shard(self, sums: Tensor) -> ColumnShard:
         """The rows that are left, as rules see them."""
-        n, order = self.comm.n, None
+        n, among = self.comm.n, None
         if not self._geometric:
             return self._joined()
         if self.ready.by_value:
-            order = order_of(sums[:n][self.finite])
+            among = Order(sums[:n][self.finite])
         gram, pivot, known = sums[n:].view(n, n), self.guess.pivot, None
         if self.finite[pivot]:
             place = int(self.finite[:pivot].sum())
             mine = gram[self.finite][:, self.finite]
             known = Products(place, dtype_of(self.blocks[0], self.d), mine)
+        order = None if among is None else among.index
         geometry = summed(self.kept, self.unit, self.comm, self.d, order, known)
         shard = ColumnShard(self.kept[0][:, :0], self.unit, self.comm, self.d, None, geometry, first=0)
-        shard.order = order
+        shard.among = among
         return shard
 
     def _joined(self) -> ColumnShard:
