@@ -172,6 +172,17 @@ def norm(vec: Tensor) -> Tensor:
     return length
 
 
+def clip(vectors: Tensor, radius: float | Tensor) -> Tensor:
+    """min(1, λ/‖v‖) v for each vector `[..., d]` with λ = `radius`, one or `[...]`, also where squares
+    overflow. Vectors that are not finite stay as they are."""
+    radius = radius.unsqueeze(-1) if isinstance(radius, Tensor) else radius
+    top = vectors.abs().amax(dim=-1, keepdim=True)
+    units = vectors / top.where(top > 0, 1.0)
+    lengths = norm(units).unsqueeze(-1)
+    scale = (radius / lengths.clamp_min(1.0)).to(vectors.dtype)  # a unit vector's largest magnitude is 1
+    return vectors.where(~(lengths * top > radius), units * scale)
+
+
 def project_ball(x: Tensor, centre: Tensor, radius: float | Tensor) -> Tensor:
     """The point of the ball of `radius` (one, or `[...]`) around `centre` nearest to `x` `[..., d]`: `x`
     itself when inside."""

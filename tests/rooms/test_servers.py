@@ -211,7 +211,7 @@ SECOND_MOMENTS = {  # Reddi et al., arXiv:2003.00295, Algorithm 2
 def test_adaptive_steps_are_those_of_the_paper(name):
     adagrad = name == "server_adagrad"
     settings = {} if adagrad else {"beta_2": 0.95}
-    settings |= {"corrected": False} if name == "server_adam" else {}
+    settings |= {"correction": "none"} if name == "server_adam" else {}
     step = STEPS.build({"name": name, "lr": 0.2, "beta_1": 0.8, "tau": 0.01, **settings})
     told = [gaussian(6, seed=s) for s in range(1, 7)]
     x, m, v = gaussian(6, seed=9), torch.zeros(6).double(), torch.zeros(6).double()

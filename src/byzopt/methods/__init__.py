@@ -6,6 +6,7 @@ from byzopt.methods.byz_dm21 import ByzDM21, ByzVRDM21
 from byzopt.methods.byz_nsgdm import ByzNSGDM, RobustGD, RobustSGDM
 from byzopt.methods.byzantine_sgd import ByzantineSGD
 from byzopt.methods.feedback import ByzEF21, ByzEF21BC, ByzEF21SGDM, EFSign
+from byzopt.methods.local_steps import DiLoCo, FedAvg, FedOpt
 from byzopt.methods.safeguard import SafeguardSGD
 from byzopt.methods.server_momentum import ServerSGDM
 from byzopt.methods.similarity import PIGS, AEGProx
@@ -39,7 +40,10 @@ __all__ = [
     "ByzVRMarina",
     "ByzVRMarina2",
     "ByzantineSGD",
+    "DiLoCo",
     "EFSign",
+    "FedAvg",
+    "FedOpt",
     "Method",
     "MethodRecipe",
     "Nesterov",

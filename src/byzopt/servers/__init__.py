@@ -1,8 +1,9 @@
 """Server steps: ask/tell optimisers fed with aggregates."""
 
 from byzopt.deprecation import former_names
-from byzopt.servers.adaptive import ServerAdagrad, ServerAdam, ServerYogi
+from byzopt.servers.adaptive import ServerAdagrad, ServerAdam, ServerAdamW, ServerYogi
 from byzopt.servers.base import STEPS, ServerContext, Step
+from byzopt.servers.clipped import Clipped
 from byzopt.servers.descent import Descent, LMOStep
 from byzopt.servers.inner import INNERS, LBFGS, Exact, GradientDescent, Inner
 from byzopt.servers.momentum import ServerMomentum
@@ -17,6 +18,7 @@ __all__ = [
     "LBFGS",
     "NORMS",
     "STEPS",
+    "Clipped",
     "Descent",
     "Euclidean",
     "Exact",
@@ -30,6 +32,7 @@ __all__ = [
     "ProjectedStep",
     "ServerAdagrad",
     "ServerAdam",
+    "ServerAdamW",
     "ServerContext",
     "ServerMomentum",
     "ServerYogi",

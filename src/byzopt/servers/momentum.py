@@ -45,7 +45,7 @@ class ServerMomentum(Step):
         tensor([-0.5000])
     """
 
-    lr: float
+    lr: float = 0.1
     schedule: Schedule = Constant()
     eta: float = 0.1
     form: Form = "average"

@@ -64,8 +64,9 @@ class NesterovMomentum(Step):
         tensor([-1.5000])
     """
 
-    lr: float
+    lr: float = 0.1
     beta: float = 0.9
+    batched = True
     scales = True
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from byzopt.workers.base import ESTIMATORS, Estimator, Need, Oracle
 from byzopt.workers.double import DoubleMomentum, Storm
+from byzopt.workers.local import LocalAdamW, LocalSGD, Memory
 from byzopt.workers.momentum import Form, Plain, Start, WorkerMomentum
 from byzopt.workers.reduced import LSVRG, Differences, Full, Page
 
@@ -13,6 +14,9 @@ __all__ = [
     "Estimator",
     "Form",
     "Full",
+    "LocalAdamW",
+    "LocalSGD",
+    "Memory",
     "Need",
     "Oracle",
     "Page",
