@@ -7,6 +7,7 @@ blocks, and everything n x n, are float64. Nothing here writes to its arguments.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -140,10 +141,11 @@ def mix(weights: Tensor, rows: Tensor) -> Tensor:
     return out
 
 
-def blend(weights: Tensor, rows: Tensor, order: Any = None) -> Tensor:
+def blend(weights: Tensor, rows: Tensor, order: Any = None, place: Tensor | None = None) -> Tensor:
     """`weights @ rows` for one row of weights, `[n] x [n, d] -> [d]`. Rows of weight 0 are not read.
 
-    `order`, indices `[n]`, is that in which rows are summed.
+    `order`, indices `[n]`, is that in which rows are summed. `place` `[d]`, of the rows' dtype, is memory
+    apart from the rows that the sum may be written to.
     """
     if accelerator.holds(weights):  # nobody looks at them
         return mix(weights.unsqueeze(0), rows)[0]
@@ -154,16 +156,26 @@ def blend(weights: Tensor, rows: Tensor, order: Any = None) -> Tensor:
         return rows[next(iter(shares))].clone()
     if accelerator.holds(rows):
         return mix(weights.unsqueeze(0), rows)[0]
-    out = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
+    out = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device) if place is None else place
     for piece, block in pieces(rows):
         if kernels.supports(block) and kernels.blends(block):
-            place = out[piece] if out.dtype == block.dtype else torch.empty_like(block[0])
-            kernels.fused_blend(block, list(shares), list(shares.values()), place)
-            out[piece] = place
+            with written(out[piece], block.dtype) as part:
+                kernels.fused_blend(block, list(shares), list(shares.values()), part)
         else:
             chosen = list(shares)
             out[piece] = mix(weights[chosen].unsqueeze(0), block[chosen])[0]
     return out
+
+
+@contextmanager
+def written(out: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Memory of `dtype` whose content is in `out` `[d]` afterwards: that of `out` itself where that fits."""
+    if out.dtype == dtype:
+        yield out
+        return
+    part = torch.empty(len(out), dtype=dtype, device=out.device)
+    yield part
+    out.copy_(part)
 
 
 def norm(vec: Tensor) -> Tensor:

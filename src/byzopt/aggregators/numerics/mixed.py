@@ -62,6 +62,7 @@ class Mixed:
         ordered: bool = False,
     ) -> None:
         self.rows = rows
+        self.place: Tensor | None = None  # memory for an answer `[d]` of the rows' dtype, which may be taken
         self.unit = unit
         self.mixing = mixing
         self.admitted = admitted
@@ -155,7 +156,7 @@ class Mixed:
             shape = f"shape {tuple(weights.shape)} for {self.m} rows"
             raise InvalidInput(f"The weights of a rule should be one for each row, [m]. Found {shape}.")
         self.weights = weights
-        return linalg.blend(self.through(weights), self.rows, self.order)
+        return linalg.blend(self.through(weights), self.rows, self.order, self.place)
 
     def columns(self, plan: kernels.RankWindow) -> Tensor:
         """The order statistics that `plan` asks for in each mixed column, `[d]`: one pass over the rows."""
@@ -165,12 +166,11 @@ class Mixed:
         if self.mixing is None and plan == (0, self.m, None) and plain:
             # A product with ones is torch's fastest sum over rows.
             return self._seen((self.rows.new_ones(self.m) @ self.rows).div_(self.m))
-        out = torch.empty(self.rows.shape[1], dtype=self.rows.dtype, device=self.rows.device)
+        out = torch.empty_like(self.rows[0]) if self.place is None else self.place
         for piece, rows in linalg.pieces(self.rows):
             if kernels.supports(rows) and kernels.reduces_columns(rows, self.mixing, plan):
-                place = out[piece] if out.dtype == rows.dtype else torch.empty_like(rows[0])
-                fine = kernels.reduce_columns(rows, plan, self.mixing, place, self.order)
-                out[piece] = place
+                with linalg.written(out[piece], rows.dtype) as part:
+                    fine = kernels.reduce_columns(rows, plan, self.mixing, part, self.order)
             else:
                 fine = self._by_blocks(rows, plan, out[piece])
             if not (fine or self.admitted):

@@ -81,7 +81,6 @@ class BucketHook:
         # In whole columns a bucket may be n numbers longer, and each parameter may be a bucket.
         most = sum(p.numel() + comm.n for p in model.parameters())
         self._columns = Arena(most, self.dtype, comm.device)
-        self._answers = Arena(-(-most // comm.n), self.dtype, comm.device)
         self._first, self._rebuilt = 0, model._has_rebuilt_buckets
         self._error: Exception | None = None
 
@@ -139,12 +138,10 @@ class BucketHook:
         self._buckets, self._returning, self._error = [], [], None
         self._first = 0
         self._columns.clear()
-        self._answers.clear()
 
     def _send(self, bucket: Bucket, before: Bucket | None) -> None:
         """Begin to send the columns of a bucket; look at those of the bucket before it."""
-        out = [bucket.sent[a:b] for a, b in self.comm.columns(len(bucket.sent))]
-        bucket.arrival = swap(self.comm, out, list(bucket.block.unbind(0)), self._tag)
+        bucket.arrival = swap(self.comm, self._parts(bucket), list(bucket.block.unbind(0)), self._tag)
         if before is not None:
             self._arrived(before)
 
@@ -153,16 +150,17 @@ class BucketHook:
         assert self._round is not None
         assert bucket.arrival is not None
         bucket.arrival.wait()
-        answer = self._round.add(bucket.block, bucket.first)
-        if answer is not None:
-            self._return(bucket, answer)
+        if self._round.add(bucket.block, bucket.first, self._parts(bucket)[self.comm.rank]):
+            self._return(bucket)
 
-    def _return(self, bucket: Bucket, piece: Tensor) -> Tensor:
-        """Begin to send this rank's columns of the answer to all, into the memory that has been sent."""
-        piece = self._answers.take(len(piece)).copy_(piece)
-        into = [bucket.sent[a:b] for a, b in self.comm.columns(len(bucket.sent))]
-        self._returning.append(swap(self.comm, [piece] * self.comm.n, into, self._tag))
-        return piece
+    def _parts(self, bucket: Bucket) -> list[Tensor]:
+        """Every rank's columns of a bucket: what is sent first, and where answers come afterwards."""
+        return [bucket.sent[a:b] for a, b in self.comm.columns(len(bucket.sent))]
+
+    def _return(self, bucket: Bucket) -> None:
+        """Begin to send this rank's columns of the answer to all."""
+        into = self._parts(bucket)
+        self._returning.append(swap(self.comm, [into[self.comm.rank]] * self.comm.n, into, self._tag))
 
     def _end(self) -> None:
         """Finish the round, hand all buckets back, and see to it that an error is heard."""
@@ -219,13 +217,16 @@ class BucketHook:
         self._work.do(partial(self._arrived, self._buckets[-1]))
         self._work.finish()
         pieces = []
-        stands = done.decide()
+        try:
+            stands = done.decide()
+        finally:
+            self._settle()  # nothing arrives any more in what is about to be written
         if not stands:
-            self._settle()
-            self._answers.clear()
             for bucket, piece in zip(self._buckets, done.answers(), strict=True):
-                pieces.append(self._return(bucket, piece))
-        self._settle()
+                pieces.append(piece)
+                self._return(bucket)
+            self._settle()
+        self.guard.finished(done, pieces)
         for bucket in self._buckets:
             if bucket.sent is not bucket.whole:
                 bucket.whole.copy_(bucket.sent)
@@ -233,7 +234,6 @@ class BucketHook:
         if scale != 1:
             for bucket in self._buckets:
                 bucket.whole.mul_(scale)
-        self.guard.finished(done, pieces)
 
     def _settle(self) -> None:
         for transfer in self._returning:

@@ -17,7 +17,7 @@ from byzopt.aggregators.mean import Mean
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.sign_majority import SignMajority
 
-Answer = Callable[[Tensor], Tensor]
+Answer = Callable[[Tensor, Tensor | None], Tensor]
 _BY_COLUMN: tuple[Any, ...] = (CoordinateRule.reduce, RankRule.reduce, SignMajority.reduce, Mean.reduce)
 
 
@@ -48,7 +48,8 @@ def by_geometry(rule: BaseAggregator) -> bool:
 
 
 def answer_of(rule: BaseAggregator, seen: Mixed) -> Answer:
-    """What gives the rule's answer to any columns `[n, b] -> [b]`, from the geometry of the whole rows.
+    """What gives the rule's answer to any columns `[n, b] -> [b]`, from the geometry of the whole rows: in
+    the place `[b]` given beside them, or elsewhere.
 
     `seen` holds that geometry, and some columns, which are not looked at. The rule is one `by_geometry`.
     """
@@ -60,11 +61,11 @@ def answer_of(rule: BaseAggregator, seen: Mixed) -> Answer:
         _ = mixed.geometry.centred  # some weights need no look at the rows; the policy does
         mixed = mixed.sorted() if last.by_value else mixed
         weights, order = mixed.through(last.decided(mixed.geometry)), mixed.order
-        return lambda rows: linalg.blend(weights, rows, order)
+        return lambda rows, place: linalg.blend(weights, rows, order, place)
 
-    def answer(rows: Tensor) -> Tensor:
+    def answer(rows: Tensor, place: Tensor | None) -> Tensor:
         here = mixed.again(rows, mixed.mixing, mixed.geometry)
-        here.among, here.unmixed = mixed.among, mixed.unmixed
+        here.among, here.unmixed, here.place = mixed.among, mixed.unmixed, place
         return reduced(last, here)
 
     return answer

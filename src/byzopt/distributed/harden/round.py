@@ -67,6 +67,7 @@ class Round:
         self.guess = guess or Guess(0, (True,) * comm.n)
         self.trouble, self.missing = Trouble(), set[int]()
         self.blocks: list[Tensor] = []
+        self.places: list[Tensor] = []  # for the answers to the blocks
         self.unanswered = False  # whether a block could not be answered early
         self._answer: Answer | None = None
         self.columns, self._geometric = by_columns(self.rule), by_geometry(self.rule)
@@ -74,37 +75,40 @@ class Round:
         self._keys: list[Tensor] = []
         self._grams: list[Tensor] = []
 
-    def add(self, block: Tensor, first: int) -> Tensor | None:
+    def add(self, block: Tensor, first: int, place: Tensor) -> bool:
         """Take in the columns `first ..` of all rows, `[n, b]`, which nobody else adds.
 
-        Returns the rule's answer to them `[b]` where it can be told already; it stands unless `decide`
-        returns False.
+        Returns whether the rule's answer to them can be told already, and is in `place` `[b]`; it stands
+        unless `decide` returns False.
         """
         self.blocks.append(block)
-        found = None
+        self.places.append(place)
         with self.trouble.noted():
-            if self.columns:
-                found = self._early(block)
-            else:
+            if not self.columns:
                 self._measure(block, first)
-        if self.columns and found is None:
+            elif self._early(block, place):
+                return True
+        if self.columns:
             self.unanswered = True
-            return block.new_zeros(block.shape[1])  # others wait for it
-        return found
+            place.zero_()  # others wait for it
+        return self.columns
 
-    def _early(self, block: Tensor) -> Tensor | None:
-        """The answer if the same ranks as in the last round are finite; None if it cannot be."""
+    def _early(self, block: Tensor, place: Tensor) -> bool:
+        """Whether there is an answer if the same ranks as in the last round are finite."""
         rule, finite = self.rule, torch.tensor(self.guess.finite, device="cpu")
         rule.check(self.comm.n)
         if not finite.all():
             rule, block = rule.restricted(finite), block[finite.to(block.device)]
             rule.check(len(block))
+        mixed = Mixed(block)
+        mixed.place = place
         try:
-            return restored(reduced(rule, Mixed(block)), 1.0, block.dtype)
+            _put(restored(reduced(rule, mixed), 1.0, block.dtype), place)
+            return True
         except Exception:
             if block.isfinite().all():
                 raise
-            return None  # it met what the others are about to hear of
+            return False  # it met what the others are about to hear of
 
     def _measure(self, block: Tensor, first: int) -> None:
         if self.rule.by_value:
@@ -243,19 +247,23 @@ class Round:
         first, d = int(sum(widths[: self.comm.rank])), int(sum(widths))
         return ColumnShard(rows, self.unit, self.comm, d, ordered=self.ready.by_value, first=first)
 
-    def _by_columns(self, rows: Tensor) -> Tensor:
-        return reduced(self.ready, Mixed(rows, self.unit))
+    def _by_columns(self, rows: Tensor, place: Tensor | None) -> Tensor:
+        mixed = Mixed(rows, self.unit)
+        mixed.place = place
+        return reduced(self.ready, mixed)
 
     def answers(self) -> Iterator[Tensor]:
-        """This rank's columns of the answer, block by block, in the blocks' dtype; to be asked for to the
-        end, by all ranks."""
+        """This rank's columns of the answer, block by block, in the places given with the blocks; to be asked
+        for to the end, by all ranks."""
         if self._answer is None:
-            whole = reduced(self.ready, self.seen)
+            whole = restored(reduced(self.ready, self.seen), self.unit, self.blocks[0].dtype)
             widths = [block.shape[1] for block in self.blocks]
-            yield from torch.split(restored(whole, self.unit, self.blocks[0].dtype), widths)
+            for part, place in zip(torch.split(whole, widths), self.places, strict=True):
+                yield _put(part, place)
             return
-        for rows, block in zip(self.kept, self.blocks, strict=True):
-            yield restored(self._answer(rows), self.unit, block.dtype)
+        for rows, place in zip(self.kept, self.places, strict=True):
+            fits = rows.dtype == place.dtype
+            yield _put(restored(self._answer(rows, place if fits else None), self.unit, place.dtype), place)
 
     def next_guess(self) -> Guess:
         """What this round proved, for the next."""
@@ -284,6 +292,13 @@ class Round:
         absent = tuple((~self.present).nonzero().flatten().tolist())
         dropped = tuple(rank for rank in found.dropped if rank not in absent)
         return found._replace(dropped=dropped, absent=absent)
+
+
+def _put(answer: Tensor, place: Tensor) -> Tensor:
+    """The `place` with an answer in it, which may have been written there already."""
+    if answer.data_ptr() != place.data_ptr():
+        place.copy_(answer)
+    return place
 
 
 def _total(parts: list[Tensor], *shape: int) -> Tensor:

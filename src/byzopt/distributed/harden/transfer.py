@@ -39,9 +39,11 @@ def swap(comm: Communicator, out: Sequence[Tensor], into: Sequence[Tensor], tag:
     """Begin to send rank j `out[j]` and to receive `into[j]` from it, for all j at once.
 
     Contiguous tensors where the backend wants them; both ends know dtype and shape. Empty ones do not travel.
+    A rank's own may be where it is to be already.
     All ranks begin the transfers of one `tag` in one order.
     """
-    into[comm.rank].copy_(out[comm.rank])
+    if into[comm.rank].data_ptr() != out[comm.rank].data_ptr():
+        into[comm.rank].copy_(out[comm.rank])
     comm.sent += sum(t.numel() * t.element_size() for j, t in enumerate(out) if j != comm.rank)
     if dist.get_backend(comm.group) != "gloo":
         sent, received = [_bytes(t) for t in out], [_bytes(t) for t in into]

@@ -122,8 +122,11 @@ class Reduction:
         _engine.queue_callback(self.end)
 
     @isolated
-    def decide(self, unit: Unit, rows: Tensor, own: Sequence[Tensor], first: int, d: int) -> Tensor:
-        """The answer `[b]` to the rows `[n, b]` of a unit's columns, or what stands in its place.
+    def decide(
+        self, unit: Unit, rows: Tensor, own: Sequence[Tensor], first: int, d: int, place: Tensor
+    ) -> None:
+        """Put the answer to the rows `[n, b]` of a unit's columns in their `place` `[b]`, or what stands for
+        it.
 
         `own` is this rank's own gradient of the unit, `d` the number of columns of all ranks.
         """
@@ -132,13 +135,14 @@ class Reduction:
         for piece in own:
             done.saw(piece)
         try:
-            early = done.add(rows, first)
-            answer = early if done.decide() and early is not None else next(iter(_all(done)))
-            memory.finished(done, [answer])
+            done.add(rows, first, place)
+            if not done.decide():
+                list(done.answers())
+            memory.finished(done, [place])
         except Exception as error:
-            return rows.new_full(rows.shape[1:], self._failed(memory, done, error))
+            place.fill_(self._failed(memory, done, error))
+            return
         self._faulty |= set(done.faulty)
-        return answer
 
     def _failed(self, memory: Guard, done: Round, error: Exception) -> float:
         memory.failed(done, error)
@@ -190,21 +194,14 @@ class _Settled(Exception):
     """Too many faults in a unit, of which nothing is left to be raised."""
 
 
-def _all(done: Round) -> list[Tensor]:
-    """All answers: they are to be asked for to the end."""
-    return list(done.answers())
-
-
 @dataclass
 class _Waiting:
-    """A unit whose columns wait for the decision: its key and parameters, rows, the answer's factor, and the
-    answer if told early."""
+    """A unit whose columns wait for the decision: its key and parameters, the answer's place and factor."""
 
     key: str
     parameters: list[Any]
-    rows: Tensor
+    place: Tensor
     factor: float
-    early: Tensor | None
 
 
 class ModelReduction(Reduction):
@@ -229,9 +226,10 @@ class ModelReduction(Reduction):
         """Take in a unit's rows `[n, b]`; the answer comes when backward has ended."""
         for piece in own:
             self._round.saw(piece)
-        early = self._round.add(rows, self._first + rank * rows.shape[1])
+        place = torch.empty_like(rows[0])
+        self._round.add(rows, self._first + rank * rows.shape[1], place)
         self._first += rows.numel()
-        self._waiting.append(_Waiting(unit.key, unit.parameters, rows, factor, early))
+        self._waiting.append(_Waiting(unit.key, unit.parameters, place, factor))
         with self._round.trouble.noted():
             if any(map(has_early_readers, unit.parameters)):
                 raise InvalidInput(
@@ -243,13 +241,14 @@ class ModelReduction(Reduction):
     def end(self) -> None:
         waiting, self._waiting = self._waiting, []
         try:
-            answers = self._answers(waiting)
-            for each, answer in zip(waiting, answers, strict=True):
-                _accumulate(each.parameters, answer * each.factor)
+            self._answer(waiting)
+            for each in waiting:
+                _accumulate(each.parameters, each.place.mul_(each.factor) if each.factor != 1 else each.place)
         finally:
             super().end()
 
-    def _answers(self, waiting: Sequence[_Waiting]) -> list[Tensor]:
+    def _answer(self, waiting: Sequence[_Waiting]) -> None:
+        """Put the answers in their places."""
         memory, done = self.whole, self._round
         layout = tuple(each.key for each in waiting)
         if layout != self._layout:  # memory is by columns, and columns are others now
@@ -258,14 +257,15 @@ class ModelReduction(Reduction):
             done.rule = done.filter.now(done.state, RoundContext(done.t, torch.empty(0, device="cpu")))
             self._layout = layout
         try:
-            early = [each.early for each in waiting if each.early is not None]
-            answers = early if done.decide() else _all(done)
-            memory.finished(done, answers)
+            if not done.decide():
+                list(done.answers())
+            memory.finished(done, done.places)
         except Exception as error:
             fill = self._failed(memory, done, error)
-            return [each.rows.new_full(each.rows.shape[1:], fill) for each in waiting]
+            for each in waiting:
+                each.place.fill_(fill)
+            return
         self._faulty |= set(done.faulty)
-        return answers
 
 
 def _accumulate(parameters: Sequence[Any], gradient: Tensor) -> None:
@@ -304,8 +304,12 @@ class UnitReduceScatter:
             output_tensor.zero_()
             return
         first = comm.rank * rows.shape[1]
-        answer = reduction.decide(self.unit, rows, seen, first, input_tensor.numel())
-        output_tensor.copy_(answer.mul(factor[0]) if factor[0] != 1 else answer)
+        place = output_tensor if output_tensor.dtype == rows.dtype else torch.empty_like(rows[0])
+        reduction.decide(self.unit, rows, seen, first, input_tensor.numel(), place)
+        if place is not output_tensor:
+            output_tensor.copy_(place)
+        if factor[0] != 1:
+            output_tensor.mul_(factor[0])
 
 
 class ReplicaHook:
@@ -319,17 +323,19 @@ class ReplicaHook:
         reduction, comm = self.reduction, self.reduction.comm
         reduction.begin()
         reduction.remember(self.unit, reduced, 1)
-        sent = reduced.to(comm.device, _travelling(reduced, reduction.guard.settings.dtype))
+        sent = reduced.to(comm.device, _travelling(reduced, reduction.guard.settings.dtype)).contiguous()
         spans = comm.columns(len(sent))
-        start, stop = spans[comm.rank]
-        rows = sent.new_empty(comm.n, stop - start)
-        swap(comm, [sent[a:b].contiguous() for a, b in spans], list(rows)).wait()
+        parts, first = [sent[a:b] for a, b in spans], spans[comm.rank][0]
+        own = parts[comm.rank]
+        rows = sent.new_empty(comm.n, len(own))
+        swap(comm, parts, list(rows)).wait()
         seen = [reduced] if sent is reduced else [reduced, sent]
-        piece = reduction.decide(self.unit, rows, seen, start, len(sent))
-        whole = [sent.new_empty(b - a) for a, b in spans]
-        swap(comm, [piece] * comm.n, whole).wait()
-        divided = self.unit.group.gradient_divide_factor
-        reduced.copy_(torch.cat(whole) * (comm.n if divided is not None else 1))
+        reduction.decide(self.unit, rows, seen, first, len(sent), own)
+        swap(comm, [own] * comm.n, parts).wait()
+        if sent is not reduced:
+            reduced.copy_(sent)
+        if self.unit.group.gradient_divide_factor is not None:
+            reduced.mul_(comm.n)
 
 
 def _factor(unit: Any, group: Any, gradient: Tensor, n: int) -> tuple[float, float]:
