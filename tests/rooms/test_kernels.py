@@ -16,7 +16,19 @@ from byzopt.aggregators.numerics import measuring, selection
 from byzopt.kernels import RankWindow
 
 pytestmark = pytest.mark.skipif(not kernels.kernels_available(), reason="needs llvmlite")
-SIZES = [(1, 64), (2, 65), (3, 8), (5, 1000), (7, 4097), (20, 127), (33, 1639), (64, 100), (300, 130)]
+SIZES = [
+    (1, 64),
+    (2, 65),
+    (3, 8),
+    (5, 1000),
+    (7, 4097),
+    (8, 9001),
+    (9, 9001),
+    (20, 127),
+    (33, 1639),
+    (64, 100),
+    (300, 130),
+]
 CHAINS = {
     "mean": lambda f: ag.Mean(),
     "median": lambda f: ag.Median(),

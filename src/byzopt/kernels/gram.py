@@ -1,4 +1,8 @@
-"""Centred inner products of rows, a block of columns at a time."""
+"""Centred inner products of rows, a block of columns at a time.
+
+Few rows are centred and multiplied in registers, and read once. More are centred into scratch memory, and
+multiplied from there in tiles.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from byzopt.kernels.emit import Body
 from byzopt.kernels.jit import Run, compiled, lanes, parallel_for
 
 TILE = 4  # rows of a tile: 4 x 4 sums and 8 operands fit the registers
+_FEW = 8  # rows that are multiplied in registers: 36 sums, some of which spill
+_BLOCK = 4096  # columns at most whose products are summed in the rows' dtype
 _BLOCK_BYTES = 1 << 17  # of centred rows at a time: they are read n / 4 times from the second-level cache
 
 
@@ -22,27 +28,62 @@ def fused_gram(rows: Tensor, pivot: Tensor) -> Tensor:
     products. NaN or Inf in a row shows on the diagonal, as does a square that overflows.
     """
     n, d = rows.shape
-    width, tall = lanes(rows.dtype), -(-n // TILE) * TILE
+    width, pivot = lanes(rows.dtype), pivot.contiguous()
     aligned = d - d % width
-    block = max(width, min(_BLOCK_BYTES // (tall * rows.element_size()), 4096) // width * width)
-    run, pivot = _kernel(rows.dtype), pivot.contiguous()
     sums: dict[int, Tensor] = {}
 
     def piece(start: int, stop: int) -> None:
-        sums[start] = torch.zeros(tall, tall, dtype=torch.float64, device="cpu")
-        scratch = torch.empty(tall, block, dtype=rows.dtype, device="cpu")
-        scratch[n:] = 0
-        where = (rows.data_ptr(), rows.stride(0), pivot.data_ptr(), scratch.data_ptr())
-        run(*where, sums[start].data_ptr(), n, tall, block, start, stop)
+        sums[start] = (_in_registers if n <= _FEW else _in_tiles)(rows, pivot, start, stop)
 
     parallel_for(aligned, rows.numel(), width, piece)
     total = torch.zeros(n, n, dtype=torch.float64, device="cpu")
     for start in sorted(sums):  # in the same order however threads are scheduled
-        total += sums[start][:n, :n]
+        total += sums[start]
     if aligned < d:
         tail = rows[:, aligned:].double() - pivot[aligned:].double()
         total += (tail.unsqueeze(1) * tail).sum(dim=-1)
     return total
+
+
+def _in_registers(rows: Tensor, pivot: Tensor, start: int, stop: int) -> Tensor:
+    """The products `[n, n]` over columns start .. stop, as many as vectors hold, of few rows."""
+    sums = torch.zeros(len(rows), len(rows), dtype=torch.float64, device="cpu")
+    where = (rows.data_ptr(), rows.stride(0), pivot.data_ptr())
+    _few(rows.dtype, len(rows))(*where, sums.data_ptr(), start, stop)
+    return sums + sums.triu(1).T
+
+
+@cache
+def _few(dtype: torch.dtype, n: int) -> Run:
+    """Adds the products over columns start .. stop to the upper half of `sums`."""
+
+    def emit(builder: Any, function: Any) -> None:
+        k = Body(builder, function, dtype)
+        rows, stride, pivot, sums, start, stop = function.args
+        pairs = [(a, b) for a in range(n) for b in range(a, n)]
+        with k.loop(start, stop, _BLOCK) as column:
+            held = [k.zeros() for _ in pairs]
+            with k.loop(column, k.least(k.add(column, _BLOCK), stop), k.lanes) as c:
+                centre = k.load(pivot, c)
+                values = [k.b.fsub(k.load(rows, k.add(k.times(stride, a), c)), centre) for a in range(n)]
+                for (a, b), place in zip(pairs, held, strict=True):
+                    k.b.store(k.fma(values[a], values[b], k.b.load(place)), place)
+            for (a, b), place in zip(pairs, held, strict=True):
+                k.increase(sums, a * n + b, k.total(k.b.load(place)))
+
+    return compiled(f"gram_{dtype.itemsize}_{n}", "pippii", emit)
+
+
+def _in_tiles(rows: Tensor, pivot: Tensor, start: int, stop: int) -> Tensor:
+    """The products `[n, n]` over columns start .. stop, as many as vectors hold, of any number of rows."""
+    n, width, tall = len(rows), lanes(rows.dtype), -(-len(rows) // TILE) * TILE
+    block = max(width, min(_BLOCK_BYTES // (tall * rows.element_size()), _BLOCK) // width * width)
+    sums = torch.zeros(tall, tall, dtype=torch.float64, device="cpu")
+    scratch = torch.empty(tall, block, dtype=rows.dtype, device="cpu")
+    scratch[n:] = 0
+    where = (rows.data_ptr(), rows.stride(0), pivot.data_ptr(), scratch.data_ptr())
+    _kernel(rows.dtype)(*where, sums.data_ptr(), n, tall, block, start, stop)
+    return sums[:n, :n]
 
 
 @cache

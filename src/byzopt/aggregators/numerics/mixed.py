@@ -166,7 +166,9 @@ class Mixed:
         if self.mixing is None and plan == (0, self.m, None) and plain:
             # A product with ones is torch's fastest sum over rows.
             return self._seen((self.rows.new_ones(self.m) @ self.rows).div_(self.m))
-        out = torch.empty_like(self.rows[0]) if self.place is None else self.place
+        out = self.place
+        if out is None:
+            out = torch.empty(self.rows.shape[1], dtype=self.rows.dtype, device=self.rows.device)
         for piece, rows in linalg.pieces(self.rows):
             if kernels.supports(rows) and kernels.reduces_columns(rows, self.mixing, plan):
                 with linalg.written(out[piece], rows.dtype) as part:
