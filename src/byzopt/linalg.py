@@ -17,6 +17,9 @@ from byzopt import accelerator, kernels
 
 BLOCK_BYTES = 1 << 19
 PIECE_BYTES = 1 << 24  # of rows that have to be converted before a kernel reads them
+_KERNEL_ROWS = 512  # rows up to which our kernel's Gram products are faster than BLAS
+_ROWS = 256  # of a block for BLAS: of the blocks below the diagonal none is taken
+_DEEP = 2048  # columns that BLAS sums in the rows' dtype, at least
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -71,15 +74,25 @@ def gram(
     total = torch.zeros(rows.shape[0], rows.shape[0], dtype=torch.float64, device=rows.device)
     for piece, block in pieces(rows) if rows.dtype == dtype else column_blocks(rows, dtype, PIECE_BYTES):
         about = pivot[piece].to(dtype)
-        total += kernels.fused_gram(block, about) if kernels.supports(block) else _gram(block, about, order)
+        total += kernels.fused_gram(block, about) if one_order(block) else _gram(block, about, order)
     return total
 
 
+def one_order(rows: Tensor) -> bool:
+    """Whether `gram` sums all products of `rows` `[n, d]` in one order, so that equal rows have equal ones.
+
+    Our kernel does, and beats BLAS on up to some hundred rows. BLAS may sum another place in another order.
+    """
+    return kernels.supports(rows) and rows.shape[0] <= _KERNEL_ROWS
+
+
 def _gram(rows: Tensor, pivot: Tensor, order: Any) -> Tensor:
+    """The products by BLAS: of each two blocks of rows once, and of a block of columns at a time."""
     n, d = rows.shape
     index = None if order is None else torch.as_tensor(order, device=rows.device)
     total = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
-    width = min(d, max(64, PIECE_BYTES // 4 // (n * rows.element_size())))
+    width = min(d, max(_DEEP, PIECE_BYTES // 4 // (n * rows.element_size())))
+    blocks = [slice(start, min(start + _ROWS, n)) for start in range(0, n, _ROWS)]
     scratch = torch.empty(n, width, dtype=rows.dtype, device=rows.device)
     for start in range(0, d, width):
         piece = slice(start, min(start + width, d))
@@ -88,8 +101,11 @@ def _gram(rows: Tensor, pivot: Tensor, order: Any) -> Tensor:
             torch.sub(rows[:, piece], pivot[piece], out=centred)
         else:
             torch.index_select(rows[:, piece], 0, index, out=centred).sub_(pivot[piece])
-        total += centred @ centred.T
-    total = (total + total.T) / 2
+        for block in blocks:
+            total[block, block.start :] += centred[block] @ centred[block.start :].T
+    for block in blocks:
+        total[block, block] = (total[block, block] + total[block, block].T) / 2
+        total[block.stop :, block] = total[block, block.stop :].T
     if index is None:
         return total
     back = index.argsort()

@@ -13,7 +13,7 @@ import torch
 from byzopt import aggregators as ag
 from byzopt import kernels, linalg
 from byzopt.aggregators.numerics import measuring, selection
-from byzopt.kernels import RankWindow
+from byzopt.kernels import RankWindow, tall
 
 pytestmark = pytest.mark.skipif(not kernels.kernels_available(), reason="needs llvmlite")
 SIZES = [
@@ -29,6 +29,7 @@ SIZES = [
     (64, 100),
     (300, 130),
 ]
+TALL = [(65, 64), (100, 333), (513, 130), (1500, 70)]
 CHAINS = {
     "mean": lambda f: ag.Mean(),
     "median": lambda f: ag.Median(),
@@ -95,11 +96,11 @@ def test_gram_of_equal_rows_is_equal_to_the_last_bit(n, d):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("n,d", SIZES)
+@pytest.mark.parametrize("n,d", SIZES + TALL)
 def test_columns_are_those_of_torch_to_the_last_bit(n, d, dtype):
     rows = drawn(n, d, dtype)
     if not kernels.reduces_columns(rows):
-        pytest.skip("few columns, or rows too tall to compile for so few numbers")
+        pytest.skip("few columns")
     f = (n - 1) // 2
     plans = [
         RankWindow((n - 1) // 2, n // 2 + 1),
@@ -180,14 +181,45 @@ def test_a_batch_of_sets_is_one_set_after_the_other(name, dtype):
     assert torch.allclose(rule.batch(sets)[:4], alone[:4], rtol=tolerance, atol=tolerance)
 
 
-def test_what_is_compiled_follows_from_the_sizes_alone_and_is_won_back_in_ten_calls():
-    plan = RankWindow(49, 51)
-    few, many = torch.empty(100, 1000), torch.empty(1, 1).expand(100, 1 << 20)
-    for _ in range(3):
-        assert not kernels.reduces_columns(few, None, plan)
-        assert kernels.reduces_columns(many, None, plan)
-    assert kernels.reduces_columns(torch.empty(64, 100), None, plan)
-    assert not kernels.reduces_columns(torch.empty(1, 1).expand(513, 1 << 24), None, plan)
+def test_one_kernel_serves_all_tall_columns():
+    made = []
+    for n in (65, 66, 100, 300):
+        for plan in (RankWindow(n // 2, n // 2 + 1), RankWindow(0, n), RankWindow(1, n - 1, n - 2)):
+            rows, out = drawn(n, 90), torch.empty(90)
+            assert kernels.reduces_columns(rows)
+            assert kernels.reduce_columns(rows, plan, None, out)
+            made.append(tall._kernel(rows.dtype))
+    assert len(set(map(id, made))) == 1
+    assert not kernels.reduces_columns(drawn(65, 90), torch.eye(65))  # code for them would take too long
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 33, 100, 129])
+def test_a_network_puts_the_wanted_ranks_on_their_wires(n):
+    # What a network of comparators does to zeros and ones it does to all values (Knuth, 5.3.4): every number
+    # of ones is tried in random places, and some random values.
+    generator = np.random.default_rng(n)
+    columns = [np.random.default_rng(k).permutation(np.arange(n) < k) for k in range(n + 1)]
+    values = np.stack([*columns, *generator.random((20, n))], axis=1).astype(float)
+    for first, last in {(0, n), (n // 2, n // 2 + 1), (n // 5, n - n // 5), (n - 1, n)}:
+        wires = list(values.copy())
+        for i, j, low, high in kernels.network(n, first, last):
+            assert i < j < n
+            smaller, larger = np.minimum(wires[i], wires[j]), np.maximum(wires[i], wires[j])
+            wires[i] = smaller if low else np.full_like(smaller, np.nan)  # nobody may look at it again
+            wires[j] = larger if high else np.full_like(larger, np.nan)
+        assert np.array_equal(wires[first:last], np.sort(values, axis=0)[first:last])
+
+
+@pytest.mark.parametrize("n,d", [(65, 300), (130, 64), (400, 70)])
+def test_many_rows_are_mixed_in_blocks(n, d):
+    rows = drawn(n, d, torch.float64, offset=3.0)
+    for chain in (ag.NNM(f=n // 5) >> ag.Median(), ag.NNM(f=n // 5) >> ag.MeaMed(f=n // 5)):
+        mixing = chain.stages[0].mixing(measuring.geometry_of(rows))
+        plan = chain.rule.plan(n)
+        assert torch.allclose(chain(rows), selection.answer(mixing @ rows, plan), rtol=1e-12, atol=1e-12)
+    rows[3, 7] = np.inf
+    chain, kept = ag.NNM(f=5) >> ag.Median(), torch.cat([rows[:3], rows[4:]])
+    assert torch.equal(chain(rows), (ag.NNM(f=4) >> ag.Median())(kept))
 
 
 def test_threads_do_not_change_results():

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator
-from byzopt.aggregators.numerics.geometry import Geometry, even
+from byzopt.aggregators.numerics.geometry import Geometry, nearest
 from byzopt.theory import robustness
 from byzopt.theory.robustness import NOTHING, Coefficients
 
@@ -43,7 +44,8 @@ class NNM(PreAggregator):
         # A row is its own nearest neighbour even when others coincide with it.
         dists = geometry.sq_dists.numpy().copy()
         np.einsum("...ii->...i", dists)[...] = -1
-        return even(dists.argsort(axis=-1, kind="stable")[..., : geometry.m - self.f], geometry.m)
+        count = geometry.m - self.f
+        return torch.from_numpy(nearest(dists, count) / count)
 
     def compose(self, inner: Coefficients, n: int, f: int) -> Coefficients:
         return robustness.nnm(inner, n, f) if f == self.f else NOTHING

@@ -75,8 +75,8 @@ def kernels_here() -> str:
         return "switched off by BYZOPT_KERNELS: plain torch, slower"
     bits = 32 * lanes(torch.float32)
     return (
-        f"llvmlite, vectors of {bits} bits; made in the first call for a number of rows, under 0.1 s up to "
-        "64 rows, in about 1 s for 200 and 5 s for 512, and only where ten calls without take as long"
+        f"llvmlite, vectors of {bits} bits; made in the first call for a number of rows up to 64, in under "
+        "0.1 s, and once for all larger numbers"
     )
 
 

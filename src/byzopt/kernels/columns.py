@@ -9,30 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt.kernels.answers import RankWindow, column_answer, comparators
+from byzopt.kernels.answers import RankWindow, column_answer
 from byzopt.kernels.emit import Body
 from byzopt.kernels.jit import Run, compiled, lanes, parallel_for
+from byzopt.kernels.tall import reduce_tall_columns, tall_step
 
 _TILE = 4  # mixed rows at a time
 _DEEP = 4  # vectors at a time while mixing
-_QUICK = 64  # rows up to which compiling takes less than a tenth of a second
-_TALL = 512  # rows above which it takes longer than five seconds
-_WORTH = 7_000  # numbers for each comparator: with so many, compiling takes as long as ten calls without
+_QUICK = 64  # rows up to which a network fits the registers, or nearly, and compiles in a tenth of a second
 
 
-def reduces_columns(rows: Tensor, mixing: Tensor | None = None, plan: RankWindow | None = None) -> bool:
-    """Whether `columns` fits usable `rows`: wide enough for a step, and worth the compiling.
+def reduces_columns(rows: Tensor, mixing: Tensor | None = None) -> bool:
+    """Whether `reduce_columns` fits usable `rows`: wide enough for a step, and few after the mixing.
 
-    A kernel is made in the first call for its plan and number of rows. That takes some 0.3 ms for each
-    comparator: less than a tenth of a second up to 64 rows, one second for 200, five for 512. Beyond 64 rows
-    it is made only where a call without it would take a tenth of that, so that no call takes longer than
-    eleven. What is decided depends on the sizes at hand alone, and on no call before.
+    Up to 64 rows a kernel is made in the first call for its plan and number of rows, in less than a tenth of
+    a second. For more rows one kernel reads their network as data (`tall`); they are to be mixed before.
     """
-    n, d = rows.shape
-    m = n if mixing is None else len(mixing)
-    if d < _step(rows, mixing) or max(n, m) > _TALL:
-        return False
-    return m <= _QUICK or d * m >= _WORTH * len(comparators(m, plan or RankWindow(0, 1, m)))
+    few = len(rows if mixing is None else mixing) <= _QUICK
+    step = _step(rows, mixing) if few else tall_step(rows.dtype)
+    return rows.shape[1] >= step and (few or mixing is None)
 
 
 def reduce_columns(
@@ -44,6 +39,8 @@ def reduce_columns(
     Returns whether all rows and answers are finite.
     """
     n, d = rows.shape
+    if mixing is None and n > _QUICK:
+        return reduce_tall_columns(rows, plan, out)
     m, step = n if mixing is None else len(mixing), _step(rows, mixing)
     run = _kernel(rows.dtype, n, m, mixing is not None, plan)
     offsets = np.arange(n) * rows.stride(0)

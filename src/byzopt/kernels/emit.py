@@ -102,11 +102,21 @@ class Body:
 
     def spread(self, pointer: Any, index: Any) -> Any:
         """Element `index` in every lane."""
-        value = self.b.load(self.at(pointer, index, self.scalar))
+        return self._everywhere(self.b.load(self.at(pointer, index, self.scalar)))
+
+    def _everywhere(self, value: Any) -> Any:
         empty = self.ir.Constant(self.vector, self.ir.Undefined)
         first = self.b.insert_element(empty, value, self.ir.Constant(self.ir.IntType(32), 0))
         zeros = self.ir.Constant(self.ir.VectorType(self.ir.IntType(32), self.lanes), None)
         return self.b.shuffle_vector(first, empty, zeros)
+
+    def index(self, pointer: Any, index: Any) -> Any:
+        """Element `index` of an array of int32, as an int64."""
+        return self.b.sext(self.b.load(self.at(pointer, index, self.ir.IntType(32))), self.i64)
+
+    def number(self, value: Any) -> Any:
+        """An int64 value as a number in every lane."""
+        return self._everywhere(self.b.sitofp(value, self.scalar))
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """a b + c, rounded once."""

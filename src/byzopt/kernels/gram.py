@@ -18,7 +18,7 @@ from byzopt.kernels.jit import Run, compiled, lanes, parallel_for
 TILE = 4  # rows of a tile: 4 x 4 sums and 8 operands fit the registers
 _FEW = 8  # rows that are multiplied in registers: 36 sums, some of which spill
 _BLOCK = 4096  # columns at most whose products are summed in the rows' dtype
-_BLOCK_BYTES = 1 << 17  # of centred rows at a time: they are read n / 4 times from the second-level cache
+_BLOCK_BYTES = 1 << 19  # of centred rows at a time: they are read n / 4 times from the second-level cache
 
 
 def fused_gram(rows: Tensor, pivot: Tensor) -> Tensor:

@@ -14,9 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from byzopt import kernels
+
 Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 Index: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
 
+FEW = 256  # rows up to which n x n numbers fit the cache, and one thread is the fastest
+_CACHED = 1 << 16  # numbers at a time beyond
 TIE = 1e-9  # squared radii that differ by less, relatively, are equal but for rounding
 
 
@@ -84,7 +88,7 @@ class Geometry:
     @cached_property
     def ranked(self) -> Tensor:
         """Each row's squared distances to all rows in ascending order, itself first, `[..., m, m]`."""
-        return torch.from_numpy(np.sort(self.sq_dists.numpy(), axis=-1))
+        return torch.from_numpy(by_rows(lambda part: np.sort(part, axis=-1), self.sq_dists.numpy()))
 
     @cached_property
     def dists(self) -> Tensor:
@@ -124,6 +128,12 @@ class Geometry:
     def _own(self) -> Array:
         return self.centred.diagonal(dim1=-2, dim2=-1).unsqueeze(-1).numpy()
 
+    def reach(self, rank: int) -> Array:
+        """Squared distances of rows to their `rank`-th nearest, `[..., m]`; 0: themselves."""
+        if "ranked" in self.__dict__ or self.m <= FEW:
+            return cast(Array, self.ranked.numpy()[..., rank])
+        return kth(self.sq_dists.numpy(), rank)
+
     def bulk(self) -> Tensor:
         """Mean of the majority nearest to the row that has the tightest majority: weights `[..., m]`.
 
@@ -131,7 +141,7 @@ class Geometry:
         other's farthest in their majorities have equal radii whatever the rows hold: of rows whose majority
         is equally tight the means are averaged, and a majority holds all rows that lie on its rim.
         """
-        radii = self.ranked.numpy()[..., self.m // 2] * (1 + TIE)
+        radii = self.reach(self.m // 2) * (1 + TIE)
         best = radii <= radii.min(axis=-1, keepdims=True) * (1 + TIE)
         near = (self.sq_dists.numpy() <= radii[..., None]) & best[..., None]
         shares = near / np.maximum(near.sum(axis=-1, keepdims=True), 1)
@@ -177,12 +187,54 @@ def even(chosen: Index, m: int) -> Tensor:
     return torch.from_numpy(weights)
 
 
+def nearest(dists: Array, count: int) -> Array:
+    """Which `count` entries of each row of `dists` `[..., m]` are least; of equal ones the first."""
+    if dists.shape[-1] <= FEW:
+        chosen = np.zeros(dists.shape, dtype=bool)
+        np.put_along_axis(chosen, dists.argsort(axis=-1, kind="stable")[..., :count], True, axis=-1)
+        return cast(Array, chosen)
+    return cast(Array, by_rows(lambda part: _nearest(part, count), dists))
+
+
+def _nearest(dists: Array, count: int) -> Any:
+    limit = np.partition(dists, count - 1, axis=-1)[..., count - 1, None]
+    chosen, rim = dists < limit, dists == limit
+    spare = count - chosen.sum(axis=-1, keepdims=True)
+    several = (rim.sum(axis=-1, keepdims=True) > spare)[..., 0]
+    rim[several] &= rim[several].cumsum(axis=-1) <= spare[several]
+    return chosen | rim
+
+
 def squared(gram: Array) -> Array:
     """Squared distances between rows from their products about any pivot, `[..., m, m]`."""
     squares = np.einsum("...ii->...i", gram)
-    dists: Array = squares[..., :, None] + squares[..., None, :] - 2 * gram
+    dists: Array = by_rows(
+        lambda part, own: np.maximum(own[..., :, None] + squares[..., None, :] - 2 * part, 0), gram, squares
+    )
     np.einsum("...ii->...i", dists)[...] = 0
-    return np.maximum(dists, 0, out=dists)
+    return dists
+
+
+def kth(values: Array, rank: int) -> Array:
+    """The value of `rank` (from 0) in each row of `values` `[..., m]`."""
+    return cast(Array, by_rows(lambda part: np.partition(part, rank, axis=-1)[..., rank], values))
+
+
+def by_rows(work: Callable[..., Any], *arrays: Array) -> Any:
+    """`work(*arrays)`, whose results belong to the arrays' rows: of large ones a few rows at a time, so that
+    what lies between input and output stays in cache, and by several threads."""
+    size, n = arrays[0].size, len(arrays[0])
+    if arrays[0].ndim != 2 or n <= FEW:
+        return work(*arrays)
+    height = max(1, _CACHED * n // size)
+    out: list[Any] = [None] * -(-n // height)
+
+    def part(start: int, stop: int) -> None:
+        for k in range(start, stop):
+            out[k] = work(*(array[k * height : (k + 1) * height] for array in arrays))
+
+    kernels.parallel_for(len(out), size, 1, part)
+    return np.concatenate(out)
 
 
 def _congruent(mixing: Array, gram: Array) -> Array:
@@ -190,16 +242,40 @@ def _congruent(mixing: Array, gram: Array) -> Array:
 
     A product may be summed in another order for another place, and rounding must not set twins apart.
     """
-    product: Array = mixing @ gram @ mixing.swapaxes(-1, -2)
-    first = (mixing[..., :, None, :] == mixing[..., None, :, :]).all(axis=-1).argmax(axis=-1)
+    if mixing.ndim == 2 and len(mixing) > FEW:
+        product = _mirrored(torch.from_numpy(mixing), torch.from_numpy(gram)).numpy()
+    else:
+        product = mixing @ gram @ mixing.swapaxes(-1, -2)
+    first = _first_alike(mixing)
     if (first != np.arange(first.shape[-1])).any():
         product = np.take_along_axis(product, first[..., :, None], axis=-2)
         product = np.take_along_axis(product, first[..., None, :], axis=-1)
-    return (product + product.swapaxes(-1, -2)) / 2
+    symmetric: Array = (product + product.swapaxes(-1, -2)) / 2
+    return symmetric
+
+
+def _mirrored(mixing: Tensor, gram: Tensor) -> Tensor:
+    """As above, for many rows: of two blocks of the product that mirror each other one is taken."""
+    left = mixing @ gram
+    out = torch.empty(len(left), len(left), dtype=torch.float64, device="cpu")
+    for start in range(0, len(left), FEW):
+        block = slice(start, start + FEW)
+        out[block, start:] = left[block] @ mixing[start:].T
+        out[start:, block] = out[block, start:].T
+    return out
+
+
+def _first_alike(mixing: Array) -> Index:
+    """For each row of `mixing` `[..., m, n]` the place of the first row that equals it."""
+    if mixing.ndim > 2:
+        alike = (mixing[..., :, None, :] == mixing[..., None, :, :]).all(axis=-1)
+        return cast(Index, alike.argmax(axis=-1))
+    known: dict[bytes, int] = {}
+    return np.array([known.setdefault(row.tobytes(), i) for i, row in enumerate(mixing + 0.0)])  # no -0.0
 
 
 def majority_medoid(sq_dists: Tensor) -> tuple[int, float]:
     """The row whose majority lies nearest, and the squared radius of that majority. Ties: lowest index."""
-    radii = np.sort(sq_dists.numpy(), axis=-1)[:, sq_dists.shape[-1] // 2]
+    radii = kth(sq_dists.numpy(), sq_dists.shape[-1] // 2)
     best = int(radii.argmin())
     return best, float(radii[best])

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt import accelerator, kernels, linalg
-from byzopt.aggregators.numerics.geometry import Geometry, Index, Origin, majority_medoid, squared
-from byzopt.aggregators.numerics.ordering import Order
+from byzopt import accelerator, linalg
+from byzopt.aggregators.numerics.geometry import Geometry, Index, Origin, kth, squared
+from byzopt.aggregators.numerics.ordering import Order, sample
 
 _FAR = 64.0  # the pivot may be this many times further from the bulk than the bulk is wide (both squared)
 _TINY = 1e-30  # squared widths below this lose bits in float32 products
@@ -94,7 +94,7 @@ def _centred(rows: Tensor, admitted: bool, among: Order | None, pivot: int) -> t
     if not (admitted or within_range(first.diagonal())):
         raise ExtremeRows
     pivot, gram = gram_about_bulk(product, first, pivot, dtype, order)
-    return pivot, gram if kernels.supports(rows) else _equated(rows, gram)
+    return pivot, gram if linalg.one_order(rows) else _equated(rows, gram)
 
 
 def _centred_there(rows: Tensor, admitted: bool, among: Order | None, first: int) -> tuple[int, Tensor]:
@@ -156,7 +156,7 @@ def gram_about_bulk(
 
 def _sketched(rows: Tensor, order: Index | None) -> int:
     """The medoid of some of the columns: likely a row of the bulk, whatever the others hold."""
-    some = rows[:, :: max(1, rows.shape[1] // _SKETCH)].double()
+    some = rows[:, :: max(1, rows.shape[1] // min(_SKETCH, max(64, (_SKETCH << 9) // len(rows))))].double()
     some = some if order is None else some[order]
     about = some - some[0]
     product = about @ about.mT
@@ -166,11 +166,9 @@ def _sketched(rows: Tensor, order: Index | None) -> int:
 
 def _middle(product: Tensor, order: Index | None) -> tuple[int, float]:
     """The medoid by products `[n, n]`, and the squared radius of its majority; ties as the rows come."""
-    sq_dists = squared(product.numpy())
-    if order is None:
-        return majority_medoid(torch.from_numpy(sq_dists))
-    best, width = majority_medoid(torch.from_numpy(sq_dists[np.ix_(order, order)]))
-    return int(order[best]), width
+    radii = kth(squared(product.numpy()), len(product) // 2)
+    best = int(radii.argmin()) if order is None else int(order[radii[order].argmin()])
+    return best, float(radii[best])
 
 
 def within_range(squares: Tensor) -> bool:
@@ -182,8 +180,23 @@ def within_range(squares: Tensor) -> bool:
 def _equated(rows: Tensor, product: Tensor) -> Tensor:
     """`product` with equal rows made equal to the last bit: rounding must not set twins apart.
 
-    Kernels sum all products in one order, so that twins come out equal by themselves.
+    Only rows that agree in some of their columns are compared whole.
     """
+    if accelerator.holds(rows):
+        return _equated_there(rows, product)
+    some = sample(rows) + 0.0  # -0.0 becomes 0.0
+    alike: dict[bytes, list[int]] = {}
+    kind = list(range(len(rows)))
+    for j, part in enumerate(some.view(torch.uint8).numpy()):
+        others = alike.setdefault(part.tobytes(), [])
+        kind[j] = next((i for i in others if torch.equal(rows[i], rows[j])), j)
+        if kind[j] == j:
+            others.append(j)
+    return product if kind == list(range(len(rows))) else product[kind][:, kind]
+
+
+def _equated_there(rows: Tensor, product: Tensor) -> Tensor:
+    """As `_equated` on an accelerator, where looking at rows costs more than looking at products."""
     kind, values = list(range(len(product))), product.numpy()
     for j, i in close_pairs(product).tolist():
         if (values[i] == values[j]).all():

@@ -7,7 +7,7 @@ columns says so by `total`, and then need not know.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,7 @@ class Mixed:
         self.weights: Tensor | None = None  # of the last blend
         self.chained: tuple[Any, Mixed] | None = None  # stages, and the rows after them
         self._sorted: Mixed | None = None
+        self._in_order = False  # whether `mixing` only puts rows in the `order`
 
     @property
     def order(self) -> Index | None:
@@ -108,7 +109,9 @@ class Mixed:
     def then(self, mixing: Tensor, affine: bool) -> Mixed:
         """These rows, mixed once more by `mixing` `[m', m]`."""
         total, order = mixing, self.order
-        if self.mixing is not None and order is None:
+        if self._in_order and order is not None:
+            total = torch.from_numpy(mixing.numpy()[:, order.argsort()])
+        elif self.mixing is not None and order is None:
             total = mixing @ self.mixing
         elif self.mixing is not None and order is not None:  # rounded in the order of the rows' values too
             product = mixing.numpy() @ self.mixing.numpy()[:, order]
@@ -124,6 +127,7 @@ class Mixed:
             order = self.among.index
             places = torch.from_numpy(np.eye(self.m)[order])
             self._sorted = self._derived(places, self.geometry.taken(order))
+            self._sorted._in_order = True
         return self._sorted
 
     def seen(self, geometry: Geometry) -> Mixed:
@@ -170,7 +174,7 @@ class Mixed:
         if out is None:
             out = torch.empty(self.rows.shape[1], dtype=self.rows.dtype, device=self.rows.device)
         for piece, rows in linalg.pieces(self.rows):
-            if kernels.supports(rows) and kernels.reduces_columns(rows, self.mixing, plan):
+            if kernels.supports(rows) and kernels.reduces_columns(rows, self.mixing):
                 with linalg.written(out[piece], rows.dtype) as part:
                     fine = kernels.reduce_columns(rows, plan, self.mixing, part, self.order)
             else:
@@ -197,23 +201,30 @@ class Mixed:
     def _by_blocks(self, rows: Tensor, plan: kernels.RankWindow, out: Tensor) -> bool:
         """Writes the plan's answer to `out`; False if rows or answers prove not to be finite.
 
-        Threads of ours share the columns, where torch would share each of many short operations.
+        Threads of ours share the columns, where torch would share each of many short operations; but for
+        mixing, which is torch's product of a block, before a kernel has the mixed block.
         """
         traces: list[float] = []
+        mixes = self.mixing is not None
 
         def part(start: int, stop: int) -> None:
             room: Tensor | None = None
             mine = Mixed(rows[:, start:stop], 1.0, self.mixing, self.geometry)
             mine.among, mine.unmixed = self.among, self.unmixed
             for piece, block in mine.blocks():
+                place = out[start + piece.start : start + piece.stop]
+                if mixes and kernels.supports(block) and kernels.reduces_columns(block):
+                    with linalg.written(place, block.dtype) as values:
+                        traces.append(0.0 if kernels.reduce_columns(block, plan, None, values) else nan)
+                    continue
                 if room is None:
                     room = block.new_empty(len(block) + 1, block.shape[1])
                 values = answer(block, plan, room[:, : block.shape[1]])
-                out[start + piece.start : start + piece.stop] = values
+                place.copy_(values)
                 if not self.admitted:  # a sum is finite only where everything is
                     traces.append(sum(float(row.sum()) for row in (*block, values)))
 
-        plain = self.mixing is None and rows.device.type == "cpu" and rows.dtype == out.dtype
+        plain = not mixes and rows.device.type == "cpu" and rows.dtype == out.dtype
         kernels.parallel_for(rows.shape[1], rows.numel() if plain else 0, 1, part)
         return all(map(isfinite, traces))
 

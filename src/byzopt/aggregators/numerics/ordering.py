@@ -33,6 +33,12 @@ def keys(rows: Tensor, first: int, d: int) -> Tensor:
     return some.to(torch.float64) @ factors
 
 
+def sample(rows: Tensor) -> Tensor:
+    """The columns of whole `rows` `[n, d]` that decide, `[n, k]`."""
+    columns, _ = _chosen(rows.shape[1], rows.device)
+    return rows.index_select(1, columns)
+
+
 def order_of(keys: Tensor) -> Index:
     """The places of rows in the order of their `keys` `[..., n]`.
 

@@ -1,0 +1,134 @@
+"""Order statistics of tall columns: the network is data that one kernel reads, for any number of rows.
+
+Beyond some sixty rows a network no longer fits the registers, and code for it takes longer to make than it
+saves. One kernel, made in milliseconds, walks over the list of its comparators instead, with a few columns of
+all rows at hand in the cache.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from byzopt.kernels.answers import RankWindow
+from byzopt.kernels.emit import Body
+from byzopt.kernels.jit import Run, compiled, lanes, parallel_for
+from byzopt.kernels.networks import Places, pruned
+
+_DEEP = 4  # vectors of columns at a time
+_LINE = 64  # bytes of a cache line, which is as much as the widest vector
+_SKEW = 5  # every 32 rows one place is left free: else rows that are compared often share a set of the cache
+
+
+def reduce_tall_columns(rows: Tensor, plan: RankWindow, out: Tensor) -> bool:
+    """The plan's answer for every column of usable `rows` `[n, d]` into `out` `[d]`, as `reduce_columns`.
+
+    Returns whether all rows and answers are finite. Needs as many columns as a step takes.
+    """
+    n, d = rows.shape
+    step = tall_step(rows.dtype)
+    run, pairs = _kernel(rows.dtype), _places(n, plan, step)
+    spoilt: dict[int, Tensor] = {}
+    around = -1 if plan.around is None else plan.around
+    where = (rows.data_ptr(), rows.stride(0), n, pairs.ctypes.data, len(pairs), out.data_ptr())
+    size = (n + (n >> _SKEW)) * step
+
+    def piece(start: int, stop: int) -> None:
+        spoilt[start] = torch.zeros(lanes(rows.dtype), dtype=rows.dtype, device="cpu")
+        room = torch.empty(size + step, dtype=rows.dtype, device="cpu")
+        room = room[-room.data_ptr() % _LINE // rows.element_size() :]
+        window = (plan.first, plan.last, around, room.data_ptr(), spoilt[start].data_ptr())
+        aligned = start + (stop - start) // step * step
+        run(*where, *window, start, aligned)
+        if aligned < stop:  # columns in the overlap are written twice, with the same values
+            run(*where, *window, stop - step, stop)
+
+    parallel_for(d, n * d, step, piece)
+    return all(np.isfinite(each.numpy()).all() for each in spoilt.values())
+
+
+def tall_step(dtype: torch.dtype) -> int:
+    """How many columns the kernel takes at a time."""
+    return _DEEP * lanes(dtype)
+
+
+@lru_cache(maxsize=32)
+def _places(n: int, plan: RankWindow, step: int) -> Places:
+    """Where in the room each comparator finds its two rows, `[k, 2]`."""
+    if plan.around is None and (plan.first, plan.last) == (0, n):
+        return np.empty((0, 2), dtype=np.int32)
+    pairs, _ = pruned(n, *((plan.first, plan.last) if plan.around is None else (0, n)))
+    return np.ascontiguousarray((pairs + (pairs >> _SKEW)) * step)
+
+
+@cache
+def _kernel(dtype: torch.dtype) -> Run:
+    def emit(builder: Any, function: Any) -> None:
+        k = Body(builder, function, dtype)
+        rows, stride, n, pairs, count, out, first, last, around, room, spoilt, start, stop = function.args
+        trace = k.local(k.vector, k.load(spoilt, 0))
+        step = _DEEP * k.lanes
+        with k.loop(start, stop, step) as column:
+            with k.loop(0, n) as i:
+                for a in range(_DEEP):
+                    value = k.load(rows, k.add(k.times(stride, i), column, a * k.lanes))
+                    k.b.store(k.fma(value, k.const(0.0), k.b.load(trace)), trace)
+                    k.store(value, room, k.add(_place(k, i), a * k.lanes))
+            with k.loop(0, count) as c:
+                i, j = (k.index(pairs, k.add(k.times(c, 2), side)) for side in (0, 1))
+                for a in range(_DEEP):
+                    x, y = k.load(room, k.add(i, a * k.lanes)), k.load(room, k.add(j, a * k.lanes))
+                    less = k.b.fcmp_ordered("<", y, x)
+                    k.store(k.b.select(less, y, x), room, k.add(i, a * k.lanes))
+                    k.store(k.b.select(less, x, y), room, k.add(j, a * k.lanes))
+            for a in range(_DEEP):
+                _answer(k, room, a, n, first, last, around, out, k.add(column, a * k.lanes), trace)
+        k.store(k.b.load(trace), spoilt, 0)
+
+    return compiled(f"tall_{dtype.itemsize}", "piipipiiippii", emit)
+
+
+def _answer(
+    k: Body, room: Any, a: int, n: Any, first: Any, last: Any, around: Any, out: Any, column: Any, trace: Any
+) -> None:
+    """Writes the answer for vector `a` of the columns in the room, which are in order where it matters."""
+
+    def ordered(i: Any) -> Any:
+        return k.load(room, k.add(_place(k, i), a * k.lanes))
+
+    total = k.local(k.vector, ordered(first))
+    with k.loop(k.add(first, 1), last) as i:
+        k.b.store(k.b.fadd(k.b.load(total), ordered(i)), total)
+    answer = k.local(k.vector, k.b.fdiv(k.b.load(total), k.number(k.b.sub(last, first))))
+    with k.b.if_then(k.b.icmp_signed(">=", around, k.whole(0))):
+        centre, spare = k.b.load(answer), k.b.sub(n, around)
+        held = k.zeros()
+        with k.loop(0, n) as j:
+            value = ordered(j)
+            # Value j is in the window once value j + around is farther, and while value j - around is not.
+            here = k.local(k.vector, value)
+            with k.b.if_then(k.b.icmp_signed(">=", j, around)):
+                moved = _moved(k, centre, ordered(k.b.sub(j, around)), value)
+                k.b.store(k.b.select(moved, value, k.const(0.0)), here)
+            with k.b.if_then(k.b.icmp_signed("<", j, spare)):
+                moved = _moved(k, centre, value, ordered(k.add(j, around)))
+                k.b.store(k.b.select(moved, k.const(0.0), k.b.load(here)), here)
+            k.b.store(k.b.fadd(k.b.load(held), k.b.load(here)), held)
+        k.b.store(k.b.fdiv(k.b.load(held), k.number(around)), answer)
+    found = k.b.load(answer)
+    k.b.store(k.fma(found, k.const(0.0), k.b.load(trace)), trace)
+    k.store(found, out, column)
+
+
+def _place(k: Body, i: Any) -> Any:
+    """Where row i stands in the room."""
+    return k.times(k.add(i, k.b.lshr(i, k.whole(_SKEW))), _DEEP * k.lanes)
+
+
+def _moved(k: Body, centre: Any, low: Any, high: Any) -> Any:
+    """Whether the window around the centre loses `low` and gains `high`."""
+    return k.b.fcmp_ordered(">", k.b.fsub(centre, low), k.b.fsub(high, centre))
