@@ -28,6 +28,8 @@ def fused_gram(rows: Tensor, pivot: Tensor) -> Tensor:
     products. NaN or Inf in a row shows on the diagonal, as does a square that overflows.
     """
     n, d = rows.shape
+    if pivot.shape != (d,):  # machine code reads beyond the end of a shorter one
+        raise ValueError(f"A pivot should be [{d}], as rows are. Found {list(pivot.shape)}.")
     width, pivot = lanes(rows.dtype), pivot.contiguous()
     aligned = d - d % width
     sums: dict[int, Tensor] = {}

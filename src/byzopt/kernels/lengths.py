@@ -20,6 +20,8 @@ def fused_lengths(rows: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
     Blocks are summed in the rows' dtype, then in float64: what overflows there shows as NaN or Inf.
     """
     n, d = rows.shape
+    if pivot.shape != (d,):  # machine code reads beyond the end of a shorter one
+        raise ValueError(f"A pivot should be [{d}], as rows are. Found {list(pivot.shape)}.")
     aligned = d - d % lanes(rows.dtype)
     run, pivot = _kernel(rows.dtype), pivot.contiguous()
     sums: dict[int, Tensor] = {}

@@ -27,6 +27,12 @@ class _Watched(Mixed):
     def total(self, partial: Tensor) -> Tensor:
         return self.inner.total(partial)
 
+    def held(self, vec: Tensor) -> Tensor:
+        return self.inner.held(vec)
+
+    def widened(self, centre: Tensor) -> Geometry:
+        return self.inner.widened(centre)
+
     def again(self, rows: Tensor, mixing: Tensor | None = None, geometry: Geometry | None = None) -> Mixed:
         return _Watched(self.inner.again(rows, mixing, geometry), self.watched)
 

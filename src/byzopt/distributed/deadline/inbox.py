@@ -14,6 +14,7 @@ from byzopt.distributed.deadline.network import (
     FETCH,
     GET,
     GONE,
+    HERE,
     OFFER,
     PREPARE,
     PROMISE,
@@ -34,7 +35,9 @@ class Inbox:
     all of it, and tells of news.
 
     `latest` is the round of the last row from each rank, `heard` when anything came from it, `lost` whose
-    connection is over, `forgotten` (rank, round) who has no rows of a round any more.
+    connection is over, `forgotten` (rank, round) who has dropped what belongs to a round. `asking` are
+    ranks that want a state of which this rank has none, and `returning` says after which round the state is
+    that a rank was last offered.
     """
 
     def __init__(self, rank: int, n: int) -> None:
@@ -46,6 +49,8 @@ class Inbox:
         self.heard = dict.fromkeys(range(n), 0.0)
         self.lost: set[int] = set()
         self.forgotten: set[tuple[int, int]] = set()
+        self.asking: set[int] = set()
+        self.returning: dict[int, int] = {}
         self.states = States()
 
     def slot(self, serial: int) -> Slot:
@@ -69,10 +74,10 @@ class Inbox:
     def take(self, rank: int, message: Message) -> list[Reply]:
         """Take in a message; what to answer."""
         if message.kind in (ASK, GET):
-            return [(rank, reply) for reply in self.states.served(message)]
+            return self._serve(rank, message)
         with self.change:
             self.heard[rank] = monotonic()
-            if message.kind in (OFFER, STATE):
+            if message.kind in (OFFER, STATE, HERE):
                 self.states.hear(rank, message)
                 replies: list[Reply] = []
             elif message.kind in (ROW, RELAY, FETCH, GONE):
@@ -81,6 +86,17 @@ class Inbox:
                 replies = self._take_vote(rank, message)
             self.change.notify_all()
         return replies
+
+    def _serve(self, rank: int, message: Message) -> list[Reply]:
+        """What there is for a rank that wants a state, or at least a sign of life."""
+        replies = self.states.served(message)
+        with self.change:
+            if message.kind == ASK:
+                replies = [reply for reply in replies if reply.serial >= self.serial - 1]
+            if not replies:
+                self.asking.add(rank)
+                replies = [Message(HERE, self.serial)]
+        return [(rank, reply) for reply in replies]
 
     def _take_row(self, rank: int, message: Message) -> list[Reply]:
         kind, serial, owner = message[:3]
@@ -100,7 +116,7 @@ class Inbox:
     def _take_vote(self, rank: int, message: Message) -> list[Reply]:
         kind, serial, ballot, value, last = message[:5]
         if serial <= self.serial - _REMEMBERED:
-            return []
+            return [(rank, Message(GONE, serial))] if kind in (PREPARE, ACCEPT) else []
         slot = self.slot(serial)
         if kind == DECIDED:
             slot.decision = value

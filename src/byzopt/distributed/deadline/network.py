@@ -24,7 +24,7 @@ import torch
 
 from byzopt.distributed.communicator import Communicator
 
-(ROW, RELAY, FETCH, GONE, PREPARE, PROMISE, ACCEPT, VOTED, DECIDED, ASK, OFFER, GET, STATE) = range(13)
+(ROW, RELAY, FETCH, GONE, PREPARE, PROMISE, ACCEPT, VOTED, DECIDED, ASK, HERE, OFFER, GET, STATE) = range(14)
 _LAYOUT = struct.Struct("!BqqqqQ")
 _CHUNK = 1 << 22  # bytes of a payload that go in one piece
 _KEY, _TEXT = 32, 256  # bytes of the key, and of a name or an address

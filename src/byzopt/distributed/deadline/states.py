@@ -18,6 +18,10 @@ class Snapshot(NamedTuple):
     members: int
     state: Callable[[], tuple[bytes, bytes]]
 
+    def offer(self) -> Message:
+        """What tells others of it."""
+        return Message(OFFER, self.serial, self.members, payload=digest_of(self.state()[0]))
+
 
 class Offer(NamedTuple):
     """A state that ranks say they have."""
@@ -39,12 +43,11 @@ class States:
     def served(self, message: Message) -> list[Message]:
         """Answers to a rank that asks what there is, or for one of them."""
         replies = []
-        for serial, members, state in list(self.kept):
-            common, own = state()
-            digest = digest_of(common)
+        for snapshot in list(self.kept):
+            serial, (common, own) = snapshot.serial, snapshot.state()
             if message.kind == ASK and serial >= message.serial:
-                replies.append(Message(OFFER, serial, members, payload=digest))
-            elif message.kind == GET and digest == bytes(message.payload):
+                replies.append(snapshot.offer())
+            elif message.kind == GET and digest_of(common) == bytes(message.payload):
                 replies.append(Message(STATE, serial, len(common), payload=common + own))
         return replies
 
@@ -53,7 +56,7 @@ class States:
         if message.kind == OFFER:
             offer = Offer(message.serial, message.a, bytes(message.payload))
             self.offers.setdefault(offer, set()).add(rank)
-        else:
+        elif message.kind == STATE:
             common, own = bytes(message.payload[: message.a]), bytes(message.payload[message.a :])
             self.given.setdefault(digest_of(common), {})[rank] = (common, own)
 
@@ -66,6 +69,11 @@ class States:
             if len(ranks) >= agreeing and 2 * len(ranks) > rivals and offer.serial >= least:
                 good.append(offer)
         return max(good, default=None)
+
+    def drop(self, before: int) -> None:
+        """Keep no state of rounds before this one."""
+        while self.kept and self.kept[0].serial < before:
+            self.kept.popleft()
 
     def forget(self) -> None:
         """What others have offered and given is of the past."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from threading import Thread
 from time import monotonic
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -114,7 +115,21 @@ class DeadlineTransport:
         """Finished rounds."""
         return self._inbox.serial
 
-    def exchange(self, payload: bytes) -> Rows:
+    @property
+    def behind(self) -> int:
+        """How many rounds others are known to have finished that this rank has not."""
+        with self._inbox.change:
+            decided = [t for t, slot in self._inbox.slots.items() if slot.decision is not None]
+            ahead = max([*decided, *(t - 1 for t in self._inbox.latest.values())])
+        return max(0, ahead - self.serial)
+
+    @property
+    def asking(self) -> frozenset[int]:
+        """The ranks that wait for a state, which this rank has not kept."""
+        with self._inbox.change:
+            return frozenset(self._inbox.asking)
+
+    def exchange(self, payload: Any) -> Rows:
         """One round: this rank's bytes for those of all ranks that count.
 
         Errors: `TooManyFaults`, which names the ranks, where too few answer; `Behind` where this rank was
@@ -122,7 +137,8 @@ class DeadlineTransport:
         """
         serial, box = self.serial + 1, self._inbox
         with box.change:
-            box.rows.setdefault(serial, {})[self.rank] = payload
+            # Where a round is tried again the first row stands, since others may have it.
+            payload = box.rows.setdefault(serial, {}).setdefault(self.rank, payload)
             box.latest[self.rank] = serial
         self._network.tell_all(Message(ROW, serial, payload=payload))
         return self._finished(serial, self._decided(serial))
@@ -161,21 +177,40 @@ class DeadlineTransport:
             "Do in this call what they do in theirs, or start the job again."
         )
 
-    def keep(self, state: Callable[[], tuple[bytes, bytes]]) -> None:
+    def keep(self, state: Callable[[], tuple[bytes, bytes]], wanted: Iterable[int] = ()) -> None:
         """Have `state()` given to ranks that come back, as what there is after the last round: what is the
-        same on all ranks, to the byte, and what this rank has for itself. Another thread calls it, later."""
+        same on all ranks, to the byte, and what this rank has for itself. Another thread calls it, later.
+
+        Whoever cannot keep one in every round says which ranks have `wanted` this one: they are told, and the
+        next round waits for them once. All ranks have to name the same.
+        """
+        snapshot, ranks = Snapshot(self.serial, self.members, state), set(wanted) - {self.rank}
         with self._inbox.change:
-            self._inbox.states.kept.append(Snapshot(self.serial, self.members, state))
+            self._inbox.states.kept.append(snapshot)
+            self._inbox.asking -= ranks
+            self._inbox.returning.update(dict.fromkeys(ranks, snapshot.serial))
+        if ranks:
+            Thread(target=self._announce, args=(snapshot, ranks), daemon=True).start()
+
+    def _announce(self, snapshot: Snapshot, ranks: Iterable[int]) -> None:
+        for rank in ranks:
+            self._network.send(rank, snapshot.offer())
+
+    def drop_states(self, age: int) -> None:
+        """Keep no state that is older than so many rounds."""
+        with self._inbox.change:
+            self._inbox.states.drop(self.serial - age)
 
     def catch_up(self, agreeing: int) -> tuple[bytes, list[bytes]]:
         """The state that at least `agreeing` ranks, and most of those that offer one, have after the latest
         round, and what each of them has for itself; this rank goes on from there.
 
-        Errors: `TooManyFaults` where so many do not agree on one.
+        It waits while so many others answer, for it may take them long to finish a round and offer one; from
+        the first offer on for sixteen deadlines. Errors: `TooManyFaults` where so many do not agree on one.
         """
-        start, asked, box = monotonic(), 0.0, self._inbox
-        while monotonic() - start < 4 * _PATIENCE * self.deadline:
-            if monotonic() - asked > self.deadline:
+        first, asked, box = monotonic(), 0.0, self._inbox
+        while monotonic() - first < 4 * _PATIENCE * self.deadline:
+            if monotonic() - asked > self.deadline * (4 if box.states.offers else 1):
                 self._network.tell_all(Message(ASK, self.serial))
                 asked = monotonic()
             with box.change:
@@ -187,6 +222,10 @@ class DeadlineTransport:
                     box.states.forget()
                     return next(iter(given.values()))[0], [own for _, own in given.values()]
                 sources = box.states.offers[offer] - set(given) if offer else set()
+                if len(box.lost | {self.rank}) > self.n - agreeing:
+                    break
+                if not box.states.offers and self._answering() >= agreeing:
+                    first = monotonic()
             for source in sources:
                 assert offer is not None
                 self._network.send(source, Message(GET, offer.serial, payload=offer.digest))
@@ -234,6 +273,8 @@ class DeadlineTransport:
                 slot = box.slot(serial)
                 if slot.decision is not None:
                     return slot.decision
+                if any(each == serial for _, each in box.forgotten):
+                    raise Behind(f"Round {serial} was decided so long ago that others have forgotten it.")
                 self._require_quorum(slot, start)
                 call, out = self._called(serial, slot, call, start)
                 if not out:
@@ -265,11 +306,13 @@ class DeadlineTransport:
 
     def _has_all(self, serial: int, held: set[int], complete: float | None, now: float) -> bool:
         """Whether no row is to be waited for: all members' are here, and those of ranks that were missing
-        but keep step, or a while has passed."""
+        but keep step, or have just been given the state, or a while has passed."""
         if complete is None:
             return False
-        back = {rank for rank, t in self._inbox.latest.items() if t >= serial - 1} - held
-        return not back - self._inbox.lost or now - complete >= self.deadline / 4
+        box = self._inbox
+        back = {rank for rank, t in box.latest.items() if t >= serial - 1} - held - box.lost
+        given = {rank for rank, t in box.returning.items() if t >= serial - 1} - held - box.lost
+        return not back | given or now - complete >= self.deadline / (1 if given else 4)
 
     def _is_due(self, leader: int, elapsed: float) -> bool:
         """Whether it is this rank's turn to propose in the leader's place."""
@@ -277,6 +320,12 @@ class DeadlineTransport:
         place = others.index(self.rank) if self.rank in others else 0
         wait = 0.0 if leader in self._inbox.lost else 1.5 * self.deadline
         return elapsed >= wait + place * self.deadline / 4
+
+    def _answering(self) -> int:
+        """How many others have been heard of of late."""
+        late = monotonic() - _PATIENCE * self.deadline
+        others = set(range(self.n)) - self._inbox.lost - {self.rank}
+        return sum(self._inbox.heard[rank] > late for rank in others)
 
     def _require_quorum(self, slot: Slot, start: float) -> None:
         """Raise `TooManyFaults` where too few ranks are left to agree on anything."""

@@ -50,6 +50,21 @@ class Copied:
     """Stands where the hook was in a copy of a model."""
 
 
+class HookPlace:
+    """What stays with DDP for good: the place of a hook, which one guard after another may fill."""
+
+    def __init__(self, hook: BucketHook) -> None:
+        self.hook = hook
+
+    def __call__(self, bucket: Any) -> Future[Tensor]:
+        return self.hook(bucket)
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        """Of a copied or pickled model DDP takes no hook along."""
+        warn("A copy of a hardened model averages gradients again: harden it, too.", stacklevel=2)
+        return Copied, ()
+
+
 class BucketHook:
     """The state of a model's comm hook: one round for each backward that DDP synchronises.
 
@@ -58,15 +73,13 @@ class BucketHook:
     DDP is given all its buckets; errors are raised from `backward` when DDP has finished with it.
     """
 
-    def __init__(self, model: DistributedDataParallel, comm: Communicator, guard: Guard) -> None:
-        self.arm(model, comm, guard)
+    sync = BufferSync
 
-    def arm(self, model: DistributedDataParallel, comm: Communicator, guard: Guard) -> None:
-        """Work for this guard from now on: a hook stays with its model for good."""
+    def __init__(self, model: DistributedDataParallel, comm: Communicator, guard: Guard) -> None:
         # DDP holds its hook where Python's collector does not look, so that the hook must not hold the model.
         self.model, self.comm, self.guard = proxy(model), comm, guard
         self.names = {id(p): name for name, p in model.module.named_parameters()}
-        self.buffers = _buffers(model, comm, guard)
+        self.buffers = _buffers(model, comm, guard, self.sync)
         settings = guard.settings
         self.excess = ExcessPolicy(comm, settings.excess, model.parameters(), settings.scaler)
         guard.undo.append(self.excess.clear)
@@ -83,11 +96,6 @@ class BucketHook:
         self._columns = Arena(most, self.dtype, comm.device)
         self._first, self._rebuilt = 0, model._has_rebuilt_buckets
         self._error: Exception | None = None
-
-    def __reduce__(self) -> tuple[Any, tuple[()]]:
-        """Of a copied or pickled model DDP takes no hook along."""
-        warn("A copy of a hardened model averages gradients again: harden it, too.", stacklevel=2)
-        return Copied, ()
 
     @isolated
     def __call__(self, bucket: Any) -> Future[Tensor]:
@@ -276,9 +284,11 @@ def harden_hook(state, bucket):  # type: ignore[no-untyped-def]  # DDP reads ann
     return state(bucket)
 
 
-def _buffers(model: DistributedDataParallel, comm: Communicator, guard: Guard) -> BufferSync:
+def _buffers(
+    model: DistributedDataParallel, comm: Communicator, guard: Guard, kind: type[BufferSync]
+) -> BufferSync:
     """Buffers are told here in the place of DDP's broadcast; where that was off they stay each rank's own."""
     mode: Buffers = guard.settings.buffers if model.broadcast_buffers else "local"
     guard.undo.append(partial(setattr, proxy(model), "broadcast_buffers", model.broadcast_buffers))
     model.broadcast_buffers = False
-    return BufferSync(comm, model.module, mode, guard.tolerance, set(model.parameters_to_ignore))
+    return kind(comm, model.module, mode, guard.tolerance, set(model.parameters_to_ignore))

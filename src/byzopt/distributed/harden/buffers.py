@@ -18,7 +18,7 @@ from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden.settings import Buffers
 from byzopt.errors import InvalidInput, TooManyFaults, require
 
-_SMALL = 1 << 16  # numbers up to which telling a buffer costs less than finding out whether it was written
+SMALL = 1 << 16  # numbers up to which telling a buffer costs less than finding out whether it was written
 
 
 class BufferSync:
@@ -96,7 +96,7 @@ class BufferSync:
         """The buffers to be told: the same on all ranks."""
         kinds = [(name, tuple(buffer.shape), str(buffer.dtype)) for name, buffer in named.items()]
         layout = int.from_bytes(blake2b(repr(kinds).encode(), digest_size=6).digest(), "little")
-        doubtful = [n for n, b in named.items() if b.numel() > _SMALL or self.mode == "refuse"]
+        doubtful = [n for n, b in named.items() if b.numel() > SMALL or self.mode == "refuse"]
         written = [name for name in doubtful if not self._is_agreed(name, named[name])]
         own = torch.tensor([layout, bool(written)], dtype=torch.float64, device="cpu")
         layouts, wrote = self.comm.all_gather(own).cpu().unbind(dim=1)
@@ -127,7 +127,7 @@ class BufferSync:
         parts = [_bytes(buffer) for buffer in chosen.values()]
         new = torch.stack([self._has_new_nan(*each).cpu() for each in chosen.items()]).any()
         parts.append(new.to(parts[0]).view(1))
-        told = self.comm.all_gather(torch.cat(parts))
+        told = self._told(chosen, torch.cat(parts))
         *columns, said = torch.split(told, [len(part) for part in parts], dim=1)
         rows = {
             name: piece.to(buffer.device)
@@ -144,6 +144,10 @@ class BufferSync:
             middle = self._agreed[name] if back else agreed(rows[name][kept.to(buffer.device)])
             buffer.copy_(middle if back else _shaped(middle, buffer))
         return bad
+
+    def _told(self, chosen: Mapping[str, Tensor], own: Tensor) -> Tensor:
+        """The bytes of these buffers on all ranks `[n, b]`, of which `own` are this rank's."""
+        return self.comm.all_gather(own)
 
     def _broken(self, rows: Tensor, present: Tensor, said: Tensor) -> Tensor:
         """Which ranks have NaN `[n]` where it is not what all but f have had for long; those that have `said`

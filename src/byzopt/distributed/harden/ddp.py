@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
+from weakref import proxy
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.distributed.communicator import Communicator
-from byzopt.distributed.harden.bucket_hook import BucketHook, Copied, harden_hook
+from byzopt.distributed.harden.bucket_hook import BucketHook, Copied, HookPlace, harden_hook
 from byzopt.distributed.harden.buffers import check_buffers
 from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.settings import Settings
+from byzopt.distributed.harden.timed_hook import TimedHook
 from byzopt.distributed.header import WIRE_DTYPES
-from byzopt.errors import require
+from byzopt.errors import InvalidInput, require
 
 
 def takes(model: Any) -> bool:
@@ -32,8 +36,8 @@ def check(model: DistributedDataParallel, settings: Settings) -> str:
     logged: Any = model._get_ddp_logging_data
     name = logged().get("comm_hook")
     found += [] if found or name is None else [str(name)]
-    reused = [state for _, state in hooks if isinstance(state, BucketHook)]
-    free = not found or (len(found) == len(reused) == 1 and not reused[0].guard.active)
+    reused = [state for _, state in hooks if isinstance(state, HookPlace)]
+    free = not found or (len(found) == len(reused) == 1 and not reused[0].hook.guard.active)
     require(
         free,
         "A model to harden",
@@ -81,14 +85,58 @@ def check(model: DistributedDataParallel, settings: Settings) -> str:
     scope, whole = "The scope of a rule with DistributedDataParallel", "be the whole model"
     require(settings.scope != "unit", scope, whole, "'unit'", "Leave out `scope`.")
     check_buffers(model.module, settings.buffers)
+    if settings.deadline is not None:
+        check_waits(model)
     told = [(n, tuple(p.shape), str(p.dtype), p.requires_grad) for n, p in model.module.named_parameters()]
     return repr(told)
 
 
 def attach(model: DistributedDataParallel, comm: Communicator, guard: Guard) -> None:
     """Put the guard where DDP reduces."""
+    if guard.settings.deadline is not None:
+        build_buckets(model)
+        own: Any = model  # attributes of this object stand before those of its class
+        own.join_hook = _refuse_join
+        guard.undo.append(partial(delattr, proxy(model), "join_hook"))
+    hook = (BucketHook if guard.settings.deadline is None else TimedHook)(model, comm, guard)
     hooks: Any = model._comm_hooks
-    for _, state in hooks:
-        state.arm(model, comm, guard)
+    for _, place in hooks:
+        place.hook = hook
         return
-    model.register_comm_hook(BucketHook(model, comm, guard), harden_hook)
+    model.register_comm_hook(HookPlace(hook), harden_hook)
+
+
+def check_waits(model: DistributedDataParallel) -> None:
+    """Raise `InvalidInput` for what of DDP itself waits for ranks that a deadline would not wait for."""
+    what, rule = "A model with a deadline", "wait for no rank in its forward pass"
+    for name in ("find_unused_parameters", "static_graph"):
+        remedy = "Leave it out: let the loss depend on all parameters, or freeze those that it does not."
+        require(not getattr(model, name), what, rule, f"{name}=True, which makes all ranks compare", remedy)
+
+
+def build_buckets(model: DistributedDataParallel) -> None:
+    """Have DDP build its buckets for good, while all ranks are there. It waits for all of them to do so once,
+    after its first backward pass: this is one, which adds zeros to no gradient that is kept."""
+    reducer: Any = model.reducer
+    parameters = [p for p in model.module.parameters() if p.requires_grad]
+    if model._has_rebuilt_buckets or not parameters:
+        return
+    kept = [p.grad for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    with torch.enable_grad():
+        reducer.prepare_for_backward([])
+        nothing: Any = torch.stack([p.reshape(-1)[:0].sum().double().cpu() for p in parameters]).sum()
+        nothing.backward()
+        reducer._rebuild_buckets()
+    model._has_rebuilt_buckets = True
+    for parameter, gradient in zip(parameters, kept, strict=True):
+        parameter.grad = gradient
+
+
+def _refuse_join(**settings: Any) -> Any:
+    """In the place of DDP's, which asks all ranks before each forward pass who has data left."""
+    raise InvalidInput(
+        "A model with a deadline should wait for no rank in its forward pass. Found `join`. Give all ranks "
+        "as many batches; a rank that stops early is missing, and counts against f."
+    )

@@ -50,6 +50,7 @@ def harden(
     watch: Watch = None,
     scaler: GradScaler | None = None,
     scope: Scope | None = None,
+    deadline: float | None = None,
 ) -> Guard:
     """Let `rule` stand where `model` averages gradients over its n ranks, of which f may send anything.
 
@@ -71,6 +72,13 @@ def harden(
     "model" decides once for all parameters as one vector, and holds the shards of all ranks' gradients until
     backward has ended: n times the memory of the sharded gradient.
 
+    With a `deadline` in seconds, for `DistributedDataParallel` alone, a rank that is dead, stopped or later
+    than that counts like one that is not finite, and the others go on, as long as more than half of the ranks
+    live and the rule bears it; else all raise `TooManyFaults`. Every rank then sends its whole gradient to
+    every other, after backward, and holds n of them. One that comes back takes parameters, buffers and the
+    states of optimizers, schedulers and scaler as more than f others have them. Scripts then count
+    `guard.rounds`, and not their own steps.
+
     A collective. Errors, the same on all ranks and before anything is changed: `InvalidInput` for a rule
     that n ranks cannot serve or that needs whole rows, for other kinds of models, for parameters or settings
     that differ between ranks, for a model that has a comm hook, and for what bypasses the reduction of
@@ -87,6 +95,7 @@ def harden(
         watch: Called with the diagnostics of each round; None: nobody watches.
         scope: With `fully_shard`, what the rule decides for at a time: "unit" (default) or "model".
         scaler: The script's `GradScaler`, where the process has others; None: any that is enabled.
+        deadline: Seconds after which a rank is missing from a round; None: all are waited for.
 
     Returns:
         Counts of the model's rounds; its `remove` makes the model as it was.
@@ -107,7 +116,7 @@ def harden(
         1
         >>> dist.destroy_process_group()
     """
-    settings = Settings(rule, f, momentum, buffers, excess, wire, watch, scaler, scope)
+    settings = Settings(rule, f, momentum, buffers, excess, wire, watch, scaler, scope, deadline)
     inner, trouble = unwrapped(model), Trouble()
     wrapper = next((each for each in WRAPPERS if each.takes(inner)), None)
     comm, alike = Communicator() if wrapper is None else wrapper.comm(inner), ""

@@ -61,6 +61,14 @@ def check(model: Any, settings: Settings) -> str:
     """What is wrong on this rank is raised; what all ranks must have alike is returned."""
     ready, units = hasattr(type(model), "set_custom_reduce_scatter"), list(param_groups(model))
     require(ready, "FSDP2", "let its reduce-scatter be replaced", "an older torch", "Use torch 2.8 or later.")
+    require(
+        settings.deadline is None,
+        "A deadline",
+        "be one for a model that every rank holds whole",
+        "shards, of which a rank that dies takes the only copy along",
+        "Wrap the model in DistributedDataParallel, or leave out `deadline` and restart all ranks from "
+        "checkpoints.",
+    )
     require(bool(units), "A model to harden", "have parameters that FSDP shards", "none")
     first = units[0][1].mesh_info
     shards = hasattr(first, "shard_process_group")

@@ -17,6 +17,7 @@ from byzopt.distributed.harden.momentum import Momentum
 from byzopt.distributed.harden.round import Guess, Round
 from byzopt.distributed.harden.settings import Settings
 from byzopt.errors import TooManyFaults, require
+from byzopt.states import freeze, thaw
 
 
 class Guard:
@@ -27,6 +28,9 @@ class Guard:
     how many all ranks went back to earlier buffers, because more than f had NaN in theirs, `diagnostics` what
     the last watched round made of every rank. `active` is False after `remove`.
 
+    With a deadline `missing` `[n]` says in how many rounds nothing came of a rank in time, which `dropped`
+    counts, too, and `returned` how often this rank was so far behind that it took the state of the others.
+
     Args:
         comm: The model's process group.
         settings: Those of `harden`, which makes guards.
@@ -35,13 +39,14 @@ class Guard:
     def __init__(self, comm: Communicator, settings: Settings) -> None:
         self.comm, self.settings, self.filter = comm, settings, settings.filter
         self.rounds, self.skipped, self.restored, self.dropped = 0, 0, 0, [0] * comm.n
+        self.missing, self.returned = [0] * comm.n, 0
         self.diagnostics: RoundDiagnostics | None = None
         self.momentum = Momentum(settings.momentum) if settings.momentum else None
         self.active = True
         self.undo: list[Callable[[], None]] = []  # what `remove` has to put back
         self._state: Any = None
         self._begun = 0  # backward passes in this process, whatever has been loaded
-        self._guess: Guess | None = None
+        self.guess: Guess | None = None
 
     # What a wrapper calls, once a round each, in this order.
 
@@ -50,7 +55,7 @@ class Guard:
         if self._state is None:
             self._state = self.filter.init(torch.zeros(0, device="cpu"), self.comm.n)
         count, t = self._begun + 1, self.rounds + 1
-        return Round(self.comm, self.filter, self._state, t, d, self._guess, part, count)
+        return Round(self.comm, self.filter, self._state, t, d, self.guess, part, count)
 
     def finished(self, done: Round, pieces: list[Tensor]) -> None:
         """Take over what the round proved, and tell the watch.
@@ -61,7 +66,7 @@ class Guard:
         self.rounds, self._begun = done.t, done.count
         for rank in done.faulty:
             self.dropped[rank] += 1
-        self._guess = done.next_guess()
+        self.guess = done.next_guess()
         if not isinstance(self.filter, StatelessFilter):
             self._state = self.filter.after(done.state, torch.cat(pieces))
         self._tell(done)
@@ -74,6 +79,20 @@ class Guard:
             for rank in done.faulty:
                 self.dropped[rank] += 1
 
+    @property
+    def memory(self) -> tuple[Any, ...]:
+        """What the rule remembers, and what the next round begins with: the same on all ranks."""
+        guess = None if self.guess is None else tuple(self.guess)
+        return freeze(self._state), guess
+
+    def take_over(self, rounds: int, memory: tuple[Any, Any], answer: Tensor) -> None:
+        """Go on after so many rounds, of which the last had this answer, with the `memory` of other ranks."""
+        state, guess = memory
+        self._state = thaw(state, self.filter.after(self._state, answer))
+        self.guess = None if guess is None else Guess(*guess)
+        self.rounds = rounds
+        self.returned += 1
+
     def forget_layout(self) -> None:
         """What is remembered by columns begins afresh, because columns are dealt otherwise from now on."""
         self._state = None
@@ -85,7 +104,7 @@ class Guard:
         with done.trouble.noted():
             self.diagnostics = done.diagnostics()
             watch(self.diagnostics)
-        done.trouble.shared(self.comm.everyone)
+        done.trouble.shared(done.comm.everyone)
 
     # What the user calls.
 
@@ -107,7 +126,8 @@ class Guard:
         checkpoint. Every rank keeps its own."""
         momentum = None if self.momentum is None else self.momentum.state_dict()
         who = {"rank": self.comm.rank, "ranks": self.comm.n, "plan": self.settings.plan}
-        counts = {"rounds": self.rounds, "skipped": self.skipped, "dropped": list(self.dropped)}
+        counts: dict[str, Any] = {"rounds": self.rounds, "skipped": self.skipped}
+        counts |= {"dropped": list(self.dropped), "missing": list(self.missing)}
         return {**who, **counts, "momentum": momentum}
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
@@ -119,13 +139,15 @@ class Guard:
         """
         state = state or {}
         require(isinstance(state, Mapping), "A state of a guard", "be a dictionary", type(state).__name__)
-        known = {"rounds", "skipped", "dropped", "momentum", "rank", "ranks", "plan"}
-        require(not state or known <= set(state), "A state of a guard", "be one", sorted(map(str, state)))
+        least = {"rounds", "skipped", "dropped", "momentum", "rank", "ranks", "plan"}
+        require(not state or least <= set(state), "A state of a guard", "be one", sorted(map(str, state)))
         own = bool(state) and (state["rank"], state["ranks"]) == (self.comm.rank, self.comm.n)
         if state:
             self.rounds, self.skipped = int(state["rounds"]), int(state["skipped"])
             fits = state["ranks"] == self.comm.n
-            self.dropped = list(map(int, state["dropped"])) if fits else [0] * self.comm.n
+            for name in ("dropped", "missing"):
+                counts = list(map(int, state.get(name, ()))) if fits else []
+                setattr(self, name, counts or [0] * self.comm.n)
         if self.momentum is None:
             return
         if own and state["momentum"] is not None:

@@ -6,7 +6,7 @@ sharded gradients of an FSDP unit. The rule is that of whole rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import inf, isfinite
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from byzopt.distributed.harden.forms import Answer, answer_of, by_columns, by_ge
 from byzopt.distributed.shard import ColumnShard, Products, dtype_of, gram_of, summed
 from byzopt.errors import InvalidInput, TooManyFaults
 
-_CODES = ("trouble", "count", "t", "part", "size", "unusual")  # the numbers that a rank tells before the sums
+CODES = ("trouble", "count", "t", "part", "size", "unusual")  # the numbers that a rank tells before the sums
 
 
 class Guess(NamedTuple):
@@ -167,7 +167,7 @@ class Round:
             sums += [_total(self._keys, n), _total(self._grams, n, n).flatten()]
         codes = torch.tensor(own, dtype=torch.float64, device="cpu")
         told, total = self.comm.tell(codes, torch.cat(sums))
-        return dict(zip(_CODES, told.unbind(dim=1), strict=True)), total
+        return dict(zip(CODES, told.unbind(dim=1), strict=True)), total
 
     def _size(self) -> float:
         """The largest magnitude in this rank's own row, ∞ where something is not finite."""
@@ -273,6 +273,13 @@ class Round:
 
     def _finite(self) -> tuple[bool, ...]:
         return tuple(map(bool, self.finite.tolist()))
+
+    def undecided(self, gone: Iterable[int]) -> None:
+        """Nothing could be decided, because the ranks that are `gone` are too many."""
+        self.missing = set(gone)
+        self.present = torch.ones(self.comm.n, dtype=torch.bool, device="cpu")
+        self.finite = self.present.clone()
+        self.finite[list(self.missing)] = False
 
     @property
     def faulty(self) -> list[int]:

@@ -10,6 +10,7 @@ from torch.amp import GradScaler
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import Filter, RoundRule, check_unseen_data
+from byzopt.distributed.deadline.transport import check_seconds
 from byzopt.distributed.header import recipe_text
 from byzopt.distributed.topologies import Watch, check_topology
 from byzopt.errors import require
@@ -33,6 +34,7 @@ class Settings:
     watch: Watch = None
     scaler: GradScaler | None = None
     scope: Scope | None = None
+    deadline: float | None = None
 
     def checked(self, n: int) -> Settings:
         """The same for n ranks, the rule read. Errors: `InvalidInput` for what is not allowed."""
@@ -54,6 +56,8 @@ class Settings:
         wires = ", ".join(repr(name) for name in _WIRES)
         require(self.wire in _WIRES, "Parameter `wire` of harden", f"be one of {wires}", self.wire)
         require(self.watch is None or callable(self.watch), "A watch", "be callable", self.watch)
+        if self.deadline is not None:
+            check_seconds(self.deadline)
         scaler = self.scaler
         require(scaler is None or isinstance(scaler, GradScaler), "A scaler", "be a GradScaler", scaler)
         return settings
@@ -74,4 +78,5 @@ class Settings:
         """What all ranks must have said alike."""
         watched = self.watch is not None
         told = (self.rule, self.momentum, self.buffers, self.excess, self.wire, self.scope, watched)
-        return recipe_text(told)
+        limit = () if self.deadline is None else (self.deadline,)
+        return recipe_text((*told, *limit))
