@@ -26,10 +26,10 @@ from byzopt.methods import METHODS
 from byzopt.mixers import MIXERS
 from byzopt.registry import Registry, plain
 from byzopt.schedules import SCHEDULES
-from byzopt.servers import INNERS, NORMS
+from byzopt.servers import INNERS, NORMS, STEPS
 from byzopt.tasks import PARTITIONS, PROXIES, TASKS
 from byzopt.wire import CHANNELS, COMPRESSORS, DOWNLINKS
-from byzopt.workers import ESTIMATORS
+from byzopt.workers import ESTIMATORS, PARTICIPANTS
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -81,6 +81,12 @@ OTHERS: dict[str, tuple[Registry[Any], str]] = {
         "[guide](../guides/compressor.md).",
     ),
     "channels": (CHANNELS, "How messages cross the wire; a method chooses its own."),
+    "participants": (
+        PARTICIPANTS,
+        "`participants` of a spec: who takes part in a round, and what the rule gets for absentees. See "
+        "[beyond one message a round](../beyond.md#sampling).",
+    ),
+    "steps": (STEPS, "`method.server` of `fed_opt`: what the server does with the aggregate."),
     "downlinks": (DOWNLINKS, "How the server's point reaches the workers; a method chooses its own."),
     "estimators": (ESTIMATORS, "What honest workers compute and want to say; a method chooses its own."),
     "engines": (

@@ -13,6 +13,7 @@ from byzopt.aggregators.core.chain import Chain
 from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule, StatelessFilter
 from byzopt.aggregators.core.kinds import CoordinateRule, GeometricRule, RankRule
 from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator, PreChain
+from byzopt.aggregators.core.present import LastRows, PresentRows
 from byzopt.aggregators.core.report import RowReport
 from byzopt.aggregators.core.spelling import rule_data, rule_from
 from byzopt.aggregators.core.trusting import TrustingRule
@@ -84,6 +85,7 @@ __all__ = [
     "GeometricRule",
     "Geometry",
     "Krum",
+    "LastRows",
     "MeaMed",
     "Mean",
     "Median",
@@ -96,6 +98,7 @@ __all__ = [
     "Phocas",
     "PreAggregator",
     "PreChain",
+    "PresentRows",
     "RandomProjection",
     "RankRule",
     "RankWindow",

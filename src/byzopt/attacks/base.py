@@ -35,6 +35,11 @@ class View:
     if honest, `[b, d]`. Honest: what the honest ones sent, `[h, d]`. Defence: the server's rule as it stands
     this round, a pure function to be searched against.
 
+    Where not everybody takes part, honest rows are those of the honest ones who do, lies of liars who do not
+    reach nobody, and what such a liar would send is 0. Where no honest worker takes part, what the liars who
+    do would send if honest stands for the honest rows. `filled`, for attacks that are `indexed`, there is a
+    row for every honest worker: those who take part stand, in turn, for those who do not.
+
     Rows are handed out as copies in the dtype in which sums are taken (float32 for half precisions); what
     the attack answers is rounded to the messages' dtype once, when it is sent. For an attack that is
     `batched` there may be a leading dimension of R runs: `x` `[R, d]`, rows `[R, ., d]`.
@@ -47,6 +52,8 @@ class View:
         f: Number of faulty rows that the server tolerates.
         knows: What the attack declared that it reads: some of "own", "honest", "defence".
         defence: The server's rule of this round, `[n, d] -> [d]`.
+        present: Who takes part, `[n]` of bool; None: everybody.
+        filled: Whether `honest` has a row for absentees too.
 
     Raises:
         InvalidInput: On reading what is not in `knows`.
@@ -61,7 +68,7 @@ class View:
         tensor([2., 3.])
     """
 
-    __slots__ = ("_defence", "_knows", "_rows", "cohort", "f", "t", "x")
+    __slots__ = ("_defence", "_knows", "_rows", "cohort", "f", "filled", "present", "t", "x")
 
     def __init__(
         self,
@@ -72,8 +79,11 @@ class View:
         f: int,
         knows: frozenset[Knowledge],
         defence: Callable[[Tensor], Tensor],
+        present: Tensor | None = None,
+        filled: bool = False,
     ) -> None:
         self.t, self.x, self.cohort, self.f = t, x, cohort, f
+        self.present, self.filled = present, filled
         self._rows, self._knows, self._defence = rows, knows, defence
 
     @property
@@ -86,7 +96,10 @@ class View:
     def honest(self) -> Tensor:
         """The honest workers' messages, `[h, d]`; row j belongs to `cohort.honest[j]`."""
         self._declared("honest")
-        return self._wide(self.cohort.honest)
+        here = self._here(self.cohort.honest) or self._here(self.cohort.byzantine)
+        if self.filled:
+            here = tuple(here[i % len(here)] for i in range(len(self.cohort.honest)))
+        return self._wide(here)
 
     @property
     def defence(self) -> Callable[[Tensor], Tensor]:
@@ -117,13 +130,17 @@ class View:
     def since(self, start: int, knows: frozenset[Knowledge]) -> View:
         """The same round for an attack inside another one, which may know less and began after `start`."""
         known = knows & self._knows
-        return View(self.t - start, self.x, self._rows, self.cohort, self.f, known, self._defence)
+        return View(
+            self.t - start, self.x, self._rows, self.cohort, self.f, known, self._defence, self.present
+        )
 
     def owning(self, own: Tensor, knows: frozenset[Knowledge]) -> View:
         """The same round for an attack inside another one, with other own messages `[b, d]`."""
         rows = _put(self._rows, self.cohort.byzantine, own)
         known = knows & self._knows
-        return View(self.t, self.x, rows, self.cohort, self.f, known, self._defence)
+        return View(
+            self.t, self.x, rows, self.cohort, self.f, known, self._defence, self.present, self.filled
+        )
 
     def believing(
         self, honest: Tensor, knows: frozenset[Knowledge], defence: Callable[[Tensor], Tensor]
@@ -133,6 +150,10 @@ class View:
         rows = _put(self._rows, self.cohort.honest, honest)
         known = knows & self._knows
         return View(self.t, self.x, rows, self.cohort, self.f, known, defence)
+
+    def _here(self, workers: tuple[int, ...]) -> tuple[int, ...]:
+        """Those of the workers who take part."""
+        return workers if self.present is None else tuple(i for i in workers if self.present[i])
 
     def _wide(self, workers: tuple[int, ...]) -> Tensor:
         rows = self._rows.index_select(-2, _index(workers, self._rows.device))
@@ -153,6 +174,7 @@ class Attack(ABC):
     read of the View. The generator passed in, one for each round, is their only source of randomness.
     Those that are written over the last two dimensions and draw nothing may say that they are `batched`:
     then many runs' rows `[R, ., d]` are forged in one call. `finite`: finite messages become finite rows.
+    `indexed`: it tells honest workers apart, and wants a row for each of them also where some are absent.
 
     Examples:
         An attack is called on the rows that all workers would send if they were honest:
@@ -169,6 +191,7 @@ class Attack(ABC):
     name: ClassVar[str]
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest"})
     finite: ClassVar[bool] = True
+    indexed: ClassVar[bool] = False
 
     def __call__(
         self,
@@ -252,6 +275,8 @@ class Remembering(Attack):
         tensor([-3., -4.])
     """
 
+    indexed: ClassVar[bool] = True
+
     @abstractmethod
     def start(self, cohort: Cohort, x: Tensor) -> State:
         """State before round 1, a NamedTuple of tensors and numbers whose structure stays as it is."""
@@ -326,14 +351,17 @@ class Adversary:
         rows: Tensor,
         generator: torch.Generator,
         defence: Callable[[Tensor], Tensor],
+        present: Tensor | None = None,
     ) -> tuple[Tensor, State]:
-        """The rows `[n, d]` as sent, Byzantine ones forged, and the attack's next state.
+        """The rows `[n, d]` as sent, Byzantine ones forged, and the attack's next state. In a round in which
+        none of the liars is `present` the attack is not asked.
 
         Errors: `InvalidInput` for forged rows of a wrong shape or without a floating dtype.
         """
-        if not self.cohort.byzantine:
+        if not self.cohort.byzantine or not _any_of(self.cohort.byzantine, present):
             return rows, state
-        view = View(t, x, rows, self.cohort, self.f, self.attack.knows, defence)
+        some = (present, self.attack.indexed and present is not None)
+        view = View(t, x, rows, self.cohort, self.f, self.attack.knows, defence, *some)
         forged, state = self.attack.step(state, view, generator)
         wanted = (*rows.shape[:-2], view.b, rows.shape[-1])
         if forged.shape != wanted or not forged.is_floating_point():
@@ -344,6 +372,10 @@ class Adversary:
                 f"shape {list(forged.shape)} of {forged.dtype}",
             )
         return _put(rows, self.cohort.byzantine, forged), state
+
+
+def _any_of(workers: tuple[int, ...], present: Tensor | None) -> bool:
+    return present is None or bool(present[list(workers)].any())
 
 
 @lru_cache(maxsize=64)

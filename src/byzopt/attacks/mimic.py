@@ -126,6 +126,7 @@ class MimicIndex(Attack):
 
     index: int = 0
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest"})
+    indexed: ClassVar[bool] = True
     batched = True
 
     def __post_init__(self) -> None:

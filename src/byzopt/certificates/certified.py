@@ -43,7 +43,7 @@ def error_bound_sentence(spec: Spec, outcome: Outcome) -> str:
     certificates = summarise_certificates(outcome.records)
     if certificates is not None:
         return str(certificates)
-    method = spec.method.build(spec.rule, spec.lr, spec.rounds)
+    method = spec.built()
     if not isinstance(method.filter, StatelessFilter):
         return ""
     faulty = len(spec.cohort.byzantine)

@@ -72,7 +72,8 @@ def complete_constants(
     that the `records` of the run hold; without any the run is played for the coefficients that all of its
     answers have, and estimates then have to fit its path.
     """
-    known = _solved(spec, replace(known, lr=spec.lr, horizon=spec.rounds))
+    sampled = spec.participants.name
+    known = _solved(spec, replace(known, lr=spec.lr, horizon=spec.rounds, participants=sampled))
     otherwise = promise_if_certified(spec, known)
     if otherwise is None:
         return known
@@ -126,7 +127,7 @@ def bound_curve(
 
 def _solved(spec: Spec, known: Constants) -> Constants:
     """Whether the inner solves of a method that has some meet their stop in the first rounds."""
-    method = spec.method.build(spec.rule, spec.lr, spec.rounds)
+    method = spec.built()
     if not hasattr(method.step, "inner"):
         return known
     ready = prepare_spec(spec, {})

@@ -60,7 +60,8 @@ class RecordingFilter(Filter):
 
     def step(self, state: Any, rows: Tensor, at: RoundContext) -> tuple[Tensor, Any]:
         g, after, certificates = self.inner.certified_step(state, rows, at, len(rows) - len(self.honest))
-        seen = round_figures(at.t, rows[list(self.honest)].double(), g.double())
+        here = [i for i in self.honest if at.present is None or at.present[i]]
+        seen = round_figures(at.t, rows[here].double(), g.double())
         for one in certificates:
             figures = one.figures()
             squared, linear = figures["certified_squared"], figures["certified_linear"]
@@ -82,7 +83,10 @@ class RecordingFilter(Filter):
 
 
 def round_figures(t: int, honest: Tensor, g: Tensor) -> AuditedRound:
-    """The figures of a round from its honest rows `[h, d]` and the aggregate `[d]`."""
+    """The figures of a round from its honest rows `[h, d]` and the aggregate `[d]`; where no honest row came,
+    all of the aggregate is an error."""
+    if not len(honest):
+        return AuditedRound(t, inf, 0.0, 0.0, float(torch.linalg.vector_norm(g)), inf)
     mean = honest.mean(dim=0)
     lengths = torch.linalg.vector_norm(honest - mean, dim=1)
     variance, spread = float(lengths.square().mean()), float(lengths.mean())
@@ -117,7 +121,7 @@ class WatchedRun(NamedTuple):
 def watch_run(spec: Spec, last: int, on_progress: OnProgress = no_progress) -> WatchedRun:
     """Play `last` rounds of a spec, and look at each. `on_progress` hears how far it is."""
     task = build_task(spec)
-    method = spec.method.build(spec.rule, spec.lr, spec.rounds)
+    method = spec.built()
     watched = RecordingFilter(method.filter, spec.cohort.honest)
     settings = RunSettings(
         spec.attack, spec.f, spec.seed, last, last, placement=spec.placement, base=spec.base

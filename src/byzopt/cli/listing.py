@@ -31,6 +31,8 @@ KINDS = (
     "channels",
     "downlinks",
     "estimators",
+    "participants",
+    "steps",
     "engines",
     "topologies",
     "mixers",
@@ -100,14 +102,14 @@ def _rooms() -> dict[str, Registry[Any]]:
     from byzopt.methods import METHODS
     from byzopt.mixers import MIXERS
     from byzopt.schedules import SCHEDULES
-    from byzopt.servers import INNERS, NORMS
+    from byzopt.servers import INNERS, NORMS, STEPS
     from byzopt.tasks import PARTITIONS, PROXIES, TASKS
     from byzopt.wire import CHANNELS, COMPRESSORS, DOWNLINKS
-    from byzopt.workers import ESTIMATORS
+    from byzopt.workers import ESTIMATORS, PARTICIPANTS
 
     rooms: list[Registry[Any]] = [RULES, PRE_AGGREGATORS, WRAPPERS, ATTACKS, METHODS]
     rooms += [TASKS, PARTITIONS, SCHEDULES, NORMS, PROXIES, INNERS]
-    rooms += [COMPRESSORS, CHANNELS, DOWNLINKS, ESTIMATORS, ENGINES, TOPOLOGIES, MIXERS]
+    rooms += [COMPRESSORS, CHANNELS, DOWNLINKS, ESTIMATORS, PARTICIPANTS, STEPS, ENGINES, TOPOLOGIES, MIXERS]
     return dict(zip(KINDS[:-3], rooms, strict=True))
 
 

@@ -32,6 +32,7 @@ KEYS = (
     "placement",
     "base",
     "engine",
+    "participants",
     "compare",
 )
 

@@ -14,7 +14,7 @@ from byzopt.methods import Method
 from byzopt.registry import Registry
 from byzopt.tasks import Task
 
-MethodPart = Literal["worker", "wire", "down"]  # what of a method an engine has to run
+MethodPart = Literal["worker", "wire", "down", "participants"]  # what of a method an engine has to run
 
 
 class Exchange(NamedTuple):
@@ -52,13 +52,14 @@ class Engine(ABC):
     `forges`: whether it lets a simulated attack forge the Byzantine workers' rows. Runs under an attack are
     refused on an engine that does not say so.
 
-    `runs`: which parts of a method it runs as the method has them: `"worker"`, `"wire"` and `"down"`. A
-    method is refused when a part that is not named here is more than plain gradients, sent as they are.
+    `runs`: which parts of a method it runs as the method has them: `"worker"`, `"wire"`, `"down"` and
+    `"participants"`. A method is refused when a part that is not named here is more than plain gradients of
+    everybody, sent as they are.
 
     Examples:
         >>> from byzopt.engines import Engine, Simulated
         >>> issubclass(Simulated, Engine), Simulated.forges, sorted(Simulated.runs)
-        (True, True, ['down', 'wire', 'worker'])
+        (True, True, ['down', 'participants', 'wire', 'worker'])
     """
 
     forges: ClassVar[bool] = False
@@ -85,6 +86,13 @@ class Engine(ABC):
         the aggregate of the round before, which some channels build on. `defence` is the server's rule as a
         pure function, for simulated attackers that may know it.
         """
+
+    def present(self, t: int) -> Tensor | None:
+        """Who takes part in round t, a mask `[n]` on the CPU; None: everybody. Default: everybody.
+
+        The rows of those who do not take part say nothing.
+        """
+        return None
 
     def report(self, state: Any) -> dict[str, float]:
         """Figures of the engine itself after a round, for records. Default: none."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.filters import StatelessFilter
+from byzopt.engines.absence import played, share_of, zero_absent
 from byzopt.engines.batched_round import BatchedChannel, BatchedOracles, BatchedRound, Lane
 from byzopt.engines.certifying import certifying_step
 from byzopt.engines.loop import LoopState, Snapshot, added
@@ -90,19 +91,31 @@ class BatchedRuns:
         Nothing has happened then, and the round can be taken without them.
         """
         t, (worker, wire, attack, memory, step, down) = self.t + 1, self.parts
-        here = BatchedRound(t, self.lanes, self.seeds, self.last, memory)
+        masks = [lane.engine.present(t) for lane in self.lanes]
+        present = _stacked(masks, self.lanes[0].engine.n)
+        here = BatchedRound(t, self.lanes, self.seeds, self.last, memory, present)
         x = _read(step, lambda part, state: part.ask(state))
         (points, *costs_down), down = call_parts(down, here.broadcast, x)
         samples = self.lanes[0].engine.worker.samples
-        oracles = BatchedOracles(t, self.crowd, self.seeds, samples)
-        vectors, worker = call_parts(worker, lambda p, s, who, at: p.step(s, at, oracles.of(who)), points)
+        oracles = BatchedOracles(t, self.crowd, self.seeds, samples, present)
+
+        def step_workers(part: Any, state: Any, who: Any, point: Tensor) -> tuple[Tensor, Any]:
+            oracle = oracles.of(who)
+            return played(part, state, False, point, oracle, oracle.present)
+
+        vectors, worker = call_parts(worker, step_workers, points)
         channel = BatchedChannel(here, wire, attack, points)
         rows = transmit(channel, vectors, self.lanes[0].engine.adversary, self.byzantine, channel.forge)
+        rows = zero_absent(rows, present)
         certificates: dict[int, Certificate] = {}
-        g, memory = call_parts(memory, certifying_step(t, faulty or {}, certificates), rows, x)
+        g, memory = call_parts(memory, certifying_step(here.at, faulty or {}, certificates), rows, x)
         _, step = call_parts(step, lambda p, s, who, v: (0, p.tell(s, v)), g)
         parts = MethodParts(worker, channel.wire, channel.attack, memory, step, down)
-        after = self._after(parts, x, g, (oracles.calls, *channel.costs, *costs_down))
+        costs = (oracles.calls, *channel.costs, *costs_down)
+        if present is not None:
+            shares = [share_of(mask) for mask in present]
+            costs = tuple([s * c for s, c in zip(shares, cost, strict=True)] for cost in costs)
+        after = self._after(parts, x, g, costs)
         after.certificates = certificates
         return after
 
@@ -121,7 +134,7 @@ class BatchedRuns:
 def _parts(lanes: Sequence[Lane]) -> MethodParts:
     methods, states = [lane.method for lane in lanes], [lane.state for lane in lanes]
     engines: list[Any] = [state.engine for state in states]
-    attacks = [(lane.engine.adversary, _known(lane)) for lane in lanes]
+    attacks = [(lane.engine.adversary, _known(lane), lane.engine.everybody) for lane in lanes]
     return MethodParts(
         group_parts([m.worker for m in methods], [e.worker for e in engines], lambda part: part.batched),
         group_parts([m.wire for m in methods], [e.wire for e in engines], lambda part: part.batched),
@@ -138,9 +151,17 @@ def _known(lane: Lane) -> Any:
 
 
 def _can_forge_for_many(part: Any) -> bool:
-    adversary, rule = part
+    adversary, rule, everybody = part
     able: bool = adversary.attack.batched and (rule is None or isinstance(rule, StatelessFilter))
-    return able
+    return able and everybody  # else the rows that it sees are not equally many
+
+
+def _stacked(masks: Sequence[Tensor | None], n: int) -> Tensor | None:
+    """Who takes part in each run, `[R, n]`; None where everybody does in all of them."""
+    if all(mask is None for mask in masks):
+        return None
+    everybody = torch.ones(n, dtype=torch.bool, device="cpu")
+    return torch.stack([everybody if mask is None else mask for mask in masks])
 
 
 def _last(state: LoopState) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.filters import Defence, Filter, GuardLimits, RoundContext
+from byzopt.engines.absence import unmoved, zero_absent
 from byzopt.engines.loop import LoopState
 from byzopt.engines.simulated import Simulated
 from byzopt.engines.stacking import PartGroups, Who, call_parts, state_of
@@ -40,11 +41,17 @@ class BatchedRound:
     seeds: tuple[int, ...]
     last: Tensor
     filters: PartGroups
+    present: Tensor | None = None  # `[R, n]`, where not everybody takes part
 
     def link(self, who: int | Who, last: Tensor, way: str = "up") -> Link:
         """What both ends of the wire know of this round, for the runs `who`."""
         seed = self.seeds[who] if isinstance(who, int) else tuple(self.seeds[r] for r in who)
-        return Link(self.t, seed, self.lanes[0].engine.task.layout, last, way)
+        present = None if self.present is None else _of(self.present, who)
+        return Link(self.t, seed, self.lanes[0].engine.task.layout, last, way, present=present)
+
+    def at(self, who: int | Who, x: Tensor) -> RoundContext:
+        """The round's context for the runs `who`, asked at `x`."""
+        return RoundContext(self.t, x, None if self.present is None else _of(self.present, who))
 
     def broadcast(self, part: Any, state: Any, who: int | Who, x: Tensor) -> tuple[list[Any], Any]:
         """The points that reach workers, and what they cost: bits and coordinates down."""
@@ -58,8 +65,9 @@ class BatchedRound:
         first = who if isinstance(who, int) else who[0]
         # Attacks that draw are called for one run at a time: the stream is that run's own.
         generator = stream(self.seeds[first], "attack", self.t, device=x.device)
-        defence = BatchedDefence(self, first, RoundContext(self.t, x))
-        forged: tuple[Any, Any] = part[0].forge_rows(state, self.t, x, rows, generator, defence)
+        at = self.at(who, x)._replace(present=None) if part[2] else self.at(who, x)
+        defence = BatchedDefence(self, first, at)
+        forged: tuple[Any, Any] = part[0].forge_rows(state, self.t, x, rows, generator, defence, at.present)
         return forged
 
 
@@ -71,7 +79,7 @@ class BatchedDefence(NamedTuple):
     at: RoundContext
 
     def __call__(self, rows: Tensor) -> Tensor:
-        rule, (t, x) = self._filter, self.at
+        rule, t, x = self._filter, self.at.t, self.at.x
         if rows.ndim == 2:
             return rule.preview(self._memory, rows, self.at)
         try:
@@ -89,7 +97,7 @@ class BatchedDefence(NamedTuple):
     def single(self) -> Defence:
         """Run r's rule alone, whose `x` is that of one run."""
         x = self.at.x if self.at.x.ndim == 1 else self.at.x[0]
-        return Defence(self._filter, self._memory, RoundContext(self.at.t, x))
+        return Defence(self._filter, self._memory, self.at._replace(x=x))
 
     @property
     def _filter(self) -> Filter:
@@ -146,26 +154,31 @@ class BatchedChannel:
         return outputs
 
     def _linked(self, act: Any, part: Any, state: Any, who: int | Who, rows: Tensor, last: Tensor) -> Any:
-        return act(part, state, self.round.link(who, last), rows)
+        link = self.round.link(who, last)._replace(x=_of(self.points, who))
+        out, after = act(part, state, link, rows)
+        return out, unmoved(after, state, link.present)
 
 
 class BatchedOracles:
     """A round's gradients for all runs at once, or for one of them, on `samples` samples; counts the calls of
     each run."""
 
-    def __init__(self, t: int, crowd: Crowd, seeds: Sequence[int], samples: int) -> None:
-        self.t, self.crowd, self.seeds, self.samples = t, crowd, seeds, samples
+    def __init__(
+        self, t: int, crowd: Crowd, seeds: Sequence[int], samples: int = 1, present: Tensor | None = None
+    ) -> None:
+        self.t, self.crowd, self.seeds, self.samples, self.present = t, crowd, seeds, samples, present
         self.calls = [0.0] * len(seeds)
 
     def of(self, who: int | Who) -> Oracle:
         """The oracle of these runs."""
         crowd: Crowd | _Single = _Single(self.crowd, who) if isinstance(who, int) else self.crowd
         runs = (who,) if isinstance(who, int) else who
+        present = None if self.present is None else _of(self.present, who)
 
         def full(x: Tensor) -> Tensor:
             for r in runs:
                 self.calls[r] += self.crowd.tasks[r].passes
-            return crowd.grads(x, crowd.full())
+            return zero_absent(crowd.grads(x, crowd.full()), present)
 
         def on(k: int) -> Oracle:
             wanted = f"be one of its {self.samples}, from 0"
@@ -174,14 +187,14 @@ class BatchedOracles:
 
             def grads(x: Tensor) -> Tensor:
                 self._count(runs)
-                return crowd.grads(x, sample)
+                return zero_absent(crowd.grads(x, sample), present)
 
             def grads_at(points: Tensor) -> Tensor:
                 self._count(runs)
-                return crowd.grads_at(points, sample)
+                return zero_absent(crowd.grads_at(points, sample), present)
 
             # Parts that toss coins are called for one run at a time: the coin is that run's own.
-            return Oracle(self.t, grads, full, self.seeds[runs[0]], grads_at, on)
+            return Oracle(self.t, grads, full, self.seeds[runs[0]], grads_at, on, present)
 
         return on(0)
 
@@ -196,6 +209,11 @@ class _Single:
     def __init__(self, crowd: Crowd, r: int) -> None:
         task = crowd.tasks[r]
         self.draw, self.full, self.grads, self.grads_at = task.draw, task.full, task.grads, task.grads_at
+
+
+def _of(by_run: Tensor, who: int | Who) -> Tensor:
+    """The part of some runs, in their order."""
+    return by_run[who] if isinstance(who, int) else by_run[list(who)]
 
 
 def _or_nan(rule: Filter, at: RoundContext, rows: Tensor) -> Tensor:

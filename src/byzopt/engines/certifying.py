@@ -12,10 +12,15 @@ from byzopt.aggregators.core.filters import Filter, RoundContext
 
 
 def certifying_step(
-    t: int, faulty: Mapping[int, int], certificates: dict[int, Certificate]
+    at: Callable[[int | tuple[int, ...], Tensor], RoundContext],
+    faulty: Mapping[int, int],
+    certificates: dict[int, Certificate],
 ) -> Callable[..., tuple[Tensor, Any]]:
-    """How `call_parts` steps filters in round t. `faulty` maps the runs whose aggregates are to be certified
-    to the number of faulty rows to certify for; their certificates are put into `certificates`."""
+    """How `call_parts` steps filters; `at(who, x)` is the context of runs in it.
+
+    `faulty` maps the runs whose aggregates are to be certified to the number of faulty rows to certify for;
+    their certificates are put into `certificates`.
+    """
 
     def step(
         part: Filter, state: Any, who: int | tuple[int, ...], rows: Tensor, x: Tensor
@@ -23,14 +28,14 @@ def certifying_step(
         runs = (who,) if isinstance(who, int) else who
         counts = {faulty[r] for r in runs if r in faulty}
         if not counts:
-            return part.step(state, rows, RoundContext(t, x))
+            return part.step(state, rows, at(who, x))
         # Runs side by side nearly always have equally many faulty rows; the others are certified alone.
-        out, after, answers = part.certified_step(state, rows, RoundContext(t, x), max(counts))
+        out, after, answers = part.certified_step(state, rows, at(who, x), max(counts))
         for k, (r, certificate) in enumerate(zip(runs, answers, strict=False)):
             if faulty.get(r) == max(counts):
                 certificates[r] = certificate
             elif r in faulty:  # a filter that takes several runs at once has no memory of its own
-                alone = part.certified_step((), rows[k], RoundContext(t, x[k]), faulty[r])[2]
+                alone = part.certified_step((), rows[k], at(r, x[k]), faulty[r])[2]
                 certificates.update(zip([r], alone, strict=False))
         return out, after
 

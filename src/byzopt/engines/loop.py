@@ -172,7 +172,7 @@ def rounds(
     """
     for t in range(state.t + 1, last + 1):
         x = method.step.ask(state.step)
-        at = RoundContext(t, x)
+        at = RoundContext(t, x, engine.present(t))
         defence = Defence(method.filter, state.filter, at)
         seen, workers = engine.exchange(state.engine, x, t, defence, state.aggregate)
         check_rows(f"The rows of engine {type(engine).__name__}", seen.rows, engine.n, x)

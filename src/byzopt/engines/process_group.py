@@ -18,13 +18,15 @@ from torch import Tensor
 
 from byzopt.attacks import Adversary
 from byzopt.distributed.communicator import Communicator
+from byzopt.engines.absence import played
 from byzopt.engines.base import EngineRecipe
 from byzopt.engines.simulated import GradientCount, Simulated, SimulatedState
 from byzopt.errors import ByzoptError, require
 from byzopt.methods import Method
+from byzopt.methods.base import EVERYBODY
 from byzopt.states import map_leaves
 from byzopt.tasks import Task
-from byzopt.workers import Estimator
+from byzopt.workers import Estimator, Participants
 
 _STOP, _BEGIN, _GO_ON, _RESTORE = range(4)  # what rank 0 announces
 
@@ -43,9 +45,17 @@ OVER = Announcement(_STOP, 0, 0)
 class WorkerShare:
     """The workers that one process plays, and what they remember."""
 
-    def __init__(self, task: Task, worker: Estimator, seed: int, comm: Communicator) -> None:
+    def __init__(
+        self,
+        task: Task,
+        worker: Estimator,
+        seed: int,
+        comm: Communicator,
+        participants: Participants = EVERYBODY,
+    ) -> None:
         require(comm.n <= task.n, "The number of processes", f"be at most n = {task.n}", comm.n)
         self.task, self.worker, self.seed, self.comm = task, worker, seed, comm
+        self.participants = participants
         self.width = -(-task.n // comm.n)
         start = min(comm.rank * self.width, task.n)
         self.mine = slice(start, min(start + self.width, task.n))
@@ -54,12 +64,9 @@ class WorkerShare:
 
     def play(self, what: int, w: Tensor, t: int) -> tuple[Tensor, float]:
         """These workers' vectors `[k, d]`, and gradients taken per worker."""
-        count = GradientCount()
-        oracle = count.oracle(self.task, t, self.seed, self.mine, self.worker.samples)
-        if what == _BEGIN:
-            vectors, self.state = self.worker.init(w, oracle)
-        else:
-            vectors, self.state = self.worker.step(self.state, w, oracle)
+        count, present = GradientCount(), self.participants.mask(self.seed, t, self.task.n)
+        oracle = count.oracle(self.task, t, self.seed, self.mine, self.worker.samples, present)
+        vectors, self.state = played(self.worker, self.state, what == _BEGIN, w, oracle, oracle.present)
         return vectors, count.gradients
 
     def gather(self, rows: Tensor) -> Tensor | None:
@@ -122,8 +129,8 @@ class OverProcesses(EngineRecipe):
     run: int
 
     def build(self, task: Task, method: Method, adversary: Adversary, seed: int) -> ProcessGroup:
-        share = WorkerShare(task, method.worker, seed, self.comm)
-        parts = (task, method.worker, method.wire, adversary, seed, method.down)
+        share = WorkerShare(task, method.worker, seed, self.comm, method.participants)
+        parts = (task, method.worker, method.wire, adversary, seed, method.down, method.participants)
         return ProcessGroup(*parts, share, self.run)
 
 

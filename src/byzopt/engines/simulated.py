@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from byzopt.attacks import Adversary
+from byzopt.engines.absence import played, share_of, unmoved, zero_absent
 from byzopt.engines.base import ENGINES, Engine, EngineRecipe, Exchange, MethodPart, check_rows
 from byzopt.engines.transmission import transmit
 from byzopt.errors import require
@@ -16,7 +17,7 @@ from byzopt.methods import Method
 from byzopt.rng import stream
 from byzopt.tasks import Task
 from byzopt.wire import Broadcast, Channel, Downlink, Link
-from byzopt.workers import Estimator, Oracle
+from byzopt.workers import All, Estimator, Oracle, Participants
 
 
 class SimulatedState(NamedTuple):
@@ -41,6 +42,7 @@ class Simulated(Engine):
         adversary: Who forges the Byzantine workers' rows.
         seed: Of all that is drawn.
         down: How the server's point reaches the workers.
+        participants: Who takes part in a round.
 
     Raises:
         InvalidInput: Parts that do not fit one another or the task.
@@ -59,7 +61,7 @@ class Simulated(Engine):
     """
 
     forges: ClassVar[bool] = True
-    runs: ClassVar[frozenset[MethodPart]] = frozenset({"worker", "wire", "down"})
+    runs: ClassVar[frozenset[MethodPart]] = frozenset({"worker", "wire", "down", "participants"})
 
     task: Task
     worker: Estimator
@@ -67,8 +69,10 @@ class Simulated(Engine):
     adversary: Adversary
     seed: int
     down: Downlink = Broadcast()
+    participants: Participants = All()
 
     def __post_init__(self) -> None:
+        self.participants.check(self.task.n)
         self.wire.check(self.task.layout, bool(self.adversary.cohort.byzantine))
         self.down.check(self.task.layout)
         check_needs(self.worker, self.task)
@@ -76,6 +80,14 @@ class Simulated(Engine):
     @property
     def n(self) -> int:
         return self.task.n
+
+    @property
+    def everybody(self) -> bool:
+        """Whether all workers take part in every round."""
+        return self.participants == All()
+
+    def present(self, t: int) -> Tensor | None:
+        return self.participants.mask(self.seed, t, self.n)
 
     def exchange(
         self,
@@ -85,9 +97,11 @@ class Simulated(Engine):
         defence: Callable[[Tensor], Tensor],
         last: Tensor | None = None,
     ) -> tuple[Exchange, SimulatedState]:
-        link = Link(t, self.seed, self.task.layout, last)
+        present = self.present(t)
+        link = Link(t, self.seed, self.task.layout, last, present=present)
         asked = state.down if state is not None else self.down.start(x)
         w, asked = self.down.send(asked, x, link._replace(way="down"))
+        link = link._replace(x=w)
         vectors, worker, gradients = self.play(state, w, t)
         check_rows(f"The vectors of {type(self.worker).__name__}", vectors, self.n, x)
         if state is None:
@@ -98,27 +112,28 @@ class Simulated(Engine):
 
         def forge(rows: Tensor) -> Tensor:
             nonlocal attack
-            rows, attack = self.adversary.forge_rows(attack, t, w, rows, generator, defence)
+            rows, attack = self.adversary.forge_rows(attack, t, w, rows, generator, defence, present)
             return rows
 
         byzantine = self.adversary.liars(x.device) if self.adversary.cohort.byzantine else None
-        rows = transmit(wire, vectors, self.adversary, byzantine, forge)
-        up, below = self.wire.cost(link), self.down.cost(link)
+        before = wire.state
+        rows = zero_absent(transmit(wire, vectors, self.adversary, byzantine, forge), present)
+        share, up, below = share_of(present), self.wire.cost(link), self.down.cost(link)
         bits_down = below.bits + self.worker.coined
-        seen = Exchange(rows, gradients, *up, bits_down, below.coordinates)
-        return seen, SimulatedState(worker, wire.state, attack, asked)
+        costs = (gradients, *up, bits_down, below.coordinates)
+        seen = Exchange(rows, *(share * cost for cost in costs))
+        wired = unmoved(wire.state, before, present)
+        return seen, SimulatedState(worker, wired, attack, asked)
 
     def report(self, state: SimulatedState) -> dict[str, float]:
         return self.wire.report(state.wire)
 
     def play(self, state: SimulatedState | None, w: Tensor, t: int) -> tuple[Tensor, Any, float]:
         """All workers' vectors at `w`, `[n, d]`, their state after it, and gradients per worker."""
-        count = GradientCount()
-        oracle = count.oracle(self.task, t, self.seed, samples=self.worker.samples)
-        if state is None:
-            vectors, worker = self.worker.init(w, oracle)
-        else:
-            vectors, worker = self.worker.step(state.worker, w, oracle)
+        count, present = GradientCount(), self.present(t)
+        oracle = count.oracle(self.task, t, self.seed, samples=self.worker.samples, present=present)
+        memory = None if state is None else state.worker
+        vectors, worker = played(self.worker, memory, state is None, w, oracle, present)
         return vectors, worker, count.gradients
 
 
@@ -142,7 +157,8 @@ class InProcess(EngineRecipe):
     """
 
     def build(self, task: Task, method: Method, adversary: Adversary, seed: int) -> Simulated:
-        return Simulated(task, method.worker, method.wire, adversary, seed, method.down)
+        parts = (task, method.worker, method.wire, adversary, seed, method.down)
+        return Simulated(*parts, method.participants)
 
 
 def check_needs(worker: Estimator, task: Task) -> None:
@@ -170,15 +186,25 @@ class GradientCount:
     def __init__(self) -> None:
         self.gradients = 0.0
 
-    def oracle(self, task: Task, t: int, seed: int, workers: slice = slice(None), samples: int = 1) -> Oracle:
-        """The task's gradients of round t on its samples, counted; of all workers or of some."""
+    def oracle(
+        self,
+        task: Task,
+        t: int,
+        seed: int,
+        workers: slice = slice(None),
+        samples: int = 1,
+        present: Tensor | None = None,
+    ) -> Oracle:
+        """The task's gradients of round t on its samples, counted; of all workers or of some. Those of
+        workers who are not `present` `[n]` are 0."""
+        present = None if present is None else present[workers]
         n = len(range(task.n)[workers])
         everybody, what = n == task.n, f"The gradients of {type(task).__name__}"
 
         def taken(point: Tensor, batch: Any) -> Tensor:
             rows = task.grads(point, batch) if everybody else task.grads_of(point, batch, workers)
             check_rows(what, rows, n, point)
-            return rows
+            return zero_absent(rows, present)
 
         def full(point: Tensor) -> Tensor:
             self.gradients += task.passes
@@ -196,9 +222,9 @@ class GradientCount:
                 self.gradients += 1
                 rows = task.grads_at(points, sample, workers)
                 check_rows(what, rows, n, points[0])
-                return rows
+                return zero_absent(rows, present)
 
-            return Oracle(t, grads, full, seed, grads_at, on)
+            return Oracle(t, grads, full, seed, grads_at, on, present)
 
         return on(0)
 

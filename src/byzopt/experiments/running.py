@@ -25,6 +25,7 @@ from byzopt.experiments.variants import OnRecord, OnRound, VariantRunner
 from byzopt.methods import METHODS, MethodRecipe
 from byzopt.methods.base import with_counts
 from byzopt.tasks import Task
+from byzopt.workers import PARTICIPANTS, Participants
 
 
 def run(
@@ -120,6 +121,7 @@ def simulate(
     base: Base = "own",
     per_worker: bool = False,
     engine: Engine | EngineRecipe | str | Mapping[str, Any] = "simulated",
+    participants: Participants | str | Mapping[str, Any] = "all",
 ) -> Outcome:
     """Run a method on a task that is already built; its cohort says who lies.
 
@@ -145,6 +147,7 @@ def simulate(
         base: "own", or "last_honest" for parity with released code.
         per_worker: Whether records hold each honest worker's figures on its own data.
         engine: Who carries points to the workers and rows back.
+        participants: Who takes part in a round.
 
     Returns:
         How the run ended, with its records.
@@ -181,7 +184,8 @@ def simulate(
         base,
         engine,
     )
-    ready = prepare(task, recipe.build(rule_from(rule, f=f), lr, rounds), settings)
+    built = recipe.build(rule_from(rule, f=f), lr, rounds).among(PARTICIPANTS.recipe(participants))
+    ready = prepare(task, built, settings)
     return Trial(ready, RunProgress(ready.start), on_record).run(lambda t: False)
 
 
@@ -205,7 +209,7 @@ def prepare_spec(
         spec.base,
         engine or spec.engine,
     )
-    return prepare(tasks[key], spec.method.build(spec.rule, spec.lr, spec.rounds), settings)
+    return prepare(tasks[key], spec.built(), settings)
 
 
 def _over(comm: Communicator, run: int, engine: Engine | EngineRecipe) -> OverProcesses:

@@ -8,14 +8,18 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, ClassVar, cast
 
-from byzopt.aggregators import Aggregator
+from byzopt.aggregators import Aggregator, LastRows, PresentRows
 from byzopt.aggregators.core.filters import Filter
+from byzopt.errors import require
 from byzopt.registry import Registry
 from byzopt.servers import Step
 from byzopt.servers.descent import check_rate
+from byzopt.theory.premises import checked_premise
 from byzopt.theory.promise import Constants, Promise
 from byzopt.wire import Broadcast, Channel, Downlink
-from byzopt.workers import Estimator
+from byzopt.workers import All, Estimator, Participants
+
+EVERYBODY = All()
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Method:
         filter: What the server does with the rows.
         step: What the server does with the aggregate.
         down: How the server's point reaches the workers.
+        participants: Who takes part in a round.
 
     Examples:
         >>> from byzopt import ByzNSGDM, Method, rule_from
@@ -41,6 +46,37 @@ class Method:
     filter: Filter
     step: Step
     down: Downlink = Broadcast()
+    participants: Participants = EVERYBODY
+
+    def among(self, participants: Participants) -> Method:
+        """This method with these participants, its rule fitted to them.
+
+        Args:
+            participants: Who takes part in a round.
+
+        Returns:
+            The method; itself where everybody takes part.
+
+        Raises:
+            InvalidInput: Others than a method that chooses its participants itself has, and a rule that
+                remembers every worker's rows.
+
+        Examples:
+            >>> from byzopt import RobustGD, rule_from
+            >>> from byzopt.workers import Exactly
+            >>> method = RobustGD().build(rule_from("median", f=2), lr=0.1).among(Exactly(8))
+            >>> type(method.filter).__name__, method.participants.count
+            ('PresentRows', 8)
+        """
+        if participants == EVERYBODY:
+            return self
+        remedy = "Set them among the method's own parameters, and leave `participants` out."
+        free = self.participants == EVERYBODY
+        require(free, "A method that chooses its participants", "be given no others", participants, remedy)
+        filter: Filter = PresentRows(self.filter, participants.tolerated)
+        if participants.absent == "keep":
+            filter = LastRows(filter, participants.decay)
+        return replace(self, filter=filter, participants=participants)
 
 
 Build = Callable[..., Method]
@@ -61,6 +97,8 @@ class MethodRecipe(ABC):
         super().__init_subclass__(**options)
         if "build" in vars(cls):
             cls.build = _with_a_rate(cls.build)  # type: ignore[method-assign]
+        if "promise" in vars(cls):
+            cls.promise = _for_everybody(cls.promise)  # type: ignore[method-assign]
 
     @abstractmethod
     def build(self, rule: Aggregator, lr: float, rounds: int | None = None) -> Method:
@@ -87,6 +125,26 @@ def _with_a_rate(build: Build) -> Build:
     def checked(self: MethodRecipe, rule: Aggregator, lr: float, rounds: int | None = None) -> Method:
         check_rate(lr, f"Parameter `lr` of {getattr(self, 'name', type(self).__name__)}")
         return build(self, rule, lr, rounds)
+
+    return checked
+
+
+def _for_everybody(promise: Callable[..., Promise | None]) -> Callable[..., Promise | None]:
+    """`promise` with one more premise where a run samples its workers: no theorem here knows of that, but
+    those of methods that sample by themselves."""
+
+    @wraps(promise)
+    def checked(self: MethodRecipe, known: Constants) -> Promise | None:
+        found = promise(self, known)
+        what = "every worker takes part in every round"
+        if (
+            found is None
+            or known.participants == EVERYBODY.name
+            or any(p.what == what for p in found.premises)
+        ):
+            return found
+        premise = checked_premise(what, False, f"participants {known.participants}")
+        return replace(found, premises=(*found.premises, premise), steps={})
 
     return checked
 

@@ -39,7 +39,8 @@ class Constants:
     `kappa_squared` are the rule's for so many liars (`unproved` says why there are none), of this `origin`:
     proved for every input, certified in all of a run's rounds or in those that were recorded, or measured in
     them ("borrowed": in a run of another method). `unmet` inner solves of its first `watched` rounds did
-    not meet their stop.
+    not meet their stop. `participants` names who takes part in a round, where a run has a method sampled from
+    outside.
 
     `exact` names the constants that hold everywhere for certain; the others are estimates. `notes` say which
     estimates were corrected, and by what.
@@ -88,6 +89,7 @@ class Constants:
     origin: Origin = "proved"
     unmet: int | None = None
     watched: int | None = None
+    participants: str = "all"
     exact: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 

@@ -25,6 +25,8 @@ class Link(NamedTuple):
         last: The aggregate of the round before, `[d]`; None in round 1.
         way: Direction, "up" or "down"; each draws from a stream of its own.
         only: (i, n) where rows `[1, d]` are those of worker i of n alone.
+        present: Who takes part, `[n]` of bool on the CPU; None: everybody.
+        x: Where workers were asked, `[d]`; None where an engine does not say.
 
     Examples:
         >>> import torch
@@ -42,6 +44,8 @@ class Link(NamedTuple):
     last: Tensor | None = None
     way: str = "up"
     only: tuple[int, int] | None = None
+    present: Tensor | None = None
+    x: Tensor | None = None
 
     @property
     def first(self) -> bool:

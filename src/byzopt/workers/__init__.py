@@ -4,14 +4,20 @@ from byzopt.workers.base import ESTIMATORS, Estimator, Need, Oracle
 from byzopt.workers.double import DoubleMomentum, Storm
 from byzopt.workers.local import LocalAdamW, LocalSGD, Memory
 from byzopt.workers.momentum import Form, Plain, Start, WorkerMomentum
+from byzopt.workers.participants import PARTICIPANTS, All, Bernoulli, Coined, Exactly, Participants, Trace
 from byzopt.workers.reduced import LSVRG, Differences, Full, Page
 
 __all__ = [
     "ESTIMATORS",
     "LSVRG",
+    "PARTICIPANTS",
+    "All",
+    "Bernoulli",
+    "Coined",
     "Differences",
     "DoubleMomentum",
     "Estimator",
+    "Exactly",
     "Form",
     "Full",
     "LocalAdamW",
@@ -20,8 +26,10 @@ __all__ = [
     "Need",
     "Oracle",
     "Page",
+    "Participants",
     "Plain",
     "Start",
     "Storm",
+    "Trace",
     "WorkerMomentum",
 ]

@@ -32,6 +32,7 @@ class Oracle:
         seed: The run's, for common coins.
         grads_at: Gradients at points of workers' own: `[n, d] -> [n, d]`; None where there are none.
         sample: The oracle on the round's k-th sample; None where there is one sample alone.
+        present: Who takes part in this round, `[n]`; None: everybody. Gradients of the others are 0.
 
     Returns:
         Called at `x` `[d]`, the gradients `[n, d]`.
@@ -52,6 +53,7 @@ class Oracle:
     seed: int = 0
     grads_at: Callable[[Tensor], Tensor] | None = None
     sample: Callable[[int], Oracle] | None = None
+    present: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.grads(x)
@@ -124,7 +126,8 @@ class Estimator(ABC):
     what it asks of a task: `"replay"` gradients at two points on one sample, `"full"` full gradients,
     `"points"` gradients at points of workers' own (`Oracle.at`). `samples` K: round t has the task's draws
     (t-1) K + 1 .. t K, the k-th of which `Oracle.fresh(k)` is on.
-    `coined`: the server tosses a coin for all each round, one bit of the broadcast.
+    `coined`: the server tosses a coin for all each round, one bit of the broadcast. `counts_absence`: it sees
+    to those who do not take part (`Oracle.present`) itself; what others remember stays as it was.
 
     Examples:
         >>> import torch
@@ -143,6 +146,7 @@ class Estimator(ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
     coined: ClassVar[bool] = False
+    counts_absence: ClassVar[bool] = False
 
     @property
     def samples(self) -> int:

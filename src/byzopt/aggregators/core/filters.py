@@ -18,11 +18,13 @@ State = Any  # a typed tuple of tensors and numbers, fixed in structure for the 
 
 
 class RoundContext(NamedTuple):
-    """The context of a round: its number `t` from 1, and the point `x` `[d]` at which workers were asked.
+    """The context of a round: its number `t` from 1, the point `x` `[d]` at which workers were asked, and who
+    took part.
 
     Args:
         t: The round, from 1.
         x: Where workers were asked, `[d]`.
+        present: Who took part, `[n]` of bool on the CPU; None: everybody.
 
     Examples:
         >>> import torch
@@ -33,6 +35,7 @@ class RoundContext(NamedTuple):
 
     t: int
     x: Tensor
+    present: Tensor | None = None
 
 
 class GuardLimits(NamedTuple):

@@ -14,16 +14,24 @@ from byzopt.errors import InvalidInput, UnknownName, require, said, unknown
 from byzopt.experiments.specs.overrides import USUAL, merge
 from byzopt.experiments.specs.plain_spec import MAIN, MOST_RECORDS, content_hash
 from byzopt.experiments.specs.settings import check_settings
-from byzopt.methods import METHODS, MethodRecipe
+from byzopt.methods import METHODS, Method, MethodRecipe
 from byzopt.own_files import KEY
 from byzopt.registry import Registry, decode, plain
 from byzopt.tasks import TASKS, TaskRecipe
+from byzopt.workers import PARTICIPANTS, All, Participants
 
 __all__ = ["MAIN", "RISING", "Spec"]
 
 RISING = frozenset({"accuracy"})  # figures that are better when larger; all others fall
-ROOMS: dict[str, Registry[Any]] = {"task": TASKS, "method": METHODS, "attack": ATTACKS, "engine": ENGINES}
-LATER: dict[str, Any] = {"per_worker": False, "engine": InProcess()}  # keys written only where they differ
+ROOMS: dict[str, Registry[Any]] = {
+    "task": TASKS,
+    "method": METHODS,
+    "attack": ATTACKS,
+    "engine": ENGINES,
+    "participants": PARTICIPANTS,
+}
+# Keys that are written only where they differ.
+LATER: dict[str, Any] = {"per_worker": False, "engine": InProcess(), "participants": All()}
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,8 @@ class Spec:
     `placement` says where the adversary acts: on the server's rows (`"free"`), on rows that the wire then
     compresses (`"state"`), or on messages (`"message"`); `base` is for parity: see `Adversary`.
     `per_worker` adds each honest worker's loss, and accuracy where there is one, on its own data to every
-    record (`loss_worker_0`). `engine` is what plays the workers. `compare` names specs that are run beside
+    record (`loss_worker_0`). `engine` is what plays the workers, `participants` who of them takes part in a
+    round. `compare` names specs that are run beside
     this one; in plain data these are tables of what differs. Parts are recipes, or what names one: a
     registered name, a table, a part of your own (its class, a function that makes a task, `"file.py:part"`).
 
@@ -60,6 +69,7 @@ class Spec:
         base: "own", or "last_honest" for parity with released code.
         per_worker: Whether records hold each honest worker's figures on its own data.
         engine: Who carries points to the workers and rows back.
+        participants: Who takes part in a round; everybody by default.
         compare: Specs that are run beside this one, by name.
 
     Raises:
@@ -89,6 +99,7 @@ class Spec:
     base: Base = "own"
     per_worker: bool = False
     engine: EngineRecipe = InProcess()
+    participants: Participants = All()
     compare: Mapping[str, Spec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -105,6 +116,7 @@ class Spec:
         found = f"{records:,} with its variants"
         require(records <= MOST_RECORDS, "A run", f"hold at most {MOST_RECORDS:,} records", found, remedy)
         self.rule.check(self.n)
+        self.participants.check(self.n)
         Adversary(self.attack, self.cohort, self.f, self.placement, self.base)
 
     @classmethod
@@ -125,6 +137,10 @@ class Spec:
     def cohort(self) -> Cohort:
         """Who takes part, and who of them lies."""
         return Cohort.of(self.n, self.f if self.attackers is None else self.attackers)
+
+    def built(self) -> Method:
+        """The method as it is run: with this rule and these participants."""
+        return self.method.build(self.rule, self.lr, self.rounds).among(self.participants)
 
     @property
     def interval(self) -> int:
@@ -170,7 +186,7 @@ class Spec:
         data |= {"rounds": self.rounds, "lr": float(self.lr), "eval_every": self.interval}
         data |= {"placement": self.placement, "base": self.base, "per_worker": self.per_worker}
         data |= {"rule": rule_data(self.rule), "stop": dict(self.stop)}
-        return data | {key: plain(getattr(self, key)) for key in ("task", "method", "attack", "engine")}
+        return data | {key: plain(getattr(self, key)) for key in ROOMS}
 
 
 def _tables(data: Any) -> Iterator[Mapping[str, Any]]:

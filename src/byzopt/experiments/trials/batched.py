@@ -48,7 +48,7 @@ def batch_groups(specs: Sequence[Spec]) -> list[tuple[int, ...]]:
 
 def _company(spec: Spec) -> tuple[Any, int]:
     """What must be equal in a group of this spec, and how many may be in it."""
-    method = spec.method.build(spec.rule, spec.lr, spec.rounds)
+    method = spec.built()
     d = spec.task.dimension
     if d is None or spec.engine != InProcess():  # only the simulated engine plays several runs at once
         most = 1

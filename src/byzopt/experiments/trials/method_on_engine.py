@@ -8,12 +8,13 @@ from byzopt.engines import Engine
 from byzopt.errors import require
 from byzopt.methods import Method
 from byzopt.wire import Broadcast, Direct, Identity
-from byzopt.workers import Plain
+from byzopt.workers import All, Plain
 
 PARTS = {
     "worker": "plain gradients at the workers",
     "wire": "rows sent up as they are",
     "down": "points sent down as they are",
+    "participants": "everybody in every round",
 }
 
 
@@ -40,4 +41,4 @@ def is_plain(part: Any) -> bool:
     """Whether an engine that knows nothing of methods does just this."""
     if type(part) is Direct:
         return type(part.compressor) is Identity
-    return type(part) in (Plain, Broadcast)
+    return type(part) in (Plain, Broadcast, All)

@@ -19,7 +19,7 @@ RESERVED = frozenset(
     {
         *("t", "run", "variant", "status", "message", "rounds", "rounds_run", "seconds", "expulsions"),
         *("task", "rule", "method", "attack", "n", "f", "attackers", "seed", "lr", "eval_every", "stop"),
-        *("placement", "base", "compare"),
+        *("placement", "base", "participants", "compare"),
     }
 )
 SHOWN = 4  # figures, at most, in the `repr` of an outcome

@@ -77,8 +77,8 @@ def worker_shares(spec: Spec, comm: Communicator) -> list[WorkerShare]:
     for variant in spec.variants().values():
         adversary = Adversary(variant.attack, variant.cohort, variant.f)
         task = adversary.poison(build_task(variant))
-        method = variant.method.build(variant.rule, variant.lr, variant.rounds)
-        found.append(WorkerShare(task, method.worker, variant.seed, comm))
+        method = variant.built()
+        found.append(WorkerShare(task, method.worker, variant.seed, comm, method.participants))
     return found
 
 
