@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS, Aggregator, PreAggregator, rule_from
-from byzopt.attacks import ATTACKS, Attack, Remembering
+from byzopt.attacks import ATTACKS, EDGE_ATTACKS, Attack, Remembering
 from byzopt.docstrings import entries, sections
 from byzopt.engines import ENGINES
 from byzopt.errors import InvalidInput
@@ -92,6 +92,10 @@ OTHERS: dict[str, tuple[Registry[Any], str]] = {
     "engines": (
         ENGINES,
         "`engine` of a spec: what plays the workers. Your own: [guide](../guides/engine.md).",
+    ),
+    "edge_attacks": (
+        EDGE_ATTACKS,
+        "`attack` of a spec with a graph: what liars tell each neighbour. See [graphs](../graphs.md).",
     ),
     "topologies": (TOPOLOGIES, "`graph.topology` of a spec: who hears whom. See [graphs](../graphs.md)."),
     "mixers": (

@@ -6,6 +6,17 @@ from byzopt.attacks.backdoor import Backdoor
 from byzopt.attacks.base import ATTACKS, Adversary, Attack, Base, Knowledge, Placement, Remembering, View
 from byzopt.attacks.constants import Huge, Infinite, NotANumber, Shift, Zero
 from byzopt.attacks.crowd import MinMax, MinSum
+from byzopt.attacks.edges import (
+    EDGE_ATTACKS,
+    Dissensus,
+    EdgeAttack,
+    EdgeView,
+    LocalALIE,
+    LocalIPM,
+    SearchedAttack,
+    Spectral,
+    TwoFaced,
+)
 from byzopt.attacks.fang import FangKrum, FangTrimmedMean
 from byzopt.attacks.faults import Crash, Equivocate, Replay, Stale, Straggle
 from byzopt.attacks.flips import BitFlip, NoAttack, SignFlip
@@ -26,6 +37,7 @@ from byzopt.attacks.sleeper import Sleeper
 __all__ = [
     "ALIE",
     "ATTACKS",
+    "EDGE_ATTACKS",
     "IPM",
     "ROP",
     "AOnly",
@@ -38,6 +50,9 @@ __all__ = [
     "BitFlip",
     "Crash",
     "DelayedGradient",
+    "Dissensus",
+    "EdgeAttack",
+    "EdgeView",
     "Equivocate",
     "FangKrum",
     "FangTrimmedMean",
@@ -49,6 +64,8 @@ __all__ = [
     "Knowledge",
     "LabelFlip",
     "Limited",
+    "LocalALIE",
+    "LocalIPM",
     "Mimic",
     "MimicIndex",
     "MimicVariance",
@@ -62,12 +79,15 @@ __all__ = [
     "RawGradient",
     "Remembering",
     "Replay",
+    "SearchedAttack",
     "Shift",
     "SignFlip",
     "Sleeper",
+    "Spectral",
     "Stale",
     "Straddle",
     "Straggle",
+    "TwoFaced",
     "UnderThreshold",
     "Uniform",
     "Variance",

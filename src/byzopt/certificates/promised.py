@@ -9,6 +9,7 @@ from math import sqrt
 from byzopt.certificates.audit import NONE
 from byzopt.certificates.certified import summarise_certificates
 from byzopt.certificates.estimates import estimate_constants
+from byzopt.certificates.graphs import graph_facts
 from byzopt.certificates.progress import OnProgress, no_progress
 from byzopt.certificates.smoothness import fit_to_path
 from byzopt.certificates.watching import (
@@ -17,7 +18,7 @@ from byzopt.certificates.watching import (
     with_unmet_solves,
     worst_certificates,
 )
-from byzopt.engines import rounds
+from byzopt.engines import Engine, rounds
 from byzopt.errors import TooManyFaults
 from byzopt.experiments.running import prepare_spec
 from byzopt.experiments.specs.spec import Spec
@@ -112,6 +113,8 @@ def bound_curve(
 ) -> BoundCurve:
     """The bound after each round at which the spec is measured, where every premise stands. `known`: see
     `constants`; `records`: see `filled`."""
+    if spec.graph is not None:
+        return BoundCurve(graph_facts(spec).promise)
     known = complete_constants(spec, known, on_progress, records)
     promise = spec.method.promise(known) or NONE
     if promise.measures not in KEYS or promise.bound is None or promise.vacuous:
@@ -131,6 +134,7 @@ def _solved(spec: Spec, known: Constants) -> Constants:
     if not hasattr(method.step, "inner"):
         return known
     ready = prepare_spec(spec, {})
+    assert isinstance(ready.engine, Engine)  # steps with inner solves have a server
     try:
         for snapshot in rounds(ready.method, ready.engine, ready.start, min(FIRST, spec.rounds)):
             known = with_unmet_solves(known, snapshot.report(), snapshot.state.t)

@@ -14,8 +14,8 @@ from byzopt import linalg
 from byzopt.aggregators.core.expulsion import Expulsion
 from byzopt.aggregators.core.filters import Filter, GuardLimits, RoundContext
 from byzopt.certificates.progress import OnProgress, no_progress
-from byzopt.engines import rounds
-from byzopt.errors import TooManyFaults
+from byzopt.engines import Engine, rounds
+from byzopt.errors import TooManyFaults, require
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.trials.memory import build_task
 from byzopt.experiments.trials.prepared import RunSettings, prepare, threads_for
@@ -120,6 +120,8 @@ class WatchedRun(NamedTuple):
 
 def watch_run(spec: Spec, last: int, on_progress: OnProgress = no_progress) -> WatchedRun:
     """Play `last` rounds of a spec, and look at each. `on_progress` hears how far it is."""
+    remedy = "Take a spec without `graph`; `byzopt explain` tells what is known of one with it."
+    require(spec.graph is None, "A run that is watched", "have a server", "a graph", remedy)
     task = build_task(spec)
     method = spec.built()
     watched = RecordingFilter(method.filter, spec.cohort.honest)
@@ -127,6 +129,7 @@ def watch_run(spec: Spec, last: int, on_progress: OnProgress = no_progress) -> W
         spec.attack, spec.f, spec.seed, last, last, placement=spec.placement, base=spec.base
     )
     ready = prepare(task, replace(method, filter=watched), settings)
+    assert isinstance(ready.engine, Engine)  # there is a server
     watched.seen.clear()  # round 1 is played again
     asked: list[Tensor] = []
     message = ""

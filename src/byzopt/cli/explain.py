@@ -13,6 +13,7 @@ import typer
 from byzopt.cli.parameters import AsJson, Settings
 
 if TYPE_CHECKING:
+    from byzopt.experiments import Spec
     from byzopt.methods import MethodRecipe
 
 
@@ -67,6 +68,8 @@ def _filled(source: str, changes: list[str]) -> tuple[dict[str, Any], list[str]]
     if source not in presets() and not Path(source).exists() and not source.endswith(".toml"):
         raise UnknownName(str(unknown("method or preset", source, [*METHODS, *presets()])))
     spec = load(source, changes, compare=False)
+    if spec.graph is not None:
+        return _on_graph(spec)
     with StageProgress() as tell:
         known, promise = spec_promise(spec, tell)
     data = card(spec.method) | {"constants": plain_constants(known), "step_in_spec": spec.lr}
@@ -84,9 +87,23 @@ def _filled(source: str, changes: list[str]) -> tuple[dict[str, Any], list[str]]
     return data, notes
 
 
+def _on_graph(spec: Spec) -> tuple[dict[str, Any], list[str]]:
+    """The card, the numbers of the graph, and what is promised of its mixer."""
+    from byzopt.certificates.graphs import graph_facts
+    from byzopt.cli.promises import lines, plain_promise
+
+    facts = graph_facts(spec)
+    data = card(spec.method) | {"step_in_spec": spec.lr, "graph": facts.numbers}
+    data |= {"warnings": list(facts.warnings), "promise": plain_promise(facts.promise)}
+    notes = [f"  {name} = {value:.6g}" for name, value in facts.numbers.items()]
+    return data, [*notes, *(f"  note: {line}" for line in facts.warnings), *lines(facts.promise, None)]
+
+
 def _print(data: dict[str, Any], notes: list[str]) -> None:
     print(f"{data['method']}\n\n{data['card']}\n\n{data['family']}\n")
     print("Parameters: " + (", ".join(f"{k} = {v}" for k, v in _parameters(data).items()) or "none"))
+    if "graph" in data:
+        print("\nGraph:\n" + "\n".join(notes))
     if "constants" not in data:
         return
     from byzopt.cli.audit import known_lines

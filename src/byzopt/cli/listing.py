@@ -34,6 +34,7 @@ KINDS = (
     "participants",
     "steps",
     "engines",
+    "edge_attacks",
     "topologies",
     "mixers",
     "presets",
@@ -96,7 +97,7 @@ def catalogue_of(path: str) -> dict[str, list[dict[str, Any]]]:
 
 def _rooms() -> dict[str, Registry[Any]]:
     from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS
-    from byzopt.attacks import ATTACKS
+    from byzopt.attacks import ATTACKS, EDGE_ATTACKS
     from byzopt.engines import ENGINES
     from byzopt.graphs import TOPOLOGIES
     from byzopt.methods import METHODS
@@ -109,7 +110,8 @@ def _rooms() -> dict[str, Registry[Any]]:
 
     rooms: list[Registry[Any]] = [RULES, PRE_AGGREGATORS, WRAPPERS, ATTACKS, METHODS]
     rooms += [TASKS, PARTITIONS, SCHEDULES, NORMS, PROXIES, INNERS]
-    rooms += [COMPRESSORS, CHANNELS, DOWNLINKS, ESTIMATORS, PARTICIPANTS, STEPS, ENGINES, TOPOLOGIES, MIXERS]
+    rooms += [COMPRESSORS, CHANNELS, DOWNLINKS, ESTIMATORS, PARTICIPANTS, STEPS, ENGINES]
+    rooms += [EDGE_ATTACKS, TOPOLOGIES, MIXERS]
     return dict(zip(KINDS[:-3], rooms, strict=True))
 
 

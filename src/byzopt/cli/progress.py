@@ -32,9 +32,12 @@ def time_left_text(seconds: float | None) -> str:
 
 
 def remark(specs: Mapping[str, Spec]) -> None:
-    """Say on stderr that there are more attackers than are tolerated, if there are."""
-    from byzopt.experiments.specs.remarks import more_attackers_than_tolerated
+    """Say on stderr that there are more attackers than are tolerated, if there are, and what theory says of
+    graphs that do not bear what is asked of them."""
+    from byzopt.experiments.specs.remarks import graph_warnings, more_attackers_than_tolerated
 
+    for warning in graph_warnings(specs):
+        print(f"byzopt: note: {warning}", file=sys.stderr)
     if line := more_attackers_than_tolerated(specs):
         print(f"byzopt: note: {line}", file=sys.stderr)
 

@@ -1,7 +1,10 @@
 """Engines and the one loop that drives them."""
 
 from byzopt.engines.base import ENGINES, Engine, EngineRecipe, Exchange
+from byzopt.engines.graph import Graph
+from byzopt.engines.graph_loop import GraphSnapshot, rounds_on_graph
 from byzopt.engines.loop import Against, LoopState, Snapshot, begin, rounds
+from byzopt.engines.on_graph import OnGraph
 from byzopt.engines.own import engine_recipe as _engine_recipe  # noqa: F401  (classes as engines)
 from byzopt.engines.simulated import GradientCount, InProcess, Simulated
 
@@ -12,10 +15,14 @@ __all__ = [
     "EngineRecipe",
     "Exchange",
     "GradientCount",
+    "Graph",
+    "GraphSnapshot",
     "InProcess",
     "LoopState",
+    "OnGraph",
     "Simulated",
     "Snapshot",
     "begin",
     "rounds",
+    "rounds_on_graph",
 ]

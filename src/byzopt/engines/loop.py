@@ -94,6 +94,11 @@ class Snapshot(NamedTuple):
     engine: Engine
     certificate: Certificate | None = None
 
+    @property
+    def reach(self) -> float:
+        """The length of the iterate."""
+        return float(linalg.norm(self.x))
+
     def report(self) -> dict[str, float]:
         """Figures that need no task: norm of the aggregate, the ledger (`LEDGER`, per worker so far), and
         what the server's step, rule and engine report (for instance how often a zero aggregate gave no step,

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from byzopt.aggregators import Aggregator, rule_from
-from byzopt.attacks import ATTACKS, Attack, Base, Placement
+from byzopt.attacks import Attack, Base, Placement
 from byzopt.distributed.communicator import Communicator
-from byzopt.engines import ENGINES, Engine, EngineRecipe
+from byzopt.engines import ENGINES, Engine, EngineRecipe, Graph
 from byzopt.engines.process_group import OverProcesses
 from byzopt.errors import InvalidInput, require, said
 from byzopt.experiments.result import Result
 from byzopt.experiments.specs.loading import load
 from byzopt.experiments.specs.settings import check_settings
-from byzopt.experiments.specs.spec import Spec
+from byzopt.experiments.specs.spec import Spec, attack_recipe
 from byzopt.experiments.store.run_directory import RunDirectory
 from byzopt.experiments.trials.memory import build_task
 from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress
@@ -122,6 +122,7 @@ def simulate(
     per_worker: bool = False,
     engine: Engine | EngineRecipe | str | Mapping[str, Any] = "simulated",
     participants: Participants | str | Mapping[str, Any] = "all",
+    graph: Graph | None = None,
 ) -> Outcome:
     """Run a method on a task that is already built; its cohort says who lies.
 
@@ -148,6 +149,7 @@ def simulate(
         per_worker: Whether records hold each honest worker's figures on its own data.
         engine: Who carries points to the workers and rows back.
         participants: Who takes part in a round.
+        graph: Who hears whom, where there is no server; `f` is then what each node tolerates.
 
     Returns:
         How the run ended, with its records.
@@ -173,7 +175,7 @@ def simulate(
     engine = engine if isinstance(engine, Engine) else ENGINES.recipe(engine)
     recipe = with_counts(METHODS.recipe(method), task.n, f)
     settings = RunSettings(
-        ATTACKS.recipe(attack),
+        attack_recipe(attack, graph is not None),
         f,
         seed,
         rounds,
@@ -183,6 +185,7 @@ def simulate(
         placement,
         base,
         engine,
+        graph,
     )
     built = recipe.build(rule_from(rule, f=f), lr, rounds).among(PARTICIPANTS.recipe(participants))
     ready = prepare(task, built, settings)
@@ -208,6 +211,7 @@ def prepare_spec(
         spec.placement,
         spec.base,
         engine or spec.engine,
+        spec.graph,
     )
     return prepare(tasks[key], spec.built(), settings)
 

@@ -70,11 +70,18 @@ class Hearing:
         """Which messages are finite, `[..., H, H + B]`; True where there is no edge."""
         h, _ = self.sizes
         rows = self.rows.isfinite().all(dim=-1).unsqueeze(-2).expand(*self.rows.shape[:-2], h, h)
-        lies = self.lies.isfinite().all(dim=-1)
+        lies = self.told.isfinite().all(dim=-1)
+        lies = lies.expand(*self.lies.shape[:-1])
         lies = (
             lies.mT if self.per_receiver else lies.unsqueeze(-2).expand(*lies.shape[:-1], h, lies.shape[-1])
         )
         return torch.cat([rows, lies], dim=-1) | (self.edges == 0)
+
+    @property
+    def told(self) -> Tensor:
+        """The lies; where all liars tell a receiver the same (one row, expanded) it is looked at once."""
+        same = self.per_receiver and self.lies.shape[-3] > 1 and self.lies.stride(-3) == 0
+        return self.lies[..., :1, :, :] if same else self.lies
 
     @property
     def heard(self) -> Tensor:

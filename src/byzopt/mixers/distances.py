@@ -18,8 +18,8 @@ CLOSE = {torch.float64: 1e-4, torch.float32: 1e-2}
 
 
 class Measured(NamedTuple):
-    """Rows and lies about the rows' mean, missing ones 0, and distances `[..., H, H + B]` (float64), 0 where
-    nothing is heard."""
+    """Rows and lies (`Hearing.told`) about the rows' mean, missing ones 0, and distances `[..., H, H + B]`
+    (float64), 0 where nothing is heard."""
 
     rows: Tensor
     lies: Tensor
@@ -33,12 +33,14 @@ def measure(hearing: Hearing) -> Measured:
     dtype = torch.float64 if small else compute_dtype(rows.dtype)
     middle = rows.mean(dim=-2, keepdim=True)
     about = (rows - middle).to(dtype)
-    heard, (h, _) = hearing.heard, hearing.sizes
+    heard, (h, b) = hearing.heard, hearing.sizes
     if hearing.per_receiver:
-        lies = torch.where(heard[..., h:].mT.unsqueeze(-1), lies - middle.unsqueeze(-2), 0.0).to(dtype)
+        lies = hearing.told
+        finite = lies.isfinite().all(dim=-1, keepdim=True)
+        lies = torch.where(finite, lies - middle.unsqueeze(-2), 0.0).to(dtype)
         near = _squares(about, about, heard[..., :h])
         far = (lies - about.unsqueeze(-3)).square().sum(dim=-1).mT.double()
-        squares = torch.cat([near, far], dim=-1)
+        squares = torch.cat([near, far.expand(*near.shape[:-1], b)], dim=-1)
     else:
         lies = torch.where(lies.isfinite().all(dim=-1, keepdim=True), lies - middle, 0.0).to(dtype)
         squares = _squares(about, torch.cat([about, lies], dim=-2), heard)

@@ -52,7 +52,10 @@ class ScaledMixer(Mixer):
         moves = self.moves(hearing, weights, found.distances).to(found.rows.dtype)
         move = moves[..., :h] @ found.rows - moves.sum(dim=-1, keepdim=True) * found.rows
         if hearing.per_receiver:
-            move = move + torch.einsum("...hb,...bhd->...hd", moves[..., h:], found.lies)
+            pushes = moves[..., h:]
+            if found.lies.shape[-3] < pushes.shape[-1]:  # all liars tell a receiver the same
+                pushes = pushes.sum(dim=-1, keepdim=True)
+            move = move + torch.einsum("...hb,...bhd->...hd", pushes, found.lies)
         else:
             move = move + moves[..., h:] @ found.lies
         return hearing.rows + move.to(hearing.rows.dtype)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
+from byzopt.errors import require
 from byzopt.layout import Layout
 from byzopt.registry import Registry
 
@@ -84,6 +85,16 @@ class Step(ABC):
     @abstractmethod
     def tell(self, state: State, g: Tensor) -> State:
         """The state after the aggregate `g` `[d]` of the round."""
+
+    def place(self, state: State, x: Tensor) -> State:
+        """The state with the iterate, its field `x`, at another place: on a graph nodes move when they mix.
+        What the step remembers (momentum, counts) stays.
+
+        Errors: `InvalidInput` for a step whose iterate is not that field alone.
+        """
+        what = f"The step {type(self).__name__}, whose iterate others move,"
+        require(self.scales, what, "keep it in the field `x` of its state alone", "one that does not")
+        return state._replace(x=x)
 
     def answer(self, state: State) -> Tensor:
         """The iterate `[d]` that the method would return now. Default: where it asks next."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from byzopt.aggregators import Aggregator, rule_data, rule_from
-from byzopt.attacks import ATTACKS, Adversary, Attack, Base, Placement
+from byzopt.attacks import ATTACKS, EDGE_ATTACKS, Adversary, Attack, Base, Placement
 from byzopt.cohort import Cohort
-from byzopt.engines import ENGINES, EngineRecipe, InProcess
+from byzopt.engines import ENGINES, EngineRecipe, Graph, InProcess
+from byzopt.engines.graph import check_rule, check_server
 from byzopt.errors import InvalidInput, UnknownName, require, said, unknown
 from byzopt.experiments.specs.overrides import USUAL, merge
 from byzopt.experiments.specs.plain_spec import MAIN, MOST_RECORDS, content_hash
@@ -31,7 +32,7 @@ ROOMS: dict[str, Registry[Any]] = {
     "participants": PARTICIPANTS,
 }
 # Keys that are written only where they differ.
-LATER: dict[str, Any] = {"per_worker": False, "engine": InProcess(), "participants": All()}
+LATER: dict[str, Any] = {"per_worker": False, "engine": InProcess(), "participants": All(), "graph": None}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Spec:
     compresses (`"state"`), or on messages (`"message"`); `base` is for parity: see `Adversary`.
     `per_worker` adds each honest worker's loss, and accuracy where there is one, on its own data to every
     record (`loss_worker_0`). `engine` is what plays the workers, `participants` who of them takes part in a
-    round. `compare` names specs that are run beside
+    round. With a `graph` there is no server: f is how many Byzantine neighbours each node tolerates, and the
+    rule is the mean unless the graph's mixer applies another. `compare` names specs that are run beside
     this one; in plain data these are tables of what differs. Parts are recipes, or what names one: a
     registered name, a table, a part of your own (its class, a function that makes a task, `"file.py:part"`).
 
@@ -70,6 +72,7 @@ class Spec:
         per_worker: Whether records hold each honest worker's figures on its own data.
         engine: Who carries points to the workers and rows back.
         participants: Who takes part in a round; everybody by default.
+        graph: Who hears whom, where there is no server; None: a server hears all.
         compare: Specs that are run beside this one, by name.
 
     Raises:
@@ -100,6 +103,7 @@ class Spec:
     per_worker: bool = False
     engine: EngineRecipe = InProcess()
     participants: Participants = All()
+    graph: Graph | None = None
     compare: Mapping[str, Spec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -115,8 +119,12 @@ class Spec:
         remedy = "Raise `eval_every`."
         found = f"{records:,} with its variants"
         require(records <= MOST_RECORDS, "A run", f"hold at most {MOST_RECORDS:,} records", found, remedy)
-        self.rule.check(self.n)
         self.participants.check(self.n)
+        if self.graph is None:
+            self.rule.check(self.n)
+            check_server(self.attack)
+        else:
+            check_rule(self.graph, self.rule)
         Adversary(self.attack, self.cohort, self.f, self.placement, self.base)
 
     @classmethod
@@ -186,7 +194,19 @@ class Spec:
         data |= {"rounds": self.rounds, "lr": float(self.lr), "eval_every": self.interval}
         data |= {"placement": self.placement, "base": self.base, "per_worker": self.per_worker}
         data |= {"rule": rule_data(self.rule), "stop": dict(self.stop)}
+        data |= {"graph": None if self.graph is None else plain(self.graph)}
         return data | {key: plain(getattr(self, key)) for key in ROOMS}
+
+
+def attack_recipe(data: Any, on_graph: bool) -> Attack:
+    """The attack that data describe; on a graph it may be one on edges. Errors: `UnknownName`."""
+    name = data.get("name") if isinstance(data, Mapping) else data
+    if isinstance(name, str) and name in EDGE_ATTACKS and name not in ATTACKS:
+        edges = EDGE_ATTACKS.build(data)
+        if not on_graph:
+            check_server(edges)
+        return edges
+    return ATTACKS.recipe(data)
 
 
 def _tables(data: Any) -> Iterator[Mapping[str, Any]]:
@@ -209,6 +229,11 @@ def _decoded(data: Mapping[str, Any], what: str) -> Spec:
         "f": values.get("f", Spec.f),
     }  # for methods whose theory needs them
     filled = {"method": counts}
+    if isinstance(values.get("graph"), Mapping):
+        values["graph"] = decode(Graph, values["graph"], f"`graph` of {what}")
+        values.setdefault("rule", "mean")
+    if "attack" in values:
+        values["attack"] = attack_recipe(values["attack"], values.get("graph") is not None)
     for key, room in ROOMS.items():
         if key in values and not isinstance(values[key], room.base):
             values[key] = room.build(values[key], **filled.get(key, {}))

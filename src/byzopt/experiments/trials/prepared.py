@@ -8,9 +8,24 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from byzopt.attacks import Adversary, Attack, Base, NoAttack, Placement
-from byzopt.engines import Against, Engine, EngineRecipe, InProcess, LoopState, Snapshot, begin, rounds
+from byzopt.engines import (
+    Against,
+    Engine,
+    EngineRecipe,
+    Graph,
+    GraphSnapshot,
+    InProcess,
+    LoopState,
+    OnGraph,
+    Snapshot,
+    begin,
+    rounds,
+    rounds_on_graph,
+)
+from byzopt.engines.graph import check_rule, check_server
 from byzopt.errors import TooManyFaults, UnknownName, require, unknown
 from byzopt.experiments.trials.method_on_engine import check_runs
 from byzopt.experiments.trials.same_distribution import check_same_distribution
@@ -28,7 +43,8 @@ class RunSettings:
 
     `f` is the server's tolerance. `rounds` are measured every `interval` of them, until the figures of `stop`
     are reached; `per_worker`: each honest worker's too. `placement` and `base`: where the adversary acts, see
-    `Adversary`. `engine` is a recipe, or an engine that is built over the task.
+    `Adversary`. `engine` is a recipe, or an engine that is built over the task; with a `graph` there is no
+    server, and `f` is what each node tolerates.
     """
 
     attack: Attack
@@ -41,6 +57,7 @@ class RunSettings:
     placement: Placement = "free"
     base: Base = "own"
     engine: EngineRecipe | Engine = SIMULATED
+    graph: Graph | None = None
 
     def measures(self, t: int) -> bool:
         """Whether the run is measured after round t."""
@@ -52,17 +69,29 @@ class PreparedRun(NamedTuple):
 
     task: Task
     method: Method
-    engine: Engine
+    engine: Engine | OnGraph
     settings: RunSettings
     start: LoopState
-    first: Snapshot | TooManyFaults
+    first: Snapshot | GraphSnapshot | TooManyFaults
+
+    def rounds(self, state: LoopState, last: int, against: Against) -> Iterator[Snapshot | GraphSnapshot]:
+        """The rounds after `state`, up to `last`."""
+        if isinstance(self.engine, OnGraph):
+            return rounds_on_graph(self.engine, state, last)
+        return rounds(self.method, self.engine, state, last, against)
+
+    def answer(self, state: LoopState) -> Tensor:
+        """The iterate `[d]` where the run stands; on a graph the honest nodes' mean."""
+        if isinstance(self.engine, OnGraph):
+            return self.engine.answer(state)
+        return self.method.step.answer(state.step)
 
 
 def certify_against(task: Task, method: Method, settings: RunSettings) -> Against:
     """For how many faulty rows a round's aggregate is certified: the attackers that there are, in rounds that
     are measured, where the rule's coefficient is not known in advance and single answers may be certified."""
     faulty = len(task.cohort.byzantine)
-    worth = method.filter.certifiable(task.n, faulty)
+    worth = settings.graph is None and method.filter.certifiable(task.n, faulty)
     return lambda t: faulty if worth and settings.measures(t) else None
 
 
@@ -75,8 +104,14 @@ def prepare(task: Task, method: Method, settings: RunSettings) -> PreparedRun:
     check_same_distribution(task, method.filter)
     adversary = Adversary(settings.attack, task.cohort, settings.f, settings.placement, settings.base)
     task = adversary.poison(task)
-    engine = _engine(settings.engine, task, method, adversary, settings.seed)
-    start = begin(method, task.start(), ServerContext(task.layout, task.proxy()), task.n)
+    engine: Engine | OnGraph
+    if settings.graph is not None:
+        engine = _on_graph(settings.graph, task, method, adversary, settings)
+        start = engine.begin()
+    else:
+        check_server(settings.attack)
+        engine = _engine(settings.engine, task, method, adversary, settings.seed)
+        start = begin(method, task.start(), ServerContext(task.layout, task.proxy()), task.n)
     if settings.stop:
         known = list(task.measure(task.start()))
         for name in settings.stop:
@@ -84,13 +119,25 @@ def prepare(task: Task, method: Method, settings: RunSettings) -> PreparedRun:
                 raise UnknownName(f"In `stop`: {unknown('figure', name, known)}")
     if settings.per_worker:
         task.measure_workers(task.start())  # refused now where it cannot be
-    first: Snapshot | TooManyFaults
+    without = PreparedRun(task, method, engine, settings, start, TooManyFaults("round 1 is not computed yet"))
+    first: Snapshot | GraphSnapshot | TooManyFaults
     try:
         with threads_for(task):
-            first = next(rounds(method, engine, start, 1, certify_against(task, method, settings)))
+            played = without.rounds(start, 1, certify_against(task, method, settings))
+            first = next(iter(played))
     except TooManyFaults as error:
         first = error
     return PreparedRun(task, method, engine, settings, start, first)
+
+
+def _on_graph(
+    graph: Graph, task: Task, method: Method, adversary: Adversary, settings: RunSettings
+) -> OnGraph:
+    alone = settings.engine == SIMULATED
+    require(alone, "The engine of a run on a graph", "be the simulated one", settings.engine)
+    run = OnGraph(task, method, graph, adversary, settings.f, settings.seed)
+    check_rule(graph, run.rule)
+    return run
 
 
 def _engine(

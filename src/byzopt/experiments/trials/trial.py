@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.engines import Snapshot, rounds
+from byzopt.engines import GraphSnapshot, Snapshot
 from byzopt.errors import Status, TooManyFaults, require
 from byzopt.experiments.specs.spec import RISING
 from byzopt.experiments.trials.outcome import RESERVED, Outcome, Record, RunProgress
@@ -36,9 +36,9 @@ class Trial:
         self.records, self.earlier = list(progress.records), progress.seconds
         began = perf_counter()
         self.clock = clock or (lambda: perf_counter() - began)
-        self.latest: Snapshot | None = None  # the last finished round, if it was played here
+        self.latest: Snapshot | GraphSnapshot | None = None  # the last finished round, if it was played here
         self.begun = self.state.t  # the round after which it began here
-        self.begun_at = ready.method.step.answer(self.state.step), progress.report
+        self.begun_at = ready.answer(self.state), progress.report
         self.shown = self.x  # the iterate of the last record
         self.against = certify_against(ready.task, ready.method, ready.settings)
         self.bound = FAR * (1 + float(linalg.norm(ready.task.start())))
@@ -92,29 +92,28 @@ class Trial:
     def outcome(self, status: Status, message: str = "") -> Outcome:
         """How the run ends, with this status."""
         message = message or (status.sentence if status.failed else "")
-        expulsions = self.ready.method.filter.expelled(self.state.filter)
+        server = self.ready.settings.graph is None
+        expulsions = self.ready.method.filter.expelled(self.state.filter) if server else ()
         gone = tuple((one.worker, one.round, one.reason) for one in expulsions)
         return Outcome(status, self.state.t, self.seconds, tuple(self.records), message, self.shown, gone)
 
-    def _snapshots(self) -> Iterator[Snapshot]:
+    def _snapshots(self) -> Iterator[Snapshot | GraphSnapshot]:
         state, first = self.state, self.ready.first
         if state.t == 0:
             if isinstance(first, TooManyFaults):
                 raise first
             yield first
             state = first.state
-        yield from rounds(
-            self.ready.method, self.ready.engine, state, self.ready.settings.rounds, self.against
-        )
+        yield from self.ready.rounds(state, self.ready.settings.rounds, self.against)
 
     def take(
         self,
-        snapshot: Snapshot,
+        snapshot: Snapshot | GraphSnapshot,
         figures: Mapping[str, float] | None = None,
     ) -> Status | None:
         """Take in a finished round. Its status, if the run ends with it. `figures` if measured already."""
         self.state = snapshot.state
-        if not float(linalg.norm(snapshot.x)) <= self.bound:
+        if not snapshot.reach <= self.bound:
             self._salvage(snapshot)
             return Status.DIVERGED if snapshot.x.isfinite().all() else Status.NONFINITE
         status = None
@@ -126,7 +125,7 @@ class Trial:
         return status
 
     def _measure(
-        self, snapshot: Snapshot | None = None, figures: Mapping[str, float] | None = None
+        self, snapshot: Snapshot | GraphSnapshot | None = None, figures: Mapping[str, float] | None = None
     ) -> Status | None:
         """Record the figures of a finished round's iterate (None: of where the run stands): converged or not,
         or not finite and then not recorded."""
@@ -152,7 +151,7 @@ class Trial:
         ]
         return Status.CONVERGED if reached and all(reached) else None
 
-    def _salvage(self, *newest: Snapshot) -> None:
+    def _salvage(self, *newest: Snapshot | GraphSnapshot) -> None:
         """Record the first whose figures are finite, of these and of where the run stands, unless a later one
         was recorded."""
         for snapshot in (*newest, self.latest):

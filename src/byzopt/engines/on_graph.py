@@ -1,0 +1,202 @@
+"""The parts of a run on a graph: its nodes, their side of a method, who lies, and one exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from byzopt.aggregators.core.base import BaseAggregator
+from byzopt.aggregators.core.filters import StatelessFilter
+from byzopt.attacks import Adversary, EdgeAttack, EdgeView
+from byzopt.engines.graph import Graph
+from byzopt.engines.loop import LoopState
+from byzopt.engines.simulated import check_needs
+from byzopt.engines.stacking import stack_states
+from byzopt.errors import require
+from byzopt.graphs import Network
+from byzopt.methods import Method
+from byzopt.mixers import Hearing
+from byzopt.rng import stream
+from byzopt.servers import ServerContext
+from byzopt.tasks import Task
+from byzopt.wire import Broadcast, Direct, Identity
+from byzopt.workers import EVERYBODY
+
+
+@dataclass(frozen=True)
+class OnGraph:
+    """The nodes of a graph, their side of a method, and who lies. `b` is what each node tolerates.
+
+    Errors: `InvalidInput` for parts that do not fit one another, the task or the graph.
+
+    Args:
+        task: Losses and data, those of Byzantine nodes as the attack wants them.
+        method: What nodes compute and how they step; it sends rows as they are.
+        graph: Who hears whom, and the mixer.
+        adversary: Who lies, and how.
+        b: How many Byzantine neighbours each node tolerates.
+        seed: Of all that is drawn.
+
+    Raises:
+        InvalidInput: Parts that do not fit one another, the task or the graph.
+
+    Examples:
+        >>> from byzopt import Adversary, Cohort, NoAttack, Quadratic, RobustGD, rule_from
+        >>> from byzopt.engines import Graph, OnGraph, rounds_on_graph
+        >>> from byzopt.graphs import Ring
+        >>> from byzopt.mixers import Gossip
+        >>> cohort = Cohort.of(6)
+        >>> task = Quadratic().build(cohort, seed=0)
+        >>> method = RobustGD().build(rule_from("mean"), lr=0.1)
+        >>> graph, adversary = Graph(Ring(), Gossip()), Adversary(NoAttack(), cohort, 0)
+        >>> run = OnGraph(task, method, graph, adversary, b=0, seed=0)
+        >>> *_, last = rounds_on_graph(run, run.begin(), last=3)
+        >>> last.nodes.shape
+        torch.Size([6, 20])
+    """
+
+    task: Task
+    method: Method
+    graph: Graph
+    adversary: Adversary
+    b: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        method, remedy = self.method, "Take another method, robust_sgdm for instance."
+        plain = type(method.wire) is Direct and type(method.wire.compressor) is Identity
+        plain = plain and type(method.down) is Broadcast
+        require(
+            plain, "A method on a graph", "send rows as they are", f"{method.wire}, {method.down}", remedy
+        )
+        whole = method.participants == EVERYBODY
+        what = "The participants of a method on a graph"
+        require(whole, what, "be everybody in every round", method.participants, "Leave them out.")
+        moves = method.step.batched and method.step.scales
+        what = "The step of a method on a graph"
+        require(moves, what, "work for many nodes at once", type(method.step).__name__, remedy)
+        known = isinstance(method.filter, StatelessFilter)
+        what = "The rule of a method on a graph"
+        require(known, what, "remember nothing", type(method.filter).__name__, remedy)
+        place, what = self.adversary.placement, "The placement of an attack on a graph"
+        require(place == "free", what, "be 'free': nodes send rows as they are", repr(place))
+        check_needs(method.worker, self.task)
+        self.graph.mixer.check(self.network, self.b, self.rule)
+        if self.graph.mixer.judges:
+            self.task.measure_workers(self.task.start())  # refused now where it cannot be
+
+    @property
+    def rule(self) -> BaseAggregator:
+        """The run's rule, which mixers may use."""
+        assert isinstance(self.method.filter, StatelessFilter)  # seen to be so at the start
+        return self.method.filter.rule
+
+    @cached_property
+    def network(self) -> Network:
+        """Who hears whom."""
+        return self.graph.network(self.task.cohort)
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """Where nodes start, `[n, d]`, each in memory of its own."""
+        x, n = self.task.start(), self.task.n
+        rows = x.expand(n, -1).clone()
+        if self.graph.spread:
+            generator = stream(self.seed, "graph", "starts")
+            drawn = torch.randn(n, len(x), dtype=torch.float64, generator=generator, device="cpu")
+            rows += (self.graph.spread * drawn).to(rows)
+        return rows
+
+    @cached_property
+    def honest(self) -> Tensor:
+        """The honest nodes' numbers."""
+        return torch.tensor(self.task.cohort.honest, device=self.starts.device)
+
+    @cached_property
+    def byzantine(self) -> Tensor:
+        """The Byzantine nodes' numbers."""
+        return torch.tensor(self.task.cohort.byzantine, dtype=torch.int64, device=self.starts.device)
+
+    def begin(self) -> LoopState:
+        """The state before round 1."""
+        site = ServerContext(self.task.layout, self.task.proxy())
+        step = stack_states([self.method.step.init(x.clone(), site) for x in self.starts])
+        return LoopState(0, step, (), None, 0.0, 0.0)
+
+    def answer(self, state: LoopState) -> Tensor:
+        """The honest nodes' mean, `[d]`."""
+        return self.method.step.answer(state.step)[self.honest].mean(dim=0)
+
+    def mix(self, rows: Tensor, lies: Tensor, per_receiver: bool, t: int) -> Tensor:
+        """Where honest nodes stand after an exchange in which they say `rows` `[H, d]`."""
+        rule = self.rule.at(t) if self.graph.mixer.uses_rule else None
+        losses = self._losses if self.graph.mixer.judges else None
+        hearing = Hearing(self.network, self.b, rows, lies.to(rows.dtype), per_receiver, rule, losses)
+        return self.graph.mixer.mix(hearing)
+
+    def exchange(self, attack: Any, t: int, before: Tensor, said: Tensor) -> tuple[Tensor, Any]:
+        """Where honest nodes stand `[H, d]` after all nodes have said `said` `[n, d]` and liars lied, and the
+        attack's next state. `before` is the honest nodes' mean before the round."""
+        rows, kind = said[self.honest], self.adversary.attack
+        if not len(self.byzantine):
+            return self.mix(rows, said[self.byzantine], False, t), attack
+        generator = stream(self.seed, "attack", t, device=said.device)
+        if isinstance(kind, EdgeAttack):
+            lies = self._edges(kind, t, before, said, generator)
+            return self.mix(rows, lies, True, t), attack
+        defence = MeanAfter(self, rows, t)
+        forged, attack = self.adversary.forge_rows(attack, t, before, said, generator, defence)
+        return self.mix(rows, forged[self.byzantine], False, t), attack
+
+    def _edges(
+        self, kind: EdgeAttack, t: int, before: Tensor, said: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        rows, cohort = said[self.honest], self.task.cohort
+
+        def defence(lies: Tensor) -> Tensor:
+            return self.mix(rows, lies, True, t)
+
+        view = EdgeView(t, before, said, cohort, self.b, kind.knows, defence, self.network)
+        lies = kind.forge_edges(view, generator)
+        wanted = (len(self.byzantine), *rows.shape)
+        good, found = lies.shape == wanted and lies.is_floating_point(), f"{list(lies.shape)} of {lies.dtype}"
+        require(good, f"The lies of {type(kind).__name__}", f"be a floating tensor {list(wanted)}", found)
+        return lies
+
+    def _losses(self, x: Tensor) -> Sequence[float]:
+        return self.task.measure_workers(x)["loss"]
+
+
+@dataclass(frozen=True)
+class MeanAfter:
+    """The defence as attacks see it that know of one server: the honest nodes' mean after the exchange."""
+
+    run: OnGraph
+    rows: Tensor
+    t: int
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """The mean `[d]` after an exchange in which all nodes say `rows` `[n, d]`."""
+        said, lies = rows[self.run.honest].to(self.rows.dtype), rows[self.run.byzantine]
+        return self.run.mix(said, lies, False, self.t).mean(dim=0)
+
+    def batch(self, rows: Tensor) -> Tensor:
+        """The means `[K, d]` for rows `[K, n, d]`."""
+        return torch.stack([self(each) for each in rows])
+
+    def draws(self, count: int = 3) -> list[MeanAfter]:
+        """The defence with other lots: there are none."""
+        return [self]
+
+    def expelled_by(self, rows: Tensor) -> None:
+        """Whom the rule would expel: nobody."""
+        return
+
+    def limits(self) -> None:
+        """How far a worker may go unseen: there is no such limit."""
+        return
