@@ -18,6 +18,7 @@ from byzopt.errors import InvalidInput, Status
 from byzopt.experiments import Spec, run, simulate
 from byzopt.graphs import Complete, ErdosRenyi, Network, Ring, TwoWorlds
 from byzopt.methods import METHODS
+from byzopt.methods.base import with_counts
 from byzopt.mixers import GTS, MIXERS, CSPlus, Gossip, Hearing, Screen
 from byzopt.servers import ServerContext
 from byzopt.states import freeze, map_leaves, thaw
@@ -35,7 +36,7 @@ def on_graph(
     cohort = Cohort.of(n, byzantine)
     task = TASKS.build({"name": "quadratic", "d": 6} | more.pop("task", {})).build(cohort, 0)
     b = more.pop("b", byzantine)
-    method = METHODS.build(more.pop("method", "robust_gd")).build(
+    method = METHODS.recipe(more.pop("method", "robust_gd")).build(
         rule_from(rule, f=b), more.pop("lr", 0.1), 100
     )
     room = EDGE_ATTACKS if attack in EDGE_ATTACKS and attack not in ATTACKS else ATTACKS
@@ -51,7 +52,9 @@ def spec(**changes: Any) -> Spec:
     return Spec.of(BASE | {"n": 14, "f": 2, "graph": WORLDS} | changes)
 
 
-@pytest.mark.parametrize("method", ["robust_gd", "robust_sgdm", "server_sgdm"])
+@pytest.mark.parametrize(
+    "method", ["robust_gd", "robust_sgdm", "server_sgdm", "fed_avg", "br_mvr", "br_lsvrg", "nesterov"]
+)
 def test_full_averaging_on_a_complete_graph_is_a_server(method: str) -> None:
     cohort = Cohort.of(9)
     one = on_graph(Graph(Complete(), Gossip(alpha=1 / 9)), 9, method=method)
@@ -62,6 +65,19 @@ def test_full_averaging_on_a_complete_graph_is_a_server(method: str) -> None:
     for alone, graph in zip(server, played(one, 6), strict=True):
         assert (graph.x - alone.x).abs().max() < 1e-12
         assert (graph.nodes - graph.x).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_on_a_graph_or_says_why_not(method: str) -> None:
+    graph = Graph(Complete(), CSPlus(), spread=0.1)
+    try:
+        task = {"proxy": "worker", "heterogeneity": 0.0}
+        recipe = with_counts(METHODS.recipe(method), 9, 2)
+        one = on_graph(graph, 9, 2, "ipm", method=recipe, task=task)
+    except InvalidInput as error:
+        assert "on a graph" in str(error)  # noqa: PT017
+        return
+    assert played(one, 4)[-1].nodes.isfinite().all()
 
 
 def test_nodes_share_no_memory_and_write_to_none() -> None:
@@ -272,7 +288,7 @@ def test_too_many_silent_neighbours_have_no_majority() -> None:
         ({"rule": "median"}, "be the mean"),
         ({"attack": "spectral", "graph": None}, "should have a graph"),
         ({"method": "byz_dm21"}, "send rows as they are"),
-        ({"method": "nesterov"}, "work for many nodes at once"),
+        ({"method": "accelerated_extragradient"}, "work for many nodes at once"),
         ({"method": "safeguard"}, "remember nothing|one distribution|work for many"),
         ({"placement": "message"}, "placement"),
         ({"graph": WORLDS | {"spread": -1.0}}, "at least 0"),

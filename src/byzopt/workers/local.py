@@ -63,10 +63,11 @@ class Walk(Estimator):
         lr = self.lr * self.schedule.gamma(oracle.t)
         g = oracle(x)  # all still stand at x
         memory = self.begin(g) if memory is None else memory
-        y = x.unsqueeze(-2).expand_as(g)
+        start = x if x.ndim == g.ndim else x.unsqueeze(-2)  # nodes of a graph stand at points of their own
+        y = start.expand_as(g)
         total, memory = self.direction(memory, g, y)
         for k in range(1, self.steps):
-            y = x.unsqueeze(-2) - lr * total
+            y = start - lr * total
             u, memory = self.direction(memory, oracle.fresh(k).at(y), y)
             total = total + u
         return total / self.steps, memory if self.memory == "kept" else ()
