@@ -33,6 +33,7 @@ KEYS = (
     "base",
     "engine",
     "participants",
+    "graph",
     "compare",
 )
 

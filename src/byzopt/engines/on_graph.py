@@ -20,12 +20,12 @@ from byzopt.engines.stacking import stack_states
 from byzopt.errors import require
 from byzopt.graphs import Network
 from byzopt.methods import Method
+from byzopt.methods.base import EVERYBODY
 from byzopt.mixers import Hearing
 from byzopt.rng import stream
 from byzopt.servers import ServerContext
 from byzopt.tasks import Task
 from byzopt.wire import Broadcast, Direct, Identity
-from byzopt.workers import EVERYBODY
 
 
 @dataclass(frozen=True)
