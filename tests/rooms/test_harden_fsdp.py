@@ -78,6 +78,14 @@ def mean_is_plain(rank):
         model = sharded()
         harden(model, "mean", scope=scope)
         out["accumulated", scope] = float((train(rank, model, accumulate=3) - expected).abs().max()), STEPS
+    for shape in ((N, 1), (N // 2, 2)):
+        mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replica", "shard"))
+        ends = []
+        for hardened in (False, True):
+            model = fully_shard(network(), mesh=mesh)
+            guard = harden(model, "mean") if hardened else None
+            ends.append(train(rank, model))
+        out[f"{shape} hybrid", "unit"] = float((ends[0] - ends[1]).abs().max()), guard.rounds
     model = sharded()
     harden(model, "median", f=1).remove()
     out["removed", "unit"] = float((train(rank, model) - train(rank, sharded())).abs().max()), STEPS
@@ -261,11 +269,16 @@ def misused(rank):
     first.remove()
     harden(model, "median", f=1)
     model = sharded()
+    with pytest.raises(InvalidInput) as caught:
+        harden(model[2], "median", f=1)
+    out["a part"] = str(caught.value)
+    inner = fully_shard(nn.Linear(11, 3), mesh=init_device_mesh("cpu", (N,)))
+    harden(inner, "median", f=1)  # its whole comes later
+    model = fully_shard(nn.Sequential(nn.Linear(11, 11), inner), mesh=init_device_mesh("cpu", (N,)))
     x, y = data(rank, 0)
-    harden(model[2], "median", f=1)
     with pytest.raises(InvalidInput) as caught:
         (model(x) - y).square().mean().backward()
-    out["a part"] = str(caught.value)
+    out["a part later"] = str(caught.value)
     model = sharded()
     for parameter in model.parameters():
         parameter.register_post_accumulate_grad_hook(lambda p: None)
@@ -279,6 +292,7 @@ def test_what_would_leave_units_averaged_or_be_read_too_early_is_refused():
     for found in play_ranks(N, misused):
         assert "replaced already" in found["twice"]
         assert "outermost module" in found["a part"]
+        assert "outermost module" in found["a part later"]
         assert "scope='unit'" in found["early"]
 
 

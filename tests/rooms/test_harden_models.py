@@ -137,14 +137,39 @@ def optimizers(rank):
     return str(error.value)
 
 
+def unfrozen(rank):
+    """A layer that was frozen when DDP was built learns on rank 2: nobody would average or defend that."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 2))
+    module[0].requires_grad_(False)
+    model = DistributedDataParallel(module)
+    harden(model, "median", f=1)
+    errors = []
+    for t in range(3):
+        model.zero_grad()
+        module[0].weight.requires_grad_(t == 1 and rank == 2)
+        try:
+            model(batch(rank, t)).square().mean().backward()
+        except InvalidInput as error:
+            errors.append((t, str(error)))
+    return errors
+
+
 def everything(rank):
-    plays = (tiny, halves, both, subgroup, copied, compiled, optimizers)
+    plays = (unfrozen, tiny, halves, both, subgroup, copied, compiled, optimizers)
     return {play.__name__: play(rank) for play in plays}
 
 
 @pytest.fixture(scope="module")
 def played():
     return play_ranks(N, everything)
+
+
+def test_a_layer_unfrozen_behind_the_back_of_ddp_is_told_on_all_ranks(played):
+    for found in played:
+        ((t, said),) = found["unfrozen"]
+        assert t == 1
+        assert "['0.weight'] unfrozen" in said
 
 
 def test_fewer_numbers_than_ranks(played):

@@ -12,7 +12,6 @@ from hashlib import blake2b
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden.settings import Buffers
@@ -55,13 +54,14 @@ class BufferSync:
             )
         if not chosen:
             return
-        with _unsafe_preserve_version_counter(tuple(chosen.values())):
-            bad = self._take(chosen, present)
-        self._agreed |= {name: buffer.detach().clone() for name, buffer in chosen.items()}
+        with torch.autograd.grad_mode._unsafe_preserve_version_counter(tuple(chosen.values())):
+            bad, unsettled = self._take(chosen, present)
+        settled = {name: buffer for name, buffer in chosen.items() if name not in unsettled}
+        self._agreed |= {name: buffer.detach().clone() for name, buffer in settled.items()}
         if len(bad) > (most := self._most(present)):
             raise TooManyFaults(
                 f"Ranks with NaN in their buffers should be at most {most}. Found ranks {bad}. "
-                "All have gone back to the buffers before this step.",
+                f"All have gone back to the buffers before this step{_but(unsettled)}.",
                 bad,
             )
 
@@ -72,10 +72,12 @@ class BufferSync:
     @torch.no_grad()
     def restore(self) -> None:
         """Set all buffers to what the ranks agreed on last; those that stay local are left alone."""
-        for name, buffer in self._named().items():
-            before = self._agreed.get(name)
-            if before is not None and before.shape == buffer.shape:
-                buffer.copy_(before)
+        self._go_back(self._named())
+
+    def _go_back(self, named: dict[str, Tensor]) -> None:
+        for name, buffer in named.items():
+            if self._has_earlier(name, buffer):
+                buffer.copy_(self._agreed[name])
 
     def state_dict(self) -> dict[str, Tensor]:
         """The buffers that the ranks agreed on last, by name."""
@@ -109,21 +111,25 @@ class BufferSync:
             left = {name for name, yes in zip(doubtful, told, strict=True) if not yes}
         return {name: buffer for name, buffer in named.items() if name not in left}
 
-    def _is_agreed(self, name: str, buffer: Tensor) -> bool:
+    def _has_earlier(self, name: str, buffer: Tensor) -> bool:
+        """Whether ranks have agreed on this buffer before, as it is shaped now."""
         before = self._agreed.get(name)
-        if before is None or before.shape != buffer.shape:
-            return False
-        return torch.equal(_bytes(before), _bytes(buffer))  # bytes, because NaN is not equal to NaN
+        return before is not None and (before.shape, before.dtype) == (buffer.shape, buffer.dtype)
+
+    def _is_agreed(self, name: str, buffer: Tensor) -> bool:
+        # Bytes, because NaN is not equal to NaN.
+        return self._has_earlier(name, buffer) and torch.equal(_bytes(self._agreed[name]), _bytes(buffer))
 
     def _has_new_nan(self, name: str, buffer: Tensor) -> Tensor:
         """Whether there is NaN where there was none when ranks agreed last."""
-        nan, before = _flat(buffer).isnan(), self._agreed.get(name)
-        if before is not None and before.shape == buffer.shape:
-            nan &= ~_flat(before).isnan()
+        nan = _flat(buffer).isnan()
+        if self._has_earlier(name, buffer):
+            nan &= ~_flat(self._agreed[name]).isnan()
         return nan.any()
 
-    def _take(self, chosen: dict[str, Tensor], present: Tensor) -> list[int]:
-        """Write what the ranks that are `present` agree on; the ranks with NaN."""
+    def _take(self, chosen: dict[str, Tensor], present: Tensor) -> tuple[list[int], list[str]]:
+        """Write what the ranks that are `present` agree on. The ranks with NaN, and the buffers that nobody
+        has agreed on yet (new ones, or of a new shape), which stay each rank's own when all go back."""
         parts = [_bytes(buffer) for buffer in chosen.values()]
         new = torch.stack([self._has_new_nan(*each).cpu() for each in chosen.items()]).any()
         parts.append(new.to(parts[0]).view(1))
@@ -140,10 +146,13 @@ class BufferSync:
         bad = (present & broken).nonzero().flatten().tolist()
         kept = present & ~broken
         back = len(bad) > self._most(present) or not kept.any()
+        if back:
+            unsettled = [name for name, buffer in chosen.items() if not self._has_earlier(name, buffer)]
+            self._go_back(chosen)
+            return bad, unsettled
         for name, buffer in chosen.items():
-            middle = self._agreed[name] if back else agreed(rows[name][kept.to(buffer.device)])
-            buffer.copy_(middle if back else _shaped(middle, buffer))
-        return bad
+            buffer.copy_(_shaped(agreed(rows[name][kept.to(buffer.device)]), buffer))
+        return bad, []
 
     def _told(self, chosen: Mapping[str, Tensor], own: Tensor) -> Tensor:
         """The bytes of these buffers on all ranks `[n, b]`, of which `own` are this rank's."""
@@ -185,6 +194,13 @@ def check_buffers(module: nn.Module, mode: Buffers) -> None:
         "have no layers with running statistics",
         f"{tracking}",
         "Say buffers='median' or 'local', or track_running_stats=False.",
+    )
+
+
+def _but(unsettled: list[str]) -> str:
+    """What an error says of buffers without an earlier value."""
+    return (
+        f"; new ones have no earlier value, and stay as each rank has them: {unsettled}" if unsettled else ""
     )
 
 

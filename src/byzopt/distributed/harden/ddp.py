@@ -14,10 +14,20 @@ from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden.bucket_hook import BucketHook, Copied, HookPlace, harden_hook
 from byzopt.distributed.harden.buffers import check_buffers
 from byzopt.distributed.harden.guard import Guard
+from byzopt.distributed.harden.seams import AUTOGRAD, require_seams
 from byzopt.distributed.harden.settings import Settings
 from byzopt.distributed.harden.timed_hook import TimedHook
 from byzopt.distributed.header import WIRE_DTYPES
 from byzopt.errors import InvalidInput, require
+
+_SEAMS = (
+    "_comm_hooks",
+    "_get_ddp_logging_data",
+    "_has_rebuilt_buckets",
+    "_use_python_reducer",
+    "_delay_all_reduce_params",
+    "parameters_to_ignore",
+)
 
 
 def takes(model: Any) -> bool:
@@ -30,6 +40,7 @@ def communicator(model: DistributedDataParallel) -> Communicator:
 
 def check(model: DistributedDataParallel, settings: Settings) -> str:
     """What is wrong on this rank is raised; what all ranks must have alike is returned."""
+    require_seams((*AUTOGRAD, ("DistributedDataParallel", model, _SEAMS)))
     hooks: Any = model._comm_hooks
     hooks[:] = [(hook, state) for hook, state in hooks if not isinstance(state, Copied)]
     found = [str(hook.__qualname__) for hook, _ in hooks]

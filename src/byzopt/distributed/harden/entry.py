@@ -119,10 +119,11 @@ def harden(
     settings = Settings(rule, f, momentum, buffers, excess, wire, watch, scaler, scope, deadline)
     inner, trouble = unwrapped(model), Trouble()
     wrapper = next((each for each in WRAPPERS if each.takes(inner)), None)
-    comm, alike = Communicator() if wrapper is None else wrapper.comm(inner), ""
+    comm, alike = Communicator(), ""
     with trouble.noted():
         if wrapper is None:
             raise InvalidInput(_refusal(inner))
+        comm = wrapper.comm(inner)
         settings = settings.checked(comm.n)
         alike = wrapper.check(inner, settings)
     trouble.shared(comm.everyone)

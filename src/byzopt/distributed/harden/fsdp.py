@@ -7,6 +7,7 @@ on products that are summed over the shards too, so that all shards of a replica
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -18,6 +19,7 @@ from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden.buffers import check_buffers
 from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.mesh import MeshCommunicator
+from byzopt.distributed.harden.seams import AUTOGRAD, Seam, require_seams
 from byzopt.distributed.harden.settings import Settings
 from byzopt.distributed.harden.units import (
     ModelReduction,
@@ -30,6 +32,23 @@ from byzopt.distributed.harden.units import (
 from byzopt.distributed.header import WIRE_DTYPES
 from byzopt.errors import require
 
+_OF_GROUPS = (
+    "fsdp_params",
+    "gradient_divide_factor",
+    "mesh_info",
+    "post_backward",
+    "_all_reduce_hook",
+    "_reduce_scatter_comm",
+)
+_OF_PARAMETERS = (
+    "contiguous_sharded_stride",
+    "padded_sharded_param_size",
+    "sharded_param",
+    "sharded_size",
+    "unsharded_accumulated_grad",
+    "unsharded_param",
+)
+
 
 def takes(model: Any) -> bool:
     fsdp = sys.modules.get("torch.distributed.fsdp")
@@ -38,7 +57,10 @@ def takes(model: Any) -> bool:
 
 def communicator(model: Any) -> Communicator:
     """The workers' collectives."""
-    info = next(param_groups(model))[1].mesh_info
+    _check_seams(model)
+    groups = list(param_groups(model))
+    require(bool(groups), "A model to harden", "have parameters that FSDP shards", "none")
+    info = groups[0][1].mesh_info
     if not _is_hybrid(info):
         return Communicator(info.shard_process_group)
     return MeshCommunicator(info.replicate_process_group, info.shard_process_group)
@@ -59,8 +81,8 @@ def param_groups(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def check(model: Any, settings: Settings) -> str:
     """What is wrong on this rank is raised; what all ranks must have alike is returned."""
-    ready, units = hasattr(type(model), "set_custom_reduce_scatter"), list(param_groups(model))
-    require(ready, "FSDP2", "let its reduce-scatter be replaced", "an older torch", "Use torch 2.8 or later.")
+    units = list(param_groups(model))
+    _check_root(model)
     require(
         settings.deadline is None,
         "A deadline",
@@ -69,7 +91,10 @@ def check(model: Any, settings: Settings) -> str:
         "Wrap the model in DistributedDataParallel, or leave out `deadline` and restart all ranks from "
         "checkpoints.",
     )
-    require(bool(units), "A model to harden", "have parameters that FSDP shards", "none")
+    names = [name for name, _ in units]
+    twice = [name for name in names if names.count(name) > 1]
+    what, remedy = f"several in {twice[:1]}", "Give fully_shard one mesh a module."
+    require(not twice, "A model to harden", "have one group of parameters a module", what, remedy)
     first = units[0][1].mesh_info
     shards = hasattr(first, "shard_process_group")
     require(shards, "A model to harden", "be sharded", "replicas alone", "Use DistributedDataParallel.")
@@ -97,6 +122,45 @@ def check(model: Any, settings: Settings) -> str:
     return repr((told, [name for name, _ in units], hybrid))
 
 
+def _check_seams(model: Any) -> None:
+    """Raise where this torch lacks anything of FSDP2 that is used here and in `units`."""
+    from torch.distributed.fsdp._fully_shard import _fsdp_collectives, _fsdp_common
+
+    functions: list[Seam] = [
+        ("fully_shard", model, ("set_custom_reduce_scatter", "set_all_reduce_hook", "_get_fsdp_state")),
+        ("FSDP's collectives", _fsdp_collectives, ("_get_gradient_divide_factors",)),
+        ("FSDP's meshes", _fsdp_common, ("FSDPMeshInfo",)),
+    ]
+    require_seams((*AUTOGRAD, *functions))
+    state = model._get_fsdp_state()
+    groups = "_fsdp_param_group" if hasattr(state, "_fsdp_param_group") else "_fsdp_param_groups"
+    require_seams([("FSDP's state", state, (groups, "_is_root"))])
+    for name, group in param_groups(model):
+        require_seams([(f"FSDP's unit {name!r}", group, _OF_GROUPS)])
+        mesh = group.mesh_info
+        meshes = ("mesh", "shard_mesh_dim") if hasattr(mesh, "shard_process_group") else ()
+        require_seams([("FSDP's meshes", mesh, meshes)])
+        require_seams(("FSDP's parameters", each, _OF_PARAMETERS) for each in group.fsdp_params)
+
+
+def _check_root(model: Any) -> None:
+    """Raise where the model is a part of another one of fully_shard, which averages its other units."""
+    around = _around(model)
+    if around:
+        gc.collect()  # one that nobody can call any more does no harm
+        around = _around(model)
+    what, remedy = f"a part of a {', '.join(around)} of fully_shard", "Harden the outermost module."
+    require(not around, "A model to harden", "be the root of what fully_shard was called on", what, remedy)
+
+
+def _around(model: Any) -> list[str]:
+    from torch.distributed.fsdp import FSDPModule
+
+    living = [each for each in gc.get_objects() if issubclass(type(each), FSDPModule)]
+    others = [each for each in living if each is not model and "_modules" in vars(each)]
+    return sorted({type(each).__name__ for each in others if any(part is model for part in each.modules())})
+
+
 def _check_unit(name: str, unit: Any, first: Any) -> None:
     """Raise where a unit reduces in a way of its own already, or over other ranks than the first."""
     hooked = unit._all_reduce_hook is not None
@@ -117,7 +181,8 @@ def _check_hooks(name: str, unit: Any, settings: Settings) -> None:
 
 def attach(model: Any, comm: Communicator, guard: Guard) -> None:
     """Put the guard where FSDP reduces."""
-    whole = guard.settings.scope == "model"
+    alone = comm.n == 1  # FSDP scatters nothing then; its hook is called all the same
+    whole = guard.settings.scope == "model" and not alone
     reduction = (ModelReduction if whole else Reduction)(model, comm, guard)
     units = dict(param_groups(model))
     reduction.largest = max(
@@ -127,26 +192,22 @@ def attach(model: Any, comm: Communicator, guard: Guard) -> None:
         unit = Unit(name, group)
         guard.undo.append(unit.watch())
         if isinstance(comm, MeshCommunicator):
-            _attach_replicas(unit, reduction)
+            _keep_all_reduce(unit, reduction)
+        if alone or isinstance(comm, MeshCommunicator):
+            guard.undo.append(partial(setattr, group, "_all_reduce_hook", group._all_reduce_hook))
+            group._all_reduce_hook = ReplicaHook(unit, reduction)
             continue
         guard.undo.append(partial(setattr, group, "_reduce_scatter_comm", group._reduce_scatter_comm))
         group._reduce_scatter_comm = UnitReduceScatter(unit, reduction)
 
 
-def _numbers(unit: Any) -> int:
-    return sum(parameter.sharded_param.numel() for parameter in unit.fsdp_params)
-
-
-def _attach_replicas(unit: Unit, reduction: Reduction) -> None:
-    """HSDP: FSDP shards within a replica as before; in the place of its all-reduce stands the rule."""
+def _keep_all_reduce(unit: Unit, reduction: Reduction) -> None:
+    """HSDP: FSDP shards within a replica as before, and leaves what it would all-reduce to its hook."""
     from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo
 
-    group = unit.group
-    both = group.mesh_info
-    for attribute in ("mesh_info", "_all_reduce_hook"):
-        reduction.guard.undo.append(partial(setattr, group, attribute, getattr(group, attribute)))
-    group.mesh_info = FSDPMeshInfo(mesh=both.mesh, shard_mesh_dim=both.shard_mesh_dim)
-    group._all_reduce_hook = ReplicaHook(unit, reduction)
+    both = unit.group.mesh_info
+    reduction.guard.undo.append(partial(setattr, unit.group, "mesh_info", both))
+    unit.group.mesh_info = FSDPMeshInfo(mesh=both.mesh, shard_mesh_dim=both.shard_mesh_dim)
 
 
 def _is_hybrid(info: Any) -> bool:
