@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 
 import pytest
@@ -286,6 +287,25 @@ def remembered(rank):
     return worst, out
 
 
+def left_over(rank):
+    """A training that is over has left its scaler in a circle of references: it counts for nobody."""
+    gc.collect()
+    gc.disable()
+    before = len([each for each in gc.get_objects() if type(each) is torch.amp.GradScaler])
+    old, own = torch.amp.GradScaler("cpu", init_scale=2.0**9), torch.amp.GradScaler("cpu", init_scale=2.0**3)
+    old.circle = old
+    del old
+    model = network()
+    guard = harden(model, "mean", momentum=0.5)
+    backward(model, rank, 0, 1.0, own)
+    gc.enable()
+    held = guard.momentum.state_dict()["0.weight"]
+    local = network()
+    local.register_comm_hook(None, noop_hook)
+    backward(local, rank)
+    return before, float((held - local.module[0].weight.grad).abs().max())
+
+
 def compressed(rank):
     """Columns in bfloat16: every number of the mean is off by at most two roundings of it."""
     ends = []
@@ -435,6 +455,7 @@ def unwritten(rank):
 
 
 PLAYED = (
+    left_over,
     loaded,
     unwritten,
     excess,
@@ -576,6 +597,13 @@ def test_momentum_is_each_ranks_own_whatever_the_scale(played):
         assert len(messages) == (rank > 0)
         assert rounds == 5
         assert all("afresh" in message for message in messages)
+
+
+def test_a_scaler_that_nobody_holds_any_more_is_not_asked_for_its_scale(played):
+    for found in played:
+        others, apart = found["left_over"]
+        assert others == 0
+        assert apart < 1e-6
 
 
 def test_columns_of_half_the_bytes_cost_two_roundings(played):

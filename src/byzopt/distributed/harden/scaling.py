@@ -12,10 +12,13 @@ from byzopt.errors import InvalidInput
 _found: list[ref[GradScaler]] = []
 
 
-def scalers() -> list[GradScaler]:
-    """The enabled scalers of this process: looked for again where none is known, which takes a moment."""
-    if not _alive():
+def scalers(anew: bool = False) -> list[GradScaler]:
+    """The enabled scalers of this process that anybody holds: looked for `anew`, or where none is known,
+    which takes a moment."""
+    if anew or not _alive():
         _found[:] = [ref(each) for each in gc.get_objects() if issubclass(type(each), GradScaler)]
+        if _alive():
+            gc.collect()  # a training that is over may have left one in a circle of references
     return _alive()
 
 
@@ -38,7 +41,7 @@ class LossScale:
     def now(self) -> float:
         """Errors: `InvalidInput` where there are several scalers, and none was given."""
         if not self._looked:
-            found = scalers()
+            found = scalers(anew=True)
             if len(found) > 1:
                 raise InvalidInput(
                     "With momentum, the scale of losses should be known. Found several GradScalers. Say "
