@@ -16,6 +16,7 @@ from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.settings import Buffers, Excess, Scope, Settings
 from byzopt.distributed.topologies import Watch
 from byzopt.errors import InvalidInput
+from byzopt.workers import Estimator
 
 
 class Wrapper(NamedTuple):
@@ -43,7 +44,7 @@ def harden(
     rule: Aggregator | str,
     f: int | None = None,
     *,
-    momentum: float = 0.0,
+    momentum: float | Estimator = 0.0,
     buffers: Buffers = "median",
     excess: Excess = "raise",
     wire: str | None = None,
@@ -60,13 +61,15 @@ def harden(
     move far. The gradient is that of `robust_all_reduce` on all parameters as one vector.
 
     `rule` by name or as a recipe; f fills what a name leaves out. `momentum` β: every rank averages its own
-    gradients, m <- β m + (1 - β) g, before the exchange. `buffers`: float buffers that a forward pass writes
-    are, after each backward, the coordinate median over ranks ("median"), left to each rank ("local"), or
-    not allowed ("refuse"). `excess`: when more ranks than f send what is not finite, `backward` raises
-    `TooManyFaults` on all ranks ("raise"), or all get zeros ("skip"); where a `GradScaler` is at work all get
-    the same non-finite gradient, so that all scalers back off. `wire="bf16"` sends columns in half the
-    bytes. `watch` is called with the `RoundDiagnostics` of each round, or of every `watch.every`-th.
-    `scaler` need only be told where the process has several, or one that is not this model's.
+    gradients, m <- β m + (1 - β) g, before the exchange; or any `Estimator` that makes what it sends of one
+    gradient a round, number by number (`WorkerMomentum` with a schedule, `DoubleMomentum`). `buffers`: float
+    buffers that a forward pass writes are, after each backward, the coordinate median over ranks ("median"),
+    left to each rank ("local"), or not allowed ("refuse"). `excess`: when more ranks than f send what is not
+    finite, `backward` raises `TooManyFaults` on all ranks ("raise"), or all get zeros ("skip"); where a
+    `GradScaler` is at work all get the same non-finite gradient, so that all scalers back off. `wire="bf16"`
+    sends columns in half the bytes. `watch` is called with the `RoundDiagnostics` of each round, or of every
+    `watch.every`-th. `scaler` need only be told where the process has several, or one that is not this
+    model's.
 
     `scope`, for `fully_shard` alone: "unit" decides for each unit that FSDP reduces, at no cost in memory;
     "model" decides once for all parameters as one vector, and holds the shards of all ranks' gradients until
@@ -88,7 +91,7 @@ def harden(
         model: A `DistributedDataParallel` model, perhaps compiled, or the root of a `fully_shard` one.
         rule: What is done with the ranks' gradients, by name or as a recipe.
         f: Number of faulty ranks tolerated, where the rule does not say it.
-        momentum: β in [0, 1) of the average that each rank takes of its own gradients.
+        momentum: β in [0, 1) of the average that each rank takes of its own gradients, or an estimator.
         buffers: What becomes of float buffers that a forward pass writes: "median", "local" or "refuse".
         excess: Where more ranks than f send what is not finite: "raise", or "skip" the step.
         wire: "bf16" sends columns in half the bytes; None: as they are.

@@ -13,7 +13,7 @@ from byzopt.aggregators import Aggregator
 from byzopt.aggregators.core.filters import StatelessFilter
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.diagnostics import RoundDiagnostics
-from byzopt.distributed.harden.momentum import Momentum
+from byzopt.distributed.harden.estimated import momentum_of
 from byzopt.distributed.harden.round import Guess, Round
 from byzopt.distributed.harden.settings import Settings
 from byzopt.errors import TooManyFaults, require
@@ -41,7 +41,7 @@ class Guard:
         self.rounds, self.skipped, self.restored, self.dropped = 0, 0, 0, [0] * comm.n
         self.missing, self.returned = [0] * comm.n, 0
         self.diagnostics: RoundDiagnostics | None = None
-        self.momentum = Momentum(settings.momentum) if settings.momentum else None
+        self.momentum = momentum_of(settings.momentum)
         self.active = True
         self.undo: list[Callable[[], None]] = []  # what `remove` has to put back
         self._state: Any = None

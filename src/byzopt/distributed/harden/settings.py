@@ -11,9 +11,11 @@ from torch.amp import GradScaler
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import Filter, RoundRule, check_unseen_data
 from byzopt.distributed.deadline.transport import check_seconds
+from byzopt.distributed.harden.estimated import check_estimator
 from byzopt.distributed.header import recipe_text
 from byzopt.distributed.topologies import Watch, check_topology
 from byzopt.errors import require
+from byzopt.workers import Estimator
 
 Buffers = Literal["median", "local", "refuse"]
 Excess = Literal["raise", "skip"]
@@ -27,7 +29,7 @@ class Settings:
 
     rule: Aggregator | str
     f: int | None = None
-    momentum: float = 0.0
+    momentum: float | Estimator = 0.0
     buffers: Buffers = "median"
     excess: Excess = "raise"
     wire: str | None = None
@@ -43,9 +45,7 @@ class Settings:
         check_topology("sharded", settings.filter)
         check_unseen_data(settings.filter)
         rule.check(n)
-        momentum, least = self.momentum, "Parameter `momentum` of harden"
-        number = isinstance(momentum, (int, float)) and not isinstance(momentum, bool)
-        require(number and 0 <= momentum < 1, least, "lie in [0, 1)", momentum)
+        self._check_momentum()
         for name, allowed in (("buffers", Buffers), ("excess", Excess)):
             words, found = cast(Any, allowed).__args__, getattr(self, name)
             require(found in words, f"Parameter `{name}` of harden", f"be one of {', '.join(words)}", found)
@@ -61,6 +61,15 @@ class Settings:
         scaler = self.scaler
         require(scaler is None or isinstance(scaler, GradScaler), "A scaler", "be a GradScaler", scaler)
         return settings
+
+    def _check_momentum(self) -> None:
+        momentum = self.momentum
+        if isinstance(momentum, Estimator):
+            check_estimator(momentum)
+            return
+        number = isinstance(momentum, (int, float)) and not isinstance(momentum, bool)
+        what, rule = "Parameter `momentum` of harden", "lie in [0, 1), or be an Estimator"
+        require(number and 0 <= momentum < 1, what, rule, repr(momentum))
 
     @property
     def filter(self) -> RoundRule:
