@@ -22,13 +22,14 @@ from byzopt.distributed.harden.arena import Arena
 from byzopt.distributed.harden.background import Background
 from byzopt.distributed.harden.buffers import BufferSync
 from byzopt.distributed.harden.excess import ExcessPolicy
+from byzopt.distributed.harden.frozen import Frozen
 from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.round import Round
 from byzopt.distributed.harden.scaling import LossScale
 from byzopt.distributed.harden.settings import Buffers
 from byzopt.distributed.harden.transfer import Transfer, next_tag, swap
 from byzopt.distributed.header import max_magnitude
-from byzopt.errors import TooManyFaults, require
+from byzopt.errors import TooManyFaults
 
 _engine: Any = torch.autograd.Variable._execution_engine
 
@@ -79,9 +80,7 @@ class BucketHook:
         # DDP holds its hook where Python's collector does not look, so that the hook must not hold the model.
         self.model, self.comm, self.guard = proxy(model), comm, guard
         self.names = {id(p): name for name, p in model.module.named_parameters()}
-        apart = model.parameters_to_ignore
-        others = [(name, p) for name, p in model.module.named_parameters() if name not in apart]
-        self.frozen = [(name, p) for name, p in others if not p.requires_grad]
+        self.frozen = Frozen(model)
         self.buffers = _buffers(model, comm, guard, self.sync)
         settings = guard.settings
         self.excess = ExcessPolicy(comm, settings.excess, model.parameters(), settings.scaler)
@@ -150,18 +149,7 @@ class BucketHook:
         self._first = 0
         self._columns.clear()
         with self._round.trouble.noted():
-            self._require_frozen()
-
-    def _require_frozen(self) -> None:
-        """Raise where gradients have come up that DDP does not know of, so that they stay each rank's own."""
-        found = [name for name, parameter in self.frozen if parameter.requires_grad]
-        require(
-            not found,
-            "Parameters that were frozen when DistributedDataParallel was built",
-            "stay so: it does not know of their gradients, which no rule sees",
-            f"{found[:3]} unfrozen",
-            "Unfreeze them before, or build it anew and harden it.",
-        )
+            self.frozen.check()
 
     def _send(self, bucket: Bucket, before: Bucket | None) -> None:
         """Begin to send the columns of a bucket; look at those of the bucket before it."""

@@ -225,7 +225,7 @@ class TimedHook(BucketHook):
         if momentum is not None:  # begins with a robust average of the others'
             momentum.clear()
             for names, answers in gradients:
-                momentum.update(names, answers, self.scale.now())
+                momentum.update(names, [answer.clone() for answer in answers], self.scale.now())
 
 
 class Snapshot:
