@@ -6,9 +6,9 @@ blocks of half a gigabyte), and leave what they find on the device. Callers choo
 fetch once, with `fetch`, what decisions on the host need.
 
 **Kernels go here.** Each of `products`, `columns`, `blended` and `squares` is one pass over the rows whose
-meaning its docstring states in full. A kernel for a device takes the place of the body of one of them, for
-the rows that it can read; the lines that are there in plain torch stay as what runs without it. Nobody else
-chooses between them.
+meaning its docstring states in full. A kernel for a device (`kernels.gpu`) takes the place of the body of one
+of them, for the rows that it can read; the lines that are there in plain torch stay as what runs without it.
+Nobody else chooses between them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from byzopt.kernels import RankWindow
+from byzopt.kernels import RankWindow, gpu
 
 BLOCK_BYTES = 1 << 29  # of rows that are worked on at once; sorting takes four times as much beside them
 _SPAN = 1 << 12  # columns whose products are summed in the rows' dtype; sums of spans are float64
 
 
 def holds(rows: Tensor) -> bool:
-    """Whether `rows` lie on an accelerator: on any device but the CPU."""
-    return rows.device.type != "cpu"
+    """Whether `rows` lie on an accelerator: on any device but the CPU, unless it plays one in a test."""
+    return rows.device.type != "cpu" or gpu.interpreting()
 
 
 def fetch(*parts: Tensor) -> tuple[Tensor, ...]:
@@ -40,7 +40,7 @@ def blocks(rows: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
     """Column blocks of `rows` `[n, d]` in `dtype`: all columns, unless they take more than `BLOCK_BYTES`."""
     n, d = rows.shape
     width = min(d, max(1, BLOCK_BYTES // (n * dtype.itemsize)))
-    for start in range(0, d, width):
+    for start in range(0, max(d, 1), max(width, 1)):  # where there are no columns, one block of none
         piece = slice(start, min(start + width, d))
         yield piece, (rows if width == d else rows[:, piece]).to(dtype)
 
@@ -51,6 +51,9 @@ def products(rows: Tensor, pivot: Tensor | None, dtype: torch.dtype) -> Tensor:
     Products are taken in `dtype` over spans of columns, and sums of spans in float64. Without a pivot the
     rows are read once and no copy of them is written.
     """
+    found = gpu.products(rows, pivot, dtype)
+    if found is not None:
+        return found
     total: Tensor | None = None
     for piece, block in blocks(rows, dtype):
         part = _products(block if pivot is None else block - pivot[piece].to(dtype))
@@ -74,6 +77,9 @@ def _products(block: Tensor) -> Tensor:
 def squares(rows: Tensor, dtype: torch.dtype) -> Tensor:
     """Squared Euclidean norms `[n]` float64 on the device. Squares are taken in `dtype`, over spans of
     columns, and sums of spans in float64."""
+    found = gpu.squares(rows, dtype)
+    if found is not None:
+        return found
     total: Tensor | None = None
     for _, block in blocks(rows, dtype):
         part = _squares(block)
@@ -98,6 +104,9 @@ def _norms(block: Tensor, dim: int) -> Tensor:
 
 def blended(weights: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
     """`weights @ rows` in the rows' dtype, summed in `dtype`: `[m, n] x [n, d] -> [m, d]`, on the device."""
+    found = gpu.blends(weights, rows, dtype)
+    if found is not None:
+        return found[0]
     weights = weights.to(rows.device, dtype)
     return _joined([(weights @ block).to(rows.dtype) for _, block in blocks(rows, dtype)])
 
@@ -111,6 +120,9 @@ def columns(
     `mixing` `[m, n]` is applied in `dtype`, on the way; where it is given a `pivot`, about that row, which it
     may be only where it takes means.
     """
+    found = gpu.columns(rows, plan, mixing, pivot, dtype)
+    if found is not None:
+        return found
     mixing = None if mixing is None else mixing.to(rows.device, dtype)
     answers: list[Tensor] = []
     traces: list[Tensor] = []

@@ -194,7 +194,8 @@ def test_curves_against_rounds_gradients_or_bits(byzopt):
 
 def test_doctor_shows_versions_devices_and_data(byzopt):
     found = json.loads(byzopt("doctor", "--json").out)
-    assert {"python", "packages", "devices", "threads", "kernels", "data", "extras"} <= set(found)
+    assert {"python", "packages", "devices", "threads", "data", "extras"} <= set(found)
+    assert {"kernels", "kernels on a GPU"} <= set(found)
     assert {"digits", "mnist", "shakespeare"} <= set(found["data"])
     text = byzopt("doctor").out
     assert found["packages"]["torch"] in text

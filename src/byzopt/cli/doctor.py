@@ -13,6 +13,7 @@ EXTRAS = {
     "ray": ("ray",),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
+    "gpu-test": ("triton", "pytest"),
 }
 
 
@@ -44,6 +45,7 @@ def examined() -> dict[str, Any]:
     """Versions, devices, threads, data and where they are looked for, optional extras."""
     from byzopt.experiments.store.environment import environment
     from byzopt.experiments.sweeps.cores import layout_rates
+    from byzopt.kernels import gpu
     from byzopt.tasks import data
     from byzopt.tasks.data import store
 
@@ -54,6 +56,7 @@ def examined() -> dict[str, Any]:
     (processes, threads), rates = layout_rates()
     return environment() | {
         "kernels": kernels_here(),
+        "kernels on a GPU": gpu.state(),
         "placement of independent runs": {"processes x threads": f"{processes} x {threads}"}
         | {f"rounds/s with {layout}": str(rate) for layout, rate in rates.items()},
         "data": {"digits": "part of scikit-learn"} | where,

@@ -19,7 +19,8 @@ from torch import Tensor
 
 PARALLEL = 1 << 21  # numbers below which one thread is faster than waking another
 _DTYPES = (torch.float32, torch.float64)
-_state = {"on": os.environ.get("BYZOPT_KERNELS", "on").lower() not in ("off", "0", "no")}
+_WORDS = {"off": (), "0": (), "no": (), "cpu": ("cpu",)}  # of BYZOPT_KERNELS; any other: all kernels
+_state = {"on": _WORDS.get(os.environ.get("BYZOPT_KERNELS", "on").lower(), ("cpu", "gpu"))}
 
 Run = Callable[..., None]
 Emit = Callable[[Any, Any], None]  # (IR builder, function): writes the body
@@ -28,13 +29,18 @@ Emit = Callable[[Any, Any], None]  # (IR builder, function): writes the body
 def supports(rows: Tensor) -> bool:
     """Whether kernels can read `rows` `[n, d]` as they lie: on the CPU, float32 or float64, unit stride."""
     plain = rows.device.type == "cpu" and rows.dtype in _DTYPES and rows.stride(1) == 1
-    return plain and _state["on"] and lanes(rows.dtype) > 0
+    return plain and switched("cpu") and lanes(rows.dtype) > 0
+
+
+def switched(place: str) -> bool:
+    """Whether kernels for a `place`, cpu or gpu, are switched on."""
+    return place in _state["on"]
 
 
 @contextmanager
 def disabled() -> Iterator[None]:
     """Plain torch only, while it lasts: the reference for the kernels."""
-    before, _state["on"] = _state["on"], False
+    before, _state["on"] = _state["on"], ()
     try:
         yield
     finally:

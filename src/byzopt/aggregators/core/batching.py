@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from byzopt import accelerator
 from byzopt.aggregators.core.certificate import ChainInput, Nearness, nearness
 from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.core.stage import Stage
@@ -48,7 +49,9 @@ def batch_aggregate(
     all recipes have been checked with their numbers of rows.
     """
     sets, n, d = rows.shape
-    simple = rows.device.type == "cpu" and rows.dtype in _LARGEST and all(s.batched for s in (*stages, rule))
+    simple = (
+        not accelerator.holds(rows) and rows.dtype in _LARGEST and all(s.batched for s in (*stages, rule))
+    )
     if sets < 2 or n * d > SMALL or not simple or not float(rows.abs().amax()) < _LARGEST[rows.dtype]:
         return None
     if (stages or rule.by_value) and not any(stage.positional for stage in (*stages, rule)):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from byzopt import accelerator
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.foreign import reduced
 from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows, fault_count, like, reiterable, restored
@@ -74,7 +75,7 @@ def _seen(rule: BaseAggregator, rows: Tensor) -> Mixed:
 
 def _sorted(rule: BaseAggregator, rows: Tensor, unit: float, admitted: bool) -> Mixed | None:
     """Rows in the order of their values; None where `rule` needs none, or it would cost much."""
-    if not (rule.by_value and rows.device.type == "cpu" and rows.numel() <= SMALL):
+    if not (rule.by_value and not accelerator.holds(rows) and rows.numel() <= SMALL):
         return None
     rows = rows.index_select(0, torch.from_numpy(order_of(keys(rows, 0, rows.shape[1]))))
     return Mixed(rows, unit, None, geometry_of(rows, unit, admitted, first=len(rows) // 2), admitted)
