@@ -19,7 +19,7 @@ BLOCK_BYTES = 1 << 19
 PIECE_BYTES = 1 << 24  # of rows that have to be converted before a kernel reads them
 _KERNEL_ROWS = 512  # rows up to which our kernel's Gram products are faster than BLAS
 _ROWS = 256  # of a block for BLAS: of the blocks below the diagonal none is taken
-_DEEP = 2048  # columns that BLAS sums in the rows' dtype, at least
+_DEEP = 4096  # columns that BLAS sums in the rows' dtype, at least
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

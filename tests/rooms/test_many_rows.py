@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
 
 from byzopt import aggregators as ag
 from byzopt import linalg
+from byzopt.aggregators.core.inputs import as_rows
 from byzopt.aggregators.numerics import geometry, measuring, ordering
 
 
@@ -100,3 +104,33 @@ def test_the_sample_that_finds_equal_rows_is_of_the_columns_that_decide():
     rows = drawn(5, 2_000)
     assert ordering.sample(rows).shape == (5, 512)
     assert torch.equal(ordering.sample(rows[:, :100]), rows[:, :100])
+
+
+@pytest.mark.parametrize(
+    "name", [*ag.RULES, *(f"{stage} >> krum" for stage in ag.PRE_AGGREGATORS), "nnm >> median"]
+)
+def test_a_call_lets_go_of_its_rows_at_once(name):
+    # Not only when garbage is collected: rows may take most of the memory there is.
+    rule = ag.rule_from(name, f=2)
+    rows = torch.from_numpy(memory := np.random.default_rng(0).random((15, 300), dtype=np.float32))
+    held = weakref.ref(memory)
+    gc.disable()
+    try:
+        rule(rows)
+        del rows, memory
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind", ["array", "mapped"])
+def test_read_only_rows_are_not_copied(kind, tmp_path):
+    rows = np.random.default_rng(0).random((5, 4_000), dtype=np.float32)
+    if kind == "mapped":
+        rows.tofile(tmp_path / "rows")
+        rows = np.memmap(tmp_path / "rows", dtype=np.float32, mode="r", shape=(5, 4_000))
+    else:
+        rows.flags.writeable = False
+    seen = as_rows(rows)
+    assert seen.data_ptr() == rows.__array_interface__["data"][0]
+    assert np.array_equal(ag.Krum(f=1)(rows), ag.Krum(f=1)(rows.copy()))

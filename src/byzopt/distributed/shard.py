@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
+from weakref import proxy
 
 import torch
 from torch import Tensor
@@ -91,12 +92,12 @@ def summed(
         wide = dtype_of(blocks[0], d)
         first = 0 if order is None else int(order[len(order) // 2])
         start = known or Products(first, wide, product(first, wide))
-        geometry.pivot, gram = gram_about_bulk(product, start.gram, start.pivot, start.dtype, order)
+        here.pivot, gram = gram_about_bulk(product, start.gram, start.pivot, start.dtype, order)
         return _equated(blocks, gram, comm)
 
     def origin() -> Origin:
-        _ = geometry.centred  # decides on the pivot
-        pivot, n = geometry.pivot or 0, len(blocks[0])
+        _ = here.centred  # decides on the pivot
+        pivot, n = here.pivot or 0, len(blocks[0])
         parts = [linalg.lengths(rows, rows[pivot], torch.float64) for rows in blocks]
         cross, norms = (sum(part[1:], part[0]) for part in zip(*parts, strict=True))
         own = torch.stack([linalg.norm(rows[pivot]).square() for rows in blocks]).sum().unsqueeze(0)
@@ -104,6 +105,7 @@ def summed(
         return Origin(whole[:n], whole[-1], whole[n:-1])
 
     geometry = Geometry(len(blocks[0]), centred, origin, unit)
+    here = proxy(geometry)  # no circle: see `geometry_of`
     return geometry
 
 

@@ -38,12 +38,11 @@ def fused_gram(rows: Tensor, pivot: Tensor) -> Tensor:
         sums[start] = (_in_registers if n <= _FEW else _in_tiles)(rows, pivot, start, stop)
 
     parallel_for(aligned, rows.numel(), width, piece)
-    total = torch.zeros(n, n, dtype=torch.float64, device="cpu")
-    for start in sorted(sums):  # in the same order however threads are scheduled
-        total += sums[start]
+    parts = [sums[start] for start in sorted(sums)]  # in the same order however threads are scheduled
+    total = sum(parts[1:], parts[0]) if parts else torch.zeros(n, n, dtype=torch.float64, device="cpu")
     if aligned < d:
         tail = rows[:, aligned:].double() - pivot[aligned:].double()
-        total += (tail.unsqueeze(1) * tail).sum(dim=-1)
+        total = total + (tail.unsqueeze(1) * tail).sum(dim=-1)
     return total
 
 
@@ -79,7 +78,8 @@ def _few(dtype: torch.dtype, n: int) -> Run:
 def _in_tiles(rows: Tensor, pivot: Tensor, start: int, stop: int) -> Tensor:
     """The products `[n, n]` over columns start .. stop, as many as vectors hold, of any number of rows."""
     n, width, tall = len(rows), lanes(rows.dtype), -(-len(rows) // TILE) * TILE
-    block = max(width, min(_BLOCK_BYTES // (tall * rows.element_size()), _BLOCK) // width * width)
+    most = min(_BLOCK_BYTES // (tall * rows.element_size()), _BLOCK, stop - start)
+    block = max(width, most // width * width)
     sums = torch.zeros(tall, tall, dtype=torch.float64, device="cpu")
     scratch = torch.empty(tall, block, dtype=rows.dtype, device="cpu")
     scratch[n:] = 0

@@ -70,9 +70,9 @@ def _converted(rows: Any) -> Tensor:
         masked = isinstance(rows, np.ma.MaskedArray)
         require(not masked, "Rows", "be a dense matrix of real numbers", "a masked array", "Fill or drop it.")
         if isinstance(rows, np.ndarray):
-            # torch wraps neither negative strides nor read-only memory; a copy has neither.
-            plain = rows.flags.writeable and min(rows.strides, default=0) >= 0
-            return torch.from_numpy(rows if plain else rows.copy())
+            # torch wraps no negative strides; a copy has none.
+            rows = rows if min(rows.strides, default=0) >= 0 else rows.copy()
+            return torch.from_numpy(rows if rows.flags.writeable else np.asarray(_Unguarded(rows)))
         vectors = [row if isinstance(row, Tensor) else torch.tensor(row, device="cpu") for row in rows]
         require(len(vectors) > 0, "Rows", "be non-empty in n and d", "no rows")
         kinds = {(tuple(v.shape), v.dtype, v.device) for v in vectors}
@@ -82,6 +82,15 @@ def _converted(rows: Any) -> Tensor:
         raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidInput(f"Rows should be a matrix [n, d] or n equal vectors. Found: {error}.") from None
+
+
+class _Unguarded:
+    """Read-only memory for torch, which wraps none: nobody writes to rows, and a mapped file stays one."""
+
+    def __init__(self, rows: np.ndarray[Any, Any]) -> None:
+        place, _ = rows.__array_interface__["data"]
+        self.rows = rows
+        self.__array_interface__ = rows.__array_interface__ | {"data": (place, False)}
 
 
 def admit(stage: Any, rows: Tensor) -> tuple[Any, Tensor, float]:

@@ -215,11 +215,15 @@ class HistoryGuard(Filter):
         """The sums with this round's rows, about its median `centre` `[..., d]`. Unfit rows count as zero."""
         sound = majority.sound(rows, fit).to(sums.b.dtype)
         pivot = torch.where(centre.isfinite().all(dim=-1, keepdim=True), centre, 0).to(sums.b.dtype)
-        moves = sound - pivot.unsqueeze(-2)
         offset = x.double() - sums.home.double()
-        energy, short = noise.square(), sketched(moves, self.sketch, self.seed)
-        along = majority.projections(moves, offset)
-        a, b, between, between_a = sums.a + along, sums.b + short, sums.pairs, sums.pairs_a
+        energy, between, between_a = noise.square(), sums.pairs, sums.pairs_a
+        if self.noise is not None and sums.b.shape == rows.shape:
+            b, along = majority.moved(sums.b, sound, pivot, offset)
+            a = sums.a + along
+        else:
+            moves = sound - pivot.unsqueeze(-2)
+            short, along = sketched(moves, self.sketch, self.seed), majority.projections(moves, offset)
+            a, b = sums.a + along, sums.b + short
         if self.noise is None:
             between = pairs.extended(between, short, fit, b)
             between_a = pairs.extended(between_a, along.unsqueeze(-1), fit, a.unsqueeze(-1))

@@ -11,11 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from byzopt import linalg
+from byzopt import kernels, linalg
+from byzopt.aggregators.guards.spare import room_after
 from byzopt.aggregators.numerics.measuring import geometry_of
 
 DIRECT = 1 << 18  # n² d up to which distances are taken from differences, without a Gram product
 CHUNK = 1 << 16  # columns that are converted to float64 at once
+MANY = 1 << 20  # numbers from which sums are taken a few columns at a time
+GRAIN = 1 << 17  # numbers at a time: few enough for the cache
 
 
 class MedianRow(NamedTuple):
@@ -135,6 +138,35 @@ def projections(rows: Tensor, vec: Tensor) -> Tensor:
         piece = slice(start, start + CHUNK)
         total = total + (rows[..., piece].double() @ vec[..., piece].double().unsqueeze(-1)).squeeze(-1)
     return total
+
+
+def moved(sums: Tensor, rows: Tensor, centre: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
+    """`sums` + `rows` - `centre` `[..., d]`, and projections of `rows` - `centre` on `vec`.
+
+    Many numbers are gone through once, some columns at a time, by our threads, on which nothing depends.
+    """
+    if rows.ndim > 2 or rows.device.type != "cpu" or rows.numel() < MANY:
+        moves = rows - centre.unsqueeze(-2)
+        return sums + moves, projections(moves, vec)
+    n, d = rows.shape
+    out, width = room_after(sums), max(1, GRAIN // n)
+    along = torch.empty(-(-d // width), n, dtype=torch.float64, device="cpu")
+
+    def part(start: int, stop: int) -> None:
+        for first in range(start, stop, width):
+            piece = slice(first, min(first + width, stop))
+            moves = rows[:, piece] - centre[piece]
+            torch.add(sums[:, piece], moves, out=out[:, piece])
+            along[first // width] = moves.double() @ vec[piece].double()
+
+    kernels.parallel_for(d, rows.numel(), width, part)
+    return out, along.sum(dim=0)
+
+
+def added(sums: Tensor, rows: Tensor) -> Tensor:
+    """`sums` + `rows`."""
+    many = rows.device.type == "cpu" and rows.numel() >= MANY and rows.dtype == sums.dtype
+    return torch.add(sums, rows, out=room_after(sums)) if many else sums + rows
 
 
 def middle_value(values: Tensor) -> Tensor:

@@ -182,7 +182,7 @@ class Safeguard(Filter):
             sums, weight = added.clone(), weight.square()
             before = pairs.empty_window(before.sums.shape[-1], rows.device)
         else:
-            sums, weight = window.sums + added, window.weight + weight.square()
+            sums, weight = majority.added(window.sums, added), window.weight + weight.square()
         between = pairs.extended(before, added, present, sums) if self.paired else before
         return Window(sums, weight, window.limit, between)
 

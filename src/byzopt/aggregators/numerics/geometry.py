@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias, cast
+from weakref import proxy
 
 import numpy as np
 import torch
@@ -166,7 +167,7 @@ class Geometry:
         def origin() -> Origin:
             old, square, _ = self.origin
             cross = mixing @ old + (0 if affine else spare * square)
-            return Origin(cross, square, (result.centred.diagonal() + 2 * cross + square).clamp_min(0))
+            return Origin(cross, square, (here.centred.diagonal() + 2 * cross + square).clamp_min(0))
 
         def centred() -> Tensor:
             product = torch.from_numpy(_congruent(mixing.numpy(), self.centred.numpy()))
@@ -177,6 +178,7 @@ class Geometry:
             return product + lean + lean.mT + torch.outer(spare, spare) * square
 
         result = Geometry(mixing.shape[-2], centred, origin, self.unit)
+        here = proxy(result)  # no circle: see `geometry_of`
         return result
 
 

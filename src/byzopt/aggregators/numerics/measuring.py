@@ -7,6 +7,7 @@ an offset that dwarfs their spread, or some rows are far away.
 from __future__ import annotations
 
 from collections.abc import Callable
+from weakref import proxy
 
 import numpy as np
 import torch
@@ -43,19 +44,20 @@ def geometry_of(
 
     def centred() -> Tensor:
         pivot, product = measure(rows, admitted, order, first)
-        geometry.pivot = None if pivot == ORIGIN else pivot
+        here.pivot = None if pivot == ORIGIN else pivot
         return product
 
     def origin() -> Origin:
-        centred = geometry.centred  # decides on the pivot
-        if geometry.pivot is None:
+        centred = here.centred  # decides on the pivot
+        if here.pivot is None:
             return _own_origin(rows, centred.diagonal())
-        measured = _origin(rows, rows[geometry.pivot])
+        measured = _origin(rows, rows[here.pivot])
         if not (admitted or within_range(measured.sq_norms)):
             raise ExtremeRows
         return measured
 
     geometry = Geometry(rows.shape[0], centred, origin, unit)
+    here = proxy(geometry)  # a circle would keep the rows until garbage is collected
     return geometry
 
 

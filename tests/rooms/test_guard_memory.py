@@ -1,0 +1,58 @@
+"""Sums of guards on many coordinates: computed a few columns at a time, in memory that is used again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from byzopt.aggregators.core.filters import RoundContext
+from byzopt.aggregators.guards import majority
+from byzopt.aggregators.guards.guard import HistoryGuard
+from byzopt.aggregators.guards.safeguard import Safeguard
+from byzopt.aggregators.guards.spare import room_after
+from byzopt.theory.byzantine_epochs import Epoch
+
+GUARDS = [HistoryGuard((Epoch(100, 10.0, 0.1),), 1.0, finder="medoid"), Safeguard((3, 7), 100, noise=1.0)]
+
+
+def drawn(n, d, seed):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def test_sums_by_columns_are_those_at_once(monkeypatch):
+    sums, rows, centre = drawn(7, 1001, 0), drawn(7, 1001, 1), drawn(1, 1001, 2)[0]
+    vec = drawn(1, 1001, 3)[0].double()
+    b, along = majority.moved(sums, rows, centre, vec)
+    monkeypatch.setattr(majority, "MANY", 1)
+    monkeypatch.setattr(majority, "GRAIN", 300)
+    found, found_along = majority.moved(sums, rows, centre, vec)
+    assert torch.equal(found, b)
+    assert torch.allclose(found_along, along, rtol=1e-12, atol=1e-12)
+    assert torch.equal(majority.added(sums, rows), sums + rows)
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: type(guard).__name__)
+def test_states_that_are_held_are_never_written_to(guard, monkeypatch):
+    monkeypatch.setattr(majority, "MANY", 1)
+    state, held = guard.init(torch.zeros(50), 6), []
+    for t in range(1, 9):
+        rows, at = 0.1 * drawn(6, 50, t) + 1, RoundContext(t, torch.zeros(50))
+        seen = guard.preview(state, rows, at)
+        out, state = guard.step(state, rows, at)
+        assert torch.equal(seen, out)
+        big = state.sums.b if isinstance(guard, HistoryGuard) else state.windows[0].sums
+        held.append((big, big.clone()))
+    assert all(torch.equal(sums, copy) for sums, copy in held)
+    assert len({sums.data_ptr() for sums, _ in held}) == len(held)
+
+
+def test_memory_is_used_again_once_nobody_holds_it_nor_a_view_of_it():
+    first = room_after(torch.zeros(4, 5))
+    second = room_after(first)
+    place = first.data_ptr()
+    view = first[1:]
+    del first
+    third = room_after(second)
+    assert third.data_ptr() != place
+    del view
+    assert room_after(third).data_ptr() == place
