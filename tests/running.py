@@ -39,7 +39,8 @@ def play(
     method = replace(method, filter=wrapped(rule)) if wrapped else method
     attack = ATTACKS.build(attack) if isinstance(attack, str) else attack
     adversary = Adversary(attack, built.cohort, byzantine, placement, base)
-    engine = Simulated(built, method.worker, method.wire, adversary, seed, method.down)
+    parts = (method.worker, method.wire, adversary, seed, method.down, method.participants)
+    engine = Simulated(built, *parts)
     start = begin(method, built.start(), ServerContext(built.layout, built.proxy()), built.n)
     return rounds(method, engine, start, last, against)
 

@@ -10,6 +10,7 @@ from byzopt.aggregators.clipping import ARC, Clipping
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.chain import Chain
+from byzopt.aggregators.core.changes import ClippedChanges, RowMomentum
 from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule, StatelessFilter
 from byzopt.aggregators.core.kinds import CoordinateRule, GeometricRule, RankRule
 from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator, PreChain
@@ -73,6 +74,7 @@ __all__ = [
     "CenteredClipping",
     "Certificate",
     "Chain",
+    "ClippedChanges",
     "Clipping",
     "Coefficients",
     "CoordinateRule",
@@ -104,6 +106,7 @@ __all__ = [
     "RankWindow",
     "RoundContext",
     "RoundRule",
+    "RowMomentum",
     "RowReport",
     "SignGuard",
     "SignMajority",

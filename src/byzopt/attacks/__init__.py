@@ -32,6 +32,7 @@ from byzopt.attacks.optimal import OptimalALIE, OptimalIPM
 from byzopt.attacks.raw import RawGradient
 from byzopt.attacks.rop import ROP
 from byzopt.attacks.safeguard import DelayedGradient, UnderThreshold, Variance
+from byzopt.attacks.shift_back import ShiftBack
 from byzopt.attacks.sleeper import Sleeper
 
 __all__ = [
@@ -81,6 +82,7 @@ __all__ = [
     "Replay",
     "SearchedAttack",
     "Shift",
+    "ShiftBack",
     "SignFlip",
     "Sleeper",
     "Spectral",

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
+from byzopt.aggregators.core.filters import RoundContext
 from byzopt.attacks import Adversary
 from byzopt.errors import require, said
 from byzopt.methods import Method
@@ -93,6 +94,10 @@ class Engine(ABC):
         The rows of those who do not take part say nothing.
         """
         return None
+
+    def context(self, t: int, x: Tensor) -> RoundContext:
+        """What the server's rule knows of round t, in which workers are asked at `x` `[d]`."""
+        return RoundContext(t, x, self.present(t))
 
     def report(self, state: Any) -> dict[str, float]:
         """Figures of the engine itself after a round, for records. Default: none."""

@@ -51,7 +51,9 @@ class BatchedRound:
 
     def at(self, who: int | Who, x: Tensor) -> RoundContext:
         """The round's context for the runs `who`, asked at `x`."""
-        return RoundContext(self.t, x, None if self.present is None else _of(self.present, who))
+        # Filters that toss coins are called for one run at a time: the coin is that run's own.
+        seed = self.seeds[who if isinstance(who, int) else who[0]]
+        return RoundContext(self.t, x, None if self.present is None else _of(self.present, who), seed)
 
     def broadcast(self, part: Any, state: Any, who: int | Who, x: Tensor) -> tuple[list[Any], Any]:
         """The points that reach workers, and what they cost: bits and coordinates down."""

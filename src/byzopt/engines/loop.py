@@ -10,7 +10,7 @@ from torch import Tensor
 from byzopt import linalg
 from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.expulsion import Expulsion
-from byzopt.aggregators.core.filters import Defence, RoundContext
+from byzopt.aggregators.core.filters import Defence
 from byzopt.engines.base import Engine, check_rows
 from byzopt.methods import Method
 from byzopt.servers import ServerContext
@@ -177,7 +177,7 @@ def rounds(
     """
     for t in range(state.t + 1, last + 1):
         x = method.step.ask(state.step)
-        at = RoundContext(t, x, engine.present(t))
+        at = engine.context(t, x)
         defence = Defence(method.filter, state.filter, at)
         seen, workers = engine.exchange(state.engine, x, t, defence, state.aggregate)
         check_rows(f"The rows of engine {type(engine).__name__}", seen.rows, engine.n, x)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
+from byzopt.aggregators.core.filters import RoundContext
 from byzopt.attacks import Adversary
 from byzopt.engines.absence import played, share_of, unmoved, zero_absent
 from byzopt.engines.base import ENGINES, Engine, EngineRecipe, Exchange, MethodPart, check_rows
@@ -88,6 +89,9 @@ class Simulated(Engine):
 
     def present(self, t: int) -> Tensor | None:
         return self.participants.mask(self.seed, t, self.n)
+
+    def context(self, t: int, x: Tensor) -> RoundContext:
+        return RoundContext(t, x, self.present(t), self.seed)
 
     def exchange(
         self,

@@ -8,6 +8,7 @@ from byzopt.methods.byzantine_sgd import ByzantineSGD
 from byzopt.methods.feedback import ByzEF21, ByzEF21BC, ByzEF21SGDM, EFSign
 from byzopt.methods.local_steps import DiLoCo, FedAvg, FedOpt
 from byzopt.methods.safeguard import SafeguardSGD
+from byzopt.methods.sampled import ByzVRMarinaPP, DeMoA, RoSDHB
 from byzopt.methods.server_momentum import ServerSGDM
 from byzopt.methods.similarity import PIGS, AEGProx
 from byzopt.methods.unbiased import (
@@ -39,7 +40,9 @@ __all__ = [
     "ByzVRDM21",
     "ByzVRMarina",
     "ByzVRMarina2",
+    "ByzVRMarinaPP",
     "ByzantineSGD",
+    "DeMoA",
     "DiLoCo",
     "EFSign",
     "FedAvg",
@@ -47,6 +50,7 @@ __all__ = [
     "Method",
     "MethodRecipe",
     "Nesterov",
+    "RoSDHB",
     "RobustGD",
     "RobustSGDM",
     "SafeguardSGD",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, ClassVar, cast
 
-from byzopt.aggregators import Aggregator, LastRows, PresentRows
+from byzopt.aggregators import Aggregator, ClippedChanges, LastRows, PresentRows
 from byzopt.aggregators.core.filters import Filter
 from byzopt.errors import require
 from byzopt.registry import Registry
@@ -76,6 +76,8 @@ class Method:
         filter: Filter = PresentRows(self.filter, participants.tolerated)
         if participants.absent == "keep":
             filter = LastRows(filter, participants.decay)
+        if participants.clip is not None:
+            filter = ClippedChanges(filter, participants.clip)
         return replace(self, filter=filter, participants=participants)
 
 

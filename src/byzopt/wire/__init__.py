@@ -9,7 +9,7 @@ from byzopt.wire.feedback import EF21, Dasha, Diana, ErrorFeedback, Opening
 from byzopt.wire.link import Link
 from byzopt.wire.marina import Marina, Marina2
 from byzopt.wire.shrunk import Shrunk
-from byzopt.wire.sparse import RandK, TopK
+from byzopt.wire.sparse import RandK, SharedRandK, TopK
 
 __all__ = [
     "CHANNELS",
@@ -40,6 +40,7 @@ __all__ = [
     "RandK",
     "ScaledSign",
     "Scope",
+    "SharedRandK",
     "Shrunk",
     "TopK",
 ]

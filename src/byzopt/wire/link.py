@@ -27,6 +27,7 @@ class Link(NamedTuple):
         only: (i, n) where rows `[1, d]` are those of worker i of n alone.
         present: Who takes part, `[n]` of bool on the CPU; None: everybody.
         x: Where workers were asked, `[d]`; None where an engine does not say.
+        shared: Whether all workers draw the same numbers, those of worker 0.
 
     Examples:
         >>> import torch
@@ -46,6 +47,7 @@ class Link(NamedTuple):
     only: tuple[int, int] | None = None
     present: Tensor | None = None
     x: Tensor | None = None
+    shared: bool = False
 
     @property
     def first(self) -> bool:
@@ -68,4 +70,5 @@ class Link(NamedTuple):
         wide = torch.float64 if rows.dtype == torch.float64 else torch.float32
         i, n = self.only or (0, len(rows))
         drawn = torch.rand((n, *rows.shape[1:]), dtype=wide, generator=generator, device=rows.device)
+        drawn = drawn[:1].expand_as(drawn) if self.shared else drawn
         return drawn if self.only is None else drawn[i : i + 1]

@@ -14,6 +14,7 @@ from torch import Tensor
 from byzopt.errors import BadMessage, require
 from byzopt.wire.bitstream import BitReader, BitWriter, Floats
 from byzopt.wire.compressors import COMPRESSORS, FLOAT, Compressor, Draw, Scope
+from byzopt.wire.link import Link
 
 Places: TypeAlias = npt.NDArray[np.int64]
 
@@ -210,6 +211,46 @@ class RandK(Compressor):
         """The indices that both ends draw, and the seed of the draw."""
         assert draw is not None  # `messages` asks for it
         return np.flatnonzero(largest(draw.noise, self.kept(d)).cpu().numpy()), draw.seed
+
+
+@COMPRESSORS.register("shared_rand_k")
+@dataclass(frozen=True)
+class SharedRandK(RandK):
+    """`rand_k` with one draw for all workers in a round: the same K coordinates of everybody, times d/K.
+
+    Rows that lie together stay together: what is between two rows is multiplied by d/K at most, where draws
+    of their own add (d/K - 1)‖row‖² to each. Both ends draw the coordinates, so that a message is K floats.
+    It has no layout in bytes. Source: arXiv:2508.17129.
+
+    Args:
+        k: Number of coordinates kept; None: by `ratio`.
+        ratio: Share of the coordinates kept, in (0, 1].
+        scaled: Whether they are multiplied by d/K, which makes it unbiased.
+        seeded: Must be false: no seed is sent.
+        scope: Whether it works on the "global" vector or by "tensor".
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.layout import Layout
+        >>> from byzopt.wire import Link, SharedRandK
+        >>> sent = SharedRandK(k=1)(torch.ones(3, 4), Link(t=1, seed=0, layout=Layout.flat(4)))
+        >>> bool((sent == sent[0]).all()), float(sent.sum())
+        (True, 12.0)
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(not self.seeded, "Parameter `seeded` of shared_rand_k", "be false", self.seeded)
+
+    @property
+    def has_layout(self) -> bool:
+        return False
+
+    def __call__(self, rows: Tensor, link: Link) -> Tensor:
+        return super().__call__(rows, link._replace(shared=True))
+
+    def size(self, d: int, width: int = FLOAT) -> int:
+        return self.kept(d) * width
 
 
 def _write_sparse(block: Floats, k: int, out: BitWriter, width: int) -> None:

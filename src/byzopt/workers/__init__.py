@@ -3,7 +3,7 @@
 from byzopt.workers.base import ESTIMATORS, Estimator, Need, Oracle
 from byzopt.workers.double import DoubleMomentum, Storm
 from byzopt.workers.local import LocalAdamW, LocalSGD, Memory
-from byzopt.workers.momentum import Form, Plain, Start, WorkerMomentum
+from byzopt.workers.momentum import Form, Plain, SampledMomentum, Start, WorkerMomentum
 from byzopt.workers.participants import PARTICIPANTS, All, Bernoulli, Coined, Exactly, Participants, Trace
 from byzopt.workers.reduced import LSVRG, Differences, Full, Page
 
@@ -28,6 +28,7 @@ __all__ = [
     "Page",
     "Participants",
     "Plain",
+    "SampledMomentum",
     "Start",
     "Storm",
     "Trace",

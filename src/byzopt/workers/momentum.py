@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -99,3 +99,46 @@ class Plain(Estimator):
 
     def step(self, state: tuple[()], x: Tensor, oracle: Oracle) -> tuple[Tensor, tuple[()]]:
         return oracle(x), ()
+
+
+@ESTIMATORS.register("sampled_momentum")
+@dataclass(frozen=True)
+class SampledMomentum(Estimator):
+    """m <- (1 - η p) m + η s of those who take part, (1 - η p) m of absentees, from m = 0.
+
+    For workers of whom each takes part with probability p; p = 1 is `momentum`. Source: DeMoA, Otsuka et al.,
+    arXiv:2509.02970.
+
+    Args:
+        eta: Weight η of the new gradient, in (0, 1].
+        p: Probability of taking part, in (0, 1].
+
+    Examples:
+        >>> import torch
+        >>> from byzopt.workers import Oracle, SampledMomentum
+        >>> worker, x = SampledMomentum(eta=0.5, p=0.5), torch.ones(2)
+        >>> rows, state = worker.init(x, Oracle(1, grads=lambda x: x.expand(3, -1), full=None))
+        >>> rows, state = worker.step(state, x, Oracle(2, grads=lambda x: 0 * x.expand(3, -1), full=None))
+        >>> rows[0]  # 0.5 * 0.75
+        tensor([0.3750, 0.3750])
+    """
+
+    eta: float = 0.1
+    p: float = 0.5
+    batched = True
+    counts_absence: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name, value in (("eta", self.eta), ("p", self.p)):
+            require(0 < value <= 1, f"Parameter `{name}` of sampled_momentum", "lie in (0, 1]", value)
+
+    def init(self, x: Tensor, oracle: Oracle) -> tuple[Tensor, WorkerMomentumState]:
+        m = self.eta * oracle(x)
+        return m, WorkerMomentumState(m)
+
+    def step(
+        self, state: WorkerMomentumState, x: Tensor, oracle: Oracle
+    ) -> tuple[Tensor, WorkerMomentumState]:
+        # The oracle's gradients of absentees are 0.
+        m = (state.v * (1 - self.eta * self.p)).add_(oracle(x), alpha=self.eta)
+        return m, WorkerMomentumState(m)

@@ -22,7 +22,8 @@ class Participants(ABC):
     Absentees compute, receive, send and forge nothing. `absent` says what the rule gets in their place:
     "drop" nothing, so that it combines the rows of those who took part, and of those tolerates `tolerated`
     faulty ones, by default as many as it is set to, and never half of them; "keep" each worker's last row,
-    times `decay` for each round of absence, once it was heard.
+    times `decay` for each round of absence, once it was heard. `clip` a: rows may differ from the last
+    aggregate by a ‖x - x_old‖ at most, what is more being cut (`ClippedChanges`).
 
     A round in which the rows that came hold more faulty ones than are tolerated, or in which nobody takes
     part, moves nothing, and is counted (`idle_rounds`).
@@ -32,6 +33,7 @@ class Participants(ABC):
     absent: Absent = "drop"
     decay: float = 1.0
     tolerated: int | None = None
+    clip: float | None = None
 
     def check(self, n: int) -> None:
         """Raise `InvalidInput` where it cannot choose among n workers. Default: it can."""
@@ -52,11 +54,14 @@ class Sample(Participants):
     absent: Absent = field(default="drop", kw_only=True)
     decay: float = field(default=1.0, kw_only=True)
     tolerated: int | None = field(default=None, kw_only=True)
+    clip: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         require(0 <= self.decay <= 1, f"Parameter `decay` of {self.name}", "lie in [0, 1]", self.decay)
         least = self.tolerated is None or self.tolerated >= 0
         require(least, f"Parameter `tolerated` of {self.name}", "be at least 0", self.tolerated)
+        good = self.clip is None or self.clip > 0
+        require(good, f"Parameter `clip` of {self.name}", "be positive", self.clip)
 
 
 def _chosen(seed: int, t: int, n: int, count: int) -> Tensor:
@@ -98,6 +103,7 @@ class Bernoulli(Sample):
         absent: What the rule gets for absentees: "drop" nothing, "keep" their last rows.
         decay: Factor of a kept row for each round of absence, in [0, 1].
         tolerated: Faulty rows tolerated among those that came; None: as the rule is set.
+        clip: Bound a on how far rows may be from the last aggregate, in units of the last step; None: none.
 
     Examples:
         >>> from byzopt.workers import Bernoulli
@@ -128,6 +134,7 @@ class Exactly(Sample):
         absent: What the rule gets for absentees: "drop" nothing, "keep" their last rows.
         decay: Factor of a kept row for each round of absence, in [0, 1].
         tolerated: Faulty rows tolerated among those that came; None: as the rule is set.
+        clip: Bound a on how far rows may be from the last aggregate, in units of the last step; None: none.
 
     Examples:
         >>> from byzopt.workers import Exactly
@@ -161,6 +168,7 @@ class Coined(Sample):
         absent: What the rule gets for absentees: "drop" nothing, "keep" their last rows.
         decay: Factor of a kept row for each round of absence, in [0, 1].
         tolerated: Faulty rows tolerated among those that came; None: as the rule is set.
+        clip: Bound a on how far rows may be from the last aggregate, in units of the last step; None: none.
 
     Examples:
         >>> from byzopt.workers import Coined
@@ -198,6 +206,7 @@ class Trace(Sample):
         absent: What the rule gets for absentees: "drop" nothing, "keep" their last rows.
         decay: Factor of a kept row for each round of absence, in [0, 1].
         tolerated: Faulty rows tolerated among those that came; None: as the rule is set.
+        clip: Bound a on how far rows may be from the last aggregate, in units of the last step; None: none.
 
     Examples:
         >>> from byzopt.workers import Trace

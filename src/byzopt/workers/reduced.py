@@ -136,12 +136,14 @@ class Differences(Estimator):
     """∇f_i(x) when the common coin falls (chance p, and in round 1), else Δ_i: what changed since last round.
 
     `differences="sample"`: Δ_i = ∇ℓ_i(x; ξ) - ∇ℓ_i(x_old; ξ) on one sample, two gradients;
-    `differences="full"`: ∇f_i(x) - ∇f_i(x_old), a full pass every round. For the channels `marina` and
-    `marina2` at the same `p`. Source: Gorbunov et al., arXiv:2102.07845; arXiv:2206.00529.
+    `differences="full"`: ∇f_i(x) - ∇f_i(x_old), a full pass every round, or two where workers may have been
+    absent in the round before (`anew`). For the channels `marina` and `marina2` at the same `p`. Source:
+    Gorbunov et al., arXiv:2102.07845; arXiv:2206.00529.
 
     Args:
         p: Chance of full gradients in a round, in (0, 1].
         differences: Whether they are of one "sample" or "full".
+        anew: Whether full gradients at x_old are taken again, not remembered.
 
     Examples:
         >>> import torch
@@ -153,6 +155,7 @@ class Differences(Estimator):
 
     p: float = 0.1
     differences: Literal["sample", "full"] = "sample"
+    anew: bool = False
     needs: ClassVar[frozenset[Need]] = frozenset({"replay", "full"})
     coined: ClassVar[bool] = True
 
@@ -167,9 +170,10 @@ class Differences(Estimator):
         if oracle.coin(self.p):
             return self.init(x, oracle)
         if state.full is None:
-            return oracle(x) - oracle(state.x), self._at(x, None)
+            at = oracle.full if self.differences == "full" else oracle
+            return at(x) - at(state.x), self._at(x, None)
         full = oracle.full(x)
         return full - state.full, self._at(x, full)
 
     def _at(self, x: Tensor, full: Tensor | None) -> MarinaState:
-        return MarinaState(x, full if self.differences == "full" else None)
+        return MarinaState(x, full if self.differences == "full" and not self.anew else None)

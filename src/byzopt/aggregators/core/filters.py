@@ -25,6 +25,7 @@ class RoundContext(NamedTuple):
         t: The round, from 1.
         x: Where workers were asked, `[d]`.
         present: Who took part, `[n]` of bool on the CPU; None: everybody.
+        seed: The run's, for common coins.
 
     Examples:
         >>> import torch
@@ -36,6 +37,7 @@ class RoundContext(NamedTuple):
     t: int
     x: Tensor
     present: Tensor | None = None
+    seed: int = 0
 
 
 class GuardLimits(NamedTuple):

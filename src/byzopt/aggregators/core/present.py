@@ -117,12 +117,13 @@ class LastState(NamedTuple):
 class LastRows(Filter):
     """`inner` on everybody's last row, that of an absentee times `decay` for each round of absence.
 
-    Who was never heard is not there. A row that is not finite counts as its sender's fault in that round,
-    and the row before it is what is remembered.
+    Who was never heard is not there, or with `from_zero` has a row of zeros. A row that is not finite counts
+    as its sender's fault in that round, and the row before it is what is remembered.
 
     Args:
         inner: What combines the rows; `PresentRows` where some may not have been heard yet.
         decay: Factor of a kept row for each round of absence, in [0, 1].
+        from_zero: Whether those who were never heard have a row of zeros.
 
     Examples:
         >>> import torch
@@ -137,13 +138,14 @@ class LastRows(Filter):
 
     inner: Filter
     decay: float = 1.0
+    from_zero: bool = False
 
     @property
     def assumes_one_distribution(self) -> bool:
         return self.inner.assumes_one_distribution
 
     def init(self, x0: Tensor, n: int) -> LastState:
-        heard = torch.zeros(n, dtype=torch.bool, device="cpu")
+        heard = torch.full((n,), self.from_zero, dtype=torch.bool, device="cpu")
         return LastState(self.inner.init(x0, n), x0.new_zeros(n, len(x0)), heard)
 
     def step(self, state: LastState, rows: Tensor, at: RoundContext) -> tuple[Tensor, LastState]:

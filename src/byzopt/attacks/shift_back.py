@@ -1,0 +1,81 @@
+"""The attack on samples: back to the start where most of a sample lie, another attack where they do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from byzopt.attacks.base import ATTACKS, Attack, Knowledge, View
+from byzopt.attacks.little import ALIE
+from byzopt.cohort import Cohort
+from byzopt.errors import require
+
+
+class ShiftBackState(NamedTuple):
+    """The point of round 1, `[d]`, the rounds so far, and the other attack's state."""
+
+    start: Tensor
+    k: int
+    attack: Any
+
+
+@ATTACKS.register("shift_back")
+@dataclass(frozen=True)
+class ShiftBack(Attack):
+    """`scale` (x - x_0) from every liar where more of those who take part lie than not, else `otherwise`.
+
+    A server that believes them steps back towards the start: by all the way where `scale` is one over its
+    step. With everybody present it is `otherwise` alone. Source: Malinovsky et al., arXiv:2311.14127,
+    Section 5 (their lies make up what is missing for x_0; here the direction, scaled).
+
+    Args:
+        scale: Factor of x - x_0 in rounds with a majority of liars, > 0.
+        otherwise: What liars send in other rounds.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import ShiftBack, SignFlip
+        >>> rows = torch.tensor([[1.0], [2.0], [3.0]])
+        >>> ShiftBack(otherwise=SignFlip())(rows, byzantine=1)  # liars are no majority
+        tensor([[ 1.0000],
+                [ 2.0000],
+                [-1.5000]])
+    """
+
+    scale: float = 10.0
+    otherwise: Attack = ALIE()
+    knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest", "defence"})
+
+    def __post_init__(self) -> None:
+        require(self.scale > 0, "Parameter `scale` of shift_back", "be positive", self.scale)
+
+    @property
+    def indexed(self) -> bool:  # type: ignore[override]
+        """As of the other attack."""
+        return self.otherwise.indexed
+
+    def start(self, cohort: Cohort, x: Tensor) -> ShiftBackState:
+        return ShiftBackState(x, 0, self.otherwise.start(cohort, x))
+
+    def forge(self, view: View, generator: torch.Generator) -> Tensor:
+        return self.step(self.start(view.cohort, view.x), view, generator)[0]
+
+    def step(
+        self, state: ShiftBackState, view: View, generator: torch.Generator
+    ) -> tuple[Tensor, ShiftBackState]:
+        if _most_lie(view):
+            back = view.alike(self.scale * (view.x - state.start))
+            return back, state._replace(k=state.k + 1)
+        inside = view.since(0, self.otherwise.knows)
+        forged, after = self.otherwise.step(state.attack, inside, generator)
+        return forged, ShiftBackState(state.start, state.k + 1, after)
+
+
+def _most_lie(view: View) -> bool:
+    if view.present is None:
+        return False
+    liars = int(view.present[list(view.cohort.byzantine)].sum())
+    return 2 * liars > int(view.present.sum())
