@@ -48,13 +48,22 @@ def draws_as_the_round_says(compressor: Compressor) -> None:
         torch.set_rng_state(before)
 
 
+def _draws_of(compressor: Compressor, a: Tensor) -> Tensor:
+    """`a` `[D]` compressed in `DRAWS` independent draws: those of as many workers, or where workers share a
+    round's draw, of as many rounds."""
+    if not compressor.one_draw:
+        return compressor(a.expand(DRAWS, D), _link())
+    rounds = [compressor(a.unsqueeze(0), _link()._replace(t=t)) for t in range(1, DRAWS + 1)]
+    return torch.cat(rounds)
+
+
 def contracts_as_it_says(compressor: Compressor) -> None:
     """E‖C(a) - a‖² <= (1 - α)‖a‖² with its α, up to four standard errors of the mean over draws."""
     alpha = compressor.least_alpha(_link().layout)
     holds(alpha is not None, "no α")
     for a in vectors():
         rows = a.expand(DRAWS, D)
-        away = (compressor(rows, _link()) - rows).square().sum(dim=1)
+        away = (_draws_of(compressor, a) - rows).square().sum(dim=1)
         room = 4 * float(away.std()) / sqrt(DRAWS) + 1e-12 * float(a.square().sum())
         limit = (1 - (alpha or 0.0)) * float(a.square().sum())
         holds(float(away.mean()) <= limit + room, f"{float(away.mean())} where {limit} is allowed")
@@ -66,7 +75,7 @@ def is_unbiased_as_it_says(compressor: Compressor) -> None:
     holds(omega is not None, "no ω")
     for a in vectors():
         rows = a.expand(DRAWS, D)
-        answers = compressor(rows, _link())
+        answers = _draws_of(compressor, a)
         room = 5 * answers.std(dim=0) / sqrt(DRAWS) + 1e-12 * a.abs()
         holds(((answers.mean(dim=0) - a).abs() <= room).all(), "a mean away from the vector")
         away = (answers - rows).square().sum(dim=1)

@@ -83,6 +83,11 @@ class Compressor(ABC):
         """Whether it draws."""
         return False
 
+    @property
+    def one_draw(self) -> bool:
+        """Whether all workers of a round share one draw."""
+        return False
+
     @abstractmethod
     def alpha(self, d: int) -> float | None:
         """The contraction constant in dimension d; None where there is none."""

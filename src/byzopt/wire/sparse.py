@@ -243,6 +243,10 @@ class SharedRandK(RandK):
         require(not self.seeded, "Parameter `seeded` of shared_rand_k", "be false", self.seeded)
 
     @property
+    def one_draw(self) -> bool:
+        return True
+
+    @property
     def has_layout(self) -> bool:
         return False
 
