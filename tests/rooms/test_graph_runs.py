@@ -15,7 +15,9 @@ from byzopt.certificates.graphs import graph_facts
 from byzopt.cohort import Cohort
 from byzopt.engines import Graph, InProcess, OnGraph, begin, rounds, rounds_on_graph
 from byzopt.errors import InvalidInput, Status
-from byzopt.experiments import Spec, run, simulate
+from byzopt.experiments import Spec, run, runs_table, simulate
+from byzopt.experiments.sweeps import plan_sweep, run_sweep
+from byzopt.experiments.sweeps.sweep import Sweep
 from byzopt.graphs import Complete, ErdosRenyi, Network, Ring, TwoWorlds
 from byzopt.methods import METHODS
 from byzopt.methods.base import with_counts
@@ -333,3 +335,13 @@ def test_screening_by_any_rule_on_a_run() -> None:
     nodes = played(one, 3)[-1].nodes
     assert nodes.isfinite().all()
     assert isinstance(rule_from("trimmed_mean", f=1), TrimmedMean)
+
+
+def test_a_sweep_of_graphs_is_stored_and_shown(tmp_path: Path) -> None:
+    base = BASE | {"n": 14, "f": 2, "rounds": 4, "graph": WORLDS}
+    axes = {"graph.mixer": ["cs+", "gts"], "attack": ["spectral", "alie"], "seed": [0, 1]}
+    swept = run_sweep(plan_sweep(Sweep(spec=base, grid=axes), tmp_path / "store"), jobs=1)
+    assert swept.counts == {"completed": 8}
+    rows = runs_table(tmp_path / "store", ["attack=spectral"], ["graph.mixer", "disagreement"]).to_pylist()
+    assert [row["graph.mixer"] for row in rows] == ["cs+", "cs+", "gts", "gts"]
+    assert len({row["disagreement"] for row in rows}) == 4

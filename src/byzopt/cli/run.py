@@ -78,6 +78,9 @@ def command(
     drawn = not bound or axis == "rounds"
     require(drawn, "Option --bound", "be drawn against rounds", f"--axis {axis}", "Leave out one of the two.")
     loaded = load(spec, [*(settings or ()), *(more or ())], compare)
+    server = all(one.graph is None for one in loaded.variants().values())
+    remedy = "Leave it out, or let ranks be nodes: byzopt.distributed.GossipNode."
+    require(alone or server, "A spec with --engine torchrun", "have a server", "a graph", remedy)
     proved = _bound(loaded) if bound else None  # refused before the run, not after
     place = out or Path(DEFAULT_ROOT) / f"{_stem(spec)}-{loaded.id[:8]}"
     with ExitStack() as stack:

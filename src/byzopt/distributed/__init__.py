@@ -7,6 +7,7 @@ from byzopt.deprecation import former_names
 from byzopt.distributed.deadline import DeadlineTransport
 from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.distributed.elastic import init_process_group
+from byzopt.distributed.gossip import GossipNode
 from byzopt.distributed.harden import Guard, harden
 from byzopt.distributed.local import LocalSteps
 from byzopt.distributed.optimizer import RobustOptimizer
@@ -17,6 +18,7 @@ from byzopt.distributed.watch import Suspicion
 
 __all__ = [
     "DeadlineTransport",
+    "GossipNode",
     "Guard",
     "LocalSteps",
     "RankCheckpoints",

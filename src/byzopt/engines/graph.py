@@ -12,6 +12,7 @@ from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, require
 from byzopt.graphs import Attachment, Network, Topology, Weighting
 from byzopt.mixers import Mixer
+from byzopt.mixers.local import check_alone
 
 Order: TypeAlias = Literal["adapt_combine", "combine_adapt"]
 
@@ -29,6 +30,7 @@ class Graph:
         order: "adapt_combine": nodes step along their gradients and then mix; "combine_adapt": they mix, and
             step from there along the gradients at where they were.
         spread: Standard deviation of the coordinates by which nodes start apart, >= 0; 0: all at one point.
+        together: Whether all nodes mix in one call; False: one after another, to the bit as ranks do.
 
     Raises:
         InvalidInput: A spread that is negative.
@@ -47,9 +49,13 @@ class Graph:
     weights: Weighting = "unit"
     order: Order = "adapt_combine"
     spread: float = 0.0
+    together: bool = True
 
     def __post_init__(self) -> None:
         require(self.spread >= 0, "Parameter `spread` of a graph", "be at least 0", self.spread)
+
+        if not self.together:
+            check_alone(self.mixer)
 
     def network(self, cohort: Cohort) -> Network:
         """The network of a cohort. Errors: `InvalidInput`."""

@@ -21,7 +21,7 @@ from byzopt.errors import require
 from byzopt.graphs import Network
 from byzopt.methods import Method
 from byzopt.methods.base import EVERYBODY
-from byzopt.mixers import Hearing
+from byzopt.mixers import Hearing, mix_one
 from byzopt.rng import stream
 from byzopt.servers import ServerContext
 from byzopt.tasks import Task
@@ -135,9 +135,24 @@ class OnGraph:
     def mix(self, rows: Tensor, lies: Tensor, per_receiver: bool, t: int) -> Tensor:
         """Where honest nodes stand after an exchange in which they say `rows` `[H, d]`."""
         rule = self.rule.at(t) if self.graph.mixer.uses_rule else None
+        if not self.graph.together:
+            return self._one_by_one(rows, lies.to(rows.dtype), per_receiver, rule)
         losses = self._losses if self.graph.mixer.judges else None
         hearing = Hearing(self.network, self.b, rows, lies.to(rows.dtype), per_receiver, rule, losses)
         return self.graph.mixer.mix(hearing)
+
+    def _one_by_one(
+        self, rows: Tensor, lies: Tensor, per_receiver: bool, rule: BaseAggregator | None
+    ) -> Tensor:
+        """What `mix` gives, by the arithmetic of ranks that are nodes."""
+        cohort, mixed = self.task.cohort, []
+        for k, node in enumerate(cohort.honest):
+            said = dict(zip(cohort.honest, rows, strict=True))
+            said |= dict(zip(cohort.byzantine, lies[:, k] if per_receiver else lies, strict=True))
+            heard = [said[j] for j in self.network.neighbours(node)]
+            told = torch.stack(heard) if heard else rows[:0]
+            mixed.append(mix_one(self.graph.mixer, self.network, node, self.b, rows[k], told, rule))
+        return torch.stack(mixed)
 
     def exchange(self, attack: Any, t: int, before: Tensor, said: Tensor) -> tuple[Tensor, Any]:
         """Where honest nodes stand `[H, d]` after all nodes have said `said` `[n, d]` and liars lied, and the

@@ -2,6 +2,7 @@
 
 from byzopt.mixers.base import MIXERS, Hearing, Mixer
 from byzopt.mixers.clipped import ClippedGossip, ClippedOracle, CSPlus, FixedRadius
+from byzopt.mixers.local import OneNode, mix_one
 from byzopt.mixers.nearest import GTS, NNA
 from byzopt.mixers.scaled import Gossip, ScaledMixer
 from byzopt.mixers.screened import Screen
@@ -19,6 +20,8 @@ __all__ = [
     "Gossip",
     "Hearing",
     "Mixer",
+    "OneNode",
     "ScaledMixer",
     "Screen",
+    "mix_one",
 ]

@@ -57,12 +57,17 @@ class Hearing:
         """H and B."""
         return self.rows.shape[-2], self.lies.shape[-3 if self.per_receiver else -2]
 
+    @property
+    def names(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Which workers receive, and which send, in order."""
+        cohort = self.network.cohort
+        return cohort.honest, (*cohort.honest, *cohort.byzantine)
+
     @cached_property
     def edges(self) -> Tensor:
         """w_ij of honest receivers and all senders `[H, H + B]`, float64 on the rows' device."""
-        cohort = self.network.cohort
-        order = torch.tensor([*cohort.honest, *cohort.byzantine], device="cpu")
-        weights = self.network.weights[torch.tensor(cohort.honest, device="cpu")[:, None], order]
+        receivers, senders = (torch.tensor(names, device="cpu") for names in self.names)
+        weights = self.network.weights[receivers[:, None], senders]
         return weights.to(self.rows.device)
 
     @cached_property
@@ -97,12 +102,11 @@ class Hearing:
         lost = ~self.arrived
         count = lost.sum(dim=-1)
         if (count > self.b).any():
-            cohort = self.network.cohort
-            order, at = (*cohort.honest, *cohort.byzantine), (count > self.b).nonzero()[0]
+            (receivers, order), at = self.names, (count > self.b).nonzero()[0]
             who = tuple(sorted(order[j] for j in lost[tuple(at)].nonzero().flatten().tolist()))
             raise TooManyFaults(
                 f"Each node's neighbours should send finite rows but for b = {self.b} of them. Found NaN or "
-                f"Inf from {list(who)} at node {cohort.honest[int(at[-1])]}. Raise f, or leave them out.",
+                f"Inf from {list(who)} at node {receivers[int(at[-1])]}. Raise f, or leave them out.",
                 who,
             )
         return count
