@@ -41,8 +41,7 @@ def summand(name: str, weights: Tensor, differences: Tensor, b: float) -> Tensor
         stay = so_far <= total - b + 1e-6
         return (weights[order][stay, None] * differences[order][stay]).sum(dim=0)
     if name == "cs+":
-        inside = lengths[order][so_far <= total - 2 * b + 1e-6]
-        tau = inside[-1] if len(inside) else lengths.new_zeros(())
+        tau = lengths[order][(so_far < total - 2 * b - 1e-6).sum()]
     else:
         stay = so_far <= total - b + 1e-6
         tau = ((weights[order] * lengths[order].square())[stay].sum() / b).sqrt()
@@ -117,7 +116,7 @@ def measured(topology: str, name: str, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=8.0, help="for each line")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each line")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
