@@ -16,6 +16,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 from byzopt import harden
+from byzopt.distributed import RankCheckpoints
 from byzopt.errors import ByzoptError, InvalidInput, TooManyFaults
 from tests.jobs import Job
 from tests.ranks import play_ranks
@@ -275,3 +276,41 @@ def test_killed_and_stopped_at_random_rounds_the_rest_ends_alike(seed):
         end = max(results[stopped][0])
         assert results[stopped][2] >= 1
         assert all(max(results[rank][0]) == end for rank in others)
+
+
+def restarted(rank, place, folder, rounds, first):
+    """Train until `rounds`, saving every second one; at first rank 1 stays in round 5 for ever."""
+    model = network()
+    guard = harden(model, "nnm >> rfa", f=1, momentum=0.5, deadline=GENEROUS)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    checkpoints = RankCheckpoints(folder)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        start = checkpoints.restore(model=model.module, optimizer=optimizer, guard=guard)
+    said = [str(w.message) for w in caught]
+    while guard.rounds < rounds:
+        t = guard.rounds + 1
+        (place / f"{rank} at {t}").touch()
+        while first and (rank, t) == (1, 5):
+            time.sleep(0.01)
+        optimizer.zero_grad()
+        model(batch(rank, t)).square().mean().backward()
+        optimizer.step()
+        if guard.rounds % 2 == 0:
+            checkpoints.save(guard.rounds, model=model.module, optimizer=optimizer, guard=guard)
+    guard.remove()
+    return start, guard.rounds, everything(model), said
+
+
+def test_after_a_death_all_start_again_from_checkpoints_with_the_ranks_that_are_left(tmp_path):
+    with Job(4, restarted, tmp_path, 9, True) as job:
+        job.wait_until(1, 5)
+        job.signal(1, signal.SIGKILL)
+        before = job.results((0, 2, 3))
+    assert all(rounds == 9 for _, rounds, *_ in before.values())
+    with Job(3, restarted, tmp_path, 12, False) as job:
+        results = job.results(range(3))
+    for start, rounds, model, said in results.values():
+        assert (start, rounds) == (8, 12)
+        assert torch.equal(model, results[0][2])
+        assert any("Ranks [1] have no checkpoint of round 8" in text for text in said)

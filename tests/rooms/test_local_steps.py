@@ -226,6 +226,15 @@ def wrapped(rank):
     before = [p.detach().clone() for p in later.parameters()]
     out["built later"] = said_by(local.sync)
     assert all(map(torch.equal, before, later.parameters()))
+    del replica
+    latest = network()
+    local = LocalSteps(latest, 2, "median", 0)
+    for _ in range(2):
+        round_of(latest, latest, rank)
+        local.sync()
+    replica = DistributedDataParallel(latest)
+    round_of(latest, replica, rank)
+    out["built after two exchanges"] = said_by(local.sync)
     return out
 
 

@@ -19,7 +19,7 @@ from byzopt.distributed.harden.agreement import require_same
 from byzopt.distributed.harden.buffers import BufferSync, check_buffers
 from byzopt.distributed.harden.settings import Buffers
 from byzopt.distributed.header import fingerprint, recipe_text
-from byzopt.distributed.models import averaging
+from byzopt.distributed.models import averaging, wrappings
 from byzopt.distributed.reduce import aggregate, header_of, require_distinct
 from byzopt.distributed.topologies import Exchange, Topology, Watch, check_topology
 from byzopt.errors import TooManyFaults, require
@@ -131,7 +131,7 @@ class LocalSteps:
         self.model, self.every, self.topology, self.excess = model, every, topology, excess
         self.watch, self.on_fault, self.taken, self.rounds = watch, on_fault, 0, 0
         self.dropped, self.skipped = [0] * self.comm.n, 0
-        self._compared, self._looked = same_data, False
+        self._compared, self._wrappings = same_data, -1
         self._plan = f"{plan} {every} {excess} {same_data}"
         self.point = self._common()
         self.outer = outer([self.point])
@@ -211,9 +211,9 @@ class LocalSteps:
             same = self.flat.serves([{"params": list(self.model.parameters())}])
             require(same, "The model", "have the parameters it had", "others", "Build LocalSteps anew.")
             gone = self.point.detach() - self.flat.read()
-            if not self._looked:  # it may have been wrapped since this object was built
+            if self._wrappings != (now := wrappings(self.model)):  # it may have been wrapped since
                 self._require_local(self.model)
-                self._looked = True
+                self._wrappings = now
             mark = 0.0 if self._compared else fingerprint(gone)
             exchange = Exchange(
                 self.filter, self._state, RoundContext(self.rounds, self.point), {}, self.watch

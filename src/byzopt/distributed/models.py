@@ -10,6 +10,7 @@ from weakref import WeakSet
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
+from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.distributed.deadline.transport import DeadlineTransport, check_seconds
@@ -43,6 +44,21 @@ def averaging(model: nn.Module, group: Any) -> list[str]:
         gc.collect()  # one that nobody can call any more does no harm
         found = _averaging(model, group)
     return found
+
+
+def wrappings(model: nn.Module) -> int:
+    """A number that changes when anything is built in this process that may wrap `model`: a module that gets
+    a part, or one of the model's own that learns to synchronise, as by `fully_shard`."""
+    if not _counting:
+        _counting.append(register_module_module_registration_hook(_count_module))
+    return _built[0] + sum(_synchronises(type(each)) for each in model.modules())
+
+
+def _count_module(*_: Any) -> None:
+    _built[0] += 1
+
+
+_built, _counting = [0], list[Any]()  # modules that were made parts of others, once somebody has asked
 
 
 def _averaging(model: nn.Module, group: Any) -> list[str]:
