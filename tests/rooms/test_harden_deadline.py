@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -314,3 +315,84 @@ def test_after_a_death_all_start_again_from_checkpoints_with_the_ranks_that_are_
         assert (start, rounds) == (8, 12)
         assert torch.equal(model, results[0][2])
         assert any("Ranks [1] have no checkpoint of round 8" in text for text in said)
+
+
+class Raising(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, raises):
+        ctx.raises = raises
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if ctx.raises:
+            raise RuntimeError("its own")
+        return gradient, None
+
+
+class Halves(nn.Module):
+    """Two buckets, between which backward may raise."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(300, 300), nn.Linear(300, 300)
+
+    def forward(self, x, raises):
+        return self.last(Raising.apply(self.first(x), raises))
+
+
+def raising(rank, place, rule, deadline):
+    """Four rounds, in the second of which backward raises on rank 2, which then waits for the others' end."""
+    model = DistributedDataParallel(Halves(), bucket_cap_mb=0.3)
+    guard, error = harden(model, rule, f=1, deadline=deadline), None
+    x = torch.randn(4, 300, generator=torch.Generator().manual_seed(rank))
+    while guard.rounds < 4 and error is None:
+        model.zero_grad()
+        try:
+            model(x, rank == 2 and guard.rounds == 1).square().mean().backward()
+        except Exception as raised:
+            error = type(raised).__name__, str(raised)
+    (place / f"{rank} ended").touch()
+    while not all((place / f"{each} ended").exists() for each in range(4)):
+        time.sleep(0.01)
+    return error, guard.missing
+
+
+@pytest.mark.parametrize("rule", ["nnm >> rfa", "median"])
+def test_a_backward_that_raises_on_one_rank_is_heard_of_on_all(rule):
+    with Job(4, raising, rule, None) as job:
+        results = job.results(range(4))
+    assert results[2][0] == ("RuntimeError", "its own")
+    for rank in (0, 1, 3):
+        assert results[rank][0][0] == "ByzoptError"
+        assert "Found rank 2 unable: Its backward pass ended" in results[rank][0][1]
+
+
+def test_with_a_deadline_a_backward_that_raises_is_a_missing_row():
+    with Job(4, raising, "nnm >> rfa", PASSING) as job:
+        results = job.results(range(4))
+    assert results[2][0] == ("RuntimeError", "its own")
+    for rank in (0, 1, 3):
+        assert results[rank] == (None, [0, 0, 3, 0])
+
+
+def lost(rank, place):
+    model = DistributedDataParallel(Halves())
+    harden(model, "median", f=1)
+    try:
+        for _ in range(2):
+            model(torch.ones(1, 300), False).sum().backward()
+            if rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+    except ByzoptError as error:
+        return str(error)
+    return None
+
+
+def test_without_a_deadline_a_death_is_told_in_words():
+    with Job(4, lost) as job:
+        results = job.results((0, 2, 3))
+    for said in results.values():
+        assert "All ranks should live through a round" in said
+        assert "deadline=seconds" in said

@@ -1,4 +1,4 @@
-"""torchft's process groups, which are made anew for each quorum, where torchft is installed."""
+"""torchft's process groups, which are made anew for each quorum; where it is not installed, a stand-in's."""
 
 from __future__ import annotations
 
@@ -8,12 +8,55 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 from torch.distributed import PrefixStore, TCPStore
+from torch.nn.parallel import DistributedDataParallel
 
+from byzopt import harden
 from byzopt.distributed import robust_all_reduce
 from byzopt.errors import InvalidInput
+from tests.ranks import play_ranks
 
-pytest.importorskip("torchft", reason="needs torchft")
+
+class StandIn:
+    """A group with the methods of torchft's, of which torch's registry knows nothing."""
+
+    def __init__(self):
+        self.parent = dist.group.WORLD
+
+    def getBackendName(self):  # noqa: N802  # torchft's name for it
+        return "torchft-gloo"
+
+    def __getattr__(self, name):
+        return getattr(self.parent, name)
+
+
+StandIn.__module__ = "torchft.process_group"
+
+
+def beside(rank):
+    found = []
+    for topology in ("sharded", "replicated", "server"):
+        row = torch.full((10,), float(rank))
+        found.append(
+            float(robust_all_reduce(row, "trimmed_mean", group=StandIn(), f=1, topology=topology)[3])
+        )
+    model = DistributedDataParallel(nn.Linear(3, 2))
+    model.process_group = StandIn()
+    for settings in ({}, {"deadline": 30.0}):
+        try:
+            harden(model, "median", f=1, **settings)
+        except InvalidInput as error:
+            found.append(str(error))
+    return found
+
+
+def test_a_group_that_torch_does_not_know_serves_by_its_methods_and_is_no_model_s():
+    results = play_ranks(4, beside)
+    for *answers, plain, timed in results:
+        assert answers == [1.5] * 3
+        assert plain == timed == results[0][3]
+        assert "one of torchft" in plain
 
 
 def replica(rank, port, queue):
@@ -39,6 +82,7 @@ def replica(rank, port, queue):
 
 
 def test_each_quorum_is_a_group_and_the_rule_is_checked_for_it():
+    pytest.importorskip("torchft", reason="needs torchft")
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     context = mp.get_context("fork")
     queue = context.SimpleQueue()

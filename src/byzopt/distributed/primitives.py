@@ -99,4 +99,9 @@ class MethodPrimitives(Primitives):
 
 def primitives_of(group: Any) -> Primitives:
     """The operations of a group, whoever has made it."""
-    return MethodPrimitives(group) if type(group).__module__.startswith("torchft") else Primitives(group)
+    return MethodPrimitives(group) if is_remade(group) else Primitives(group)
+
+
+def is_remade(group: Any) -> bool:
+    """Whether a group is one of torchft's, which are made anew for each quorum."""
+    return type(group).__module__.startswith("torchft")

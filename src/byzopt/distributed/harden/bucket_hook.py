@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial, reduce
 from math import isfinite
@@ -18,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.harden.abandoned import Sentinel, named
 from byzopt.distributed.harden.arena import Arena
 from byzopt.distributed.harden.background import Background
 from byzopt.distributed.harden.buffers import BufferSync
@@ -29,7 +31,7 @@ from byzopt.distributed.harden.scaling import LossScale
 from byzopt.distributed.harden.settings import Buffers
 from byzopt.distributed.harden.transfer import Transfer, next_tag, swap
 from byzopt.distributed.header import max_magnitude
-from byzopt.errors import TooManyFaults
+from byzopt.errors import ByzoptError, TooManyFaults
 
 _engine: Any = torch.autograd.Variable._execution_engine
 
@@ -144,12 +146,26 @@ class BucketHook:
         if self.model._has_rebuilt_buckets != self._rebuilt:  # once, after the first step
             self.guard.forget_layout()
             self._rebuilt = self.model._has_rebuilt_buckets
+        if part:
+            _engine.queue_callback(Sentinel(self))
         self._round = self.guard.begin(self.d, part)
         self._buckets, self._returning, self._error = [], [], None
         self._first = 0
         self._columns.clear()
         with self._round.trouble.noted():
             self.frozen.check()
+
+    def abandon(self) -> None:
+        """Backward has raised on this rank. What the others wait for is sent, so that they hear of it."""
+        if self._round is None or not self.guard.active:
+            return
+        self._round.part = False  # the zeros that are sent are no gradients
+        why = ByzoptError("Its backward pass ended before all gradients were there: its own error says why.")
+        self._round.trouble.error = self._round.trouble.error or why
+        reducer: Any = self.model.reducer
+        with suppress(Exception), torch.no_grad():  # this rank has an error of its own to tell
+            for bucket in reducer._get_zeros_like_grad_buckets()[len(self._buckets) :]:
+                self(bucket)
 
     def _send(self, bucket: Bucket, before: Bucket | None) -> None:
         """Begin to send the columns of a bucket; look at those of the bucket before it."""
@@ -181,7 +197,7 @@ class BucketHook:
         decided = done is not None and (error is None or isinstance(error, TooManyFaults))
         answered = error is None
         if error is not None:
-            error = self._failed(error)
+            error = self._failed(named(error))
         if decided and done is not None:
             trouble = self._met(partial(self.buffers.agree, done.present))
             left = self._of_buffers(trouble, answered)

@@ -18,6 +18,7 @@ from byzopt.distributed.harden.seams import AUTOGRAD, require_seams
 from byzopt.distributed.harden.settings import Settings
 from byzopt.distributed.harden.timed_hook import TimedHook
 from byzopt.distributed.header import WIRE_DTYPES
+from byzopt.distributed.primitives import is_remade
 from byzopt.errors import InvalidInput, require
 
 _SEAMS = (
@@ -28,6 +29,7 @@ _SEAMS = (
     "_delay_all_reduce_params",
     "parameters_to_ignore",
 )
+_REDUCER = ("_get_zeros_like_grad_buckets", "prepare_for_backward", "_rebuild_buckets")
 
 
 def takes(model: Any) -> bool:
@@ -41,6 +43,14 @@ def communicator(model: DistributedDataParallel) -> Communicator:
 def check(model: DistributedDataParallel, settings: Settings) -> str:
     """What is wrong on this rank is raised; what all ranks must have alike is returned."""
     require_seams((*AUTOGRAD, ("DistributedDataParallel", model, _SEAMS)))
+    require_seams((("Reducer", model.reducer, _REDUCER),))
+    require(
+        not is_remade(model.process_group),
+        "The process group of a model to harden",
+        "be one of torch, whose ranks stay the same",
+        "one of torchft, which is made anew for each quorum",
+        "Take gradients through robust_all_reduce(..., group=), or say `deadline` over a group of torch.",
+    )
     hooks: Any = model._comm_hooks
     hooks[:] = [(hook, state) for hook, state in hooks if not isinstance(state, Copied)]
     found = [str(hook.__qualname__) for hook, _ in hooks]

@@ -77,6 +77,9 @@ class TimedHook(BucketHook):
         self._buckets.append(Bucket(whole, sent, sent, self._first, told))
         self._first += len(whole)
 
+    def abandon(self) -> None:
+        """Nothing has been sent: for the others it is a row that did not come."""
+
     def _end(self) -> None:
         done = self._round
         assert done is not None

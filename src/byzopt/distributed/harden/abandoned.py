@@ -1,0 +1,39 @@
+"""Ranks that leave a round while others wait: what of it is told to whom."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import ref
+
+import torch.distributed as dist
+
+from byzopt.errors import ByzoptError
+
+
+class Sentinel:
+    """Is given to autograd as what to call when a pass is over. Where it is let go of without having been
+    called the pass has raised, and `hook.abandon()` is called."""
+
+    def __init__(self, hook: Any) -> None:
+        self._hook, self._over = ref(hook), False
+
+    def __call__(self) -> None:
+        self._over = True
+
+    def __del__(self) -> None:
+        hook = self._hook()
+        if not self._over and hook is not None:
+            hook.abandon()
+
+
+def named(error: Exception) -> Exception:
+    """`error`, in our words where the process group says with it that a rank is gone."""
+    lost = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+    if not lost:
+        return error
+    told = ByzoptError(
+        f"All ranks should live through a round. Found one gone, or silent for as long as the process group "
+        f"waits: {error} Start all ranks again, or say harden(..., deadline=seconds): then the others go on."
+    )
+    told.__cause__ = error
+    return told
