@@ -47,7 +47,7 @@ def made(target: str) -> dict[str, tuple[int, int]]:
             warps=1,
             pivot="*fp32",
         ),
-        "products of 32": _one(fixed.dots, blocks, target, pivot="*fp32"),
+        "products of 64": _one(fixed.dots, blocks, target, warps=8, pivot="*fp32"),
         "squares": _one(fixed.squares, {"stride_d": 1, "BLOCK": 64}, target),
     }
 
@@ -76,4 +76,7 @@ def _one(kernel, constants, target, warps=4, **types):
         said = subprocess.run(
             [tool, "-res-usage", file.name], capture_output=True, text=True, check=True
         ).stdout
-    return int(re.search(r"REG:(\d+)", said)[1]), int(re.search(r"LOCAL:(\d+)", said)[1])
+    registers, stack, local = (
+        int(re.search(rf"{word}:(\d+)", said)[1]) for word in ("REG", "STACK", "LOCAL")
+    )
+    return registers, stack + local

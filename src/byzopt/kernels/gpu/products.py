@@ -49,9 +49,8 @@ def products(rows: Tensor, pivot: Tensor | None, dtype: torch.dtype) -> Tensor |
         tall = max(16, 1 << (n - 1).bit_length())
         span, programs = _spans(d, 8 * tall)  # so that the sums are few beside the rows
         sums = torch.empty(programs, tall, tall, dtype=torch.float32, device=rows.device)
-        settings: dict[str, Any] = {"ABOUT": about, "PARTS": _PARTS[taken], "N": tall}
-        settings["BLOCK"] = 32 if tall > 64 else 64
-        settings |= {"HARDWARE": "ieee" if torch.version.hip else "tf32", "num_warps": 8 if tall > 64 else 4}
+        settings: dict[str, Any] = {"ABOUT": about, "PARTS": _PARTS[taken], "N": tall, "BLOCK": 32}
+        settings |= {"HARDWARE": "ieee" if torch.version.hip else "tf32", "num_warps": 8 if tall >= 64 else 4}
         launch(dots, programs, rows, *where, sums, n, d, span, **settings)
         total = sums.sum(dim=0, dtype=torch.float64)[:n, :n]
         return total if taken == "float32" else (total + total.T) / 2
