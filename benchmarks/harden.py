@@ -1,10 +1,11 @@
 """What `harden` keeps of plain scripts, what it bears, and what it costs beside them.
 
-    python benchmarks/harden.py [--quick] [--only faults|time]
+    python benchmarks/harden.py [--quick] [--only faults|time] [--rows DDP,FSDP2] [--columns -10x,,1e30]
 
 Every case runs in gloo processes on this machine, one thread each. Faults (`_harden_faults.py`): a small
-network on scikit-learn's digits, AdamW, four ranks, one of them faulty, plain and hardened. Time
-(`_harden_time.py`): multilayer perceptrons of d parameters, plain and hardened, a step of each in turn.
+network on scikit-learn's digits, AdamW, one rank faulty, plain and hardened under each wrapper; Lightning and
+Accelerate where they are installed (extra `frameworks`). Time (`_harden_time.py`): multilayer perceptrons of
+d parameters, plain and hardened, a step of each in turn.
 Writes docs/results/harden.md, docs/results/harden_time.md, and the JSON files beside them.
 """
 
@@ -27,15 +28,21 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="the smallest sizes, nothing written")
     parser.add_argument("--only", choices=["faults", "time"])
+    parser.add_argument("--rows", default=",".join([*_harden_faults.ROWS, "momentum"]))
+    parser.add_argument("--columns", default=",,".join(_harden_faults.COLUMNS), help="separated by ,,")
     options = parser.parse_args()
-    for part, name, module in (
-        ("faults", "harden", _harden_faults),
-        ("time", "harden_time", _harden_time),
-    ):
-        if options.only in (None, part):
-            found = module.measured(options.quick)
+    if options.only != "time":
+        stored = RESULTS / "harden.json"
+        before = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
+        for found in _harden_faults.measured(
+            options.quick, before, options.rows.split(","), options.columns.split(",,")
+        ):
             if not options.quick:
-                write(name, found, module.page(found))
+                write("harden", found, _harden_faults.page(found))
+    if options.only != "faults":
+        found = _harden_time.measured(options.quick)
+        if not options.quick:
+            write("harden_time", found, _harden_time.page(found))
 
 
 def write(name: str, found: Any, page: str) -> None:

@@ -1,4 +1,4 @@
-"""The hardened script with checkpoints, so that torchrun can start it again where it died.
+"""The script with RobustSGD and checkpoints, so that torchrun can start it again where it died.
 
     torchrun --nproc-per-node 4 --max-restarts 3 elastic.py --keep FOLDER [--steps T] [--out FILE]
 

@@ -1,4 +1,4 @@
-"""A small network on scikit-learn's digits, trained by the ranks of torchrun: hardened, its optimizer kept.
+"""A small network on scikit-learn's digits, trained by the ranks of torchrun: hardened in a line.
 
     torchrun --nproc-per-node 4 hardened.py [--faulty K]
 

@@ -31,7 +31,7 @@ def torchrun(ranks, script, *arguments):
 
 
 def test_the_scripts_differ_in_two_lines():
-    before, after = ((EXAMPLES / f"{name}.py").read_text() for name in ("before", "after"))
+    before, after = ((EXAMPLES / f"{name}.py").read_text() for name in ("before", "robust_sgd"))
     code = [text.split('"""', 2)[2].splitlines() for text in (before, after)]
     changed = [line for line in difflib.ndiff(*code) if line[0] in "+-" and line[2:].strip()]
     assert [line[0] for line in changed] == ["+", "-", "+"]
@@ -46,7 +46,7 @@ def test_harden_is_one_line_and_an_import():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["after.py", "hardened.py"])
+@pytest.mark.parametrize("script", ["robust_sgd.py", "hardened.py"])
 def test_the_hardened_script_learns_although_one_of_four_ranks_is_faulty(script):
     out = torchrun(4, script, "--faulty", "1")
     assert float(re.search(r"accuracy ([0-9.]+)", out)[1]) > 0.93

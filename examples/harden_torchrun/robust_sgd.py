@@ -1,6 +1,6 @@
-"""A small network on scikit-learn's digits, trained by the ranks of torchrun: the script hardened.
+"""A small network on scikit-learn's digits, trained by the ranks of torchrun: RobustSGD for SGD.
 
-    torchrun --nproc-per-node 4 after.py [--faulty K]
+    torchrun --nproc-per-node 4 robust_sgd.py [--faulty K]
 
 With --faulty K, the last K ranks have bad data: inputs a thousand times too large, labels off by five.
 """
