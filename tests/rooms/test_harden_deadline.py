@@ -381,9 +381,9 @@ def lost(rank, place):
     model = DistributedDataParallel(Halves())
     harden(model, "median", f=1)
     try:
-        for _ in range(2):
+        for t in range(3):  # DDP has built its buckets before the second
             model(torch.ones(1, 300), False).sum().backward()
-            if rank == 1:
+            if (rank, t) == (1, 1):
                 os.kill(os.getpid(), signal.SIGKILL)
     except ByzoptError as error:
         return str(error)
