@@ -162,10 +162,10 @@ def test_one_mask_for_all_keeps_rows_together():
     assert spread["rand_k"] == pytest.approx(796, rel=0.1)
 
 
-def test_a_shared_mask_costs_no_indices_and_has_no_bytes():
+def test_a_shared_mask_has_the_messages_of_rand_k():
     kind = COMPRESSORS.build({"name": "shared_rand_k", "k": 3})
-    assert kind.size(100) == 96
-    assert not kind.has_layout
+    assert kind.size(100) == RandK(k=3).size(100)
+    assert kind.has_layout
     with pytest.raises(InvalidInput, match="Found True"):
         SharedRandK(seeded=True)
 

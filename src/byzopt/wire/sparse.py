@@ -219,8 +219,8 @@ class SharedRandK(RandK):
     """`rand_k` with one draw for all workers in a round: the same K coordinates of everybody, times d/K.
 
     Rows that lie together stay together: what is between two rows is multiplied by d/K at most, where draws
-    of their own add (d/K - 1)‖row‖² to each. Both ends draw the coordinates, so that a message is K floats.
-    It has no layout in bytes. Source: arXiv:2508.17129.
+    of their own add (d/K - 1)‖row‖² to each. Messages hold their indices, as those of `rand_k` do, though
+    both ends could draw them. Source: arXiv:2508.17129.
 
     Args:
         k: Number of coordinates kept; None: by `ratio`.
@@ -246,15 +246,8 @@ class SharedRandK(RandK):
     def one_draw(self) -> bool:
         return True
 
-    @property
-    def has_layout(self) -> bool:
-        return False
-
     def __call__(self, rows: Tensor, link: Link) -> Tensor:
         return super().__call__(rows, link._replace(shared=True))
-
-    def size(self, d: int, width: int = FLOAT) -> int:
-        return self.kept(d) * width
 
 
 def _write_sparse(block: Floats, k: int, out: BitWriter, width: int) -> None:
