@@ -57,7 +57,7 @@ OVER = """Over torch's: geometric rules over `rows @ rows.T`, coordinate rules o
 n x n numbers, a stage before a rule with 3 n³ multiply-adds in float64: where d is a few n, that is what
 is left to see.
 """
-MEMORY = "Megabytes: the most memory of its own that a call had, beside its answer.\n"
+MEMORY = "Megabytes: the most memory of its own that a call had, beside its answer; below 1: none.\n"
 
 
 def ours(rows: torch.Tensor) -> Calls:

@@ -1,4 +1,4 @@
-"""What guards that expel workers cost a round, beside the mean of the same rows.
+"""What guards that expel workers cost a round, beside the mean and one Gram product of the same rows.
 
     python benchmarks/guards.py [--seconds S] [--device cuda]
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from _peers_env import described, machine, table, write
+from byzopt import linalg
 from byzopt.aggregators import Mean
 from byzopt.aggregators.core.filters import Filter, RoundContext
 from byzopt.aggregators.guards.guard import HistoryGuard
@@ -29,6 +31,7 @@ from byzopt.theory.byzantine_epochs import Epoch
 
 SIZES = [(n, d) for n in (10, 50) for d in (10_000, 1_000_000)]
 SKETCH = 512
+PRODUCT = "a Gram product"
 WARM = 3  # rounds before the first that is timed
 MOST = 900  # that are: thresholds are those of 1000
 PLAN = (Epoch(1000, 10.0, 0.1),)
@@ -84,9 +87,10 @@ def measured(n: int, d: int, seconds: float, device: str) -> dict[str, float]:
     for case in cases.values():
         for _ in range(WARM):
             case.round()
-    times: dict[str, list[float]] = {name: [] for name in cases}
+    times: dict[str, list[float]] = {name: [] for name in [PRODUCT, *cases]}
     ends = time.perf_counter() + seconds
     while len(times["mean"]) < 5 or (time.perf_counter() < ends and len(times["mean"]) < MOST):
+        times[PRODUCT].append(timed(partial(linalg.gram, rows[0], rows[0][0]), device))
         for name, case in cases.items():
             times[name].append(timed(case.round, device))
     lost = [name for name, case in cases.items() if not case.kept()]
@@ -103,11 +107,12 @@ def main() -> None:
     for n, d in SIZES:
         found[f"{n} x {d}"] = measured(n, d, given.seconds, given.device)
         print(n, d, {name: round(ms, 3) for name, ms in found[f"{n} x {d}"].items()}, flush=True)
-    head = ["filter", *(f"{size} (ms)" for size in found), *(f"{size} / mean" for size in found)]
-    rows = [
-        [name, *(of[name] for of in found.values()), *(of[name] / of["mean"] for of in found.values())]
-        for name in FILTERS
-    ]
+    head = ["filter", *(f"{size} (ms)" for size in found)]
+    rows: list[list[Any]] = [[name, *(of[name] for of in found.values())] for name in [PRODUCT, *FILTERS]]
+    for base in ("mean", PRODUCT):
+        head += [f"{size} / {base}" for size in found]
+        for row in rows:
+            row += [of[str(row[0])] / of[base] for of in found.values()]
     on = machine()
     where = described(on) if given.device == "cpu" else torch.cuda.get_device_name()
     command = "python benchmarks/guards.py" + ("" if given.device == "cpu" else f" --device {given.device}")

@@ -25,7 +25,8 @@ compared first. Times move with the machine; ratios are what counts.
 | rounds of training | `python benchmarks/simulation.py` | [simulation](results/simulation.md) |
 | robust all-reduce | `python benchmarks/allreduce.py` | [allreduce](results/allreduce.md) |
 | imports and the command line | `python benchmarks/startup.py` | [startup](results/startup.md) |
-| guards beside the mean | `python benchmarks/guards.py` | [guards](results/guards.md) |
+| growth, to 3,000 workers | `python benchmarks/growth.py` | [growth](results/growth.md) |
+| guards beside the mean and a Gram product | `python benchmarks/guards.py` | [guards](results/guards.md) |
 
 How it is done: [architecture](architecture.md#two-kinds-of-rule).
 """
@@ -98,7 +99,9 @@ def rules(found: Any) -> Iterator[str]:
     yield table(["size", *(f"`{name}`" for name in names)], grown)
     yield (
         "Coordinate rules are linear in d and grow with n as a selection network, about n log² n; geometric\n"
-        "rules cost n² d multiply-adds, once. Memory beside the rows is O(n² + block).\n"
+        "rules cost n² d multiply-adds, once. Memory beside the rows is O(n² + block); where some rows hold\n"
+        "NaN or Inf the others are copied. For hundreds of workers see [growth](results/growth.md), beside\n"
+        "torch.\n"
     )
 
 

@@ -11,14 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from byzopt import kernels, linalg
+from byzopt import linalg
 from byzopt.aggregators.guards.spare import room_after
 from byzopt.aggregators.numerics.measuring import geometry_of
 
 DIRECT = 1 << 18  # n² d up to which distances are taken from differences, without a Gram product
 CHUNK = 1 << 16  # columns that are converted to float64 at once
-MANY = 1 << 20  # numbers from which sums are taken a few columns at a time
-GRAIN = 1 << 17  # numbers at a time: few enough for the cache
+MANY = 1 << 20  # numbers from which the first touch of new memory costs more than sums
 
 
 class MedianRow(NamedTuple):
@@ -97,11 +96,21 @@ def _drawn(rows: Tensor, fit: Tensor, radius: Tensor, order: list[int]) -> Media
     for i in order:
         if not fit[i]:
             continue
-        dists = torch.where(fit, norms(rows - rows[i]).nan_to_num(nan=inf), inf)
+        dists = torch.where(fit, _lengths_from(rows, i).nan_to_num(nan=inf), inf)
         middle = _middle(dists, torch.tensor(i, device=rows.device), radius)
         if middle.found:
             return middle
     return medoid_row(rows, fit, radius)
+
+
+def _lengths_from(rows: Tensor, i: int) -> Tensor:
+    """Distances `[n]` of `rows` `[n, d]` from row i; many numbers some columns at a time, on a CPU."""
+    if rows.device.type == "cpu" and rows.numel() >= MANY:
+        parts = [norms(block - block[i]) for block in torch.split(rows, CHUNK, dim=1)]
+        total = torch.stack(parts).square().sum(dim=0).sqrt()
+        if total.isfinite().all():
+            return total
+    return norms(rows - rows[i])
 
 
 def fullest(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generator) -> MedianRow:
@@ -141,32 +150,21 @@ def projections(rows: Tensor, vec: Tensor) -> Tensor:
 
 
 def moved(sums: Tensor, rows: Tensor, centre: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
-    """`sums` + `rows` - `centre` `[..., d]`, and projections of `rows` - `centre` on `vec`.
-
-    Many numbers are gone through once, some columns at a time, by our threads, on which nothing depends.
-    """
-    if rows.ndim > 2 or rows.device.type != "cpu" or rows.numel() < MANY:
-        moves = rows - centre.unsqueeze(-2)
-        return sums + moves, projections(moves, vec)
-    n, d = rows.shape
-    out, width = room_after(sums), max(1, GRAIN // n)
-    along = torch.empty(-(-d // width), n, dtype=torch.float64, device="cpu")
-
-    def part(start: int, stop: int) -> None:
-        for first in range(start, stop, width):
-            piece = slice(first, min(first + width, stop))
-            moves = rows[:, piece] - centre[piece]
-            torch.add(sums[:, piece], moves, out=out[:, piece])
-            along[first // width] = moves.double() @ vec[piece].double()
-
-    kernels.parallel_for(d, rows.numel(), width, part)
-    return out, along.sum(dim=0)
+    """`sums` + `rows` - `centre` `[..., d]`, and projections of `rows` - `centre` on `vec`."""
+    pivot = centre.unsqueeze(-2)
+    out = torch.sub(rows, pivot, out=room_after(sums)) if _many(sums, rows) else rows - pivot
+    along = projections(out, vec)
+    return out.add_(sums), along
 
 
 def added(sums: Tensor, rows: Tensor) -> Tensor:
     """`sums` + `rows`."""
-    many = rows.device.type == "cpu" and rows.numel() >= MANY and rows.dtype == sums.dtype
-    return torch.add(sums, rows, out=room_after(sums)) if many else sums + rows
+    return torch.add(sums, rows, out=room_after(sums)) if _many(sums, rows) else sums + rows
+
+
+def _many(sums: Tensor, rows: Tensor) -> bool:
+    """Whether new memory for sums costs more than the sums."""
+    return rows.device.type == "cpu" and rows.numel() >= MANY and rows.dtype == sums.dtype
 
 
 def middle_value(values: Tensor) -> Tensor:
