@@ -14,6 +14,7 @@ Nobody else chooses between them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -45,6 +46,33 @@ def blocks(rows: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
         yield piece, (rows if width == d else rows[:, piece]).to(dtype)
 
 
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """float32 products are float32 products while it lasts, whatever the script has set for its model.
+
+    TF32 keeps ten bits: distances of rows that are near to each other would be noise.
+    """
+    if not _coarse():
+        yield
+        return
+    newer = hasattr(torch.backends, "fp32_precision")  # since torch 2.9
+    name, exact = ("fp32_precision", "ieee") if newer else ("allow_tf32", False)
+    before = getattr(torch.backends.cuda.matmul, name)
+    setattr(torch.backends.cuda.matmul, name, exact)
+    try:
+        yield
+    finally:
+        setattr(torch.backends.cuda.matmul, name, before)
+
+
+def _coarse() -> bool:
+    try:  # a microsecond, where the next line takes ten
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # it was set in the newer of torch's two ways
+        return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
+
+
+@full_float32()
 def products(rows: Tensor, pivot: Tensor | None, dtype: torch.dtype) -> Tensor:
     """`<x_i - p, x_j - p>` `[n, n]` float64 on the device; p is `pivot` `[d]`, or the origin (None).
 
@@ -102,6 +130,7 @@ def _norms(block: Tensor, dim: int) -> Tensor:
     return lengths.double()
 
 
+@full_float32()
 def blended(weights: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
     """`weights @ rows` in the rows' dtype, summed in `dtype`: `[m, n] x [n, d] -> [m, d]`, on the device."""
     found = gpu.blends(weights, rows, dtype)
@@ -111,6 +140,7 @@ def blended(weights: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
     return _joined([(weights @ block).to(rows.dtype) for _, block in blocks(rows, dtype)])
 
 
+@full_float32()
 def columns(
     rows: Tensor, plan: RankWindow, mixing: Tensor | None, pivot: int | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -70,3 +73,28 @@ def test_polar_factor_has_unit_singular_values_and_newton_schulz_comes_near():
     values = torch.linalg.svdvals(linalg.newton_schulz(matrix))
     assert 0.6 < values.min() <= values.max() < 1.3
     assert torch.equal(linalg.newton_schulz(torch.zeros(3, 5)), torch.zeros(3, 5))
+
+
+@pytest.mark.parametrize(
+    "coarse",
+    [
+        "torch.set_float32_matmul_precision('high')",
+        "torch.set_float32_matmul_precision('medium')",
+        "torch.backends.cuda.matmul.allow_tf32 = True",
+        "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+        "torch.backends.fp32_precision = 'tf32'",
+    ],
+)
+def test_float32_products_on_an_accelerator_are_no_tf32_however_a_script_asks_for_it(coarse):
+    if "fp32_precision" in coarse and not hasattr(torch.backends, "fp32_precision"):
+        pytest.skip("torch before 2.9 has the older way alone")
+    newer = "torch.backends.cuda.matmul.fp32_precision == '{}'"
+    within = newer.format("ieee") if hasattr(torch.backends, "fp32_precision") else "True"
+    after = newer.format("tf32") if hasattr(torch.backends, "fp32_precision") else "True"
+    code = (
+        f"import torch; from byzopt import accelerator; {coarse}\n"
+        f"with accelerator.full_float32(): print({within})\n"
+        f"print({after})"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["True", "True"]
