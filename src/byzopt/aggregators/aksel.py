@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from byzopt import accelerator
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.median import Median
 from byzopt.aggregators.numerics.mixed import Mixed
@@ -43,7 +44,10 @@ class Aksel(Aggregator):
         centre = Median().reduce(mixed)
         dists = torch.zeros(mixed.m, dtype=torch.float64, device=mixed.rows.device)
         for piece, block in mixed.blocks():
-            dists += (block.double() - centre[piece].double()).square().sum(dim=1)
-        dists = mixed.total(dists)
+            if accelerator.holds(block):
+                dists += accelerator.squares(block - centre[piece], block.dtype)
+            else:
+                dists += (block.double() - centre[piece].double()).square().sum(dim=1)
+        dists = mixed.total(dists).cpu()
         near = dists <= dists.sort().values[(mixed.m - 1) // 2]
-        return mixed.blend((near.double() / near.sum()).cpu())
+        return mixed.blend(near.double() / near.sum())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from byzopt import accelerator
 from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.measuring import geometry_of
@@ -72,14 +73,32 @@ class RandomProjection(PreAggregator):
         """
         k, end = self.k, first + rows.shape[1]
         d = end if d is None else d
+        if accelerator.holds(rows):
+            return self._projected_there(rows, first, d)
         total = torch.zeros(rows.shape[0], k, dtype=torch.float64, device=rows.device)
         for start in range(first // k * k, end, k):
-            draw = stream(self.seed, "random_projection", self.t, start // k)
-            signs = torch.randint(0, 2, (min(k, d - start),), generator=draw, device="cpu") * 2.0 - 1
-            shift = int(torch.randint(k, (), generator=draw, device="cpu"))
+            signs, shift = self._drawn(start, d)
             here = slice(max(start, first), min(start + k, end))
             part = rows[:, here.start - first : here.stop - first].double()
             part = part * signs[here.start - start : here.stop - start].to(part)
             wide = torch.nn.functional.pad(part, (here.start - start, start + k - here.stop))
             total += wide.roll(shift, dims=1)
         return total
+
+    def _drawn(self, start: int, d: int) -> tuple[Tensor, int]:
+        """The signs of the coordinates from `start` on, at most k of them, and by how much they are turned."""
+        draw = stream(self.seed, "random_projection", self.t, start // self.k)
+        signs = torch.randint(0, 2, (min(self.k, d - start),), generator=draw, device="cpu") * 2.0 - 1
+        return signs, int(torch.randint(self.k, (), generator=draw, device="cpu"))
+
+    def _projected_there(self, rows: Tensor, first: int, d: int) -> Tensor:
+        """As `projected`, on an accelerator: all coordinates at once, with one copy of the rows."""
+        k, end = self.k, first + rows.shape[1]
+        starts = range(first // k * k, end, k)
+        signs, shifts = zip(*(self._drawn(start, d) for start in starts), strict=True)
+        signed = rows * torch.cat(signs)[first - starts[0] : end - starts[0]].to(rows)
+        wide = torch.nn.functional.pad(signed, (first - starts[0], starts[-1] + k - end))
+        places = (torch.arange(k, device="cpu") - torch.tensor(shifts, device="cpu").unsqueeze(1)) % k
+        shape = len(rows), len(starts), k
+        turned = wide.view(shape).gather(2, places.to(rows.device).expand(shape))
+        return turned.sum(dim=1, dtype=torch.float64)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from byzopt import accelerator
 from byzopt.aggregators.core.aggregator import RULES
-from byzopt.aggregators.core.weighing import WeighingRule, median_value, row_norms, shrink, wide_blocks
+from byzopt.aggregators.core.weighing import WeighingRule, median_value, row_norms, shrink
 from byzopt.aggregators.numerics.clusters import largest_mode
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
@@ -71,6 +72,8 @@ class SignGuard(WeighingRule):
 def sign_shares(mixed: Mixed) -> Tensor:
     """For each row the shares of its coordinates that are positive, zero, negative: `[m, 3]`."""
     counts = torch.zeros(mixed.m, 3, dtype=torch.float64, device=mixed.rows.device)
-    for block in wide_blocks(mixed):
+    # On an accelerator whole rows are looked at in their own dtype, in which signs are the same.
+    wide = None if accelerator.holds(mixed.rows) else torch.float64
+    for _, block in mixed.blocks(wide):
         counts += torch.stack([(block > 0).sum(1), (block == 0).sum(1), (block < 0).sum(1)], dim=1)
     return (mixed.total(counts) / mixed.d).cpu()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt import linalg
+from byzopt import accelerator, linalg
 from byzopt.aggregators.core.surroundings import unreadable
 from byzopt.errors import InvalidInput, TooManyFaults, require
 
@@ -99,12 +99,19 @@ def admit(stage: Any, rows: Tensor) -> tuple[Any, Tensor, float]:
     The result of the stage on the rows returned, times the unit, is the answer.
     """
     stage.check(rows.shape[0])
-    low, high = map(float, torch.aminmax(rows))
+    low, high = _ends(rows)
     if not (isfinite(low) and isfinite(high)):
         finite = torch.isfinite(rows).all(dim=1)
-        stage, rows = for_finite_rows(stage, finite), rows[finite]
-        low, high = map(float, torch.aminmax(rows))
+        kept = finite.cpu()
+        stage, rows = for_finite_rows(stage, kept), rows[kept.nonzero().flatten().to(rows.device)]
+        low, high = _ends(rows)
     return stage, *in_safe_range(rows, max(-low, high))
+
+
+def _ends(rows: Tensor) -> list[float]:
+    """The least and the greatest number in `rows`, fetched at once where they lie on an accelerator."""
+    ends = torch.aminmax(rows)
+    return torch.stack(ends).cpu().tolist() if accelerator.holds(rows) else list(map(float, ends))
 
 
 def for_finite_rows(stage: Any, finite: Tensor) -> Any:

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from byzopt import linalg
+from byzopt import accelerator, linalg
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.foreign import checked_value
 from byzopt.aggregators.numerics.mixed import Mixed
+
+_TINY = 1e-30  # squares below this may have lost digits in float32
 
 
 class WeighingRule(Aggregator):
@@ -43,11 +45,20 @@ class WeighingRule(Aggregator):
         return mixed.through(weights)
 
     def reduce(self, mixed: Mixed) -> Tensor:
-        total = self.influence(mixed).to(mixed.rows.device)
+        weights = self.influence(mixed)
+        if accelerator.holds(mixed.rows) and _ordinary(weights):
+            return linalg.blend(weights, mixed.rows)
+        total = weights.to(mixed.rows.device)
         out = torch.empty(mixed.rows.shape[1], dtype=mixed.rows.dtype, device=mixed.rows.device)
         for piece, block in linalg.column_blocks(mixed.rows, torch.float64):
             out[piece] = saturated(total @ block, out.dtype)
         return out
+
+
+def _ordinary(weights: Tensor) -> bool:
+    """Whether a sum with these weights may be taken in float32: what a weight cuts down was finite before."""
+    sizes = weights[weights != 0].abs()
+    return bool(((sizes > 1e-30) & (sizes < 1e30)).all())
 
 
 def saturated(vec: Tensor, dtype: torch.dtype) -> Tensor:
@@ -64,10 +75,22 @@ def wide_blocks(mixed: Mixed) -> Iterator[Tensor]:
 
 def row_squares(mixed: Mixed) -> Tensor:
     """Squared Euclidean norms of the mixed rows, `[m]`."""
+    if accelerator.holds(mixed.rows):
+        return _row_squares_there(mixed)
     total = torch.zeros(mixed.m, dtype=torch.float64, device=mixed.rows.device)
     for block in wide_blocks(mixed):
         total += block.square().sum(dim=1)
     return mixed.total(total).cpu()
+
+
+def _row_squares_there(mixed: Mixed) -> Tensor:
+    """As `row_squares`, on an accelerator: in float64 only where squares leave the range of the rows' dtype."""
+    for dtype in (linalg.compute_dtype(mixed.rows.dtype), torch.float64):
+        parts = [accelerator.squares(block, dtype) for _, block in mixed.blocks(dtype)]
+        (total,) = accelerator.fetch(mixed.total(torch.stack(parts).sum(dim=0)))
+        if total.isfinite().all() and (total > _TINY).all():
+            break
+    return total
 
 
 def row_norms(mixed: Mixed) -> Tensor:
@@ -85,12 +108,24 @@ def inner_products(mixed: Mixed, i: int) -> Tensor:
 
 def cosines(mixed: Mixed, norms: Tensor) -> Tensor:
     """Cosines between the mixed rows, `[m, m]`; 0 with a row of zeros. Exact whatever the lengths are."""
+    if accelerator.holds(mixed.rows):
+        return _cosines_there(mixed)
     scale = torch.where(norms > 0, 1 / norms, 0).unsqueeze(1).to(mixed.rows.device)
     total = torch.zeros(mixed.m, mixed.m, dtype=torch.float64, device=mixed.rows.device)
     for block in wide_blocks(mixed):
         units = block * scale
         total += units @ units.T
     return mixed.total(total).cpu().clamp(-1, 1)
+
+
+def _cosines_there(mixed: Mixed) -> Tensor:
+    """As `cosines`, on an accelerator: float64 products about the origin, which hold the lengths too."""
+    parts = [accelerator.products(block, None, torch.float64) for block in wide_blocks(mixed)]
+    (products,) = accelerator.fetch(mixed.total(torch.stack(parts).sum(dim=0)))
+    scale = products.diagonal().sqrt()
+    scale = torch.where(scale > 0, 1 / scale, 0)
+    products = (products + products.T) / 2
+    return (products * scale * scale.unsqueeze(1)).clamp(-1, 1)
 
 
 def shrink(norms: Tensor, bound: float) -> Tensor:
