@@ -82,6 +82,11 @@ class DnC(GeometricRule):
     def draws(self) -> bool:
         return self.coordinates is not None
 
+    @property
+    def validates(self) -> bool:  # type: ignore[override]
+        """All rows are looked at whole, unless coordinates are drawn."""
+        return self.coordinates is None
+
     def at(self, t: int) -> DnC:
         return replace(self, t=t)
 

@@ -86,7 +86,7 @@ class RandomProjection(PreAggregator):
         return total
 
     def _drawn(self, start: int, d: int) -> tuple[Tensor, int]:
-        """The signs of the coordinates from `start` on, at most k of them, and by how much they are turned."""
+        """The signs of the coordinates from `start` on, at most k, and by how much they are turned."""
         draw = stream(self.seed, "random_projection", self.t, start // self.k)
         signs = torch.randint(0, 2, (min(self.k, d - start),), generator=draw, device="cpu") * 2.0 - 1
         return signs, int(torch.randint(self.k, (), generator=draw, device="cpu"))

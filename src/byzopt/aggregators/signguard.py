@@ -9,7 +9,7 @@ from torch import Tensor
 
 from byzopt import accelerator
 from byzopt.aggregators.core.aggregator import RULES
-from byzopt.aggregators.core.weighing import WeighingRule, median_value, row_norms, shrink
+from byzopt.aggregators.core.weighing import WeighingRule, median_value, row_norms, shrink, wide_blocks
 from byzopt.aggregators.numerics.clusters import largest_mode
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
@@ -71,9 +71,16 @@ class SignGuard(WeighingRule):
 
 def sign_shares(mixed: Mixed) -> Tensor:
     """For each row the shares of its coordinates that are positive, zero, negative: `[m, 3]`."""
-    counts = torch.zeros(mixed.m, 3, dtype=torch.float64, device=mixed.rows.device)
-    # On an accelerator whole rows are looked at in their own dtype, in which signs are the same.
-    wide = None if accelerator.holds(mixed.rows) else torch.float64
-    for _, block in mixed.blocks(wide):
+    if accelerator.holds(mixed.rows):
+        return _sign_shares_there(mixed)
+    counts = torch.zeros(mixed.m, 3, dtype=torch.float64, device="cpu")
+    for block in wide_blocks(mixed):
         counts += torch.stack([(block > 0).sum(1), (block == 0).sum(1), (block < 0).sum(1)], dim=1)
-    return (mixed.total(counts) / mixed.d).cpu()
+    return mixed.total(counts) / mixed.d
+
+
+def _sign_shares_there(mixed: Mixed) -> Tensor:
+    """As `sign_shares`, on an accelerator: in the rows' own dtype, in which signs are the same."""
+    parts = [torch.stack([(block > 0).sum(1), (block < 0).sum(1)]) for _, block in mixed.blocks()]
+    ((more, less),) = accelerator.fetch(mixed.total(torch.stack(parts).sum(dim=0).double()))
+    return torch.stack([more, mixed.d - more - less, less], dim=1) / mixed.d

@@ -84,7 +84,7 @@ def row_squares(mixed: Mixed) -> Tensor:
 
 
 def _row_squares_there(mixed: Mixed) -> Tensor:
-    """As `row_squares`, on an accelerator: in float64 only where squares leave the range of the rows' dtype."""
+    """As `row_squares`, on an accelerator: in float64 only where squares leave the rows' range."""
     for dtype in (linalg.compute_dtype(mixed.rows.dtype), torch.float64):
         parts = [accelerator.squares(block, dtype) for _, block in mixed.blocks(dtype)]
         (total,) = accelerator.fetch(mixed.total(torch.stack(parts).sum(dim=0)))
