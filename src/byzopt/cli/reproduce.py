@@ -63,11 +63,14 @@ def command(
     from byzopt.reproductions.devices import on_device
     from byzopt.reproductions.loading import load_reproduction, reproductions
     from byzopt.reproductions.running import collect_tables, plan_parts
+    from byzopt.tasks.devices import device_of
 
     if name is None:
         shipped = reproductions()
         print(json.dumps(shipped) if as_json else "\n".join(f"{k:32}{v}" for k, v in shipped.items()))
         return 0
+    if device is not None and not stored:
+        device_of(device)
     whole = load_reproduction(name)
     place = out or store / "reproductions" / whole.name.replace("/", "-")
     if not path_exists(store):

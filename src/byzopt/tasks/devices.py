@@ -18,4 +18,8 @@ def device_of(name: torch.device | str) -> torch.device:
         torch.zeros((), device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError):  # each backend has its own way to say so
         require(False, "Parameter `device`", "exist on this machine", repr(str(device)), remedy)
+    try:
+        torch.zeros((), dtype=torch.float64, device=device)
+    except (RuntimeError, TypeError):  # Apple's MPS
+        require(False, "Parameter `device`", "have float64, which sums are taken in", repr(str(device)), remedy)
     return device

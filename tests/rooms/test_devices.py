@@ -1,0 +1,86 @@
+"""A device that is not here is one line and exit status 2, in every command, and nothing is written."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import byzopt as bz
+from byzopt.cohort import Cohort
+from byzopt.errors import InvalidInput
+from byzopt.experiments.running import run
+from byzopt.experiments.specs.spec import Spec
+from byzopt.tasks import devices
+
+AWAY = ["nope", "", "cuda:-1", "meta", "mps", "xpu", "cuda:99"]
+SPEC = 'task = {{name = "digits", device = "{}"}}\nrule = "median"\nn = 7\nf = 1\nrounds = 2\nlr = 0.1\n'
+COMMANDS = {
+    "run": "run spec.toml",
+    "run with a bound": "run spec.toml --bound",
+    "run over processes": "run spec.toml --engine torchrun --processes 1",
+    "sweep": "sweep sweep.toml --jobs 0",
+    "sweep over processes": "sweep sweep.toml --jobs 2",
+    "stress": "stress spec.toml --jobs 0",
+    "audit": "audit spec.toml",
+    "explain": "explain spec.toml",
+    "break": "break median --n 7 --f 1 --task {table}",
+    "reproduce": "reproduce byz-nsgdm/mnist-spread --quick --jobs 0 --device={device}",
+    "reproduce what needs none": "reproduce byz-dm21/a9a --quick --jobs 0 --device={device}",
+    "plan to reproduce": "reproduce byz-dm21/a9a --dry-run --device={device}",
+}
+
+
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize("device", AWAY)
+def test_a_device_that_is_not_here_is_one_line(device, words, byzopt, here):
+    if device in here_are():
+        pytest.skip("this machine has one")
+    (here / "spec.toml").write_text(SPEC.format(device), encoding="utf-8")
+    (here / "sweep.toml").write_text('base = "spec.toml"\ngrid = {seed = [0, 1]}\n', encoding="utf-8")
+    before = sorted(here.rglob("*"))
+    table = f'{{"name":"digits","device":"{device}"}}'
+    said = byzopt(*(word.format(device=device, table=table) for word in words.split()))
+    assert said.status == 2
+    assert not said.out
+    assert said.err.startswith("byzopt: error: Parameter `device` should ")
+    assert said.err.count("\n") == 1
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize("device", AWAY)
+def test_a_device_that_is_not_here_is_named_in_python(device):
+    if device in here_are():
+        pytest.skip("this machine has one")
+    spec = Spec(
+        task={"name": "digits", "device": device},
+        method="byz_nsgdm",
+        rule="median",
+        attack="none",
+        n=7,
+        f=1,
+        rounds=2,
+        lr=0.1,
+    )
+    with pytest.raises(InvalidInput, match="Parameter `device`"):
+        run(spec)
+    with pytest.raises(InvalidInput, match="Parameter `device`"):
+        bz.simulate(spec.task.build(Cohort.of(7, 1), 0), rule="median", f=1, rounds=2, lr=0.1)
+
+
+def test_a_device_without_float64_is_refused(monkeypatch):
+    real = torch.zeros
+
+    def poor(*size, dtype=None, device=None):
+        if dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return real(*size, dtype=dtype)
+
+    monkeypatch.setattr(devices.torch, "zeros", poor)
+    with pytest.raises(InvalidInput, match="should have float64"):
+        devices.device_of("mps")
+
+
+def here_are():
+    kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kinds["xpu"] = torch.xpu.is_available()
+    return {kind for kind, there in kinds.items() if there}
