@@ -74,7 +74,7 @@ def _coarse() -> bool:
 
 @full_float32()
 def products(rows: Tensor, pivot: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """`<x_i - p, x_j - p>` `[n, n]` float64 on the device; p is `pivot` `[d]`, or the origin (None).
+    """`<x_i - p, x_j - p>` `[n, n]`, float64 on the device, symmetric; p is `pivot`, or the origin (None).
 
     Products are taken in `dtype` over spans of columns, and sums of spans in float64. Without a pivot the
     rows are read once and no copy of them is written.
@@ -87,7 +87,7 @@ def products(rows: Tensor, pivot: Tensor | None, dtype: torch.dtype) -> Tensor:
         part = _products(block if pivot is None else block - pivot[piece].to(dtype))
         total = part if total is None else total + part
     assert total is not None
-    return total
+    return (total + total.T) / 2
 
 
 def _products(block: Tensor) -> Tensor:

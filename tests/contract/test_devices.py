@@ -3,7 +3,7 @@
 The budgets are those that docs/devices.md states, in its tables, for rows of 1e6 columns. Counted are rows of
 10,000 columns: long enough for all that is done with long rows (float32 products, several spans of columns),
 and short enough to be one block, as 1e6 are. So launches and waits are the same, and bytes grow with the rows
-(a test asks it of 20,000; `benchmarks/device.py --count` counts at 1e6).
+(a test asks it of 20,000; `benchmarks/device.py --count --columns 1000000` counts at 1e6).
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ import torch
 from byzopt import kernels
 from byzopt.aggregators import Bulyan, CoordinateRule, GeometricRule, MeaMed, Phocas, rule_from
 from byzopt.aggregators.core import inputs
-from tests.pretend import PretendDevice
+from byzopt.aggregators.core.filters import RoundContext
+from byzopt.aggregators.guards.guard import HistoryGuard
+from byzopt.aggregators.guards.safeguard import Safeguard
+from byzopt.theory.byzantine_epochs import Epoch
+from tests.pretend import Counts, PretendDevice
 from tests.spellings import SPELLINGS, build, ties
 
 N, FEW, MANY = 20, 10_000, 20_000
@@ -106,3 +110,28 @@ def test_longer_rows_cost_more_bytes_and_nothing_else(spelling):
     assert few.launches - many.launches in (0, *range(-2, 3))
     assert few.waits == many.waits
     assert many.bytes <= 2 * few.bytes
+
+
+PLAN = (Epoch(1000, 10.0, 0.1),)
+GUARDS = {
+    "ByzantineSGD": HistoryGuard(PLAN, 1.0, finder="medoid"),
+    "ByzantineSGD without V": HistoryGuard(PLAN, None, f=3),
+    "SafeguardSGD": Safeguard((100, 600), 1000, noise=1.0),
+    "SafeguardSGD without V": Safeguard((100, 600), 1000, measured="pairs", f=3),
+}
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_guards_keep_to_their_budgets(name):
+    guard, rows = GUARDS[name], some(MANY) / 300
+    launches, waits, times = budgets()[name]
+    with PretendDevice() as device:
+        there, x = device.put(rows), device.put(torch.zeros(MANY))
+        state = guard.init(x, N)
+        for t in (1, 2, 3):
+            device.counts = Counts()
+            _, state = guard.step(state, there, RoundContext(t, x))
+    found = device.counts
+    assert found.launches <= launches, found.what
+    assert found.syncs <= waits, found.waits
+    assert found.bytes <= times * rows.nbytes, found.bytes / rows.nbytes

@@ -1,16 +1,25 @@
-"""A device that is not here is one line and exit status 2, in every command, and nothing is written."""
+"""Runs on devices: what is not here is refused in a line by every command, and a round waits once."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 import byzopt as bz
+from byzopt.aggregators.core import inputs
 from byzopt.cohort import Cohort
+from byzopt.engines import rounds, simulated
 from byzopt.errors import InvalidInput
 from byzopt.experiments.running import run
 from byzopt.experiments.specs.spec import Spec
-from byzopt.tasks import devices
+from byzopt.experiments.trials.prepared import RunSettings, prepare
+from byzopt.methods import ByzNSGDM
+from byzopt.rng import stream
+from byzopt.tasks import Pool, devices, modules, sequence_cross_entropy
+from byzopt.tasks.models import GPT, mlp
+from tests.pretend import DEVICE, Counts, PretendDevice
 
 AWAY = ["nope", "", "cuda:-1", "meta", "mps", "xpu", "cuda:99"]
 SPEC = 'task = {{name = "digits", device = "{}"}}\nrule = "median"\nn = 7\nf = 1\nrounds = 2\nlr = 0.1\n'
@@ -84,3 +93,40 @@ def here_are():
     kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kinds["xpu"] = torch.xpu.is_available()
     return {kind for kind, there in kinds.items() if there}
+
+
+def small_task(kind):
+    """A module task of 20 workers on the pretend device, to be built while that is on."""
+    samples, labels = torch.randn(200, *((1, 28, 28) if kind == "cnn" else (20,))), torch.randint(10, (200,))
+    loss, module = functional.cross_entropy, mlp((20, 16, 10), 0)
+    if kind == "cnn":
+        module = nn.Sequential(
+            nn.Conv2d(1, 3, 5), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(108, 10)
+        )
+    if kind == "gpt":
+        samples, loss, module = (
+            torch.randint(30, (200, 8)),
+            sequence_cross_entropy,
+            GPT(30, 8, 1, 2, 16, 0.0, 0),
+        )
+        labels = samples.roll(-1, 1)
+    pool = Pool.dealt(samples, labels, torch.arange(200).split(10))
+    return bz.ModuleTask(module, loss, pool, batch=2, seed=0, byzantine=3, device=DEVICE)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "gpt"])
+def test_a_round_of_training_on_a_device_waits_once_for_the_products_of_its_rule(kind, monkeypatch):
+    monkeypatch.setattr(inputs, "unreadable", lambda rows: ("", ""))
+    monkeypatch.setattr(modules, "device_of", torch.device)
+    # A pretend device has no generator of its own.
+    monkeypatch.setattr(simulated, "stream", lambda seed, *names, device: stream(seed, *names))
+    with PretendDevice() as device:
+        task, attack = small_task(kind), bz.ATTACKS.build("alie")
+        method = ByzNSGDM().build(bz.rule_from("nnm >> rfa", f=3), 0.1)
+        begun = prepare(task, method, RunSettings(attack, 3, 0, 10**9, 10**9))
+        played = rounds(begun.method, begun.engine, begun.first.state, 10**9)
+        next(played)
+        device.counts = Counts()
+        next(played)
+    assert device.counts.waits == ["aten._to_copy.default"]
+    assert device.counts.launches <= 250

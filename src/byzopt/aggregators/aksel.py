@@ -41,7 +41,8 @@ class Aksel(Aggregator):
         return True
 
     def reduce(self, mixed: Mixed) -> Tensor:
-        centre = Median().reduce(mixed)
+        place, mixed.place = mixed.place, None  # the rows are read once more behind this answer
+        centre, mixed.place = Median().reduce(mixed), place
         dists = torch.zeros(mixed.m, dtype=torch.float64, device=mixed.rows.device)
         for piece, block in mixed.blocks():
             if accelerator.holds(block):

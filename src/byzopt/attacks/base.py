@@ -387,7 +387,7 @@ def _mask(cohort: Cohort, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _index(workers: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.tensor(workers, device=device)
+    return torch.tensor(workers, device="cpu").to(device)
 
 
 def _put(rows: Tensor, workers: tuple[int, ...], forged: Tensor) -> Tensor:

@@ -122,7 +122,9 @@ def gram_of(blocks: Sequence[Tensor], pivot: int, dtype: torch.dtype, order: Ind
 
 def _equated(blocks: Sequence[Tensor], gram: Tensor, comm: Communicator) -> Tensor:
     """`gram` with equal rows made equal to the last bit, as for whole rows."""
-    pairs = close_pairs(gram).tolist()
+    values = gram.numpy()
+    # Where products are equal to the last bit there is nothing to mend, and no need to look at the rows.
+    pairs = [(j, i) for j, i in close_pairs(gram).tolist() if not (values[i] == values[j]).all()]
     if not pairs:
         return gram
     apart = [any(not torch.equal(rows[i], rows[j]) for rows in blocks) for j, i in pairs]

@@ -21,5 +21,5 @@ def device_of(name: torch.device | str) -> torch.device:
     try:
         torch.zeros((), dtype=torch.float64, device=device)
     except (RuntimeError, TypeError):  # Apple's MPS
-        require(False, "Parameter `device`", "have float64, which sums are taken in", repr(str(device)), remedy)
+        require(False, "Parameter `device`", "have float64", repr(str(device)), remedy)
     return device

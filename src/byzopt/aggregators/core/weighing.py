@@ -124,7 +124,6 @@ def _cosines_there(mixed: Mixed) -> Tensor:
     (products,) = accelerator.fetch(mixed.total(torch.stack(parts).sum(dim=0)))
     scale = products.diagonal().sqrt()
     scale = torch.where(scale > 0, 1 / scale, 0)
-    products = (products + products.T) / 2
     return (products * scale * scale.unsqueeze(1)).clamp(-1, 1)
 
 

@@ -112,10 +112,10 @@ def _centred_there(rows: Tensor, admitted: bool, among: Order | None, first: int
     def fetched(pivot: Tensor | None, dtype: torch.dtype) -> Tensor:
         gram = linalg.gram(rows, pivot, dtype)
         if among is None or not accelerator.holds(among.keys):
-            return _symmetric(accelerator.fetch(gram)[0])
+            return accelerator.fetch(gram)[0]
         gram, keys = accelerator.fetch(gram, among.keys)
         among.learn(keys)
-        return _symmetric(gram)
+        return gram
 
     dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
     gram = product(ORIGIN, dtype)
@@ -123,10 +123,6 @@ def _centred_there(rows: Tensor, admitted: bool, among: Order | None, first: int
         raise ExtremeRows
     pivot, gram = gram_about_bulk(product, gram, ORIGIN, dtype, None if among is None else among.index)
     return pivot, _equated(rows, gram)
-
-
-def _symmetric(product: Tensor) -> Tensor:
-    return (product + product.T) / 2
 
 
 def gram_about_bulk(

@@ -1,0 +1,49 @@
+"""Launches, waits and bytes of rules on the pretend device of the tests, for `device.py`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from _peers_env import ROOT
+from byzopt import rule_from
+from byzopt.aggregators import RULES
+from byzopt.aggregators.core import inputs
+from byzopt.errors import InvalidInput
+
+F = 3
+CHAINS = ["nnm >> krum", "nnm >> rfa", "nnm >> median", "nnm >> trimmed_mean", "nnm >> geometric_median"]
+
+
+def built(name: str, n: int = 20) -> Any:
+    """The rule with f = 3, or the most that fits; None where there is none for n rows."""
+    for f in (F, 2, 1):
+        rule = rule_from(name, f=f)
+        try:
+            rule.check(n)
+        except InvalidInput:
+            continue
+        return replace(rule, budget=20) if hasattr(rule, "budget") else rule
+    return None
+
+
+def counts(columns: int) -> list[dict[str, Any]]:
+    """Launches, waits and bytes of a call of every rule and chain, on the pretend device."""
+    sys.path.insert(0, str(ROOT))
+    from tests.pretend import PretendDevice
+
+    inputs.unreadable = lambda rows: ("", "")  # type: ignore[assignment]
+    rows, lines = torch.randn(20, columns, generator=torch.Generator().manual_seed(0)), []
+    with PretendDevice() as device:
+        built("nnm >> krum")(device.put(rows))  # sends which columns decide an order, once
+    for name in (*RULES, *CHAINS, *(f"nnm >> {name}" for name in RULES if f"nnm >> {name}" not in CHAINS)):
+        rule: Any = built(name)
+        with PretendDevice() as device:
+            rule(device.put(rows))
+        found = device.counts
+        line = {"rule": name, "launches": found.launches, "waits": found.syncs}
+        lines.append(line | {"bytes, MB": found.bytes / 1e6, "bytes / rows": found.bytes / rows.nbytes})
+    return lines
