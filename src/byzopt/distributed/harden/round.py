@@ -6,13 +6,8 @@ sharded gradients of an FSDP unit. The rule is that of whole rows.
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from collections.abc import Iterable, Iterator
 from math import inf, isfinite
-=======
-from collections.abc import Iterator
-from math import inf
->>>>>>> 47c19f0 (Guards and rounds of training are counted on the pretend device; harden tells magnitudes and products from where they are; a benchmark for devices)
 from typing import Any, NamedTuple
 
 import torch
@@ -34,11 +29,7 @@ from byzopt.distributed.harden.forms import Answer, answer_of, by_columns, by_ge
 from byzopt.distributed.shard import ColumnShard, Products, dtype_of, gram_of, summed
 from byzopt.errors import InvalidInput, TooManyFaults
 
-<<<<<<< HEAD
 CODES = ("trouble", "count", "t", "part", "size", "unusual")  # the numbers that a rank tells before the sums
-=======
-_CODES = ("trouble", "count", "t", "part", "unusual", "size")  # the numbers that a rank tells before the sums
->>>>>>> 47c19f0 (Guards and rounds of training are counted on the pretend device; harden tells magnitudes and products from where they are; a benchmark for devices)
 
 
 class Guess(NamedTuple):
@@ -169,30 +160,19 @@ class Round:
 
     def _told(self) -> tuple[dict[str, Tensor], Tensor]:
         """What the ranks tell, by code `[n]`, and the sum of their keys and products."""
-        own = (self.trouble.error is not None, self.count, self.t, self.part, self.unanswered)
-        device, n = self.comm.device, self.comm.n
-        sums = [torch.zeros(0, dtype=torch.float64, device=device)]
+        own = (self.trouble.error is not None, self.count, self.t, self.part, self._size(), self.unanswered)
+        sums = [torch.zeros(0, dtype=torch.float64, device="cpu")]
         if not self.columns:
-<<<<<<< HEAD
             n = self.comm.n
             sums += [_total(self._keys, n), _total(self._grams, n, n).flatten()]
         codes = torch.tensor(own, dtype=torch.float64, device="cpu")
         told, total = self.comm.tell(codes, torch.cat(sums))
         return dict(zip(CODES, told.unbind(dim=1), strict=True)), total
-=======
-            sums += [_total(self._keys, n, device), _total(self._grams, n * n, device)]
-        # Over NCCL all this stays on the GPU: the host waits for what all ranks tell, and for nothing before.
-        codes = torch.tensor(own, dtype=torch.float64, device="cpu").to(device)
-        told, total = self.comm.tell(torch.cat([codes, self._size().to(device)]), torch.cat(sums))
-        return dict(zip(_CODES, told.unbind(dim=1), strict=True)), total
->>>>>>> 47c19f0 (Guards and rounds of training are counted on the pretend device; harden tells magnitudes and products from where they are; a benchmark for devices)
 
-    def _size(self) -> Tensor:
-        """The largest magnitude in this rank's own row `[1]`, ∞ where something is not finite."""
-        if not self._extremes:
-            return torch.zeros(1, dtype=torch.float64, device="cpu")
-        sizes = torch.stack([each.to(self.comm.device, torch.float64) for each in self._extremes]).abs()
-        return torch.where(sizes.isfinite().all(), sizes.max(), inf).unsqueeze(0)
+    def _size(self) -> float:
+        """The largest magnitude in this rank's own row, ∞ where something is not finite."""
+        sizes = [abs(float(each)) for each in self._extremes]
+        return max(sizes, default=0.0) if all(map(isfinite, sizes)) else inf
 
     def _ready(self) -> BaseAggregator:
         """The rule for the rows that are finite."""
@@ -328,8 +308,7 @@ def _put(answer: Tensor, place: Tensor) -> Tensor:
     return place
 
 
-def _total(parts: list[Tensor], length: int, device: torch.device) -> Tensor:
-    """The sum of float64 `parts` as `[length]`; zeros where there are none."""
-    if not parts:
-        return torch.zeros(length, dtype=torch.float64, device=device)
-    return torch.stack(parts).sum(dim=0).flatten()
+def _total(parts: list[Tensor], *shape: int) -> Tensor:
+    """The sum of float64 `parts`, on the CPU; zeros where there are none."""
+    zeros = torch.zeros(*shape, dtype=torch.float64, device="cpu")
+    return torch.stack(parts).sum(dim=0).cpu() if parts else zeros
