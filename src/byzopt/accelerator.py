@@ -87,7 +87,7 @@ def products(rows: Tensor, pivot: Tensor | None, dtype: torch.dtype) -> Tensor:
         part = _products(block if pivot is None else block - pivot[piece].to(dtype))
         total = part if total is None else total + part
     assert total is not None
-    return (total + total.T) / 2
+    return torch.maximum(total, total.T)  # equal but for rounding
 
 
 def _products(block: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def _row_squares_there(mixed: Mixed) -> Tensor:
     """As `row_squares`, on an accelerator: in float64 only where squares leave the rows' range."""
     for dtype in (linalg.compute_dtype(mixed.rows.dtype), torch.float64):
         parts = [accelerator.squares(block, dtype) for _, block in mixed.blocks(dtype)]
-        (total,) = accelerator.fetch(mixed.total(torch.stack(parts).sum(dim=0)))
+        (total,) = accelerator.fetch(mixed.total(sum(parts[1:], parts[0])))
         if total.isfinite().all() and (total > _TINY).all():
             break
     return total
@@ -121,7 +121,7 @@ def cosines(mixed: Mixed, norms: Tensor) -> Tensor:
 def _cosines_there(mixed: Mixed) -> Tensor:
     """As `cosines`, on an accelerator: float64 products about the origin, which hold the lengths too."""
     parts = [accelerator.products(block, None, torch.float64) for block in wide_blocks(mixed)]
-    (products,) = accelerator.fetch(mixed.total(torch.stack(parts).sum(dim=0)))
+    (products,) = accelerator.fetch(mixed.total(sum(parts[1:], parts[0])))
     scale = products.diagonal().sqrt()
     scale = torch.where(scale > 0, 1 / scale, 0)
     return (products * scale * scale.unsqueeze(1)).clamp(-1, 1)
