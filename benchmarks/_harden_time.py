@@ -2,144 +2,177 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from _harden_ranks import played
-from byzopt import harden
-from byzopt.distributed import robust_all_reduce
-from byzopt.distributed.harden.bucket_hook import BucketHook
+from _harden_ways import ALONE, RULES, WAYS, Run, alone, step
 
-RULES = {"geometric": "nnm >> rfa", "coordinate": "trimmed_mean"}
-SIZES = ((2, 10**6), (4, 10**6), (8, 10**6), (2, 10**7), (4, 10**7), (8, 10**7))
 BATCH = 32
+ROUNDS = {10**6: 25, 10**7: 9, 10**8: 2}
+CASES = [(wrapper, n, d) for wrapper in WAYS for d in ROUNDS for n in (2, 4, 8)]
+MEMORY = (4, 10**7)  # the ranks and parameters whose memory is looked at
+_BIG = 10**8  # parameters from which only one replica is held at a time
 
 ABOUT = """# What hardened steps cost
 
 Written by `python benchmarks/harden.py --only time`. {cpus} cores shared by all ranks, one thread each, torch
 {torch}, gloo. What hardened scripts bear: [harden.md](harden.md).
 
-Milliseconds of a forward and backward pass of d parameters on {batch} samples: the median over steps of the
-slowest rank, all ways in turn in every step. In brackets: over plain `DistributedDataParallel`. "Hidden" is
-the share of the exchange behind backward: 1 - (time after the last bucket was full) / (a robust all-reduce of
-the same vector by itself). Memory: the largest of a process above a plain one's, in units of d numbers. More
-ranks than cores compete for them, so that all times hold waiting, too; other jobs ran beside these (load
-{load:.0f}).
+Milliseconds of a forward and backward pass of d parameters on {batch} samples: the median over rounds of the
+slowest rank. In every round all ways take their turn; in brackets the median over rounds of the ratio to
+plain. `geometric` is `{geometric}`, `coordinate` is `{coordinate}`. The floor moves the same bytes as a
+hardened step, all-to-all out and back, and does nothing with them. More ranks than cores compete for them, so
+that all times hold waiting, too, and an exchange can hardly hide. Other jobs ran on the machine (load
+{least:.0f} to {most:.0f}){priority}.
 
-{times}
+## DistributedDataParallel
+"Hidden" is the share of an exchange by itself that a step does not take longer for: 1 - (step - step without
+an exchange) / (all-reduce, or robust all-reduce, of the same vector by itself).
+
+{replicated}
+
+## FSDP2
+Every layer and the root under `fully_shard`; `whole model` is the geometric chain with `scope="model"`. The
+floor of its reduce-scatter is an all-to-all; parameters are gathered as before in all columns. gloo's own
+reduce-scatter, which plain steps take, is slower than that.
+
+{sharded}
+
+## Memory
+The most that a process held in three steps, above plain, in units of d numbers of four bytes, with
+{memory_n} ranks and d = {memory_d:.0e}: the largest of all ranks.
+
+{memory}
 """
 
 
-def measured(quick: bool) -> dict[str, Any]:
-    """All cases, and how busy the machine was."""
-    found: dict[str, Any] = {"load": os.getloadavg()[0], "times": {}}
-    for n, d in SIZES[:2] if quick else SIZES:
-        case = played(n, times, d, 5 if d > 10**6 else 15, BATCH)[0]
-        if (n, d) == (4, 10**7):
-            peaks = {kind: max(played(n, peak, d, kind)) for kind in ("plain", *RULES)}
-            case["memory"] = {kind: (peaks[kind] - peaks["plain"]) / 4 / d for kind in RULES}
-        print(n, d, case, flush=True)
-        found["times"][f"{n}, {d:.0e}".replace("e+0", "e")] = case
+def measured(quick: bool, chosen: str = "", before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The cases whose name contains `chosen`, and their load; the others as they were `before`."""
+    found: dict[str, Any] = before or {"times": {}, "memory": {}}
+    for wrapper, n, d in CASES:
+        name = f"{wrapper}, {n}, {power(d)}"
+        if chosen not in name or (quick and (d > 10**6 or n > 4)):
+            continue
+        case = played(n, times, wrapper, d, 3 if quick else ROUNDS[d])[0]
+        found["times"][name] = case | {"load": os.getloadavg()[0], "nice": os.nice(0)}
+        print(name, {way: f"{median(spent):.0f}" for way, spent in case.items()}, flush=True)
+    for wrapper, ways in WAYS.items():
+        if chosen in f"{wrapper}, memory":
+            n, d = (2, 10**6) if quick else MEMORY
+            peaks = {way: max(played(n, peak, wrapper, way, d)) for way in ("plain", *RULES) if way in ways}
+            found["memory"][wrapper] = {w: (peak - peaks["plain"]) / 4 / d for w, peak in peaks.items()}
+            print(wrapper, found["memory"][wrapper], flush=True)
     return found
+
+
+def times(rank: int, wrapper: str, d: int, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of the slowest rank, by way and round."""
+    made: dict[str, Run] = {}
+    ways = [*WAYS[wrapper], *(ALONE if wrapper == "DDP" else ())]
+    spent: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way in ways:
+            run = made.get(way) or ready(wrapper, way, d)
+            spent[way].append(1000 * slowest(run))
+            if wrapper != "DDP" or d < _BIG:
+                made[way] = run
+            else:
+                del run
+                gc.collect()
+    return spent
+
+
+def ready(wrapper: str, way: str, d: int) -> Run:
+    """A way that has had the two steps in which buckets, buffers and kernels are made."""
+    run = alone(way, d) if way in ALONE else step(wrapper, way, d, BATCH)
+    run()
+    run()
+    return run
+
+
+def slowest(run: Run) -> float:
+    dist.barrier()
+    start = perf_counter()
+    run()
+    told = torch.tensor([perf_counter() - start], dtype=torch.float64)
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    return float(told)
+
+
+def peak(rank: int, wrapper: str, way: str, d: int) -> int:
+    """Bytes of this process at most, in three steps."""
+    for size in (10**5, d):  # the first brings in what does not depend on d: libraries, compiled kernels
+        for each in ("geometric", way) if size < d else (way,):
+            run = step(wrapper, each, size, 8)
+            for _ in range(3):
+                run()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def page(found: dict[str, Any]) -> str:
     """The results as Markdown."""
+    loads = [case["load"] for case in found["times"].values()]
+    above = all(case["nice"] < 0 for case in found["times"].values())
     return ABOUT.format(
         cpus=os.cpu_count(),
         torch=torch.__version__,
         batch=BATCH,
-        load=found["load"],
-        times=timetable(found["times"]),
+        geometric=RULES["geometric"],
+        coordinate=RULES["coordinate"],
+        least=min(loads),
+        most=max(loads),
+        priority=", at a lower priority" if above else "",
+        replicated=timetable(found["times"], "DDP"),
+        sharded=timetable(found["times"], "FSDP2"),
+        memory_n=MEMORY[0],
+        memory_d=MEMORY[1],
+        memory=memory_table(found["memory"]),
     )
 
 
-def perceptron(d: int) -> nn.Module:
-    """About d parameters in ten square layers; four for 10⁶ and less."""
-    depth = 10 if d > 10**6 else 4
-    width = int((d / depth) ** 0.5)
-    torch.manual_seed(0)
-    return nn.Sequential(*[m for _ in range(depth) for m in (nn.Linear(width, width), nn.ReLU())])
-
-
-def times(rank: int, d: int, steps: int, batch: int) -> dict[str, Any]:
-    """Milliseconds of forward and backward, all ways in turn; how much of the exchange is not hidden."""
-    n = dist.get_world_size()
-    models: dict[str, Any] = {"plain": DistributedDataParallel(perceptron(d))}
-    for kind, rule in RULES.items():
-        models[kind] = DistributedDataParallel(perceptron(d))
-        harden(models[kind], rule, f=(n - 1) // 3 if n > 2 else 0)
-    width = models["plain"].module[0].in_features
-    inputs = torch.randn(batch, width, generator=torch.Generator().manual_seed(rank))
-    exposed: dict[int, float] = {}
-    end = BucketHook._end
-
-    def watched(hook: BucketHook) -> None:
-        start = perf_counter()
-        end(hook)
-        exposed[id(hook)] = perf_counter() - start
-
-    BucketHook._end = watched  # type: ignore[method-assign]
-    spent: dict[str, list[float]] = {name: [] for name in models}
-    for step in range(-2, steps):
-        for name, model in models.items():
-            model.zero_grad()
-            dist.barrier()
-            start = perf_counter()
-            model(inputs).square().mean().backward()
-            slowest(spent, name, perf_counter() - start, step >= 0)
-            if name != "plain":
-                slowest(spent, f"{name} exposed", exposed[id(model._comm_hooks[0][1])], step >= 0)
-        vec = torch.cat([p.grad.reshape(-1) for p in models["plain"].parameters()])
-        for kind, rule in RULES.items():
-            dist.barrier()
-            start = perf_counter()
-            robust_all_reduce(vec, rule, f=(n - 1) // 3 if n > 2 else 0)
-            slowest(spent, f"{kind} alone", perf_counter() - start, step >= 0)
-    BucketHook._end = end  # type: ignore[method-assign]
-    return {name: 1000 * median(each) for name, each in spent.items()}
-
-
-def slowest(spent: dict[str, list[float]], name: str, seconds: float, counts: bool) -> None:
-    told = torch.tensor([seconds], dtype=torch.float64)
-    dist.all_reduce(told, op=dist.ReduceOp.MAX)
-    if counts:
-        spent.setdefault(name, []).append(float(told))
-
-
-def peak(rank: int, d: int, kind: str) -> int:
-    """Bytes of this process at most, in three steps."""
-    import resource
-
-    for size in (10**6, d):  # the first brings in what does not depend on d: libraries, compiled kernels
-        model = DistributedDataParallel(perceptron(size))
-        if kind != "plain" or size < d:
-            harden(model, RULES.get(kind, RULES["geometric"]), f=1)
-        inputs = torch.randn(8, model.module[0].in_features)
-        for _ in range(3):
-            model.zero_grad()
-            model(inputs).square().mean().backward()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def timetable(cases: dict[str, Any]) -> str:
-    head = ["ranks, d", "plain"]
-    for kind in RULES:
-        head += [kind, "hidden", "memory"]
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
-    for label, case in cases.items():
-        cells = [label, f"{case['plain']:.0f}"]
-        for kind in RULES:
-            hidden = max(0.0, 1 - case[f"{kind} exposed"] / case[f"{kind} alone"])
-            room = case.get("memory", {}).get(kind)
-            cells += [f"{case[kind]:.0f} ({case[kind] / case['plain']:.2f})", f"{100 * hidden:.0f}%"]
-            cells.append("-" if room is None else f"{room:.1f} d")
-        lines.append("| " + " | ".join(cells) + " |")
+def timetable(cases: dict[str, Any], wrapper: str) -> str:
+    ways = [way for way in WAYS[wrapper] if way != "no exchange"]
+    hides = [way for way in ways if f"{way} alone" in ALONE]
+    heads = [
+        part for way in ways for part in ([way, "hidden"] if wrapper == "DDP" and way in hides else [way])
+    ]
+    lines = ["| ranks, d | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for _, n, d in (each for each in CASES if each[0] == wrapper):
+        case = cases.get(f"{wrapper}, {n}, {power(d)}")
+        if case is None:
+            continue
+        cells = []
+        for way in ways:
+            ratios = [one / plain for one, plain in zip(case[way], case["plain"], strict=True)]
+            cells.append(f"{median(case[way]):.0f}" + (f" ({median(ratios):.2f})" if way != "plain" else ""))
+            if wrapper == "DDP" and way in hides:
+                cells.append(f"{100 * hidden(case, way):.0f}%")
+        lines.append(f"| {n}, {power(d)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def hidden(case: dict[str, Any], way: str) -> float:
+    """The share of an exchange that is not seen in a step, between 0 and 1."""
+    seen = median(case[way]) - median(case["no exchange"])
+    return min(1.0, max(0.0, 1 - seen / median(case[f"{way} alone"])))
+
+
+def memory_table(found: dict[str, Any]) -> str:
+    heads = list(RULES)
+    lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for wrapper, peaks in found.items():
+        cells = [f"{peaks[way]:.1f} d" if way in peaks else "-" for way in heads]
+        lines.append(f"| {wrapper} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def power(d: int) -> str:
+    return f"{d:.0e}".replace("e+0", "e")
