@@ -109,11 +109,11 @@ def slowest(run: Run) -> float:
 
 def peak(rank: int, wrapper: str, way: str, d: int) -> int:
     """Bytes of this process at most, in three steps."""
-    for size in (10**5, d):  # the first brings in what does not depend on d: libraries, compiled kernels
-        for each in ("geometric", way) if size < d else (way,):
-            run = step(wrapper, each, size, 8)
-            for _ in range(3):
-                run()
+    for each in WAYS[wrapper]:  # brings in what does not depend on d: libraries, compiled kernels
+        step(wrapper, each, 10**5, 8)()
+    run = step(wrapper, way, d, 8)
+    for _ in range(3):
+        run()
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

@@ -40,6 +40,11 @@ def perceptron(d: int) -> nn.Sequential:
     return nn.Sequential(*[m for _ in range(depth) for m in (nn.Linear(width, width), nn.ReLU())])
 
 
+def own_randn(*shape: int) -> Tensor:
+    """Numbers that no other rank has."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1 + dist.get_rank()))
+
+
 def tolerated(n: int) -> int:
     return (n - 1) // 3
 
@@ -47,9 +52,7 @@ def tolerated(n: int) -> int:
 def step(wrapper: str, way: str, d: int, batch: int) -> Run:
     """A forward and a backward pass on this rank's own samples."""
     module = perceptron(d)
-    inputs = torch.randn(
-        batch, module[0].in_features, generator=torch.Generator().manual_seed(1 + dist.get_rank())
-    )
+    inputs = own_randn(batch, module[0].in_features)
     model = (replicated if wrapper == "DDP" else sharded)(module, way)
     apart = model.no_sync if way == "no exchange" else nullcontext
 
@@ -86,7 +89,7 @@ def sharded(module: nn.Sequential, way: str) -> Any:
 
 def alone(way: str, d: int) -> Run:
     """An exchange of d numbers and nothing else."""
-    vec, kind = torch.randn(d), way.removesuffix(" alone")
+    vec, kind = own_randn(d), way.removesuffix(" alone")
     if kind == "plain":
         return lambda: dist.all_reduce(vec)
     return lambda: robust_all_reduce(vec, RULES[kind], f=tolerated(dist.get_world_size()))

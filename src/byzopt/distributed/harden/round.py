@@ -7,6 +7,7 @@ sharded gradients of an FSDP unit. The rule is that of whole rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from math import inf, isfinite
 from typing import Any, NamedTuple
 
@@ -100,10 +101,8 @@ class Round:
         if not finite.all():
             rule, block = rule.restricted(finite), block[finite.to(block.device)]
             rule.check(len(block))
-        mixed = Mixed(block)
-        mixed.place = place
         try:
-            _put(restored(reduced(rule, mixed), 1.0, block.dtype), place)
+            _put(restored(_by_columns(rule, 1.0, block, place), 1.0, block.dtype), place)
             return True
         except Exception:
             if block.isfinite().all():
@@ -206,7 +205,8 @@ class Round:
         ready = [in_safe_range(rows, near, sizes.to(rows)) for rows in kept]
         self.kept, self.unit = [rows for rows, _ in ready], ready[0][1]
         if self.columns:
-            self._answer = self._by_columns
+            # A method would be a circle, and keep the buckets of this round until the next collection.
+            self._answer = partial(_by_columns, self.ready, self.unit)
             plain = self.unit == 1 and self.kept[0].dtype == self.blocks[0].dtype
             # An early answer takes whoever is left out for a fault, which a rank without data is not.
             guessed = bool(self.present.all()) and self._finite() == self.guess.finite
@@ -246,11 +246,6 @@ class Round:
         widths = self.comm.all_gather(width).flatten().tolist()
         first, d = int(sum(widths[: self.comm.rank])), int(sum(widths))
         return ColumnShard(rows, self.unit, self.comm, d, ordered=self.ready.by_value, first=first)
-
-    def _by_columns(self, rows: Tensor, place: Tensor | None) -> Tensor:
-        mixed = Mixed(rows, self.unit)
-        mixed.place = place
-        return reduced(self.ready, mixed)
 
     def answers(self) -> Iterator[Tensor]:
         """This rank's columns of the answer, block by block, in the places given with the blocks; to be asked
@@ -299,6 +294,13 @@ class Round:
         absent = tuple((~self.present).nonzero().flatten().tolist())
         dropped = tuple(rank for rank in found.dropped if rank not in absent)
         return found._replace(dropped=dropped, absent=absent)
+
+
+def _by_columns(rule: BaseAggregator, unit: float, rows: Tensor, place: Tensor | None) -> Tensor:
+    """The answer of a rule that needs no whole rows to some of their columns, in `place` where that fits."""
+    mixed = Mixed(rows, unit)
+    mixed.place = place
+    return reduced(rule, mixed)
 
 
 def _put(answer: Tensor, place: Tensor) -> Tensor:
