@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import resource
@@ -48,7 +49,7 @@ reduce-scatter, which plain steps take, is slower than that.
 
 ## Memory
 The most that a process held in three steps, above plain, in units of d numbers of four bytes, with
-{memory_n} ranks and d = {memory_d:.0e}: the largest of all ranks.
+{memory_n} ranks and d = {memory_d}: the largest of all ranks.
 
 {memory}
 """
@@ -109,12 +110,20 @@ def slowest(run: Run) -> float:
 
 def peak(rank: int, wrapper: str, way: str, d: int) -> int:
     """Bytes of this process at most, in three steps."""
+    give_back_at_once()
     for each in WAYS[wrapper]:  # brings in what does not depend on d: libraries, compiled kernels
         step(wrapper, each, 10**5, 8)()
     run = step(wrapper, way, d, 8)
     for _ in range(3):
         run()
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def give_back_at_once() -> None:
+    """What is freed goes back to the system, so that the peak is what is held (glibc)."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD
 
 
 def page(found: dict[str, Any]) -> str:
@@ -133,7 +142,7 @@ def page(found: dict[str, Any]) -> str:
         replicated=timetable(found["times"], "DDP"),
         sharded=timetable(found["times"], "FSDP2"),
         memory_n=MEMORY[0],
-        memory_d=MEMORY[1],
+        memory_d=power(MEMORY[1]),
         memory=memory_table(found["memory"]),
     )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +33,19 @@ def test_answer_is_no_view_of_the_rows(spelling):
     before = out.clone()
     rows.zero_()
     assert torch.equal(out, before)
+
+
+@every
+def test_rows_are_freed_with_the_call_and_not_at_the_next_collection(spelling):
+    array = some_rows().numpy().copy()
+    held = weakref.ref(array)  # a tensor's memory keeps the array that it was made of
+    gc.disable()
+    try:
+        build(spelling)(torch.from_numpy(array))
+        del array
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 @every

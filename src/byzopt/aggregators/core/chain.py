@@ -161,6 +161,8 @@ class Chain(Aggregator):
             last = mixed.sorted() if self.by_value else mixed
             for stage in self.stages:
                 last = stage.apply(last)
+            if last is mixed:  # no stage has moved them
+                return mixed
             mixed.chained = self.stages, last
         return mixed.chained[1]
 

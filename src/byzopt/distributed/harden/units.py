@@ -215,7 +215,7 @@ class ModelReduction(Reduction):
 
     def begin(self) -> None:
         if not self._open:
-            self._round = self.whole.begin(self._d())
+            self._round: Round | None = self.whole.begin(self._d())
             self._first, self._waiting = 0, list[_Waiting]()
         super().begin()
 
@@ -224,6 +224,7 @@ class ModelReduction(Reduction):
 
     def defer(self, unit: Unit, rows: Tensor, own: Sequence[Tensor], rank: int, factor: float) -> None:
         """Take in a unit's rows `[n, b]`; the answer comes when backward has ended."""
+        assert self._round is not None
         for piece in own:
             self._round.saw(piece)
         place = torch.empty_like(rows[0])
@@ -245,11 +246,13 @@ class ModelReduction(Reduction):
             for each in waiting:
                 _accumulate(each.parameters, each.place.mul_(each.factor) if each.factor != 1 else each.place)
         finally:
+            self._round = None  # and the rows with it
             super().end()
 
     def _answer(self, waiting: Sequence[_Waiting]) -> None:
         """Put the answers in their places."""
         memory, done = self.whole, self._round
+        assert done is not None
         layout = tuple(each.key for each in waiting)
         if layout != self._layout:  # memory is by columns, and columns are others now
             memory.forget_layout()
