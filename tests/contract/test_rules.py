@@ -36,6 +36,14 @@ def test_answer_is_no_view_of_the_rows(spelling):
 
 
 @every
+def test_one_column_is_kept_too(spelling):
+    rows = some_rows()[:, :1].contiguous()
+    before = rows.clone()
+    build(spelling)(rows)
+    assert torch.equal(rows, before)
+
+
+@every
 def test_rows_are_freed_with_the_call_and_not_at_the_next_collection(spelling):
     array = some_rows().numpy().copy()
     held = weakref.ref(array)  # a tensor's memory keeps the array that it was made of

@@ -67,7 +67,7 @@ def in_order(block: Tensor, room: Tensor | None = None) -> Tensor:
     out = torch.empty_like(block) if room is None else room[: len(block)]
     for start in range(0, block.shape[1], _PIECE):
         piece = slice(start, start + _PIECE)
-        columns = np.ascontiguousarray(block.numpy()[:, piece].T)
+        columns = np.array(block.numpy()[:, piece].T, order="C")  # a copy, of a single column too
         columns.sort(axis=1)
         out.numpy()[:, piece] = columns.T
     return out
