@@ -28,6 +28,7 @@ import torch.multiprocessing as mp
 
 from byzopt import rule_from
 from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.header import Header
 from byzopt.distributed.reduce import robust_all_reduce
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results" / "allreduce"
@@ -35,6 +36,7 @@ RULES = {"geometric": "nnm >> rfa", "coordinate": "trimmed_mean"}
 CASES = [(2, 10**6), (4, 10**6), (8, 10**5), (8, 10**6), (8, 10**7), (16, 10**6)]
 QUICK = [(4, 10**5), (8, 10**6)]
 TOPOLOGIES = ("sharded", "replicated", "server")
+HEADER = 8 * len(Header._fields)  # bytes
 MOST = 1 << 31  # bytes of rows on all ranks together beyond which `replicated` is left out
 ABOUT = """# Robust all-reduce
 
@@ -57,13 +59,14 @@ bandwidth B and latency L of one message:
 | way | bytes sent by the busiest rank | rounds of messages | arithmetic of a rank |
 | --- | --- | --- | --- |
 | plain (ring) | 2 s d (n-1)/n | 2 (n-1) | d |
-| sharded, geometric | 2 s d (n-1)/n + 8 n² (n-1) + 56 (n-1) | 4 | n d + 2 d |
-| sharded, coordinate | 2 s d (n-1)/n + 56 (n-1) | 3 | about d log² n |
-| replicated | s d (n-1) + 56 (n-1) | 2 | n² d |
+| sharded, geometric | 2 s d (n-1)/n + 8 n (n+1) (n-1) + {header} (n-1) | 4 | n d + 2 d |
+| sharded, coordinate | 2 s d (n-1)/n + {header} (n-1) | 3 | about d log² n |
+| replicated | s d (n-1) + {header} (n-1) | 2 | n² d |
 | server | s d (n-1) down, s d log n up at rank 0 | 2 log n | n² d at rank 0 |
 
-Over gloo every rank writes to every other at once, which makes one round; a ring makes n - 1. From n = 51 on
-the n x n products are summed by an all-reduce, 16 n² (n-1)/n bytes. NCCL has its own ways for all of it.
+With the n x n products go n numbers that say in which order rows are looked at. Over gloo every rank writes
+to every other at once, which makes one round; a ring makes n - 1. From n = 51 on the products are summed by
+an all-reduce, 16 n² (n-1)/n bytes. NCCL has its own ways for all of it.
 
 On paper for d = 10⁸ float32, B = 25 GB/s a rank, L = 10 µs, 10¹³ operations a second (assumed, not measured;
 rings for all collectives, memory bandwidth 10¹² bytes/s for what is read once):
@@ -216,7 +219,11 @@ def tables(cases: dict[str, Any]) -> tuple[str, str]:
             )
         times.append(f"| {label} | " + " | ".join(cells) + " |")
         n, d = case["n"], case["d"]
-        model = (8 * d * (n - 1) / n + (8 * n * n + 56) * (n - 1), (4 * d + 56) * (n - 1), 4 * d)
+        model = (
+            8 * d * (n - 1) / n + (8 * n * (n + 1) + HEADER) * (n - 1),
+            (4 * d + HEADER) * (n - 1),
+            4 * d,
+        )
         found = [case["ways"][f"geometric {t}"]["bytes"] for t in TOPOLOGIES]
         pairs = [f"{a or '-'} | {b:.0f}" for a, b in zip(found, model, strict=True)]
         counted.append(f"| {label} | " + " | ".join(pairs) + " |")
@@ -245,10 +252,16 @@ def main() -> None:
     import os
 
     text = ABOUT.format(
-        n_cpu=os.cpu_count(), torch=torch.__version__, table=times, bytes=counted, paper=paper(), **RULES
+        n_cpu=os.cpu_count(),
+        torch=torch.__version__,
+        table=times,
+        bytes=counted,
+        paper=paper(),
+        header=HEADER,
+        **RULES,
     )
-    RESULTS.with_suffix(".md").write_text(text)
-    RESULTS.with_suffix(".json").write_text(json.dumps(cases, indent=1) + "\n")
+    RESULTS.with_suffix(".md").write_text(text, encoding="utf-8")
+    RESULTS.with_suffix(".json").write_text(json.dumps(cases, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ compared first. Times move with the machine; ratios are what counts.
 | rules and chains | `python benchmarks/rules.py` | [rules](results/rules.md) |
 | rounds of training | `python benchmarks/simulation.py` | [simulation](results/simulation.md) |
 | robust all-reduce | `python benchmarks/allreduce.py` | [allreduce](results/allreduce.md) |
+| hardened steps | `python benchmarks/harden.py --only time` | [harden_time](results/harden_time.md) |
 | imports and the command line | `python benchmarks/startup.py` | [startup](results/startup.md) |
 | growth, to 3,000 workers | `python benchmarks/growth.py` | [growth](results/growth.md) |
 | guards beside the mean and a Gram product | `python benchmarks/guards.py` | [guards](results/guards.md) |
