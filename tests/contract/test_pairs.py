@@ -20,7 +20,15 @@ from byzopt.wire import COMPRESSORS
 from tests.small_tasks import build
 
 N, F = 7, 2
-UNBIASED = ("br_csgd", "br_diana", "byz_vr_marina", "byz_vr_marina2", "byz_dasha_page")
+UNBIASED = (
+    "br_csgd",
+    "br_diana",
+    "byz_vr_marina",
+    "byz_vr_marina2",
+    "byz_vr_marina_pp",
+    "byz_dasha_page",
+    "rosdhb",
+)
 CONTRACTIVE = ("byz_dm21", "byz_vr_dm21", "byz_ef21", "byz_ef21_bc", "byz_ef21_sgdm", "ef_sign")
 PASSLESS = ("mnist_released", "shakespeare_released")  # whose data are their minibatches
 LARGE = ("mnist", "shakespeare")  # there a full pass takes a second: here it is one batch

@@ -16,7 +16,14 @@ from byzopt.errors import InvalidInput
 from byzopt.registry import _ROOMS, Registry, plain
 
 # The fields that may lack a default, and what stands in for them here.
-REQUIRED = {"f": 3, "lr": 0.1, "rule": Median(), "weights": (1.0, 2.0, 1.0)}
+REQUIRED = {
+    "f": 3,
+    "lr": 0.1,
+    "rule": Median(),
+    "weights": (1.0, 2.0, 1.0),
+    "pairs": ((0, 1), (1, 2)),
+    "rounds": ((0, 1), (2,)),
+}
 ROOMS = [registry for base, registry in _ROOMS.items() if base.__module__.startswith("byzopt.")]
 EVERY = [(registry, name) for registry in ROOMS for name in registry]
 IDS = [f"{registry.kind}-{name}" for registry, name in EVERY]

@@ -27,7 +27,7 @@ LOGISTIC = {"name": "logistic_regression", "batch": 2}
 
 
 def test_masks_are_functions_of_seed_and_round():
-    for participants in (Bernoulli(0.4), Exactly(3), Coined(2, 7, 0.3), Trace(((0, 2), (1,)))):
+    for participants in (Bernoulli(0.4), Exactly(3), Coined(2, 7, 0.3), Trace(rounds=((0, 2), (1,)))):
         masks = [participants.mask(5, t, N) for t in range(1, 40)]
         assert all(torch.equal(a, participants.mask(5, t, N)) for t, a in enumerate(masks, start=1))
         if not isinstance(participants, Trace):
@@ -86,7 +86,7 @@ def test_absentees_compute_send_and_forget_nothing(method):
     names = tuple(tuple(i for i in range(N) if i != 3 and (i + t) % 3) for t in range(6))
     paths = []
     for seen in (False, True):
-        task, built, engine = method_and_engine(Trace(names), method)
+        task, built, engine = method_and_engine(Trace(rounds=names), method)
         if seen:
             engine.task.labels[engine.task.bounds[3] : engine.task.bounds[4]] = (
                 1 - engine.task.labels[engine.task.bounds[3] : engine.task.bounds[4]]
@@ -101,7 +101,8 @@ def test_a_worker_remembers_what_it_did_when_it_comes_back(method):
     """One that is away from round 2 to 4 has in round 5 the memory of round 1."""
     others = tuple(i for i in range(N) if i)
     everybody = tuple(range(N))
-    task, built, engine = method_and_engine(Trace((everybody, others, others, others, everybody)), method)
+    present = Trace(rounds=(everybody, others, others, others, everybody))
+    task, built, engine = method_and_engine(present, method)
     state = begin(built, task.start(), ServerContext(task.layout), N)
     memories = [s.state.engine for s in rounds(built, engine, state, 4)]
     flat = [torch.cat([leaf[0] for leaf in _rows_of(memory)]) for memory in memories]

@@ -196,7 +196,7 @@ class RoSDHB(MethodRecipe):
     to us, and no bound is claimed.
 
     Args:
-        compressor: What messages are compressed by; unbiased, one draw for all.
+        compressor: What messages are compressed by; unbiased. In the paper one draw for all workers.
         eta: Weight η of the new row in the server's averages, in (0, 1].
         schedule: Factors of `lr` by round.
 

@@ -210,11 +210,11 @@ class Trace(Sample):
 
     Examples:
         >>> from byzopt.workers import Trace
-        >>> Trace(((0, 1), (2,))).mask(seed=0, t=4, n=3).tolist()
+        >>> Trace(rounds=((0, 1), (2,))).mask(seed=0, t=4, n=3).tolist()
         [False, False, True]
     """
 
-    rounds: tuple[tuple[int, ...], ...] = ()
+    rounds: tuple[tuple[int, ...], ...] = field(kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -81,6 +81,8 @@ def check_estimator(estimator: Estimator) -> None:
     asked = [other.get(need, need) for need in needs]
     if estimator.samples > 1:
         asked.append(f"{estimator.samples} samples a round")
+    if estimator.counts_absence:
+        asked.append("rounds in which workers are absent")
     remedy = "Such methods are those of RobustOptimizer and LocalSteps."
     require(not asked, _WHAT, "ask for one gradient a round", f"{estimator}: {', '.join(asked)}", remedy)
     generator = torch.Generator(device="cpu").manual_seed(0)

@@ -201,7 +201,9 @@ class Spec:
 def attack_recipe(data: Any, on_graph: bool) -> Attack:
     """The attack that data describe; on a graph it may be one on edges. Errors: `UnknownName`."""
     name = data.get("name") if isinstance(data, Mapping) else data
-    if isinstance(name, str) and name in EDGE_ATTACKS and name not in ATTACKS:
+    if isinstance(name, str) and name in {*EDGE_ATTACKS} - {
+        *ATTACKS
+    }:  # their own names: a user's part is none
         edges = EDGE_ATTACKS.build(data)
         if not on_graph:
             check_server(edges)
