@@ -28,6 +28,7 @@ compared first. Times move with the machine; ratios are what counts.
 | imports and the command line | `python benchmarks/startup.py` | [startup](results/startup.md) |
 | growth, to 3,000 workers | `python benchmarks/growth.py` | [growth](results/growth.md) |
 | guards beside the mean and a Gram product | `python benchmarks/guards.py` | [guards](results/guards.md) |
+| all nodes of a graph in one call | `python benchmarks/gossip.py` | [gossip](results/gossip.md) |
 
 How it is done: [architecture](architecture.md#two-kinds-of-rule).
 """
