@@ -16,7 +16,7 @@ from byzopt.experiments.specs.overrides import USUAL, merge
 from byzopt.experiments.specs.plain_spec import MAIN, MOST_RECORDS, content_hash
 from byzopt.experiments.specs.settings import check_settings
 from byzopt.methods import METHODS, Method, MethodRecipe
-from byzopt.own_files import KEY
+from byzopt.own_files import KEY, is_reference
 from byzopt.registry import Registry, decode, plain
 from byzopt.tasks import TASKS, TaskRecipe
 from byzopt.workers import PARTICIPANTS, All, Participants
@@ -201,9 +201,8 @@ class Spec:
 def attack_recipe(data: Any, on_graph: bool) -> Attack:
     """The attack that data describe; on a graph it may be one on edges. Errors: `UnknownName`."""
     name = data.get("name") if isinstance(data, Mapping) else data
-    if isinstance(name, str) and name in {*EDGE_ATTACKS} - {
-        *ATTACKS
-    }:  # their own names: a user's part is none
+    registered = isinstance(name, str) and not is_reference(name)  # a user's part is read later
+    if registered and name in EDGE_ATTACKS and name not in ATTACKS:
         edges = EDGE_ATTACKS.build(data)
         if not on_graph:
             check_server(edges)
