@@ -337,6 +337,7 @@ def test_screening_by_any_rule_on_a_run() -> None:
     assert isinstance(rule_from("trimmed_mean", f=1), TrimmedMean)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_graphs_is_stored_and_shown(tmp_path: Path) -> None:
     base = BASE | {"n": 14, "f": 2, "rounds": 4, "graph": WORLDS}
     axes = {"graph.mixer": ["cs+", "gts"], "attack": ["spectral", "alie"], "seed": [0, 1]}

@@ -165,6 +165,7 @@ def test_clipping_in_front_bounds_what_they_remember(name):
     assert rounds_to(clipped, True) / rounds_to(clipped, False) < min(3.5, factor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["server_adam", "server_adamw", "server_yogi", "server_adagrad"])
 def test_the_optimum_stays_where_it_is(name):
     """Fixed points are those of descent: on a noise-free quadratic all go to the same place."""
