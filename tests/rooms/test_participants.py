@@ -6,18 +6,21 @@ import json
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from byzopt.aggregators import NNM, LastRows, Mean, Median, PresentRows, RoundContext, TrimmedMean
+from byzopt.aggregators import NNM, LastRows, Mean, Median, PresentRows, RoundContext, TrimmedMean, rule_from
 from byzopt.attacks import ATTACKS, Adversary, NoAttack, View
 from byzopt.certificates.promised import spec_promise
 from byzopt.cohort import Cohort
+from byzopt.distributed import RobustOptimizer
 from byzopt.engines import Simulated, begin, rounds
 from byzopt.errors import InvalidInput, Status
 from byzopt.experiments import Spec, run, simulate
 from byzopt.experiments.running import prepare_spec
 from byzopt.experiments.trials.batched import BatchedTrials, batch_groups
 from byzopt.methods import METHODS, RobustGD
+from byzopt.methods.base import check_everybody
 from byzopt.servers import ServerContext
 from byzopt.tasks import TASKS, Quadratic
 from byzopt.workers import PARTICIPANTS, All, Bernoulli, Coined, Exactly, Trace
@@ -300,3 +303,17 @@ def test_an_engine_that_asks_everybody_refuses_a_sample():
 def test_what_cannot_be_is_refused(data):
     with pytest.raises(InvalidInput, match="Found"):
         PARTICIPANTS.build(data)
+
+
+def test_a_method_that_samples_is_refused_where_nobody_draws_the_sample():
+    method = METHODS.build("demoa").build(rule_from("median", f=1), 0.1, 4)
+    with pytest.raises(InvalidInput, match="everybody take part"):
+        check_everybody(method, "A method")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with pytest.raises(InvalidInput, match="A method over ranks should have everybody take part"):
+            RobustOptimizer(torch.nn.Linear(2, 1).parameters(), method, lr=0.1)
+    finally:
+        dist.destroy_process_group()
+    everybody = METHODS.build("robust_sgdm").build(rule_from("median", f=1), 0.1, 4)
+    check_everybody(everybody, "A method")

@@ -29,6 +29,7 @@ from byzopt.distributed.timed import timed_round
 from byzopt.distributed.topologies import Exchange, Topology, Watch
 from byzopt.errors import TooManyFaults, require
 from byzopt.methods import Method
+from byzopt.methods.base import check_everybody
 from byzopt.servers import ServerContext
 
 
@@ -148,6 +149,7 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
             given = params.parameters() if isinstance(params, nn.Module) else params
             torch.optim.Optimizer.__init__(self, cast(Any, given), {"lr": lr, "weight_decay": weight_decay})
             self.method = method if isinstance(method, Method) else method()
+            check_everybody(self.method, "A method over ranks")
             self.worker = RankWorker(self.method, self.comm, topology, seed)
             self._fixed_rate = None if has_rate(self.method.step) else rate_of(lr)
             self.flat = FlatParameters(self.param_groups)

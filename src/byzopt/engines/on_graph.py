@@ -20,7 +20,7 @@ from byzopt.engines.stacking import stack_states
 from byzopt.errors import require
 from byzopt.graphs import Network
 from byzopt.methods import Method
-from byzopt.methods.base import EVERYBODY
+from byzopt.methods.base import check_everybody
 from byzopt.mixers import Hearing, mix_one
 from byzopt.rng import stream
 from byzopt.servers import ServerContext
@@ -74,9 +74,7 @@ class OnGraph:
         require(
             plain, "A method on a graph", "send rows as they are", f"{method.wire}, {method.down}", remedy
         )
-        whole = method.participants == EVERYBODY
-        what = "The participants of a method on a graph"
-        require(whole, what, "be everybody in every round", method.participants, "Leave them out.")
+        check_everybody(method, "A method on a graph")
         moves = method.step.batched and method.step.scales
         what = "The step of a method on a graph"
         require(moves, what, "work for many nodes at once", type(method.step).__name__, remedy)

@@ -23,7 +23,7 @@ from byzopt.flower.records import ARRAYS, BYZOPT, CONFIG, PROTOCOL, to_arrays, t
 from byzopt.flower.replies import decode_evaluation, decode_gradient
 from byzopt.flower.server import Server
 from byzopt.methods import METHODS, Method, MethodRecipe
-from byzopt.methods.base import EVERYBODY, with_counts
+from byzopt.methods.base import check_everybody, with_counts
 from byzopt.registry import plain
 from byzopt.servers import Step
 from byzopt.wire import Broadcast, Channel, Marina
@@ -182,9 +182,7 @@ class RobustStrategy(ServerStrategy):
         shares = not isinstance(built.wire, Marina) and isinstance(built.down, Broadcast)
         what = "A method over Flower"
         require(shares, what, "need no last aggregate and no compressed broadcast at clients", built)
-        remedy = "Choose a method without a sample of its own, and `sample` of the strategy."
-        all_come = built.participants == EVERYBODY
-        require(all_come, what, "leave to the strategy who takes part", built.participants, remedy)
+        check_everybody(built, what)
         nodes = self._wait(grid)
         method = replace(built, **self.replaced)
         return Server(method, to_point(arrays), nodes, self._size(len(nodes)), self.f, self.proxy)

@@ -159,3 +159,10 @@ def with_counts(recipe: MethodRecipe, n: int | None, f: int | None) -> MethodRec
 
 
 METHODS: Registry[MethodRecipe] = Registry("method", MethodRecipe)
+
+
+def check_everybody(method: Method, what: str) -> None:
+    """Raise `InvalidInput` for a method that samples its workers, where nobody draws such a sample."""
+    remedy = "Choose a method without `participants`."
+    found = method.participants
+    require(found == EVERYBODY, what, "have everybody take part in every round", found, remedy)
