@@ -10,7 +10,20 @@ from pathlib import Path
 
 from byzopt.kernels import RankWindow
 
-TYPES = dict.fromkeys(("stride_n", "stride_d", "stride_p", "stride_o", "pivot", "n", "d", "span"), "i32")
+NUMBERS = (
+    "stride_n",
+    "stride_d",
+    "stride_p",
+    "stride_o",
+    "pivot",
+    "n",
+    "d",
+    "span",
+    "first",
+    "last",
+    "around",
+)
+TYPES = dict.fromkeys(NUMBERS, "i32")
 EVEN = ("rows", "mixing", "out", "spoilt", "sums", "stride_n", "d")  # addresses and sizes that 16 divides
 
 
@@ -19,6 +32,7 @@ def made(target: str) -> dict[str, tuple[int, int]]:
     columns = import_module("byzopt.kernels.gpu.columns")
     products = import_module("byzopt.kernels.gpu.products")
     fixed = import_module("byzopt.kernels.gpu.fixed")
+    tall = import_module("byzopt.kernels.gpu.tall")
     around, trimmed, warp = RankWindow(11, 13, 18), RankWindow(8, 40), 64 if "gfx" in target else 32
     wide = {"stride_d": 1, "BLOCK": columns.block_of(24)}
     blocks = {
@@ -48,6 +62,18 @@ def made(target: str) -> dict[str, tuple[int, int]]:
             pivot="*fp32",
         ),
         "products of 64": _one(fixed.dots, blocks, target, warps=8, pivot="*fp32"),
+        "means around the median of 128": _one(
+            tall.ranked,
+            {"stride_d": 1, "ONE": False, "AROUND": True, "N": 128, "BLOCK": 8},
+            target,
+            warps=1,
+        ),
+        "means around the median of 1000": _one(
+            tall.ranked,
+            {"stride_d": 1, "ONE": False, "AROUND": True, "N": 1024, "BLOCK": 8},
+            target,
+            warps=8,
+        ),
         "squares": _one(fixed.squares, {"stride_d": 1, "BLOCK": 64}, target),
     }
 

@@ -16,7 +16,10 @@ from byzopt.kernels.answers import RankWindow, column_answer
 from byzopt.kernels.gpu.launching import attempted, launch, runs_on
 from byzopt.kernels.gpu.source import HEAD, Source
 
-TALL = 64  # values of a column that registers bear; making a kernel for more takes Triton minutes
+TALL = 64  # values of a column for a network; making a kernel for more takes Triton minutes
+TALLEST = 4096  # values of a column whose ranks are found bit by bit
+_HELD = 32  # of those in the registers of a thread
+_SECTOR = 8  # columns of a program: float32 numbers that memory gives at once
 SEVERAL = 16  # weighted sums at a time
 _WARPS = 4
 _ARGUMENTS = "rows, stride_n, stride_d, mixing, pivot, n, out, stride_o, spoilt, d"
@@ -30,13 +33,16 @@ def columns(
 
     Beside it a number `[1]`, on the device, that is NaN where a row or an answer is not finite, else 0.
     `mixing` `[m, n]` is applied in `dtype`, about row `pivot` if one is given. None where no kernel fits:
-    more than 64 values in a column that is no plain mean, or rows that kernels cannot read.
+    of a column that is no plain mean more than 64 values that are mixed or float64, or more than 4096; or
+    rows that kernels cannot read.
     """
     n = len(rows)
     m = n if mixing is None else len(mixing)
     mean = mixing is None and plan == (0, n, None)
-    if not runs_on(rows) or not (mean or m <= TALL):
+    if not runs_on(rows):
         return None
+    if not mean and m > TALL:
+        return _tall(rows, plan) if mixing is None and dtype == torch.float32 and m <= TALLEST else None
     key = ("mean", _wide(dtype)) if mean else (m, plan, _wide(dtype), mixing is not None, pivot is not None)
 
     def run() -> tuple[Tensor, Tensor]:
@@ -47,6 +53,30 @@ def columns(
         return out[0], spoilt
 
     return attempted(("columns", *key), run)
+
+
+def _tall(rows: Tensor, plan: RankWindow) -> tuple[Tensor, Tensor] | None:
+    n, d = rows.shape
+
+    def run() -> tuple[Tensor, Tensor]:
+        from byzopt.kernels.gpu.tall import ranked
+
+        out = torch.empty(d, dtype=rows.dtype, device=rows.device)
+        spoilt = torch.zeros(1, dtype=torch.float32, device=rows.device)
+        held, block, warps = shape(n)
+        ends = (plan.first, plan.last, plan.around or 0)
+        settings = {"ONE": plan.last - plan.first == 1, "AROUND": plan.around is not None, "N": held}
+        where = (*rows.stride(), out, spoilt, n, d, *ends)
+        launch(ranked, -(-d // block), rows, *where, **settings, BLOCK=block, num_warps=warps)
+        return out, spoilt
+
+    return attempted(("tall", n > TALL, rows.dtype), run)
+
+
+def shape(n: int) -> tuple[int, int, int]:
+    """Values that a program for tall columns of n has places for, its columns, and its warps."""
+    held = 1 << (n - 1).bit_length()
+    return held, _SECTOR, max(1, held * _SECTOR // (32 * _HELD))
 
 
 def blends(weights: Tensor, rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:

@@ -43,7 +43,8 @@ DRAWS_ALWAYS = (
     "{} draws random numbers in evaluation mode too, so that full gradients and figures are taken with one "
     "draw of them. Call dropout with `training=self.training` if that is not meant."
 )
-PASS_FLOATS = 1 << 24  # layer outputs of one pass: more of them at a time only miss the caches
+PASS_FLOATS = 1 << 24  # layer outputs of one pass: more of them at a time only miss a CPU's caches
+DEVICE_PASS_FLOATS = 1 << 28  # the same on a device, where passes cost launches: a gigabyte in float32
 
 
 class WorkerGradients:
@@ -106,6 +107,7 @@ class WorkerGradients:
         self.statistics = untracked(self.module)
         trained = {k: p for k, p in self.module.named_parameters() if p.requires_grad}
         self.layout = Layout.of(trained)
+        self._on_cpu = all(p.device.type == "cpu" for p in trained.values())
         require(self.layout.d > 0, "The module", "have a parameter that requires gradients", "none")
         kinds = sorted({str(p.dtype) for p in trained.values()})
         remedy = "Convert the module by `.to(dtype)`."
@@ -128,7 +130,8 @@ class WorkerGradients:
     @property
     def most(self) -> int:
         """How many samples go through the module at a time."""
-        return max(1, PASS_FLOATS // max(1, self.corner.sample_floats))
+        floats = PASS_FLOATS if self._on_cpu else DEVICE_PASS_FLOATS
+        return max(1, floats // max(1, self.corner.sample_floats))
 
     def enough(self, samples: int) -> None:
         """Raise `InvalidInput` where so few samples of a worker are too few for a batch norm."""
