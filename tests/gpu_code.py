@@ -39,8 +39,8 @@ def made(target: str) -> dict[str, tuple[int, int]]:
         "stride_d": 1,
         "stride_p": 1,
         "ABOUT": True,
-        "PARTS": 0,
-        "HARDWARE": "ieee",
+        "PARTS": 2,
+        "HARDWARE": "ieee" if "gfx" in target else "tf32",
         "N": 32,
         "BLOCK": 64,
     }
@@ -64,13 +64,13 @@ def made(target: str) -> dict[str, tuple[int, int]]:
         "products of 64": _one(fixed.dots, blocks, target, warps=8, pivot="*fp32"),
         "means around the median of 128": _one(
             tall.ranked,
-            {"stride_d": 1, "ONE": False, "AROUND": True, "N": 128, "BLOCK": 8},
+            {"stride_d": 1, "RANKS": 3, "AROUND": True, "N": 128, "BLOCK": 8},
             target,
             warps=1,
         ),
         "means around the median of 1000": _one(
             tall.ranked,
-            {"stride_d": 1, "ONE": False, "AROUND": True, "N": 1024, "BLOCK": 8},
+            {"stride_d": 1, "RANKS": 3, "AROUND": True, "N": 1024, "BLOCK": 8},
             target,
             warps=8,
         ),

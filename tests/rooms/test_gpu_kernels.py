@@ -195,7 +195,7 @@ def test_products_are_those_of_float64(n, d, dtype):
     rows = drawn(n, d, dtype, offset=2.0)
     for pivot in (None, rows[n // 2]):
         about = rows.double() if pivot is None else (rows.float() - pivot.float()).double()
-        found, lengths = gpu.products(rows, pivot, torch.float32), about.norm(dim=1)
+        found, lengths = accelerator.products(rows, pivot, torch.float32), about.norm(dim=1)
         # A sum of k products in float32 is off by k eps/2 of the lengths' product; k is at most 64 here.
         assert ((found - about @ about.T).abs() <= 32 * EPS * torch.outer(lengths, lengths)).all()
         assert (found - found.T).abs().max() <= 32 * EPS * lengths.max() ** 2
@@ -270,7 +270,8 @@ def test_ranks_of_tall_columns_are_found_bit_by_bit(n, d):
         # two values at the same distance but for rounding may take each other's place.
         assert (out - exact).abs().max() <= n * EPS * rows.abs().max(), plan
         assert float(trace) == 0
-    assert torch.equal(gpu.columns(rows.T.contiguous().T, plan, None, None, torch.float32)[0], out)
+        turned = gpu.columns(rows.T.contiguous().T, plan, None, None, torch.float32)[0]  # sums another way
+        assert (turned - exact).abs().max() <= n * EPS * rows.abs().max(), plan
     for value in (np.nan, np.inf, -np.inf):
         spoilt = rows.clone()
         spoilt[n - 2, d - 1] = value
@@ -296,14 +297,14 @@ def test_many_mixed_rows_are_mixed_by_torch_and_ranked_by_a_kernel():
 
 
 def test_what_does_not_fit_is_left_to_torch():
-    tall, many = drawn(65, 30), drawn(129, 30)
+    tall, many = drawn(65, 30), drawn(21, 30)
     plan = plans(65)[0]
     assert gpu.columns(tall.double(), plan, None, None, torch.float64) is None
     assert gpu.columns(tall, plan, means(65, 65), None, torch.float32) is None
     assert gpu.columns(drawn(4097, 2), RankWindow(1, 3), None, None, torch.float32) is None
     exact = exactly(tall.double(), plan)
     assert torch.equal(accelerator.columns(tall.double(), plan, None, None, torch.float64)[0], exact)
-    assert gpu.products(many, None, torch.float32) is None
+    assert gpu.products(many, None, torch.float32) is None  # torch is faster
     assert gpu.products(tall, None, torch.float64) is None
     assert gpu.blends(means(17, 65), tall, torch.float32) is None
     assert gpu.products(torch.nn.Parameter(tall), None, torch.float32) is None

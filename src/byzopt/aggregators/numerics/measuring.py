@@ -201,7 +201,7 @@ def _equated_there(rows: Tensor, product: Tensor) -> Tensor:
             continue  # as equal as they can be made, without a look at the rows
         if kind[j] == j and kind[i] == i and torch.equal(rows[i], rows[j]):
             kind[j] = i
-    return product[kind][:, kind]
+    return product if kind == list(range(len(kind))) else product[kind][:, kind]
 
 
 def far_pivots(product: Tensor, pivot: Index) -> Index:
@@ -216,7 +216,7 @@ def close_pairs(product: Tensor) -> Tensor:
     """Places `(..., j, i)`, i < j, of rows that may be equal by their products `[..., n, n]`: one a row."""
     sizes = product.diagonal(dim1=-2, dim2=-1)
     close = linalg.sq_dists_of(product) <= 1e-5 * (sizes.unsqueeze(-1) + sizes.unsqueeze(-2))
-    return close.tril(-1).nonzero()
+    return torch.from_numpy(np.argwhere(np.tril(close.numpy(), -1)))  # torch takes many threads for it
 
 
 def _origin(rows: Tensor, pivot: Tensor) -> Origin:

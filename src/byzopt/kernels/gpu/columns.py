@@ -65,7 +65,7 @@ def _tall(rows: Tensor, plan: RankWindow) -> tuple[Tensor, Tensor] | None:
         spoilt = torch.zeros(1, dtype=torch.float32, device=rows.device)
         held, block, warps = shape(n)
         ends = (plan.first, plan.last, plan.around or 0)
-        settings = {"ONE": plan.last - plan.first == 1, "AROUND": plan.around is not None, "N": held}
+        settings = {"RANKS": min(3, plan.last - plan.first), "AROUND": plan.around is not None, "N": held}
         where = (*rows.stride(), out, spoilt, n, d, *ends)
         launch(ranked, -(-d // block), rows, *where, **settings, BLOCK=block, num_warps=warps)
         return out, spoilt

@@ -46,8 +46,8 @@ def dots(
 ):
     """Products of all rows over a span of columns, `[N, N]` float32.
 
-    By FMA (PARTS 0), or by tensor cores: from the leading 11 bits of each number (1), or from those and the
-    11 bits behind them (2).
+    By tensor cores: from the leading 11 bits of each number (PARTS 1), or from those and the 11 bits behind
+    them (2).
     """
     part = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, N)
@@ -62,15 +62,12 @@ def dots(
         if ABOUT:
             centre = tl.load(pivot + at * tl.cast(stride_p, tl.int64), mask=at < d, other=0.0).to(tl.float32)
             value = tl.where(inside, value - centre[None, :], 0.0)
-        if PARTS == 0:
-            total = tl.dot(value, tl.trans(value), total, input_precision="ieee")
-        else:
-            high = _tf32(value)
-            if PARTS == 2:
-                low = _tf32(value - high)
-                total = tl.dot(low, tl.trans(high), total, input_precision=HARDWARE)
-                total = tl.dot(high, tl.trans(low), total, input_precision=HARDWARE)
-            total = tl.dot(high, tl.trans(high), total, input_precision=HARDWARE)
+        high = _tf32(value)
+        if PARTS == 2:
+            low = _tf32(value - high)
+            total = tl.dot(low, tl.trans(high), total, input_precision=HARDWARE)
+            total = tl.dot(high, tl.trans(low), total, input_precision=HARDWARE)
+        total = tl.dot(high, tl.trans(high), total, input_precision=HARDWARE)
     place = sums + part * N * N + i[:, None] * N + i[None, :]
     tl.store(place, total)
 

@@ -18,16 +18,32 @@ def _ordered(bits):
 
 
 @triton.jit
-def _smallest(keys, there, k, BLOCK: tl.constexpr):
-    """The k-th smallest, from 0, of each column of `keys` `[N, BLOCK]`, among those that are `there`."""
+def _smallest(keys, n, k, BLOCK: tl.constexpr):
+    """The k-th smallest, from 0, of each column of `keys` `[N, BLOCK]`, of which n are finite numbers.
+
+    It ends when in each column one key is left, or no bit.
+    """
     found = tl.full([BLOCK], -2147483648, tl.int32)
     bit = tl.full([BLOCK], -2147483648, tl.int32)
-    for _ in range(32):
+    below, left, step = tl.zeros([BLOCK], tl.int32), tl.zeros([BLOCK], tl.int32) + n, 0
+    while (step < 32) & (tl.max(left - below, axis=0) > 1):
         tried = found ^ bit
-        below = tl.sum((there & (keys < tried[None, :])).to(tl.int32), axis=0)
-        found = tl.where(below <= k, tried, found)
+        count = _count(keys < tried[None, :])
+        under = count <= k
+        found, below, left = (
+            tl.where(under, tried, found),
+            tl.where(under, count, below),
+            tl.where(under, left, count),
+        )
         bit = tl.where(bit < 0, 1073741824, bit >> 1)
-    return found
+        step += 1
+    return _next(keys, found)
+
+
+@triton.jit
+def _next(keys, least):
+    """The smallest of each column's keys that is not below `least` `[BLOCK]`."""
+    return tl.min(tl.where(keys >= least[None, :], keys, 2147483647), axis=0)
 
 
 @triton.jit
@@ -52,36 +68,40 @@ def ranked(
     first,
     last,
     around,
-    ONE: tl.constexpr,
+    RANKS: tl.constexpr,
     AROUND: tl.constexpr,
     N: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Means of ranks first .. last - 1 of each column, or of the `around` values nearest to those; with ONE
-    there is one such rank."""
+    """Means of ranks first .. last - 1 of each column, or of the `around` values nearest to those.
+
+    RANKS is how many ranks they are, 3 for any more.
+    """
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     i = tl.arange(0, N)
     place = rows + i[:, None] * tl.cast(stride_n, tl.int64) + at[None, :] * tl.cast(stride_d, tl.int64)
-    there = (i[:, None] < n) & (at[None, :] < d)
-    values = tl.load(place, mask=there, other=0.0).to(tl.float32)
+    values = tl.load(place, mask=(i[:, None] < n) & (at[None, :] < d), other=0.0).to(tl.float32)
     bad = _count(values * 0.0 != 0.0)
-    keys = _ordered(values.to(tl.int32, bitcast=True))
-    low = _smallest(keys, there, first, BLOCK)
+    # What stands in for rows that are not there lies above all numbers.
+    keys = tl.where(i[:, None] < n, _ordered(values.to(tl.int32, bitcast=True)), 2147483647)
+    low = _smallest(keys, n, first, BLOCK)
     answer = _ordered(low).to(tl.float32, bitcast=True)
-    if not ONE:
-        smallest, most = answer, last - first
-        high = _smallest(keys, there, last - 1, BLOCK)
+    if RANKS == 2:
+        other = tl.where(_count(keys <= low[None, :]) >= last, low, _next(keys, low + 1))
+        answer = (answer + _ordered(other).to(tl.float32, bitcast=True)) * 0.5
+    if RANKS == 3:
+        smallest, high = answer, _smallest(keys, n, last - 1, BLOCK)
         largest = _ordered(high).to(tl.float32, bitcast=True)
-        up_to, below = _count(there & (keys <= low[None, :])), _count(there & (keys < high[None, :]))
-        total = _sum(values, there & (keys > low[None, :]) & (keys < high[None, :]))
+        up_to, below = _count(keys <= low[None, :]), _count(keys < high[None, :])
+        total = _sum(values, (keys > low[None, :]) & (keys < high[None, :]))
         total += (up_to - first).to(tl.float32) * smallest + (last - below).to(tl.float32) * largest
-        answer = tl.where(low == high, smallest, tl.div_rn(total, most.to(tl.float32)))
+        answer = tl.where(low == high, smallest, tl.div_rn(total, (last - first).to(tl.float32)))
     if AROUND:
         # Where several values stand at the last distance, those below the centre come first, as smaller ones.
         apart = values - answer[None, :]
-        away = tl.abs(apart).to(tl.int32, bitcast=True)
-        edge = _smallest(away, there, around - 1, BLOCK)
-        inner, tied = there & (away < edge[None, :]), there & (away == edge[None, :])
+        away = tl.where(i[:, None] < n, tl.abs(apart).to(tl.int32, bitcast=True), 2147483647)
+        edge = _smallest(away, n, around - 1, BLOCK)
+        inner, tied = away < edge[None, :], away == edge[None, :]
         under, over = tied & (apart <= 0), tied & (apart > 0)
         wanted, lower, upper = around - _count(inner), _count(under), _count(over)
         taken = tl.minimum(wanted, lower)
