@@ -18,68 +18,24 @@ import argparse
 import json
 import re
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from _device_counts import CHAINS, F, built, counts
 from _device_peers import PLAIN, WAYS
+from _device_steps import Bench, Found, reductions, rounds
 from _peers_env import RESULTS, described, machine, table
-from byzopt import harden, rule_from
 from byzopt.aggregators import RULES
-from byzopt.attacks import ATTACKS
-from byzopt.cohort import Cohort
-from byzopt.distributed import robust_all_reduce
-from byzopt.engines import rounds as played
-from byzopt.errors import MissingData
-from byzopt.experiments.trials.prepared import RunSettings, prepare
-from byzopt.methods import ByzNSGDM
-from byzopt.tasks import ModuleTask, ReleasedMnist, Task, sequence_cross_entropy
-from byzopt.tasks.models import GPT, mlp
-from byzopt.tasks.pool import Pool
 
-SIZES = [(20, 1_000_000), (20, 10_000_000), (100, 1_000_000)]
+SIZES = [(20, 1_000_000), (20, 10_000_000), (100, 1_000_000), (1000, 100_000)]
 SMALL = [(20, 20_000)]
 PARTS = ("floor", "rules", "ways", "rounds", "reductions")
-Found = list[dict[str, Any]]
-
-
-class Bench:
-    """The device, how long a figure may take, and how to time on it."""
-
-    def __init__(self, device: torch.device, small: bool) -> None:
-        self.device, self.small, self.seconds = device, small, 0.05 if small else 0.4
-
-    def wait(self) -> None:
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize()
-
-    def ms(self, step: Callable[[], object]) -> float:
-        """The median time of a step in milliseconds, from a start to the end of all that it began."""
-        step()
-        self.wait()
-        times, end = [], time.perf_counter() + self.seconds
-        while len(times) < 3 or (time.perf_counter() < end and len(times) < 200):
-            began = time.perf_counter()
-            step()
-            self.wait()
-            times.append(1e3 * (time.perf_counter() - began))
-        return median(times)
-
-    def rows(self, n: int, d: int) -> Tensor:
-        generator = torch.Generator(self.device).manual_seed(0)
-        return torch.randn(n, d, generator=generator, device=self.device)
 
 
 def floor(bench: Bench) -> Found:
@@ -131,110 +87,6 @@ def off(rule: Any, rows: Tensor, exact: Tensor | None) -> float | None:
 def ways(bench: Bench) -> Found:
     rows = bench.rows(*(SMALL if bench.small else SIZES)[0])
     return [{"way": name, "ms": bench.ms(lambda way=way: way(rows))} for name, way in WAYS.items()]
-
-
-def tasks(bench: Bench) -> Iterator[tuple[str, Callable[[], Task]]]:
-    """Simulated training of 20 workers, by what is trained."""
-    share, device = 50 if bench.small else 1000, bench.device
-
-    def dealt(module: nn.Module, inputs: Tensor, labels: Tensor, loss: Any, batch: int) -> Task:
-        pool = Pool.dealt(inputs, labels, torch.arange(len(inputs)).split(len(inputs) // 20))
-        return ModuleTask(module, loss, pool, batch=batch, seed=0, byzantine=F, device=device)
-
-    def images(module: nn.Module, shape: tuple[int, ...], batch: int) -> Task:
-        inputs, labels = torch.randn(20 * share, *shape), torch.randint(10, (20 * share,))
-        return dealt(module, inputs, labels, functional.cross_entropy, batch)
-
-    def cnn() -> nn.Module:
-        parts = nn.Conv2d(1, 20, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.ReLU()
-        return nn.Sequential(
-            *parts, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10)
-        )
-
-    def gpt() -> Task:
-        context = 16 if bench.small else 128
-        size = (
-            {"layers": 1, "heads": 2, "width": 16} if bench.small else {"layers": 4, "heads": 4, "width": 128}
-        )
-        codes = torch.randint(65, (20 * (4 if bench.small else 64), context))
-        module = GPT(65, context, size["layers"], size["heads"], size["width"], 0.0, 0)
-        return dealt(module, codes, codes.roll(-1, 1), sequence_cross_entropy, 2 if bench.small else 16)
-
-    yield (
-        "MLP 784-128-64-10, batch 64",
-        lambda: images(mlp((784, 128, 64, 10), 0), (784,), 16 if bench.small else 64),
-    )
-    yield "CNN 28 x 28, d = 431,080, batch 32", lambda: images(cnn(), (1, 28, 28), 4 if bench.small else 32)
-    yield "GPT, characters", gpt
-    if not bench.small:
-        task = ReleasedMnist(device=str(device), eval_samples=16)
-        yield "released MNIST CNN, batch 64", lambda: task.build(Cohort.of(20, F), 0)
-
-
-def rounds(bench: Bench) -> Found:
-    """A round of Byz-NSGDM under ALIE with nnm >> rfa, and how often the host waited for the device in it."""
-    lines: Found = []
-    for name, build in tasks(bench):
-        try:
-            task = build()
-        except MissingData:
-            lines.append({"round": name, "ms": None, "skipped": "its data are not on this machine"})
-            continue
-        method, settings = (
-            ByzNSGDM().build(rule_from("nnm >> rfa", f=F), 0.1),
-            RunSettings(ATTACKS.build("alie"), F, 0, 10**9, 10**9),
-        )
-        run: Any = prepare(task, method, settings)
-        snapshots = played(run.method, run.engine, run.first.state, 10**9)
-        lines.append(
-            {"round": name, "ms": bench.ms(lambda snapshots=snapshots: next(snapshots)), "skipped": ""}
-        )
-    return lines
-
-
-def reductions(bench: Bench) -> Found:
-    """Steps over process groups: `harden` on one rank, and robust all-reduce of four ranks' vectors."""
-    nccl = bench.device.type == "cuda" and dist.is_nccl_available()
-    lines: Found = [] if nccl else [{"step": "harden, one rank, NCCL", "ms": None, "skipped": "no NCCL here"}]
-    d = 20_000 if bench.small else 10_000_000
-    cases = [("harden, one rank, NCCL", 1, "nccl")] if nccl else [("harden, one rank, gloo", 1, "gloo")]
-    cases.append((f"robust all-reduce, 4 ranks on this device, gloo, d = {d:,}", 4, "gloo"))
-    for name, ranks, backend in cases:
-        with tempfile.TemporaryDirectory() as folder:
-            words = (ranks, backend, folder, bench.device.type, d, bench.small)
-            mp.spawn(rank_main, words, nprocs=ranks)
-            told = json.loads((Path(folder) / "ms").read_text(encoding="utf-8"))
-        lines.append({"step": name, "ms": told, "skipped": ""})
-    return lines
-
-
-def rank_main(rank: int, ranks: int, backend: str, folder: str, kind: str, d: int, small: bool) -> None:
-    torch.set_num_threads(1)
-    device = torch.device(kind)
-    bench = Bench(device, small)
-    dist.init_process_group(backend, init_method=f"file://{folder}/group", rank=rank, world_size=ranks)
-    if ranks == 1:
-        model = nn.Sequential(nn.Linear(784, 16 if small else 2048), nn.ReLU(), nn.LazyLinear(10)).to(device)
-        batch = torch.randn(32, 784, device=device)
-        model(batch)
-        hardened: Any = DistributedDataParallel(model)
-        harden(hardened, "nnm >> rfa", f=0)
-        step: Callable[[], object] = lambda: hardened(batch).square().mean().backward()  # noqa: E731
-    else:
-        vector = torch.randn(d, device=device)
-        step = lambda: robust_all_reduce(vector, "nnm >> rfa", f=1)  # noqa: E731
-    for _ in range(2):
-        step()
-    times = []
-    for _ in range(5):
-        bench.wait()
-        began = time.perf_counter()
-        step()
-        bench.wait()
-        times.append(1e3 * (time.perf_counter() - began))
-    if rank == 0:
-        (Path(folder) / "ms").write_text(json.dumps(median(times)), encoding="utf-8")
-    dist.destroy_process_group()
 
 
 def page(title: str, command: str, about: str, found: dict[str, Found]) -> str:

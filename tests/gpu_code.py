@@ -64,15 +64,15 @@ def made(target: str) -> dict[str, tuple[int, int]]:
         "products of 64": _one(fixed.dots, blocks, target, warps=8, pivot="*fp32"),
         "means around the median of 128": _one(
             tall.ranked,
-            {"stride_d": 1, "RANKS": 3, "AROUND": True, "N": 128, "BLOCK": 8},
+            {"stride_d": 1, "RANKS": 3, "AROUND": True, "N": 128, "BLOCK": 4},
             target,
             warps=1,
         ),
         "means around the median of 1000": _one(
             tall.ranked,
-            {"stride_d": 1, "RANKS": 3, "AROUND": True, "N": 1024, "BLOCK": 8},
+            {"stride_d": 1, "RANKS": 3, "AROUND": True, "N": 1024, "BLOCK": 4},
             target,
-            warps=8,
+            warps=4,
         ),
         "squares": _one(fixed.squares, {"stride_d": 1, "BLOCK": 64}, target),
     }

@@ -19,7 +19,7 @@ from byzopt.kernels.gpu.source import HEAD, Source
 TALL = 64  # values of a column for a network; making a kernel for more takes Triton minutes
 TALLEST = 4096  # values of a column whose ranks are found bit by bit
 _HELD = 32  # of those in the registers of a thread
-_SECTOR = 8  # columns of a program: float32 numbers that memory gives at once
+_BLOCK = 4  # columns of a program, found best on an H200
 SEVERAL = 16  # weighted sums at a time
 _WARPS = 4
 _ARGUMENTS = "rows, stride_n, stride_d, mixing, pivot, n, out, stride_o, spoilt, d"
@@ -76,7 +76,7 @@ def _tall(rows: Tensor, plan: RankWindow) -> tuple[Tensor, Tensor] | None:
 def shape(n: int) -> tuple[int, int, int]:
     """Values that a program for tall columns of n has places for, its columns, and its warps."""
     held = 1 << (n - 1).bit_length()
-    return held, _SECTOR, max(1, held * _SECTOR // (32 * _HELD))
+    return held, _BLOCK, max(1, held * _BLOCK // (32 * _HELD))
 
 
 def blends(weights: Tensor, rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
