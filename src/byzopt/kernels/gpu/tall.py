@@ -7,8 +7,15 @@ Values are read once and stay in registers, n of them for each column of the blo
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
+from byzopt.errors import MissingExtra
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError as error:
+    raise MissingExtra(
+        f"Kernels on a GPU need triton, which torch for CUDA or ROCm brings. Found: {error}."
+    ) from None
 
 
 @triton.jit
