@@ -21,20 +21,26 @@ PROGRAMS = {  # the file, what it needs, and what it is about
     "lightning": ("lightning_digits", "lightning", "PyTorch Lightning"),
     "accelerate": ("accelerate_digits", "accelerate", "Accelerate"),
     "trainer": ("trainer_digits", "transformers", "Trainer of transformers"),
+    "torchft": ("torchft_digits", "torchft", "torchft's manager"),
 }
 WAYS = {"plain": ["--undefended"], "faulty": ["--faulty", "--undefended"], "hardened": ["--faulty"]}
 
 
 def accuracy(name, way):
-    """What a program prints when four ranks of torchrun have trained."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
+    """What a program reaches when four ranks of torchrun have trained."""
+    return float(re.findall(r"accuracy ([0-9.]+)", printed(name, WAYS[way]))[-1])
+
+
+def printed(name, options, ranks=4):
+    """What a program prints under torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     script = str(HERE / f"{PROGRAMS[name][0]}.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    given = [*command, script, *WAYS[way]]
+    given = [*command, script, *options]
     done = subprocess.run(given, capture_output=True, text=True, env=environment, encoding="utf-8")
     if done.returncode:
-        raise SystemExit(f"{name}, {way}: {done.stderr[-3000:]}")
-    return float(re.findall(r"accuracy ([0-9.]+)", done.stdout)[-1])
+        raise SystemExit(f"{name}, {options}: {done.stderr[-3000:]}")
+    return done.stdout
 
 
 def main():

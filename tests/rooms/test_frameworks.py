@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,3 +30,12 @@ def test_a_program_trains_on_where_one_of_four_ranks_lies(name):
     least = 0.2 if name == "gpt" else 0.7  # of 65 characters, of ten digits
     assert hardened > least
     assert undefended < least / 2
+
+
+@pytest.mark.slow
+def test_with_torchft_a_killed_replica_counts_against_f_and_the_others_train_on():
+    pytest.importorskip("torchft", reason="needs torchft")
+    said = compare.printed("torchft", ["--faulty", "--killed", "-f", "2"], ranks=5)
+    accuracy, present, n = re.findall(r"accuracy ([0-9.]+) with (\d) of (\d) replicas", said)[-1]
+    assert (present, n) == ("4", "5")
+    assert float(accuracy) > 0.7

@@ -34,6 +34,59 @@ class StandIn:
 StandIn.__module__ = "torchft.process_group"
 
 
+class Wrapping(StandIn):
+    """One of torchft's groups around another one of them: its own rank is no rank of ours."""
+
+    def __init__(self):
+        self.parent = self._pg = StandIn()
+
+    def rank(self):
+        return 0
+
+
+class Unconfigured(StandIn):
+    """One that has had no quorum."""
+
+    def __init__(self):
+        self._pg = None
+
+    @property
+    def parent(self):
+        raise AssertionError("process group not initialized")
+
+
+class ManagedProcessGroup(StandIn):
+    pass
+
+
+class ProcessGroupBabyGloo:
+    def rank(self):
+        return 0
+
+
+for each in (Wrapping, Unconfigured, ManagedProcessGroup, ProcessGroupBabyGloo):
+    each.__module__ = "torchft.process_group"
+
+
+def refusals(rank):
+    found = []
+    for group in (Unconfigured(), ManagedProcessGroup(), ProcessGroupBabyGloo()):
+        try:
+            robust_all_reduce(torch.ones(3), "median", group=group, f=1)
+        except InvalidInput as error:
+            found.append(str(error))
+    answer = robust_all_reduce(torch.full((10,), float(rank)), "trimmed_mean", group=Wrapping(), f=1)
+    return found, float(answer[3])
+
+
+def test_groups_that_hide_errors_or_do_not_know_their_rank_are_refused_and_wrapped_ones_are_unwrapped():
+    for (new, managed, baby), answer in play_ranks(4, refusals):
+        assert "have had a quorum" in new
+        assert "raise its errors" in managed
+        assert "know which rank this is" in baby
+        assert answer == 1.5
+
+
 def beside(rank):
     found = []
     for topology in ("sharded", "replicated", "server"):

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from byzopt.distributed.primitives import primitives_of
+from byzopt.distributed.primitives import is_remade, primitives_of
 from byzopt.errors import require
 
 _FEW = 1 << 20  # bytes of all ranks together that a rank may hold twice, and add up itself
@@ -38,12 +38,12 @@ class Communicator:
     """
 
     def __init__(self, group: Any = None) -> None:
-        ready = dist.is_available() and dist.is_initialized()
+        ready = is_remade(group) or (dist.is_available() and dist.is_initialized())
         remedy = 'Call torch.distributed.init_process_group("gloo") first, and start the script by torchrun.'
         require(ready, "The process group", "be initialised", "none", remedy)
         self.group, self._group = group, primitives_of(group)
         self.rank, self.n = self._group.rank, self._group.n
-        require(self.rank >= 0, "This rank", "be in the group", f"rank {dist.get_rank()} outside")
+        require(self.rank >= 0, "This rank", "be in the group", "one outside of it")
         self._pairwise, nccl = "gloo" in self._group.backend, "nccl" in self._group.backend
         self.device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
         self.sent = 0

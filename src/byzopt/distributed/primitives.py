@@ -12,6 +12,8 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
+from byzopt.errors import require
+
 # Newer releases of torch call it by another name.
 _all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
@@ -60,7 +62,7 @@ class MethodPrimitives(Primitives):
     """Operations of a group that torch does not know."""
 
     def __init__(self, group: Any) -> None:
-        made = getattr(group, "parent", group)  # torch's own group, of this quorum, which knows the rank
+        made = _of_torch(group)
         self.group, self.rank, self.n = group, made.rank(), made.size()
         self.backend = str(group.getBackendName()).lower()
 
@@ -100,6 +102,24 @@ class MethodPrimitives(Primitives):
 def primitives_of(group: Any) -> Primitives:
     """The operations of a group, whoever has made it."""
     return MethodPrimitives(group) if is_remade(group) else Primitives(group)
+
+
+def _of_torch(group: Any) -> Any:
+    """torch's own group of this quorum, which is inside of torchft's, and knows the rank.
+
+    Errors: `InvalidInput` before the first quorum, and for groups whose answers cannot be relied upon.
+    """
+    kind, made = type(group).__name__, group
+    what, remedy = "A process group of torchft", "Pass the ProcessGroupGloo that the Manager was given."
+    swallows = kind in ("ErrorSwallowingProcessGroupWrapper", "ManagedProcessGroup")
+    found = f"{kind}, which goes on with what it has when an exchange fails"
+    require(not swallows, what, "raise its errors", found, remedy)
+    while is_remade(made):
+        wait = "Call manager.start_quorum() and manager.wait_quorum(), or `configure`, before."
+        require(getattr(made, "_pg", made) is not None, what, "have had a quorum", "none yet", wait)
+        made = getattr(made, "parent", None)
+        require(made is not None, what, "know which rank this is", kind, remedy)
+    return made
 
 
 def is_remade(group: Any) -> bool:
