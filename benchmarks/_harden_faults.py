@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+import _harden_absent as absent
 import _harden_frameworks as frameworks
 import _harden_wrappers as wrappers
-from _harden_absent import reached
 from _harden_ranks import played
 from _harden_script import FAULTS, RULE, STEPS, Case, Script
 
@@ -31,15 +31,7 @@ PAIRS: dict[str, Case] = {name: Case(fault=name) for name in FAULTS} | {
     "clipping, -10x": Case(fault="-10x", clip=1.0),
     "BatchNorm, NaN in rank 0's data": Case(norm=True),
 }
-COLUMNS = ("clean", "mean = plain", *PAIRS, "rank dead", "resume")
-DEADLINES = {  # where a dead rank is not measured, and why
-    "DDP + ZeRO": "refused",
-    "FSDP2": "refused",
-    "HSDP": "refused",
-    "Lightning": "not tried",
-    "Accelerate": "not tried",
-    "DiLoCo": "not offered",
-}
+COLUMNS = ("clean", "mean = plain", *PAIRS, *absent.COLUMNS, "resume")
 
 
 def trained(script: type[Script], case: Case) -> Script:
@@ -88,9 +80,10 @@ def measured(
         elif name in NEEDS and not frameworks.INSTALLED[NEEDS[name]]:
             found["faults"][name] = dict.fromkeys(COLUMNS, "not installed")
         else:
-            cells = played(ROWS[name].ranks, row, name, columns)[0]
-            if "rank dead" in columns:
-                cells["rank dead"] = DEADLINES.get(name) or [reached(each) for each in (False, True)]
+            together = not set(columns) <= set(absent.COLUMNS)
+            cells = played(ROWS[name].ranks, row, name, columns)[0] if together else {}
+            for column in [each for each in absent.COLUMNS if each in columns]:
+                cells[column] = absent.cell(ROWS[name], column)
             found["faults"][name] = found["faults"].get(name, {}) | cells
             print(name, cells, flush=True)
         yield found
@@ -113,11 +106,12 @@ that was not.
 
 {faults}
 
-"rank dead": rank 1 is gone from step 20 on. The plain run ends in torch's error; the hardened one has a
-`deadline`, which is for `DistributedDataParallel` with the script's own loop.
+"rank dead": rank 1 is gone from step 20 on. "rank late": it stands still in step 20 until the others have
+made ten more; a plain run waits for it. The hardened runs have a `deadline`, and loop over `guard.rounds`; a
+late rank ends at the parameters of the others, to the bit. Where the deadline is refused this says with which
+words, and what becomes of the hardened run without one:
 
-Cells that were not measured when this was written take `--rows FSDP2,HSDP`; `tests/rooms/test_harden_fsdp.py`
-looks at some of these cases.
+{refusals}
 
 Under a `GradScaler` a plain run bears NaN once: it skips that step. The hardened one does not skip it. With
 DiLoCo the scaler belongs to the rank's own steps, and cannot know of a broken exchange.
@@ -131,11 +125,10 @@ Test loss under DDP, nobody lies: the optimizer sees averages of ten gradients.
 
 def page(found: dict[str, Any]) -> str:
     """The results as Markdown: a column a wrapper, for there are more of the others."""
-    known = {name: {"rank dead": why} for name, why in DEADLINES.items()}
-    rows = {name: known.get(name, {}) | found["faults"].get(name, {}) for name in ROWS}
+    rows, refusals = {name: found["faults"].get(name, {}) for name in ROWS}, list[str]()
     lines = ["| | " + " | ".join(rows) + " |", "| --- |" + " ---: |" * len(rows)]
     for column in COLUMNS:
-        cells = [shown(each.get(column, "not measured"), column) for each in rows.values()]
+        cells = [shown(each.get(column, "not measured"), column, refusals) for each in rows.values()]
         lines.append(f"| {column} | " + " | ".join(cells) + " |")
     curves = found["momentum"]
     marks = (0, 1, 3, 5)
@@ -145,13 +138,29 @@ def page(found: dict[str, Any]) -> str:
         f"| {name} | " + " | ".join(f"{curve[k]:.3f}" for k in marks) + " |" for name, curve in curves.items()
     ]
     here = {"cpus": os.cpu_count(), "torch": torch.__version__, "steps": STEPS, "rule": RULE}
-    return ABOUT.format(**here, faults="\n".join(lines), momentum="\n".join(losses))
+    texts = {
+        "faults": "\n".join(lines),
+        "refusals": "\n".join(f"{k}. {text}" for k, text in enumerate(refusals, start=1)),
+        "momentum": "\n".join(losses),
+    }
+    return ABOUT.format(**here, **texts)
 
 
-def shown(cell: Any, column: str) -> str:
+def shown(cell: Any, column: str, refusals: list[str]) -> str:
+    """A cell in few words; refusals are numbered, and their texts kept."""
     if isinstance(cell, str):
         return cell
     if isinstance(cell, list):
-        first, second = (each if isinstance(each, str) else f"{each:.1f}" for each in cell)
-        return f"{first} → **{second}**"
+        first, second, *without = (told(each, refusals) for each in cell)
+        return f"{first} → **{second}**" + "".join(f", without a deadline {each}" for each in without)
     return f"{cell:.1f}" if column == "clean" else f"{cell:.0e}"
+
+
+def told(outcome: float | str, refusals: list[str]) -> str:
+    if isinstance(outcome, float):
+        return f"{outcome:.1f}"
+    if " " not in outcome:  # the name of an error
+        return outcome
+    if outcome not in refusals:
+        refusals.append(outcome)
+    return f"refused ({1 + refusals.index(outcome)})"

@@ -60,7 +60,8 @@ class Accelerated(Script):
 
     def run(self) -> None:
         accelerator = self.accelerator
-        for self.t in range(STEPS):
+        for t in self.steps():
+            self.t = t
             if self.case.saved and self.t == STEPS // 2:
                 self.resume()
                 accelerator = self.accelerator

@@ -6,7 +6,7 @@ differ with them. What is faulty are a rank's gradients, before anything reduces
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -113,6 +113,7 @@ class Case:
     saved: bool = False  # half-way, and started again from what was saved
     momentum: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
+    deadline: float | None = None  # seconds, for a rank that is gone or late
 
     @property
     def f(self) -> int:
@@ -144,8 +145,9 @@ class Script:
         return torch.optim.AdamW(groups, lr=3e-3, betas=self.case.betas)
 
     def harden(self) -> Any:
-        rule = self.case.rule
-        return harden(self.model, rule, f=self.case.f, momentum=self.case.momentum) if rule else None
+        case = self.case
+        settings: dict[str, Any] = {"f": case.f, "momentum": case.momentum, "deadline": case.deadline}
+        return harden(self.model, case.rule, **settings) if case.rule else None
 
     def without_exchange(self) -> AbstractContextManager[Any]:
         return self.model.no_sync()
@@ -194,10 +196,18 @@ class Script:
     def generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(1_000_003 * self.rank + self.t)
 
+    def steps(self) -> Iterator[int]:
+        if self.case.deadline is None:
+            yield from range(STEPS)
+            return
+        while self.guard.rounds < STEPS:  # a rank that comes back goes on where the others are
+            yield self.guard.rounds
+
     def run(self) -> None:
         case = self.case
         scaler = torch.amp.GradScaler("cpu", init_scale=case.scale or 1.0, enabled=case.scale > 0)
-        for self.t in range(STEPS):
+        for t in self.steps():
+            self.t = t
             if case.saved and self.t == STEPS // 2:
                 self.resume()
             generator = self.generator()
