@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 from weakref import ref
 
+import torch
 import torch.distributed as dist
 
 from byzopt.errors import ByzoptError
+
+engine: Any = torch.autograd.Variable._execution_engine
 
 
 class Sentinel:
@@ -37,3 +40,15 @@ def named(error: Exception) -> Exception:
     )
     told.__cause__ = error
     return told
+
+
+def raise_behind(error: Exception) -> None:
+    """Raise from `backward`, when DDP has finished with it; at once where there is no backward."""
+
+    def tell() -> None:
+        raise error
+
+    if torch._C._current_graph_task_id() == -1:
+        raise error
+    # DDP's own callback may be queued behind this one; behind it comes what this one queues.
+    engine.queue_callback(lambda: engine.queue_callback(tell))

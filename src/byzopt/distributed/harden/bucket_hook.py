@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from math import isfinite
 from typing import Any
-from warnings import warn
 from weakref import proxy
 
 import torch
@@ -19,21 +18,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.distributed.communicator import Communicator
-from byzopt.distributed.harden.abandoned import Sentinel, named
+from byzopt.distributed.harden.abandoned import Sentinel, engine, named, raise_behind
 from byzopt.distributed.harden.arena import Arena
 from byzopt.distributed.harden.background import Background
 from byzopt.distributed.harden.buffers import BufferSync
 from byzopt.distributed.harden.excess import ExcessPolicy
 from byzopt.distributed.harden.frozen import Frozen
 from byzopt.distributed.harden.guard import Guard
+from byzopt.distributed.harden.place import averaged
 from byzopt.distributed.harden.round import Round
 from byzopt.distributed.harden.scaling import LossScale
 from byzopt.distributed.harden.settings import Buffers
-from byzopt.distributed.harden.transfer import Transfer, next_tag, swap
+from byzopt.distributed.harden.transfer import Transfer, next_tag
 from byzopt.distributed.header import max_magnitude
 from byzopt.errors import ByzoptError, TooManyFaults
-
-_engine: Any = torch.autograd.Variable._execution_engine
 
 
 @dataclass
@@ -47,25 +45,6 @@ class Bucket:
     first: int
     told: Future[Tensor]
     arrival: Transfer | None = None
-
-
-class Copied:
-    """Stands where the hook was in a copy of a model."""
-
-
-class HookPlace:
-    """What stays with DDP for good: the place of a hook, which one guard after another may fill."""
-
-    def __init__(self, hook: BucketHook) -> None:
-        self.hook = hook
-
-    def __call__(self, bucket: Any) -> Future[Tensor]:
-        return self.hook(bucket)
-
-    def __reduce__(self) -> tuple[Any, tuple[()]]:
-        """Of a copied or pickled model DDP takes no hook along."""
-        warn("A copy of a hardened model averages gradients again: harden it, too.", stacklevel=2)
-        return Copied, ()
 
 
 class BucketHook:
@@ -94,7 +73,7 @@ class BucketHook:
         self._buckets: list[Bucket] = []
         self._returning: list[Transfer] = []
         self._work = Background(threaded=dist.get_backend(comm.group) == "gloo" and comm.n > 1)
-        self._tag = next_tag(comm)
+        self._tag, self._swap = next_tag(comm), settings.swap
         # In whole columns a bucket may be n numbers longer, and each parameter may be a bucket.
         most = sum(p.numel() + comm.n for p in model.parameters())
         self._columns = Arena(most, self.dtype, comm.device)
@@ -106,7 +85,7 @@ class BucketHook:
         whole: Tensor = bucket.buffer()
         told: Future[Tensor] = Future(devices=[whole.device]) if whole.is_cuda else Future()
         if not self.guard.active:
-            return _averaged(whole, self.comm, told)
+            return averaged(whole, self.comm, told)
         try:
             self._take(bucket, whole, told)
         except Exception as error:  # a rank is gone: others know by themselves
@@ -147,7 +126,7 @@ class BucketHook:
             self.guard.forget_layout()
             self._rebuilt = self.model._has_rebuilt_buckets
         if part:
-            _engine.queue_callback(Sentinel(self))
+            engine.queue_callback(Sentinel(self))
         self._round = self.guard.begin(self.d, part)
         self._buckets, self._returning, self._error = [], [], None
         self._first = 0
@@ -169,7 +148,7 @@ class BucketHook:
 
     def _send(self, bucket: Bucket, before: Bucket | None) -> None:
         """Begin to send the columns of a bucket; look at those of the bucket before it."""
-        bucket.arrival = swap(self.comm, self._parts(bucket), list(bucket.block.unbind(0)), self._tag)
+        bucket.arrival = self._swap(self.comm, self._parts(bucket), list(bucket.block.unbind(0)), self._tag)
         if before is not None:
             self._arrived(before)
 
@@ -178,6 +157,7 @@ class BucketHook:
         assert self._round is not None
         assert bucket.arrival is not None
         bucket.arrival.wait()
+        self._round.unsound |= bucket.arrival.unsound
         if self._round.add(bucket.block, bucket.first, self._parts(bucket)[self.comm.rank]):
             self._return(bucket)
 
@@ -188,7 +168,7 @@ class BucketHook:
     def _return(self, bucket: Bucket) -> None:
         """Begin to send this rank's columns of the answer to all."""
         into = self._parts(bucket)
-        self._returning.append(swap(self.comm, [into[self.comm.rank]] * self.comm.n, into, self._tag))
+        self._returning.append(self._swap(self.comm, [into[self.comm.rank]] * self.comm.n, into, self._tag))
 
     def _end(self) -> None:
         """Finish the round, hand all buckets back, and see to it that an error is heard."""
@@ -273,35 +253,6 @@ def _travelling(dtypes: list[torch.dtype], wire: torch.dtype | None) -> torch.dt
     """The one dtype in which columns travel: the widest there is, or the wire's where that is narrower."""
     widest = reduce(torch.promote_types, dtypes)
     return widest if wire is None or widest.itemsize <= wire.itemsize else wire
-
-
-def _averaged(whole: Tensor, comm: Communicator, told: Future[Tensor]) -> Future[Tensor]:
-    """What DDP does without a hook."""
-    whole.div_(comm.n)
-    work = dist.all_reduce(whole, group=comm.group, async_op=True)
-
-    def done(future: Future[Any]) -> Tensor:
-        return whole
-
-    then: Future[Tensor] = work.get_future().then(done)
-    return then
-
-
-def raise_behind(error: Exception) -> None:
-    """Raise from `backward`, when DDP has finished with it; at once where there is no backward."""
-
-    def tell() -> None:
-        raise error
-
-    if torch._C._current_graph_task_id() == -1:
-        raise error
-    # DDP's own callback may be queued behind this one; behind it comes what this one queues.
-    _engine.queue_callback(lambda: _engine.queue_callback(tell))
-
-
-def harden_hook(state, bucket):  # type: ignore[no-untyped-def]  # DDP reads annotations, and not as strings
-    """Registered with DDP, which asks for a plain function."""
-    return state(bucket)
 
 
 def _buffers(

@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.distributed.communicator import Communicator
-from byzopt.distributed.harden.bucket_hook import BucketHook, Copied, HookPlace, harden_hook
+from byzopt.distributed.harden.bucket_hook import BucketHook
 from byzopt.distributed.harden.buffers import check_buffers
 from byzopt.distributed.harden.guard import Guard
+from byzopt.distributed.harden.place import Copied, HookPlace, harden_hook
 from byzopt.distributed.harden.seams import AUTOGRAD, require_seams
 from byzopt.distributed.harden.settings import Settings
 from byzopt.distributed.harden.timed_hook import TimedHook

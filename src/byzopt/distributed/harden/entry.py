@@ -13,7 +13,7 @@ from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden import ddp, fsdp
 from byzopt.distributed.harden.agreement import Trouble, require_same
 from byzopt.distributed.harden.guard import Guard
-from byzopt.distributed.harden.settings import Buffers, Excess, Scope, Settings
+from byzopt.distributed.harden.settings import Buffers, Excess, Scope, Settings, Wire
 from byzopt.distributed.topologies import Watch
 from byzopt.errors import InvalidInput
 from byzopt.workers import Estimator
@@ -47,7 +47,7 @@ def harden(
     momentum: float | Estimator = 0.0,
     buffers: Buffers = "median",
     excess: Excess = "raise",
-    wire: str | None = None,
+    wire: Wire | None = None,
     watch: Watch = None,
     scaler: GradScaler | None = None,
     scope: Scope | None = None,
@@ -67,9 +67,13 @@ def harden(
     left to each rank ("local"), or not allowed ("refuse"). `excess`: when more ranks than f send what is not
     finite, `backward` raises `TooManyFaults` on all ranks ("raise"), or all get zeros ("skip"); where a
     `GradScaler` is at work all get the same non-finite gradient, so that all scalers back off. `wire="bf16"`
-    sends columns in half the bytes. `watch` is called with the `RoundDiagnostics` of each round, or of every
-    `watch.every`-th. `scaler` need only be told where the process has several, or one that is not this
-    model's.
+    sends columns in half the bytes of float32, each number off by at most 2⁻⁸ of itself; `wire="int8"` in a
+    quarter, in blocks of 64 numbers that share a scale: each number is off by at most half a step of that
+    scale, which is 1/254 of the largest magnitude in its block. All ranks, the sender too, decide on the
+    numbers as they arrive. Answers come back in the same way, with the same error once more. A number that is
+    not finite stays so, and its block with it. `watch` is called with the `RoundDiagnostics` of each round,
+    or of every `watch.every`-th. `scaler` need only be told where the process has several, or one that is not
+    this model's.
 
     `scope`, for `fully_shard` alone: "unit" decides for each unit that FSDP reduces, at no cost in memory;
     "model" decides once for all parameters as one vector, and holds the shards of all ranks' gradients until
@@ -94,7 +98,8 @@ def harden(
         momentum: β in [0, 1) of the average that each rank takes of its own gradients, or an estimator.
         buffers: What becomes of float buffers that a forward pass writes: "median", "local" or "refuse".
         excess: Where more ranks than f send what is not finite: "raise", or "skip" the step.
-        wire: "bf16" sends columns in half the bytes; None: as they are.
+        wire: How columns are sent: "bf16", in two bytes a number, or "int8", in a little more than one; None:
+            as they are.
         watch: Called with the diagnostics of each round; None: nobody watches.
         scope: With `fully_shard`, what the rule decides for at a time: "unit" (default) or "model".
         scaler: The script's `GradScaler`, where the process has others; None: any that is enabled.

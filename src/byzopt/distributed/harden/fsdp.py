@@ -19,16 +19,11 @@ from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden.buffers import check_buffers
 from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.mesh import MeshCommunicator
+from byzopt.distributed.harden.reductions import ModelReduction, Reduction
 from byzopt.distributed.harden.seams import AUTOGRAD, Seam, require_seams
 from byzopt.distributed.harden.settings import Settings
-from byzopt.distributed.harden.units import (
-    ModelReduction,
-    Reduction,
-    ReplicaHook,
-    Unit,
-    UnitReduceScatter,
-    has_early_readers,
-)
+from byzopt.distributed.harden.unit_hooks import ReplicaHook, UnitReduceScatter
+from byzopt.distributed.harden.units import Unit, has_early_readers
 from byzopt.distributed.header import WIRE_DTYPES
 from byzopt.errors import require
 

@@ -26,9 +26,10 @@ from byzopt.distributed.agreement import raise_everywhere
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.diagnostics import RoundDiagnostics, diagnose
 from byzopt.distributed.harden.agreement import Trouble
+from byzopt.distributed.harden.counted import rule_of
 from byzopt.distributed.harden.forms import Answer, answer_of, by_columns, by_geometry, parts
 from byzopt.distributed.shard import ColumnShard, Products, dtype_of, gram_of, summed
-from byzopt.errors import InvalidInput, TooManyFaults
+from byzopt.errors import InvalidInput
 
 CODES = ("trouble", "count", "t", "part", "size", "unusual")  # the numbers that a rank tells before the sums
 
@@ -48,7 +49,8 @@ class Round:
     `count` is how many backward passes this rank has begun, which all must have alike; `t` is what the rule
     knows the round by. Where ranks say different ones, the one that most say holds.
     `part` is False on a rank that has no row, because it has run out of data: that is no fault, and the rule
-    is that of the others. `missing` are ranks whose row did not come: a fault, like one that is not finite.
+    is that of the others. `missing` are ranks whose row did not come, and `unsound` those whose columns here
+    are not finite, whatever they say: faults, like one that says so.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class Round:
         self.count = t if count is None else count
         self.rule = self._rule_now()
         self.guess = guess or Guess(0, (True,) * comm.n)
-        self.trouble, self.missing = Trouble(), set[int]()
+        self.trouble, self.missing, self.unsound = Trouble(), set[int](), set[int]()
         self.blocks: list[Tensor] = []
         self.places: list[Tensor] = []  # for the answers to the blocks
         self.unanswered = False  # whether a block could not be answered early
@@ -140,8 +142,10 @@ class Round:
         self.present = codes["part"] > 0
         sizes = torch.where(self.present, codes["size"], torch.inf)
         sizes[list(self.missing)] = torch.inf
+        faults, sums = sums[: self.comm.n], sums[self.comm.n :]
+        sizes[faults > 0] = torch.inf
         self.finite = sizes.isfinite()
-        self.ready = self._ready()
+        self.ready = rule_of(self.rule, self.present, self.finite)
         return self._settle(sizes[self.finite], sums, moved or bool(codes["unusual"].any()))
 
     def _rule_now(self) -> BaseAggregator:
@@ -158,11 +162,12 @@ class Round:
         return True
 
     def _told(self) -> tuple[dict[str, Tensor], Tensor]:
-        """What the ranks tell, by code `[n]`, and the sum of their keys and products."""
+        """What the ranks tell, by code `[n]`, and the sums of faults `[n]`, and of keys and products."""
         own = (self.trouble.error is not None, self.count, self.t, self.part, self._size(), self.unanswered)
-        sums = [torch.zeros(0, dtype=torch.float64, device="cpu")]
+        n = self.comm.n
+        sums = [torch.zeros(n, dtype=torch.float64, device="cpu")]
+        sums[0][list(self.unsound)] = 1.0
         if not self.columns:
-            n = self.comm.n
             sums += [_total(self._keys, n), _total(self._grams, n, n).flatten()]
         codes = torch.tensor(own, dtype=torch.float64, device="cpu")
         told, total = self.comm.tell(codes, torch.cat(sums))
@@ -172,30 +177,6 @@ class Round:
         """The largest magnitude in this rank's own row, ∞ where something is not finite."""
         sizes = [abs(float(each)) for each in self._extremes]
         return max(sizes, default=0.0) if all(map(isfinite, sizes)) else inf
-
-    def _ready(self) -> BaseAggregator:
-        """The rule for the rows that are finite."""
-        rule, n = self.rule, int(self.present.sum())
-        if n < self.comm.n:
-            rule = rule.restricted(self.present) if rule.positional else rule
-            try:
-                rule.check(n)
-            except InvalidInput as error:
-                absent = (~self.present).nonzero().flatten().tolist()
-                raise TooManyFaults(f"Ranks {absent} have no data left. {error}", absent) from None
-        rule.check(n)
-        bad = (self.present & ~self.finite).nonzero().flatten().tolist()
-        if not bad:
-            return rule
-        if len(bad) > rule.tolerance(n):
-            raise TooManyFaults(
-                f"Ranks without a finite gradient should be at most f = {rule.tolerance(n)} of {n}. Found "
-                f"{len(bad)}: ranks {bad}. Raise f, or find out why these ranks send NaN or Inf.",
-                bad,
-            )
-        left = rule.restricted(self.finite[self.present])
-        left.check(n - len(bad))
-        return left
 
     def _settle(self, sizes: Tensor, sums: Tensor, unusual: bool) -> bool:
         """Make `answer` ready, given the magnitudes of finite rows; whether early answers stand."""

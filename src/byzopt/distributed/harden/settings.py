@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -12,6 +13,7 @@ from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import Filter, RoundRule, check_unseen_data
 from byzopt.distributed.deadline.transport import check_seconds
 from byzopt.distributed.harden.estimated import check_estimator
+from byzopt.distributed.harden.transfer import Transfer, swap, swap_coded
 from byzopt.distributed.header import recipe_text
 from byzopt.distributed.topologies import Watch, check_topology
 from byzopt.errors import require
@@ -20,7 +22,7 @@ from byzopt.workers import Estimator
 Buffers = Literal["median", "local", "refuse"]
 Excess = Literal["raise", "skip"]
 Scope = Literal["unit", "model"]
-_WIRES: dict[str | None, torch.dtype | None] = {None: None, "bf16": torch.bfloat16}
+Wire = Literal["bf16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Settings:
     momentum: float | Estimator = 0.0
     buffers: Buffers = "median"
     excess: Excess = "raise"
-    wire: str | None = None
+    wire: Wire | None = None
     watch: Watch = None
     scaler: GradScaler | None = None
     scope: Scope | None = None
@@ -53,8 +55,8 @@ class Settings:
         require(
             self.scope in (None, "unit", "model"), "Parameter `scope` of harden", scopes, repr(self.scope)
         )
-        wires = ", ".join(repr(name) for name in _WIRES)
-        require(self.wire in _WIRES, "Parameter `wire` of harden", f"be one of {wires}", self.wire)
+        wires = "be 'bf16', 'int8' or left out"
+        require(self.wire in (None, "bf16", "int8"), "Parameter `wire` of harden", wires, repr(self.wire))
         require(self.watch is None or callable(self.watch), "A watch", "be callable", self.watch)
         if self.deadline is not None:
             check_seconds(self.deadline)
@@ -79,8 +81,13 @@ class Settings:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The dtype in which columns travel; None: as they are."""
-        return _WIRES[self.wire]
+        """The dtype in which rules see columns, where that of the gradients is wider; None: as they are."""
+        return torch.bfloat16 if self.wire == "bf16" else None
+
+    @property
+    def swap(self) -> Callable[..., Transfer]:
+        """How columns travel between all pairs of ranks."""
+        return swap_coded if self.wire == "int8" else swap
 
     @property
     def plan(self) -> str:

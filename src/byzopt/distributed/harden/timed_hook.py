@@ -20,12 +20,14 @@ from byzopt.checkpoint import packed, unpacked
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.deadline import Behind, DeadlineTransport
 from byzopt.distributed.deadline.consensus import mask_of
-from byzopt.distributed.harden.bucket_hook import Bucket, BucketHook, _engine, raise_behind
+from byzopt.distributed.harden.abandoned import engine, raise_behind
+from byzopt.distributed.harden.bucket_hook import Bucket, BucketHook
 from byzopt.distributed.harden.carried import carried, copied, optimizers_of, states_of
 from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.round import Round
 from byzopt.distributed.harden.timed_rows import (
     Heard,
+    RowFormat,
     TimedBuffers,
     Told,
     hash_of,
@@ -132,16 +134,17 @@ class TimedHook(BucketHook):
         """The rows of all ranks that count. Errors: as `DeadlineTransport.exchange` and `heard`; `Behind`
         where this rank has to take the state of the others."""
         n, payload = self.comm.n, b""
+        wire = RowFormat(self._first, self.dtype, self.guard.settings.wire == "int8")
         with done.trouble.noted():
             self._require_own_steps()
             asking = float(mask_of(self.transport.asking))
             told = Told(1.0, float(done.t), hash_of(self.parameters), self._timed.layout(), asking, 0.0)
-            payload = packed_row(told, [bucket.sent for bucket in self._buckets], self._timed.own())
+            payload = packed_row(told, [bucket.sent for bucket in self._buckets], self._timed.own(), wire)
         trouble = done.trouble.error
         if trouble is None and self.transport.behind > 1:
             raise Behind("Others are two rounds ahead.")
         rows = self._meet(done, lambda: self.transport.exchange(payload or packed_error(trouble, n)))
-        found = heard(rows, n, self._first, self.dtype, trouble)
+        found = heard(rows, n, wire, trouble)
         if trouble is not None:  # the others have not heard of it
             raise trouble
         if self.comm.rank in found.odd:
@@ -213,7 +216,7 @@ class TimedHook(BucketHook):
         )
         # Backward may still need the parameters that it began with.
         then = partial(self._take_over, state, [unpacked(own) for own in each], self._gradients)
-        _engine.queue_callback(then)
+        engine.queue_callback(then)
 
     @torch.no_grad()
     def _take_over(self, state: dict[str, Any], local: list[Any], gradients: Any) -> None:

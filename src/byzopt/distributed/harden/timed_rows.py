@@ -14,6 +14,7 @@ from byzopt.distributed.agreement import error_text, raise_shared
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.deadline.consensus import ranks_of
 from byzopt.distributed.deadline.transport import Rows
+from byzopt.distributed.harden.block_scaled import coded_size, decode, encoded
 from byzopt.distributed.harden.buffers import SMALL, BufferSync, _bytes, _flat, _shaped, agreed
 from byzopt.distributed.harden.settings import Buffers
 from byzopt.distributed.header import hash_of_bits, hashed
@@ -38,6 +39,26 @@ class Told(NamedTuple):
 _NUMBERS = len(Told._fields) * 8  # bytes
 
 
+class RowFormat(NamedTuple):
+    """How a row of d numbers of a dtype lies in a message: as they are, or as 8-bit codes."""
+
+    d: int
+    dtype: torch.dtype
+    coded: bool
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return coded_size(self.d, self.dtype) if self.coded else self.d * self.dtype.itemsize
+
+    def read(self, data: Tensor, into: Tensor) -> None:
+        """Write what the bytes `data` stand for in `into` `[d]`."""
+        if self.coded:
+            decode(data, into)
+        else:
+            into.copy_(data.view(self.dtype))
+
+
 class Heard(NamedTuple):
     """What came of a round: rows `[n, d]` (zeros where there is none), what each rank told, the bytes of its
     buffers, and why others are `missing`. `odd` are those with other parameters than most, and missing."""
@@ -55,10 +76,11 @@ class Heard(NamedTuple):
         return set(self.odd).union(*(ranks_of(mask, len(self.rows)) for mask in masks))
 
 
-def packed_row(told: Told, pieces: Sequence[Tensor], buffers: Tensor) -> Any:
+def packed_row(told: Told, pieces: Sequence[Tensor], buffers: Tensor, wire: RowFormat) -> Any:
     """A payload for `DeadlineTransport.exchange`, in memory of its own."""
     numbers = torch.tensor(told._replace(buffers=float(len(buffers))), dtype=torch.float64, device="cpu")
-    parts = [numbers, *(piece.detach().cpu() for piece in pieces), buffers]
+    row = [piece.detach().cpu() for piece in pieces]
+    parts = [numbers, *([encoded(torch.cat(row))] if wire.coded else row), buffers]
     return torch.cat([part.contiguous().view(torch.uint8) for part in parts]).numpy().data
 
 
@@ -68,7 +90,7 @@ def packed_error(error: Exception | None, n: int) -> bytes:
     return np.array(told, dtype=np.float64).tobytes() + error_text(error, n)
 
 
-def heard(rows: Rows, n: int, d: int, dtype: torch.dtype, error: Exception | None) -> Heard:
+def heard(rows: Rows, n: int, wire: RowFormat, error: Exception | None) -> Heard:
     """Read what all ranks have sent, alike on all of them. What cannot be read is its sender's fault.
 
     Errors, on all ranks: what kept any of them from taking part; `InvalidInput` where no parameters are those
@@ -78,7 +100,7 @@ def heard(rows: Rows, n: int, d: int, dtype: torch.dtype, error: Exception | Non
     failed = {rank: bytes(rows.payloads[rank][_NUMBERS:]) for rank in told if told[rank].status == _FAILED}
     if failed:
         raise_shared(failed, n, error)
-    missing, width = dict(rows.missing), d * dtype.itemsize
+    missing, width = dict(rows.missing), wire.size
     for rank, each in list(told.items()):
         length = len(rows.payloads[rank]) - _NUMBERS - width
         if each.status != _TAKES_PART or length < 0 or each.buffers != length:
@@ -87,11 +109,12 @@ def heard(rows: Rows, n: int, d: int, dtype: torch.dtype, error: Exception | Non
     odd = _odd(told)
     for rank in odd:
         missing[rank] = "It has other parameters than most ranks."
-    out = torch.zeros(n, d, dtype=dtype, device="cpu")
+    out = torch.zeros(n, wire.d, dtype=wire.dtype, device="cpu")
     buffers = {}
     for rank in set(told) - set(odd):
         payload = rows.payloads[rank]
-        out[rank] = torch.frombuffer(payload, dtype=dtype, count=d, offset=_NUMBERS)
+        data = torch.frombuffer(payload, dtype=torch.uint8, count=width, offset=_NUMBERS)
+        wire.read(data, out[rank])
         tail = np.frombuffer(bytearray(payload[_NUMBERS + width :]), np.uint8)  # torch reads no empty memory
         buffers[rank] = torch.from_numpy(tail)
     return Heard(out, told, buffers, missing, odd)

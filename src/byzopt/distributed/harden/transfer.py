@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from byzopt.distributed.communicator import Communicator, _bytes
+from byzopt.distributed.harden.block_scaled import coded_size, decode, encoded
 
 _FIRST = 0x10000  # tags of messages between two ranks, so that they never match a script's own
 _last = [_FIRST]
@@ -23,10 +24,14 @@ def next_tag(comm: Communicator) -> int:
 
 
 class Transfer:
-    """Tensors on their way. `wait` returns when those to be received are there and those sent are free."""
+    """Tensors on their way. `wait` returns when those to be received are there and those sent are free.
+
+    `unsound` are the ranks whose bytes, as far as is known then, do not stand for finite numbers.
+    """
 
     def __init__(self, pending: Sequence[Any], kept: Any) -> None:
         self._pending, self._kept = pending, kept  # what is sent must live until it has been
+        self.unsound = set[int]()
 
     def wait(self) -> None:
         """Errors: torch's own, when a rank is gone, or hangs beyond the group's timeout."""
@@ -58,3 +63,29 @@ def swap(comm: Communicator, out: Sequence[Tensor], into: Sequence[Tensor], tag:
         if parts[j].numel()
     ]
     return Transfer(pending, (out, into))
+
+
+class CodedTransfer(Transfer):
+    """Tensors on their way as 8-bit codes, which `wait` turns into numbers: this rank's own, too."""
+
+    def __init__(self, arrival: Transfer, coded: Sequence[Tensor], into: Sequence[Tensor]) -> None:
+        super().__init__([arrival], None)
+        self._coded, self._into = coded, into
+
+    def wait(self) -> None:
+        super().wait()
+        pairs = enumerate(zip(self._coded, self._into, strict=True))
+        self.unsound = {rank for rank, (data, numbers) in pairs if not decode(data, numbers)}
+        self._coded = self._into = ()
+
+
+def swap_coded(
+    comm: Communicator, out: Sequence[Tensor], into: Sequence[Tensor], tag: int = _FIRST
+) -> Transfer:
+    """As `swap`, in a quarter of float32's bytes; all ranks end with the numbers that the codes stand for."""
+    known = {id(piece): piece for piece in out}
+    codes = {key: encoded(piece) for key, piece in known.items()}
+    sent = [codes[id(piece)] for piece in out]
+    coded = [sent[0].new_empty(coded_size(len(piece), piece.dtype)) for piece in into]
+    coded[comm.rank] = sent[comm.rank]
+    return CodedTransfer(swap(comm, sent, coded, tag), coded, into)

@@ -1,0 +1,49 @@
+"""The place of a comm hook in `DistributedDataParallel`, and what DDP does without one."""
+
+from __future__ import annotations
+
+from typing import Any
+from warnings import warn
+
+import torch.distributed as dist
+from torch import Tensor
+from torch.futures import Future
+
+from byzopt.distributed.communicator import Communicator
+
+
+class Copied:
+    """Stands where the hook was in a copy of a model."""
+
+
+class HookPlace:
+    """What stays with DDP for good: the place of a hook, which one guard after another may fill."""
+
+    def __init__(self, hook: Any) -> None:
+        self.hook = hook
+
+    def __call__(self, bucket: Any) -> Future[Tensor]:
+        then: Future[Tensor] = self.hook(bucket)
+        return then
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        """Of a copied or pickled model DDP takes no hook along."""
+        warn("A copy of a hardened model averages gradients again: harden it, too.", stacklevel=2)
+        return Copied, ()
+
+
+def harden_hook(state, bucket):  # type: ignore[no-untyped-def]  # DDP reads annotations, and not as strings
+    """Registered with DDP, which asks for a plain function."""
+    return state(bucket)
+
+
+def averaged(whole: Tensor, comm: Communicator, told: Future[Tensor]) -> Future[Tensor]:
+    """What DDP does without a hook."""
+    whole.div_(comm.n)
+    work = dist.all_reduce(whole, group=comm.group, async_op=True)
+
+    def done(future: Future[Any]) -> Tensor:
+        return whole
+
+    then: Future[Tensor] = work.get_future().then(done)
+    return then
