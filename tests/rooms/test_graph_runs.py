@@ -11,6 +11,7 @@ from torch import Tensor
 
 from byzopt.aggregators import TrimmedMean, rule_from
 from byzopt.attacks import ATTACKS, EDGE_ATTACKS, Adversary, Attack, EdgeView, Spectral
+from byzopt.certificates.certified import error_bound_sentence
 from byzopt.certificates.graphs import graph_facts
 from byzopt.cohort import Cohort
 from byzopt.engines import Graph, InProcess, OnGraph, begin, rounds, rounds_on_graph
@@ -252,6 +253,16 @@ def test_a_run_is_stored_continued_and_shown(tmp_path: Path) -> None:
     stopped = run(one, out=tmp_path / "parts", on_round=lambda name, t: t == 3)
     assert stopped.interrupted
     assert run(one, out=tmp_path / "parts").main.records == whole.main.records
+
+
+@pytest.mark.parametrize(
+    "graph,rule", [(WORLDS, "mean"), (WORLDS | {"mixer": "screen"}, "trimmed_mean(f=1)")]
+)
+def test_no_promise_of_a_server_is_made_for_a_graph(graph: dict[str, Any], rule: str) -> None:
+    one = spec(graph=graph, rule=rule)
+    said = error_bound_sentence(one, run(one).main)
+    assert said.startswith("no exchange is certified")
+    assert "proved of this rule" not in said
 
 
 def test_a_ledger_counts_what_the_average_honest_node_sends() -> None:
