@@ -349,6 +349,23 @@ def test_screening_by_any_rule_on_a_run() -> None:
 
 
 @pytest.mark.slow
+def test_lies_that_shift_the_mean_turn_the_order_of_mixers() -> None:
+    """Where lies pull nodes apart `he` holds longest (`reproduce gossip/breakdown`); where they shift the
+    mean it is moved most, for it clips nobody who stays near."""
+
+    def left(mixer: str, attack: str) -> float:
+        graph = {"topology": {"name": "two_worlds", "k": 8}, "mixer": mixer, "liars": "everywhere"}
+        task = {"name": "quadratic", "d": 10}
+        one = Spec.of(BASE | {"task": task, "rounds": 150, "n": 29, "f": 3, "attack": attack, "graph": graph})
+        return run(one).metrics["grad_norm"]
+
+    shifted = [left(mixer, "local_alie") for mixer in ("cs+", "gts", "he")]
+    assert shifted == sorted(shifted)
+    assert shifted[2] > 1.5 * shifted[0]
+    assert all(left(mixer, "spectral") < shifted[0] for mixer in ("cs+", "gts", "he"))
+
+
+@pytest.mark.slow
 def test_a_sweep_of_graphs_is_stored_and_shown(tmp_path: Path) -> None:
     base = BASE | {"n": 14, "f": 2, "rounds": 4, "graph": WORLDS}
     axes = {"graph.mixer": ["cs+", "gts"], "attack": ["spectral", "alie"], "seed": [0, 1]}

@@ -12,7 +12,17 @@ from torch import Tensor
 from byzopt.aggregators import Krum, Median, MoNNA, TrimmedMean, rule_from
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, TooManyFaults
-from byzopt.graphs import Complete, Dumbbell, ErdosRenyi, Network, Ring, SmallWorld, Torus, TwoWorlds
+from byzopt.graphs import (
+    Complete,
+    Dumbbell,
+    EdgeList,
+    ErdosRenyi,
+    Network,
+    Ring,
+    SmallWorld,
+    Torus,
+    TwoWorlds,
+)
 from byzopt.mixers import (
     GTS,
     MIXERS,
@@ -353,3 +363,21 @@ def test_a_bridge_no_wider_than_the_tolerance_is_cut_though_nobody_lies() -> Non
         assert cut == pytest.approx(apart(mixer, dumbbell, 120), rel=1e-2), mixer.name  # it stays so
         assert cut > 0.01, mixer.name
         assert apart(mixer, wide, 120) < 1e-6, mixer.name
+
+
+@pytest.mark.parametrize(
+    "mixer", [CSPlus(), GTS(), ClippedGossip(), Screen(own="beside")], ids=lambda m: m.name
+)
+def test_how_wide_a_bridge_has_to_be(mixer: Any) -> None:
+    """Two cliques of ten at -1 and 1, of which k nodes each hear k of the other: b = 1 cuts what a node
+    cannot tell from liars, 2b differences by cs+ and b by the others, and lets through what is wider."""
+    clique = [(i, j) for i in range(10) for j in range(i)]
+    both = clique + [(i + 10, j + 10) for i, j in clique]
+    for k, crossed in ((1, False), (2, mixer.name != "cs+"), (3, True)):
+        edges = [*both, *((i, 10 + j) for i in range(k) for j in range(k))]
+        network = Network.of(EdgeList(tuple(edges)), Cohort.of(20))
+        rows = torch.cat([-torch.ones(10, 1), torch.ones(10, 1)]).double()
+        for _ in range(500):
+            rows = mixer.mix(Hearing(network, 1, rows, rows.new_zeros(0, 1), rule=TrimmedMean(f=1)))
+        left = float((rows - rows.mean(dim=0)).square().mean())
+        assert left < 1e-6 if crossed else left > 0.9, (k, left)
