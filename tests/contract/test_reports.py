@@ -8,9 +8,7 @@ import torch
 
 from byzopt.aggregators import FailClosed, rule_from
 from byzopt.errors import InvalidInput, TooManyFaults
-from tests.spellings import DTYPES, SPELLINGS, F, N, build, some_rows
-
-every = pytest.mark.parametrize("spelling", SPELLINGS)
+from tests.spellings import DTYPES, F, N, build, every, some_rows
 
 
 @every

@@ -1,11 +1,14 @@
 """Robust rules and pre-aggregators: `(NNM(f=3) >> Krum(f=3))(rows)`."""
 
 from byzopt.aggregators.aksel import Aksel
+from byzopt.aggregators.auto_gm import AutoGM
+from byzopt.aggregators.boba import BOBA
 from byzopt.aggregators.bucketing import Bucketing
 from byzopt.aggregators.bulyan import Bulyan
 from byzopt.aggregators.caf import CAF
 from byzopt.aggregators.centered_clipping import CenteredClipping
 from byzopt.aggregators.cge import CGE
+from byzopt.aggregators.clipped_clustering import ClippedClustering
 from byzopt.aggregators.clipping import ARC, Clipping
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.certificate import Certificate
@@ -24,11 +27,14 @@ from byzopt.aggregators.core.wrapper import WRAPPERS
 from byzopt.aggregators.dnc import DnC
 from byzopt.aggregators.faba import FABA
 from byzopt.aggregators.fail_closed import FailClosed
+from byzopt.aggregators.fedseca import FedSECA
 from byzopt.aggregators.flame import FLAME
 from byzopt.aggregators.fltrust import FLTrust
 from byzopt.aggregators.foolsgold import FoolsGold
+from byzopt.aggregators.gas import GAS
 from byzopt.aggregators.geometric_median import GeometricMedian
 from byzopt.aggregators.krum import Krum, MultiKrum
+from byzopt.aggregators.lasa import LASA
 from byzopt.aggregators.mda import MDA
 from byzopt.aggregators.meamed import MeaMed, Phocas
 from byzopt.aggregators.mean import Mean
@@ -43,6 +49,7 @@ from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.random_projection import RandomProjection
 from byzopt.aggregators.rfa import RFA
+from byzopt.aggregators.rlr import RLR
 from byzopt.aggregators.sign_majority import SignMajority
 from byzopt.aggregators.signguard import SignGuard
 from byzopt.aggregators.smea import SMEA
@@ -55,32 +62,39 @@ from byzopt.theory.robustness import Coefficients
 
 __all__ = [
     "ARC",
+    "BOBA",
     "CAF",
     "CGE",
     "FABA",
     "FLAME",
+    "GAS",
+    "LASA",
     "MDA",
     "MVA",
     "NNM",
     "PRE_AGGREGATORS",
     "RFA",
+    "RLR",
     "RULES",
     "SMEA",
     "WRAPPERS",
     "Aggregator",
     "Aksel",
+    "AutoGM",
     "Bucketing",
     "Bulyan",
     "CenteredClipping",
     "Certificate",
     "Chain",
     "ClippedChanges",
+    "ClippedClustering",
     "Clipping",
     "Coefficients",
     "CoordinateRule",
     "DnC",
     "FLTrust",
     "FailClosed",
+    "FedSECA",
     "Filter",
     "FoolsGold",
     "GeometricMedian",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -45,17 +46,21 @@ class WeighingRule(Aggregator):
         return mixed.through(weights)
 
     def reduce(self, mixed: Mixed) -> Tensor:
-        weights = self.influence(mixed)
-        if accelerator.holds(mixed.rows) and _ordinary(weights):
-            return linalg.blend(weights, mixed.rows)
-        total = weights.to(mixed.rows.device)
-        out = torch.empty(mixed.rows.shape[1], dtype=mixed.rows.dtype, device=mixed.rows.device)
-        for piece, block in linalg.column_blocks(mixed.rows, torch.float64):
-            out[piece] = saturated(total @ block, out.dtype)
-        return out
+        return weighted_sum(self.influence(mixed), mixed.rows)
 
 
-def _ordinary(weights: Tensor) -> bool:
+def weighted_sum(weights: Tensor, rows: Tensor) -> Tensor:
+    """`weights` `[n]` times `rows` `[n, d]`, in float64 wherever float32 might not hold a weight or a sum."""
+    if accelerator.holds(rows) and ordinary(weights):
+        return linalg.blend(weights, rows)
+    total = weights.to(rows.device)
+    out = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
+    for piece, block in linalg.column_blocks(rows, torch.float64):
+        out[piece] = saturated(total @ block, out.dtype)
+    return out
+
+
+def ordinary(weights: Tensor) -> bool:
     """Whether a sum with these weights may be taken in float32: what a weight cuts down was finite before."""
     sizes = weights[weights != 0].abs()
     return bool(((sizes > 1e-30) & (sizes < 1e30)).all())
@@ -65,6 +70,20 @@ def saturated(vec: Tensor, dtype: torch.dtype) -> Tensor:
     """`vec` in `dtype`; what lies beyond its range becomes its largest number, for the rows were finite."""
     end = torch.finfo(dtype).max
     return vec.clamp(-end, end).to(dtype)
+
+
+def whole(mixed: Mixed) -> Mixed:
+    """The mixed rows, written out in the compute dtype, as rows that nothing has mixed."""
+    rows = mixed.rows if mixed.mixing is None else mixed.materialise()
+    return mixed.again(rows.to(linalg.compute_dtype(rows.dtype)))
+
+
+def size_limits(sizes: Tensor, share: float) -> Tensor:
+    """The least of the largest `share` of each row's values, at least one: `[m, d] -> [m, 1]`."""
+    d = sizes.shape[1]
+    count = min(d, max(1, ceil(share * d - 1e-9)))
+    limits: Tensor = sizes.kthvalue(d - count + 1, dim=1, keepdim=True).values
+    return limits
 
 
 def wide_blocks(mixed: Mixed) -> Iterator[Tensor]:

@@ -1,10 +1,13 @@
-"""Small deterministic clusterings of n workers: largest mean-shift mode, first linked majority."""
+"""Small deterministic clusterings of n workers: largest mean-shift mode, first linked majority, two clusters
+by agglomeration."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from byzopt.aggregators.numerics.geometry import Array
 
 SHIFTS = 300  # at most this many moves; with a flat kernel a few are enough
 _SLACK = 1e-9  # of the window, so that rounding never leaves a mean without points, nor moves one for ever
@@ -78,3 +81,58 @@ def _spanning_tree(dists: Tensor) -> list[tuple[float, int, int]]:
         closer = dists[j] < best
         best, parent = torch.where(closer, dists[j], best), torch.where(closer, j, parent)
     return edges
+
+
+def larger_of_two(dists: Tensor, linkage: str) -> Tensor:
+    """The larger of the two clusters of rows that joining the nearest ones leaves: `[n]` bool.
+
+    Clusters lie as far apart as their rows do on "average", or as their nearest rows ("single"). Of two of
+    equal size the one with the smaller mean distance inside, and both where these are equal, or where all
+    rows are at distance 0.
+    """
+    joins = _joins(dists.numpy(), linkage)
+    if not joins or max(joins)[0] == 0:
+        return torch.ones(len(dists), dtype=torch.bool, device="cpu")
+    one = torch.zeros(len(dists), dtype=torch.bool, device="cpu")
+    one[list(max(joins)[1])] = True
+    sizes = [int(side.sum()) for side in (one, ~one)]
+    if sizes[0] != sizes[1]:
+        return one if sizes[0] > sizes[1] else ~one
+    inside = [float(dists[side][:, side].sum()) for side in (one, ~one)]
+    if abs(inside[0] - inside[1]) <= _TIE * len(dists) ** 2:
+        return one | ~one
+    return one if inside[0] < inside[1] else ~one
+
+
+def _joins(dists: Array, linkage: str) -> list[tuple[float, tuple[int, ...]]]:
+    """The n - 1 joins of the dendrogram, each as (height, rows of one of its two sides), in no order.
+
+    The chain of nearest neighbours (Murtagh, 1983): n² steps. Both linkages let it join clusters that are
+    each other's nearest at once, whatever is joined elsewhere.
+    """
+    apart = dists.copy()
+    np.fill_diagonal(apart, np.inf)
+    members: list[tuple[int, ...]] = [(i,) for i in range(len(apart))]
+    joins: list[tuple[float, tuple[int, ...]]] = []
+    chain: list[int] = []
+    while len(joins) < len(apart) - 1:
+        if not chain:
+            chain = [next(i for i, rows in enumerate(members) if rows)]
+        here = chain[-1]
+        near = int(apart[here].argmin())
+        if len(chain) > 1 and apart[here, chain[-2]] <= apart[here, near]:
+            near = chain[-2]
+        if len(chain) < 2 or near != chain[-2]:
+            chain.append(near)
+            continue
+        del chain[-2:]
+        joins.append((float(apart[here, near]), members[here]))
+        a, b = len(members[near]), len(members[here])
+        both = np.minimum(apart[near], apart[here])
+        if linkage == "average":
+            both = (a * apart[near] + b * apart[here]) / (a + b)
+        both[[near, here]] = np.inf
+        apart[near], apart[:, near] = both, both
+        apart[here], apart[:, here] = np.inf, np.inf
+        members[near], members[here] = members[near] + members[here], ()
+    return joins
