@@ -356,7 +356,7 @@ def test_lies_that_shift_the_mean_turn_the_order_of_mixers() -> None:
     def left(mixer: str, attack: str) -> float:
         graph = {"topology": {"name": "two_worlds", "k": 8}, "mixer": mixer, "liars": "everywhere"}
         task = {"name": "quadratic", "d": 10}
-        one = Spec.of(BASE | {"task": task, "rounds": 150, "n": 29, "f": 3, "attack": attack, "graph": graph})
+        one = Spec.of(BASE | {"task": task, "rounds": 300, "n": 29, "f": 3, "attack": attack, "graph": graph})
         return run(one).metrics["grad_norm"]
 
     shifted = [left(mixer, "local_alie") for mixer in ("cs+", "gts", "he")]
