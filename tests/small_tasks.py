@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from byzopt.tasks import TASKS, Task, TaskRecipe
 from byzopt.testing.tasks import COHORT
 
 # Sizes that keep this suite fast; a task that is not named here runs with its defaults.
+OWN = Path(__file__).parent / "files" / "digits.npz"  # 120 training and 40 test images
 SMALL: dict[str, dict[str, Any]] = {
+    "data_set": {"data": str(OWN), "batch": 8, "hidden": [16]},
     "logistic_regression": {"batch": 8, "partition": {"name": "dirichlet", "alpha": 0.5}},
     "digits": {"batch": 8, "hidden": [16]},
     "mnist": {"batch": 8, "hidden": [16]},

@@ -110,6 +110,20 @@ def test_unknown_keys_and_names_are_refused_with_a_near_one(setting, near):
         changed(setting)
 
 
+def test_a_spec_without_a_data_seed_keeps_the_id_that_it_had():
+    assert "data_seed" not in Spec.of(BASE).data
+    # As `Spec.of(BASE).id` was before there was such a key.
+    assert Spec.of(BASE).id == "00fd370184cce4e5"
+    assert changed("data_seed=0").id != Spec.of(BASE).id
+    assert Spec.of(changed("data_seed=3").data).id == changed("data_seed=3").id
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, True, "x"])
+def test_a_data_seed_is_a_whole_number(value):
+    with pytest.raises(InvalidInput, match="data_seed"):
+        Spec.of(BASE | {"data_seed": value})
+
+
 def test_a_setting_is_read_as_toml_and_else_as_text():
     assert changed("method.eta=0.05").method == ByzNSGDM(eta=0.05)
     assert changed("attack.name=alie").attack == ALIE()

@@ -344,7 +344,7 @@ def test_a_task_of_ones_own_may_be_chosen_by_its_figures_only_if_it_says_that_th
 
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_shipped_tasks_say_whether_they_measure_on_test_samples(name):
-    held_out = {"digits", "mnist", "shakespeare", "mnist_released", "shakespeare_released"}
+    held_out = {"data_set", "digits", "mnist", "shakespeare", "mnist_released", "shakespeare_released"}
     assert TASKS[name].tested == (name in held_out)
 
 

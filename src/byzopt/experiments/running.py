@@ -197,7 +197,7 @@ def prepare_spec(
 ) -> PreparedRun:
     """A spec ready to run, on its own engine unless another is given. Specs that differ in nothing a task
     depends on share it, by way of `tasks`."""
-    key = (spec.task, spec.cohort, spec.seed)
+    key = (spec.task, spec.cohort, spec.seed, spec.data_seed)
     if key not in tasks:
         tasks[key] = build_task(spec)
     settings = RunSettings(

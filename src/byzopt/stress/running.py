@@ -13,6 +13,7 @@ from byzopt.attacks.limited import Threat
 from byzopt.errors import InvalidInput, require
 from byzopt.experiments import Spec
 from byzopt.experiments.sweeps import RunStore, Sweep, SweepPlan, plan_sweep, run_sweep
+from byzopt.experiments.trials.memory import build_task
 from byzopt.stress.catalogue import NO_ATTACK, ensemble, is_cheap, is_searched
 from byzopt.stress.verdict import Trial, trial, worst
 
@@ -146,7 +147,7 @@ def stress(
     rules = _rules(
         own["rule"], " >> ".join(stage.name for stage in (*spec.rule.stages, spec.rule.last)), compare
     )
-    tried = ensemble(spec.task.build(spec.cohort, spec.seed), threat, attacks)
+    tried = ensemble(build_task(spec), threat, attacks)
     every = {NO_ATTACK: {"name": "none"}, **tried}
     own_rule, *others = rules
     plans = {

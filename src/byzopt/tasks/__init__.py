@@ -1,6 +1,7 @@
 """Tasks: what is minimised, by whom, on which data."""
 
 from byzopt.tasks.base import TASKS, Task, TaskRecipe
+from byzopt.tasks.data_set import DataSet
 from byzopt.tasks.grads import WorkerGradients, sequence_cross_entropy
 from byzopt.tasks.hard import HardLin, HardQuad
 from byzopt.tasks.images import Digits, Mnist
@@ -13,9 +14,13 @@ from byzopt.tasks.partitions import (
     Contiguous,
     Dirichlet,
     GammaSimilarity,
+    LabelQuantity,
+    LabelShards,
+    LongTail,
     Partition,
     SortedByLabel,
     Strided,
+    Unbalanced,
 )
 from byzopt.tasks.pool import Pool
 from byzopt.tasks.proxies import PROXIES, Proxy, ServerProxy, WorkerProxy
@@ -32,12 +37,16 @@ __all__ = [
     "PROXIES",
     "TASKS",
     "Contiguous",
+    "DataSet",
     "Digits",
     "Dirichlet",
     "GammaSimilarity",
     "HardLin",
     "HardQuad",
+    "LabelQuantity",
+    "LabelShards",
     "LogisticRegression",
+    "LongTail",
     "Mnist",
     "ModuleTask",
     "Partition",
@@ -55,6 +64,7 @@ __all__ = [
     "Strided",
     "Task",
     "TaskRecipe",
+    "Unbalanced",
     "WorkerGradients",
     "WorkerProxy",
     "sequence_cross_entropy",

@@ -182,6 +182,9 @@ class TaskRecipe(ABC):
         super().__init_subclass__(**options)
         if "tested" not in vars(cls):
             cls.tested = True
+        # A task that a class builds anew is not the one that a class above it builds on other data.
+        if "build" in vars(cls) and "build_on" not in vars(cls):
+            setattr(cls, "build_on", TaskRecipe.build_on)  # noqa: B010  (mypy knows no assignment to a method)
 
     @property
     def dimension(self) -> int | None:
@@ -197,6 +200,24 @@ class TaskRecipe(ABC):
     @abstractmethod
     def build(self, cohort: Cohort, seed: int) -> Task:
         """The task. All its randomness comes from streams of `seed`."""
+
+    def build_on(self, cohort: Cohort, seed: int, data_seed: int) -> Task:
+        """The task whose data, and who owns which of them, come from streams of `data_seed`, while the start,
+        samples and noise come from those of `seed`. Errors: a task that does not tell the two apart."""
+        raise InvalidInput(
+            "A spec with `data_seed` should have a task that draws its data apart. "
+            f"Found task {self.name!r}. Leave `data_seed` out, or write the recipe's `build_on`."
+        )
+
+
+class DataTaskRecipe(TaskRecipe):
+    """A task whose data have a seed of their own, which is the run's where nothing else is said."""
+
+    def build(self, cohort: Cohort, seed: int) -> Task:
+        return self.build_on(cohort, seed, seed)
+
+    @abstractmethod
+    def build_on(self, cohort: Cohort, seed: int, data_seed: int) -> Task: ...
 
 
 TASKS: Registry[TaskRecipe] = Registry("task", TaskRecipe)

@@ -19,7 +19,7 @@ from byzopt.cohort import Cohort
 from byzopt.errors import require
 from byzopt.layout import Layout
 from byzopt.rng import stream
-from byzopt.tasks.base import TASKS, Task, TaskRecipe
+from byzopt.tasks.base import TASKS, DataTaskRecipe, Task
 from byzopt.tasks.crowd import Crowd, Stacked
 
 
@@ -143,7 +143,7 @@ class HardQuadTask(HardTask):
         return {"loss": loss, "grad_norm": slope, "distance": abs(away), "correct": float(lean * x < 0)}
 
 
-class _Hard(TaskRecipe):
+class _Hard(DataTaskRecipe):
     noise: float
     clip: float | None
 
@@ -194,8 +194,8 @@ class HardLin(_Hard):
     def __post_init__(self) -> None:
         self.check(theta=self.theta, diameter=self.diameter)
 
-    def build(self, cohort: Cohort, seed: int) -> HardLinTask:
-        task = HardLinTask(cohort, 0.0, sign(seed) * self.theta, self.noise, self.clip, seed)
+    def build_on(self, cohort: Cohort, seed: int, data_seed: int) -> HardLinTask:
+        task = HardLinTask(cohort, 0.0, sign(data_seed) * self.theta, self.noise, self.clip, seed)
         task.diameter = self.diameter
         return task
 
@@ -205,7 +205,8 @@ class HardLin(_Hard):
 class HardQuad(_Hard):
     """f = μ/2 (x ∓ ε̂)² with a sign drawn from the seed; g = μ(x ∓ ε̂) + N(0, noise²); x^0 = 0 (Theorem 4.4).
 
-    `distance` ε̂. `clip` as in hard_lin. Measured: `loss` f - f*, `grad_norm`, `distance` |x - x*|, `correct`.
+    `distance` ε̂. `clip` as in hard_lin. Measured: `loss` f - f*, `grad_norm`, `distance` |x - x*|,
+    `correct`.
 
     Args:
         mu: Curvature μ.
@@ -234,8 +235,8 @@ class HardQuad(_Hard):
     def __post_init__(self) -> None:
         self.check(mu=self.mu, distance=self.distance)
 
-    def build(self, cohort: Cohort, seed: int) -> HardQuadTask:
-        lean = -sign(seed) * self.mu * self.distance
+    def build_on(self, cohort: Cohort, seed: int, data_seed: int) -> HardQuadTask:
+        lean = -sign(data_seed) * self.mu * self.distance
         return HardQuadTask(cohort, self.mu, lean, self.noise, self.clip, seed)
 
 

@@ -16,7 +16,7 @@ from byzopt.cohort import Cohort
 from byzopt.errors import require
 from byzopt.rng import stream
 from byzopt.tasks import data, models
-from byzopt.tasks.base import TASKS, TaskRecipe
+from byzopt.tasks.base import TASKS, DataTaskRecipe
 from byzopt.tasks.data import share_while_used
 from byzopt.tasks.devices import device_of
 from byzopt.tasks.modules import ModuleTask
@@ -31,8 +31,8 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
-class Images(TaskRecipe):
-    """What both data sets share: a model, and training samples dealt to workers.
+class Images(DataTaskRecipe):
+    """What sets of labelled samples share: a model, and training samples dealt to workers.
 
     `model` with `hidden` widths of the MLP; `batch` samples a worker and round; `partition` by label.
     `byzantine_data="share"`: the partition deals to all n workers, and what falls to the Byzantine is lost to
@@ -49,7 +49,6 @@ class Images(TaskRecipe):
     """
 
     tested: ClassVar[bool] = True
-    pixels: ClassVar[int]
     model: str
     hidden: tuple[int, ...]
     batch: int | Literal["full"]
@@ -74,6 +73,75 @@ class Images(TaskRecipe):
         require(self.validation >= 0, "Parameter `validation`", "be at least 0", self.validation)
         require(min(self.hidden, default=1) >= 1, "Parameter `hidden`", "hold positive widths", self.hidden)
 
+    def build_on(self, cohort: Cohort, seed: int, data_seed: int) -> ModuleTask:
+        images, labels, *test = self.loaded(data_seed)
+        classes = 1 + int(max(labels.max(), test[1].max()))
+        m, held = len(images), self.validation
+        require(held < m, "Parameter `validation`", f"leave some of the {m} training samples", held)
+        if self.batch != "full":
+            check_batch(self.batch, m - held)
+        order = torch.randperm(m, generator=stream(data_seed, "images", "validation"), device="cpu")
+        kept, out = order[held:].sort().values, order[:held].sort().values
+        generator = stream(data_seed, "images", "partition")
+        owner = self.proxy.owner(cohort) if self.proxy else None
+        shards, server = self._dealt(cohort, labels, kept, owner == cohort.n, generator)
+        task = ModuleTask(
+            self._module(tuple(images.shape[1:]), classes, seed),
+            functional.cross_entropy,
+            Pool.dealt(images, labels, shards),
+            batch=self.batch,
+            test=(test[0], test[1]),
+            validation=(images[out], labels[out]) if held else None,
+            seed=seed,
+            byzantine=cohort.byzantine,
+            device=self.device,
+            dtype=DTYPES[self.dtype],
+            wd=self.wd,
+            proxy=owner if server is None else (images[server], labels[server]),
+            gap=self.gap,
+        )
+        if task.lowest:  # attackers whose data are not dealt with the others' change nothing about it
+            owners = cohort.n if self.byzantine_data == "share" else len(cohort.honest)
+            task.lowest.key = (self, owners, cohort.honest, data_seed)
+        return task
+
+    @abstractmethod
+    def loaded(self, data_seed: int) -> tuple[Tensor, ...]:
+        """Training samples `[m, ...]` as the model takes them and labels `[m]`, then those of the test."""
+
+    @abstractmethod
+    def network(self, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+        """The model for samples of this shape, as PyTorch starts it."""
+
+    def _dealt(
+        self, cohort: Cohort, labels: Tensor, kept: Tensor, serves: bool, generator: torch.Generator
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Every worker's samples, and the server's own where it has some."""
+        liars = set(cohort.byzantine) if self.byzantine_data != "share" else set()
+        owners = cohort.n - len(liars)
+        dealt = [
+            kept[part] for part in self.partition.split(labels[kept], len(kept), owners + serves, generator)
+        ]
+        server = dealt.pop() if serves else None
+        theirs = [kept] if self.byzantine_data == "all" else dealt
+        honest_shards, copies = iter(dealt), cycle(theirs)
+        return [next(copies) if i in liars else next(honest_shards) for i in range(cohort.n)], server
+
+    def _module(self, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+        """The model for samples of this shape."""
+        module = self.network(shape, classes, seed)
+        if self.initial == "zero":
+            for parameter in module.parameters():
+                nn.init.zeros_(parameter)
+        return module
+
+
+@dataclass(frozen=True)
+class Squares(Images):
+    """Square grey images that a package or a download brings. See `Images`."""
+
+    pixels: ClassVar[int]
+
     @property
     def dimension(self) -> int | None:
         if self.model == "cnn":
@@ -91,37 +159,8 @@ class Images(TaskRecipe):
     def images() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Train and test `(images [m, side, side], labels [m])`, scaled as the model wants them."""
 
-    def build(self, cohort: Cohort, seed: int) -> ModuleTask:
-        dtype, shape = DTYPES[self.dtype], self.sample
-        images, labels, *test = prepared(type(self), self.pool, shape, dtype, device_of(self.device))
-        m, held = len(images), self.validation
-        require(held < m, "Parameter `validation`", f"leave some of the {m} training samples", held)
-        if self.batch != "full":
-            check_batch(self.batch, m - held)
-        order = torch.randperm(m, generator=stream(seed, "images", "validation"), device="cpu")
-        kept, out = order[held:].sort().values, order[:held].sort().values
-        generator = stream(seed, "images", "partition")
-        owner = self.proxy.owner(cohort) if self.proxy else None
-        shards, server = self._dealt(cohort, labels, kept, owner == cohort.n, generator)
-        task = ModuleTask(
-            self._module(seed),
-            functional.cross_entropy,
-            Pool.dealt(images, labels, shards),
-            batch=self.batch,
-            test=(test[0], test[1]),
-            validation=(images[out], labels[out]) if held else None,
-            seed=seed,
-            byzantine=cohort.byzantine,
-            device=self.device,
-            dtype=dtype,
-            wd=self.wd,
-            proxy=owner if server is None else (images[server], labels[server]),
-            gap=self.gap,
-        )
-        if task.lowest:  # attackers whose data are not dealt with the others' change nothing about it
-            owners = cohort.n if self.byzantine_data == "share" else len(cohort.honest)
-            task.lowest.key = (self, owners, cohort.honest, seed)
-        return task
+    def loaded(self, data_seed: int) -> tuple[Tensor, ...]:
+        return prepared(type(self), self.pool, self.sample, DTYPES[self.dtype], device_of(self.device))
 
     @property
     def sample(self) -> tuple[int, ...]:
@@ -129,35 +168,15 @@ class Images(TaskRecipe):
         side = isqrt(self.pixels) // self.pool
         return (1, side, side) if self.model == "cnn" else (side * side,)
 
-    def _dealt(
-        self, cohort: Cohort, labels: Tensor, kept: Tensor, serves: bool, generator: torch.Generator
-    ) -> tuple[list[Tensor], Tensor | None]:
-        """Every worker's samples, and the server's own where it has some."""
-        liars = set(cohort.byzantine) if self.byzantine_data != "share" else set()
-        owners = cohort.n - len(liars)
-        dealt = [
-            kept[part] for part in self.partition.split(labels[kept], len(kept), owners + serves, generator)
-        ]
-        server = dealt.pop() if serves else None
-        theirs = [kept] if self.byzantine_data == "all" else dealt
-        honest_shards, copies = iter(dealt), cycle(theirs)
-        return [next(copies) if i in liars else next(honest_shards) for i in range(cohort.n)], server
-
-    def _module(self, seed: int) -> nn.Module:
-        hidden = self.hidden if self.model == "mlp" else ()
+    def network(self, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
         if self.model == "cnn":
-            module: nn.Module = models.mnist_cnn(seed)
-        else:
-            module = models.mlp((*self.sample, *hidden, CLASSES), seed)
-        if self.initial == "zero":
-            for parameter in module.parameters():
-                nn.init.zeros_(parameter)
-        return module
+            return models.mnist_cnn(seed)
+        return models.mlp((*shape, *(self.hidden if self.model == "mlp" else ()), classes), seed)
 
 
 @TASKS.register("digits")
 @dataclass(frozen=True)
-class Digits(Images):
+class Digits(Squares):
     """scikit-learn's 8 x 8 digits: 1,442 training and 355 test images, pixels in [0, 1]; no file needed.
 
     See `Images` for more on the fields.
@@ -210,7 +229,7 @@ class Digits(Images):
 
 @TASKS.register("mnist")
 @dataclass(frozen=True)
-class Mnist(Images):
+class Mnist(Squares):
     """MNIST: 60,000 training and 10,000 test images, pixels / 255 normalised by (0.1307, 0.3081).
 
     Defaults are the protocol of arXiv:2603.12512, Section 6: the MLP 784-128-64-10, batch 64, samples sorted
@@ -263,7 +282,7 @@ class Mnist(Images):
 
 @share_while_used
 def prepared(
-    kind: type[Images], pool: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    kind: type[Squares], pool: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, ...]:
     """Training images `[m, *shape]` and labels, test images and labels: the same tensors for every task."""
     (images, labels), (others, their) = kind.images()

@@ -18,7 +18,7 @@ from byzopt.cohort import Cohort
 from byzopt.errors import require
 from byzopt.layout import Layout
 from byzopt.rng import stream
-from byzopt.tasks.base import TASKS, Relabel, Task, TaskRecipe
+from byzopt.tasks.base import TASKS, DataTaskRecipe, Relabel, Task
 from byzopt.tasks.crowd import Crowd
 from byzopt.tasks.data import FEATURES, libsvm, share_while_used
 from byzopt.tasks.optimum import Lowest
@@ -235,7 +235,7 @@ def residual(scores: Tensor, labels: Tensor) -> Tensor:
 
 @TASKS.register("logistic_regression")
 @dataclass(frozen=True)
-class LogisticRegression(TaskRecipe):
+class LogisticRegression(DataTaskRecipe):
     """Binary logistic regression with l2/2 ‖x‖², no intercept, float64, x^0 = 0.
 
     `data`: LIBSVM's "a9a" (32561 x 123) or "w8a" (49749 x 300), or "synthetic": 2000 x 20 standard normal
@@ -299,10 +299,10 @@ class LogisticRegression(TaskRecipe):
     def worker_bytes(self) -> int:
         return 8 * (1 + self.batch) * self.dimension
 
-    def build(self, cohort: Cohort, seed: int) -> LogisticTask:
-        features, labels = _samples(self.data, seed if self.data == "synthetic" else 0, self.unit_norm)
+    def build_on(self, cohort: Cohort, seed: int, data_seed: int) -> LogisticTask:
+        features, labels = _samples(self.data, data_seed if self.data == "synthetic" else 0, self.unit_norm)
         check_batch(self.batch, len(labels))
-        generator = stream(seed, "partition")
+        generator = stream(data_seed, "partition")
         owner = self.proxy.owner(cohort) if self.proxy else None
         serves = owner == cohort.n
         dealt_to = cohort.n if self.byzantine_data == "share" else len(cohort.honest)

@@ -16,7 +16,7 @@ from byzopt.cohort import Cohort
 from byzopt.errors import require
 from byzopt.layout import Layout
 from byzopt.rng import stream
-from byzopt.tasks.base import TASKS, Task, TaskRecipe
+from byzopt.tasks.base import TASKS, DataTaskRecipe, Task
 from byzopt.tasks.crowd import Crowd, Stacked
 from byzopt.tasks.proxies import Proxy, ProxyLoss
 
@@ -137,7 +137,7 @@ def spread_of(tilts: Tensor, slopes: Tensor) -> dict[str, Any]:
 
 @TASKS.register("quadratic")
 @dataclass(frozen=True)
-class Quadratic(TaskRecipe):
+class Quadratic(DataTaskRecipe):
     """f_i(x) = 1/2 (x - b_i)' A (x - b_i) in float64; worker i answers A (x - b_i) + ξ; x^0 = (1 .. 1).
 
     A is diagonal with `d` eigenvalues geometric from `mu` to `L` (d = 1: `L`). ξ ~ N(0, noise²/d I) anew for
@@ -195,21 +195,21 @@ class Quadratic(TaskRecipe):
     def dimension(self) -> int:
         return self.d
 
-    def build(self, cohort: Cohort, seed: int) -> QuadraticTask:
+    def build_on(self, cohort: Cohort, seed: int, data_seed: int) -> QuadraticTask:
         share = (
             torch.linspace(0, 1, self.d, dtype=torch.float64, device="cpu")
             if self.d > 1
             else torch.ones(1, dtype=torch.float64, device="cpu")
         )
         spectrum = self.mu * (self.L / self.mu) ** share
-        generator = stream(seed, "quadratic", "centres")
+        generator = stream(data_seed, "quadratic", "centres")
         drawn = torch.randn(cohort.n, self.d, dtype=torch.float64, generator=generator, device="cpu")
         centres = self.heterogeneity / sqrt(self.d) * drawn
         if self.spread == 0 and self.proxy is None:
             return QuadraticTask(cohort, spectrum, centres, self.noise, seed, gap=self.gap)
         # One more draw, the last, is the server's.
         offsets = torch.randn(
-            1, self.d, dtype=torch.float64, generator=stream(seed, "quadratic", "server"), device="cpu"
+            1, self.d, dtype=torch.float64, generator=stream(data_seed, "quadratic", "server"), device="cpu"
         )
         centres = torch.cat([centres, self.heterogeneity / sqrt(self.d) * offsets])
         curvatures = spectrum.expand(cohort.n + 1, -1)
@@ -218,7 +218,7 @@ class Quadratic(TaskRecipe):
                 cohort.n + 1,
                 self.d,
                 dtype=torch.float64,
-                generator=stream(seed, "quadratic", "spread"),
+                generator=stream(data_seed, "quadratic", "spread"),
                 device="cpu",
             )
             tilt = 2 * drawn - 1

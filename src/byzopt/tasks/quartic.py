@@ -16,7 +16,7 @@ from byzopt.cohort import Cohort
 from byzopt.errors import require
 from byzopt.layout import Layout
 from byzopt.rng import stream
-from byzopt.tasks.base import TASKS, Task, TaskRecipe
+from byzopt.tasks.base import TASKS, DataTaskRecipe, Task
 from byzopt.tasks.crowd import Crowd, Stacked
 from byzopt.theory.nsgdm import quartic
 
@@ -81,7 +81,7 @@ class QuarticTask(Task):
 
 @TASKS.register("quartic")
 @dataclass(frozen=True)
-class Quartic(TaskRecipe):
+class Quartic(DataTaskRecipe):
     """Section 6 of arXiv:2603.12512: g_i = 4 ‖x‖² x + ξ + s_i in float64, x^0 = (1 .. 1).
 
     `noise_variance` of each coordinate of ξ, drawn anew in every round; `shift_variance` of each coordinate
@@ -120,13 +120,13 @@ class Quartic(TaskRecipe):
     def dimension(self) -> int:
         return self.d
 
-    def build(self, cohort: Cohort, seed: int) -> QuarticTask:
+    def build_on(self, cohort: Cohort, seed: int, data_seed: int) -> QuarticTask:
         honest = list(cohort.honest)
         drawn = torch.randn(
             len(honest),
             self.d,
             dtype=torch.float64,
-            generator=stream(seed, "quartic", "shifts"),
+            generator=stream(data_seed, "quartic", "shifts"),
             device="cpu",
         )
         shifts = torch.zeros(cohort.n, self.d, dtype=torch.float64, device="cpu")

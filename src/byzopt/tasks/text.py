@@ -12,7 +12,7 @@ from byzopt.cohort import Cohort
 from byzopt.errors import require
 from byzopt.rng import stream
 from byzopt.tasks import data
-from byzopt.tasks.base import TASKS, TaskRecipe
+from byzopt.tasks.base import TASKS, DataTaskRecipe
 from byzopt.tasks.grads import sequence_cross_entropy
 from byzopt.tasks.images import DTYPES
 from byzopt.tasks.models import GPT
@@ -25,7 +25,7 @@ TRAIN_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Text(TaskRecipe):
+class Text(DataTaskRecipe):
     """A pre-LN GPT that predicts each next character of a text.
 
     The first 90 % of the characters train, the rest validate; both are cut into blocks of `context`
@@ -63,13 +63,13 @@ class Text(TaskRecipe):
     def worker_bytes(self) -> int:
         return gpt_bytes(self.layers, self.width, self.batch, self.context)
 
-    def build(self, cohort: Cohort, seed: int) -> ModuleTask:
+    def build_on(self, cohort: Cohort, seed: int, data_seed: int) -> ModuleTask:
         codes, symbols = encoded(self.text())
         cut = int(TRAIN_SHARE * len(codes))
         inputs, targets = blocks(codes[:cut], self.context)
         test = [part[: self.eval_samples or None] for part in blocks(codes[cut:], self.context)]
         check_batch(self.batch, len(inputs))
-        generator = stream(seed, "text", "partition")
+        generator = stream(data_seed, "text", "partition")
         shards = self.partition.split(None, len(inputs), cohort.n, generator)
         shape = (self.context, self.layers, self.heads, self.width, self.dropout)
         return ModuleTask(

@@ -60,6 +60,20 @@ def differs_between_seeds(recipe: TaskRecipe) -> None:
     holds(not equal(first.grads(x, first.draw(1)), second.grads(x, second.draw(1))), "the same gradients")
 
 
+def keeps_the_seed_of_its_data_apart(recipe: TaskRecipe) -> None:
+    """Where data have a seed of their own, it alone decides on them, and the run's on what else is drawn."""
+    try:
+        same, other = recipe.build_on(COHORT, 0, 0), recipe.build_on(COHORT, 1, 0)
+    except InvalidInput:
+        return
+    first = shared(recipe)
+    x = nearby(first.start())
+    rows = first.grads(x, first.draw(1))
+    holds(equal(rows, same.grads(x, same.draw(1))), "others where the seeds are equal")
+    holds(first.measure(x) == other.measure(x), "other figures where only the run's seed differs")
+    holds(not equal(rows, other.grads(x, other.draw(1))), "the same samples under another seed of the run")
+
+
 def draws_each_round_anew(recipe: TaskRecipe) -> None:
     """A round's sample depends on the seed and the round, not on what was drawn before."""
     used, fresh = shared(recipe), build(recipe)
@@ -236,6 +250,7 @@ PROMISES = (
     Requirement(starts_at_a_finite_point),
     Requirement(is_a_function_of_its_seed),
     Requirement(differs_between_seeds),
+    Requirement(keeps_the_seed_of_its_data_apart),
     Requirement(draws_each_round_anew),
     Requirement(gives_one_finite_row_for_each_worker),
     Requirement(repeats_gradients_on_one_sample),

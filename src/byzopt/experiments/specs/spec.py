@@ -15,6 +15,7 @@ from byzopt.errors import InvalidInput, UnknownName, require, said, unknown
 from byzopt.experiments.specs.overrides import USUAL, merge
 from byzopt.experiments.specs.plain_spec import MAIN, MOST_RECORDS, content_hash
 from byzopt.experiments.specs.settings import check_settings
+from byzopt.fields import check_kind
 from byzopt.methods import METHODS, Method, MethodRecipe
 from byzopt.own_files import KEY, is_reference
 from byzopt.registry import Registry, decode, plain
@@ -32,7 +33,13 @@ ROOMS: dict[str, Registry[Any]] = {
     "participants": PARTICIPANTS,
 }
 # Keys that are written only where they differ.
-LATER: dict[str, Any] = {"per_worker": False, "engine": InProcess(), "participants": All(), "graph": None}
+LATER: dict[str, Any] = {
+    "per_worker": False,
+    "engine": InProcess(),
+    "participants": All(),
+    "graph": None,
+    "data_seed": None,
+}
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,15 @@ class Spec:
     taken every `eval_every` rounds (default: rounds/50, at least 1), before the first and after the last.
     `stop` maps figures to the values at which the run has converged, for instance `{"grad_norm": 1e-3}`.
     `placement` says where the adversary acts: on the server's rows (`"free"`), on rows that the wire then
-    compresses (`"state"`), or on messages (`"message"`); `base` is for parity: see `Adversary`.
-    `per_worker` adds each honest worker's loss, and accuracy where there is one, on its own data to every
-    record (`loss_worker_0`). `engine` is what plays the workers, `participants` who of them takes part in a
-    round. With a `graph` there is no server: f is how many Byzantine neighbours each node tolerates, and the
-    rule is the mean unless the graph's mixer applies another. `compare` names specs that are run beside
-    this one; in plain data these are tables of what differs. Parts are recipes, or what names one: a
-    registered name, a table, a part of your own (its class, a function that makes a task, `"file.py:part"`).
+    compresses (`"state"`), or on messages (`"message"`); `base` is for parity: see `Adversary`. `per_worker`
+    adds each honest worker's loss, and accuracy where there is one, on its own data to every record
+    (`loss_worker_0`). `data_seed` is that of the data and of who owns which, where it is not `seed`, so that
+    runs may differ in all else that is drawn. `engine` is what plays the workers, `participants` who of them
+    takes part in a round. With a `graph` there is no server: f is how many Byzantine neighbours each node
+    tolerates, and the rule is the mean unless the graph's mixer applies another. `compare` names specs that
+    are run beside this one; in plain data these are tables of what differs. Parts are recipes, or what names
+    one: a registered name, a table, a part of your own (its class, a function that makes a task,
+    `"file.py:part"`).
 
     Errors: `InvalidInput` (`UnknownName` for keys and names) for anything out of range.
 
@@ -72,6 +81,7 @@ class Spec:
         per_worker: Whether records hold each honest worker's figures on its own data.
         engine: Who carries points to the workers and rows back.
         participants: Who takes part in a round; everybody by default.
+        data_seed: Of the data and of who owns which; None: `seed`.
         graph: Who hears whom, where there is no server; None: a server hears all.
         compare: Specs that are run beside this one, by name.
 
@@ -103,6 +113,7 @@ class Spec:
     per_worker: bool = False
     engine: EngineRecipe = InProcess()
     participants: Participants = All()
+    data_seed: int | None = None
     graph: Graph | None = None
     compare: Mapping[str, Spec] = field(default_factory=dict)
 
@@ -112,6 +123,9 @@ class Spec:
         object.__setattr__(self, "rule", rule_from(self.rule, f=self.f))
         numbers = (self.n, self.f, self.rounds, self.lr, self.seed, self.eval_every)
         check_settings(*numbers, self.stop, self.per_worker)
+        check_kind("Parameter `data_seed`", self.data_seed, int | None)
+        good = self.data_seed is None or self.data_seed >= 0
+        require(good, "Parameter `data_seed`", "be at least 0", self.data_seed)
         require(MAIN not in self.compare, "A variant", f"not be named {MAIN!r}", MAIN)
         nested = [name for name, variant in self.compare.items() if variant.compare]
         require(not nested, "A variant", "have no variants of its own", nested)
@@ -195,6 +209,7 @@ class Spec:
         data |= {"placement": self.placement, "base": self.base, "per_worker": self.per_worker}
         data |= {"rule": rule_data(self.rule), "stop": dict(self.stop)}
         data |= {"graph": None if self.graph is None else plain(self.graph)}
+        data |= {"data_seed": self.data_seed}
         return data | {key: plain(getattr(self, key)) for key in ROOMS}
 
 

@@ -21,7 +21,9 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 def build_task(spec: Spec) -> Task:
     """The task of a spec. Errors: `InvalidInput` for a run that cannot fit into memory."""
     check_memory(spec.n, spec.task.worker_bytes, spec.rule, f"n = {spec.n:,} workers on {spec.task.name}")
-    return spec.task.build(spec.cohort, spec.seed)
+    if spec.data_seed is None:
+        return spec.task.build(spec.cohort, spec.seed)
+    return spec.task.build_on(spec.cohort, spec.seed, spec.data_seed)
 
 
 def check_memory(n: int, each: int, rule: Aggregator, what: str) -> None:

@@ -18,7 +18,20 @@ Record = dict[str, float]  # one measurement: `t`, then figures by name
 RESERVED = frozenset(
     {
         *("t", "run", "variant", "status", "message", "rounds", "rounds_run", "seconds", "expulsions"),
-        *("task", "rule", "method", "attack", "n", "f", "attackers", "seed", "lr", "eval_every", "stop"),
+        *(
+            "task",
+            "rule",
+            "method",
+            "attack",
+            "n",
+            "f",
+            "attackers",
+            "seed",
+            "data_seed",
+            "lr",
+            "eval_every",
+            "stop",
+        ),
         *("placement", "base", "participants", "compare"),
     }
 )

@@ -26,7 +26,7 @@ def bound_adder(on_progress: OnProgress = no_progress) -> Callable[[Spec, Outcom
     known: dict[str, Constants] = {}
 
     def bounded(spec: Spec, outcome: Outcome) -> tuple[Outcome, Promise]:
-        about = json.dumps([plain(spec.task), spec.n, spec.cohort.byzantine, spec.seed])
+        about = json.dumps([plain(spec.task), spec.n, spec.cohort.byzantine, spec.seed, spec.data_seed])
         if about not in known:
             known[about] = spec_constants(spec, on_progress)
         here = replace(known[about], f=spec.f, rounds=spec.rounds)
