@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from byzopt.aggregators import Aggregator
 from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.errors import InvalidInput, TooManyFaults, require
 from byzopt.flower.grid import reply_by_reply
@@ -18,6 +19,7 @@ from byzopt.flower.members import LOG, Faults, RoundRequests, sample_rows, wait_
 from byzopt.flower.metrics import Metrics, medians
 from byzopt.flower.records import CONFIG
 from byzopt.flower.result import RobustResult
+from byzopt.flower.sampling import sample_tolerance
 from byzopt.flower.server import Server
 
 VERY_MANY = 2**16  # nodes: settings that refuse so many refuse all
@@ -31,11 +33,22 @@ class ServerStrategy(Strategy):
     configrecord_key = CONFIG
 
     def __init__(
-        self, f: int | None, n: int | None, patience: float, seed: int, watch: Watch, excess: Excess
+        self,
+        f: int | None,
+        n: int | None,
+        patience: float,
+        seed: int,
+        watch: Watch,
+        excess: Excess,
+        faulty_nodes: int | None,
+        confidence: float,
     ) -> None:
         what = "Parameter `excess`"
         require(excess in ("raise", "skip"), what, "be 'raise' or 'skip'", excess)
+        remedy = "Give the number of nodes, `n`, too."
+        require(faulty_nodes is None or n is not None, "`faulty_nodes`", "be some of n nodes", "no n", remedy)
         self.f, self.n, self.patience, self.seed, self.excess = f, n, patience, seed, excess
+        self.faulty_nodes, self.confidence = faulty_nodes, confidence
         self.watch = watch
         self.server: Server | None = None
         self.timeout: float | None = None
@@ -51,8 +64,21 @@ class ServerStrategy(Strategy):
         """Errors: `InvalidInput` where n nodes are too few for the rule, f and what is asked in a round."""
 
     @abstractmethod
+    def _asked(self, n: int) -> int:
+        """How many of n nodes a round of training asks."""
+
+    @abstractmethod
+    def _tolerate(self, f: int) -> Aggregator | None:
+        """The rule for f faulty nodes of those asked, where no f was given; None: the method has its own."""
+
+    @abstractmethod
     def _model(self) -> ArrayRecord:
         """The model as of the last good round, as arrays."""
+
+    @property
+    def _pending(self) -> str:
+        """What the log adds to a rule before round 1, while its f is not known."""
+        return "" if self.faulty_nodes is None or self.f is not None else ", whose f is worked out in round 1"
 
     @property
     def faults(self) -> dict[int, Faults]:
@@ -145,8 +171,24 @@ class ServerStrategy(Strategy):
     def _wait(self, grid: Any) -> tuple[int, ...]:
         """The nodes of the run: `n` of them, or as many as are there once the rule has enough."""
         nodes = wait_for_nodes(grid, self.n, self._fewest() if self.n is None else self.n, self.patience)
+        if self.faulty_nodes is not None:
+            self._settle(len(nodes), self.faulty_nodes)
         self._check(len(nodes))
         return nodes
+
+    def _settle(self, n: int, faulty: int) -> None:
+        """f for the samples of this run, or a check of the f that was given."""
+        least = sample_tolerance(n, faulty, self._asked(n), self.num_rounds or 1, self.confidence)
+        if self.f is None:
+            self.f = least
+            rule = self._tolerate(least)
+            if rule is not None:
+                rule.check(self._asked(n))
+                why = f"tolerate f = {least} of {self._asked(n)} nodes, as `faulty_nodes` asks"
+                require(rule.tolerance(self._asked(n)) >= least, "The rule", why, rule)
+        else:
+            what, why = "Parameter `f`", f"be at least {least}, for samples of {self._asked(n)} nodes"
+            require(self.f >= least, what, why, self.f, "Or leave it out: it is worked out.")
 
     def _fewest(self) -> int:
         """The least number of nodes that passes `_check`. Errors: what it says of a very large number."""

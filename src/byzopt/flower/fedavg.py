@@ -58,7 +58,9 @@ class RobustFedAvg(ServerStrategy):
 
     `n` is the number of nodes: round 1 waits for them, at most `patience` seconds, and refuses more. Without
     it the nodes are those that are there in round 1, once they are as many as rule, f and the other arguments
-    need; who comes later is not asked. `watch` is called with every round's `RoundDiagnostics`; the default,
+    need; who comes later is not asked. Where `faulty_nodes` of all n are faulty and only some are asked, f is
+    worked out in round 1: the least that holds in all rounds with probability `confidence`; an f that is
+    given beside it is checked. `watch` is called with every round's `RoundDiagnostics`; the default,
     `Suspicion(alike=False)`, suspects nobody for data that differ. `seed` draws
     the samples. More than f faults: `excess="raise"` raises `TooManyFaults`, `"skip"` leaves the model as
     it is and goes on. After an error the model of the last good round is in `arrays`.
@@ -88,6 +90,8 @@ class RobustFedAvg(ServerStrategy):
         buffers: Arrays that are measured and not learned: a module, or names with wildcards.
         buffer_rule: What is done with their values.
         n: Number of nodes; None: those that are there in round 1.
+        faulty_nodes: How many of all n nodes are faulty, for f to be worked out or checked.
+        confidence: Probability that no round asks more than f of them.
         watch: Called with the diagnostics of each round.
         patience: Seconds that round 1 waits for nodes.
         seed: Of the samples of clients.
@@ -130,6 +134,8 @@ class RobustFedAvg(ServerStrategy):
         buffers: Buffers = None,
         buffer_rule: Aggregator | str = "median",
         n: int | None = None,
+        faulty_nodes: int | None = None,
+        confidence: float = 0.99,
         watch: Watch | None = None,
         patience: float = 300.0,
         seed: int = 0,
@@ -137,7 +143,8 @@ class RobustFedAvg(ServerStrategy):
         **elsewhere: Any,
     ) -> None:
         refuse(elsewhere, inspect.signature(RobustFedAvg).parameters.keys() - {"elsewhere"})
-        super().__init__(f, n, patience, seed, Suspicion(alike=False) if watch is None else watch, excess)
+        seen = Suspicion(alike=False) if watch is None else watch
+        super().__init__(f, n, patience, seed, seen, excess, faulty_nodes, confidence)
         for name, fraction in (("fraction_train", fraction_train), ("fraction_evaluate", fraction_evaluate)):
             require(0 <= fraction <= 1, f"Parameter `{name}`", "lie in [0, 1]", fraction)
         self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
@@ -153,9 +160,11 @@ class RobustFedAvg(ServerStrategy):
         self.choice = MethodChoice(method, server, server_learning_rate, server_momentum, momentum)
         self.choice.check()
         self.apart: Values = {}  # buffers and constants, as they are sent next
-        self.rule = None if isinstance(method, Method) else _rule(rule, f)
+        worked_out = faulty_nodes is not None and f is None
+        self.named = (rule, buffer_rule)
+        self.rule = None if isinstance(method, Method) else _rule(rule, 0 if worked_out else f)
         self.buffer_rule = rule_from(buffer_rule, **({} if f is None else {"f": f}))
-        if n is not None:
+        if n is not None and not worked_out:
             self._check(n)
 
     def configure_train(
@@ -226,7 +235,7 @@ class RobustFedAvg(ServerStrategy):
 
     def summary(self) -> None:
         """Log what runs."""
-        LOG.log(INFO, "\t├── byzopt: rule %r, %r", self.rule, self.choice)
+        LOG.log(INFO, "\t├── byzopt: rule %r%s, %r", self.rule, self._pending, self.choice)
         how = (
             f"by {self.weighted_by_key!r}, capped" if self.weighted else "alike, whatever they claim to have"
         )
@@ -261,6 +270,12 @@ class RobustFedAvg(ServerStrategy):
     def _asked(self, n: int) -> int:
         """How many of n nodes a round of training asks; n where there is none."""
         return min(n, max(int(n * self.fraction_train), self.min_train_nodes)) if self.fraction_train else n
+
+    def _tolerate(self, f: int) -> Aggregator | None:
+        rule, buffer_rule = self.named
+        self.rule = rule_from(rule, f=f) if self.rule else None
+        self.buffer_rule = rule_from(buffer_rule, f=f)
+        return self.rule
 
     def _check(self, n: int) -> None:
         for name in ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes"):

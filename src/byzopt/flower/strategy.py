@@ -67,6 +67,8 @@ class RobustStrategy(ServerStrategy):
         f: Number of faulty clients of a round tolerated, where the rule does not say it.
         n: Number of nodes; None: those that are there once they are enough.
         sample: Number of nodes asked in a round; None: all.
+        faulty_nodes: How many of all n nodes are faulty, for f to be worked out or checked.
+        confidence: Probability that no round asks more than f of them.
         rounds: Length of the run, for schedules with a horizon; None: that of `start`.
         worker: An estimator in the method's place.
         wire: A channel in the method's place.
@@ -98,6 +100,8 @@ class RobustStrategy(ServerStrategy):
         f: int | None = None,
         n: int | None = None,
         sample: int | None = None,
+        faulty_nodes: int | None = None,
+        confidence: float = 0.99,
         rounds: int | None = None,
         worker: Estimator | None = None,
         wire: Channel | None = None,
@@ -109,25 +113,29 @@ class RobustStrategy(ServerStrategy):
         seed: int = 0,
         excess: Excess = "raise",
     ) -> None:
-        super().__init__(f, n, patience, seed, Suspicion() if watch is None else watch, excess)
+        seen = Suspicion() if watch is None else watch
+        super().__init__(f, n, patience, seed, seen, excess, faulty_nodes, confidence)
         ready = isinstance(method, (Method, MethodRecipe))
         self.recipe: Any = method if ready else METHODS.build(method)
         if isinstance(self.recipe, MethodRecipe):
             self.recipe = with_counts(self.recipe, n, f)
         whole = isinstance(method, Method)
-        self.rule = None if whole else rule_from(rule, **({} if f is None else {"f": f}))
+        self.named, worked_out = rule, faulty_nodes is not None and f is None
+        self.rule = (
+            None if whole else rule_from(rule, **({"f": f or 0} if f is not None or worked_out else {}))
+        )
         parts = {"worker": worker, "wire": wire, "step": step}
         self.replaced: Any = {slot: part for slot, part in parts.items() if part is not None}
         self.lr, self.sample, self.rounds = lr, sample, rounds
         self.proxy, self.evaluate = proxy, evaluate
-        if n is not None:
+        if n is not None and not worked_out:
             self._check(n)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Any
     ) -> Iterable[Message]:
         server = self._prepare(server_round, arrays, grid)
-        rows = self._sampled(self._size(len(server.nodes)), server_round)
+        rows = self._sampled(self._asked(len(server.nodes)), server_round)
         content = self._content(server.x, server_round, config)
         self.train_requests = self._requests(server_round, rows, content, "train", grid)
         return self.train_requests.messages
@@ -173,19 +181,23 @@ class RobustStrategy(ServerStrategy):
 
     def summary(self) -> None:
         """Log what runs."""
-        LOG.log(INFO, "\t├── byzopt: %r, lr %g, rule %r", self.recipe, self.lr, self.rule)
+        LOG.log(INFO, "\t├── byzopt: %r, lr %g, rule %r%s", self.recipe, self.lr, self.rule, self._pending)
 
     def _begin(self, arrays: ArrayRecord, grid: Any) -> Server:
-        recipe, horizon = self.recipe, self.rounds or self.num_rounds
-        built = recipe.build(self.rule, self.lr, horizon) if self.rule else recipe
+        built = self._built()
         check_unseen_data(built.filter)
         shares = not isinstance(built.wire, Marina) and isinstance(built.down, Broadcast)
         what = "A method over Flower"
         require(shares, what, "need no last aggregate and no compressed broadcast at clients", built)
         check_everybody(built, what)
-        nodes = self._wait(grid)
-        method = replace(built, **self.replaced)
-        return Server(method, to_point(arrays), nodes, self._size(len(nodes)), self.f, self.proxy)
+        nodes = self._wait(grid)  # settles f
+        method = replace(self._built(), **self.replaced)
+        return Server(method, to_point(arrays), nodes, self._asked(len(nodes)), self.f, self.proxy)
+
+    def _built(self) -> Method:
+        horizon = self.rounds or self.num_rounds
+        method: Method = self.recipe.build(self.rule, self.lr, horizon) if self.rule else self.recipe
+        return method
 
     def _model(self) -> ArrayRecord:
         return to_arrays(self._running.answer, self._running.layout)
@@ -197,12 +209,18 @@ class RobustStrategy(ServerStrategy):
         require(same, "The arrays of a later round", f"be those of round 1, {server.layout}", point.layout)
         server.move_to(point.x)
 
-    def _size(self, n: int) -> int:
-        """How many rows a round of n nodes has."""
+    def _asked(self, n: int) -> int:
         return self.sample or n
 
+    def _tolerate(self, f: int) -> Aggregator | None:
+        if self.rule:
+            self.rule = rule_from(self.named, f=f)
+        if isinstance(self.recipe, MethodRecipe):
+            self.recipe = with_counts(self.recipe, self.n, f)
+        return self.rule
+
     def _check(self, n: int) -> None:
-        k = self._size(n)
+        k = self._asked(n)
         require(k <= n, "Parameter `sample`", f"be at most n = {n}", k)
         if self.rule:
             self.rule.check(k)
