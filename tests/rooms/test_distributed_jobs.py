@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from byzopt.experiments import load, run
+from byzopt.experiments import Spec, load, run
 from byzopt.experiments.trials.processes import worker_processes
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "harden_torchrun"
@@ -108,6 +108,30 @@ def test_over_processes_a_spec_runs_as_in_one(tmp_path, task, method, attack, co
         for key, value in one.items():
             assert other[key] == pytest.approx(value, rel=1e-12, abs=1e-14), key
     assert torch.allclose(alone.main.x, many.main.x, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method, participants",
+    [
+        ("robust_sgdm", {"name": "bernoulli", "p": 0.6}),
+        ("robust_sgdm", {"name": "exactly", "count": 5, "absent": "keep"}),
+        ({"name": "fed_avg", "steps": 3}, "all"),
+        ({"name": "diloco", "steps": 2}, {"name": "exactly", "count": 5}),
+        ("demoa", "all"),
+        ("byz_vr_marina_pp", "all"),
+    ],
+    ids=str,
+)
+def test_samples_of_workers_and_local_steps_are_the_same_over_processes(tmp_path, method, participants):
+    plain = {"task": "quartic", "rule": "median", "attack": "alie", "n": 7, "f": 1, "rounds": 12, "lr": 1e-3}
+    more = {} if participants == "all" else {"participants": participants}
+    spec = Spec.of(plain | more | {"method": method, "eval_every": 4})
+    alone = run(spec)
+    with worker_processes(spec, 3) as link:
+        many = run(spec, comm=link)
+    assert alone.main.records == many.main.records
+    assert torch.equal(alone.main.x, many.main.x)
 
 
 def test_the_command_runs_over_processes(tmp_path):
