@@ -8,9 +8,10 @@ registered name may stand a part of the user's own: `file.py:Part`, or the class
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from inspect import isabstract, isfunction
 from math import isfinite
 from types import NoneType, UnionType
@@ -193,7 +194,7 @@ def decode(cls: type[T], data: Mapping[str, Any], what: str, defaults: Mapping[s
         if key not in names:
             raise UnknownName(f"In {what}: {unknown('key', key, names)}")
     values = {k: v for k, v in (defaults or {}).items() if k in names and k not in data} | dict(data)
-    hints = _hints(cls)
+    hints = _hints(cast("Hashable", cls))
     arguments = {}
     for field in public:
         if field.name in values:
@@ -212,7 +213,8 @@ def decode(cls: type[T], data: Mapping[str, Any], what: str, defaults: Mapping[s
         raise UserError(f"In {what}: {place}: {describe_error(error)}") from error
 
 
-def _hints(cls: type) -> dict[str, Any]:
+@cache  # a sweep decodes the same few classes thousands of times
+def _hints(cls: Any) -> dict[str, Any]:
     """The types of a recipe's fields. Errors: `InvalidInput` for names that only type checkers know."""
     try:
         return get_type_hints(cls)

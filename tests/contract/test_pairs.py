@@ -17,6 +17,7 @@ from byzopt.methods import METHODS, Method
 from byzopt.methods.base import with_counts
 from byzopt.tasks import TASKS, Task
 from byzopt.wire import COMPRESSORS
+from tests.short_methods import short
 from tests.small_tasks import build
 
 N, F = 7, 2
@@ -65,7 +66,7 @@ def outcome(task: Task, method: str, parameters: dict[str, Any]) -> str:
     guards = parts_of(method).filter.assumes_one_distribution
     rule, wish = ("mean", {"differing": True}) if guards else ("nnm >> trimmed_mean", {})
     try:
-        recipe = METHODS.build({"name": method, **wish, **parameters})
+        recipe = METHODS.build(short(method) | wish | parameters)
         return str(simulate(task, rule, 0.01, 3, F, recipe, "alie", placement="message").status)
     except InvalidInput as refusal:
         return str(refusal)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +25,8 @@ from byzopt.methods import METHODS
 from byzopt.servers import ServerContext
 from byzopt.states import freeze, thaw
 from byzopt.tasks import Task
+from tests.products import sampled
+from tests.short_methods import short
 
 SPEC = {"task": "quartic", "rule": "nnm >> krum", "attack": "alie", "rounds": 12, "lr": 0.1, "eval_every": 5}
 
@@ -66,12 +67,16 @@ def same(a: object, b: object) -> bool:
     return type(a) is type(b) and a == b
 
 
-@pytest.mark.parametrize("method, attack", [*product(METHODS, REMEMBERING), *product(METHODS, ["bit_flip"])])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_every_state_continues_from_its_file_bit_for_bit(method, attack, dtype, tmp_path):
-    task = Bowl(dtype)
-    built = METHODS.build(method, n=12, f=3, noise=50.0).build(NNM(f=3) >> Krum(f=3), 0.1, 16)
-    engine = Simulated(task, built.worker, built.wire, Adversary(ATTACKS.build(attack), task.cohort, 3), 0)
+@pytest.mark.parametrize(
+    "method, dtype, attack",
+    sampled(METHODS, ["float64", "float32"], [*REMEMBERING, "bit_flip"], times=2),
+)
+def test_every_state_continues_from_its_file_bit_for_bit(method, dtype, attack, tmp_path):
+    task = Bowl(getattr(torch, dtype))
+    built = METHODS.build(short(method), n=12, f=3, noise=50.0).build(NNM(f=3) >> Krum(f=3), 0.1, 16)
+    attack = {"name": attack, "budget": "cheap"} if attack == "autobyz" else attack
+    adversary = Adversary(ATTACKS.build(attack), task.cohort, 3)
+    engine = Simulated(task, built.worker, built.wire, adversary, 0)
     start = begin(built, task.start(), ServerContext(task.layout, lambda x: (x @ x) ** 2), task.n)
     whole: list[Snapshot] = list(rounds(built, engine, start, 16))
     save(tmp_path / "state.pt", {"state": freeze(whole[6].state)})

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -141,24 +139,35 @@ def test_a_directory_of_another_spec_is_refused(byzopt):
     assert "--out" in said.err
 
 
+KILLED = """
+import os, signal
+from dataclasses import dataclass
+from pathlib import Path
+from byzopt import BitFlip
+
+@dataclass(frozen=True)
+class Killed(BitFlip):
+    def forge(self, view, generator):
+        if view.t == 40 and not Path("killed").exists():
+            Path("killed").touch()
+            os.kill(os.getpid(), signal.{})
+        return super().forge(view, generator)
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_a_checkpoint_and_the_same_command_goes_on_bit_for_bit(number, byzopt, place):
-    words = [*settings("rounds=1500", "eval_every=100"), "--no-compare", "--out", "here"]
+    (place / "own.py").write_text(KILLED.format(number.name))
+    words = [*settings("rounds=60", "eval_every=10", "attack=own.py:Killed"), "--no-compare", "--out", "here"]
     command = [sys.executable, "-m", "byzopt", "run", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    while not (place / "here").exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "go on with: byzopt run spec.toml" in err.splitlines()[-1]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert "go on with: byzopt run spec.toml" in done.stderr.splitlines()[-1]
     assert {path.name for path in (place / "here").iterdir()} == {"spec.toml", "checkpoint.pt"}
     assert byzopt("run", *words).status == 0
-    whole = run(load("spec.toml", ["rounds=1500", "eval_every=100"], compare=False), out="whole")
-    assert whole.main.rounds == 1500
+    changes = ["rounds=60", "eval_every=10", "attack=own.py:Killed"]
+    whole = run(load("spec.toml", changes, compare=False), out="whole")
+    assert whole.main.rounds == 60
     assert Path("here/records.parquet").read_bytes() == Path("whole/records.parquet").read_bytes()
 
 

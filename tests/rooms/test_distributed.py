@@ -66,10 +66,11 @@ def whole(spelling, rows):
 @pytest.mark.parametrize(
     "topology, d, dtype",
     [
-        ("sharded", 5, torch.float64),
-        ("sharded", 5003, torch.float32),
-        ("replicated", 37, torch.float64),
-        ("server", 37, torch.float64),
+        ("sharded", 53, torch.float64),
+        pytest.param("sharded", 5, torch.float64, marks=pytest.mark.slow),
+        pytest.param("sharded", 5003, torch.float32, marks=pytest.mark.slow),
+        pytest.param("replicated", 37, torch.float64, marks=pytest.mark.slow),
+        pytest.param("server", 37, torch.float64, marks=pytest.mark.slow),
     ],
 )
 def test_every_rule_answers_as_on_all_rows(topology, d, dtype):

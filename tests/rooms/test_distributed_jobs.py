@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from byzopt.experiments import Spec, load, run
+from byzopt.experiments import load, run
 from byzopt.experiments.trials.processes import worker_processes
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "harden_torchrun"
@@ -78,19 +78,19 @@ eval_every = 4
 """
 
 
+BYZ_DM21 = '{name = "byz_dm21", compressor = {name = "top_k", k = 2}}'
+BYZ_VR_DM21 = '{name = "byz_vr_dm21", compressor = "scaled_sign"}'
+DIGITS = '{name = "digits", dtype = "float64", hidden = [8]}'
+
+
 @pytest.mark.parametrize(
     "task, method, attack, count",
     [
-        ('"quartic"', '"robust_sgdm"', '"alie"', 3),
-        ('"quartic"', '{name = "byz_dm21", compressor = {name = "top_k", k = 2}}', '"alie"', 3),
-        ('"quartic"', '{name = "byz_vr_dm21", compressor = "scaled_sign"}', '"sign_flip"', 7),
-        ('{name = "digits", dtype = "float64", hidden = [8]}', '"robust_sgdm"', '"label_flip"', 3),
-        (
-            '{name = "digits", dtype = "float64", hidden = [8]}',
-            '"robust_sgdm"',
-            '{name = "stale", delay = 2}',
-            7,
-        ),
+        ('"quartic"', BYZ_DM21, '"alie"', 2),
+        pytest.param('"quartic"', '"robust_sgdm"', '"alie"', 3, marks=pytest.mark.slow),
+        pytest.param('"quartic"', BYZ_VR_DM21, '"sign_flip"', 7, marks=pytest.mark.slow),
+        pytest.param(DIGITS, '"robust_sgdm"', '"label_flip"', 3, marks=pytest.mark.slow),
+        pytest.param(DIGITS, '"robust_sgdm"', '{name = "stale", delay = 2}', 7, marks=pytest.mark.slow),
     ],
 )
 def test_over_processes_a_spec_runs_as_in_one(tmp_path, task, method, attack, count):
@@ -108,30 +108,6 @@ def test_over_processes_a_spec_runs_as_in_one(tmp_path, task, method, attack, co
         for key, value in one.items():
             assert other[key] == pytest.approx(value, rel=1e-12, abs=1e-14), key
     assert torch.allclose(alone.main.x, many.main.x, rtol=1e-12, atol=1e-13)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "method, participants",
-    [
-        ("robust_sgdm", {"name": "bernoulli", "p": 0.6}),
-        ("robust_sgdm", {"name": "exactly", "count": 5, "absent": "keep"}),
-        ({"name": "fed_avg", "steps": 3}, "all"),
-        ({"name": "diloco", "steps": 2}, {"name": "exactly", "count": 5}),
-        ("demoa", "all"),
-        ("byz_vr_marina_pp", "all"),
-    ],
-    ids=str,
-)
-def test_samples_of_workers_and_local_steps_are_the_same_over_processes(tmp_path, method, participants):
-    plain = {"task": "quartic", "rule": "median", "attack": "alie", "n": 7, "f": 1, "rounds": 12, "lr": 1e-3}
-    more = {} if participants == "all" else {"participants": participants}
-    spec = Spec.of(plain | more | {"method": method, "eval_every": 4})
-    alone = run(spec)
-    with worker_processes(spec, 3) as link:
-        many = run(spec, comm=link)
-    assert alone.main.records == many.main.records
-    assert torch.equal(alone.main.x, many.main.x)
 
 
 def test_the_command_runs_over_processes(tmp_path):

@@ -299,6 +299,7 @@ def wrapped(rank, how):
     return vector(model)
 
 
+@pytest.mark.slow
 def test_models_however_wrapped_or_compiled_keep_gradients_local():
     ways = ("wrapped", "not wrapped", "in another module", "compiled outside", "compiled inside")
     first = None

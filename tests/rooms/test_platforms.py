@@ -91,6 +91,7 @@ def test_a_run_is_stored_and_shown_without_what_windows_lacks(place):
     assert {path.name for path in stored.iterdir()} >= {"spec.toml", "records.parquet", "result.json"}
 
 
+@pytest.mark.slow
 def test_a_sweep_in_processes_of_its_own_is_stored_and_reported_without_what_windows_lacks(place):
     done = python(place, "-m", "byzopt", "sweep", "small.sweep.toml", "--jobs", "2", "--store", "store")
     assert done.returncode == 0, done.stderr

@@ -40,35 +40,34 @@ def python(place, *arguments, ok=True):
     return done
 
 
-def test_an_installed_rule_has_a_name_in_lists_and_specs(own, tmp_path):
-    listed = json.loads(python(own, "-m", "byzopt", "list", "rules", "--json").stdout)["rules"]
-    (ball,) = [rule for rule in listed if rule["name"] == "ball"]
-    assert ball["parameters"] == {"f": "required"}
+def test_an_installed_rule_has_a_name_in_specs(own, tmp_path):
     given = ["--set", "rounds=30", "--out", str(tmp_path / "out"), "--json"]
     done = python(own, "-m", "byzopt", "run", str(EXAMPLE / "spec.toml"), *given)
     result = json.loads(done.stdout)
     assert result["accuracy"] > 0.7 > 0.4 > result["compare"]["mean"]["accuracy"]
 
 
-def test_it_stands_in_chains_and_is_robust(own):
+def test_it_stands_in_lists_and_chains_and_is_robust(own):
     code = """
 import torch
 from byzopt.aggregators import rule_from
+from byzopt.cli import main
 rows = torch.randn(10, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 rows[7:] = 1e9
 for text in ("ball", "nnm >> ball", "fail_closed(rule='ball')"):
     assert rule_from(text, f=3)(rows).norm() < 10, text
+main(["list", "rules", "--json"])
 """
-    python(own, "-c", code)
+    listed = json.loads(python(own, "-c", code).stdout)["rules"]
+    (ball,) = [rule for rule in listed if rule["name"] == "ball"]
+    assert ball["parameters"] == {"f": "required"}
 
 
 def test_known_names_load_no_plugin_and_unknown_ones_are_still_unknown(tmp_path):
     place = installed(tmp_path / "site", "loud", "print('loaded')\n", "loud")
-    known = "from byzopt.aggregators import rule_from; rule_from('nnm >> krum', f=1)"
-    assert python(place, "-c", known).stdout == ""
-    typo = "from byzopt.aggregators import rule_from; rule_from('krumm', f=1)"
-    found = python(place, "-c", typo, ok=False)
-    assert found.stdout == "loaded\n"
+    known, typo = "rule_from('nnm >> krum', f=1); print('known')", "rule_from('krumm', f=1)"
+    found = python(place, "-c", f"from byzopt.aggregators import rule_from; {known}; {typo}", ok=False)
+    assert found.stdout == "known\nloaded\n"
     assert "Did you mean 'krum'" in found.stderr
 
 

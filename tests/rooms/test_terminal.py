@@ -19,6 +19,7 @@ from byzopt.escaping import csv_text, markdown, markdown_cell, one_line, visible
 from byzopt.experiments.specs.spec import MAIN
 from byzopt.experiments.store.run_directory import RunDirectory
 from byzopt.experiments.trials.outcome import Outcome
+from tests.products import sampled
 
 HOSTILE = "\x1b]0;title\x07\x1b[2Jred\x1b[31m\u202egnp.exe\u2066\r\x9b1A[/b][bold]:smile:"
 SPEC = {"task": "quadratic", "rule": "mean", "n": 5, "f": 1, "rounds": 2, "lr": 0.1, "eval_every": 1}
@@ -191,17 +192,25 @@ def test_markdown_of_others_has_no_html_and_no_links_but_to_the_web():
 
 
 CLOSED = {
-    "stdout": [">&-", ""],
-    "stderr": ["2>&-", ""],
-    "stdin": ["<&-", ""],
     "both": [">&- 2>&-", ""],
     "a reader that has gone": ["| head -c 1", ""],
     "an ASCII terminal": ["", "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 PYTHONIOENCODING=ascii:strict"],
+}
+CLOSED_TOO = {
+    "stdout": [">&-", ""],
+    "stderr": ["2>&-", ""],
+    "stdin": ["<&-", ""],
     "ten columns": ["", "COLUMNS=10"],
 }
 
 
-@pytest.mark.parametrize("case", CLOSED.values(), ids=list(CLOSED))
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(pytest.param(case, id=name) for name, case in CLOSED.items()),
+        *(pytest.param(case, id=name, marks=pytest.mark.slow) for name, case in CLOSED_TOO.items()),
+    ],
+)
 def test_streams_may_be_closed_or_narrow_or_poor(case, tmp_path):
     redirected, environment = case
     command = f"set -o pipefail; {environment} {sys.executable} -m byzopt list rules {redirected}"
@@ -228,8 +237,7 @@ STOPPED = {  # a user's own file, in which the command is when the signal comes
 }
 
 
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("place", STOPPED)
+@pytest.mark.parametrize("place, number", sampled(STOPPED, ["SIGINT", "SIGTERM"]))
 def test_a_signal_ends_a_command_with_its_status_wherever_it_is(place, number, tmp_path):
     (tmp_path / "own.py").write_text(STOPPED[place].format(kill=KILL.format(number)))
     (tmp_path / "spec.toml").write_text('task = "own.py:make"\nrule = "mean"\nrounds = 1\nlr = 0.1\n')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -133,9 +134,10 @@ def _player(jobs: int | None) -> Callable[[Any, Callable[[], bool]], None]:
     from byzopt.experiments.sweeps import run_sweep
     from byzopt.experiments.sweeps.cores import best_layout
 
-    layout = best_layout() if jobs is None else None
+    measured = cache(best_layout)  # not before all else is known to be in order
 
     def play(plan: Any, over: Callable[[], bool]) -> None:
+        layout = measured() if jobs is None else None
         with SweepDisplay(plan) as display:
             run_sweep(
                 plan,

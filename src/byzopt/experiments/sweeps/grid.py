@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any
@@ -50,6 +51,7 @@ def axis_values(table: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
     return axes
 
 
+@lru_cache(maxsize=1024)  # every point of a grid has the same paths
 def setting_path(path: str) -> tuple[str, ...]:
     """The steps of a setting's path. Errors: what is none."""
     steps = overrides.parse_path(path)
