@@ -78,6 +78,9 @@ def test_every_rule_answers_as_on_all_rows(topology, d, dtype):
     results = play_ranks(N, all_rules, d, dtype, topology)
     for spelling in SPELLINGS:
         expected = whole(spelling, rows)
+        if topology == "sharded" and not build(spelling).splits():
+            assert all("some columns at a time" in result[spelling] for result in results), spelling
+            continue
         for result in results:
             found = result[spelling]
             if isinstance(expected, str):
