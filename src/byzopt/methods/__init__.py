@@ -6,11 +6,13 @@ from byzopt.methods.byz_dm21 import ByzDM21, ByzVRDM21
 from byzopt.methods.byz_nsgdm import ByzNSGDM, RobustGD, RobustSGDM
 from byzopt.methods.byzantine_sgd import ByzantineSGD
 from byzopt.methods.feedback import ByzEF21, ByzEF21BC, ByzEF21SGDM, EFSign
+from byzopt.methods.fldetector import FLDetector
 from byzopt.methods.local_steps import DiLoCo, FedAvg, FedOpt
 from byzopt.methods.safeguard import SafeguardSGD
 from byzopt.methods.sampled import ByzVRMarinaPP, DeMoA, RoSDHB
 from byzopt.methods.server_momentum import ServerSGDM
 from byzopt.methods.similarity import PIGS, AEGProx
+from byzopt.methods.slsgd import SLSGD
 from byzopt.methods.unbiased import (
     BRCSGD,
     BRLSVRG,
@@ -28,6 +30,7 @@ __all__ = [
     "METHODS",
     "NAG",
     "PIGS",
+    "SLSGD",
     "AEGProx",
     "AcceleratedExtragradient",
     "BRDiana",
@@ -45,6 +48,7 @@ __all__ = [
     "DeMoA",
     "DiLoCo",
     "EFSign",
+    "FLDetector",
     "FedAvg",
     "FedOpt",
     "Method",

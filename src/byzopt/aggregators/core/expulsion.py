@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-REASONS = ("", "not finite", "gradient", "sum B", "sum A")  # by code; the first that applies is told
+# By code; the first that applies is told.
+REASONS = ("", "not finite", "gradient", "sum B", "sum A", "prediction")
 
 
 class Expulsion(NamedTuple):
