@@ -71,6 +71,8 @@ def gram(
     if accelerator.holds(rows):
         return accelerator.products(rows, pivot, dtype)
     pivot = torch.zeros_like(rows[0]) if pivot is None else pivot
+    if one_order(rows):
+        return kernels.fused_gram(rows, pivot, dtype)
     total = torch.zeros(rows.shape[0], rows.shape[0], dtype=torch.float64, device=rows.device)
     for piece, block in pieces(rows) if rows.dtype == dtype else column_blocks(rows, dtype, PIECE_BYTES):
         about = pivot[piece].to(dtype)
@@ -165,20 +167,21 @@ def blend(weights: Tensor, rows: Tensor, order: Any = None, place: Tensor | None
     """
     if accelerator.holds(weights):  # nobody looks at them
         return mix(weights.unsqueeze(0), rows)[0]
-    listed = weights.tolist()
-    places = range(len(listed)) if order is None else order.tolist()
-    shares = {i: listed[i] for i in places if listed[i]}
-    if list(shares.values()) == [1.0]:
-        return rows[next(iter(shares))].clone()
+    values = weights.detach().numpy()
+    chosen = values.nonzero()[0] if order is None else order[values[order] != 0]
+    if len(chosen) == 1 and values.item(chosen[0]) == 1.0:
+        return rows[int(chosen[0])].clone()
     if accelerator.holds(rows):
         return mix(weights.unsqueeze(0), rows)[0]
     out = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device) if place is None else place
+    if kernels.supports(rows):
+        kernels.fused_blend(rows, chosen, values[chosen], out)
+        return out
     for piece, block in pieces(rows):
-        if kernels.supports(block) and kernels.blends(block):
+        if kernels.supports(block):
             with written(out[piece], block.dtype) as part:
-                kernels.fused_blend(block, list(shares), list(shares.values()), part)
+                kernels.fused_blend(block, chosen, values[chosen], part)
         else:
-            chosen = list(shares)
             out[piece] = mix(weights[chosen].unsqueeze(0), block[chosen])[0]
     return out
 

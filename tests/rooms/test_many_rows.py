@@ -12,7 +12,8 @@ import torch
 from byzopt import aggregators as ag
 from byzopt import linalg
 from byzopt.aggregators.core.inputs import as_rows
-from byzopt.aggregators.numerics import geometry, measuring, ordering
+from byzopt.aggregators.numerics import distances, geometry, measuring, ordering
+from byzopt.kernels import square
 
 
 def drawn(n, d, dtype=torch.float32, seed=0, offset=0.0):
@@ -48,10 +49,10 @@ def test_equal_rows_among_many_are_at_distance_zero():
 def test_the_nearest_are_those_of_a_stable_sort(count, ties, monkeypatch):
     generator = np.random.default_rng(count)
     dists = generator.integers(0, 5, (30, 40)).astype(float) if ties else generator.random((30, 40))
-    few = geometry.nearest(dists, count)
-    monkeypatch.setattr(geometry, "FEW", 3)
-    monkeypatch.setattr(geometry, "_CACHED", 50)
-    assert np.array_equal(geometry.nearest(dists, count), few)
+    few = distances.nearest(dists, count)
+    monkeypatch.setattr(distances, "FEW", 3)
+    monkeypatch.setattr(distances, "_CACHED", 50)
+    assert np.array_equal(distances.nearest(dists, count), few)
     assert (few.sum(axis=1) == count).all()
 
 
@@ -68,8 +69,9 @@ def test_numbers_of_many_rows_are_those_of_few_to_rounding(monkeypatch):
         return plain.sq_dists, plain.ranked, plain.bulk(), mixed.centred, mixed.bulk()
 
     few = numbers()
-    monkeypatch.setattr(geometry, "FEW", 5)
-    monkeypatch.setattr(geometry, "_CACHED", 100)
+    for module in (distances, geometry, square):
+        monkeypatch.setattr(module, "FEW", 5)
+    monkeypatch.setattr(distances, "_CACHED", 100)
     for one, other in zip(few, numbers(), strict=True):
         assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
     product = numbers()[3]

@@ -28,7 +28,6 @@ from byzopt.aggregators import (
     rule_from,
 )
 from byzopt.aggregators.core.suspicion import dimensions, suspicion_radius
-from byzopt.aggregators.numerics.geometry import majority_medoid
 from byzopt.aggregators.numerics.measuring import geometry_of
 from byzopt.errors import InvalidInput, TooManyFaults
 
@@ -193,7 +192,7 @@ def test_the_dimension_of_the_spread_is_seen(true):
     for seed in range(30):
         rows = torch.cat([gaussian(21, true, seed), 1e-3 * gaussian(21, 200 - true, seed + 99)], dim=1)
         geometry = geometry_of(rows + 1e3)
-        seen.append(dimensions(geometry, majority_medoid(geometry.sq_dists)[0], 200))
+        seen.append(dimensions(geometry, geometry.apart.middle()[0], 200))
     assert 0.7 * true <= sorted(seen)[15] <= 1.4 * true
     assert 1 <= min(seen) <= max(seen) <= 200
 

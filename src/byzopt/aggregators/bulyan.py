@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.influence import column_weights
 from byzopt.aggregators.krum import krum_scores
+from byzopt.aggregators.numerics.distances import Distances
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.selection import answer
 from byzopt.errors import require
@@ -69,17 +71,23 @@ class Bulyan(Aggregator):
 
     def _picked(self, mixed: Mixed) -> Mixed:
         mixed = mixed.sorted()
-        chosen = self._chosen(mixed.geometry.sq_dists)
+        chosen = self._chosen(mixed.geometry.apart)
         return mixed.then(torch.eye(mixed.m, dtype=torch.float64, device="cpu")[chosen], affine=True)
 
     def _plan(self, k: int) -> RankWindow:
         return RankWindow((k - 1) // 2, k // 2 + 1, k - 2 * self.f)
 
-    def _chosen(self, sq_dists: Tensor) -> list[int]:
-        left, chosen = list(range(len(sq_dists))), []
-        for _ in range(len(sq_dists) - 2 * self.f):
-            ranked = sq_dists[left][:, left].sort(dim=-1).values
-            scores = krum_scores(ranked, max(1, len(left) - self.f - 2))
-            tied = torch.where(scores == scores.min(), krum_scores(ranked, len(left)), torch.inf)
-            chosen.append(left.pop(int(tied.argsort(stable=True)[0])))
+    def _chosen(self, apart: Distances) -> list[int]:
+        left = np.arange(len(apart.gram))
+        chosen: list[int] = []
+        ranked = np.ascontiguousarray(apart.ranked.T)  # in column i the distances from row i to those left
+        for m in range(len(left), 2 * self.f, -1):
+            scores = krum_scores(ranked.T, max(1, m - self.f - 2))
+            tied = (scores == scores.min()).nonzero()[0]
+            best = tied[krum_scores(ranked.T[tied], m).argmin()] if len(tied) > 1 else tied[0]
+            chosen.append(int(left[best]))
+            # Distances to the winner leave all columns, and those below move up.
+            gone = apart.squared[left[best], left]
+            ranked = np.where(ranked[:-1] >= gone, ranked[1:], ranked[:-1])
+            ranked, left = np.delete(ranked, best, axis=1), np.delete(left, best)
         return sorted(chosen)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.kinds import GeometricRule
-from byzopt.aggregators.numerics.geometry import Geometry, majority_medoid
+from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 from byzopt.rng import stream
@@ -109,7 +109,7 @@ class DnC(GeometricRule):
         return mixed.again(few).geometry
 
     def _kept(self, geometry: Geometry) -> Tensor:
-        best, radius = majority_medoid(geometry.sq_dists)
+        best, radius = geometry.apart.middle()
         apart = geometry.sq_dists[best]
         far = min(self.dropped, int((apart > _FAR**2 * radius).sum()))
         rest = apart.argsort(stable=True)[: geometry.m - far].sort().values

@@ -11,7 +11,7 @@ from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.certificate import ChainInput
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.core.weighted_form import WeightedSum
-from byzopt.aggregators.numerics.geometry import Geometry, majority_medoid
+from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.weiszfeld import certified_median
 from byzopt.errors import require
@@ -54,8 +54,7 @@ class GeometricMedian(GeometricRule):
         require(0 < self.tol < 1, "Parameter `tol` of GeometricMedian", "lie in (0, 1)", self.tol)
 
     def weights(self, geometry: Geometry) -> Tensor:
-        gram = geometry.about(majority_medoid(geometry.sq_dists)[0])
-        return torch.from_numpy(certified_median(gram.numpy(), self.tol).weights)
+        return torch.from_numpy(certified_median(geometry.centred.numpy(), self.tol).weights)
 
     def proved(self, n: int, f: int) -> Coefficients:
         return robustness.geometric_median(n, f)
@@ -66,7 +65,7 @@ class GeometricMedian(GeometricRule):
 
     def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
         def act(mixed: Mixed) -> Tensor:
-            gram = mixed.geometry.about(majority_medoid(mixed.geometry.sq_dists)[0])
+            gram = mixed.geometry.centred
             return torch.from_numpy(certified_median(gram.numpy(), self.tol, row_weights.numpy()).weights)
 
         return WeightedSum(act)

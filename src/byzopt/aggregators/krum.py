@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.kinds import GeometricRule
+from byzopt.aggregators.numerics.distances import Array
 from byzopt.aggregators.numerics.geometry import Geometry, even
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
@@ -17,13 +19,14 @@ from byzopt.theory import selecting
 from byzopt.theory.robustness import Coefficients
 
 
-def krum_scores(ranked: Tensor, neighbours: int, power: int = 2) -> Tensor:
+def krum_scores(ranked: Array, neighbours: int, power: int = 2) -> Array:
     """For each row the sum of distance^power to its nearest others: `[..., m, m] -> [..., m]`.
 
     `ranked` holds each row's squared distances in order, that to itself first.
     """
-    nearest = ranked.numpy()[..., 1 : 1 + neighbours]
-    return torch.from_numpy((nearest if power == 2 else nearest ** (power / 2)).sum(axis=-1))
+    nearest = ranked[..., 1 : 1 + neighbours]
+    scores: Array = np.add.reduce(nearest if power == 2 else nearest ** (power / 2), axis=-1)
+    return scores
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,12 @@ class _KrumLike(GeometricRule):
         )
 
     def _mean_of_best(self, geometry: Geometry, count: int, extra: int, power: int) -> Tensor:
-        scores = krum_scores(geometry.ranked, geometry.m - self.f - 2 + extra, power)
-        return even(scores.numpy().argsort(axis=-1, kind="stable")[..., :count], geometry.m)
+        scores = krum_scores(geometry.apart.ranked, geometry.m - self.f - 2 + extra, power)
+        return even(scores.argsort(axis=-1, kind="stable")[..., :count], geometry.m)
 
     def _reported(self, mixed: Mixed, extra: int, power: int) -> Tensor:
-        scores = krum_scores(mixed.geometry.ranked, mixed.m - self.f - 2 + extra, power)
+        found = krum_scores(mixed.geometry.apart.ranked, mixed.m - self.f - 2 + extra, power)
+        scores = torch.from_numpy(found)
         for _ in range(power):
             scores = scores * mixed.unit
         return scores

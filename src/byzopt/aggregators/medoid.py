@@ -10,7 +10,7 @@ from torch import Tensor
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.core.weighted_form import WeightedSum
-from byzopt.aggregators.numerics.geometry import Geometry, even, majority_medoid
+from byzopt.aggregators.numerics.geometry import Geometry, even
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.weiszfeld import medoid_of
 from byzopt.theory import selecting
@@ -43,7 +43,7 @@ class Medoid(GeometricRule):
     f: int | None = None
 
     def weights(self, geometry: Geometry) -> Tensor:
-        best = medoid_of(geometry.about(majority_medoid(geometry.sq_dists)[0]).numpy())
+        best = medoid_of(geometry.about(geometry.apart.middle()[0]).numpy())
         return even(np.array([best]), geometry.m)
 
     def proved(self, n: int, f: int) -> Coefficients:
@@ -51,7 +51,7 @@ class Medoid(GeometricRule):
 
     def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
         def act(mixed: Mixed) -> Tensor:
-            gram = mixed.geometry.about(majority_medoid(mixed.geometry.sq_dists)[0])
+            gram = mixed.geometry.about(mixed.geometry.apart.middle()[0])
             return even(np.array([medoid_of(gram.numpy(), row_weights.numpy())]), mixed.m)
 
         return WeightedSum(act)

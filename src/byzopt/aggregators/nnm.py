@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator
-from byzopt.aggregators.numerics.geometry import Geometry, nearest
+from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.theory import robustness
 from byzopt.theory.robustness import NOTHING, Coefficients
 
@@ -41,11 +40,7 @@ class NNM(PreAggregator):
     f: int
 
     def mixing(self, geometry: Geometry) -> Tensor:
-        # A row is its own nearest neighbour even when others coincide with it.
-        dists = geometry.sq_dists.numpy().copy()
-        np.einsum("...ii->...i", dists)[...] = -1
-        count = geometry.m - self.f
-        return torch.from_numpy(nearest(dists, count) / count)
+        return torch.from_numpy(geometry.apart.nearest_shares(geometry.m - self.f))
 
     def compose(self, inner: Coefficients, n: int, f: int) -> Coefficients:
         return robustness.nnm(inner, n, f) if f == self.f else NOTHING

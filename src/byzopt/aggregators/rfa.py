@@ -12,7 +12,8 @@ from torch import Tensor
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.core.weighted_form import WeightedSum
-from byzopt.aggregators.numerics.geometry import Array, Geometry, even
+from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.geometry import Geometry, even, smoothed_weiszfeld
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.weighted_columns import weighted_bulk, weighted_upper_median
 from byzopt.errors import require
@@ -73,26 +74,27 @@ class RFA(GeometricRule):
         return self.nu_absolute is None
 
     def weights(self, geometry: Geometry) -> Tensor:
-        bulk = geometry.bulk().numpy()
-        spread = np.sqrt(np.sort(geometry.sq_lengths_to(bulk), axis=-1)[..., geometry.m // 2])
-        return self.descend(geometry, np.ones_like(bulk), bulk, spread)
+        bulk, squares = geometry.bulk_and_squares()
+        ordered = squares.copy()
+        ordered.sort(axis=-1)
+        spread = np.sqrt(ordered[..., geometry.m // 2])
+        return self.descend(geometry, np.ones_like(bulk), bulk, squares, spread)
 
-    def descend(self, geometry: Geometry, row_weights: Array, bulk: Array, spread: Any) -> Tensor:
-        """The iteration for rows that count with weights `[..., m]`; `spread`: their median distances to the
-        bulk."""
+    def descend(
+        self, geometry: Geometry, row_weights: Array, bulk: Array, squares: Array, spread: Any
+    ) -> Tensor:
+        """The iteration for rows that count with weights `[..., m]`; `squares`: their squared distances to
+        the bulk, `spread`: the median distances to it."""
         width = self.nu * spread if self.nu_absolute is None else self.nu_absolute / geometry.unit
-        floor = np.broadcast_to(np.asarray(width)[..., None], (*bulk.shape[:-1], 1))
         if self.start == "zero":
-            dists = np.sqrt(geometry.sq_norms.numpy())
-        else:
-            dists = np.sqrt(
-                geometry.sq_lengths_to(bulk if self.start == "bulk" else row_weights / row_weights.sum())
-            )
-        shortest = np.where(floor > 0, floor, 1)  # any: see below
-        for _ in range(self.iterations):
-            beta = row_weights / np.maximum(dists, shortest)
-            beta /= np.add.reduce(beta, axis=-1, keepdims=True)
-            dists = np.sqrt(geometry.sq_lengths_to(beta))
+            squares = geometry.sq_norms.numpy()
+        elif self.start == "mean":
+            squares = geometry.sq_lengths_to(row_weights / row_weights.sum())
+        floor = np.asarray(width)[..., None]
+        shortest = floor if floor.all() else np.where(floor > 0, floor, 1)  # any: see below
+        beta = smoothed_weiszfeld(geometry, row_weights, squares, shortest, self.iterations)
+        if shortest is floor:
+            return torch.from_numpy(beta)
         # A majority of equal rows is its own geometric median.
         one = even(bulk.argmax(axis=-1, keepdims=True), geometry.m).numpy()
         return torch.from_numpy(np.where(floor == 0, one, beta))
@@ -100,7 +102,8 @@ class RFA(GeometricRule):
     def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
         def act(mixed: Mixed) -> Tensor:
             geometry, start = mixed.geometry, weighted_bulk(mixed.geometry, row_weights)
-            spread = float(weighted_upper_median(geometry.sq_dists_to(start), row_weights).sqrt())
-            return self.descend(geometry, row_weights.numpy(), start.numpy(), spread)
+            squares = geometry.sq_dists_to(start)
+            spread = float(weighted_upper_median(squares, row_weights).sqrt())
+            return self.descend(geometry, row_weights.numpy(), start.numpy(), squares.numpy(), spread)
 
         return WeightedSum(act)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.aggregators.numerics.geometry import Geometry, Index, Origin
-from byzopt.aggregators.numerics.measuring import SMALL, close_pairs, gram_about_bulk
+from byzopt.aggregators.numerics.distances import Distances, Index
+from byzopt.aggregators.numerics.geometry import Geometry, Origin
+from byzopt.aggregators.numerics.measuring import SMALL, about_bulk, close_pairs
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.distributed.communicator import Communicator
 
@@ -92,8 +93,9 @@ def summed(
         wide = dtype_of(blocks[0], d)
         first = 0 if order is None else int(order[len(order) // 2])
         start = known or Products(first, wide, product(first, wide))
-        here.pivot, gram = gram_about_bulk(product, start.gram, start.pivot, start.dtype, order)
-        return _equated(blocks, gram, comm)
+        seen = Distances(start.gram.numpy())
+        here.pivot, apart = about_bulk(product, seen, start.pivot, start.dtype, order)
+        return _equated(blocks, torch.from_numpy(apart.gram), comm)
 
     def origin() -> Origin:
         _ = here.centred  # decides on the pivot

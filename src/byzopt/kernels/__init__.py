@@ -1,24 +1,43 @@
 """Kernels compiled at run time for the CPU at hand; plain torch is always there too, and gives the same."""
 
 from byzopt.kernels.answers import RankWindow
-from byzopt.kernels.blend import blends, fused_blend
+from byzopt.kernels.blend import fused_blend
 from byzopt.kernels.columns import reduce_columns, reduces_columns
 from byzopt.kernels.gram import fused_gram
 from byzopt.kernels.jit import disabled, kernels_available, parallel_for, supports
 from byzopt.kernels.lengths import fused_lengths
 from byzopt.kernels.networks import network
+from byzopt.kernels.square import (
+    EXTREME,
+    FEW,
+    TIE,
+    bulk_weights,
+    decides,
+    mixed_products,
+    nearest_shares,
+    ranked_distances,
+    weiszfeld_steps,
+)
 
 __all__ = [
+    "EXTREME",
+    "FEW",
+    "TIE",
     "RankWindow",
-    "blends",
+    "bulk_weights",
+    "decides",
     "disabled",
     "fused_blend",
     "fused_gram",
     "fused_lengths",
     "kernels_available",
+    "mixed_products",
+    "nearest_shares",
     "network",
     "parallel_for",
+    "ranked_distances",
     "reduce_columns",
     "reduces_columns",
     "supports",
+    "weiszfeld_steps",
 ]

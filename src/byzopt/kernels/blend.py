@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from byzopt.kernels.emit import Body
-from byzopt.kernels.jit import Run, compiled, lanes, parallel_for
+from byzopt.kernels.jit import Array, Run, address, compiled, lanes, parallel_for
 
 _DEEP = 4  # vectors at a time
 
-
-def blends(rows: Tensor) -> bool:
-    """Whether usable `rows` `[n, d]` are wide enough for `blend`."""
-    return rows.shape[1] >= _DEEP * lanes(rows.dtype)
+Index: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
 
 
-def fused_blend(rows: Tensor, chosen: Sequence[int], weights: Sequence[float], out: Tensor) -> None:
+def fused_blend(rows: Tensor, chosen: Index, weights: Array, out: Tensor) -> None:
     """Σ weights[j] rows[chosen[j]] of usable rows into `out` `[d]`, of their dtype, in the order given."""
-    step = _DEEP * lanes(rows.dtype)
-    kind: Any = np.float64 if rows.dtype == torch.float64 else np.float32
-    offsets = np.asarray(chosen, dtype=np.int64) * rows.stride(0)
-    shares = np.asarray(weights, dtype=kind)
-    run = _kernel(rows.dtype)
-    where = (rows.data_ptr(), offsets.ctypes.data, shares.ctypes.data, len(offsets), out.data_ptr())
+    d, width, deep = rows.shape[1], lanes(rows.dtype), _DEEP
+    if d < width * deep:
+        width, deep = min(width, 1 << (d.bit_length() - 1)), 1
+    step, run = width * deep, _kernel(rows.dtype, width, deep)
+    offsets, weights = chosen * rows.stride(0), np.asarray(weights, dtype=np.float64)
+    where = (rows.data_ptr(), address(offsets), address(weights), len(offsets), out.data_ptr())
 
     def piece(start: int, stop: int) -> None:
         aligned = start + (stop - start) // step * step
@@ -36,23 +32,23 @@ def fused_blend(rows: Tensor, chosen: Sequence[int], weights: Sequence[float], o
         if aligned < stop:  # columns in the overlap are written twice, with the same values
             run(*where, stop - step, stop)
 
-    parallel_for(len(out), len(offsets) * len(out), step, piece)
+    parallel_for(d, len(offsets) * d, step, piece)
 
 
 @cache
-def _kernel(dtype: torch.dtype) -> Run:
+def _kernel(dtype: torch.dtype, width: int, deep: int) -> Run:
     def emit(builder: Any, function: Any) -> None:
-        k = Body(builder, function, dtype)
+        k = Body(builder, function, dtype, width)
         rows, offsets, weights, count, out, start, stop = function.args
-        with k.loop(start, stop, _DEEP * k.lanes) as column:
-            held = [k.zeros() for _ in range(_DEEP)]
+        with k.loop(start, stop, deep * width) as column:
+            held = [k.zeros() for _ in range(deep)]
             with k.loop(0, count) as j:
                 place = k.add(k.b.load(k.at(offsets, j, k.i64)), column)
-                share = k.spread(weights, j)
-                for a in range(_DEEP):
-                    value = k.load(rows, k.add(place, a * k.lanes))
+                share = k.everywhere(k.narrowed(k.number_at(weights, j)))
+                for a in range(deep):
+                    value = k.load(rows, k.add(place, a * width))
                     k.b.store(k.fma(share, value, k.b.load(held[a])), held[a])
-            for a in range(_DEEP):
-                k.store(k.b.load(held[a]), out, k.add(column, a * k.lanes))
+            for a in range(deep):
+                k.store(k.b.load(held[a]), out, k.add(column, a * width))
 
-    return compiled(f"blend_{dtype.itemsize}", "pppipii", emit)
+    return compiled(f"blend_{dtype.itemsize}_{width}_{deep}", "pppipii", emit)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from byzopt.kernels.answers import RankWindow, column_answer
 from byzopt.kernels.emit import Body
-from byzopt.kernels.jit import Run, compiled, lanes, parallel_for
+from byzopt.kernels.jit import NUMPY, Array, Run, address, all_finite, compiled, lanes, parallel_for
 from byzopt.kernels.tall import reduce_tall_columns, tall_step
 
 _TILE = 4  # mixed rows at a time
@@ -20,14 +20,15 @@ _QUICK = 64  # rows up to which a network fits the registers, or nearly, and com
 
 
 def reduces_columns(rows: Tensor, mixing: Tensor | None = None) -> bool:
-    """Whether `reduce_columns` fits usable `rows`: wide enough for a step, and few after the mixing.
+    """Whether `reduce_columns` fits usable `rows`: few after the mixing, or wide enough for a step.
 
     Up to 64 rows a kernel is made in the first call for its plan and number of rows, in less than a tenth of
-    a second. For more rows one kernel reads their network as data (`tall`); they are to be mixed before.
+    a second. For more rows, or fewer columns than a vector holds, one kernel reads their network as data
+    (`tall`); they are to be mixed before.
     """
-    few = len(rows if mixing is None else mixing) <= _QUICK
-    step = _step(rows, mixing) if few else tall_step(rows.dtype)
-    return rows.shape[1] >= step and (few or mixing is None)
+    if mixing is not None:
+        return len(mixing) <= _QUICK and rows.shape[1] >= _step(rows, mixing)
+    return rows.shape[0] <= _QUICK or rows.shape[1] >= tall_step(rows.dtype)
 
 
 def reduce_columns(
@@ -38,28 +39,28 @@ def reduce_columns(
     `mixing` `[m, n]` is taken in the rows' dtype, and sums over rows in the `order` given, indices `[n]`.
     Returns whether all rows and answers are finite.
     """
-    n, d = rows.shape
-    if mixing is None and n > _QUICK:
+    (n, d), step = rows.shape, _step(rows, mixing)
+    if mixing is None and (n > _QUICK or d < step):
         return reduce_tall_columns(rows, plan, out)
-    m, step = n if mixing is None else len(mixing), _step(rows, mixing)
-    run = _kernel(rows.dtype, n, m, mixing is not None, plan)
-    offsets = np.arange(n) * rows.stride(0)
-    if order is not None and mixing is not None:
-        mixing, offsets = torch.from_numpy(mixing.numpy()[:, order]), offsets[order]
-    shares = None if mixing is None else mixing.to(rows.dtype).contiguous()
-    spoilt: dict[int, Tensor] = {}
-    mixed = 0 if shares is None else shares.data_ptr()
-    where = (rows.data_ptr(), rows.stride(0), offsets.ctypes.data, mixed, out.data_ptr())
+    m = n if mixing is None else len(mixing)
+    run, offsets, mixed = _kernel(rows.dtype, n, m, mixing is not None, plan), 0, 0
+    if mixing is not None:
+        places = np.arange(n) if order is None else order
+        mixing = mixing if order is None else torch.from_numpy(mixing.numpy()[:, order])
+        held = places * rows.stride(0), mixing.to(rows.dtype).contiguous()
+        offsets, mixed = address(held[0]), held[1].data_ptr()
+    where = (rows.data_ptr(), rows.stride(0), offsets, mixed, out.data_ptr())
+    spoilt: dict[int, Array] = {}
 
     def piece(start: int, stop: int) -> None:
-        spoilt[start] = torch.zeros(lanes(rows.dtype), dtype=rows.dtype, device="cpu")
+        trace = spoilt[start] = np.zeros(lanes(rows.dtype), dtype=NUMPY[rows.dtype])
         aligned = start + (stop - start) // step * step
-        run(*where, spoilt[start].data_ptr(), start, aligned)
+        run(*where, address(trace), start, aligned)
         if aligned < stop:  # columns in the overlap are written twice, with the same values
-            run(*where, spoilt[start].data_ptr(), stop - step, stop)
+            run(*where, address(trace), stop - step, stop)
 
     parallel_for(d, m * d, step, piece)
-    return all(np.isfinite(each.numpy()).all() for each in spoilt.values())
+    return all_finite(spoilt.values())
 
 
 def _step(rows: Tensor, mixing: Tensor | None) -> int:

@@ -12,20 +12,27 @@ from byzopt.kernels.jit import lanes
 
 
 class Body:
-    """The body of a function on vectors of `dtype`. Values are IR values; ints become constants."""
+    """The body of a function on vectors of `dtype`, of `width` numbers (default: as many as fit a register).
 
-    def __init__(self, builder: Any, function: Any, dtype: torch.dtype) -> None:
+    Values are IR values; ints become constants.
+    """
+
+    def __init__(self, builder: Any, function: Any, dtype: torch.dtype, width: int = 0) -> None:
         import llvmlite.ir as ir
 
         self.ir, self.b, self.function = ir, builder, function
         self.i64 = ir.IntType(64)
         self.double = ir.DoubleType()
         self.scalar = self.double if dtype == torch.float64 else ir.FloatType()
-        self.lanes = lanes(dtype)
+        self.lanes = width or lanes(dtype)
         self.size = dtype.itemsize
         self.vector = ir.VectorType(self.scalar, self.lanes)
-        name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
-        self._fma = ir.Function(function.module, ir.FunctionType(self.vector, [self.vector] * 3), name)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """LLVM's own operation `name` on vectors."""
+        name, known = f"llvm.{name}.v{self.lanes}f{8 * self.size}", self.function.module.globals
+        kind = self.ir.FunctionType(self.vector, [self.vector] * len(arguments))
+        return self.b.call(known.get(name) or self.ir.Function(self.function.module, kind, name), arguments)
 
     def whole(self, value: Any) -> Any:
         """An int64: a constant, or a value as it is."""
@@ -60,6 +67,12 @@ class Body:
         self.b.store(self.add(k, step), place)
         self.b.branch(head)
         self.b.position_at_end(end)
+
+    @contextmanager
+    def tiles(self, count: Any, step: int) -> Iterator[Any]:
+        """The starts of tiles of `step` that cover `count` >= `step` elements; the last two may overlap."""
+        with self.loop(0, count, step) as start:
+            yield self.least(start, self.add(count, -step))
 
     def local(self, kind: Any, value: Any) -> Any:
         """A variable; the optimiser keeps it in a register."""
@@ -102,9 +115,14 @@ class Body:
 
     def spread(self, pointer: Any, index: Any) -> Any:
         """Element `index` in every lane."""
-        return self._everywhere(self.b.load(self.at(pointer, index, self.scalar)))
+        return self.everywhere(self.b.load(self.at(pointer, index, self.scalar)))
 
-    def _everywhere(self, value: Any) -> Any:
+    def narrowed(self, value: Any) -> Any:
+        """A double as a number of the body's dtype."""
+        return value if self.scalar is self.double else self.b.fptrunc(value, self.scalar)
+
+    def everywhere(self, value: Any) -> Any:
+        """A number in every lane."""
         empty = self.ir.Constant(self.vector, self.ir.Undefined)
         first = self.b.insert_element(empty, value, self.ir.Constant(self.ir.IntType(32), 0))
         zeros = self.ir.Constant(self.ir.VectorType(self.ir.IntType(32), self.lanes), None)
@@ -116,11 +134,31 @@ class Body:
 
     def number(self, value: Any) -> Any:
         """An int64 value as a number in every lane."""
-        return self._everywhere(self.b.sitofp(value, self.scalar))
+        return self.everywhere(self.b.sitofp(value, self.scalar))
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """a b + c, rounded once."""
-        return self.b.call(self._fma, [a, b, c])
+        return self._call("fma", a, b, c)
+
+    def widened(self, vector: Any, target: Body) -> Any:
+        """A vector as one of the `target` body, whose numbers are the same or wider."""
+        return vector if target.scalar == self.scalar else self.b.fpext(vector, target.vector)
+
+    def root(self, a: Any) -> Any:
+        """The square root."""
+        return self._call("sqrt", a)
+
+    def greater(self, a: Any, b: Any) -> Any:
+        """The greater of two vectors; `b` where `a` is NaN."""
+        return self.b.select(self.b.fcmp_ordered(">", a, b), a, b)
+
+    def number_at(self, pointer: Any, index: Any) -> Any:
+        """Element `index` of an array of doubles."""
+        return self.b.load(self.at(pointer, index, self.double))
+
+    def put(self, value: Any, pointer: Any, index: Any) -> None:
+        """Write a double to element `index` of an array of doubles."""
+        self.b.store(value, self.at(pointer, index, self.double))
 
     def total(self, vector: Any) -> Any:
         """The sum of a vector's lanes, as a double: halves are added to halves."""

@@ -9,49 +9,53 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from byzopt.kernels.emit import Body
-from byzopt.kernels.jit import Run, compiled, lanes, parallel_for
+from byzopt.kernels.jit import Array, Run, address, compiled, lanes, parallel_for
 
 TILE = 4  # rows of a tile: 4 x 4 sums and 8 operands fit the registers
+_SHORT = 1 << 16  # numbers that are multiplied in a microsecond or so: calls are what costs
 _FEW = 8  # rows that are multiplied in registers: 36 sums, some of which spill
 _BLOCK = 4096  # columns at most whose products are summed in the rows' dtype
 _BLOCK_BYTES = 1 << 19  # of centred rows at a time: they are read n / 4 times from the second-level cache
 
 
-def fused_gram(rows: Tensor, pivot: Tensor) -> Tensor:
-    """`<x_i - p, x_j - p>`, `[n, n]` float64, of usable rows.
+def fused_gram(rows: Tensor, pivot: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """`<x_i - p, x_j - p>`, `[n, n]` float64, of usable rows, multiplied in `dtype` (default: theirs).
 
-    Blocks are summed in the rows' dtype, then in float64, all products in one order: equal rows have equal
-    products. NaN or Inf in a row shows on the diagonal, as does a square that overflows.
+    Blocks are summed in `dtype`, then in float64, all products in one order: equal rows have equal products.
+    NaN or Inf in a row shows on the diagonal, as does a square that overflows.
     """
     n, d = rows.shape
     if pivot.shape != (d,):  # machine code reads beyond the end of a shorter one
         raise ValueError(f"A pivot should be [{d}], as rows are. Found {list(pivot.shape)}.")
-    width, pivot = lanes(rows.dtype), pivot.contiguous()
+    pivot, dtype, size = pivot.contiguous(), dtype or rows.dtype, rows.numel()
+    if size <= _SHORT:
+        return torch.from_numpy(_in_tiles(rows, pivot, dtype, 0, d))
+    width, few = lanes(dtype), n <= _FEW and dtype == rows.dtype
     aligned = d - d % width
     sums: dict[int, Tensor] = {}
 
     def piece(start: int, stop: int) -> None:
-        sums[start] = (_in_registers if n <= _FEW else _in_tiles)(rows, pivot, start, stop)
+        args = rows, pivot, dtype, start, stop
+        sums[start] = torch.from_numpy(_in_registers(*args) if few else _in_tiles(*args))
 
-    parallel_for(aligned, rows.numel(), width, piece)
-    parts = [sums[start] for start in sorted(sums)]  # in the same order however threads are scheduled
-    total = sum(parts[1:], parts[0]) if parts else torch.zeros(n, n, dtype=torch.float64, device="cpu")
+    parallel_for(aligned, size, width, piece)
     if aligned < d:
-        tail = rows[:, aligned:].double() - pivot[aligned:].double()
-        total = total + (tail.unsqueeze(1) * tail).sum(dim=-1)
-    return total
+        sums[d] = torch.from_numpy(_in_tiles(rows, pivot, dtype, aligned, d))
+    parts = [sums[start] for start in sorted(sums)]  # in the same order however threads are scheduled
+    return sum(parts[1:], parts[0])
 
 
-def _in_registers(rows: Tensor, pivot: Tensor, start: int, stop: int) -> Tensor:
+def _in_registers(rows: Tensor, pivot: Tensor, dtype: torch.dtype, start: int, stop: int) -> Array:
     """The products `[n, n]` over columns start .. stop, as many as vectors hold, of few rows."""
-    sums = torch.zeros(len(rows), len(rows), dtype=torch.float64, device="cpu")
+    sums = np.zeros((len(rows), len(rows)))
     where = (rows.data_ptr(), rows.stride(0), pivot.data_ptr())
-    _few(rows.dtype, len(rows))(*where, sums.data_ptr(), start, stop)
-    return sums + sums.triu(1).T
+    _few(dtype, len(rows))(*where, address(sums), start, stop)
+    return sums + np.triu(sums, 1).T
 
 
 @cache
@@ -75,34 +79,58 @@ def _few(dtype: torch.dtype, n: int) -> Run:
     return compiled(f"gram_{dtype.itemsize}_{n}", "pippii", emit)
 
 
-def _in_tiles(rows: Tensor, pivot: Tensor, start: int, stop: int) -> Tensor:
-    """The products `[n, n]` over columns start .. stop, as many as vectors hold, of any number of rows."""
-    n, width, tall = len(rows), lanes(rows.dtype), -(-len(rows) // TILE) * TILE
-    most = min(_BLOCK_BYTES // (tall * rows.element_size()), _BLOCK, stop - start)
-    block = max(width, most // width * width)
-    sums = torch.zeros(tall, tall, dtype=torch.float64, device="cpu")
-    scratch = torch.empty(tall, block, dtype=rows.dtype, device="cpu")
-    scratch[n:] = 0
-    where = (rows.data_ptr(), rows.stride(0), pivot.data_ptr(), scratch.data_ptr())
-    _kernel(rows.dtype)(*where, sums.data_ptr(), n, tall, block, start, stop)
-    return sums[:n, :n]
+def _in_tiles(rows: Tensor, pivot: Tensor, dtype: torch.dtype, start: int, stop: int) -> Array:
+    """The products `[n, n]` over columns start .. stop, in `dtype`."""
+    n, width = rows.shape[0], lanes(dtype)
+    tall = -(-n // TILE) * TILE
+    most = min(_BLOCK_BYTES // (tall * dtype.itemsize), _BLOCK, stop - start)
+    block = max(1, -(-most // width)) * width
+    room, out = np.empty(tall * (tall + block)), np.empty((n, n))  # at least what is needed, in any dtype
+    where = (rows.data_ptr(), rows.stride(0), pivot.data_ptr())
+    sums = address(room)
+    scratch = sums + 8 * tall * tall
+    _kernel(rows.dtype, dtype)(*where, scratch, sums, address(out), n, tall, block, start, stop)
+    return out
 
 
 @cache
-def _kernel(dtype: torch.dtype) -> Run:
+def _kernel(given: torch.dtype, dtype: torch.dtype) -> Run:
+    """Writes the products in `dtype` of rows of the `given` one, over columns start .. stop, to `out`."""
+
     def emit(builder: Any, function: Any) -> None:
         k = Body(builder, function, dtype)
-        rows, stride, pivot, scratch, sums, n, tall, block, start, stop = function.args
+        rows, stride, pivot, scratch, sums, out, n, tall, block, start, stop = function.args
+
+        def centre(i: Any, column: Any, first: Any, last: Any, lanes: int) -> None:
+            """Columns first .. last of the block, about the pivot, into the scratch memory."""
+            source, target = (Body(builder, function, kind, lanes) for kind in (given, dtype))
+            with k.loop(first, last, lanes) as c:
+                places = (k.add(k.times(i, stride), column, c), k.add(column, c))
+                value, middle = (
+                    source.widened(source.load(array, place), target)
+                    for array, place in zip((rows, pivot), places, strict=True)
+                )
+                target.store(k.b.fsub(value, middle), scratch, k.add(k.times(i, block), c))
+
+        with k.loop(0, k.times(tall, tall)) as i:
+            k.put(k.ir.Constant(k.double, 0.0), sums, i)
         with k.loop(start, stop, block) as column:
             width = k.least(block, k.b.sub(stop, column))
-            with k.loop(0, n) as i, k.loop(0, width, k.lanes) as c:
-                value = k.load(rows, k.add(k.times(i, stride), column, c))
-                value = k.b.fsub(value, k.load(pivot, k.add(column, c)))
-                k.store(value, scratch, k.add(k.times(i, block), c))
+            full = k.b.and_(width, k.whole(-k.lanes))
+            whole = k.b.and_(k.add(width, k.lanes - 1), k.whole(-k.lanes))
+            with k.loop(0, n) as i:
+                with k.b.if_then(k.b.icmp_signed("<", full, whole)):  # what the last columns leave is zero
+                    k.store(k.const(0.0), scratch, k.add(k.times(i, block), full))
+                centre(i, column, 0, full, k.lanes)
+                centre(i, column, full, width, 1)
+            with k.loop(n, tall) as i, k.loop(0, whole, k.lanes) as c:
+                k.store(k.const(0.0), scratch, k.add(k.times(i, block), c))
             with k.loop(0, tall, TILE) as i, k.loop(i, tall, TILE) as j:
-                _tile(k, scratch, sums, i, j, tall, block, width)
+                _tile(k, scratch, sums, i, j, tall, block, whole)
+        with k.loop(0, n) as i, k.loop(0, n) as j:
+            k.put(k.number_at(sums, k.add(k.times(i, tall), j)), out, k.add(k.times(i, n), j))
 
-    return compiled(f"gram_{dtype.itemsize}", "pipppiiiii", emit)
+    return compiled(f"gram_{given.itemsize}_{dtype.itemsize}", "pippppiiiii", emit)
 
 
 def _tile(k: Body, scratch: Any, sums: Any, i: Any, j: Any, tall: Any, block: Any, width: Any) -> None:

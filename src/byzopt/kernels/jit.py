@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, lru_cache
-from typing import Any
+from math import isfinite
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 PARALLEL = 1 << 21  # numbers below which one thread is faster than waking another
-_DTYPES = (torch.float32, torch.float64)
 _WORDS = {"off": (), "0": (), "no": (), "cpu": ("cpu",)}  # of BYZOPT_KERNELS; any other: all kernels
 _state = {"on": _WORDS.get(os.environ.get("BYZOPT_KERNELS", "on").lower(), ("cpu", "gpu"))}
 
+Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
+NUMPY: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 Run = Callable[..., None]
 Emit = Callable[[Any, Any], None]  # (IR builder, function): writes the body
 
 
+_addressof, _seen_from = ctypes.addressof, ctypes.c_char.from_buffer
+
+
 def supports(rows: Tensor) -> bool:
     """Whether kernels can read `rows` `[n, d]` as they lie: on the CPU, float32 or float64, unit stride."""
-    plain = rows.device.type == "cpu" and rows.dtype in _DTYPES and rows.stride(1) == 1
+    plain = rows.is_cpu and rows.dtype in NUMPY and rows.stride(1) == 1
     return plain and switched("cpu") and lanes(rows.dtype) > 0
 
 
@@ -114,12 +120,29 @@ def compiled(name: str, arguments: str, emit: Emit) -> Run:
     return call
 
 
+def address(array: Any) -> int:
+    """Where the numbers of a contiguous NumPy array lie. Four times faster than `array.ctypes.data`."""
+    try:
+        return _addressof(_seen_from(array))
+    except (TypeError, ValueError):  # it is read-only, or empty
+        return int(array.ctypes.data)
+
+
+def all_finite(parts: Iterable[Array]) -> bool:
+    """Whether all numbers in a few small arrays are finite."""
+    return all(isfinite(number) for part in parts for number in part.tolist())
+
+
 def parallel_for(d: int, work: int, step: int, run: Callable[[int, int], None]) -> None:
     """`run(start, stop)` over 0 .. d in pieces whose bounds are multiples of `step` (but for the end).
 
     `work` numbers in all decide whether threads pay.
     """
-    pieces = torch.get_num_threads() if work >= PARALLEL else 1
+    if work < PARALLEL:
+        if d > 0:
+            run(0, d)
+        return
+    pieces = torch.get_num_threads()
     width = max(1, -(-d // (pieces * step))) * step
     bounds = [(start, min(start + width, d)) for start in range(0, d, width)]
     waiting = [_pool(os.getpid(), pieces).submit(run, *each) for each in bounds[1:]]

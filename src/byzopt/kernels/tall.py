@@ -16,7 +16,7 @@ from torch import Tensor
 
 from byzopt.kernels.answers import RankWindow
 from byzopt.kernels.emit import Body
-from byzopt.kernels.jit import Run, compiled, lanes, parallel_for
+from byzopt.kernels.jit import NUMPY, Array, Run, address, all_finite, compiled, lanes, parallel_for
 from byzopt.kernels.networks import Places, pruned
 
 _DEEP = 4  # vectors of columns at a time
@@ -27,28 +27,31 @@ _SKEW = 5  # every 32 rows one place is left free: else rows that are compared o
 def reduce_tall_columns(rows: Tensor, plan: RankWindow, out: Tensor) -> bool:
     """The plan's answer for every column of usable `rows` `[n, d]` into `out` `[d]`, as `reduce_columns`.
 
-    Returns whether all rows and answers are finite. Needs as many columns as a step takes.
+    Returns whether all rows and answers are finite.
     """
     n, d = rows.shape
-    step = tall_step(rows.dtype)
-    run, pairs = _kernel(rows.dtype), _places(n, plan, step)
-    spoilt: dict[int, Tensor] = {}
+    width, deep = lanes(rows.dtype), _DEEP
+    if d < width * deep:
+        width, deep = min(width, 1 << (d.bit_length() - 1)), 1
+    step = width * deep
+    run, pairs = _kernel(rows.dtype, width, deep), _places(n, plan, step)
+    spoilt: dict[int, Array] = {}
     around = -1 if plan.around is None else plan.around
-    where = (rows.data_ptr(), rows.stride(0), n, pairs.ctypes.data, len(pairs), out.data_ptr())
+    where = (rows.data_ptr(), rows.stride(0), n, address(pairs), len(pairs), out.data_ptr())
     size = (n + (n >> _SKEW)) * step
 
     def piece(start: int, stop: int) -> None:
-        spoilt[start] = torch.zeros(lanes(rows.dtype), dtype=rows.dtype, device="cpu")
+        spoilt[start] = np.zeros(width, dtype=NUMPY[rows.dtype])
         room = torch.empty(size + step, dtype=rows.dtype, device="cpu")
         room = room[-room.data_ptr() % _LINE // rows.element_size() :]
-        window = (plan.first, plan.last, around, room.data_ptr(), spoilt[start].data_ptr())
+        window = (plan.first, plan.last, around, room.data_ptr(), address(spoilt[start]))
         aligned = start + (stop - start) // step * step
         run(*where, *window, start, aligned)
         if aligned < stop:  # columns in the overlap are written twice, with the same values
             run(*where, *window, stop - step, stop)
 
     parallel_for(d, n * d, step, piece)
-    return all(np.isfinite(each.numpy()).all() for each in spoilt.values())
+    return all_finite(spoilt.values())
 
 
 def tall_step(dtype: torch.dtype) -> int:
@@ -66,40 +69,40 @@ def _places(n: int, plan: RankWindow, step: int) -> Places:
 
 
 @cache
-def _kernel(dtype: torch.dtype) -> Run:
+def _kernel(dtype: torch.dtype, width: int, deep: int) -> Run:
     def emit(builder: Any, function: Any) -> None:
-        k = Body(builder, function, dtype)
+        k = Body(builder, function, dtype, width)
         rows, stride, n, pairs, count, out, first, last, around, room, spoilt, start, stop = function.args
         trace = k.local(k.vector, k.load(spoilt, 0))
-        step = _DEEP * k.lanes
+        step = deep * width
         with k.loop(start, stop, step) as column:
             with k.loop(0, n) as i:
-                for a in range(_DEEP):
-                    value = k.load(rows, k.add(k.times(stride, i), column, a * k.lanes))
+                for a in range(deep):
+                    value = k.load(rows, k.add(k.times(stride, i), column, a * width))
                     k.b.store(k.fma(value, k.const(0.0), k.b.load(trace)), trace)
-                    k.store(value, room, k.add(_place(k, i), a * k.lanes))
+                    k.store(value, room, k.add(_place(k, i, step), a * width))
             with k.loop(0, count) as c:
                 i, j = (k.index(pairs, k.add(k.times(c, 2), side)) for side in (0, 1))
-                for a in range(_DEEP):
-                    x, y = k.load(room, k.add(i, a * k.lanes)), k.load(room, k.add(j, a * k.lanes))
+                for a in range(deep):
+                    x, y = k.load(room, k.add(i, a * width)), k.load(room, k.add(j, a * width))
                     less = k.b.fcmp_ordered("<", y, x)
-                    k.store(k.b.select(less, y, x), room, k.add(i, a * k.lanes))
-                    k.store(k.b.select(less, x, y), room, k.add(j, a * k.lanes))
-            for a in range(_DEEP):
-                _answer(k, room, a, n, first, last, around, out, k.add(column, a * k.lanes), trace)
+                    k.store(k.b.select(less, y, x), room, k.add(i, a * width))
+                    k.store(k.b.select(less, x, y), room, k.add(j, a * width))
+            for a in range(deep):
+
+                def ordered(i: Any, a: int = a) -> Any:
+                    return k.load(room, k.add(_place(k, i, step), a * width))
+
+                _answer(k, ordered, n, first, last, around, out, k.add(column, a * width), trace)
         k.store(k.b.load(trace), spoilt, 0)
 
-    return compiled(f"tall_{dtype.itemsize}", "piipipiiippii", emit)
+    return compiled(f"tall_{dtype.itemsize}_{width}_{deep}", "piipipiiippii", emit)
 
 
 def _answer(
-    k: Body, room: Any, a: int, n: Any, first: Any, last: Any, around: Any, out: Any, column: Any, trace: Any
+    k: Body, ordered: Any, n: Any, first: Any, last: Any, around: Any, out: Any, column: Any, trace: Any
 ) -> None:
-    """Writes the answer for vector `a` of the columns in the room, which are in order where it matters."""
-
-    def ordered(i: Any) -> Any:
-        return k.load(room, k.add(_place(k, i), a * k.lanes))
-
+    """Writes the answer for a vector of columns; `ordered(i)` is its row i, in order where that matters."""
     total = k.local(k.vector, ordered(first))
     with k.loop(k.add(first, 1), last) as i:
         k.b.store(k.b.fadd(k.b.load(total), ordered(i)), total)
@@ -124,9 +127,9 @@ def _answer(
     k.store(found, out, column)
 
 
-def _place(k: Body, i: Any) -> Any:
+def _place(k: Body, i: Any, step: int) -> Any:
     """Where row i stands in the room."""
-    return k.times(k.add(i, k.b.lshr(i, k.whole(_SKEW))), _DEEP * k.lanes)
+    return k.times(k.add(i, k.b.lshr(i, k.whole(_SKEW))), step)
 
 
 def _moved(k: Body, centre: Any, low: Any, high: Any) -> Any:

@@ -10,7 +10,7 @@ carries no gradient.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
 import torch
@@ -96,7 +96,8 @@ class Aggregator(BaseAggregator):
     def __call__(
         self, rows: RowsLike, *, f: float | None = None, fail_closed: bool = False
     ) -> Tensor | np.ndarray[Any, Any]:
-        return cast("Tensor", call_rule(self, rows, f, fail_closed).out)
+        out: Tensor | np.ndarray[Any, Any] = call_rule(self, rows, f, fail_closed).out
+        return out
 
     @isolated
     def batch(self, rows: Tensor) -> Tensor:

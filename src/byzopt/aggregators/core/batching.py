@@ -17,8 +17,9 @@ from byzopt import accelerator
 from byzopt.aggregators.core.certificate import ChainInput, Nearness, nearness
 from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.core.stage import Stage
+from byzopt.aggregators.numerics.distances import within_range
 from byzopt.aggregators.numerics.geometry import Geometry, Origin
-from byzopt.aggregators.numerics.measuring import SMALL, close_pairs, far_pivots, within_range
+from byzopt.aggregators.numerics.measuring import SMALL, close_pairs, far_pivots
 from byzopt.aggregators.numerics.ordering import keys, order_of
 from byzopt.aggregators.numerics.selection import answer
 from byzopt.kernels import RankWindow
@@ -93,7 +94,7 @@ def _geometry(rows: Tensor) -> Geometry | None:
             break
         pivot = better
     product = _equated(rows, (product + product.mT) / 2)
-    if not within_range(product.diagonal(dim1=-2, dim2=-1)):
+    if not within_range(product.diagonal(dim1=-2, dim2=-1).numpy()):
         return None
     return Geometry(n, lambda: product, _without_origin)
 

@@ -16,7 +16,7 @@ from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspe
 from byzopt.aggregators.core.traits import GIVEN_ROWS
 from byzopt.aggregators.numerics.measuring import SMALL, ExtremeRows, geometry_of
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.aggregators.numerics.ordering import keys, order_of
+from byzopt.aggregators.numerics.ordering import keys, order_of, taken
 from byzopt.errors import require
 
 
@@ -77,7 +77,7 @@ def _sorted(rule: BaseAggregator, rows: Tensor, unit: float, admitted: bool) -> 
     """Rows in the order of their values; None where `rule` needs none, or it would cost much."""
     if not (rule.by_value and not accelerator.holds(rows) and rows.numel() <= SMALL):
         return None
-    rows = rows.index_select(0, torch.from_numpy(order_of(keys(rows, 0, rows.shape[1]))))
+    rows = taken(rows, order_of(keys(rows, 0, rows.shape[1])))
     return Mixed(rows, unit, None, geometry_of(rows, unit, admitted, first=len(rows) // 2), admitted)
 
 

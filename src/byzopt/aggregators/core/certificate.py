@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from byzopt.aggregators.numerics.geometry import Array, Geometry
+from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.theory.robustness import NOTHING, Coefficients, both, closed, geometric_median, moved_by
 
 _AFFINE = 1e-9  # weights of a mean sum to one, up to this

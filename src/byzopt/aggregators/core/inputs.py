@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import ceil, frexp, isfinite, ldexp
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -40,22 +40,21 @@ def as_sets(rows: Tensor) -> Tensor:
 def _matrices(rows: Tensor, dims: int, what: str, shape: str) -> Tensor:
     kind, remedy = unreadable(rows)
     require(not kind, what, "be a dense matrix of real numbers", kind, remedy)
-    require(rows.ndim == dims, what, shape, f"shape {tuple(rows.shape)}")
-    require(min(rows.shape) >= 1, what, "be non-empty in n and d", f"shape {tuple(rows.shape)}")
-    require(
-        rows.dtype in _DTYPES,
-        what,
-        "be float16, bfloat16, float32 or float64",
-        rows.dtype,
-        "Convert them first, for instance rows.float().",
-    )
-    return rows.detach().resolve_neg()
+    sizes = rows.shape
+    if not (len(sizes) == dims and min(sizes) >= 1 and rows.dtype in _DTYPES):
+        require(len(sizes) == dims, what, shape, f"shape {tuple(sizes)}")
+        require(min(sizes) >= 1, what, "be non-empty in n and d", f"shape {tuple(sizes)}")
+        floats, fix = "be float16, bfloat16, float32 or float64", "Convert them, for instance rows.float()."
+        require(rows.dtype in _DTYPES, what, floats, rows.dtype, fix)
+    plain = type(rows) is Tensor and not (rows.requires_grad or rows.is_neg())
+    return rows if plain else rows.detach().resolve_neg()
 
 
 def reiterable(rows: Any) -> RowsLike:
     """`rows` as they are, or as a list where they can be iterated over only once."""
     repeatable = isinstance(rows, (Tensor, np.ndarray, Sequence)) or not isinstance(rows, Iterable)
-    return cast("RowsLike", rows if repeatable else list(rows))
+    given: RowsLike = rows if repeatable else list(rows)
+    return given
 
 
 def like(rows: RowsLike, out: Tensor) -> Any:

@@ -37,10 +37,10 @@ def isolated(door: F) -> F:
 
 def neutral_context() -> AbstractContextManager[Any]:
     """A context without autocast, in which the CPU is the default device."""
-    kinds = [kind for kind in _KINDS if torch.is_autocast_enabled(kind)]
     away = torch.empty(0).device.type != "cpu"
-    if not (kinds or away):
+    if not (away or torch._C._is_any_autocast_enabled()):
         return _NOTHING
+    kinds = [kind for kind in _KINDS if torch.is_autocast_enabled(kind)]
     stack = ExitStack()
     for kind in kinds:
         stack.enter_context(torch.autocast(kind, enabled=False))

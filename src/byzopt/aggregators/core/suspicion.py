@@ -28,7 +28,7 @@ from math import comb, exp, log
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.numerics.geometry import Geometry, majority_medoid
+from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import TooManyFaults
 
@@ -47,7 +47,7 @@ def suspicion_radius(n: int, d: float) -> float:
 def remoteness(mixed: Mixed, dtype: torch.dtype) -> Tensor:
     """Distances `[n]` of finite, unmixed rows from the centre, as shares of the limit: above 1 is suspect."""
     geometry, d = mixed.geometry, mixed.d
-    centre, sq_radius = majority_medoid(geometry.sq_dists)
+    centre, sq_radius = geometry.apart.middle()
     rounding = _ROUNDINGS * torch.finfo(dtype).eps * float(geometry.sq_norms[centre]) ** 0.5
     reach = suspicion_radius(geometry.m, dimensions(geometry, centre, d)) * sq_radius**0.5 + rounding
     away = geometry.sq_dists[centre].sqrt()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import NamedTuple, cast
 from weakref import proxy
 
 import numpy as np
@@ -16,13 +16,10 @@ import torch
 from torch import Tensor
 
 from byzopt import kernels
+from byzopt.aggregators.numerics.distances import Array, Distances, Index
+from byzopt.kernels import FEW, TIE
 
-Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
-Index: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
-
-FEW = 256  # rows up to which n x n numbers fit the cache, and one thread is the fastest
-_CACHED = 1 << 16  # numbers at a time beyond
-TIE = 1e-9  # squared radii that differ by less, relatively, are equal but for rounding
+_PRODUCTS = 128  # rows up to which a kernel's products of n x n numbers are faster than BLAS
 
 
 class Origin(NamedTuple):
@@ -82,14 +79,20 @@ class Geometry:
         return self._origin()
 
     @cached_property
+    def apart(self) -> Distances:
+        """Distances between rows, and their order. Who measures rows may have found them on the way."""
+        gram = self.centred.numpy()
+        return self.__dict__.get("apart") or Distances(gram)
+
+    @cached_property
     def sq_dists(self) -> Tensor:
         """Squared distances between rows, `[..., m, m]`."""
-        return torch.from_numpy(squared(self.centred.numpy()))
+        return torch.from_numpy(self.apart.squared)
 
     @cached_property
     def ranked(self) -> Tensor:
         """Each row's squared distances to all rows in ascending order, itself first, `[..., m, m]`."""
-        return torch.from_numpy(by_rows(lambda part: np.sort(part, axis=-1), self.sq_dists.numpy()))
+        return torch.from_numpy(self.apart.ranked)
 
     @cached_property
     def dists(self) -> Tensor:
@@ -121,19 +124,18 @@ class Geometry:
 
     def sq_lengths_to(self, weights: Array) -> Array:
         """As `sq_dists_to`, from an array to an array."""
-        lean = self.centred.numpy() @ weights[..., None]
-        sizes = self._own - 2 * lean + weights[..., None, :] @ lean
-        return cast(Array, np.maximum(sizes, 0, out=sizes).squeeze(-1))
-
-    @cached_property
-    def _own(self) -> Array:
-        return self.centred.diagonal(dim1=-2, dim2=-1).unsqueeze(-1).numpy()
+        gram = self.centred.numpy()
+        if weights.ndim == gram.ndim - 1 == 1:
+            lean = gram @ weights
+            sizes: Array = gram.diagonal() - 2 * lean + weights @ lean
+            return np.maximum(sizes, 0, out=sizes)
+        lean = gram @ weights[..., None]
+        sizes = np.einsum("...ii->...i", gram)[..., None] - 2 * lean + weights[..., None, :] @ lean
+        return np.maximum(sizes, 0, out=sizes).squeeze(-1)
 
     def reach(self, rank: int) -> Array:
         """Squared distances of rows to their `rank`-th nearest, `[..., m]`; 0: themselves."""
-        if "ranked" in self.__dict__ or self.m <= FEW:
-            return cast(Array, self.ranked.numpy()[..., rank])
-        return kth(self.sq_dists.numpy(), rank)
+        return self.apart.reach(rank)
 
     def bulk(self) -> Tensor:
         """Mean of the majority nearest to the row that has the tightest majority: weights `[..., m]`.
@@ -142,11 +144,15 @@ class Geometry:
         other's farthest in their majorities have equal radii whatever the rows hold: of rows whose majority
         is equally tight the means are averaged, and a majority holds all rows that lie on its rim.
         """
-        radii = self.reach(self.m // 2) * (1 + TIE)
-        best = radii <= radii.min(axis=-1, keepdims=True) * (1 + TIE)
-        near = (self.sq_dists.numpy() <= radii[..., None]) & best[..., None]
-        shares = near / np.maximum(near.sum(axis=-1, keepdims=True), 1)
-        return torch.from_numpy(shares.sum(axis=-2) / best.sum(axis=-1, keepdims=True))
+        return torch.from_numpy(self.bulk_and_squares()[0])
+
+    def bulk_and_squares(self) -> tuple[Array, Array]:
+        """The weights of `bulk`, and the squared distances `[..., m]` of all rows to it."""
+        radii, apart = self.reach(self.m // 2), self.apart
+        if radii.ndim == 1 and kernels.decides(self.m):
+            return kernels.bulk_weights(apart.gram, apart.squared, radii)
+        weights = _bulk(radii * (1 + TIE), apart.squared)
+        return weights, self.sq_lengths_to(weights)
 
     def taken(self, order: Index) -> Geometry:
         """The geometry of the rows in another order `[m]`."""
@@ -162,11 +168,13 @@ class Geometry:
 
     def mixed(self, mixing: Tensor, affine: bool) -> Geometry:
         """The geometry of `mixing @ rows`. `affine` says that every row of `mixing` sums to one."""
-        spare = mixing.sum(-1) - 1
+
+        def spare() -> Tensor:
+            return mixing.sum(-1) - 1
 
         def origin() -> Origin:
             old, square, _ = self.origin
-            cross = mixing @ old + (0 if affine else spare * square)
+            cross = mixing @ old + (0 if affine else spare() * square)
             return Origin(cross, square, (here.centred.diagonal() + 2 * cross + square).clamp_min(0))
 
         def centred() -> Tensor:
@@ -174,69 +182,45 @@ class Geometry:
             if affine:
                 return product
             cross, square, _ = self.origin
-            lean = torch.outer(spare, mixing @ cross)
-            return product + lean + lean.mT + torch.outer(spare, spare) * square
+            lean = torch.outer(spare(), mixing @ cross)
+            return product + lean + lean.mT + torch.outer(spare(), spare()) * square
 
         result = Geometry(mixing.shape[-2], centred, origin, self.unit)
         here = proxy(result)  # no circle: see `geometry_of`
         return result
 
 
+def _bulk(radii: Array, dists: Array) -> Array:
+    best = radii <= radii.min(axis=-1, keepdims=True) * (1 + TIE)
+    near = (dists <= radii[..., None]) & best[..., None]
+    shares = near / np.maximum(near.sum(axis=-1, keepdims=True), 1)
+    weights: Array = shares.sum(axis=-2) / best.sum(axis=-1, keepdims=True)
+    return weights
+
+
+def smoothed_weiszfeld(
+    geometry: Geometry, row_weights: Array, squares: Array, floor: Array, steps: int
+) -> Array:
+    """`steps` times weights `[..., m]` proportional to `row_weights` / max(√`squares`, `floor`), where
+    `squares` `[..., m]` then become the squared distances of the rows to their mean with these weights."""
+    gram = geometry.centred.numpy()
+    if gram.ndim == 2 and kernels.decides(geometry.m):
+        return kernels.weiszfeld_steps(gram, row_weights, squares, floor.item(), steps)
+    for _ in range(steps):
+        weights: Array = row_weights / np.maximum(np.sqrt(squares), floor)
+        weights /= np.add.reduce(weights, axis=-1, keepdims=True)
+        squares = geometry.sq_lengths_to(weights)
+    return weights
+
+
 def even(chosen: Index, m: int) -> Tensor:
     """Equal weights `[..., m]` for the rows `chosen` `[..., k]`, 0 for the others."""
     weights = np.zeros((*chosen.shape[:-1], m))
-    np.put_along_axis(weights, chosen, 1 / chosen.shape[-1], axis=-1)
+    if chosen.ndim == 1:
+        weights[chosen] = 1 / len(chosen)
+    else:
+        np.put_along_axis(weights, chosen, 1 / chosen.shape[-1], axis=-1)
     return torch.from_numpy(weights)
-
-
-def nearest(dists: Array, count: int) -> Array:
-    """Which `count` entries of each row of `dists` `[..., m]` are least; of equal ones the first."""
-    if dists.shape[-1] <= FEW:
-        chosen = np.zeros(dists.shape, dtype=bool)
-        np.put_along_axis(chosen, dists.argsort(axis=-1, kind="stable")[..., :count], True, axis=-1)
-        return cast(Array, chosen)
-    return cast(Array, by_rows(lambda part: _nearest(part, count), dists))
-
-
-def _nearest(dists: Array, count: int) -> Any:
-    limit = np.partition(dists, count - 1, axis=-1)[..., count - 1, None]
-    chosen, rim = dists < limit, dists == limit
-    spare = count - chosen.sum(axis=-1, keepdims=True)
-    several = (rim.sum(axis=-1, keepdims=True) > spare)[..., 0]
-    rim[several] &= rim[several].cumsum(axis=-1) <= spare[several]
-    return chosen | rim
-
-
-def squared(gram: Array) -> Array:
-    """Squared distances between rows from their products about any pivot, `[..., m, m]`."""
-    squares = np.einsum("...ii->...i", gram)
-    dists: Array = by_rows(
-        lambda part, own: np.maximum(own[..., :, None] + squares[..., None, :] - 2 * part, 0), gram, squares
-    )
-    np.einsum("...ii->...i", dists)[...] = 0
-    return dists
-
-
-def kth(values: Array, rank: int) -> Array:
-    """The value of `rank` (from 0) in each row of `values` `[..., m]`."""
-    return cast(Array, by_rows(lambda part: np.partition(part, rank, axis=-1)[..., rank], values))
-
-
-def by_rows(work: Callable[..., Any], *arrays: Array) -> Any:
-    """`work(*arrays)`, whose results belong to the arrays' rows: of large ones a few rows at a time, so that
-    what lies between input and output stays in cache, and by several threads."""
-    size, n = arrays[0].size, len(arrays[0])
-    if arrays[0].ndim != 2 or n <= FEW:
-        return work(*arrays)
-    height = max(1, _CACHED * n // size)
-    out: list[Any] = [None] * -(-n // height)
-
-    def part(start: int, stop: int) -> None:
-        for k in range(start, stop):
-            out[k] = work(*(array[k * height : (k + 1) * height] for array in arrays))
-
-    kernels.parallel_for(len(out), size, 1, part)
-    return np.concatenate(out)
 
 
 def _congruent(mixing: Array, gram: Array) -> Array:
@@ -244,6 +228,8 @@ def _congruent(mixing: Array, gram: Array) -> Array:
 
     A product may be summed in another order for another place, and rounding must not set twins apart.
     """
+    if mixing.ndim == 2 and max(mixing.shape) <= _PRODUCTS and kernels.decides(max(mixing.shape)):
+        return kernels.mixed_products(mixing.T, gram)
     if mixing.ndim == 2 and len(mixing) > FEW:
         product = _mirrored(torch.from_numpy(mixing), torch.from_numpy(gram)).numpy()
     else:
@@ -274,10 +260,3 @@ def _first_alike(mixing: Array) -> Index:
         return cast(Index, alike.argmax(axis=-1))
     known: dict[bytes, int] = {}
     return np.array([known.setdefault(row.tobytes(), i) for i, row in enumerate(mixing + 0.0)])  # no -0.0
-
-
-def majority_medoid(sq_dists: Tensor) -> tuple[int, float]:
-    """The row whose majority lies nearest, and the squared radius of that majority. Ties: lowest index."""
-    radii = kth(sq_dists.numpy(), sq_dists.shape[-1] // 2)
-    best = int(radii.argmin())
-    return best, float(radii[best])

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from byzopt import accelerator, linalg
-from byzopt.aggregators.numerics.geometry import Geometry, Index, Origin, kth, squared
+from byzopt.aggregators.numerics.distances import Array, Distances, Index, squared, within_range
+from byzopt.aggregators.numerics.geometry import Geometry, Origin
 from byzopt.aggregators.numerics.ordering import Order, sample
 
 _FAR = 64.0  # the pivot may be this many times further from the bulk than the bulk is wide (both squared)
 _TINY = 1e-30  # squared widths below this lose bits in float32 products
 _SKETCH = 1 << 9  # columns from which the first pivot is chosen
-_EXTREME = 1e-200  # squared lengths of float64 rows beyond this and its inverse ask for another unit
 _LARGE = 1 << 20  # numbers from which a second pass costs more than a sketch
 ORIGIN = -1  # in the place of a row that products are about
 SMALL = 1 << 16  # up to this many numbers float64 costs nothing worth saving
@@ -43,16 +43,16 @@ def geometry_of(
     measure = _centred_there if accelerator.holds(rows) else _centred
 
     def centred() -> Tensor:
-        pivot, product = measure(rows, admitted, order, first)
+        pivot, here.apart = measure(rows, admitted, order, first)
         here.pivot = None if pivot == ORIGIN else pivot
-        return product
+        return torch.from_numpy(here.apart.gram)
 
     def origin() -> Origin:
         centred = here.centred  # decides on the pivot
         if here.pivot is None:
             return _own_origin(rows, centred.diagonal())
         measured = _origin(rows, rows[here.pivot])
-        if not (admitted or within_range(measured.sq_norms)):
+        if not (admitted or within_range(measured.sq_norms.numpy())):
             raise ExtremeRows
         return measured
 
@@ -66,11 +66,12 @@ def geometry_about(centre: Tensor, rows: Tensor, unit: float, admitted: bool) ->
     n = rows.shape[0]
     dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
     product = linalg.gram(rows, centre, dtype).cpu()
-    if not (admitted or within_range(product.diagonal())):
+    apart = Distances(product.numpy())
+    if not (admitted or apart.ordinary):
         raise ExtremeRows
-    if not np.isfinite(product.numpy()).all():
+    if not apart.finite:
         return None
-    best, width = _middle(product, None)
+    best, width = apart.middle()
     if not _TINY < float(product[best, best]) <= _FAR * width:
         return None
     padded = torch.zeros(n + 1, n + 1, dtype=torch.float64, device="cpu")
@@ -80,8 +81,8 @@ def geometry_about(centre: Tensor, rows: Tensor, unit: float, admitted: bool) ->
     )
 
 
-def _centred(rows: Tensor, admitted: bool, among: Order | None, pivot: int) -> tuple[int, Tensor]:
-    """A pivot of the bulk and the Gram matrix about it; the first pivot comes from a sketch."""
+def _centred(rows: Tensor, admitted: bool, among: Order | None, pivot: int) -> tuple[int, Distances]:
+    """A pivot of the bulk and distances by products about it; the first pivot comes from a sketch."""
     order = None if among is None else among.index
 
     def product(pivot: int, dtype: torch.dtype) -> Tensor:
@@ -92,14 +93,14 @@ def _centred(rows: Tensor, admitted: bool, among: Order | None, pivot: int) -> t
     elif order is not None:
         pivot = int(order[len(order) // 2])  # likely of the bulk
     dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
-    first = product(pivot, dtype)
-    if not (admitted or within_range(first.diagonal())):
+    first = Distances(product(pivot, dtype).numpy())
+    if not (admitted or first.ordinary):
         raise ExtremeRows
-    pivot, gram = gram_about_bulk(product, first, pivot, dtype, order)
-    return pivot, gram if linalg.one_order(rows) else _equated(rows, gram)
+    pivot, apart = about_bulk(product, first, pivot, dtype, order)
+    return pivot, apart if linalg.one_order(rows) else _equated(rows, apart)
 
 
-def _centred_there(rows: Tensor, admitted: bool, among: Order | None, first: int) -> tuple[int, Tensor]:
+def _centred_there(rows: Tensor, admitted: bool, among: Order | None, first: int) -> tuple[int, Distances]:
     """As `_centred` for rows on an accelerator: about the origin, unless the bulk is far from it.
 
     Products are fetched together with the keys of the rows' order. `first` is not asked: a pivot would cost a
@@ -118,38 +119,38 @@ def _centred_there(rows: Tensor, admitted: bool, among: Order | None, first: int
         return gram
 
     dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
-    gram = product(ORIGIN, dtype)
-    if not (admitted or within_range(gram.diagonal())):
+    seen = Distances(product(ORIGIN, dtype).numpy())
+    if not (admitted or seen.ordinary):
         raise ExtremeRows
-    pivot, gram = gram_about_bulk(product, gram, ORIGIN, dtype, None if among is None else among.index)
-    return pivot, _equated(rows, gram)
+    pivot, apart = about_bulk(product, seen, ORIGIN, dtype, None if among is None else among.index)
+    return pivot, _equated(rows, apart)
 
 
-def gram_about_bulk(
+def about_bulk(
     product: Callable[[int, torch.dtype], Tensor],
-    gram: Tensor,
+    apart: Distances,
     pivot: int,
     dtype: torch.dtype,
     order: Index | None = None,
-) -> tuple[int, Tensor]:
-    """A pivot of the bulk and the Gram matrix about it, from the one `gram` about `pivot` in `dtype`.
+) -> tuple[int, Distances]:
+    """A pivot of the bulk and distances by products about it, from those by products about `pivot` in
+    `dtype`.
 
     `product` is taken again in float64 when squares overflowed or vanished, and about a better pivot while
     the one at hand is far from the bulk. A pass can be fooled only by outliers that dwarf those the pass
     before it saw, so at most n passes are made, and nearly always none.
     """
-    for _ in range(len(gram)):
-        fits = bool(np.isfinite(gram.numpy()).all())
-        best, width = _middle(gram, order) if fits else (pivot, 0.0)
-        near = fits and float(gram[best, best]) <= _FAR * width
-        if dtype != torch.float64 and (not fits or (near and width < _TINY)):
+    for _ in range(len(apart.gram)):
+        best, width = apart.middle(order) if apart.finite else (pivot, 0.0)
+        near = apart.finite and float(apart.gram[best, best]) <= _FAR * width
+        if dtype != torch.float64 and (not apart.finite or (near and width < _TINY)):
             dtype = torch.float64
         elif near or best == pivot:
             break
         else:
             pivot = best
-        gram = product(pivot, dtype)
-    return pivot, gram
+        apart = Distances(product(pivot, dtype).numpy())
+    return pivot, apart
 
 
 def _sketched(rows: Tensor, order: Index | None) -> int:
@@ -158,30 +159,17 @@ def _sketched(rows: Tensor, order: Index | None) -> int:
     some = some if order is None else some[order]
     about = some - some[0]
     product = about @ about.mT
-    best = _middle(product, None)[0] if product.isfinite().all() else 0
+    apart = Distances(product.numpy())
+    best = apart.middle()[0] if apart.finite else 0
     return best if order is None else int(order[best])
 
 
-def _middle(product: Tensor, order: Index | None) -> tuple[int, float]:
-    """The medoid by products `[n, n]`, and the squared radius of its majority; ties as the rows come."""
-    radii = kth(squared(product.numpy()), len(product) // 2)
-    best = int(radii.argmin()) if order is None else int(order[radii[order].argmin()])
-    return best, float(radii[best])
-
-
-def within_range(squares: Tensor) -> bool:
-    """Whether squared lengths `[..., n]` are finite, and may be squared: nor do those of the bulk vanish."""
-    sizes = np.sort(squares.numpy(), axis=-1)  # NaN is sorted to the end
-    return bool((sizes[..., -1] < 1 / _EXTREME).all() and (sizes[..., sizes.shape[-1] // 2] > _EXTREME).all())
-
-
-def _equated(rows: Tensor, product: Tensor) -> Tensor:
-    """`product` with equal rows made equal to the last bit: rounding must not set twins apart.
-
-    Only rows that agree in some of their columns are compared whole.
+def _equated(rows: Tensor, apart: Distances) -> Distances:
+    """Distances by products that are made equal, to the last bit, for equal rows: rounding must not set twins
+    apart. Only rows that agree in some of their columns are compared whole.
     """
     if accelerator.holds(rows):
-        return _equated_there(rows, product)
+        return _as_kind(apart, _kinds_there(rows, apart.gram))
     some = sample(rows) + 0.0  # -0.0 becomes 0.0
     alike: dict[bytes, list[int]] = {}
     kind = list(range(len(rows)))
@@ -190,18 +178,24 @@ def _equated(rows: Tensor, product: Tensor) -> Tensor:
         kind[j] = next((i for i in others if torch.equal(rows[i], rows[j])), j)
         if kind[j] == j:
             others.append(j)
-    return product if kind == list(range(len(rows))) else product[kind][:, kind]
+    return _as_kind(apart, kind)
 
 
-def _equated_there(rows: Tensor, product: Tensor) -> Tensor:
-    """As `_equated` on an accelerator, where looking at rows costs more than looking at products."""
-    kind, values = list(range(len(product))), product.numpy()
-    for j, i in close_pairs(product).tolist():
+def _as_kind(apart: Distances, kind: list[int]) -> Distances:
+    """Distances by products that are those of the row `kind[i]` for each row i."""
+    return apart if kind == list(range(len(kind))) else Distances(apart.gram[np.ix_(kind, kind)])
+
+
+def _kinds_there(rows: Tensor, values: Array) -> list[int]:
+    """For each row on an accelerator the first one that equals it. Looking at rows costs more there than
+    looking at their products, `values` `[n, n]`."""
+    kind = list(range(len(values)))
+    for j, i in close_pairs(torch.from_numpy(values)).tolist():
         if (values[i] == values[j]).all():
             continue  # as equal as they can be made, without a look at the rows
         if kind[j] == j and kind[i] == i and torch.equal(rows[i], rows[j]):
             kind[j] = i
-    return product if kind == list(range(len(kind))) else product[kind][:, kind]
+    return kind
 
 
 def far_pivots(product: Tensor, pivot: Index) -> Index:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from byzopt import accelerator, kernels, linalg
-from byzopt.aggregators.numerics.geometry import Geometry, Index
+from byzopt.aggregators.numerics.distances import Index
+from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.measuring import ExtremeRows, geometry_about, geometry_of
 from byzopt.aggregators.numerics.ordering import Order, keys
 from byzopt.aggregators.numerics.selection import answer
@@ -175,7 +176,7 @@ class Mixed:
             out = torch.empty(self.rows.shape[1], dtype=self.rows.dtype, device=self.rows.device)
         for piece, rows in linalg.pieces(self.rows):
             if kernels.supports(rows) and kernels.reduces_columns(rows, self.mixing):
-                with linalg.written(out[piece], rows.dtype) as part:
+                with linalg.written(out if rows is self.rows else out[piece], rows.dtype) as part:
                     fine = kernels.reduce_columns(rows, plan, self.mixing, part, self.order)
             else:
                 fine = self._by_blocks(rows, plan, out[piece])
@@ -230,7 +231,11 @@ class Mixed:
 
     def through(self, weights: Tensor) -> Tensor:
         """Weights of the mixed rows as weights of the unmixed ones, `[m] -> [n]`."""
-        return weights if self.mixing is None else weights @ self.mixing.to(weights)
+        if self.mixing is None:
+            return weights
+        if weights.dtype == torch.float64 and weights.is_cpu and not weights.requires_grad:
+            return torch.from_numpy(weights.numpy() @ self.mixing.numpy())
+        return weights @ self.mixing.to(weights)
 
     def blocks(self, dtype: torch.dtype | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Column blocks `[m, b]` of the mixed rows in `dtype` (default: the compute dtype).

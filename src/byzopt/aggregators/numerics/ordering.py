@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.numerics.geometry import Index
+from byzopt.aggregators.numerics.distances import Index
 
+_SHARED = (torch.float32, torch.float64)  # NumPy reads these too, several times faster where there is little
 _MOST = 512  # columns that decide
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples spread evenly over [0, 1), and no period of the columns meets them
 
@@ -29,6 +30,10 @@ def keys(rows: Tensor, first: int, d: int) -> Tensor:
     if rows.shape[-1] < d:
         here = (columns >= first) & (columns < first + rows.shape[-1])
         columns, factors = columns[here] - first, factors[here]
+    if rows.is_cpu and rows.ndim == 2 and rows.dtype in _SHARED:
+        values = rows.numpy()
+        values = values if rows.shape[1] == len(columns) else values.take(columns.numpy(), axis=1)
+        return torch.from_numpy(values.astype(np.float64)) @ factors  # in silence where a sum overflows
     some = rows if rows.shape[-1] == len(columns) else rows.index_select(-1, columns)
     return some.to(torch.float64) @ factors
 
@@ -37,6 +42,13 @@ def sample(rows: Tensor) -> Tensor:
     """The columns of whole `rows` `[n, d]` that decide, `[n, k]`."""
     columns, _ = _chosen(rows.shape[1], rows.device)
     return rows.index_select(1, columns)
+
+
+def taken(rows: Tensor, order: Index) -> Tensor:
+    """`rows` `[n, d]` on the CPU in another order."""
+    if rows.dtype in _SHARED:
+        return torch.from_numpy(rows.numpy()[order])
+    return rows.index_select(0, torch.from_numpy(order))
 
 
 def order_of(keys: Tensor) -> Index:

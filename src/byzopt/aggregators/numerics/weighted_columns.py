@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.numerics.geometry import TIE, Geometry
+from byzopt.aggregators.numerics.geometry import Geometry
+from byzopt.kernels import TIE
 
 _ROUNDING = 1e-12  # of the whole weight: less than this is a rounding error of a sum of weights
 

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from byzopt.aggregators.numerics.geometry import TIE
+from byzopt.kernels import TIE
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 ROUNDS = 200  # at most this many steps; Newton's method needs about ten
 _SETTLED = 1e-6  # ‖∇F‖ D relative to the bulk's share of F; a gradient's norm is known to about 1e-8
+_SPARE = 5  # steps that may go nowhere: next to the minimum rounding decides which way one goes
 _TIE = 1e-13  # rows whose sums of distances differ by less, relatively, are equally good
 
 
@@ -49,15 +50,19 @@ def certified_median(gram: Array, tol: float, row_weights: Array | None = None) 
         tied = excess <= excess[k] + _TIE * share
         tied &= ~np.tril((lengths == 0) & tied, -1).any(axis=1)  # one of each set of equal rows
         return Solution(tied / tied.sum(), gap)
-    at = _look(gram, start, row_weights)
+    at = best = _look(gram, start, row_weights)
+    spare = _SPARE
     for _ in range(ROUNDS):
         if at.gap <= tol and at.subgradient <= _SETTLED:
             break
         point, descends = _step(at)
         after = _look(gram, point, row_weights)
-        if not (descends or after.gap < at.gap):
+        spare -= not (descends or after.gap < at.gap)
+        if spare < 0:
             break
         at = after
+        best = at if at.gap < best.gap else best
+    at = best if at.gap > tol else at
     weights = at.point.copy()
     weights[k] += 1 - weights.sum()
     return Solution(weights, at.gap)
