@@ -10,7 +10,8 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.kinds import GeometricRule
-from byzopt.aggregators.numerics.geometry import Array, Geometry, majority_medoid
+from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.weiszfeld import certified_median
 from byzopt.errors import require
 
@@ -70,7 +71,7 @@ class AutoGM(GeometricRule):
         return self.lam is None
 
     def weights(self, geometry: Geometry) -> Tensor:
-        gram = geometry.about(majority_medoid(geometry.sq_dists)[0]).numpy()
+        gram = geometry.about(geometry.apart.middle()[0]).numpy()
         z = certified_median(gram, _TOL).weights
         away = np.sqrt(geometry.sq_lengths_to(z))
         lam = geometry.m * self.reach * float(np.median(away))

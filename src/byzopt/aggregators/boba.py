@@ -11,7 +11,8 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.kinds import GeometricRule
-from byzopt.aggregators.numerics.geometry import Array, Geometry, Index, nearest
+from byzopt.aggregators.numerics.distances import Array, Index, nearest
+from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import InvalidInput, TooManyFaults, require
 

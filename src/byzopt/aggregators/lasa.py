@@ -19,7 +19,7 @@ from byzopt.aggregators.core.weighing import (
     weighted_sum,
     whole,
 )
-from byzopt.aggregators.numerics.geometry import Array
+from byzopt.aggregators.numerics.distances import Array
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 

@@ -21,7 +21,7 @@ from byzopt.aggregators.core.filters import Filter, RoundContext
 from byzopt.aggregators.guards import majority
 from byzopt.aggregators.guards.guarded_mean import guarded_mean
 from byzopt.aggregators.mean import Mean
-from byzopt.aggregators.numerics.geometry import Array
+from byzopt.aggregators.numerics.distances import Array
 from byzopt.errors import require
 from byzopt.rng import stream
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.numerics.geometry import Array
+from byzopt.aggregators.numerics.distances import Array
 
 SHIFTS = 300  # at most this many moves; with a flat kernel a few are enough
 _SLACK = 1e-9  # of the window, so that rounding never leaves a mean without points, nor moves one for ever
