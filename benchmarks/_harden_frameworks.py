@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 import warnings
@@ -118,6 +119,12 @@ class Lightning(Script):
                 script.guard = script.harden()
                 if script.own is not None:
                     script.guard.load_state_dict(script.own)
+                if script.case.deadline is not None:  # in each step all would wait for rank 0's message
+                    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+
+            def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+                timed = script.case.deadline is not None
+                trainer.should_stop |= timed and script.guard.rounds >= STEPS
 
         case, plugins = self.case, []
         if case.scale:  # autocast to float16, in which the scale of the other scripts is no number
@@ -128,7 +135,7 @@ class Lightning(Script):
             devices=self.n,
             strategy="ddp",
             plugins=plugins or None,
-            max_steps=steps,
+            max_steps=-1 if case.deadline else steps,
             max_epochs=-1,
             accumulate_grad_batches=case.accumulate,
             gradient_clip_val=case.clip or None,
@@ -147,7 +154,7 @@ def training(script: Lightning) -> Any:
 
     class Batches(torch.utils.data.IterableDataset):
         def __iter__(self) -> Any:
-            for t in range(script.begin, STEPS):
+            for t in itertools.count(script.begin):
                 script.t = t
                 generator = script.generator()
                 for _ in range(script.case.accumulate):
