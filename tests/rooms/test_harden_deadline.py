@@ -7,6 +7,7 @@ import random
 import signal
 import time
 import warnings
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -208,6 +209,104 @@ def test_without_more_than_half_nobody_goes_on():
     assert "More than half of 4 ranks should be alive" in message
 
 
+class Branches(nn.Module):
+    """Layers of which a pass uses some."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
+
+    def forward(self, x, used):
+        for k in used:
+            x = torch.tanh(self.layers[k](x))
+        return x
+
+
+def branches(rank, t):
+    """Nobody uses the last layer but in round 3, all use the first one, rank 2 alone another one."""
+    return [0] + [1] * (rank == 2) + [2] * ((rank + t) % 2) + [3] * (t == 3 and rank == 0)
+
+
+def gradients_of(model):
+    return [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+
+
+def with_unused(rank, as_views):
+    """Gradients of six rounds with AdamW, with a deadline and without; a rank has NaN in one of them."""
+    found = []
+    for deadline in (None, GENEROUS):
+        settings = {"find_unused_parameters": True, "gradient_as_bucket_view": as_views}
+        model = DistributedDataParallel(Branches(), bucket_cap_mb=0.0001, **settings)
+        guard = harden(model, "trimmed_mean", f=1, deadline=deadline)
+        optimizer, path = torch.optim.AdamW(model.parameters(), lr=1e-2), []
+        for t in range(6):
+            optimizer.zero_grad()
+            for k in range(2):
+                with model.no_sync() if k == 0 else nullcontext():
+                    factor = torch.nan if (t, rank) == (4, 1) else 1.0
+                    out = model(batch(rank, 2 * t + k), branches(rank, t if k else t + 1))
+                    (out.square().mean() * factor).backward()
+            optimizer.step()
+            path.append((gradients_of(model), everything(model)))
+        guard.remove()
+        optimizer.zero_grad()
+        model(batch(rank, 0), branches(rank, 0)).square().mean().backward()  # DDP asks all again
+        found.append((path, gradients_of(model), guard.dropped))
+    return found
+
+
+@pytest.mark.parametrize("as_views", [False, True])
+def test_unused_parameters_are_found_without_waiting(as_views):
+    results = play_ranks(4, with_unused, as_views)
+    for plain, timed in results:
+        assert plain[2] == timed[2] == [0, 1, 0, 0]
+        pairs = [
+            *zip(plain[0], timed[0], strict=True),
+            ((plain[1], plain[0][0][1]), (timed[1], plain[0][0][1])),
+        ]
+        for (gradients, model), (others, other) in pairs:
+            assert [g is None for g in gradients] == [g is None for g in others]
+            for g, h in zip(gradients, others, strict=True):
+                assert g is None or torch.allclose(g, h, atol=1e-6)  # sums in another order
+            assert torch.allclose(model, other, atol=1e-5)
+        assert any(g is None for g in timed[0][0][0])
+    for t in range(6):  # to the bit
+        assert all(torch.equal(each[1][0][t][1], results[0][1][0][t][1]) for each in results)
+
+
+def with_some_gone(rank, place, rounds, pauses):
+    model = DistributedDataParallel(Branches(), bucket_cap_mb=0.0001, find_unused_parameters=True)
+    guard = harden(model, "trimmed_mean", f=2, deadline=PASSING)
+    optimizer, path = torch.optim.AdamW(model.parameters(), lr=1e-2), {}
+    while guard.rounds < rounds:
+        t = guard.rounds + 1
+        (place / f"{rank} at {t}").touch()
+        while (rank, t) in pauses and not (place / pauses[rank, t]).exists():
+            time.sleep(0.01)
+        if (place / "woken").exists():
+            time.sleep(0.2)  # so that there are rounds for one that comes back
+        optimizer.zero_grad()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model(batch(rank, t), branches(rank, t)).square().mean().backward()
+        optimizer.step()
+        path[guard.rounds] = everything(model), None
+    return path, guard.missing, guard.returned, [], None
+
+
+def test_with_unused_parameters_some_may_die_and_stop():
+    with Job(5, with_some_gone, 40, {(1, 2): "never", (3, 3): "woken"}) as job:
+        job.wait_until(1, 2)
+        job.signal(1, signal.SIGKILL)
+        job.wait_until(0, 8)
+        (job.path / "woken").touch()
+        results = job.results((0, 2, 3, 4))
+    alike(results)
+    assert all(max(path) == 40 for path, *_ in results.values())
+    assert results[3][2] >= 1
+
+
 def refused(rank):
     found = []
 
@@ -222,7 +321,9 @@ def refused(rank):
     module = nn.Linear(3, 2)
     attempt(lambda: harden(DistributedDataParallel(module), **plain, deadline=0.0))
     attempt(lambda: harden(DistributedDataParallel(module), **plain, deadline=1.0 + rank))
-    unused = DistributedDataParallel(module, find_unused_parameters=True)
+    static = DistributedDataParallel(module, static_graph=True)
+    attempt(lambda: harden(static, **plain, deadline=GENEROUS))
+    unused = DistributedDataParallel(module, find_unused_parameters=rank == 0)
     attempt(lambda: harden(unused, **plain, deadline=GENEROUS))
     attempt(lambda: harden(fully_shard(nn.Linear(3, 2)), **plain, deadline=GENEROUS))
     model = DistributedDataParallel(module)
@@ -242,7 +343,7 @@ def refused(rank):
 
 
 def test_what_would_wait_for_the_dead_is_refused():
-    parts = ("deadline", "alike", "find_unused_parameters", "shards", "`join`", "ZeroRedundancyOptimizer")
+    parts = ("deadline", "alike", "static_graph", "alike", "shards", "`join`", "ZeroRedundancyOptimizer")
     results = play_ranks(2, refused)
     for found, rounds, missing in results:
         assert found == results[0][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
@@ -50,5 +51,10 @@ def raise_behind(error: Exception) -> None:
 
     if torch._C._current_graph_task_id() == -1:
         raise error
+    run_behind(tell)
+
+
+def run_behind(what: Callable[[], None]) -> None:
+    """Call it when DDP has finished with the pass."""
     # DDP's own callback may be queued behind this one; behind it comes what this one queues.
-    engine.queue_callback(lambda: engine.queue_callback(tell))
+    engine.queue_callback(lambda: engine.queue_callback(what))

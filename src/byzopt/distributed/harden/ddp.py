@@ -110,7 +110,7 @@ def check(model: DistributedDataParallel, settings: Settings) -> str:
     if settings.deadline is not None:
         check_waits(model)
     told = [(n, tuple(p.shape), str(p.dtype), p.requires_grad) for n, p in model.module.named_parameters()]
-    return repr(told)
+    return repr((told, settings.deadline is not None and model.find_unused_parameters))
 
 
 def attach(model: DistributedDataParallel, comm: Communicator, guard: Guard) -> None:
@@ -130,10 +130,10 @@ def attach(model: DistributedDataParallel, comm: Communicator, guard: Guard) -> 
 
 def check_waits(model: DistributedDataParallel) -> None:
     """Raise `InvalidInput` for what of DDP itself waits for ranks that a deadline would not wait for."""
-    what, rule = "A model with a deadline", "wait for no rank in its forward pass"
-    for name in ("find_unused_parameters", "static_graph"):
-        remedy = "Leave it out: let the loss depend on all parameters, or freeze those that it does not."
-        require(not getattr(model, name), what, rule, f"{name}=True, which makes all ranks compare", remedy)
+    what, rule = "A model with a deadline", "wait for no rank in its backward pass"
+    remedy = "Leave it out, and say find_unused_parameters=True where some are not used in every pass."
+    require(not model.static_graph, what, rule, "static_graph=True, which makes all ranks compare", remedy)
+    require_seams((("Reducer", model.reducer, ("_update_process_group",)),))
 
 
 def build_buckets(model: DistributedDataParallel) -> None:
@@ -141,8 +141,8 @@ def build_buckets(model: DistributedDataParallel) -> None:
     after its first backward pass: this is one, which adds zeros to no gradient that is kept."""
     reducer: Any = model.reducer
     parameters = [p for p in model.module.parameters() if p.requires_grad]
-    if model._has_rebuilt_buckets or not parameters:
-        return
+    if model._has_rebuilt_buckets or model.find_unused_parameters or not parameters:
+        return  # where DDP looks for unused parameters its buckets are what they were from the beginning
     kept = [p.grad for p in parameters]
     for parameter in parameters:
         parameter.grad = None

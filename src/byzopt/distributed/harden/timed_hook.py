@@ -20,7 +20,7 @@ from byzopt.checkpoint import packed, unpacked
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.deadline import Behind, DeadlineTransport
 from byzopt.distributed.deadline.consensus import mask_of
-from byzopt.distributed.harden.abandoned import engine, raise_behind
+from byzopt.distributed.harden.abandoned import engine, raise_behind, run_behind
 from byzopt.distributed.harden.bucket_hook import Bucket, BucketHook
 from byzopt.distributed.harden.carried import carried, copied, optimizers_of, states_of
 from byzopt.distributed.harden.guard import Guard
@@ -35,6 +35,7 @@ from byzopt.distributed.harden.timed_rows import (
     packed_error,
     packed_row,
 )
+from byzopt.distributed.harden.usage import Usage
 from byzopt.distributed.harden.whole import Alone, WholeRows
 from byzopt.distributed.header import max_magnitude
 from byzopt.errors import TooManyFaults, require
@@ -59,6 +60,8 @@ class TimedHook(BucketHook):
         guard.undo.append(self.transport.close)
         named = model.module.named_parameters()
         self.parameters = {name: p for name, p in named if name not in model.parameters_to_ignore}
+        self.usage = Usage(model, self.parameters)
+        guard.undo.append(partial(self.usage.remove, comm.group))
         self._gradients: list[tuple[list[str], list[Tensor]]] = []
         self._heard: Heard | None = None
         self._looked = False
@@ -97,6 +100,9 @@ class TimedHook(BucketHook):
             error = error or left
             if answered and error is None:
                 self._offer(self._heard)
+            self._settle_usage(list(self._heard.used.values()))
+        elif error is not None:
+            self.usage.clear()
         for bucket in self._buckets:
             bucket.told.set_result(bucket.whole)
         self._error, self._round, self._buckets, self._gradients, self._heard = None, None, [], [], None
@@ -134,12 +140,13 @@ class TimedHook(BucketHook):
         """The rows of all ranks that count. Errors: as `DeadlineTransport.exchange` and `heard`; `Behind`
         where this rank has to take the state of the others."""
         n, payload = self.comm.n, b""
-        wire = RowFormat(self._first, self.dtype, self.guard.settings.wire == "int8")
+        wire = RowFormat(self._first, self.dtype, self.guard.settings.wire == "int8", len(self.usage))
         with done.trouble.noted():
             self._require_own_steps()
             asking = float(mask_of(self.transport.asking))
             told = Told(1.0, float(done.t), hash_of(self.parameters), self._timed.layout(), asking, 0.0)
-            payload = packed_row(told, [bucket.sent for bucket in self._buckets], self._timed.own(), wire)
+            pieces = [bucket.sent for bucket in self._buckets]
+            payload = packed_row(told, pieces, self.usage.own(), self._timed.own(), wire)
         trouble = done.trouble.error
         if trouble is None and self.transport.behind > 1:
             raise Behind("Others are two rounds ahead.")
@@ -167,6 +174,17 @@ class TimedHook(BucketHook):
         found = any(kind.__name__ == zero for each in living for kind in type(each).__mro__)
         what, rule, remedy = "An optimizer with a deadline", "wait for no rank", "Use the one inside of it."
         require(not found, what, rule, f"{zero}, of which each rank has a part", remedy)
+
+    def _settle_usage(self, told: list[Tensor]) -> None:
+        """Unused parameters get the gradient that they have on all ranks, when DDP has finished."""
+        if len(self.usage):
+            pairs = [
+                (self.parameters[name], g)
+                for names, gs in self._gradients
+                for name, g in zip(names, gs, strict=True)
+            ]
+            then = partial(self.usage.taken, told, {id(parameter): g for parameter, g in pairs})
+            run_behind(then)
 
     def _write(self, answer: Tensor) -> None:
         """Put the answer `[d]` into DDP's buckets."""
@@ -198,6 +216,7 @@ class TimedHook(BucketHook):
             "parts": states_of(carried(self.parameters, self.excess.scaler)),
             "memory": copied(self.guard.memory),
             "rounds": self.guard.rounds,
+            "used": copied(list(found.used.values())),
         }
         self.transport.keep(Snapshot(common, copied(self._timed.local())), found.wanting)
 
@@ -207,6 +226,7 @@ class TimedHook(BucketHook):
         common, each = self.transport.catch_up(guard.tolerance + 1)
         state = unpacked(common)
         self._write(state["answer"])
+        self._settle_usage(state["used"])
         guard.take_over(state["rounds"], state["memory"], state["answer"])
         warn(
             f"Rank {self.comm.rank} was behind after round {before}: it has taken parameters, buffers and "

@@ -40,11 +40,13 @@ _NUMBERS = len(Told._fields) * 8  # bytes
 
 
 class RowFormat(NamedTuple):
-    """How a row of d numbers of a dtype lies in a message: as they are, or as 8-bit codes."""
+    """How a row of d numbers of a dtype lies in a message: as they are, or as 8-bit codes; and behind it the
+    `marks` of parameters, used or not."""
 
     d: int
     dtype: torch.dtype
     coded: bool
+    marks: int
 
     @property
     def size(self) -> int:
@@ -61,11 +63,13 @@ class RowFormat(NamedTuple):
 
 class Heard(NamedTuple):
     """What came of a round: rows `[n, d]` (zeros where there is none), what each rank told, the bytes of its
-    buffers, and why others are `missing`. `odd` are those with other parameters than most, and missing."""
+    buffers, which parameters it has `used`, and why others are `missing`. `odd` are those with other
+    parameters than most, and missing."""
 
     rows: Tensor
     told: dict[int, Told]
     buffers: dict[int, Tensor]
+    used: dict[int, Tensor]
     missing: dict[int, str]
     odd: list[int]
 
@@ -76,11 +80,13 @@ class Heard(NamedTuple):
         return set(self.odd).union(*(ranks_of(mask, len(self.rows)) for mask in masks))
 
 
-def packed_row(told: Told, pieces: Sequence[Tensor], buffers: Tensor, wire: RowFormat) -> Any:
+def packed_row(
+    told: Told, pieces: Sequence[Tensor], used: Tensor, buffers: Tensor, wire: RowFormat
+) -> Any:
     """A payload for `DeadlineTransport.exchange`, in memory of its own."""
     numbers = torch.tensor(told._replace(buffers=float(len(buffers))), dtype=torch.float64, device="cpu")
     row = [piece.detach().cpu() for piece in pieces]
-    parts = [numbers, *([encoded(torch.cat(row))] if wire.coded else row), buffers]
+    parts = [numbers, *([encoded(torch.cat(row))] if wire.coded else row), used, buffers]
     return torch.cat([part.contiguous().view(torch.uint8) for part in parts]).numpy().data
 
 
@@ -102,7 +108,7 @@ def heard(rows: Rows, n: int, wire: RowFormat, error: Exception | None) -> Heard
         raise_shared(failed, n, error)
     missing, width = dict(rows.missing), wire.size
     for rank, each in list(told.items()):
-        length = len(rows.payloads[rank]) - _NUMBERS - width
+        length = len(rows.payloads[rank]) - _NUMBERS - width - wire.marks
         if each.status != _TAKES_PART or length < 0 or each.buffers != length:
             missing[rank] = f"Its message of {len(rows.payloads[rank])} bytes cannot be read."
             del told[rank]
@@ -110,14 +116,14 @@ def heard(rows: Rows, n: int, wire: RowFormat, error: Exception | None) -> Heard
     for rank in odd:
         missing[rank] = "It has other parameters than most ranks."
     out = torch.zeros(n, wire.d, dtype=wire.dtype, device="cpu")
-    buffers = {}
+    used, buffers = {}, {}
     for rank in set(told) - set(odd):
         payload = rows.payloads[rank]
         data = torch.frombuffer(payload, dtype=torch.uint8, count=width, offset=_NUMBERS)
         wire.read(data, out[rank])
         tail = np.frombuffer(bytearray(payload[_NUMBERS + width :]), np.uint8)  # torch reads no empty memory
-        buffers[rank] = torch.from_numpy(tail)
-    return Heard(out, told, buffers, missing, odd)
+        used[rank], buffers[rank] = map(torch.from_numpy, np.split(tail, [wire.marks]))
+    return Heard(out, told, buffers, used, missing, odd)
 
 
 def _odd(told: Mapping[int, Told]) -> list[int]:
