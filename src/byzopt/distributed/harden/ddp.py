@@ -14,6 +14,7 @@ from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden.bucket_hook import BucketHook
 from byzopt.distributed.harden.buffers import check_buffers
 from byzopt.distributed.harden.guard import Guard
+from byzopt.distributed.harden.others import check_parts, look_out
 from byzopt.distributed.harden.place import Copied, HookPlace, harden_hook
 from byzopt.distributed.harden.seams import AUTOGRAD, require_seams
 from byzopt.distributed.harden.settings import Settings
@@ -98,6 +99,8 @@ def check(model: DistributedDataParallel, settings: Settings) -> str:
             "Harden over the data-parallel dimension of fully_shard.",
         )
         what = f"The parameter {name!r}"
+        early, remedy = hasattr(parameter, "_in_backward_optimizers"), "Step when backward has ended."
+        require(not early, what, "be left alone by backward", "an optimizer that steps within it", remedy)
         require(
             parameter.dtype in WIRE_DTYPES,
             what,
@@ -107,6 +110,7 @@ def check(model: DistributedDataParallel, settings: Settings) -> str:
     scope, whole = "The scope of a rule with DistributedDataParallel", "be the whole model"
     require(settings.scope != "unit", scope, whole, "'unit'", "Leave out `scope`.")
     check_buffers(model.module, settings.buffers)
+    check_parts(model)
     if settings.deadline is not None:
         check_waits(model)
     told = [(n, tuple(p.shape), str(p.dtype), p.requires_grad) for n, p in model.module.named_parameters()]
@@ -115,6 +119,7 @@ def check(model: DistributedDataParallel, settings: Settings) -> str:
 
 def attach(model: DistributedDataParallel, comm: Communicator, guard: Guard) -> None:
     """Put the guard where DDP reduces."""
+    look_out(model, guard)
     if guard.settings.deadline is not None:
         build_buckets(model)
         own: Any = model  # attributes of this object stand before those of its class

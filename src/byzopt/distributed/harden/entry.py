@@ -154,5 +154,9 @@ def _refusal(model: Any) -> str:
     remedy = "Wrap the model first: model = DistributedDataParallel(model)."
     if kind == "FullyShardedDataParallel":
         remedy = "FSDP1 reduces gradients where no hook can see the ranks' own: use fully_shard (FSDP2)."
+    parts = model.named_modules() if isinstance(model, nn.Module) else ()
+    inside = [name for name, part in parts if any(each.takes(part) for each in WRAPPERS)]
+    if inside:
+        remedy = f"Its part {inside[0]!r} is one: give that."
     kinds = "a DistributedDataParallel one, or the root of a fully_shard one"
     return f"A model to harden should be {kinds}. Found {kind}. {remedy}"
