@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
-from _harden_script import FAULTS, FAULTY, Linear, Script
+from _harden_script import FAULTS, FAULTY, STEPS, Linear, Script
 from byzopt.distributed import LocalSteps
 from byzopt.distributed.local import nesterov
 
@@ -100,7 +100,15 @@ class Local(Script):
         rule, self.start = self.case.rule, self.flat()
         if rule is None:
             return Averaged(self)
-        return LocalSteps(self.module, self.every, rule, self.case.f, on_fault=self.forget)
+        deadline = self.case.deadline
+        return LocalSteps(self.module, self.every, rule, self.case.f, on_fault=self.forget, deadline=deadline)
+
+    def steps(self) -> Iterator[int]:
+        if self.case.deadline is None:
+            yield from super().steps()
+            return
+        while self.guard.rounds * self.every < STEPS:
+            yield self.guard.rounds * self.every + self.guard.taken % self.every
 
     def forget(self) -> None:
         """NaN in the averages of a rank's AdamW would never leave them."""

@@ -12,15 +12,17 @@ from torch.optim import Optimizer
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.aggregators.core.filters import RoundContext, RoundRule, check_unseen_data
-from byzopt.distributed.agreement import exchange_headers, share_error
+from byzopt.distributed.agreement import HeaderSummary, exchange_headers, share_error
 from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.deadline import DeadlineTransport
 from byzopt.distributed.flat import FlatParameters
 from byzopt.distributed.harden.agreement import require_same
 from byzopt.distributed.harden.buffers import BufferSync, check_buffers
 from byzopt.distributed.harden.settings import Buffers
-from byzopt.distributed.header import fingerprint, recipe_text
+from byzopt.distributed.header import Header, fingerprint, recipe_text
 from byzopt.distributed.models import averaging, wrappings
 from byzopt.distributed.reduce import aggregate, header_of, require_distinct
+from byzopt.distributed.timed_local import check_timed, timed_sync
 from byzopt.distributed.topologies import Exchange, Topology, Watch, check_topology
 from byzopt.errors import TooManyFaults, require
 
@@ -54,6 +56,14 @@ class LocalSteps:
     buffers that are not finite, all go back to x and to the buffers that they last agreed on, and
     `excess="raise"` raises `TooManyFaults` on all ranks; with "skip" they go on from there.
 
+    With a `deadline` in seconds a rank that is dead, stopped or later than that counts like one whose Δ is
+    not finite, in `dropped` and in `missing` `[n]`, and the others go on, as long as more than half of the
+    ranks live and the rule bears it; else all raise `TooManyFaults`. All ranks then send their whole Δ to all
+    others, whatever the `topology`. A rank that comes back lets go of its Δ and makes the outer steps of the
+    others; one that was away for long takes their point and outer optimizer, as more than f of them have
+    these, and counts `returned`. Scripts then loop over `rounds`, the exchanges, and buffers are each rank's
+    own.
+
     Gradients that are averaged in every step cannot be defended any more. So what averages those of `model`
     over ranks of `group` is refused: a `DistributedDataParallel` or FSDP model in it, or alive around it; and
     in the first exchange whose Δ are finite and not zero all refuse where those of n - f ranks are equal to
@@ -73,6 +83,7 @@ class LocalSteps:
         on_fault: Called on a rank whose Δ was left out, or that is one of too many with what is not finite
             (before `TooManyFaults` is raised), so that it can start its optimizer afresh.
         same_data: Whether ranks take the same data on purpose.
+        deadline: Seconds after which a rank is missing from an exchange; None: all are waited for.
 
     Raises:
         InvalidInput: The same on all ranks: a wrapped or sharded model, also where only a part is, or where
@@ -106,6 +117,7 @@ class LocalSteps:
         watch: Watch = None,
         on_fault: Callable[[], None] | None = None,
         same_data: bool = False,
+        deadline: float | None = None,
     ) -> None:
         self.comm = Communicator(group)
 
@@ -123,20 +135,24 @@ class LocalSteps:
             check_unseen_data(lifted)
             recipe.check(self.comm.n)
             check_buffers(model, buffers)
+            check_timed(model, deadline, buffers)
             flat = FlatParameters([{"params": list(model.parameters())}])
             tolerated = min(recipe.tolerance(self.comm.n), (self.comm.n - 1) // 2)
             return cast(RoundRule, lifted), flat, recipe_text(recipe), tolerated
 
-        self.filter, self.flat, plan, tolerated = share_error(self.comm, prepare)
+        self.filter, self.flat, plan, self.tolerated = share_error(self.comm, prepare)
         self.model, self.every, self.topology, self.excess = model, every, topology, excess
         self.watch, self.on_fault, self.taken, self.rounds = watch, on_fault, 0, 0
         self.dropped, self.skipped = [0] * self.comm.n, 0
+        self.missing, self.returned = [0] * self.comm.n, 0
         self._compared, self._wrappings = same_data, -1
         self._plan = f"{plan} {every} {excess} {same_data}"
+        require_same(self.comm, str(deadline), "their deadlines", "Say the same on every rank.")
         self.point = self._common()
         self.outer = outer([self.point])
         self._state: Any = self.filter.init(torch.zeros(0, device="cpu"), self.comm.n)
-        self.buffers = BufferSync(self.comm, model, buffers, tolerated, set())
+        self.buffers = BufferSync(self.comm, model, buffers, self.tolerated, set())
+        self._transport = None if deadline is None else DeadlineTransport(deadline, group)
 
     def _require_local(self, model: nn.Module) -> None:
         """Raise `InvalidInput` where gradients of the model are averaged before a rule can compare them."""
@@ -173,27 +189,43 @@ class LocalSteps:
     @torch.no_grad()
     def sync(self) -> None:
         """Exchange now. A collective; errors as of `step`."""
-        self.rounds += 1
-        excess: TooManyFaults | None = None
+        if self._transport is not None:
+            timed_sync(self, self._transport)
+            return
         faulty: set[int] = set()
+        outcome: tuple[Tensor, Any] | TooManyFaults
         try:
-            answer, state = self._answer(faulty)
+            outcome = self._answer(faulty)
             self.buffers.agree(torch.ones(self.comm.n, dtype=torch.bool, device="cpu"))
         except TooManyFaults as error:
-            excess = error
+            outcome = error
             faulty.update(error.rows)
+        self.rounds += 1
+        self._settle(outcome, faulty, spoilt=self.comm.rank in faulty)
+
+    def _settle(
+        self,
+        outcome: tuple[Tensor, Any] | TooManyFaults,
+        faulty: set[int],
+        spoilt: bool,
+        hard: bool = False,
+    ) -> None:
+        """Make the outer step with an answer and the rule's next state, or go back. `spoilt`: this rank has
+        sent what is not finite; `hard`: an excess of faults is raised whatever `excess` says."""
+        if isinstance(outcome, TooManyFaults):
             self.skipped += 1
             self.buffers.restore()
         else:
-            self._state = state
+            answer, self._state = outcome
+            self._compared = self._compared or self._mark > 0
             self._advance(answer)
         self.flat.write(self.point)
         for rank in faulty:
             self.dropped[rank] += 1
-        if self.comm.rank in faulty and self.on_fault is not None:
+        if spoilt and self.on_fault is not None:
             self.on_fault()
-        if excess is not None and self.excess == "raise":
-            raise excess
+        if isinstance(outcome, TooManyFaults) and (hard or self.excess == "raise"):
+            raise outcome
 
     def _advance(self, answer: Tensor) -> None:
         """Make the outer optimizer's step along the `answer` `[d]`."""
@@ -204,30 +236,36 @@ class LocalSteps:
 
     def _answer(self, faulty: set[int]) -> tuple[Tensor, Any]:
         """The rule's answer to all pseudo-gradients, and its next state. Ranks left out join the `faulty`."""
-        mark = 0.0
-
-        def prepare() -> Any:
-            nonlocal mark
-            same = self.flat.serves([{"params": list(self.model.parameters())}])
-            require(same, "The model", "have the parameters it had", "others", "Build LocalSteps anew.")
-            gone = self.point.detach() - self.flat.read()
-            if self._wrappings != (now := wrappings(self.model)):  # it may have been wrapped since
-                self._require_local(self.model)
-                self._wrappings = now
-            mark = 0.0 if self._compared else fingerprint(gone)
-            exchange = Exchange(
-                self.filter, self._state, RoundContext(self.rounds, self.point), {}, self.watch
-            )
-            header, kept = header_of(self.comm, gone, self.topology, exchange, f"{self._plan} {self.taken}")
-            return header._replace(fingerprint=mark), kept
-
-        summary, (vec, told) = exchange_headers(self.comm, prepare)
-        what, remedy = "Pseudo-gradients of the ranks", "Call the module itself, not a wrapper."
-        require_distinct(summary.equal, self.comm.n, told, what, "the first exchange", remedy)
+        summary, (vec, told) = exchange_headers(self.comm, self._told)
+        self._require_distinct(summary, told)
         done = aggregate(self.comm, vec, self.topology, told, summary)
-        self._compared = self._compared or mark > 0
         faulty.update(told.malformed, (~summary.sizes.isfinite()).nonzero().flatten().tolist())
         return done.out.to(self.point.device), done.state
+
+    def _told(self) -> tuple[Header, tuple[Tensor, Exchange]]:
+        """What this rank says before the exchange, and its pseudo-gradient with what else it takes along."""
+        same = self.flat.serves([{"params": list(self.model.parameters())}])
+        require(same, "The model", "have the parameters it had", "others", "Build LocalSteps anew.")
+        gone = self.point.detach() - self.flat.read()
+        if self._wrappings != (now := wrappings(self.model)):  # it may have been wrapped since
+            self._require_local(self.model)
+            self._wrappings = now
+        self._mark = 0.0 if self._compared else fingerprint(gone)
+        at = RoundContext(self.rounds + 1, self.point)
+        exchange = Exchange(self.filter, self._state, at, {}, self.watch)
+        taken = self.taken if self._transport is None else 0  # a rank that was away has its own count
+        header, kept = header_of(self.comm, gone, self.topology, exchange, f"{self._plan} {taken}")
+        return header._replace(fingerprint=self._mark), kept
+
+    def _require_distinct(self, summary: HeaderSummary, told: Exchange) -> None:
+        """Raise `InvalidInput` in the first exchange whose pseudo-gradients are not 0, if they are one."""
+        what, remedy = "Pseudo-gradients of the ranks", "Call the module itself, not a wrapper."
+        require_distinct(summary.equal, self.comm.n, told, what, "the first exchange", remedy)
+
+    def close(self) -> None:
+        """With a deadline: say goodbye to the other ranks, for which this one is missing from now on."""
+        if self._transport is not None:
+            self._transport.close()
 
     def state_dict(self) -> dict[str, Any]:
         """The common point and buffers, the outer optimizer and the counters: the same on all ranks."""
@@ -239,6 +277,7 @@ class LocalSteps:
             "rounds": self.rounds,
             "dropped": list(self.dropped),
             "skipped": self.skipped,
+            "missing": list(self.missing),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -252,6 +291,7 @@ class LocalSteps:
         self.outer.load_state_dict(state["outer"])
         self.buffers.load_state_dict(state.get("buffers", {}))
         self.taken, self.rounds = int(state["taken"]), int(state["rounds"])
-        ranks = len(state["dropped"]) == self.comm.n
-        self.dropped = list(state["dropped"]) if ranks else [0] * self.comm.n
+        for name in ("dropped", "missing"):
+            counts = list(state.get(name, ()))
+            setattr(self, name, counts if len(counts) == self.comm.n else [0] * self.comm.n)
         self.skipped = int(state["skipped"])

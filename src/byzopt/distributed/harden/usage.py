@@ -26,9 +26,8 @@ class Usage:
         looks = model.find_unused_parameters
         wanted = [p for p in parameters.values() if p.requires_grad] if looks else []
         self._parameters, self._used = wanted, torch.zeros(len(wanted), dtype=torch.uint8, device="cpu")
-        self._hooks = [
-            p.register_post_accumulate_grad_hook(partial(self._saw, k)) for k, p in enumerate(wanted)
-        ]
+        watched: list[Any] = list(enumerate(wanted))
+        self._hooks = [p.register_post_accumulate_grad_hook(partial(self._saw, k)) for k, p in watched]
         self._reducer: Any = model.reducer
         if looks:  # it asks this rank alone, then
             self._reducer._update_process_group(_alone())
