@@ -48,8 +48,10 @@ def row(rank: int, name: str, columns: list[str]) -> dict[str, Any]:
         out |= {"clean": plain.evaluated()[0], "mean = plain": apart(plain, mean)}
     for column in [each for each in PAIRS if each in columns]:
         both = (PAIRS[column], replace(PAIRS[column], rule=RULE))
-        why = script.lacks.get(column)
-        out[column] = why or [trained(script, each).evaluated()[0] for each in both]
+        try:
+            out[column] = [trained(script, each).evaluated()[0] for each in both]
+        except ValueError as error:  # the framework's: the plain script cannot be had here
+            out[column] = [f"{name} itself: {error}"]
     if "resume" in columns:
         remembering = Case(RULE, fault="-10x", momentum=0.9, betas=(0.0, 0.999))
         whole, halves = (trained(script, replace(remembering, saved=saved)) for saved in (False, True))
@@ -107,9 +109,10 @@ that was not.
 {faults}
 
 "rank dead": rank 1 is gone from step 20 on. "rank late": it stands still in step 20 until the others have
-made ten more; a plain run waits for it. The hardened runs have a `deadline`, and loop over `guard.rounds`; a
-late rank ends at the parameters of the others, to the bit. Where the deadline is refused this says with which
-words, and what becomes of the hardened run without one:
+made ten more; a plain run waits for it. The hardened runs have a `deadline`, and loop over the guard's rounds
+(with DiLoCo the exchanges); a late rank ends at the parameters of the others, to the bit. Lightning's own
+broadcast, for which all ranks would wait in each step, is switched off there. What is refused, in which words
+(where it is the deadline, the table has the hardened run without one, too):
 
 {refusals}
 
@@ -151,8 +154,10 @@ def shown(cell: Any, column: str, refusals: list[str]) -> str:
     if isinstance(cell, str):
         return cell
     if isinstance(cell, list):
-        first, second, *without = (told(each, refusals) for each in cell)
-        return f"{first} → **{second}**" + "".join(f", without a deadline {each}" for each in without)
+        first, *others = (told(each, refusals) for each in cell)
+        hardened, without = others[:1], others[1:]
+        marked = "".join(f" → **{each}**" for each in hardened)
+        return first + marked + "".join(f", without a deadline {each}" for each in without)
     return f"{cell:.1f}" if column == "clean" else f"{cell:.0e}"
 
 

@@ -36,13 +36,17 @@ def as_torchrun() -> None:
 class Accelerated(Script):
     """Hugging Face Accelerate: `harden` after `prepare`."""
 
-    lacks = {"GradScaler, NaN once": "only on GPUs"}  # noqa: RUF012
-
     def attach(self) -> None:
         from accelerate import Accelerator
 
         as_torchrun()
-        self.accelerator = Accelerator(cpu=True, gradient_accumulation_steps=self.case.accumulate)
+        precision = "fp16" if self.case.scale else "no"  # it makes its own scaler
+        accumulate = self.case.accumulate
+        self.accelerator = Accelerator(
+            cpu=True, mixed_precision=precision, gradient_accumulation_steps=accumulate
+        )
+        if self.case.scale and self.accelerator.scaler is None:
+            raise ValueError("On CPUs there is no GradScaler, whatever mixed_precision says.")
         self.model = self.module
         self.model, self.optimizer = self.accelerator.prepare(self.module, self.make_optimizer())
         self.guard = self.harden()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -124,7 +124,6 @@ class Script:
     """Trains by `run` on every rank. This one is for `DistributedDataParallel` and AdamW."""
 
     ranks = 4
-    lacks: ClassVar[dict[str, str]] = {}  # columns of the table that make no sense, and why
 
     def __init__(self, case: Case) -> None:
         self.case, self.t, self.curve = case, 0, list[float]()

@@ -16,6 +16,14 @@ import torch.multiprocessing as mp
 PATIENCE = 120  # seconds until a test gives up; nothing waits for it when all is well
 
 
+def leave_together(place, rank, ranks):
+    """Wait until so many ranks are done: one that is behind still wants what the others know."""
+    (place / f"{rank} is done").touch()
+    end = time.monotonic() + PATIENCE
+    while len(list(place.glob("* is done"))) < ranks and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 class Job:
     """n ranks that play a function in processes of their own, and a folder where they tell of themselves."""
 

@@ -80,9 +80,7 @@ class Heard(NamedTuple):
         return set(self.odd).union(*(ranks_of(mask, len(self.rows)) for mask in masks))
 
 
-def packed_row(
-    told: Told, pieces: Sequence[Tensor], used: Tensor, buffers: Tensor, wire: RowFormat
-) -> Any:
+def packed_row(told: Told, pieces: Sequence[Tensor], used: Tensor, buffers: Tensor, wire: RowFormat) -> Any:
     """A payload for `DeadlineTransport.exchange`, in memory of its own."""
     numbers = torch.tensor(told._replace(buffers=float(len(buffers))), dtype=torch.float64, device="cpu")
     row = [piece.detach().cpu() for piece in pieces]
