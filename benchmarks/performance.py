@@ -27,6 +27,7 @@ compared first. Times move with the machine; ratios are what counts.
 | hardened steps | `python benchmarks/harden.py --only time` | [harden_time](results/harden_time.md) |
 | imports and the command line | `python benchmarks/startup.py` | [startup](results/startup.md) |
 | growth, to 3,000 workers | `python benchmarks/growth.py` | [growth](results/growth.md) |
+| few workers and short rows, over the arithmetic | `python benchmarks/few.py` | [few](results/few.md) |
 | guards beside the mean and a Gram product | `python benchmarks/guards.py` | [guards](results/guards.md) |
 | all nodes of a graph in one call | `python benchmarks/gossip.py` | [gossip](results/gossip.md) |
 
