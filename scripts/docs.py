@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS, Aggregator, PreAggregator, rule_from
-from byzopt.attacks import ATTACKS, EDGE_ATTACKS, Attack, Remembering
+from byzopt.attacks import ATTACKS, CLOCK_ATTACKS, EDGE_ATTACKS, Attack, Remembering
+from byzopt.clocks import CLOCKS
 from byzopt.docstrings import entries, sections
 from byzopt.engines import ENGINES
 from byzopt.errors import InvalidInput
 from byzopt.experiments.specs.toml import dumps
 from byzopt.graphs import TOPOLOGIES
+from byzopt.intakes import INTAKES
 from byzopt.methods import METHODS
 from byzopt.mixers import MIXERS
 from byzopt.registry import Registry, plain
@@ -101,6 +103,20 @@ OTHERS: dict[str, tuple[Registry[Any], str]] = {
     "mixers": (
         MIXERS,
         "`graph.mixer` of a spec: how nodes take in what their neighbours say. See [graphs](../graphs.md).",
+    ),
+    "clocks": (
+        CLOCKS,
+        "`asynchrony.clock` of a spec: how long workers take. See [asynchrony](../asynchrony.md).",
+    ),
+    "intakes": (
+        INTAKES,
+        "`asynchrony.intake` of a spec: when the server takes a step, and with what. See "
+        "[asynchrony](../asynchrony.md).",
+    ),
+    "clock_attacks": (
+        CLOCK_ATTACKS,
+        "`attack` of a spec with `asynchrony`: what liars send, and when. See "
+        "[asynchrony](../asynchrony.md).",
     ),
     "norms": (NORMS, "`method.norm` of `byz_nsgdm`: the norm in which a step has length γ_k."),
 }

@@ -23,6 +23,8 @@ REQUIRED = {
     "weights": (1.0, 2.0, 1.0),
     "pairs": ((0, 1), (1, 2)),
     "rounds": ((0, 1), (2,)),
+    "times": (1.0, 2.0),
+    "order": (0, 1, 0),
 }
 ROOMS = [registry for base, registry in _ROOMS.items() if base.__module__.startswith("byzopt.")]
 EVERY = [(registry, name) for registry in ROOMS for name in registry]

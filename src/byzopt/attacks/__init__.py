@@ -4,6 +4,7 @@ from byzopt.attacks.adaptive import AutoByz
 from byzopt.attacks.anti_cge import AntiCGE
 from byzopt.attacks.backdoor import Backdoor
 from byzopt.attacks.base import ATTACKS, Adversary, Attack, Base, Knowledge, Placement, Remembering, View
+from byzopt.attacks.clocks import CLOCK_ATTACKS, ClockAttack, Flooding, LatePoison, Silence
 from byzopt.attacks.constants import Huge, Infinite, NotANumber, Shift, Zero
 from byzopt.attacks.crowd import MinMax, MinSum
 from byzopt.attacks.edges import (
@@ -29,6 +30,7 @@ from byzopt.attacks.little import ALIE
 from byzopt.attacks.mimic import Mimic, MimicIndex, MimicVariance
 from byzopt.attacks.noise import Gaussian, Uniform
 from byzopt.attacks.optimal import OptimalALIE, OptimalIPM
+from byzopt.attacks.outward import Outward
 from byzopt.attacks.raw import RawGradient
 from byzopt.attacks.rop import ROP
 from byzopt.attacks.safeguard import DelayedGradient, UnderThreshold, Variance
@@ -38,6 +40,7 @@ from byzopt.attacks.sleeper import Sleeper
 __all__ = [
     "ALIE",
     "ATTACKS",
+    "CLOCK_ATTACKS",
     "EDGE_ATTACKS",
     "IPM",
     "ROP",
@@ -49,6 +52,7 @@ __all__ = [
     "Backdoor",
     "Base",
     "BitFlip",
+    "ClockAttack",
     "Crash",
     "DelayedGradient",
     "Dissensus",
@@ -57,6 +61,7 @@ __all__ = [
     "Equivocate",
     "FangKrum",
     "FangTrimmedMean",
+    "Flooding",
     "Gaussian",
     "Hug",
     "Huge",
@@ -64,6 +69,7 @@ __all__ = [
     "Infinite",
     "Knowledge",
     "LabelFlip",
+    "LatePoison",
     "Limited",
     "LocalALIE",
     "LocalIPM",
@@ -76,6 +82,7 @@ __all__ = [
     "NotANumber",
     "OptimalALIE",
     "OptimalIPM",
+    "Outward",
     "Placement",
     "RawGradient",
     "Remembering",
@@ -84,6 +91,7 @@ __all__ = [
     "Shift",
     "ShiftBack",
     "SignFlip",
+    "Silence",
     "Sleeper",
     "Spectral",
     "Stale",

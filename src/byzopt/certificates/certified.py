@@ -40,12 +40,14 @@ class CertifiedCoefficients(NamedTuple):
 def error_bound_sentence(spec: Spec, outcome: Outcome) -> str:
     """What bounds the aggregate's error in a run: its rounds' certificates, or what is proved of the rule in
     advance, and else why nothing does. Empty for methods whose filter has a memory: neither is known. On a
-    graph nobody is at a server: nothing is certified."""
+    graph nobody is at a server, and a clock's server hears workers one at a time: nothing is certified."""
     if spec.graph is not None:
         return (
             "no exchange is certified: certificates are of a server's answers (`byzopt explain` says what is "
             "proved of the graph)"
         )
+    if spec.asynchrony is not None:
+        return "no step is certified: certificates are of rows that come together"
     certificates = summarise_certificates(outcome.records)
     if certificates is not None:
         return str(certificates)

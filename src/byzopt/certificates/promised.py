@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import sqrt
 
+from byzopt.certificates.asynchrony import clock_facts
 from byzopt.certificates.audit import NONE
 from byzopt.certificates.certified import summarise_certificates
 from byzopt.certificates.estimates import estimate_constants
@@ -115,6 +116,8 @@ def bound_curve(
     `constants`; `records`: see `filled`."""
     if spec.graph is not None:
         return BoundCurve(graph_facts(spec).promise)
+    if spec.asynchrony is not None:
+        return BoundCurve(clock_facts(spec).promise)
     known = complete_constants(spec, known, on_progress, records)
     promise = spec.method.promise(known) or NONE
     if promise.measures not in KEYS or promise.bound is None or promise.vacuous:

@@ -122,6 +122,9 @@ def watch_run(spec: Spec, last: int, on_progress: OnProgress = no_progress) -> W
     """Play `last` rounds of a spec, and look at each. `on_progress` hears how far it is."""
     remedy = "Take a spec without `graph`; `byzopt explain` tells what is known of one with it."
     require(spec.graph is None, "A run that is watched", "have a server", "a graph", remedy)
+    remedy = remedy.replace("`graph`", "`asynchrony`")
+    together = spec.asynchrony is None
+    require(together, "A run that is watched", "hear all workers in every round", "a clock", remedy)
     task = build_task(spec)
     method = spec.built()
     watched = RecordingFilter(method.filter, spec.cohort.honest)

@@ -70,6 +70,8 @@ def _filled(source: str, changes: list[str]) -> tuple[dict[str, Any], list[str]]
     spec = load(source, changes, compare=False)
     if spec.graph is not None:
         return _on_graph(spec)
+    if spec.asynchrony is not None:
+        return _on_clock(spec)
     with StageProgress() as tell:
         known, promise = spec_promise(spec, tell)
     data = card(spec.method) | {"constants": plain_constants(known), "step_in_spec": spec.lr}
@@ -99,11 +101,30 @@ def _on_graph(spec: Spec) -> tuple[dict[str, Any], list[str]]:
     return data, [*notes, *(f"  note: {line}" for line in facts.warnings), *lines(facts.promise, None)]
 
 
+def _on_clock(spec: Spec) -> tuple[dict[str, Any], list[str]]:
+    """The cards of method and intake, the numbers of the clock, and the longest step where it is known."""
+    from byzopt.certificates.asynchrony import clock_facts
+    from byzopt.cli.promises import lines, plain_promise
+    from byzopt.docstrings import sections
+
+    facts = clock_facts(spec)
+    assert spec.asynchrony is not None
+    intake = spec.asynchrony.intake
+    told = {"name": intake.name, "card": sections(type(intake).__doc__)[""]}
+    data = card(spec.method) | {"step_in_spec": spec.lr, "asynchrony": facts.numbers, "intake": told}
+    data |= {"warnings": list(facts.warnings), "promise": plain_promise(facts.promise)}
+    notes = [f"  {name} = {value:.6g}" for name, value in facts.numbers.items()]
+    return data, [*notes, *(f"  note: {line}" for line in facts.warnings), *lines(facts.promise, spec.lr)]
+
+
 def _print(data: dict[str, Any], notes: list[str]) -> None:
     print(f"{data['method']}\n\n{data['card']}\n\n{data['family']}\n")
     print("Parameters: " + (", ".join(f"{k} = {v}" for k, v in _parameters(data).items()) or "none"))
     if "graph" in data:
         print("\nGraph:\n" + "\n".join(notes))
+    if "asynchrony" in data:
+        print(f"\nIntake {data['intake']['name']}\n\n{data['intake']['card']}")
+        print("\nClock and intake:\n" + "\n".join(notes))
     if "constants" not in data:
         return
     from byzopt.cli.audit import known_lines

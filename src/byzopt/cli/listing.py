@@ -37,6 +37,9 @@ KINDS = (
     "edge_attacks",
     "topologies",
     "mixers",
+    "clocks",
+    "intakes",
+    "clock_attacks",
     "presets",
     "sweeps",
     "reproductions",
@@ -97,9 +100,11 @@ def catalogue_of(path: str) -> dict[str, list[dict[str, Any]]]:
 
 def _rooms() -> dict[str, Registry[Any]]:
     from byzopt.aggregators import PRE_AGGREGATORS, RULES, WRAPPERS
-    from byzopt.attacks import ATTACKS, EDGE_ATTACKS
+    from byzopt.attacks import ATTACKS, CLOCK_ATTACKS, EDGE_ATTACKS
+    from byzopt.clocks import CLOCKS
     from byzopt.engines import ENGINES
     from byzopt.graphs import TOPOLOGIES
+    from byzopt.intakes import INTAKES
     from byzopt.methods import METHODS
     from byzopt.mixers import MIXERS
     from byzopt.schedules import SCHEDULES
@@ -112,6 +117,7 @@ def _rooms() -> dict[str, Registry[Any]]:
     rooms += [TASKS, PARTITIONS, SCHEDULES, NORMS, PROXIES, INNERS]
     rooms += [COMPRESSORS, CHANNELS, DOWNLINKS, ESTIMATORS, PARTICIPANTS, STEPS, ENGINES]
     rooms += [EDGE_ATTACKS, TOPOLOGIES, MIXERS]
+    rooms += [CLOCKS, INTAKES, CLOCK_ATTACKS]
     return dict(zip(KINDS[:-3], rooms, strict=True))
 
 

@@ -34,6 +34,7 @@ KEYS = (
     "engine",
     "participants",
     "graph",
+    "asynchrony",
     "compare",
 )
 

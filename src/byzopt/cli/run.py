@@ -79,8 +79,12 @@ def command(
     require(drawn, "Option --bound", "be drawn against rounds", f"--axis {axis}", "Leave out one of the two.")
     loaded = load(spec, [*(settings or ()), *(more or ())], compare)
     server = all(one.graph is None for one in loaded.variants().values())
+    together = all(one.asynchrony is None for one in loaded.variants().values())
     remedy = "Leave it out, or let ranks be nodes: byzopt.distributed.GossipNode."
     require(alone or server, "A spec with --engine torchrun", "have a server", "a graph", remedy)
+    what, rule = "A spec with --engine torchrun", "hear all workers in every round"
+    remedy = "Leave it out, or serve ranks by byzopt.distributed.AsynchronousServer."
+    require(alone or together, what, rule, "a table `asynchrony`", remedy)
     proved = _bound(loaded) if bound else None  # refused before the run, not after
     place = out or Path(DEFAULT_ROOT) / f"{_stem(spec)}-{loaded.id[:8]}"
     with ExitStack() as stack:

@@ -4,6 +4,7 @@ of `torch.optim`."""
 from __future__ import annotations
 
 from byzopt.deprecation import former_names
+from byzopt.distributed.asynchronous import AsynchronousServer, AsynchronousWorker, Job
 from byzopt.distributed.deadline import DeadlineTransport
 from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.distributed.elastic import init_process_group
@@ -17,9 +18,12 @@ from byzopt.distributed.reduce import robust_all_reduce
 from byzopt.distributed.watch import Suspicion
 
 __all__ = [
+    "AsynchronousServer",
+    "AsynchronousWorker",
     "DeadlineTransport",
     "GossipNode",
     "Guard",
+    "Job",
     "LocalSteps",
     "RankCheckpoints",
     "RobustDM21",

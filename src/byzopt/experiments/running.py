@@ -9,7 +9,7 @@ from typing import Any
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.attacks import Attack, Base, Placement
 from byzopt.distributed.communicator import Communicator
-from byzopt.engines import ENGINES, Engine, EngineRecipe, Graph
+from byzopt.engines import ENGINES, Asynchrony, Engine, EngineRecipe, Graph
 from byzopt.engines.process_group import OverProcesses
 from byzopt.errors import InvalidInput, require, said
 from byzopt.experiments.result import Result
@@ -123,6 +123,7 @@ def simulate(
     engine: Engine | EngineRecipe | str | Mapping[str, Any] = "simulated",
     participants: Participants | str | Mapping[str, Any] = "all",
     graph: Graph | None = None,
+    asynchrony: Asynchrony | None = None,
 ) -> Outcome:
     """Run a method on a task that is already built; its cohort says who lies.
 
@@ -150,6 +151,7 @@ def simulate(
         engine: Who carries points to the workers and rows back.
         participants: Who takes part in a round.
         graph: Who hears whom, where there is no server; `f` is then what each node tolerates.
+        asynchrony: How long workers take, and when the server steps; None: all answer in every round.
 
     Returns:
         How the run ended, with its records.
@@ -175,7 +177,7 @@ def simulate(
     engine = engine if isinstance(engine, Engine) else ENGINES.recipe(engine)
     recipe = with_counts(METHODS.recipe(method), task.n, f)
     settings = RunSettings(
-        attack_recipe(attack, graph is not None),
+        attack_recipe(attack, graph is not None, asynchrony is not None),
         f,
         seed,
         rounds,
@@ -186,6 +188,7 @@ def simulate(
         base,
         engine,
         graph,
+        asynchrony,
     )
     built = recipe.build(rule_from(rule, f=f), lr, rounds).among(PARTICIPANTS.recipe(participants))
     ready = prepare(task, built, settings)
@@ -212,6 +215,7 @@ def prepare_spec(
         spec.base,
         engine or spec.engine,
         spec.graph,
+        spec.asynchrony,
     )
     return prepare(tasks[key], spec.built(), settings)
 

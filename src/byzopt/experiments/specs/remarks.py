@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from byzopt.attacks import ClockAttack
 from byzopt.attacks.flips import NoAttack
+from byzopt.engines import Asynchrony
 from byzopt.experiments.specs.spec import Spec
+from byzopt.intakes import FedBuff
+from byzopt.theory.asynchrony import share_of_rows
 
 
 def more_attackers_than_tolerated(specs: Mapping[str, Spec]) -> str:
@@ -37,4 +41,30 @@ def graph_warnings(specs: Mapping[str, Spec]) -> tuple[str, ...]:
     for spec in specs.values():
         if spec.graph is not None:
             told |= dict.fromkeys(spec.graph.network(spec.cohort).warnings(spec.f))
+    return tuple(told)
+
+
+def row_times(spec: Spec, asynchrony: Asynchrony) -> tuple[list[float], list[float]]:
+    """Mean times of liars' and of honest workers' rows."""
+    cohort, clock = spec.cohort, asynchrony.clock
+    honest = [clock.mean(i, spec.n) for i in cohort.honest]
+    liars = [clock.mean(i, spec.n) for i in cohort.byzantine]
+    if isinstance(spec.attack, ClockAttack):
+        liars = [spec.attack.pace(min(honest), max(honest))] * len(liars)
+    return liars, honest
+
+
+def clock_warnings(specs: Mapping[str, Spec]) -> tuple[str, ...]:
+    """Where liars have more of the rows of a step than the server tolerates, each sentence once."""
+    told: dict[str, None] = {}
+    for spec in specs.values():
+        intake = spec.asynchrony.intake if spec.asynchrony is not None else None
+        if spec.asynchrony is None or not isinstance(intake, FedBuff) or not (intake.repeats and intake.size):
+            continue
+        filled = intake.size * share_of_rows(*row_times(spec, spec.asynchrony))
+        if filled > spec.f:
+            told[
+                f"Of {intake.size} rows in a step liars have {filled:.1f} on average, more than "
+                f"f = {spec.f}, since a worker may have several. Leave out `repeats`."
+            ] = None
     return tuple(told)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from byzopt.aggregators import Aggregator, rule_data, rule_from
-from byzopt.attacks import ATTACKS, EDGE_ATTACKS, Adversary, Attack, Base, Placement
+from byzopt.attacks import ATTACKS, CLOCK_ATTACKS, EDGE_ATTACKS, Adversary, Attack, Base, Placement
 from byzopt.cohort import Cohort
-from byzopt.engines import ENGINES, EngineRecipe, Graph, InProcess
+from byzopt.engines import ENGINES, Asynchrony, EngineRecipe, Graph, InProcess
+from byzopt.engines.asynchrony import check_clock, check_intake
 from byzopt.engines.graph import check_rule, check_server
 from byzopt.errors import InvalidInput, UnknownName, require, said, unknown
 from byzopt.experiments.specs.overrides import USUAL, merge
@@ -38,6 +39,7 @@ LATER: dict[str, Any] = {
     "engine": InProcess(),
     "participants": All(),
     "graph": None,
+    "asynchrony": None,
     "data_seed": None,
 }
 
@@ -56,10 +58,10 @@ class Spec:
     (`loss_worker_0`). `data_seed` is that of the data and of who owns which, where it is not `seed`, so that
     runs may differ in all else that is drawn. `engine` is what plays the workers, `participants` who of them
     takes part in a round. With a `graph` there is no server: f is how many Byzantine neighbours each node
-    tolerates, and the rule is the mean unless the graph's mixer applies another. `compare` names specs that
-    are run beside this one; in plain data these are tables of what differs. Parts are recipes, or what names
-    one: a registered name, a table, a part of your own (its class, a function that makes a task,
-    `"file.py:part"`).
+    tolerates, and the rule is the mean unless the graph's mixer applies another. With `asynchrony` the server
+    hears workers one at a time, and a round is a step of the server. `compare` names specs that are run
+    beside this one; in plain data these are tables of what differs. Parts are recipes, or what names one: a
+    registered name, a table, a part of your own (its class, a function that makes a task, `"file.py:part"`).
 
     Errors: `InvalidInput` (`UnknownName` for keys and names) for anything out of range.
 
@@ -83,6 +85,7 @@ class Spec:
         participants: Who takes part in a round; everybody by default.
         data_seed: Of the data and of who owns which; None: `seed`.
         graph: Who hears whom, where there is no server; None: a server hears all.
+        asynchrony: How long workers take, and when the server steps; None: all answer in every round.
         compare: Specs that are run beside this one, by name.
 
     Raises:
@@ -115,6 +118,7 @@ class Spec:
     participants: Participants = All()
     data_seed: int | None = None
     graph: Graph | None = None
+    asynchrony: Asynchrony | None = None
     compare: Mapping[str, Spec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -139,7 +143,19 @@ class Spec:
             check_server(self.attack)
         else:
             check_rule(self.graph, self.rule)
+        if self.asynchrony is None:
+            check_clock(self.attack)
+        else:
+            self._check_asynchrony(self.asynchrony)
         Adversary(self.attack, self.cohort, self.f, self.placement, self.base)
+
+    def _check_asynchrony(self, asynchrony: Asynchrony) -> None:
+        what = "A run on a clock"
+        require(self.graph is None, what, "have a server", "a graph", "Leave out one of the two.")
+        everybody, remedy = self.participants == All(), "Let the clock say who is slow."
+        require(everybody, what, "have everybody take part", self.participants, remedy)
+        require(self.engine == InProcess(), what, "have the simulated engine", self.engine)
+        check_intake(asynchrony, self.rule, self.n, self.f)
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Spec:
@@ -208,13 +224,18 @@ class Spec:
         data |= {"rounds": self.rounds, "lr": float(self.lr), "eval_every": self.interval}
         data |= {"placement": self.placement, "base": self.base, "per_worker": self.per_worker}
         data |= {"rule": rule_data(self.rule), "stop": dict(self.stop)}
-        data |= {"graph": None if self.graph is None else plain(self.graph)}
+        data |= {key: _plain(getattr(self, key)) for key in ("graph", "asynchrony")}
         data |= {"data_seed": self.data_seed}
         return data | {key: plain(getattr(self, key)) for key in ROOMS}
 
 
-def attack_recipe(data: Any, on_graph: bool) -> Attack:
-    """The attack that data describe; on a graph it may be one on edges. Errors: `UnknownName`."""
+def _plain(part: Any) -> Any:
+    return None if part is None else plain(part)
+
+
+def attack_recipe(data: Any, on_graph: bool, on_clock: bool = False) -> Attack:
+    """The attack that data describe; on a graph it may be one on edges, on a clock one on that. Errors:
+    `UnknownName`."""
     name = data.get("name") if isinstance(data, Mapping) else data
     registered = isinstance(name, str) and not is_reference(name)  # a user's part is read later
     if registered and name in EDGE_ATTACKS and name not in ATTACKS:
@@ -222,6 +243,11 @@ def attack_recipe(data: Any, on_graph: bool) -> Attack:
         if not on_graph:
             check_server(edges)
         return edges
+    if registered and name in CLOCK_ATTACKS and name not in ATTACKS:
+        timed = CLOCK_ATTACKS.build(data)
+        if not on_clock:
+            check_clock(timed)
+        return timed
     return ATTACKS.recipe(data)
 
 
@@ -248,8 +274,13 @@ def _decoded(data: Mapping[str, Any], what: str) -> Spec:
     if isinstance(values.get("graph"), Mapping):
         values["graph"] = decode(Graph, values["graph"], f"`graph` of {what}")
         values.setdefault("rule", "mean")
+    if isinstance(values.get("asynchrony"), Mapping):
+        values["asynchrony"] = decode(Asynchrony, values["asynchrony"], f"`asynchrony` of {what}")
+        if not values["asynchrony"].intake.uses_rule:
+            values.setdefault("rule", "mean")
     if "attack" in values:
-        values["attack"] = attack_recipe(values["attack"], values.get("graph") is not None)
+        placed = (values.get("graph") is not None, values.get("asynchrony") is not None)
+        values["attack"] = attack_recipe(values["attack"], *placed)
     for key, room in ROOMS.items():
         if key in values and not isinstance(values[key], room.base):
             values[key] = room.build(values[key], **filled.get(key, {}))

@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from byzopt.engines import GraphSnapshot, Snapshot
-from byzopt.errors import InvalidInput, require
+from byzopt.errors import InvalidInput, TooManyFaults, require
 from byzopt.experiments.store.outcomes import pack_outcome, pack_progress, unpack_outcome, unpack_progress
 from byzopt.experiments.trials.outcome import Outcome, RunProgress
 from byzopt.experiments.trials.prepared import PreparedRun
@@ -62,6 +61,6 @@ def _present(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _progress(ready: PreparedRun, packed: Any) -> RunProgress:
-    if not isinstance(ready.first, (Snapshot, GraphSnapshot)):
+    if isinstance(ready.first, TooManyFaults):
         raise InvalidInput("A checkpoint should be of a run whose first round works. Found none.")
     return unpack_progress(packed, ready.first.state, ready.settings.rounds)

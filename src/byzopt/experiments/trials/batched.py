@@ -50,7 +50,8 @@ def _company(spec: Spec) -> tuple[Any, int]:
     """What must be equal in a group of this spec, and how many may be in it."""
     method = spec.built()
     d = spec.task.dimension
-    alone = spec.engine != InProcess() or spec.graph is not None  # a graph is many nodes in one call already
+    # A graph is many nodes in one call already, and on a clock workers answer one by one.
+    alone = spec.engine != InProcess() or spec.graph is not None or spec.asynchrony is not None
     most = 1 if d is None or alone else max(1, min(MOST_RUNS, MOST_NUMBERS // (spec.n * d)))
     return (spec.task, spec.n, method.worker, method.wire, _place(spec), spec.engine), most
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,18 +13,23 @@ from torch import Tensor
 from byzopt.attacks import Adversary, Attack, Base, NoAttack, Placement
 from byzopt.engines import (
     Against,
+    Asynchrony,
+    ClockSnapshot,
     Engine,
     EngineRecipe,
     Graph,
     GraphSnapshot,
     InProcess,
     LoopState,
+    OnClock,
     OnGraph,
     Snapshot,
     begin,
     rounds,
+    rounds_on_clock,
     rounds_on_graph,
 )
+from byzopt.engines.asynchrony import check_clock
 from byzopt.engines.graph import check_rule, check_server
 from byzopt.errors import TooManyFaults, UnknownName, require, unknown
 from byzopt.experiments.trials.method_on_engine import check_runs
@@ -44,7 +49,7 @@ class RunSettings:
     `f` is the server's tolerance. `rounds` are measured every `interval` of them, until the figures of `stop`
     are reached; `per_worker`: each honest worker's too. `placement` and `base`: where the adversary acts, see
     `Adversary`. `engine` is a recipe, or an engine that is built over the task; with a `graph` there is no
-    server, and `f` is what each node tolerates.
+    server, and `f` is what each node tolerates; with `asynchrony` it hears workers one at a time.
     """
 
     attack: Attack
@@ -58,10 +63,14 @@ class RunSettings:
     base: Base = "own"
     engine: EngineRecipe | Engine = SIMULATED
     graph: Graph | None = None
+    asynchrony: Asynchrony | None = None
 
     def measures(self, t: int) -> bool:
         """Whether the run is measured after round t."""
         return t % self.interval == 0 or t == self.rounds
+
+
+AnySnapshot: TypeAlias = Snapshot | GraphSnapshot | ClockSnapshot
 
 
 class PreparedRun(NamedTuple):
@@ -69,13 +78,15 @@ class PreparedRun(NamedTuple):
 
     task: Task
     method: Method
-    engine: Engine | OnGraph
+    engine: Engine | OnGraph | OnClock
     settings: RunSettings
     start: LoopState
-    first: Snapshot | GraphSnapshot | TooManyFaults
+    first: AnySnapshot | TooManyFaults
 
-    def rounds(self, state: LoopState, last: int, against: Against) -> Iterator[Snapshot | GraphSnapshot]:
+    def rounds(self, state: LoopState, last: int, against: Against) -> Iterator[AnySnapshot]:
         """The rounds after `state`, up to `last`."""
+        if isinstance(self.engine, OnClock):
+            return rounds_on_clock(self.engine, state, last)
         if isinstance(self.engine, OnGraph):
             return rounds_on_graph(self.engine, state, last)
         return rounds(self.method, self.engine, state, last, against)
@@ -91,7 +102,8 @@ def certify_against(task: Task, method: Method, settings: RunSettings) -> Agains
     """For how many faulty rows a round's aggregate is certified: the attackers that there are, in rounds that
     are measured, where the rule's coefficient is not known in advance and single answers may be certified."""
     faulty = len(task.cohort.byzantine)
-    worth = settings.graph is None and method.filter.certifiable(task.n, faulty)
+    plain = settings.graph is None and settings.asynchrony is None
+    worth = plain and method.filter.certifiable(task.n, faulty)
     return lambda t: faulty if worth and settings.measures(t) else None
 
 
@@ -104,9 +116,14 @@ def prepare(task: Task, method: Method, settings: RunSettings) -> PreparedRun:
     check_same_distribution(task, method.filter)
     adversary = Adversary(settings.attack, task.cohort, settings.f, settings.placement, settings.base)
     task = adversary.poison(task)
-    engine: Engine | OnGraph
+    engine: Engine | OnGraph | OnClock
+    if settings.asynchrony is None:
+        check_clock(settings.attack)
     if settings.graph is not None:
         engine = _on_graph(settings.graph, task, method, adversary, settings)
+        start = engine.begin()
+    elif settings.asynchrony is not None:
+        engine = _on_clock(settings.asynchrony, task, method, adversary, settings)
         start = engine.begin()
     else:
         check_server(settings.attack)
@@ -120,7 +137,7 @@ def prepare(task: Task, method: Method, settings: RunSettings) -> PreparedRun:
     if settings.per_worker:
         task.measure_workers(task.start())  # refused now where it cannot be
     without = PreparedRun(task, method, engine, settings, start, TooManyFaults("round 1 is not computed yet"))
-    first: Snapshot | GraphSnapshot | TooManyFaults
+    first: AnySnapshot | TooManyFaults
     try:
         with threads_for(task):
             played = without.rounds(start, 1, certify_against(task, method, settings))
@@ -138,6 +155,16 @@ def _on_graph(
     run = OnGraph(task, method, graph, adversary, settings.f, settings.seed)
     check_rule(graph, run.rule)
     return run
+
+
+def _on_clock(
+    asynchrony: Asynchrony, task: Task, method: Method, adversary: Adversary, settings: RunSettings
+) -> OnClock:
+    alone = settings.engine == SIMULATED and settings.graph is None
+    what, found = "The engine of a run on a clock", f"{settings.engine}, graph {settings.graph}"
+    require(alone, what, "be the simulated one, with a server", found)
+    check_server(settings.attack)
+    return OnClock(task, method, asynchrony, adversary, settings.f, settings.seed)
 
 
 def _engine(

@@ -11,12 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from byzopt import linalg
-from byzopt.engines import GraphSnapshot, Snapshot
 from byzopt.errors import Status, TooManyFaults, require
 from byzopt.experiments.specs.spec import RISING
 from byzopt.experiments.trials.outcome import RESERVED, Outcome, Record, RunProgress
 from byzopt.experiments.trials.per_worker import worker_figures
-from byzopt.experiments.trials.prepared import PreparedRun, certify_against, threads_for
+from byzopt.experiments.trials.prepared import AnySnapshot, PreparedRun, certify_against, threads_for
 from byzopt.tasks import Task
 
 FAR = 1e8  # an iterate longer than this many times 1 + ‖x^0‖ has diverged
@@ -36,7 +35,7 @@ class Trial:
         self.records, self.earlier = list(progress.records), progress.seconds
         began = perf_counter()
         self.clock = clock or (lambda: perf_counter() - began)
-        self.latest: Snapshot | GraphSnapshot | None = None  # the last finished round, if it was played here
+        self.latest: AnySnapshot | None = None  # the last finished round, if it was played here
         self.begun = self.state.t  # the round after which it began here
         self.begun_at = ready.answer(self.state), progress.report
         self.shown = self.x  # the iterate of the last record
@@ -97,7 +96,7 @@ class Trial:
         gone = tuple((one.worker, one.round, one.reason) for one in expulsions)
         return Outcome(status, self.state.t, self.seconds, tuple(self.records), message, self.shown, gone)
 
-    def _snapshots(self) -> Iterator[Snapshot | GraphSnapshot]:
+    def _snapshots(self) -> Iterator[AnySnapshot]:
         state, first = self.state, self.ready.first
         if state.t == 0:
             if isinstance(first, TooManyFaults):
@@ -108,7 +107,7 @@ class Trial:
 
     def take(
         self,
-        snapshot: Snapshot | GraphSnapshot,
+        snapshot: AnySnapshot,
         figures: Mapping[str, float] | None = None,
     ) -> Status | None:
         """Take in a finished round. Its status, if the run ends with it. `figures` if measured already."""
@@ -125,7 +124,7 @@ class Trial:
         return status
 
     def _measure(
-        self, snapshot: Snapshot | GraphSnapshot | None = None, figures: Mapping[str, float] | None = None
+        self, snapshot: AnySnapshot | None = None, figures: Mapping[str, float] | None = None
     ) -> Status | None:
         """Record the figures of a finished round's iterate (None: of where the run stands): converged or not,
         or not finite and then not recorded."""
@@ -151,7 +150,7 @@ class Trial:
         ]
         return Status.CONVERGED if reached and all(reached) else None
 
-    def _salvage(self, *newest: Snapshot | GraphSnapshot) -> None:
+    def _salvage(self, *newest: AnySnapshot) -> None:
         """Record the first whose figures are finite, of these and of where the run stands, unless a later one
         was recorded."""
         for snapshot in (*newest, self.latest):
