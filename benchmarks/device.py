@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from _device_counts import CHAINS, F, built, counts
+from _device_kernels import decisions, kernel_times
 from _device_peers import PLAIN, WAYS
 from _device_steps import Bench, Found, reductions, rounds
 from _peers_env import RESULTS, described, machine, table
@@ -35,7 +36,7 @@ from byzopt.aggregators import RULES
 
 SIZES = [(20, 1_000_000), (20, 10_000_000), (100, 1_000_000), (1000, 100_000)]
 SMALL = [(20, 20_000)]
-PARTS = ("floor", "rules", "ways", "rounds", "reductions")
+PARTS = ("floor", "rules", "kernels", "decisions", "ways", "rounds", "reductions")
 
 
 def floor(bench: Bench) -> Found:
@@ -107,7 +108,8 @@ def save(folder: Path, name: str, text: str, found: object) -> None:
 def measured(bench: Bench, only: Sequence[str]) -> dict[str, Found]:
     found = {"floor": floor(bench)}
     bandwidth = found["floor"][0]["value"]
-    todo = {"rules": lambda: rules(bench, bandwidth), "ways": lambda: ways(bench)}
+    todo = {"rules": lambda: rules(bench, bandwidth), "kernels": lambda: kernel_times(bench, bandwidth)}
+    todo |= {"decisions": lambda: decisions(bench), "ways": lambda: ways(bench)}
     for part, work in (
         todo | {"rounds": lambda: rounds(bench), "reductions": lambda: reductions(bench)}
     ).items():

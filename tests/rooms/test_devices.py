@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -21,6 +26,7 @@ from byzopt.tasks import Pool, devices, modules, sequence_cross_entropy
 from byzopt.tasks.models import GPT, mlp
 from tests.pretend import DEVICE, Counts, PretendDevice
 
+ROOT = Path(__file__).parents[2]
 AWAY = ["nope", "", "cuda:-1", "meta", "mps", "xpu", "cuda:99"]
 SPEC = 'task = {{name = "digits", device = "{}"}}\nrule = "median"\nn = 7\nf = 1\nrounds = 2\nlr = 0.1\n'
 COMMANDS = {
@@ -130,3 +136,17 @@ def test_a_round_of_training_on_a_device_waits_once_for_the_products_of_its_rule
         next(played)
     assert device.counts.waits == ["aten._to_copy.default"]
     assert device.counts.launches <= 250
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_the_benchmark_of_devices_runs_to_its_end_without_one_and_says_so(tmp_path):
+    parts = ["kernels", "decisions", "ways", "rounds", "reductions"]
+    command = [sys.executable, "benchmarks/device.py", "--only", *parts, "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "There is no cuda here: small sizes on the CPU, which say nothing about a GPU." in done.stdout
+    found = json.loads((tmp_path / "device-cpu.json").read_text(encoding="utf-8"))
+    assert found.keys() >= {"device", "machine", "floor", *parts}
+    assert all(line["ms"] > 0 for line in found["kernels"])
+    assert all(line["difference"] < 1e-5 for line in found["decisions"])
