@@ -50,8 +50,7 @@ TWIN_PAIRS = {
 }
 
 
-@pytest.mark.parametrize("schedule", [InverseSqrt(), Anytime()], ids=lambda s: s.name)
-@pytest.mark.parametrize("pair", TWIN_PAIRS)
+@pytest.mark.parametrize("pair, schedule", sampled(TWIN_PAIRS, [InverseSqrt(), Anytime()]))
 def test_full_run_equals_the_slow_twin(pair: str, schedule: Schedule):
     rule, attack, aggregate, forged = TWIN_PAIRS[pair]
     n, last, recipe = 9, 200, replace(Quartic(), d=4)

@@ -154,7 +154,7 @@ def test_sign_flippers_far_from_the_optimum_go_in_round_one():
     assert expelled(run) == dict.fromkeys(range(6, 10), (1, "gradient"))
 
 
-@pytest.mark.parametrize("anytime", [False, True])
+@pytest.mark.parametrize("anytime", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_constant_bias_is_expelled_when_its_sum_reaches_the_threshold(anytime):
     setup = Setup(last=1500, lr=0.01)
     run = setup.run(replace(KNOWN, anytime=anytime), Shift(by=1.2 / 5**0.5))
@@ -441,7 +441,10 @@ def test_a_ball_grows_only_at_restarts():
             replace(KNOWN, **bad)
 
 
-@pytest.mark.parametrize("attack", ["none", Hug(), Straddle(), Shift(by=0.05)], ids=str)
+SLOW = [pytest.param(attack, marks=pytest.mark.slow) for attack in ("none", Hug())]
+
+
+@pytest.mark.parametrize("attack", [Straddle(), Shift(by=0.05), *SLOW], ids=str)
 def test_a_sketch_of_the_sums_keeps_the_honest_and_finds_the_liars_in_the_same_rounds(attack):
     setup = Setup(last=250, d=1000, lr=0.01)
     whole = setup.run(replace(KNOWN, anytime=True), attack)

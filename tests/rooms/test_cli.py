@@ -155,7 +155,7 @@ class Killed(BitFlip):
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_keeps_a_checkpoint_and_the_same_command_goes_on_bit_for_bit(number, byzopt, place):
     (place / "own.py").write_text(KILLED.format(number.name))
     words = [*settings("rounds=60", "eval_every=10", "attack=own.py:Killed"), "--no-compare", "--out", "here"]

@@ -110,6 +110,7 @@ def test_over_processes_a_spec_runs_as_in_one(tmp_path, task, method, attack, co
     assert torch.allclose(alone.main.x, many.main.x, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_the_command_runs_over_processes(tmp_path):
     given = ["byz-nsgdm/quartic", "rounds=3", "--no-compare", "--json", "--out", str(tmp_path / "out")]
     engine = ["--engine", "torchrun", "--processes", "2"]

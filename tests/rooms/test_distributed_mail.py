@@ -49,29 +49,38 @@ def over_task(rank, method, topology):
     return torch.stack(path), optimizer.bits, optimizer.malformed
 
 
-@pytest.mark.parametrize(
-    "method, topology",
-    [
-        ({"name": "byz_dm21", "compressor": TOP}, "server"),
-        ({"name": "byz_dm21", "compressor": TOP}, "replicated"),
-        ({"name": "byz_dm21", "compressor": TOP, "init": "zero", "weights": "ratio"}, "server"),
-        ({"name": "byz_dm21", "compressor": TOP, "init": "released"}, "server"),
-        ({"name": "byz_dm21", "compressor": {"name": "rand_k", "k": 2, "scaled": False}}, "server"),
-        (
-            {"name": "byz_dm21", "compressor": {"name": "rand_k", "k": 2, "scaled": False, "seeded": True}},
-            "replicated",
-        ),
-        ({"name": "byz_dm21", "compressor": {"name": "shrunk", "inner": "natural"}}, "server"),
-        ({"name": "byz_vr_dm21", "compressor": "scaled_sign"}, "server"),
-        ({"name": "br_diana", "compressor": {"name": "qsgd", "levels": 4}}, "replicated"),
-        ("br_csgd", "server"),
-        ({"name": "byz_dm21", "compressor": Halves()}, "server"),
-        ({"name": "byz_vr_dm21", "compressor": Halves(scope="tensor")}, "replicated"),
-        ("ef_sign", "replicated"),
-    ],
-    ids=str,
-)
-def test_iterates_and_bits_are_those_of_the_simulated_engine(method, topology):
+CASES = [
+    ({"name": "byz_dm21", "compressor": TOP}, "server"),
+    ({"name": "byz_dm21", "compressor": TOP}, "replicated"),
+    ({"name": "byz_dm21", "compressor": TOP, "init": "zero", "weights": "ratio"}, "server"),
+    ({"name": "byz_dm21", "compressor": TOP, "init": "released"}, "server"),
+    ({"name": "byz_dm21", "compressor": {"name": "rand_k", "k": 2, "scaled": False}}, "server"),
+    (
+        {"name": "byz_dm21", "compressor": {"name": "rand_k", "k": 2, "scaled": False, "seeded": True}},
+        "replicated",
+    ),
+    ({"name": "byz_dm21", "compressor": {"name": "shrunk", "inner": "natural"}}, "server"),
+    ({"name": "byz_vr_dm21", "compressor": "scaled_sign"}, "server"),
+    ({"name": "br_diana", "compressor": {"name": "qsgd", "levels": 4}}, "replicated"),
+    ("br_csgd", "server"),
+    ({"name": "byz_dm21", "compressor": Halves()}, "server"),
+    ({"name": "byz_vr_dm21", "compressor": Halves(scope="tensor")}, "replicated"),
+    ("ef_sign", "replicated"),
+]
+
+
+def over_all(rank):
+    return [over_task(rank, *case) for case in CASES]
+
+
+@pytest.fixture(scope="module")
+def played():
+    return play_ranks(N, over_all)
+
+
+@pytest.mark.parametrize("case", range(len(CASES)), ids=lambda case: " ".join(map(str, CASES[case])))
+def test_iterates_and_bits_are_those_of_the_simulated_engine(case, played):
+    method, _ = CASES[case]
     cohort = Cohort.of(N, 0)
     task = TASKS.build("quartic").build(cohort, seed=SEED)
     recipe = built(method)
@@ -80,7 +89,7 @@ def test_iterates_and_bits_are_those_of_the_simulated_engine(method, topology):
         rounds(recipe, engine, begin(recipe, task.start(), ServerContext(task.layout), N), ROUNDS)
     )
     path = torch.stack([snapshot.x for snapshot in snapshots])
-    for found, bits, malformed in play_ranks(N, over_task, method, topology):
+    for found, bits, malformed in (of_rank[case] for of_rank in played):
         assert torch.allclose(found, path, rtol=1e-12, atol=1e-13)
         assert bits == snapshots[-1].state.bits
         assert not malformed

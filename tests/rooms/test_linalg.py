@@ -75,15 +75,17 @@ def test_polar_factor_has_unit_singular_values_and_newton_schulz_comes_near():
     assert torch.equal(linalg.newton_schulz(torch.zeros(3, 5)), torch.zeros(3, 5))
 
 
+COARSE = [
+    "torch.set_float32_matmul_precision('high')",
+    "torch.set_float32_matmul_precision('medium')",
+    "torch.backends.cuda.matmul.allow_tf32 = True",
+    "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    "torch.backends.fp32_precision = 'tf32'",
+]
+
+
 @pytest.mark.parametrize(
-    "coarse",
-    [
-        "torch.set_float32_matmul_precision('high')",
-        "torch.set_float32_matmul_precision('medium')",
-        "torch.backends.cuda.matmul.allow_tf32 = True",
-        "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
-        "torch.backends.fp32_precision = 'tf32'",
-    ],
+    "coarse", [COARSE[0], *(pytest.param(one, marks=pytest.mark.slow) for one in COARSE[1:])]
 )
 def test_float32_products_on_an_accelerator_are_no_tf32_however_a_script_asks_for_it(coarse):
     if "fp32_precision" in coarse and not hasattr(torch.backends, "fp32_precision"):

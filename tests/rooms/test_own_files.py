@@ -580,6 +580,7 @@ attack = [{name = "../parts/own.py:Far", scale = 2.0}, "none"]
 """
 
 
+@pytest.mark.slow
 def test_sweeps_name_them_in_grids_and_play_them_in_processes(place):
     (place / "specs" / "sweep.toml").write_text(SWEEP)
     sweep = load_sweep(place / "specs" / "sweep.toml")
@@ -622,6 +623,7 @@ def test_what_worker_processes_cannot_find_is_refused_before_any_work(tmp_path):
     assert run_sweep(sweep, tmp_path / "store", jobs=0).counts == {"completed": 1}
 
 
+@pytest.mark.slow
 def test_a_file_that_is_edited_while_its_sweep_begins_ends_it_in_its_name(place):
     (place / "specs" / "sweep.toml").write_text(SWEEP)
     plan = plan_sweep(load_sweep(place / "specs" / "sweep.toml"), place / "store")
