@@ -26,6 +26,7 @@ KEYS = (
     "f",
     "attackers",
     "seed",
+    "data_seed",
     "per_worker",
     "eval_every",
     "stop",
