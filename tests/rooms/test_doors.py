@@ -114,6 +114,8 @@ OPTIONS: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("break", "--seed"): (BREAK, NUMBERS),
     ("break", "--trials"): (BREAK, COUNTS),
     ("break", "--budget"): (BREAK, COUNTS),
+    ("break", "--search"): (BREAK, ["", "x", "Rows"]),
+    ("break", "--ledger"): (BREAK, DIRECTORIES),
     ("break", "--attack"): (BREAK, COMPONENTS),
     ("break", "--rows"): (BREAK, ["", "x", "gaussian"]),
     ("stress", "spec"): (["stress"], FILES),

@@ -1,15 +1,16 @@
-"""`byzopt break`: the worst that all attacks together do to a rule, and the command that replays it."""
+"""`byzopt break`: the worst that attacks and searched rows do to a rule, and the command that replays it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from byzopt.cli.options import at_least
+from byzopt.cli.options import at_least, directory, one_of, optional
 from byzopt.cli.parameters import AsJson
 from byzopt.errors import require
 
@@ -36,7 +37,27 @@ def command(
     trials: Annotated[int, typer.Option(callback=at_least(1), help="Seeds to try for the best cases.")] = 3,
     budget: Annotated[
         int | None,
-        typer.Option(callback=at_least(1), help="Evaluations in all. Default: 10000, or 200 trainings."),
+        typer.Option(
+            callback=at_least(1),
+            help="Evaluations of attacks (default 10000, or 200 trainings), and sets of rows for each form "
+            "(default 300000 for rules that answer many at once, else 20000).",
+        ),
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            callback=optional(one_of("both", "rows", "attacks")),
+            help="rows: honest and faulty ones together; attacks: those that are registered, on kinds of "
+            "honest rows. Default: both, and attacks with --task.",
+        ),
+    ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            parser=directory,
+            metavar="DIR",
+            help="Begin from the worst rows in this folder, and add to it what is worse.",
+        ),
     ] = None,
     attack: Annotated[
         str | None, typer.Option(help="Play only this attack (a name or a JSON table).")
@@ -46,26 +67,42 @@ def command(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Search all attacks and their parameters for the largest error of a rule.
+    """Search attacks with their parameters, and rows of all workers, for the largest error of a rule.
 
     Exits with 1 when the error is beyond the rule's proved bound, or the rule answers with NaN, Inf or an
     error without a name.
     """
     from byzopt.certificates.breaking import EvaluationStatus, break_rule, replay
+    from byzopt.cli.breaking_rows import search_rows
+    from byzopt.experiments.store.directories import check_directory
 
     with_attack = attack is not None or rows is None
     require(with_attack, "Option --rows", "go with --attack", f"--rows {rows}", "A search tries all kinds.")
     table = _data(task)
+    single = task is not None or attack is not None
+    by_rows = not single and search != "attacks"
+    require(
+        not single or search in (None, "attacks"), "--search", "be attacks with --task or --attack", search
+    )
+    require(by_rows or ledger is None, "Option --ledger", "go with a search of rows", f"--ledger {ledger}")
+    if ledger is not None:
+        check_directory(ledger, "--ledger")
     if attack is not None:
         finding = replay(rule, n, f, d, attack=_data(attack), rows=rows or "gaussian", seed=seed, task=table)
         _say(_flat(finding), as_json)
         return BROKE if finding.verdict is EvaluationStatus.BROKEN else 0
-    breach = break_rule(rule, n, f, d, table, seed, trials, budget)
+    broke, data = False, {}
+    if search != "rows":
+        breach = break_rule(rule, n, f, d, table, seed, trials, budget)
+        broke, data = bool(breach.exceeded or breach.broken), _all(breach)
+        if not as_json:
+            _print(breach)
+    if by_rows:
+        found = search_rows(rule, n, f, budget, seed, ledger, quiet=as_json)
+        broke, data = broke or found.broke, data | {"rows": found.data()}
     if as_json:
-        _say(_all(breach), as_json)
-    else:
-        _print(breach)
-    return BROKE if breach.exceeded or breach.broken else 0
+        _say(data, as_json)
+    return BROKE if broke else 0
 
 
 def _data(text: str | None) -> Any:

@@ -1,0 +1,78 @@
+"""Structured rows that are the worst for many rules: few honest clusters, and the faulty rows near one of
+them.
+
+All functions give float64 arrays `[n, d]` whose first f rows are faulty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.float64]
+BESIDE = (0.0, 1e-3, -1e-3, 0.1, -0.1, 0.4, -0.4)  # of the way from the mean to a cluster, beyond it
+AFAR = (-1.0, 2.0, 10.0, -10.0, 1e4)  # of that way, for faulty rows that are no cluster's
+
+
+def two_clusters(n: int, f: int) -> Iterator[Rows]:
+    """Two clusters of all sizes at 0 and 1, the faulty rows at every place."""
+    for ones in range(1, n - f):
+        honest = np.zeros((n - f, 1))
+        honest[:ones] = 1
+        for place in places(honest[[0, -1]], honest.mean(axis=0)):
+            yield assembled(honest, np.broadcast_to(place, (f, 1)))
+
+
+def places(points: Rows, mean: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    """Where faulty rows may stand: at each of the points `[k, d]` and beside it, at means, mirrored, far
+    away."""
+    for point in points:
+        for part in BESIDE:
+            yield point + part * (point - mean)
+        for part in AFAR:
+            yield mean + part * (point - mean)
+    yield mean
+    yield points.mean(axis=0)
+
+
+def drawn(n: int, f: int, numbers: np.random.Generator) -> Rows:
+    """One of the other families by lot: three clusters on a line or at angles, or a simplex of k honest
+    axes."""
+    honest, points = (_three_clusters if numbers.random() < 0.6 else _simplex)(n - f, numbers)
+    if f == 0:
+        return honest
+    spots = list(places(points, honest.mean(axis=0)))
+    first, second = (spots[numbers.integers(len(spots))] for _ in range(2))
+    faulty = np.tile(first, (f, 1))
+    way = numbers.random()
+    if way < 0.3:  # in two groups
+        faulty[: numbers.integers(f + 1)] = second
+    elif way < 0.4:  # each at a cluster of its own
+        faulty = points[np.arange(f) % len(points)]
+    return assembled(honest, faulty)
+
+
+def assembled(honest: Rows, faulty: NDArray[np.float64]) -> Rows:
+    """The faulty rows, then the honest ones."""
+    return np.concatenate([faulty, honest])
+
+
+def _three_clusters(many: int, numbers: np.random.Generator) -> tuple[Rows, Rows]:
+    first, second = np.sort(numbers.integers(0, many + 1, 2))
+    length = numbers.choice([0.1, 0.5, 1.0, 2.0, 10.0])
+    angle = numbers.choice([0.0, np.pi, *(np.pi * np.arange(1, 6) / 6)])
+    points = np.array([[0.0, 0.0], [1.0, 0.0], [length * np.cos(angle), length * np.sin(angle)]])
+    return points[np.repeat([0, 1, 2], [first, second - first, many - second])], points
+
+
+def _simplex(many: int, numbers: np.random.Generator) -> tuple[Rows, Rows]:
+    """k axes with c rows at one on each, and what is left at zero or, on an axis of its own, at the last
+    one."""
+    axes = int(numbers.integers(2, many + 1))
+    copies = int(numbers.integers(1, many // axes + 1))
+    points = np.eye(axes)
+    honest = np.repeat(points, copies, axis=0)
+    rest = np.tile(numbers.choice([0.0, 1.0]) * points[-1], (many - len(honest), 1))
+    return np.concatenate([honest, rest]), np.concatenate([points[-2:], np.zeros((1, axes)), rest[:1]])

@@ -1,0 +1,213 @@
+"""The search of honest and faulty rows: what is known is found, certificates replay, ledgers grow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from math import asin, degrees, sqrt
+
+import pytest
+import torch
+
+from byzopt.aggregators import Aggregator, Median, rule_from
+from byzopt.certificates.breaking import rule_spelling
+from byzopt.certificates.worst import (
+    FORMS,
+    WorstRows,
+    add_to_ledger,
+    exceeded_forms,
+    figures,
+    known_worst,
+    proved_bounds,
+    read_certificate,
+    read_ledger,
+    turned,
+    worst_rows,
+)
+from byzopt.certificates.worst.certificate import STEADY
+from byzopt.certificates.worst.figures import honest_ratio
+from byzopt.errors import InvalidInput, UnknownName
+
+KNOWN = read_ledger()
+SAME = 1e-6  # relative: a stored error is a float64 sum of some hundred terms, and solvers stop at 1e-10
+LINE = WorstRows(
+    "median(f=1)", 5, 1, "squared", 1.0, False, None, (0,), ((1.0,), (0.0,), (0.0,), (1.0,), (1.0,))
+)
+
+
+@dataclass(frozen=True)
+class OnlyNear(Aggregator):
+    """Refuses no rows, and fails without a named error where one is far away."""
+
+    def reduce(self, mixed):
+        rows = mixed.materialise()
+        if float((rows - rows.mean(dim=0)).abs().max()) > 3:
+            raise IndexError("too far")
+        return rows.mean(dim=0)
+
+
+def named(one: WorstRows) -> str:
+    return f"{one.rule} {one.n} {one.f} {one.form}{' tie' if one.tie else ''}"
+
+
+@pytest.mark.parametrize("one", KNOWN, ids=map(named, KNOWN))
+def test_a_stored_certificate_replays_and_bears_jitter(one):
+    shaken = one.shaken()
+    if one.tie:
+        assert max(one.replay(), *shaken) >= STEADY * one.figure
+        return
+    assert one.replay() == pytest.approx(one.figure, rel=SAME)
+    assert min(shaken) >= STEADY * one.figure * (1 - SAME)
+    bounds = proved_bounds(rule_from(one.rule), one.n, one.f)
+    assert not exceeded_forms([one], bounds)
+    if one.form == "turn":
+        order = [*one.faulty, *one.honest]
+        assert float(honest_ratio(one.sent()[None, order], one.f)) == pytest.approx(one.ratio, rel=1e-6)
+
+
+def test_ledgers_hold_one_certificate_of_a_kind():
+    assert KNOWN
+    assert len({one.key for one in KNOWN}) == len(KNOWN)
+    for one in KNOWN:
+        assert one in known_worst(one.rule, one.n, one.f)
+        assert rule_spelling(rule_from(one.rule)) == one.rule
+
+
+def test_figures_by_hand():
+    rows = torch.tensor([[[9.0, 0.0], [0.0, 1.0], [4.0, 1.0], [2.0, 1.0]]], dtype=torch.float64)
+    answer = torch.tensor([[2.0, 4.0]], dtype=torch.float64)
+    assert float(figures("squared", rows, 1, answer)) == pytest.approx(9 / (8 / 3))
+    assert float(figures("linear", rows, 1, answer)) == pytest.approx(3 / (4 / 3))
+    cosine = (4 + 4) / sqrt(5 * 20)
+    assert float(figures("turn", rows, 1, answer)) == pytest.approx(
+        degrees(torch.tensor(cosine).acos().item())
+    )
+    assert float(figures("turn", rows, 1, 0 * answer)) == 90
+    for form in FORMS:
+        assert figures(form, rows, 1, answer * torch.nan).isnan().all()
+        assert figures(form, torch.ones_like(rows), 1, answer).isnan().all()
+    with pytest.raises(UnknownName, match="squared"):
+        figures("cubic", rows, 1, answer)
+
+
+@pytest.mark.parametrize("rule, n, f", [("median", 7, 2), ("median", 20, 3), ("trimmed_mean", 11, 5)])
+def test_the_search_reaches_what_is_proved_to_be_the_worst(rule, n, f):
+    report = worst_rows(rule, n, f, budget=2000)
+    found = {one.form: one for one in report.found if not one.tie}
+    for form, bound in report.bounds.items():
+        assert found[form].figure == pytest.approx(bound, rel=1e-3)
+    assert not report.exceeded
+    assert not report.failures
+
+
+def test_the_search_is_deterministic_and_keeps_to_its_budget():
+    first = worst_rows("krum", 9, 2, ["squared"], budget=300, seed=4)
+    torch.manual_seed(1)
+    assert worst_rows("krum", 9, 2, ["squared"], budget=300, seed=4) == first
+    assert first.evaluations < 300 + 500  # what is begun is finished: a stack of rows, and looks for ties
+
+
+def test_a_turn_follows_from_the_squared_error_of_equivariant_rules():
+    for ratio, angle in ((0.5, degrees(asin(sqrt(0.5)))), (4.0, 180.0)):
+        found = turned(LINE, ratio)
+        assert found.figure == pytest.approx(angle)
+        honest = found.sent()[None, [*found.faulty, *found.honest]]
+        assert float(honest_ratio(honest, 1)) == pytest.approx(ratio)
+
+
+def test_turns_are_searched_where_the_origin_matters():
+    found = worst_rows("norm_clipping", 7, 2, ["turn"], ratio=1.0, budget=300).found
+    assert found[0].form == "turn"
+    assert found[0].figure > 45
+    assert found[0].replay() == found[0].figure
+
+
+def test_the_rows_that_a_rule_trusts_are_honest():
+    report = worst_rows("monna", 7, 2, ["squared"], budget=300)
+    assert all(set(one.faulty) == {1, 2} for one in report.found)
+    assert not report.exceeded
+
+
+def test_without_faulty_rows_the_mean_has_no_error():
+    report = worst_rows("mean", 5, 0, ["squared"], budget=200)
+    assert all(one.figure < 1e-12 for one in report.found)
+
+
+def test_a_rule_that_can_be_moved_anywhere_ends_the_search():
+    report = worst_rows("mean", 7, 2, ["squared"], budget=20_000)
+    assert report.found[0].figure > 1e6
+    assert report.evaluations < 10_000
+
+
+def test_errors_without_a_name_are_told_with_the_rows():
+    report = worst_rows(OnlyNear(), 5, 1, ["squared"], budget=300)
+    ((why, rows),) = report.failures.items()
+    assert "IndexError" in why
+    with pytest.raises(IndexError):
+        OnlyNear()(rows)
+    assert report.found  # the rows that it does answer
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"f": 4, "n": 8}, {"budget": 0}, {"ratio": 0.0}, {"forms": ["cubic"]}, {"rule": "krum", "n": 6}],
+)
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(InvalidInput):
+        worst_rows(**({"rule": "median", "n": 9, "f": 2} | wrong))
+
+
+def test_a_ledger_only_grows(tmp_path):
+    assert add_to_ledger(tmp_path, [LINE]) == [LINE]
+    lower, higher = replace(LINE, figure=0.5), replace(LINE, figure=2.0)
+    assert add_to_ledger(tmp_path, [lower]) == []
+    assert add_to_ledger(tmp_path, [replace(LINE, form="linear", figure=0.1)]) != []
+    assert known_worst(LINE.rule, 5, 1, tmp_path)[-1] == LINE
+    assert add_to_ledger(tmp_path, [higher]) == [higher]
+    assert [one.figure for one in read_ledger(tmp_path)] == [0.1, 2.0]
+    assert [path.name for path in tmp_path.iterdir()] == ["median.json"]
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[1]", '[{"rule": "median"}]', "[" * 100_000])
+def test_what_is_no_ledger_is_refused(tmp_path, text):
+    (tmp_path / "median.json").write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidInput):
+        read_ledger(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"rows": [[1.0]]}, {"n": 6}, {"rows": ["x"] * 5}, {"faulty": [0, 1]}])
+def test_a_certificate_that_does_not_fit_is_refused(change):
+    data = json.loads(json.dumps(LINE.data()))
+    assert read_certificate(data) == LINE
+    with pytest.raises(InvalidInput):
+        read_certificate(data | change)
+
+
+def test_the_command_searches_rows_and_keeps_a_ledger(byzopt, tmp_path):
+    words = ("break", "median", "--n", "5", "--f", "1", "--search", "rows", "--budget", "400")
+    said = byzopt(*words, "--ledger", str(tmp_path))
+    assert said.status == 0
+    assert "squared: 1 found; proved 1" in said.out
+    assert "added" in said.out
+    again = json.loads(byzopt(*words, "--ledger", str(tmp_path), "--json").out)["rows"]
+    assert again["added"] == []
+    assert again["worst"]["squared"]["figure"] == pytest.approx(1.0, rel=1e-3)
+    assert Median(f=1)(known_worst("median(f=1)", 5, 1, tmp_path)[0].sent()).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "words", [("--search", "rows", "--attack", "ipm"), ("--search", "attacks", "--ledger", "x")]
+)
+def test_options_of_a_search_of_rows_go_together(byzopt, words):
+    said = byzopt("break", "median", "--n", "5", "--f", "1", *words)
+    assert said.status == 2
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule, budget", [("median", 5000), ("geometric_median", 2000)])
+def test_the_search_finds_stored_certificates_again(rule, budget):
+    known = known_worst(rule_spelling(rule_from(rule, f=3)), 20, 3)
+    stored = next(one.figure for one in known if one.form == "squared" and not one.tie)
+    report = worst_rows(rule, 20, 3, ["squared"], budget=budget, seed=7)
+    assert report.found[0].figure >= 0.98 * stored
