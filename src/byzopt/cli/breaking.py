@@ -72,9 +72,10 @@ def command(
     Exits with 1 when the error is beyond the rule's proved bound, or the rule answers with NaN, Inf or an
     error without a name.
     """
+    from byzopt.aggregators import rule_from
     from byzopt.certificates.breaking import EvaluationStatus, break_rule, replay
     from byzopt.cli.breaking_rows import search_rows
-    from byzopt.experiments.store.directories import check_directory
+    from byzopt.experiments.store.directories import check_directory, explain_refused_writes
 
     with_attack = attack is not None or rows is None
     require(with_attack, "Option --rows", "go with --attack", f"--rows {rows}", "A search tries all kinds.")
@@ -87,6 +88,9 @@ def command(
     require(by_rows or ledger is None, "Option --ledger", "go with a search of rows", f"--ledger {ledger}")
     if ledger is not None:
         check_directory(ledger, "--ledger")
+        rule_from(rule, f=f).check(n)
+        with explain_refused_writes(ledger, "Choose another --ledger."):
+            ledger.mkdir(parents=True, exist_ok=True)
     if attack is not None:
         finding = replay(rule, n, f, d, attack=_data(attack), rows=rows or "gaussian", seed=seed, task=table)
         _say(_flat(finding), as_json)
