@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from byzopt import harden
 from byzopt.distributed import RankCheckpoints
 from byzopt.errors import ByzoptError, InvalidInput, TooManyFaults
+from tests.halves import Halves
 from tests.jobs import Job, leave_together
 from tests.ranks import play_ranks
 
@@ -422,31 +423,6 @@ def test_after_a_death_all_start_again_from_checkpoints_with_the_ranks_that_are_
         assert (start, rounds) == (8, 12)
         assert torch.equal(model, results[0][2])
         assert any("Ranks [1] have no checkpoint of round 8" in text for text in said)
-
-
-class Raising(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, raises):
-        ctx.raises = raises
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        if ctx.raises:
-            raise RuntimeError("its own")
-        return gradient, None
-
-
-class Halves(nn.Module):
-    """Two buckets, between which backward may raise."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.last = nn.Linear(300, 300), nn.Linear(300, 300)
-
-    def forward(self, x, raises):
-        return self.last(Raising.apply(self.first(x), raises))
 
 
 def raising(rank, place, rule, deadline):

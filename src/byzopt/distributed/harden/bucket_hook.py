@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from math import isfinite
 from typing import Any
-from weakref import proxy
+from weakref import proxy, ref
 
 import torch
 import torch.distributed as dist
@@ -25,7 +25,9 @@ from byzopt.distributed.harden.buffers import BufferSync
 from byzopt.distributed.harden.excess import ExcessPolicy
 from byzopt.distributed.harden.frozen import Frozen
 from byzopt.distributed.harden.guard import Guard
-from byzopt.distributed.harden.place import averaged
+from byzopt.distributed.harden.leaving import Farewell, watch
+from byzopt.distributed.harden.passes import Passes
+from byzopt.distributed.harden.place import averaged, refuse_training, refused
 from byzopt.distributed.harden.round import Round
 from byzopt.distributed.harden.scaling import LossScale
 from byzopt.distributed.harden.settings import Buffers
@@ -60,6 +62,7 @@ class BucketHook:
     def __init__(self, model: DistributedDataParallel, comm: Communicator, guard: Guard) -> None:
         # DDP holds its hook where Python's collector does not look, so that the hook must not hold the model.
         self.model, self.comm, self.guard = proxy(model), comm, guard
+        self._living = ref(model)
         self.names = {id(p): name for name, p in model.module.named_parameters()}
         self.frozen = Frozen(model)
         self.buffers = _buffers(model, comm, guard, self.sync)
@@ -67,6 +70,7 @@ class BucketHook:
         self.excess = ExcessPolicy(comm, settings.excess, model.parameters(), settings.scaler)
         guard.undo.append(self.excess.clear)
         self.scale = LossScale(settings.scaler)
+        self.passes = Passes(dict(model.module.named_parameters()), guard, settings)
         self.dtype = _travelling([p.dtype for p in model.parameters()], settings.dtype)
         self.d = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self._round: Round | None = None
@@ -79,6 +83,10 @@ class BucketHook:
         self._columns = Arena(most, self.dtype, comm.device)
         self._first, self._rebuilt = 0, model._has_rebuilt_buckets
         self._error: Exception | None = None
+        self._leaving: Exception | None = None  # why this rank takes part without a row
+        self._alone = False  # whether the last round ended because others are gone, or none takes part
+        guard.goodbye = self.leave
+        watch(guard)
 
     @isolated
     def __call__(self, bucket: Any) -> Future[Tensor]:
@@ -86,6 +94,8 @@ class BucketHook:
         told: Future[Tensor] = Future(devices=[whole.device]) if whole.is_cuda else Future()
         if not self.guard.active:
             return averaged(whole, self.comm, told)
+        if self.guard.is_over:
+            return refused(bucket, told)
         try:
             self._take(bucket, whole, told)
         except Exception as error:  # a rank is gone: others know by themselves
@@ -115,8 +125,11 @@ class BucketHook:
     def _remember(self, bucket: Any, whole: Tensor) -> None:
         """Put this rank's momentum in the place of its gradients, if they are finite."""
         momentum, round_ = self.guard.momentum, self._round
-        if momentum is not None and round_ is not None and round_.part and isfinite(max_magnitude(whole)):
-            names = [self.names[id(p)] for p in bucket.parameters()]
+        if momentum is None or round_ is None or not round_.part:
+            return
+        names = [self.names[id(p)] for p in bucket.parameters()]
+        self.passes.check(names)
+        if isfinite(max_magnitude(whole)) and round_.trouble.error is None:
             momentum.update(names, bucket.gradients(), self.scale.now())
 
     def _begin(self) -> None:
@@ -131,6 +144,7 @@ class BucketHook:
         self._buckets, self._returning, self._error = [], [], None
         self._first = 0
         self._columns.clear()
+        self._round.trouble.error = self._leaving
         with self._round.trouble.noted():
             self.frozen.check()
 
@@ -141,10 +155,36 @@ class BucketHook:
         self._round.part = False  # the zeros that are sent are no gradients
         why = ByzoptError("Its backward pass ended before all gradients were there: its own error says why.")
         self._round.trouble.error = self._round.trouble.error or why
+        self._send_zeros(len(self._buckets))
+
+    def leave(self, error: Exception) -> Farewell | None:
+        """This rank's script goes no further: beside it, rounds are played in which it has no row, and tells
+        why."""
+        model = self._living()
+        if model is None or self.comm.n == 1:
+            return None
+        self._leaving = ByzoptError(f"Its training has ended in {type(error).__name__}: {error}")
+        # A forward pass is refused, too: DDP's own collectives behind it would meet those of the farewell.
+        self.guard.undo.append(model.register_forward_pre_hook(refuse_training).remove)
+        self._work = Background(threaded=False)  # the end of the process would wait for a pool's thread
+
+        def play() -> bool:
+            self._alone = True
+            self._send_zeros(0)
+            return not self._alone and self.guard.active and model is not None  # which lives as long
+
+        return Farewell(play)
+
+    def _send_zeros(self, first: int) -> None:
+        """Take part in a round without a row: in the place of the buckets from the `first` on go zeros."""
         reducer: Any = self.model.reducer
         with suppress(Exception), torch.no_grad():  # this rank has an error of its own to tell
-            for bucket in reducer._get_zeros_like_grad_buckets()[len(self._buckets) :]:
+            for bucket in reducer._get_zeros_like_grad_buckets()[first:]:
                 self(bucket)
+        # Others wait for all to say which parameters they have used.
+        if self.model.find_unused_parameters and not self.model.static_graph:
+            with suppress(Exception):
+                self.model._match_unused_params_allreduce()
 
     def _send(self, bucket: Bucket, before: Bucket | None) -> None:
         """Begin to send the columns of a bucket; look at those of the bucket before it."""
@@ -177,11 +217,14 @@ class BucketHook:
         decided = done is not None and (error is None or isinstance(error, TooManyFaults))
         answered = error is None
         if error is not None:
-            error = self._failed(named(error))
+            lost = named(error)
+            self._alone = lost is not error or done is None or done.nobody
+            self.guard.told = error = self._failed(lost)
         if decided and done is not None:
             trouble = self._met(partial(self.buffers.agree, done.present))
             left = self._of_buffers(trouble, answered)
             error = error or left
+        self.passes.over()
         for bucket in self._buckets:
             bucket.told.set_result(bucket.whole)
         self._error, self._round, self._buckets, self._returning = None, None, [], []

@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+
+from byzopt.errors import require
 
 
 class Stateful(Protocol):
@@ -22,40 +25,74 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
-def carried(parameters: Mapping[str, Tensor], scaler: GradScaler | None) -> dict[str, Stateful]:
+def carried(
+    parameters: Mapping[str, Tensor], scaler: GradScaler | None, also: Mapping[str, Stateful]
+) -> dict[str, Stateful]:
     """The optimizers of these parameters, their schedulers and the scaler that are alive in this process, by
-    names that are the same on all ranks. Of two that no such name tells apart there is neither."""
-    living = _living((Optimizer, LRScheduler, GradScaler))
+    names that are the same on all ranks, and what the script has named itself (`also`). Of two that no such
+    name tells apart there is neither."""
+    found = _found(parameters, scaler, also)
+    counts = Counter(name for name, _ in found)
+    alone = [(name, part) for name, part in found if counts[name] == 1]
+    return dict(sorted([*alone, *also.items()], key=lambda pair: pair[0]))
+
+
+def left_out(
+    parameters: Mapping[str, Tensor], scaler: GradScaler | None, also: Mapping[str, Stateful]
+) -> list[str]:
+    """What drives these parameters or follows them, as far as can be seen, and is not `carried`, in words."""
+    names = Counter(name for name, _ in _found(parameters, scaler, also))
+    out = [f"{count} objects that are each a {name}" for name, count in sorted(names.items()) if count > 1]
+    if not optimizers_of(parameters) and not also:
+        out.append("an optimizer: none of torch.optim holds the parameters")
+    shapes, known = [p.shape for p in parameters.values()], set(map(id, also.values()))
+    averages = [each for each in _living((AveragedModel,)) if id(each) not in known]
+    return out + ["an AveragedModel" for each in averages if [p.shape for p in each.parameters()] == shapes]
+
+
+def check_part(name: str, part: Any) -> None:
+    """Raise `InvalidInput` for what no rank can take over from others."""
+    what, methods = f"What {name!r} names for a rank that comes back", ("state_dict", "load_state_dict")
+    fits = all(callable(getattr(part, method, None)) for method in methods)
+    require(fits, what, "have state_dict and load_state_dict", type(part).__name__)
+    try:
+        copied(part.state_dict())
+    except TypeError as error:
+        remedy = "Give an object whose state is made of these."
+        require(False, what, "have a state of plain data and tensors", error, remedy)
+
+
+def _found(
+    parameters: Mapping[str, Tensor], scaler: GradScaler | None, also: Mapping[str, Stateful]
+) -> list[tuple[str, Stateful]]:
+    """All that are alive, by names that need not be one's alone; without those named in `also`."""
+    apart = set(map(id, also.values()))
+    living = [each for each in _living((Optimizer, LRScheduler, GradScaler)) if id(each) not in apart]
     found: list[tuple[str, Stateful]] = []
     names = {id(parameter): name for name, parameter in parameters.items()}
     known: dict[int, str] = {}
-    for optimizer in _of(living, parameters):
+    for optimizer in optimizers_of(parameters):
         held = (names.get(id(p)) for group in optimizer.param_groups for p in group["params"])
         known[id(optimizer)] = f"{type(optimizer).__name__} of {next(filter(None, held))}"
-        found.append((known[id(optimizer)], optimizer))
+        if id(optimizer) not in apart:
+            found.append((known[id(optimizer)], optimizer))
     nested = {id(part) for each in living for part in getattr(each, "_schedulers", ())}
     for each in living:
         name = known.get(id(getattr(each, "optimizer", None)))
         if isinstance(each, LRScheduler) and name is not None and id(each) not in nested:
             found.append((f"{type(each).__name__} of {name}", each))
     scalers = [each for each in living if isinstance(each, GradScaler) and each.is_enabled()]
-    found += [("GradScaler", each) for each in (scalers if scaler is None else [scaler])]
-    counts = Counter(name for name, _ in found)
-    return {name: each for name, each in sorted(found, key=lambda pair: pair[0]) if counts[name] == 1}
+    if scaler is not None:
+        scalers = [] if id(scaler) in apart else [scaler]
+    return found + [("GradScaler", each) for each in scalers]
 
 
 def optimizers_of(parameters: Mapping[str, Tensor]) -> list[Optimizer]:
     """The optimizers that are alive in this process and hold any of these parameters."""
-    return _of(_living((Optimizer,)), parameters)
-
-
-def _of(living: list[Any], parameters: Mapping[str, Tensor]) -> list[Optimizer]:
     mine, found = {id(parameter) for parameter in parameters.values()}, []
-    for each in living:
+    for each in _living((Optimizer,)):
         with suppress(AttributeError):  # one that is being built
-            if isinstance(each, Optimizer) and any(
-                id(p) in mine for group in each.param_groups for p in group["params"]
-            ):
+            if any(id(p) in mine for group in each.param_groups for p in group["params"]):
                 found.append(each)
     return found
 

@@ -13,7 +13,9 @@ from byzopt.aggregators import Aggregator
 from byzopt.aggregators.core.filters import StatelessFilter
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.diagnostics import RoundDiagnostics
+from byzopt.distributed.harden.carried import Stateful, check_part
 from byzopt.distributed.harden.estimated import momentum_of
+from byzopt.distributed.harden.leaving import Farewell
 from byzopt.distributed.harden.round import Guess, Round
 from byzopt.distributed.harden.settings import Settings
 from byzopt.errors import TooManyFaults, require
@@ -31,6 +33,12 @@ class Guard:
     With a deadline `missing` `[n]` says in how many rounds nothing came of a rank in time, which `dropped`
     counts, too, and `returned` how often this rank was so far behind that it took the state of the others.
 
+    As a context (`with guard:` around the training) it tells the other ranks of an error that leaves the
+    block: with `DistributedDataParallel` they raise `ByzoptError`, which names this rank and its error, in
+    the round that they are in or begin next, even where this process lives on. With a deadline this rank is
+    missing from then on. Afterwards the guard is of no use on this rank. A block that ends without an error
+    changes nothing.
+
     Args:
         comm: The model's process group.
         settings: Those of `harden`, which makes guards.
@@ -44,6 +52,10 @@ class Guard:
         self.momentum = momentum_of(settings.momentum)
         self.active = True
         self.undo: list[Callable[[], None]] = []  # what `remove` has to put back
+        self.goodbye: Callable[[Exception], Farewell | None] | None = None  # how a wrapper says it
+        self.told: Exception | None = None  # the last error that all ranks have raised alike
+        self.parts: dict[str, Stateful] = {}
+        self._left: Farewell | None = None
         self._state: Any = None
         self._begun = 0  # backward passes in this process, whatever has been loaded
         self.guess: Guess | None = None
@@ -107,6 +119,44 @@ class Guard:
         done.trouble.shared(done.comm.everyone)
 
     # What the user calls.
+
+    def __enter__(self) -> Guard:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception):
+            self.leave(error)
+            if self._left is not None:
+                self._left.wait()
+
+    def leave(self, error: Exception) -> None:
+        """This rank goes no further, because of `error`: the others are told, beside what this script does
+        now. Nothing is told of an error that all ranks have raised alike."""
+        if self._left is None and self.active and self.goodbye is not None and error is not self.told:
+            self._left = self.goodbye(error)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this rank has left, and it is not its farewell that asks."""
+        return self._left is not None and not self._left.is_here()
+
+    def also(self, **parts: Stateful) -> None:
+        """Have a rank that comes back (`deadline`) take these over, too, by names that all ranks give them:
+        anything with `state_dict` and `load_state_dict` whose state is the same on all ranks, such as an
+        average of the weights, an optimizer that is none of `torch.optim`'s, or one of two schedulers of a
+        kind. Without a deadline no rank comes back, and nothing is done with them.
+
+            guard.also(ema=averaged, warmup=first_schedule, decay=second_schedule)
+
+        Args:
+            parts: The objects by name. A name that has been given before is given anew.
+
+        Raises:
+            InvalidInput: An object without these methods, or with a state that is no plain data and tensors.
+        """
+        for name, part in parts.items():
+            check_part(name, part)
+        self.parts |= parts
 
     def remove(self) -> None:
         """The model is as it was before `harden`: gradients are averaged from now on. On all ranks alike."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 from warnings import warn
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.futures import Future
 
 from byzopt.distributed.communicator import Communicator
+from byzopt.distributed.harden.abandoned import raise_behind
+from byzopt.errors import ByzoptError
 
 
 class Copied:
@@ -47,3 +50,23 @@ def averaged(whole: Tensor, comm: Communicator, told: Future[Tensor]) -> Future[
 
     then: Future[Tensor] = work.get_future().then(done)
     return then
+
+
+def refused(bucket: Any, told: Future[Tensor]) -> Future[Tensor]:
+    """What becomes of a backward pass on a rank that has left: no gradient, and an error."""
+    told.set_result(bucket.buffer().fill_(torch.nan))
+    if bucket.is_last():
+        raise_behind(ByzoptError(_OVER))
+    return told
+
+
+def refuse_training(*unused: Any) -> None:
+    """Raise in the forward pass of a rank that has left, unless it is for no gradient."""
+    if torch.is_grad_enabled():
+        raise ByzoptError(_OVER)
+
+
+_OVER = (
+    "A guard that an error has left (`with guard:`) should be used no more: the other ranks have been told. "
+    "Found another training step. Start all ranks again."
+)

@@ -15,9 +15,11 @@ from byzopt.aggregators.core.filters import RoundContext
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden.abandoned import engine, raise_behind
+from byzopt.distributed.harden.agreement import Trouble
 from byzopt.distributed.harden.buffers import BufferSync
 from byzopt.distributed.harden.excess import ExcessPolicy
 from byzopt.distributed.harden.guard import Guard
+from byzopt.distributed.harden.passes import Passes
 from byzopt.distributed.harden.round import Round
 from byzopt.distributed.harden.scaling import LossScale
 from byzopt.distributed.harden.units import Unit, has_early_readers
@@ -39,6 +41,7 @@ class Reduction:
         guard.undo.append(self.excess.clear)
         self.buffers = BufferSync(comm, model, guard.settings.buffers, guard.tolerance, set())
         self.scale, self.swap = LossScale(settings.scaler), settings.swap
+        self.passes, self._trouble = Passes({}, guard, settings, model.parameters()), Trouble()
         self.memories: dict[str, Guard] = {}
         self.largest = ""  # the unit with the most numbers
         self._open = False
@@ -58,6 +61,7 @@ class Reduction:
         if self._open:
             return
         self._open, self._errors, self._faulty = True, [], set()
+        self._trouble = Trouble()
         self.excess.clear()
         if self.model._get_fsdp_state()._is_root is False:
             self._errors.append(
@@ -88,6 +92,7 @@ class Reduction:
         memory = self.memory(unit)
         done = memory.begin(d)
         done.unsound |= unsound
+        done.trouble.error = self._trouble.error
         for piece in own:
             done.saw(piece)
         try:
@@ -111,13 +116,18 @@ class Reduction:
     def remember(self, unit: Unit, gradient: Tensor, ranks: int) -> None:
         """Put this rank's momentum in the place of its gradient, if that is finite."""
         momentum = self.guard.momentum
-        if momentum is not None and isfinite(max_magnitude(gradient)):
+        if momentum is None:
+            return
+        with self._trouble.noted():
+            self.passes.require_empty(unit.name, [each.sharded_param.grad for each in unit.parameters])
+        if isfinite(max_magnitude(gradient)) and self._trouble.error is None:
             parts = unit.slices(gradient, ranks)
             momentum.update(list(parts), list(parts.values()), self.scale.now())
 
     def end(self) -> None:
         """Backward has ended: count, look at buffers, and raise what went wrong behind everybody else."""
         self._open = False
+        self.passes.over()
         guard = self.guard
         watched = [each.diagnostics for each in self.memories.values() if each.diagnostics is not None]
         guard.diagnostics = max(watched, key=lambda each: each.t, default=None)
@@ -184,6 +194,7 @@ class ModelReduction(Reduction):
         """Take in a unit's rows `[n, b]`; the answer comes when backward has ended."""
         assert self._round is not None
         self._round.unsound |= unsound
+        self._round.trouble.error = self._round.trouble.error or self._trouble.error
         for piece in own:
             self._round.saw(piece)
         place = torch.empty_like(rows[0])

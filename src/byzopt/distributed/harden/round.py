@@ -72,6 +72,7 @@ class Round:
         self.blocks: list[Tensor] = []
         self.places: list[Tensor] = []  # for the answers to the blocks
         self.unanswered = False  # whether a block could not be answered early
+        self.nobody = False  # whether no rank could take part
         self._answer: Answer | None = None
         self.columns, self._geometric = by_columns(self.rule), by_geometry(self.rule)
         self._extremes: list[Tensor] = []
@@ -130,6 +131,7 @@ class Round:
         are not finite than the rule tolerates.
         """
         codes, sums = self._told()
+        self.nobody = bool(codes["trouble"].all())
         if codes["trouble"].any():
             raise_everywhere(self.comm.everyone, self.trouble.error)
         counts = [int(each) for each in codes["count"]]

@@ -22,8 +22,9 @@ from byzopt.distributed.deadline import Behind, DeadlineTransport
 from byzopt.distributed.deadline.consensus import mask_of
 from byzopt.distributed.harden.abandoned import engine, raise_behind, run_behind
 from byzopt.distributed.harden.bucket_hook import Bucket, BucketHook
-from byzopt.distributed.harden.carried import carried, copied, optimizers_of, states_of
+from byzopt.distributed.harden.carried import carried, copied, left_out, optimizers_of, states_of
 from byzopt.distributed.harden.guard import Guard
+from byzopt.distributed.harden.leaving import Farewell
 from byzopt.distributed.harden.round import Round
 from byzopt.distributed.harden.timed_rows import (
     Heard,
@@ -82,6 +83,15 @@ class TimedHook(BucketHook):
         self._buckets.append(Bucket(whole, sent, sent, self._first, told))
         self._first += len(whole)
 
+    def leave(self, error: Exception) -> Farewell:
+        """The others need not wait for this rank any more."""
+
+        def play() -> bool:
+            self.transport.close()
+            return False
+
+        return Farewell(play)
+
     def abandon(self) -> None:
         """Nothing has been sent: for the others it is a row that did not come."""
 
@@ -103,6 +113,7 @@ class TimedHook(BucketHook):
             self._settle_usage(list(self._heard.used.values()))
         elif error is not None:
             self.usage.clear()
+        self.passes.over()
         for bucket in self._buckets:
             bucket.told.set_result(bucket.whole)
         self._error, self._round, self._buckets, self._gradients, self._heard = None, None, [], [], None
@@ -142,7 +153,7 @@ class TimedHook(BucketHook):
         n, payload = self.comm.n, b""
         wire = RowFormat(self._first, self.dtype, self.guard.settings.wire == "int8", len(self.usage))
         with done.trouble.noted():
-            self._require_own_steps()
+            self._look()
             asking = float(mask_of(self.transport.asking))
             told = Told(1.0, float(done.t), hash_of(self.parameters), self._timed.layout(), asking, 0.0)
             pieces = [bucket.sent for bucket in self._buckets]
@@ -166,10 +177,20 @@ class TimedHook(BucketHook):
             done.undecided(error.rows)
             raise
 
-    def _require_own_steps(self) -> None:
-        """Raise `InvalidInput` for an optimizer that waits for all ranks. Looked for once."""
-        living = [] if self._looked else optimizers_of(self.parameters)
+    def _look(self) -> None:
+        """Look once, in the first round, at what the script trains with: raise `InvalidInput` for an
+        optimizer that waits for all ranks, and warn of what a rank that comes back would not take over."""
+        if self._looked:
+            return
         self._looked = True
+        left = left_out(self.parameters, self.excess.scaler, self.guard.parts)
+        if left:
+            warn(
+                f"A rank that comes back should take over all that drives the parameters. It would not take "
+                f"{'; '.join(left)}. Name the objects: guard.also(name=object).",
+                stacklevel=2,
+            )
+        living = optimizers_of(self.parameters)
         zero = "ZeroRedundancyOptimizer"  # by name: to import it takes long
         found = any(kind.__name__ == zero for each in living for kind in type(each).__mro__)
         what, rule, remedy = "An optimizer with a deadline", "wait for no rank", "Use the one inside of it."
@@ -209,11 +230,12 @@ class TimedHook(BucketHook):
         if not found.wanting:
             self.transport.drop_states(_KEPT)
             return
+        parts = carried(self.parameters, self.excess.scaler, self.guard.parts)
         common = {
             "answer": copied(torch.cat([bucket.whole for bucket in self._buckets])),
             "parameters": copied(self.parameters),
             "buffers": copied(self.buffers.state_dict()),
-            "parts": states_of(carried(self.parameters, self.excess.scaler)),
+            "parts": states_of(parts),
             "memory": copied(self.guard.memory),
             "rounds": self.guard.rounds,
             "used": copied(list(found.used.values())),
@@ -243,7 +265,7 @@ class TimedHook(BucketHook):
         for name, parameter in self.parameters.items():
             parameter.copy_(state["parameters"][name])
         self._timed.take_over(state["buffers"], local)
-        parts = carried(self.parameters, self.excess.scaler)
+        parts = carried(self.parameters, self.excess.scaler, self.guard.parts)
         for name in sorted(set(parts) & set(state["parts"])):
             with torch.enable_grad():
                 parts[name].load_state_dict(state["parts"][name])
