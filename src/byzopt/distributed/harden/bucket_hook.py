@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from math import isfinite
 from typing import Any
-from weakref import proxy, ref
+from weakref import WeakMethod, proxy, ref
 
 import torch
 import torch.distributed as dist
@@ -25,7 +25,7 @@ from byzopt.distributed.harden.buffers import BufferSync
 from byzopt.distributed.harden.excess import ExcessPolicy
 from byzopt.distributed.harden.frozen import Frozen
 from byzopt.distributed.harden.guard import Guard
-from byzopt.distributed.harden.leaving import Farewell, watch
+from byzopt.distributed.harden.leaving import Farewell, mark, watch
 from byzopt.distributed.harden.passes import Passes
 from byzopt.distributed.harden.place import averaged, refuse_training, refused
 from byzopt.distributed.harden.round import Round
@@ -85,7 +85,7 @@ class BucketHook:
         self._error: Exception | None = None
         self._leaving: Exception | None = None  # why this rank takes part without a row
         self._alone = False  # whether the last round ended because others are gone, or none takes part
-        guard.goodbye = self.leave
+        guard.goodbye = WeakMethod(self.leave)  # no circle: what a guard holds goes with it
         watch(guard)
 
     @isolated
@@ -219,7 +219,8 @@ class BucketHook:
         if error is not None:
             lost = named(error)
             self._alone = lost is not error or done is None or done.nobody
-            self.guard.told = error = self._failed(lost)
+            error = self._failed(lost)
+            mark(error)
         if decided and done is not None:
             trouble = self._met(partial(self.buffers.agree, done.present))
             left = self._of_buffers(trouble, answered)

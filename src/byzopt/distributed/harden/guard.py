@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 from warnings import warn
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.diagnostics import RoundDiagnostics
 from byzopt.distributed.harden.carried import Stateful, check_part
 from byzopt.distributed.harden.estimated import momentum_of
-from byzopt.distributed.harden.leaving import Farewell
+from byzopt.distributed.harden.leaving import Farewell, is_marked
 from byzopt.distributed.harden.round import Guess, Round
 from byzopt.distributed.harden.settings import Settings
 from byzopt.errors import TooManyFaults, require
@@ -52,8 +53,7 @@ class Guard:
         self.momentum = momentum_of(settings.momentum)
         self.active = True
         self.undo: list[Callable[[], None]] = []  # what `remove` has to put back
-        self.goodbye: Callable[[Exception], Farewell | None] | None = None  # how a wrapper says it
-        self.told: Exception | None = None  # the last error that all ranks have raised alike
+        self.goodbye: WeakMethod[Callable[[Exception], Farewell | None]] | None = None  # a wrapper's
         self.parts: dict[str, Stateful] = {}
         self._left: Farewell | None = None
         self._state: Any = None
@@ -132,8 +132,9 @@ class Guard:
     def leave(self, error: Exception) -> None:
         """This rank goes no further, because of `error`: the others are told, beside what this script does
         now. Nothing is told of an error that all ranks have raised alike."""
-        if self._left is None and self.active and self.goodbye is not None and error is not self.told:
-            self._left = self.goodbye(error)
+        goodbye = None if self.goodbye is None else self.goodbye()
+        if self._left is None and self.active and goodbye is not None and not is_marked(error):
+            self._left = goodbye(error)
 
     @property
     def is_over(self) -> bool:

@@ -42,6 +42,17 @@ class Farewell:
             self._told.set()
 
 
+def mark(error: Exception | None) -> None:
+    """Remember of an error that a round ends in it: the other ranks have met it, too, or are gone."""
+    if error is not None:
+        error.__dict__["_of_a_round"] = True
+
+
+def is_marked(error: Exception) -> bool:
+    """Whether a round has ended in this error."""
+    return "_of_a_round" in error.__dict__
+
+
 def watch(guard: Any) -> None:
     """Have `guard.leave(error)` called when an error that nobody catches ends the script."""
     global _before
