@@ -9,9 +9,8 @@ from weakref import ref
 import torch
 import torch.distributed as dist
 
+from byzopt.distributed.harden.seams import ENGINE
 from byzopt.errors import ByzoptError
-
-engine: Any = torch.autograd.Variable._execution_engine
 
 
 class Sentinel:
@@ -57,4 +56,4 @@ def raise_behind(error: Exception) -> None:
 def run_behind(what: Callable[[], None]) -> None:
     """Call it when DDP has finished with the pass."""
     # DDP's own callback may be queued behind this one; behind it comes what this one queues.
-    engine.queue_callback(lambda: engine.queue_callback(what))
+    ENGINE.queue_callback(lambda: ENGINE.queue_callback(what))

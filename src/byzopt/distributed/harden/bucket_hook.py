@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.distributed.communicator import Communicator
-from byzopt.distributed.harden.abandoned import Sentinel, engine, named, raise_behind
+from byzopt.distributed.harden.abandoned import Sentinel, named, raise_behind
 from byzopt.distributed.harden.arena import Arena
 from byzopt.distributed.harden.background import Background
 from byzopt.distributed.harden.buffers import BufferSync
@@ -30,6 +30,7 @@ from byzopt.distributed.harden.passes import Passes
 from byzopt.distributed.harden.place import averaged, refuse_training, refused
 from byzopt.distributed.harden.round import Round
 from byzopt.distributed.harden.scaling import LossScale
+from byzopt.distributed.harden.seams import ENGINE
 from byzopt.distributed.harden.settings import Buffers
 from byzopt.distributed.harden.transfer import Transfer, next_tag
 from byzopt.distributed.header import max_magnitude
@@ -139,7 +140,7 @@ class BucketHook:
             self.guard.forget_layout()
             self._rebuilt = self.model._has_rebuilt_buckets
         if part:
-            engine.queue_callback(Sentinel(self))
+            ENGINE.queue_callback(Sentinel(self))
         self._round = self.guard.begin(self.d, part)
         self._buckets, self._returning, self._error = [], [], None
         self._first = 0
@@ -217,9 +218,7 @@ class BucketHook:
         decided = done is not None and (error is None or isinstance(error, TooManyFaults))
         answered = error is None
         if error is not None:
-            lost = named(error)
-            self._alone = lost is not error or done is None or done.nobody
-            error = self._failed(lost)
+            error = self._failed(error)
             mark(error)
         if decided and done is not None:
             trouble = self._met(partial(self.buffers.agree, done.present))
@@ -234,9 +233,11 @@ class BucketHook:
 
     def _failed(self, error: Exception) -> Exception | None:
         """Give all ranks the gradient of a round without an answer; what is still to be raised."""
-        if self._round is not None:
-            self.guard.failed(self._round, error)
-        fill, left = self.excess.outcome(error)
+        known, done = named(error), self._round
+        self._alone = known is not error or done is None or done.nobody
+        if done is not None:
+            self.guard.failed(done, known)
+        fill, left = self.excess.outcome(known)
         self._fill(fill)
         return left
 

@@ -29,6 +29,7 @@ _SEAMS = (
     "_has_rebuilt_buckets",
     "_use_python_reducer",
     "_delay_all_reduce_params",
+    "_match_unused_params_allreduce",
     "parameters_to_ignore",
 )
 _REDUCER = ("_get_zeros_like_grad_buckets", "prepare_for_backward", "_rebuild_buckets")

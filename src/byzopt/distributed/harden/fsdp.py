@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden.buffers import check_buffers
@@ -125,6 +125,7 @@ def _check_seams(model: Any) -> None:
         ("fully_shard", model, ("set_custom_reduce_scatter", "set_all_reduce_hook", "_get_fsdp_state")),
         ("FSDP's collectives", _fsdp_collectives, ("_get_gradient_divide_factors",)),
         ("FSDP's meshes", _fsdp_common, ("FSDPMeshInfo",)),
+        ("torch.Tensor", Tensor, ("_post_accumulate_grad_hooks",)),
     ]
     require_seams((*AUTOGRAD, *functions))
     state = model._get_fsdp_state()

@@ -98,7 +98,11 @@ class Passes:
 
 
 def _is_empty(gradient: Any) -> bool:
-    return gradient is None or not bool(getattr(gradient, "_local_tensor", gradient).any())
+    return gradient is None or not bool((gradient.to_local() if _is_sharded(gradient) else gradient).any())
+
+
+def _is_sharded(gradient: Any) -> bool:
+    return hasattr(gradient, "to_local")
 
 
 def _looked(here: ref[Passes], name: str, gradient: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from byzopt.aggregators.core.filters import RoundContext
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.distributed.communicator import Communicator
-from byzopt.distributed.harden.abandoned import engine, raise_behind
+from byzopt.distributed.harden.abandoned import raise_behind
 from byzopt.distributed.harden.agreement import Trouble
 from byzopt.distributed.harden.buffers import BufferSync
 from byzopt.distributed.harden.excess import ExcessPolicy
@@ -22,6 +22,7 @@ from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.passes import Passes
 from byzopt.distributed.harden.round import Round
 from byzopt.distributed.harden.scaling import LossScale
+from byzopt.distributed.harden.seams import ENGINE
 from byzopt.distributed.harden.units import Unit, has_early_readers
 from byzopt.distributed.header import max_magnitude
 from byzopt.errors import InvalidInput, TooManyFaults
@@ -70,7 +71,7 @@ class Reduction:
                     "average gradients. Found a part of it. Harden the outermost module."
                 )
             )
-        engine.queue_callback(self.end)
+        ENGINE.queue_callback(self.end)
 
     @isolated
     def decide(
@@ -246,6 +247,6 @@ def _accumulate(parameters: Sequence[Any], gradient: Tensor) -> None:
     offset = 0
     for parameter in parameters:
         size, stride = parameter.sharded_size, parameter.contiguous_sharded_stride
-        local = parameter.sharded_param.grad._local_tensor
+        local = parameter.sharded_param.grad.to_local()
         local += torch.as_strided(gradient, size, stride, storage_offset=offset).to(local)
         offset += parameter.padded_sharded_param_size.numel()

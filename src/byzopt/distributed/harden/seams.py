@@ -11,9 +11,10 @@ from byzopt.errors import require
 
 Seam: TypeAlias = tuple[str, Any, tuple[str, ...]]  # what it is of, the thing itself, what it has to have
 
+ENGINE: Any = getattr(torch.autograd.Variable, "_execution_engine", None)
 AUTOGRAD: tuple[Seam, ...] = (
     ("torch._C", torch._C, ("_current_graph_task_id",)),
-    ("the engine of autograd", torch.autograd.Variable._execution_engine, ("queue_callback",)),
+    ("the engine of autograd", ENGINE, ("queue_callback",)),
     ("torch.autograd.grad_mode", torch.autograd.grad_mode, ("_unsafe_preserve_version_counter",)),
 )
 

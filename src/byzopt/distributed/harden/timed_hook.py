@@ -20,12 +20,13 @@ from byzopt.checkpoint import packed, unpacked
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.deadline import Behind, DeadlineTransport
 from byzopt.distributed.deadline.consensus import mask_of
-from byzopt.distributed.harden.abandoned import engine, raise_behind, run_behind
+from byzopt.distributed.harden.abandoned import raise_behind, run_behind
 from byzopt.distributed.harden.bucket_hook import Bucket, BucketHook
 from byzopt.distributed.harden.carried import carried, copied, left_out, optimizers_of, states_of
 from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.leaving import Farewell
 from byzopt.distributed.harden.round import Round
+from byzopt.distributed.harden.seams import ENGINE
 from byzopt.distributed.harden.timed_rows import (
     Heard,
     RowFormat,
@@ -258,7 +259,7 @@ class TimedHook(BucketHook):
         )
         # Backward may still need the parameters that it began with.
         then = partial(self._take_over, state, [unpacked(own) for own in each], self._gradients)
-        engine.queue_callback(then)
+        ENGINE.queue_callback(then)
 
     @torch.no_grad()
     def _take_over(self, state: dict[str, Any], local: list[Any], gradients: Any) -> None:

@@ -32,7 +32,7 @@ class Unit:
         return partial(group.__dict__.pop, "post_backward", None)
 
     def _has_gradient(self, parameter: Any) -> bool:
-        if not hasattr(parameter, "_unsharded_param"):
+        if not hasattr(parameter, "unsharded_param"):  # not gathered yet
             return False
         zeros = getattr(self.group, "reduce_scatter_unused_params", False)
         unsharded = parameter.unsharded_param
