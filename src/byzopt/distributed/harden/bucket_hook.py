@@ -27,11 +27,10 @@ from byzopt.distributed.harden.frozen import Frozen
 from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.leaving import Farewell, mark, watch
 from byzopt.distributed.harden.passes import Passes
-from byzopt.distributed.harden.place import averaged, refuse_training, refused
+from byzopt.distributed.harden.place import averaged, buffers_of, refuse_training, refused
 from byzopt.distributed.harden.round import Round
 from byzopt.distributed.harden.scaling import LossScale
 from byzopt.distributed.harden.seams import ENGINE
-from byzopt.distributed.harden.settings import Buffers
 from byzopt.distributed.harden.transfer import Transfer, next_tag
 from byzopt.distributed.header import max_magnitude
 from byzopt.errors import ByzoptError, TooManyFaults
@@ -66,7 +65,7 @@ class BucketHook:
         self._living = ref(model)
         self.names = {id(p): name for name, p in model.module.named_parameters()}
         self.frozen = Frozen(model)
-        self.buffers = _buffers(model, comm, guard, self.sync)
+        self.buffers = buffers_of(model, comm, guard, self.sync)
         settings = guard.settings
         self.excess = ExcessPolicy(comm, settings.excess, model.parameters(), settings.scaler)
         guard.undo.append(self.excess.clear)
@@ -298,13 +297,3 @@ def _travelling(dtypes: list[torch.dtype], wire: torch.dtype | None) -> torch.dt
     """The one dtype in which columns travel: the widest there is, or the wire's where that is narrower."""
     widest = reduce(torch.promote_types, dtypes)
     return widest if wire is None or widest.itemsize <= wire.itemsize else wire
-
-
-def _buffers(
-    model: DistributedDataParallel, comm: Communicator, guard: Guard, kind: type[BufferSync]
-) -> BufferSync:
-    """Buffers are told here in the place of DDP's broadcast; where that was off they stay each rank's own."""
-    mode: Buffers = guard.settings.buffers if model.broadcast_buffers else "local"
-    guard.undo.append(partial(setattr, proxy(model), "broadcast_buffers", model.broadcast_buffers))
-    model.broadcast_buffers = False
-    return kind(comm, model.module, mode, guard.tolerance, set(model.parameters_to_ignore))

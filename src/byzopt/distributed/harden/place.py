@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from warnings import warn
+from weakref import proxy
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.futures import Future
+from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden.abandoned import raise_behind
+from byzopt.distributed.harden.buffers import BufferSync
+from byzopt.distributed.harden.guard import Guard
+from byzopt.distributed.harden.settings import Buffers
 from byzopt.errors import ByzoptError
 
 
@@ -70,3 +76,13 @@ _OVER = (
     "A guard that an error has left (`with guard:`) should be used no more: the other ranks have been told. "
     "Found another training step. Start all ranks again."
 )
+
+
+def buffers_of(
+    model: DistributedDataParallel, comm: Communicator, guard: Guard, kind: type[BufferSync]
+) -> BufferSync:
+    """Buffers are told here in the place of DDP's broadcast; where that was off they stay each rank's own."""
+    mode: Buffers = guard.settings.buffers if model.broadcast_buffers else "local"
+    guard.undo.append(partial(setattr, proxy(model), "broadcast_buffers", model.broadcast_buffers))
+    model.broadcast_buffers = False
+    return kind(comm, model.module, mode, guard.tolerance, set(model.parameters_to_ignore))
