@@ -126,8 +126,15 @@ def test_a_tensor_without_a_seam(monkeypatch):
 
 # Names that nothing can be asked for before a step: a wrapper or DDP's `join` sets them later. Without them
 # a compiled model is refused, schedulers inside of others are told as two of a kind, a mean is over all.
-LATER = {"_orig_mod", "_schedulers", "_divide_by_initial_world_size"}
-CHECKED = {"_fsdp_param_group", "_fsdp_param_groups", "_is_root", "_execution_engine", "_C"}
+LATER = {"_orig_mod", "_schedulers", "_divide_by_initial_world_size", "_in_backward_optimizers"}
+CHECKED = {
+    "_fsdp_param_group",
+    "_fsdp_param_groups",
+    "_is_root",
+    "_execution_engine",
+    "_C",
+    "_update_process_group",
+}
 
 
 def test_no_other_private_name_of_torch_is_in_use():
