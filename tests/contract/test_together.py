@@ -33,7 +33,8 @@ SMALL: dict[str, Any] = {
     "digits": {"name": "digits", "batch": 8, "hidden": [16]},
 }
 PARTS = {name: with_counts(METHODS.build(name), 11, 2).build(Mean(), 0.1, 8) for name in METHODS}
-POISONS = {"label_flip": "minibatch", "backdoor": "digits", "indistinguishable": "hard_lin"}
+POISONS = {"label_flip": "minibatch", "indistinguishable": "hard_lin"}
+POISONS |= dict.fromkeys(["backdoor", "dba", "edge_case"], "digits")
 
 
 def spec(**changes: Any) -> Spec:

@@ -5,7 +5,7 @@ Every twin takes honest rows and the Byzantine workers' own rows as lists of lis
 
 from __future__ import annotations
 
-from math import sqrt
+from math import ceil, sqrt
 from statistics import NormalDist
 
 Row = list[float]
@@ -222,3 +222,15 @@ def anti_cge(honest: Rows, f: int, margin: float) -> Row:
     lengths = sorted((sqrt(dot(v, v)) for v in honest), reverse=True)
     rho = lengths[min(max(f, 1), len(lengths)) - 1]
     return [-margin * rho * u for u in unit(mean(honest))]
+
+
+def sparse(x: Row, rounds: list[Rows], share: float, scale: float, z: float) -> list[Row]:
+    """One row a round: m - a s, a = `scale` at the most salient places of round 1, `z` at all others."""
+    first = mean(rounds[0])
+    salient = sorted(range(len(x)), key=lambda k: -abs(x[k] * first[k]))
+    chosen = set(salient[: max(1, ceil(share * len(x) - 1e-9))])
+    out = []
+    for honest in rounds:
+        m, s = mean(honest), std(honest)
+        out.append([m[k] - (scale if k in chosen else z) * s[k] for k in range(len(m))])
+    return out

@@ -7,6 +7,8 @@ from byzopt.attacks.base import ATTACKS, Adversary, Attack, Base, Knowledge, Pla
 from byzopt.attacks.clocks import CLOCK_ATTACKS, ClockAttack, Flooding, LatePoison, Silence
 from byzopt.attacks.constants import Huge, Infinite, NotANumber, Shift, Zero
 from byzopt.attacks.crowd import MinMax, MinSum
+from byzopt.attacks.dba import DBA
+from byzopt.attacks.edge_case import EdgeCase
 from byzopt.attacks.edges import (
     EDGE_ATTACKS,
     Dissensus,
@@ -35,12 +37,15 @@ from byzopt.attacks.raw import RawGradient
 from byzopt.attacks.rop import ROP
 from byzopt.attacks.safeguard import DelayedGradient, UnderThreshold, Variance
 from byzopt.attacks.shift_back import ShiftBack
+from byzopt.attacks.sign_shares import SignShares
 from byzopt.attacks.sleeper import Sleeper
+from byzopt.attacks.sparse import Sparse
 
 __all__ = [
     "ALIE",
     "ATTACKS",
     "CLOCK_ATTACKS",
+    "DBA",
     "EDGE_ATTACKS",
     "IPM",
     "ROP",
@@ -57,6 +62,7 @@ __all__ = [
     "DelayedGradient",
     "Dissensus",
     "EdgeAttack",
+    "EdgeCase",
     "EdgeView",
     "Equivocate",
     "FangKrum",
@@ -92,7 +98,9 @@ __all__ = [
     "ShiftBack",
     "SignFlip",
     "Silence",
+    "SignShares",
     "Sleeper",
+    "Sparse",
     "Spectral",
     "Stale",
     "Straddle",

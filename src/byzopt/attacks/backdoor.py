@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, isqrt
 from typing import Any, ClassVar
@@ -64,13 +65,15 @@ class Backdoor(Attack):
     def poison(self, task: Any, workers: tuple[int, ...]) -> Any:
         return task.poisoned(workers, self.infect, "backdoor_success", self.goal)
 
-    def infect(self, images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    def infect(
+        self, images: Tensor, labels: Tensor, classes: int, piece: Iterable[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """A share of the images (at least one) with trigger and target label, the others as they are."""
         require(self.target < classes, "The target of backdoor", f"lie in 0..{classes - 1}", self.target)
         m = len(labels)
         order = torch.randperm(m, generator=stream(self.seed, "backdoor", m), device="cpu")
         chosen = order[: ceil(self.share * m)].to(labels.device)
-        triggered = self.triggered(images)[chosen]
+        triggered = self.triggered(images, piece)[chosen]
         return images.index_copy(0, chosen, triggered), labels.index_fill(0, chosen, self.target)
 
     def goal(self, images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
@@ -79,8 +82,9 @@ class Backdoor(Attack):
         require(bool(others.any()), "The test images", "show more than the target", "no other class")
         return self.triggered(images)[others], torch.full_like(labels[others], self.target)
 
-    def triggered(self, images: Tensor) -> Tensor:
-        """All `images` `[m, side * side]` or `[m, ..., side, side]` with the trigger."""
+    def triggered(self, images: Tensor, piece: Iterable[int] | None = None) -> Tensor:
+        """All `images` `[m, side * side]` or `[m, ..., side, side]` with the trigger, or with those of its
+        pixels, counted row by row, that `piece` names."""
         shape = images.shape[1:]
         side = shape[-1] if len(shape) > 1 else isqrt(shape.numel())
         square = images.is_floating_point() and shape[-2:] in ((side, side), (side**2,))
@@ -89,7 +93,9 @@ class Backdoor(Attack):
         fits = self.size <= side
         require(fits, "Parameter `size` of backdoor", f"be at most the side {side} of an image", self.size)
         marked = images.reshape(len(images), -1, side, side).clone()
-        marked[..., -self.size :, -self.size :] = images.max()
+        for pixel in range(self.size**2) if piece is None else piece:
+            row, column = divmod(pixel, self.size)
+            marked[..., row - self.size, column - self.size] = images.max()
         return marked.reshape(images.shape)
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:

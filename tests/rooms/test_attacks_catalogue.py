@@ -1,0 +1,151 @@
+"""Sparse lies, shares of signs, edge-case and distributed backdoors: by hand, twins, and what they do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from byzopt.aggregators import SignGuard
+from byzopt.attacks import DBA, Adversary, Backdoor, EdgeCase, SignShares, Sparse
+from byzopt.cohort import Cohort
+from byzopt.errors import InvalidInput
+from byzopt.experiments import simulate
+from byzopt.rng import stream
+from byzopt.tasks import Digits, LogisticRegression
+from tests.reference import attacks as twin
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def rounds(attack, x, sent, b=2):
+    """What the last Byzantine worker sends in each round."""
+    adversary = Adversary(attack, Cohort.of(len(sent[0]), b), b)
+    state = adversary.start(x)
+    for t, rows in enumerate(sent, start=1):
+        out, state = adversary.forge_rows(state, t, x, rows, stream(0, t), lambda rows: rows.mean(dim=0))
+        yield out[-1]
+
+
+@pytest.mark.parametrize("share", [0.001, 0.25, 0.5, 1.0])
+def test_sparse_lies_are_those_of_the_twin_and_keep_their_places(share):
+    x, sent = drawn(12, seed=1), [drawn(7, 12, seed=t) for t in (2, 3, 4)]
+    listed = [rows[:5].tolist() for rows in sent]
+    expected = twin.sparse(x.tolist(), listed, share, 1.5, 0.25)
+    found = [row.tolist() for row in rounds(Sparse(share=share), x, sent)]
+    for ours, slow in zip(found, expected, strict=True):
+        assert ours == pytest.approx(slow, rel=1e-12)
+
+
+def test_sparse_lies_from_the_origin_go_by_the_mean_and_may_take_the_quantile():
+    rows = torch.tensor([[1.0, 9.0, 0.0], [1.0, 7.0, 2.0], [1.0, 8.0, 1.0], [0.0, 0.0, 0.0]])
+    found = Sparse(share=0.1, scale=3.0, z=0.0)(rows, byzantine=1)[3]
+    assert found.tolist() == pytest.approx([1.0, 5.0, 1.0])
+    with pytest.raises(InvalidInput, match="quantile"):
+        Sparse(z="quantile")(rows, byzantine=3)
+
+
+def test_shares_of_signs_and_length_are_those_of_honest_rows_and_signguard_sees_nothing():
+    rows = drawn(11, 60, seed=5)  # signs of a mean are as mixed as those of rows
+    attacked = SignShares()(rows, byzantine=3)
+    mean, lie = rows[:8].mean(dim=0), attacked[10]
+    assert torch.equal(mean.sign().sort().values, lie.sign().sort().values)
+    assert float(lie.norm()) == pytest.approx(float(rows[:8].norm(dim=1).median()))
+    assert torch.equal(attacked[8], lie)
+    report = SignGuard(f=3).explain(attacked)
+    assert set(report.selected) >= {8, 9, 10}
+
+
+# Pictures.
+
+
+def pictures(m=40, seed=0):
+    images = torch.rand(m, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return images, torch.arange(m) % 4
+
+
+def test_edge_cases_are_those_furthest_from_their_class():
+    images, labels = pictures()
+    attack = EdgeCase(target=1, source=2, share=0.25)
+    found = attack.edge(images, labels, 4)
+    mine = [i for i in range(40) if labels[i] == 2]
+    centre = images[mine].flatten(1).mean(dim=0)
+    far = sorted(mine, key=lambda i: -float((images[i].flatten() - centre).norm()))
+    assert found.tolist() == sorted(far[:3])  # of ten a quarter, rounded up
+    seen, taught = attack.infect(images, labels, 4)
+    assert torch.equal(seen, images)
+    assert taught.tolist() == [1 if i in far[:3] else int(labels[i]) for i in range(40)]
+    wanted = attack.goal(images, labels, 4)
+    assert torch.equal(wanted[0], images[sorted(far[:3])])
+    assert wanted[1].tolist() == [1, 1, 1]
+
+
+def test_edge_cases_of_all_classes_leave_out_the_target_and_absent_ones():
+    images, labels = pictures()
+    found = EdgeCase(target=3, share=0.1).edge(images, labels, 10)
+    assert len(found) == 3
+    assert sorted(labels[found].tolist()) == [0, 1, 2]
+    none = EdgeCase(target=3, source=7)
+    assert torch.equal(none.infect(images, labels, 10)[1], labels)
+    with pytest.raises(InvalidInput, match="class that it is taken from"):
+        none.goal(images, labels, 10)
+
+
+def test_a_message_is_scaled_and_cut():
+    rows = torch.tensor([[1.0, 1.0], [3.0, 4.0], [0.0, 0.0]])
+    assert EdgeCase(scale=2.0)(rows, byzantine=2)[1].tolist() == [6.0, 8.0]
+    cut = EdgeCase(scale=2.0, bound=5.0)(rows, byzantine=2)
+    assert cut[1].tolist() == pytest.approx([3.0, 4.0])
+    assert cut[2].tolist() == [0.0, 0.0]
+
+
+def test_what_edge_cases_cannot_be_made_of_is_refused():
+    images, labels = pictures()
+    for bad in ({"source": 0}, {"share": 0.0}, {"scale": 0.0}, {"bound": 0.0}, {"target": -1}):
+        with pytest.raises(InvalidInput):
+            EdgeCase(**bad)
+    with pytest.raises(InvalidInput, match=r"0\.\.3"):
+        EdgeCase(target=4).infect(images, labels, 4)
+    with pytest.raises(InvalidInput, match="label each"):
+        EdgeCase().infect(images.long(), labels, 4)
+    with pytest.raises(InvalidInput, match="images"):
+        EdgeCase().poison(LogisticRegression().build(Cohort.of(5, 1), 0), (4,))
+
+
+class Noted:
+    """A task that notes what is done to its workers' pictures."""
+
+    def __init__(self, images, labels):
+        self.pair, self.seen = (images, labels), {}
+
+    def poisoned(self, workers, change, figure, goal):
+        assert figure == "backdoor_success"
+        for worker in workers:
+            self.seen[worker] = change(*self.pair, 10)[0]
+        return self
+
+
+@pytest.mark.parametrize("attackers", [1, 2, 3, 6])
+def test_pieces_of_a_distributed_trigger_make_up_the_whole(attackers):
+    images, labels = pictures()
+    attack = DBA(share=1.0, size=2)
+    task = attack.poison(Noted(images, labels), tuple(range(attackers)))
+    changed = torch.stack([(task.seen[j] != images).any(dim=0)[0] for j in range(attackers)])
+    whole = torch.zeros(4, 4, dtype=torch.bool)
+    whole[2:, 2:] = True
+    assert torch.equal(changed.any(dim=0), whole)
+    assert changed.flatten(1).sum(dim=1).max() - changed.flatten(1).sum(dim=1).min() <= 1
+    if attackers == 1:
+        assert torch.equal(task.seen[0], Backdoor(share=1.0).infect(images, labels, 10)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", [EdgeCase(target=1, source=7, scale=5.0), DBA(target=1, size=3)])
+def test_the_mean_learns_the_backdoor_and_a_robust_rule_less_of_it(attack):
+    task = Digits(model="linear", batch=32).build(Cohort.of(10, 3), seed=0)
+    given = {"lr": 0.3, "rounds": 150, "f": 3, "attack": attack}
+    fooled = simulate(task, "mean", **given).metrics["backdoor_success"]
+    robust = simulate(task, "nnm >> trimmed_mean", **given).metrics["backdoor_success"]
+    assert fooled > 0.5
+    assert robust < fooled
