@@ -57,9 +57,17 @@ def card(recipe: MethodRecipe) -> dict[str, Any]:
 
 
 def _filled(source: str, changes: list[str]) -> tuple[dict[str, Any], list[str]]:
+    from byzopt.certificates.privacy import spec_privacy
     from byzopt.certificates.promised import spec_promise
     from byzopt.cli.progress import StageProgress
-    from byzopt.cli.promises import bound_words, lines, plain_constants, plain_promise, steps_line
+    from byzopt.cli.promises import (
+        bound_words,
+        lines,
+        plain_constants,
+        plain_promise,
+        privacy_lines,
+        steps_line,
+    )
     from byzopt.errors import UnknownName, unknown
     from byzopt.experiments import load
     from byzopt.experiments.specs.loading import presets
@@ -79,12 +87,16 @@ def _filled(source: str, changes: list[str]) -> tuple[dict[str, Any], list[str]]
     other = spec.method.promise(replace(known, lr=None)) if promise.broken else None
     better = other if other is not None and not other.broken and other.bound is not None else None
     data |= {"promise": plain_promise(promise)}
+    budgets = spec_privacy(spec)
+    data |= {"privacy": [plain_promise(budget) for budget in budgets]}
     data |= {"expulsion": list(spec.method.expulsion(known))}
     data |= {"with_the_theorems_own_step": plain_promise(better) if better else None}
     notes = lines(promise, spec.lr)
     if better:
         bound, floor = bound_words(better), bound_words(better, "floor")
         notes.append(f"  with its own step {steps_line(better)} instead, bound: {bound}, floor: {floor}")
+    for budget in budgets:
+        notes += privacy_lines(budget)
     notes += [f"  expulsion: {line}" for line in data["expulsion"]]
     return data, notes
 

@@ -62,6 +62,17 @@ def bound_words(promise: Promise, what: str = "bound") -> str:
     return f"{value:.4g}"
 
 
+def privacy_lines(budget: Promise) -> list[str]:
+    """A guarantee of privacy in print."""
+    noise = budget.steps["noise_multiplier"]
+    out = [
+        f"{budget.theorem}, {budget.measures}:",
+        f"  ε: {bound_words(budget)} (noise multiplier {noise:.6g})",
+    ]
+    out += [f"  premise {premise.verdict}: {premise}" for premise in budget.premises]
+    return out + [f"  remark: {remark}" for remark in budget.remarks]
+
+
 def lines(promise: Promise, lr: float | None) -> list[str]:
     """A promise in print."""
     if promise.theorem == "none":

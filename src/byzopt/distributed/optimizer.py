@@ -29,7 +29,7 @@ from byzopt.distributed.timed import timed_round
 from byzopt.distributed.topologies import Exchange, Topology, Watch
 from byzopt.errors import TooManyFaults, require
 from byzopt.methods import Method
-from byzopt.methods.base import check_everybody
+from byzopt.methods.base import check_everybody, check_without_noise
 from byzopt.servers import ServerContext
 
 
@@ -150,6 +150,7 @@ class RobustOptimizer(torch.optim.Optimizer, Joinable):
             torch.optim.Optimizer.__init__(self, cast(Any, given), {"lr": lr, "weight_decay": weight_decay})
             self.method = method if isinstance(method, Method) else method()
             check_everybody(self.method, "A method over ranks")
+            check_without_noise(self.method, "A method over ranks")
             self.worker = RankWorker(self.method, self.comm, topology, seed)
             self._fixed_rate = None if has_rate(self.method.step) else rate_of(lr)
             self.flat = FlatParameters(self.param_groups)

@@ -195,8 +195,15 @@ class BatchedOracles:
                 self._count(runs)
                 return zero_absent(crowd.grads_at(points, sample), present)
 
-            # Parts that toss coins are called for one run at a time: the coin is that run's own.
-            return Oracle(self.t, grads, full, self.seeds[runs[0]], grads_at, on, present)
+            def clip(x: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+                self._count(runs)
+                rows, counts = self.crowd.tasks[runs[0]].clipped_grads(x, sample, radius)
+                return zero_absent(rows, present), counts
+
+            # Parts that toss coins or draw noise are called for one run at a time: they are that run's own.
+            alone = isinstance(who, int)
+            single = (clip, (slice(None), self.crowd.tasks[runs[0]].n)) if alone else (None, None)
+            return Oracle(self.t, grads, full, self.seeds[runs[0]], grads_at, on, present, *single)
 
         return on(0)
 

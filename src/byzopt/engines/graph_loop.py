@@ -153,7 +153,7 @@ def _own_points(given: Oracle, task: Task, count: GradientCount) -> Oracle:
     def sample(k: int) -> Oracle:
         return _own_points(given.fresh(k), task, count)
 
-    return Oracle(given.t, given.at, full, given.seed, given.at, sample)
+    return Oracle(given.t, given.at, full, given.seed, given.at, sample, players=given.players)
 
 
 def _everybody(run: OnGraph, mixed: Tensor) -> Tensor:

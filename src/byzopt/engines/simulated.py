@@ -228,7 +228,13 @@ class GradientCount:
                 check_rows(what, rows, n, points[0])
                 return zero_absent(rows, present)
 
-            return Oracle(t, grads, full, seed, grads_at, on, present)
+            def clip(point: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+                self.gradients += 1
+                rows, counts = task.clipped_grads(point, sample, radius, workers)
+                check_rows(what, rows, n, point)
+                return zero_absent(rows, present), counts
+
+            return Oracle(t, grads, full, seed, grads_at, on, present, clip, (workers, task.n))
 
         return on(0)
 

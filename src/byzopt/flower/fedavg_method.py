@@ -9,7 +9,7 @@ from byzopt.aggregators import Aggregator
 from byzopt.aggregators.core.filters import check_unseen_data
 from byzopt.errors import InvalidInput, require
 from byzopt.methods import METHODS, Method, MethodRecipe
-from byzopt.methods.base import check_everybody, with_counts
+from byzopt.methods.base import check_everybody, check_without_noise, with_counts
 from byzopt.servers import STEPS, Descent, ServerMomentum, Step
 from byzopt.wire import Broadcast, Direct
 from byzopt.workers import Plain, WorkerMomentum
@@ -62,6 +62,7 @@ class MethodChoice(NamedTuple):
         remedy = "Take a method without compression, or RobustStrategy with client_app."
         require(uncompressed, "A method behind RobustFedAvg", "send whole rows", method.wire, remedy)
         check_everybody(method, "A method behind RobustFedAvg")
+        check_without_noise(method, "A method behind RobustFedAvg")
         return method
 
     def _plain(self, rule: Aggregator | None) -> Method:

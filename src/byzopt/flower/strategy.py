@@ -23,7 +23,7 @@ from byzopt.flower.records import ARRAYS, BYZOPT, CONFIG, PROTOCOL, to_arrays, t
 from byzopt.flower.replies import decode_evaluation, decode_gradient
 from byzopt.flower.server import Server
 from byzopt.methods import METHODS, Method, MethodRecipe
-from byzopt.methods.base import check_everybody, with_counts
+from byzopt.methods.base import check_everybody, check_without_noise, with_counts
 from byzopt.registry import plain
 from byzopt.servers import Step
 from byzopt.wire import Broadcast, Channel, Marina
@@ -190,6 +190,7 @@ class RobustStrategy(ServerStrategy):
         what = "A method over Flower"
         require(shares, what, "need no last aggregate and no compressed broadcast at clients", built)
         check_everybody(built, what)
+        check_without_noise(built, what)
         nodes = self._wait(grid)  # settles f
         method = replace(self._built(), **self.replaced)
         return Server(method, to_point(arrays), nodes, self._asked(len(nodes)), self.f, self.proxy)

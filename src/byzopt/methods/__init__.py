@@ -8,6 +8,7 @@ from byzopt.methods.byzantine_sgd import ByzantineSGD
 from byzopt.methods.feedback import ByzEF21, ByzEF21BC, ByzEF21SGDM, EFSign
 from byzopt.methods.fldetector import FLDetector
 from byzopt.methods.local_steps import DiLoCo, FedAvg, FedOpt
+from byzopt.methods.private import Clip21, SafeDSHB
 from byzopt.methods.safeguard import SafeguardSGD
 from byzopt.methods.sampled import ByzVRMarinaPP, DeMoA, RoSDHB
 from byzopt.methods.server_momentum import ServerSGDM
@@ -45,6 +46,7 @@ __all__ = [
     "ByzVRMarina2",
     "ByzVRMarinaPP",
     "ByzantineSGD",
+    "Clip21",
     "DeMoA",
     "DiLoCo",
     "EFSign",
@@ -57,6 +59,7 @@ __all__ = [
     "RoSDHB",
     "RobustGD",
     "RobustSGDM",
+    "SafeDSHB",
     "SafeguardSGD",
     "ServerSGDM",
 ]

@@ -15,6 +15,7 @@ from byzopt.registry import Registry
 from byzopt.servers import Step
 from byzopt.servers.descent import check_rate
 from byzopt.theory.premises import checked_premise
+from byzopt.theory.privacy import Uses
 from byzopt.theory.promise import Constants, Promise
 from byzopt.wire import Broadcast, Channel, Downlink
 from byzopt.workers import All, Estimator, Participants
@@ -114,6 +115,11 @@ class MethodRecipe(ABC):
         """What theory says of this method on a problem with these constants. None: no theorem is known."""
         return None
 
+    def privacy(self, uses: Uses) -> tuple[Promise, ...]:
+        """What is guaranteed of the privacy of honest workers' data in a run that uses them so, by what is
+        replaced. Default: nothing, for methods without noise."""
+        return ()
+
     def expulsion(self, known: Constants) -> tuple[str, ...]:
         """What this method's expulsions rest on, in sentences with the numbers of a run, and how much they
         bear. Default: none, for methods that expel nobody."""
@@ -159,6 +165,14 @@ def with_counts(recipe: MethodRecipe, n: int | None, f: int | None) -> MethodRec
 
 
 METHODS: Registry[MethodRecipe] = Registry("method", MethodRecipe)
+
+
+def check_without_noise(method: Method, what: str) -> None:
+    """Raise `InvalidInput` for a method whose workers add noise for privacy, where workers are real: all
+    would draw it from one seed, which all know."""
+    quiet = not (method.worker.noisy or method.wire.noisy)
+    found = method.worker if method.worker.noisy else method.wire
+    require(quiet, what, "add no noise", found, "Simulate it, or set its noise to 0.")
 
 
 def check_everybody(method: Method, what: str) -> None:

@@ -17,6 +17,7 @@ from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, require
 from byzopt.layout import Layout
 from byzopt.registry import Registry
+from byzopt.theory.privacy import Uses
 
 Batch = Any  # whatever a task needs to repeat its gradients on the same sample
 Relabel = Callable[[Tensor, int], Tensor]  # (labels, number of classes) -> labels
@@ -96,6 +97,22 @@ class Task(ABC):
         who = range(self.n)[workers]
         each = zip(points, who, strict=True)
         return torch.cat([self.grads_of(point, batch, slice(i, i + 1)) for point, i in each])
+
+    def clipped_grads(
+        self, x: Tensor, batch: Batch, radius: float, workers: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
+        """Means `[k, d]` over each worker's samples of their single gradients at `x` `[d]`, each clipped to
+        the length `radius`, plus what a regulariser adds to every one, unclipped; and of how many samples
+        each mean
+        is, `[k]`. Errors: a task that has no samples."""
+        raise InvalidInput(
+            f"{type(self).__name__} has no gradients of single samples. Clip each message instead, "
+            'per = "message".'
+        )
+
+    def uses(self, rounds: int) -> Uses:
+        """How often so many rounds use one sample of an honest worker. Default: not known."""
+        return Uses(rounds)
 
     @abstractmethod
     def measure(self, x: Tensor) -> dict[str, float]:

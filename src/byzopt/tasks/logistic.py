@@ -19,12 +19,14 @@ from byzopt.errors import require
 from byzopt.layout import Layout
 from byzopt.rng import stream
 from byzopt.tasks.base import TASKS, DataTaskRecipe, Relabel, Task
+from byzopt.tasks.clipping import sizes
 from byzopt.tasks.crowd import Crowd
 from byzopt.tasks.data import FEATURES, libsvm, share_while_used
 from byzopt.tasks.optimum import Lowest
 from byzopt.tasks.partitions import IID, Partition
 from byzopt.tasks.proxies import Proxy, ProxyLoss
 from byzopt.tasks.sampling import Sampler, check_batch
+from byzopt.theory.privacy import Uses
 
 SYNTHETIC = (2000, 20)  # samples, features
 EVERYTHING = None  # the batch that holds all of every worker's data
@@ -112,6 +114,23 @@ class LogisticTask(Task):
         scores = torch.bmm(seen, points.unsqueeze(2)).squeeze(2)
         pull = residual(scores, self.labels[places]).div_(b)
         return torch.bmm(pull.unsqueeze(1), seen).squeeze(1).add_(points, alpha=self.l2)
+
+    def clipped_grads(
+        self, x: Tensor, batch: Tensor | None, radius: float, workers: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
+        rows, counts = [], []
+        for i in range(self.n)[workers]:
+            places = slice(self.bounds[i], self.bounds[i + 1]) if batch is None else batch[i]
+            seen = self.store[self.order[places]]
+            each = residual(seen @ x, self.labels[places]).unsqueeze(1) * seen
+            rows.append(linalg.clip(each, radius).mean(dim=0))
+            counts.append(len(seen))
+        return torch.stack(rows).add_(x, alpha=self.l2), sizes(counts, x)
+
+    def uses(self, rounds: int) -> Uses:
+        if self.sampler is None:
+            return Uses(rounds, rounds, float(rounds))
+        return self.sampler.uses(rounds, self.cohort.honest)
 
     def _whole(self, x: Tensor, i: int) -> Tensor:
         """Worker i's gradient `[d]` at `x` over all of its data."""

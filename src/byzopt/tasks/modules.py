@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from math import ceil, exp
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from byzopt.cohort import Cohort
 from byzopt.tasks.base import Change, Relabel, Task
+from byzopt.tasks.clipping import mean_of_clipped, sizes
 from byzopt.tasks.devices import device_of
 from byzopt.tasks.given import check_batch_setting, check_labels, check_numbers, labels_told
 from byzopt.tasks.grads import (
@@ -33,6 +35,7 @@ from byzopt.tasks.optimum import Lowest
 from byzopt.tasks.pool import Pair, Pool, cast, check_samples
 from byzopt.tasks.proxies import ProxyLoss, WorkerProxy
 from byzopt.tasks.sampling import Sampler
+from byzopt.theory.privacy import Uses
 
 FEW = 64  # samples, at most, of a worker to look at the module with, where batches are whole shards
 SETTLING = 512  # samples, at least, that running statistics are taken from where figures are measured
@@ -200,6 +203,39 @@ class ModuleTask(Task):
         else:
             rows = torch.cat([self._full_gradient(x, shard) for shard in batch.shards])
         return rows.add_(x, alpha=self.wd) if self.wd else rows
+
+    def clipped_grads(
+        self, x: Tensor, batch: Batch | Everything, radius: float, workers: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
+        self._gradients.enough(1)  # samples alone
+        rows, counts = [], []
+        for i in range(self.n)[workers]:
+            if isinstance(batch, Everything):
+                inputs, targets = self.pool.at(batch.shards[i])
+                take = partial(self._of_all, x)
+            else:
+                inputs, targets = batch.inputs[i], batch.targets[i]
+                take = partial(self._of_samples, x, batch.t, i * len(inputs))
+            rows.append(mean_of_clipped(take, inputs, targets, radius, self.layout.d))
+            counts.append(len(inputs))
+        means = torch.stack(rows)
+        return (means.add_(x, alpha=self.wd) if self.wd else means), sizes(counts, means)
+
+    def _of_samples(
+        self, x: Tensor, t: int, place: int, inputs: Tensor, targets: Tensor, first: int
+    ) -> Tensor:
+        """Gradients `[k, d]` of single samples of a minibatch, each as if it were a worker's batch."""
+        who = range(place + first, place + first + len(inputs))
+        return self._gradients(x, inputs.unsqueeze(1), targets.unsqueeze(1), t, who)
+
+    def _of_all(self, x: Tensor, inputs: Tensor, targets: Tensor, first: int) -> Tensor:
+        """The same of samples of a full pass."""
+        return self._gradients.still(x, inputs.unsqueeze(1), targets.unsqueeze(1))
+
+    def uses(self, rounds: int) -> Uses:
+        if self.batch == "full":
+            return Uses(rounds, rounds, float(rounds))
+        return self._sampler.uses(rounds, self.cohort.honest)
 
     def objective(self, x: Tensor) -> tuple[float, Tensor]:
         honest = self.cohort.honest

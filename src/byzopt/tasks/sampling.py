@@ -9,6 +9,7 @@ from torch import Tensor
 
 from byzopt.errors import require
 from byzopt.rng import stream
+from byzopt.theory.privacy import Uses
 
 AHEAD = 1 << 15  # places drawn at a time, and at most so many rounds
 ROUNDS = 32
@@ -80,6 +81,17 @@ class Sampler:
     def passes(self, workers: Sequence[int]) -> float:
         """Minibatches that hold as many samples as a shard, on average over `workers`."""
         return sum(self._sizes[i] for i in workers) / len(workers) / self.batch
+
+    def uses(self, rounds: int, workers: Sequence[int]) -> Uses:
+        """How often so many rounds use one sample of these workers: a walk meets it once in each pass."""
+        if self.replacement or type(self) is not Sampler:
+            return Uses(rounds, batch=self.batch)
+        least = min(self._sizes[i] for i in workers)
+        passes = -(-rounds * self.batch // least)
+        whole = all(self._sizes[i] % self.batch == 0 for i in workers)
+        # A batch that straddles two passes may hold a sample twice; a longer one than a pass, oftener.
+        weight = float(passes if whole else 2 * passes) if self.batch <= least else None
+        return Uses(rounds, min(rounds, passes), weight, self.batch)
 
     def _independent(self, t: int) -> Tensor:
         generator = stream(self.seed, "sample", "replacement", t)

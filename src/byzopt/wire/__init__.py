@@ -2,6 +2,7 @@
 
 from byzopt.wire.base import CHANNELS, Channel, Cost, Direct
 from byzopt.wire.bitstream import BitReader, BitWriter
+from byzopt.wire.clip21 import Clip21Wire
 from byzopt.wire.compressors import COMPRESSORS, FLOAT, Compressor, Draw, Identity, Scope
 from byzopt.wire.dense import QSGD, Natural, ScaledSign
 from byzopt.wire.down import DOWNLINKS, EF21P, Broadcast, Downlink
@@ -23,6 +24,7 @@ __all__ = [
     "BitWriter",
     "Broadcast",
     "Channel",
+    "Clip21Wire",
     "Compressor",
     "Cost",
     "Dasha",

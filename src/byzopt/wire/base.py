@@ -68,6 +68,11 @@ class Channel(ABC):
         """Whether it is written over leading dimensions, so that one call serves many runs."""
         return False
 
+    @property
+    def noisy(self) -> bool:
+        """Whether workers add noise for privacy, which nobody else may know where they are real."""
+        return False
+
     def check(self, layout: Layout, liars: bool) -> None:
         """Raise `InvalidInput` for a layout or (`liars`) a Byzantine worker that it cannot have."""
         return

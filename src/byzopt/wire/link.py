@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -60,15 +61,25 @@ class Link(NamedTuple):
             return self._drawn(self.seed, rows)
         return torch.stack([self._drawn(seed, rows[r]) for r, seed in enumerate(self.seed)])
 
+    def normal(self, rows: Tensor) -> Tensor:
+        """Standard normal numbers, as `uniform` draws others."""
+        if isinstance(self.seed, int):
+            return self._drawn(self.seed, rows, torch.randn, "noise")
+        return torch.stack(
+            [self._drawn(seed, rows[r], torch.randn, "noise") for r, seed in enumerate(self.seed)]
+        )
+
     def coin(self, p: float) -> bool:
         """The round's common coin: 1 with probability p. All workers and the server see the same one."""
         assert isinstance(self.seed, int)  # parts that toss it are called for one run at a time
         return coin(self.seed, self.t, p)
 
-    def _drawn(self, seed: int, rows: Tensor) -> Tensor:
-        generator = stream(seed, "wire", self.way, self.t, device=rows.device)
+    def _drawn(
+        self, seed: int, rows: Tensor, draw: Callable[..., Tensor] = torch.rand, purpose: str = "wire"
+    ) -> Tensor:
+        generator = stream(seed, purpose, self.way, self.t, device=rows.device)
         wide = torch.float64 if rows.dtype == torch.float64 else torch.float32
         i, n = self.only or (0, len(rows))
-        drawn = torch.rand((n, *rows.shape[1:]), dtype=wide, generator=generator, device=rows.device)
+        drawn = draw((n, *rows.shape[1:]), dtype=wide, generator=generator, device=rows.device)
         drawn = drawn[:1].expand_as(drawn) if self.shared else drawn
         return drawn if self.only is None else drawn[i : i + 1]

@@ -5,6 +5,7 @@ from byzopt.workers.double import DoubleMomentum, Storm
 from byzopt.workers.local import LocalAdamW, LocalSGD, Memory
 from byzopt.workers.momentum import Form, Plain, SampledMomentum, Start, WorkerMomentum
 from byzopt.workers.participants import PARTICIPANTS, All, Bernoulli, Coined, Exactly, Participants, Trace
+from byzopt.workers.private import Per, PrivateMomentum
 from byzopt.workers.reduced import LSVRG, Differences, Full, Page
 
 __all__ = [
@@ -27,7 +28,9 @@ __all__ = [
     "Oracle",
     "Page",
     "Participants",
+    "Per",
     "Plain",
+    "PrivateMomentum",
     "SampledMomentum",
     "Start",
     "Storm",

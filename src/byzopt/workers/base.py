@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from byzopt.errors import InvalidInput, require
 from byzopt.registry import Registry
-from byzopt.rng import coin
+from byzopt.rng import coin, stream
 
 Need = Literal["replay", "full", "points"]
 State = Any  # a typed tuple of tensors [n, d], fixed in structure for the whole run
@@ -33,6 +34,9 @@ class Oracle:
         grads_at: Gradients at points of workers' own: `[n, d] -> [n, d]`; None where there are none.
         sample: The oracle on the round's k-th sample; None where there is one sample alone.
         present: Who takes part in this round, `[n]`; None: everybody. Gradients of the others are 0.
+        clip: Means of the gradients of single samples at a point, each clipped to a length: `[d]`, C to
+            `[n, d]`, and how many samples each is of, `[n]`; None where there are none.
+        players: Whose gradients these are, of how many; None where workers are real, and draw by themselves.
 
     Returns:
         Called at `x` `[d]`, the gradients `[n, d]`.
@@ -54,6 +58,8 @@ class Oracle:
     grads_at: Callable[[Tensor], Tensor] | None = None
     sample: Callable[[int], Oracle] | None = None
     present: Tensor | None = None
+    clip: Callable[[Tensor, float], tuple[Tensor, Tensor]] | None = None
+    players: tuple[slice, int] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.grads(x)
@@ -114,6 +120,66 @@ class Oracle:
             return self
         return self.sample(k)
 
+    def clipped(self, x: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+        """Means over each worker's samples of this round of their single gradients, clipped to a length.
+
+        Args:
+            x: The point, `[d]`.
+            radius: The length to which the gradient of each sample is clipped.
+
+        Returns:
+            The means `[n, d]`, and of how many samples each is, `[n]`.
+
+        Raises:
+            InvalidInput: An engine or a task that has no gradients of single samples.
+
+        Examples:
+            >>> from byzopt import Cohort, LogisticRegression
+            >>> from byzopt.engines import GradientCount
+            >>> task = LogisticRegression(l2=0.0, batch=4).build(Cohort.of(3), seed=0)
+            >>> means, counts = GradientCount().oracle(task, t=1, seed=0).clipped(task.start(), 0.1)
+            >>> bool((means.norm(dim=1) <= 0.1).all()), counts.tolist()
+            (True, [4.0, 4.0, 4.0])
+        """
+        if self.clip is None:
+            raise InvalidInput(
+                "Gradients of single samples should come from an engine that has them. Found one without. "
+                "Use the simulated engine, or clip each message."
+            )
+        return self.clip(x, radius)
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal numbers `[n, d]` of this round, for the noise of simulated workers: worker i's are
+        the same whoever else is played here.
+
+        Args:
+            like: Rows `[n, d]` of the shape, dtype and device that are wanted.
+
+        Returns:
+            Numbers in the shape of `like`.
+
+        Raises:
+            InvalidInput: Workers that are real, whose noise nobody else may know.
+
+        Examples:
+            >>> import torch
+            >>> from byzopt import Cohort, Quadratic
+            >>> from byzopt.engines import GradientCount
+            >>> task, rows = Quadratic().build(Cohort.of(4), seed=0), torch.zeros(4, 20)
+            >>> alone = GradientCount().oracle(task, t=3, seed=0, workers=slice(2, 3)).normal(rows[2:3])
+            >>> torch.equal(alone, GradientCount().oracle(task, t=3, seed=0).normal(rows)[2:3])
+            True
+        """
+        if self.players is None:
+            raise InvalidInput(
+                "Noise should be drawn by an engine that plays all workers. Found workers that are real, who "
+                "would all draw the same from one seed. Use the simulated engine."
+            )
+        workers, n = self.players
+        generator = stream(self.seed, "privacy", self.t, device=like.device)
+        shape = (n, *like.shape[1:])
+        return torch.randn(shape, dtype=like.dtype, generator=generator, device=like.device)[workers]
+
     def coin(self, p: float) -> bool:
         """The round's common coin, 1 with probability p: the one that the wire sees too."""
         return coin(self.seed, self.t, p)
@@ -156,6 +222,11 @@ class Estimator(ABC):
     @property
     def batched(self) -> bool:
         """Whether it is written over leading dimensions, so that one call serves many runs."""
+        return False
+
+    @property
+    def noisy(self) -> bool:
+        """Whether it adds noise for privacy, which nobody else may know where workers are real."""
         return False
 
     @abstractmethod

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from byzopt.certificates.privacy import spec_privacy
 from byzopt.certificates.progress import OnProgress, no_progress
 from byzopt.errors import ByzoptError, require
 from byzopt.experiments import Outcome, Spec
@@ -41,13 +42,14 @@ class WorkerCounts(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One run: its label on every axis, its seed, how it ended, and what theory promises of it, if asked."""
+    """One run: its label on every axis, its seed, how it ended, and what is promised of it, if asked."""
 
     labels: Labels
     seed: int
     outcome: Outcome
     setting: WorkerCounts | None = None
     promise: Promise | None = None
+    privacy: tuple[Promise, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def load_study(store: Path, bounds: bool = False, on_progress: OnProgress = no_p
     """A store's finished runs, with `bounds` of theory in records. Errors: `InvalidInput` for none."""
     added = bound_adder(on_progress)
     unbounded: dict[str, str] = {}
-    found: list[tuple[dict[str, Any], Outcome, Promise | None]] = []
+    found: list[tuple[dict[str, Any], Outcome, Promise | None, tuple[Promise, ...]]] = []
     damaged, left = {}, 0
     for path in run_directories(store):
         if is_unfinished(path):
@@ -100,18 +102,20 @@ def load_study(store: Path, bounds: bool = False, on_progress: OnProgress = no_p
         for spec, row, outcome in runs:
             try:
                 with no_user_code("a store"):
-                    bounded = added(Spec.of(spec.data), outcome) if bounds else (outcome, None)
-                found.append((row, *bounded))
+                    read = Spec.of(spec.data) if bounds else None
+                    bounded = added(read, outcome) if read else (outcome, None)
+                    kept = spec_privacy(read) if read else ()
+                found.append((row, *bounded, kept))
             except ByzoptError as error:  # its plugin or its data are not here
                 unbounded[path.name] = str(error)
-                found.append((row, outcome, None))
+                found.append((row, outcome, None, ()))
     require(bool(found), f"Store {store}", "hold a finished run", "none", "Run `byzopt sweep` first.")
-    repeated = _repeated([(row, outcome) for row, outcome, _ in found])
+    repeated = _repeated([(row, outcome) for row, outcome, *_ in found])
     found = [one for i, one in enumerate(found) if i not in repeated]
-    labelled = _labelled([row for row, _, _ in found])
+    labelled = _labelled([row for row, *_ in found])
     cases = [
-        Case(labels, int(row["seed"]), outcome, WorkerCounts.of(row), promise)
-        for labels, (row, outcome, promise) in zip(labelled, found, strict=True)
+        Case(labels, int(row["seed"]), outcome, WorkerCounts.of(row), promise, kept)
+        for labels, (row, outcome, promise, kept) in zip(labelled, found, strict=True)
     ]
     return Study(tuple(cases), damaged, left, unbounded, dict(repeated.values()))
 

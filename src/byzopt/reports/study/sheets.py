@@ -118,9 +118,10 @@ def promise_table(name: str, title: str, cases: Sequence[Case], axes: Sequence[s
     rows: list[tuple[Cell, ...]] = []
     for labels, group in group_cases(cases, axes).items():
         for case in group:
-            if case.promise is not None:
-                texts = promise_text(case.promise)
-                rows.append((*labels, case.seed, case.promise.theorem, case.promise.measures, *texts))
+            promises = [case.promise] if case.promise is not None else []
+            for promise in (*promises, *case.privacy):
+                texts = promise_text(promise)
+                rows.append((*labels, case.seed, promise.theorem, promise.measures, *texts))
     head = (*axes, "seed", "theorem", "on", "bound", "rests on, or fails for")
     text = "A bound is given where every premise of the theorem was looked at and stands, with the run's own "
     text += "step. One that is no less than the figure at the start is vacuous."

@@ -1,0 +1,35 @@
+"""Gradients of single samples, clipped before their mean is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from byzopt import linalg
+
+FLOATS = 1 << 24  # numbers of samples' gradients that are held at a time
+
+
+def mean_of_clipped(
+    gradients: Callable[[Tensor, Tensor, int], Tensor], inputs: Tensor, targets: Tensor, radius: float, d: int
+) -> Tensor:
+    """The mean `[d]` over samples of their gradients, each clipped to the length `radius`.
+
+    `gradients(inputs, targets, first)` gives `[k, d]`, a row for each of some samples `[k, ...]`, of which
+    `first` is the place of the first one.
+    """
+    most = max(1, FLOATS // d)
+    total = None
+    for first in range(0, len(inputs), most):
+        part = slice(first, first + most)
+        sums = linalg.clip(gradients(inputs[part], targets[part], first), radius).sum(dim=0)
+        total = sums if total is None else total + sums
+    assert total is not None  # a worker has samples
+    return total / len(inputs)
+
+
+def sizes(counts: list[int], like: Tensor) -> Tensor:
+    """Numbers of samples `[n]` beside rows."""
+    return torch.tensor(counts, dtype=like.dtype, device=like.device)
