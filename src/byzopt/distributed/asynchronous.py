@@ -216,6 +216,9 @@ class AsynchronousServer:
 class AsynchronousWorker:
     """Rank i + 1, which is worker i: iterate over it for jobs, and answer each.
 
+    An intake that calls workers back (`throttle`) gives up jobs that a worker may have begun: what its script
+    remembers of them, momentum for instance, is then not what a simulation remembers.
+
     Args:
         x0: The starting point, `[d]`, of one shape and dtype on all ranks.
         group: Process group of the ranks; None: all.
