@@ -288,7 +288,7 @@ def test_methods_that_expel_nobody_say_nothing_of_it():
 
     known = Constants(n=9, f=2, d=5, rounds=50)
     silent = [name for name in METHODS if METHODS.build(name, n=9, f=2).expulsion(known) == ()]
-    assert set(METHODS) - set(silent) == {"byzantine_sgd", "safeguard"}
+    assert set(METHODS) - set(silent) == {"byzantine_sgd", "safeguard", "fldetector"}
 
 
 def test_explain_prints_what_expulsions_rest_on(byzopt):

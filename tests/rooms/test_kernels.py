@@ -13,7 +13,9 @@ import torch
 from byzopt import aggregators as ag
 from byzopt import kernels, linalg
 from byzopt.aggregators.numerics import measuring, selection
+from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.kernels import RankWindow, tall
+from tests.spellings import SPELLINGS, build
 
 pytestmark = pytest.mark.skipif(not kernels.kernels_available(), reason="needs llvmlite")
 SIZES = [
@@ -258,3 +260,12 @@ def test_a_forked_process_computes_too():
     child.join(30)
     assert child.exitcode == 0
     assert queue.get()
+
+
+@pytest.mark.parametrize("spelling", [s for s in SPELLINGS if build(s).splits()])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_part_without_columns_has_an_answer_without_numbers(spelling, dtype):
+    """A rank of many may be dealt no column, and takes part in the round like the others."""
+    rule, whole = build(spelling), torch.randn(25, 5, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    part = Mixed(whole[:, :0], 1.0, None, measuring.geometry_of(whole))
+    assert rule.reduce(part).shape == (0,)

@@ -20,6 +20,8 @@ Index: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
 def fused_blend(rows: Tensor, chosen: Index, weights: Array, out: Tensor) -> None:
     """Σ weights[j] rows[chosen[j]] of usable rows into `out` `[d]`, of their dtype, in the order given."""
     d, width, deep = rows.shape[1], lanes(rows.dtype), _DEEP
+    if d == 0:  # a rank's part
+        return
     if d < width * deep:
         width, deep = min(width, 1 << (d.bit_length() - 1)), 1
     step, run = width * deep, _kernel(rows.dtype, width, deep)

@@ -31,6 +31,8 @@ def reduce_tall_columns(rows: Tensor, plan: RankWindow, out: Tensor) -> bool:
     """
     n, d = rows.shape
     width, deep = lanes(rows.dtype), _DEEP
+    if d == 0:  # a rank's part
+        return True
     if d < width * deep:
         width, deep = min(width, 1 << (d.bit_length() - 1)), 1
     step = width * deep
