@@ -141,7 +141,7 @@ def test_pieces_of_a_distributed_trigger_make_up_the_whole(attackers):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attack", [EdgeCase(target=1, source=7, share=1.0, scale=5.0), DBA(target=1, size=3)])
+@pytest.mark.parametrize("attack", [EdgeCase(1, source=7, share=1.0, scale=5.0), DBA(target=1, size=3)])
 def test_the_mean_learns_the_backdoor_and_a_robust_rule_less_of_it(attack):
     task = Digits(model="linear", batch=32).build(Cohort.of(10, 3), seed=0)
     given = {"lr": 0.3, "rounds": 150, "f": 3, "attack": attack}
