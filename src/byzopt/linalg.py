@@ -214,6 +214,13 @@ def clip(vectors: Tensor, radius: float | Tensor) -> Tensor:
     return vectors.where(~(lengths * top > radius), units * scale)
 
 
+def clip_all(vectors: Tensor, radius: float | Tensor) -> tuple[Tensor, Tensor]:
+    """`clip` of vectors `[..., d]` with 0 for those that are not finite, which no clipping bounds: what comes
+    out is never longer than the radius. And which these were, `[...]`."""
+    bad = ~vectors.isfinite().all(dim=-1)
+    return clip(vectors.masked_fill(bad.unsqueeze(-1), 0.0), radius), bad
+
+
 def project_ball(x: Tensor, centre: Tensor, radius: float | Tensor) -> Tensor:
     """The point of the ball of `radius` (one, or `[...]`) around `centre` nearest to `x` `[..., d]`: `x`
     itself when inside."""

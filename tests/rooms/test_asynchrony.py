@@ -567,3 +567,22 @@ def test_an_intake_of_ones_own_serves() -> None:
     last = played(one, 60)[-1]
     assert last.report()["arrivals"] == 180
     assert last.x.norm() < 1
+
+
+@pytest.mark.parametrize("intake", [Unique(size=4), FedBuff(size=3), Unique(), Latest()])
+def test_an_intake_refuses_steps_in_which_liars_may_have_the_half(intake: Intake) -> None:
+    n = 6 if intake in (Unique(), Latest()) else N
+    with pytest.raises(InvalidInput, match="more than 2 f"):
+        on_clock(intake, rule="median", task=task_of(n=n))
+    on_clock(Unique(size=5), rule="median", task=task_of(n=n))
+
+
+@pytest.mark.parametrize("intake", [Unique(), Latest()])
+def test_a_flood_ends_no_run(intake: Intake) -> None:
+    one = on_clock(intake, Equal(), Flooding(rate=100.0), "median", patience=2)
+    assert len(played(one, 2)) == 2
+
+
+def test_noise_on_a_clock_is_refused_for_what_it_is() -> None:
+    with pytest.raises(InvalidInput, match="more messages than there are rounds"):
+        on_clock(Unique(), method={"name": "safe_dshb", "noise_multiplier": 1.0})

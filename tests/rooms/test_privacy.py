@@ -22,6 +22,7 @@ from byzopt.layout import Layout
 from byzopt.methods import ByzDM21, Clip21, RobustSGDM, SafeDSHB
 from byzopt.methods.base import check_without_noise
 from byzopt.tasks import TASKS, Digits, LogisticRegression, ModuleTask, Quadratic, Sampler
+from byzopt.tasks.clipping import mean_of_clipped
 from byzopt.theory import privacy
 from byzopt.wire import Clip21Wire, Identity, Link
 from byzopt.workers import Oracle, PrivateMomentum
@@ -441,3 +442,53 @@ def test_the_floor_that_attackers_find_in_noise_is_in_proportion_to_d(d, eta, fl
     rounds = list(play(recipe, rule_from("trimmed_mean", f=4), attack, task, 20, 4, 0.05, 1500, 0))
     squares = [float(s.x @ s.x) / d for s in rounds[300:]]
     assert sum(squares) / len(squares) == pytest.approx(floor, rel=0.1)
+
+
+# What clipping cannot bound, and data that hang together
+
+
+@pytest.mark.parametrize("bad", [float("nan"), inf, -inf])
+def test_what_is_not_finite_leaves_no_worker_and_is_counted(bad):
+    rows = torch.tensor([[3.0, 4.0], [1.0, bad]])
+    oracle = Oracle(1, lambda x: rows, lambda x: rows)
+    worker = PrivateMomentum(eta=1.0, clip=1.0)
+    sent, state = worker.init(torch.zeros(2), oracle)
+    assert sent[1].tolist() == [0.0, 0.0]
+    assert sent[0].norm() <= 1 + 1e-6
+    _, state = worker.step(state, torch.zeros(2), oracle)
+    assert worker.report(state) == {"zeroed_gradients": 2.0}
+    wire, link = Clip21Wire(eta=1.0, clip=1.0), Link(1, 0, Layout.flat(2))
+    sent, _, ends = wire.send(wire.start(rows), rows, link)
+    assert sent[1].tolist() == [0.0, 0.0]
+    assert wire.report(ends)["zeroed_gradients"] == 1.0
+    with pytest.warns(UserWarning, match="1 gradients of single samples"):
+        mean = mean_of_clipped(lambda i, t, first: rows, rows, rows, 1.0, 2)
+    assert mean.norm() <= 1
+
+
+@pytest.mark.parametrize("mu", [-1.0, float("nan"), inf])
+def test_a_mu_that_is_none_is_refused(mu):
+    for call in (privacy.gaussian_epsilon, privacy.gaussian_delta):
+        with pytest.raises(InvalidInput, match="be finite and at least 0"):
+            call(0.1, mu)
+
+
+def test_no_epsilon_is_told_where_samples_are_scaled_by_those_of_others(tmp_path):
+    path = tmp_path / "own.pt"
+    torch.save({"x": torch.randn(200, 3), "y": torch.arange(200) % 2}, path)
+    method = {"name": "safe_dshb", "noise_multiplier": 20.0}
+    for scale, told in (("standard", False), ("none", True)):
+        task = {"name": "data_set", "data": str(path), "scale": scale, "model": "linear", "batch": 4}
+        budgets = spec_privacy(spec(method, task=task))
+        assert all((budget.bound is not None) == told for budget in budgets)
+        assert told or 'Set scale = "none"' in str(budgets[0].broken)
+    assert all(budget.bound is None for budget in spec_privacy(spec(method, task="quadratic")))
+
+
+def test_a_recipe_that_reads_data_anew_says_nothing_of_them_until_it_does():
+    class Other(Digits):
+        def loaded(self, data_seed):
+            return super().loaded(data_seed)
+
+    assert Digits().pooled() == ""
+    assert Other().pooled() is None

@@ -15,4 +15,4 @@ def spec_privacy(spec: Spec) -> tuple[Promise, ...]:
         return ()
     uses = build_task(spec).uses(spec.rounds)
     told = isinstance(getattr(spec.task, "proxy", None), WorkerProxy)
-    return spec.method.privacy(uses._replace(open=told))
+    return spec.method.privacy(uses._replace(open=told, pooled=spec.task.pooled()))

@@ -62,7 +62,8 @@ class AsynchronousServer:
         f: How many faulty workers the server tolerates.
         deadline: Seconds without any row after which a step is given up, > 0.
         proxy: The loss that the server owns; None: it owns none.
-        patience: Rows a worker, on average, without a step after which it is given up.
+        patience: Rows without a step after which it is given up, once n - f workers, or all that are left,
+            have each sent so many.
         seed: Of rules that draw.
         group: Process group of the ranks; None: all.
 
@@ -134,16 +135,21 @@ class AsynchronousServer:
 
         Raises:
             TooManyFaults: The rows of a step hold more faulty ones than the rule tolerates, or the intake
-                gives no step: nothing comes for `deadline` seconds, or `patience` n rows have come.
+                gives no step: nothing comes for `deadline` seconds but from workers that have each sent
+                `patience` rows, or too many workers have.
         """
+        end = monotonic() + self.deadline
         while True:
             worker, row = self._next(None if order is None else next(order))
+            if self._state.since[worker] < self.patience:
+                end = monotonic() + self.deadline
+            spent = monotonic() >= end
             self._state, g, restart = self._serving.hear(self._state, worker, row, self.proxy)
             self._send(range(self.n) if restart else (worker,))
             if g is not None:
                 return self.x
-            if self._state.since >= self.patience * self.n:
-                raise self._stalled(f"{self._state.since} rows without one")
+            if spent or self._serving.held_up(self._state, self.patience, len(self.missing)):
+                raise self._stalled(f"{sum(self._state.since)} rows without one")
 
     def close(self) -> None:
         """Tell the workers that it is over. What is on its way still leaves, within the deadline."""

@@ -19,7 +19,8 @@ class Asynchrony:
     Args:
         clock: Service times of the workers.
         intake: When the server takes a step, and with what.
-        patience: Rows a worker, on average, without a step of the server after which a run is given up.
+        patience: Rows without a step of the server after which a run is given up, once n - f workers, or all
+            who ever answer, have each sent so many.
 
     Raises:
         InvalidInput: A `patience` below 1.

@@ -165,7 +165,7 @@ class _Moment:
                 # What the attack has made up is of the step before.
                 self.told, self.asked = [True] * self.n, 0
                 return g
-            if self.server.since >= self.run.asynchrony.patience * self.n:
+            if self.run.serving.held_up(self.server, self.run.asynchrony.patience, len(self._gone())):
                 raise self._stalled()
 
     def _next(self) -> int:
@@ -212,9 +212,13 @@ class _Moment:
         for name, cost in costs.items():
             self.cost[LEDGER.index(name)] += cost
 
+    def _gone(self) -> tuple[int, ...]:
+        """Who never answers."""
+        return tuple(i for i in range(self.n) if isinf(self.due[i]) and not self.idle[i])
+
     def _stalled(self) -> TooManyFaults:
-        gone = tuple(i for i in range(self.n) if isinf(self.due[i]) and not self.idle[i])
-        name, since = self.run.asynchrony.intake.name, self.server.since
+        gone, since = self._gone(), sum(self.server.since)
+        name = self.run.asynchrony.intake.name
         silent = f", and no answer from workers {list(gone)} ever" if gone else ""
         return TooManyFaults(
             f"Intake {name!r} should give step {self.server.t + 1}. Found {since} rows without one{silent}. "

@@ -137,6 +137,12 @@ def put(parts: tuple[Any, ...], i: int, part: Any) -> tuple[Any, ...]:
     return (*parts[:i], part, *parts[i + 1 :])
 
 
+def check_enough(rows: int, n: int, f: int, what: str, remedy: str) -> None:
+    """Raise `InvalidInput` where a step is made of `rows` rows, of different workers, in which f liars may
+    have the half: no rule then tolerates f, and it would be set to fewer."""
+    require(rows > 2 * f or f == 0, what, f"be more than 2 f = {2 * f}", f"{rows} of n = {n}", remedy)
+
+
 def check_above(intake: Intake, least: float, **values: float) -> None:
     """Raise `InvalidInput` unless parameters are above `least`."""
     for name, value in values.items():

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.errors import require
-from byzopt.intakes.base import INTAKES, NOTHING, Arrival, AtServer, Intake, Taken, check_above, put
+from byzopt.intakes.base import (
+    INTAKES,
+    NOTHING,
+    Arrival,
+    AtServer,
+    Intake,
+    Taken,
+    check_above,
+    check_enough,
+    put,
+)
 
 
 class BufferState(NamedTuple):
@@ -33,8 +43,9 @@ class Unique(Intake):
 
     Nobody has two rows in a step, however fast. `size` n is the synchronous method: it waits for everybody.
     The default n - f is the most that f silent workers cannot hold up. A row that is not finite has come, and
-    counts against f as everywhere. Of m < n rows the rule tolerates as many faulty ones as it is set to, or
-    the most that so few allow.
+    counts against f as everywhere. All f liars may be among the `size` rows of a step, which have to be more
+    than 2 f: by default n > 3 f. Of m < n rows the rule tolerates as many faulty ones as it is set to, or the
+    most with which it works on so few.
 
     Args:
         size: Number of different workers in a step; None: n - f.
@@ -63,6 +74,8 @@ class Unique(Intake):
     def check(self, n: int, f: int, rule: BaseAggregator) -> None:
         what = f"Parameter `size` of intake {self.name}"
         require(self.size is None or self.size <= n, what, f"be at most n = {n}", self.size)
+        remedy = "Wait for more workers, for all of them where f < n/2."
+        check_enough(n - f if self.size is None else self.size, n, f, what, remedy)
 
     def start(self, x0: Tensor, n: int, f: int) -> BufferState:
         return empty(n, x0)
@@ -158,8 +171,9 @@ class FedBuff(Unique):
 class Latest(Intake):
     """Everybody's last row, the rule on all of them at each arrival, and a step of 1/n of its answer.
 
-    It begins when all but f workers were heard; absence is no fault. A row that is not finite is refused, and
-    the one before it stays. A fast worker takes more steps, but has one row in each.
+    It begins when all but f workers were heard, which have to be more than 2 f: n > 3 f. Absence is no
+    fault. A row that is not finite is refused, and the one before it stays. A fast worker takes more steps,
+    but has one row in each.
 
     Examples:
         >>> import torch
@@ -175,6 +189,10 @@ class Latest(Intake):
     @property
     def partial(self) -> bool:
         return True
+
+    def check(self, n: int, f: int, rule: BaseAggregator) -> None:
+        what, remedy = "The n - f workers with whom intake latest begins", "Have n > 3 f, or take 'unique'."
+        check_enough(n - f, n, f, what, remedy)
 
     def start(self, x0: Tensor, n: int, f: int) -> BufferState:
         return empty(n, x0)

@@ -175,6 +175,15 @@ def check_without_noise(method: Method, what: str) -> None:
     require(quiet, what, "add no noise", found, "Simulate it, or set its noise to 0.")
 
 
+def check_quiet_jobs(method: Method, what: str) -> None:
+    """Raise `InvalidInput` for a method with noise where workers answer each at its own pace: a budget is
+    made for a number of rounds, and who is fast sends more messages than there are rounds."""
+    quiet = not (method.worker.noisy or method.wire.noisy)
+    rule = "add no noise: a worker may send more messages than there are rounds, so that no budget is known"
+    found = method.worker if method.worker.noisy else method.wire
+    require(quiet, what, rule, found, "Run it in rounds, without `asynchrony`, or set its noise to 0.")
+
+
 def check_everybody(method: Method, what: str) -> None:
     """Raise `InvalidInput` for a method that samples its workers, where nobody draws such a sample."""
     remedy = "Choose a method without `participants`."

@@ -87,6 +87,7 @@ class _Private(MethodRecipe):
             checked_premise(
                 "the server owns no worker's loss", not uses.open, "one" if uses.open else "none"
             ),
+            _apart(uses.pooled),
             *premises,
         ]
         if weight is None:
@@ -104,6 +105,14 @@ class _Private(MethodRecipe):
             bound,
             remarks=(f"counts as {weight:g} releases", *remarks) if good else remarks,
         )
+
+
+def _apart(pooled: str | None) -> Premise:
+    """That who replaces a sample, or a worker's data, changes no other sample and no other worker's."""
+    what = "a worker's samples hold nothing of other samples and other workers'"
+    if pooled is None:
+        return Premise(what, Standing.UNKNOWN, "the task does not say so")
+    return checked_premise(what, not pooled, pooled or "each made of itself and fixed numbers")
 
 
 ALL = "all data of a worker"

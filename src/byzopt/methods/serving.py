@@ -14,7 +14,7 @@ from byzopt.aggregators.core.present import fitted
 from byzopt.errors import require
 from byzopt.intakes import Arrival, AtServer, Intake, Taken
 from byzopt.intakes.base import put
-from byzopt.methods.base import Method, check_everybody
+from byzopt.methods.base import Method, check_everybody, check_quiet_jobs
 from byzopt.servers import ServerContext
 from byzopt.wire import Broadcast, Direct, Identity
 
@@ -24,7 +24,8 @@ class ServerState(NamedTuple):
 
     `points`, `versions` and `samples` are those of the workers' present jobs: where, after how many server
     steps, and on which of the task's samples. `drawn` samples have been asked for. `arrivals` counts rows by
-    worker, `lateness` their τ, `since` rows since the last step, `unsound` those that were not finite.
+    worker, `lateness` their τ, `since` rows since the last step by worker, `unsound` those that were not
+    finite.
     """
 
     t: int
@@ -38,7 +39,7 @@ class ServerState(NamedTuple):
     arrivals: tuple[int, ...]
     lateness: float
     latest: int
-    since: int
+    since: tuple[int, ...]
     unsound: int
 
 
@@ -64,6 +65,7 @@ class Serving:
         plain = type(method.wire) is Direct and type(method.wire.compressor) is Identity
         plain = plain and type(method.down) is Broadcast
         what = "A method that hears one worker at a time"
+        check_quiet_jobs(method, what)
         require(plain, what, "send rows as they are", f"{method.wire}, {method.down}", remedy)
         check_everybody(method, what)
         worker, needs = method.worker, set(method.worker.needs) - {"points"}
@@ -82,7 +84,7 @@ class Serving:
         step, memory = self.method.step.init(x0, site), self.method.filter.init(x0, self.n)
         nobody = (0,) * self.n
         parts = (step, memory, self.intake.start(x0, self.n, self.f), (x0,) * self.n, nobody, nobody)
-        return ServerState(0, *parts, 0, nobody, 0.0, 0, 0, 0)
+        return ServerState(0, *parts, 0, nobody, 0.0, 0, nobody, 0)
 
     def x(self, state: ServerState) -> Tensor:
         """Where workers are asked now, `[d]`."""
@@ -118,14 +120,20 @@ class Serving:
             arrivals=put(state.arrivals, worker, state.arrivals[worker] + 1),
             lateness=state.lateness + late,
             latest=max(state.latest, late),
-            since=state.since + 1,
+            since=put(state.since, worker, state.since[worker] + 1),
             unsound=state.unsound + (not arrival.sound),
         )
         if taken.rows is None:
             return state, None, taken.restart
         g, memory = self._combined(state, taken)
         step = self.method.step.tell(state.step, g)
-        return state._replace(t=state.t + 1, step=step, filter=memory, since=0), g, taken.restart
+        return state._replace(t=state.t + 1, step=step, filter=memory, since=(0,) * self.n), g, taken.restart
+
+    def held_up(self, state: ServerState, patience: int, gone: int) -> bool:
+        """Whether n - f workers, or all but those who are `gone` where these are fewer, have each sent
+        `patience` rows since the last step: f of them alone, however fast, never say so."""
+        spent = sum(count >= patience for count in state.since)
+        return spent >= max(1, min(self.n - self.f, self.n - gone))
 
     def report(self, state: ServerState) -> dict[str, float]:
         """`arrivals` rows so far; `staleness` their mean τ, `staleness_max` the largest; `unsound_rows` how

@@ -202,6 +202,9 @@ class TaskRecipe(ABC):
         # A task that a class builds anew is not the one that a class above it builds on other data.
         if "build" in vars(cls) and "build_on" not in vars(cls):
             setattr(cls, "build_on", TaskRecipe.build_on)  # noqa: B010  (mypy knows no assignment to a method)
+        # What a class reads or builds anew, no class above it can know.
+        if vars(cls).keys() & {"build", "build_on", "loaded", "images"} and "pooled" not in vars(cls):
+            setattr(cls, "pooled", TaskRecipe.pooled)  # noqa: B010
 
     @property
     def dimension(self) -> int | None:
@@ -213,6 +216,12 @@ class TaskRecipe(ABC):
         """Bytes that one worker takes at least in a round, its row and its minibatch, as far as that is known
         before anything is built."""
         return 8 * (self.dimension or 0)
+
+    def pooled(self) -> str | None:
+        """What a worker's samples hold of other samples or other workers', and what to do about it, in words;
+        empty where each is made of itself and fixed numbers. No privacy of one sample or of one worker is
+        told otherwise. Default: None, not known."""
+        return None
 
     @abstractmethod
     def build(self, cohort: Cohort, seed: int) -> Task:

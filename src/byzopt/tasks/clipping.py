@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from warnings import warn
 
 import torch
 from torch import Tensor
@@ -24,10 +25,21 @@ def mean_of_clipped(
     total = None
     for first in range(0, len(inputs), most):
         part = slice(first, first + most)
-        sums = linalg.clip(gradients(inputs[part], targets[part], first), radius).sum(dim=0)
+        sums = clipped(gradients(inputs[part], targets[part], first), radius).sum(dim=0)
         total = sums if total is None else total + sums
     assert total is not None  # a worker has samples
     return total / len(inputs)
+
+
+def clipped(rows: Tensor, radius: float) -> Tensor:
+    """Gradients of samples `[k, d]`, each clipped to the length `radius`. Those that are not finite, which no
+    clipping bounds, are zeros, and a warning says how many."""
+    rows, bad = linalg.clip_all(rows, radius)
+    if bad.any():
+        warn(
+            f"{int(bad.sum())} gradients of single samples are not finite, and count as zeros.", stacklevel=2
+        )
+    return rows
 
 
 def sizes(counts: list[int], like: Tensor) -> Tensor:

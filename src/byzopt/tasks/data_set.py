@@ -117,6 +117,14 @@ class DataSet(Images):
         name = self.data.partition(":")[0]
         return name if name in packages.PACKAGES else None
 
+    def pooled(self) -> str:
+        if self.scale == "none":
+            return ""
+        return (
+            "features are standardised by mean and variance of all workers' training samples. "
+            'Set scale = "none", and scale the data by fixed numbers'
+        )
+
     def loaded(self, data_seed: int) -> tuple[Tensor, ...]:
         example = 'as data = "mine.npz" or data = "torchvision:CIFAR10"'
         require(bool(self.data), "Parameter `data` of data_set", f"be a path or a name, {example}", "none")

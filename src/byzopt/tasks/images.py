@@ -169,9 +169,8 @@ class Squares(Images):
         return (1, side, side) if self.model == "cnn" else (side * side,)
 
     def network(self, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
-        if self.model == "cnn":
-            return models.mnist_cnn(seed)
-        return models.mlp((*shape, *(self.hidden if self.model == "mlp" else ()), classes), seed)
+        hidden = self.hidden if self.model == "mlp" else ()
+        return models.mnist_cnn(seed) if self.model == "cnn" else models.mlp((*shape, *hidden, classes), seed)
 
 
 @TASKS.register("digits")
@@ -226,6 +225,9 @@ class Digits(Squares):
     def images() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         return data.digits()
 
+    def pooled(self) -> str:
+        return ""  # pixels are divided by 16
+
 
 @TASKS.register("mnist")
 @dataclass(frozen=True)
@@ -278,6 +280,9 @@ class Mnist(Squares):
     def images() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         (train, labels), (test, test_labels) = data.mnist()
         return (_normalised(train), labels), (_normalised(test), test_labels)
+
+    def pooled(self) -> str:
+        return ""  # one mean and one deviation, both fixed
 
 
 @share_while_used

@@ -19,7 +19,7 @@ from byzopt.errors import require
 from byzopt.layout import Layout
 from byzopt.rng import stream
 from byzopt.tasks.base import TASKS, DataTaskRecipe, Relabel, Task
-from byzopt.tasks.clipping import sizes
+from byzopt.tasks.clipping import clipped, sizes
 from byzopt.tasks.crowd import Crowd
 from byzopt.tasks.data import FEATURES, libsvm, share_while_used
 from byzopt.tasks.optimum import Lowest
@@ -123,7 +123,7 @@ class LogisticTask(Task):
             places = slice(self.bounds[i], self.bounds[i + 1]) if batch is None else batch[i]
             seen = self.store[self.order[places]]
             each = residual(seen @ x, self.labels[places]).unsqueeze(1) * seen
-            rows.append(linalg.clip(each, radius).mean(dim=0))
+            rows.append(clipped(each, radius).mean(dim=0))
             counts.append(len(seen))
         return torch.stack(rows).add_(x, alpha=self.l2), sizes(counts, x)
 
@@ -317,6 +317,9 @@ class LogisticRegression(DataTaskRecipe):
     @property
     def worker_bytes(self) -> int:
         return 8 * (1 + self.batch) * self.dimension
+
+    def pooled(self) -> str:
+        return ""  # features are as the file has them, or of length 1, each by itself
 
     def build_on(self, cohort: Cohort, seed: int, data_seed: int) -> LogisticTask:
         features, labels = _samples(self.data, data_seed if self.data == "synthetic" else 0, self.unit_norm)

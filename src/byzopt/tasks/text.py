@@ -59,6 +59,12 @@ class Text(DataTaskRecipe):
         """The whole text."""
         return data.shakespeare()
 
+    def pooled(self) -> str:
+        return (
+            "characters are numbered by the alphabet of the whole text, and a block's last target is the "
+            "first character of the next block. Take a task whose samples stand alone"
+        )
+
     @property
     def worker_bytes(self) -> int:
         return gpt_bytes(self.layers, self.width, self.batch, self.context)

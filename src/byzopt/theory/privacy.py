@@ -26,11 +26,14 @@ class Uses(NamedTuple):
     """What a run does with the data of honest workers.
 
     Args:
-        rounds: Number of rounds T. shared: Rounds that use one sample, at most; None: not known. weight: The
-        squares of how often each round's batch holds one sample, added up over the rounds, at most;
-            None: not known.
+        rounds: Number of rounds T.
+        shared: Rounds that use one sample, at most; None: not known.
+        weight: The squares of how often each round's batch holds one sample, added up over the rounds, at
+            most; None: not known.
         batch: Samples of a minibatch; None: not known, or all of a worker's.
         open: Whether the server owns a worker's loss, without noise.
+        pooled: What a worker's samples hold of other samples or other workers'; empty: nothing; None: not
+            known.
 
     Examples:
         >>> from byzopt.theory.privacy import Uses
@@ -43,6 +46,7 @@ class Uses(NamedTuple):
     weight: float | None = None
     batch: int | None = None
     open: bool = False
+    pooled: str | None = None
 
 
 def gaussian_delta(epsilon: float, mu: float) -> float:
@@ -52,15 +56,18 @@ def gaussian_delta(epsilon: float, mu: float) -> float:
         epsilon: ε >= 0.
         mu: μ >= 0, sensitivity over noise, times the root of the number of releases.
 
+    Raises:
+        InvalidInput: A negative ε or μ, or one that is no number.
+
     Examples:
         >>> from byzopt.theory.privacy import gaussian_delta
         >>> round(gaussian_delta(1.0, 1.0), 6)
         0.126937
     """
-    if mu <= 0:
+    require(epsilon >= 0, "Parameter `epsilon`", "be at least 0", epsilon)
+    _check_mu(mu)
+    if mu == 0 or epsilon == inf:
         return 0.0
-    if mu == inf:
-        return 1.0
     far = -epsilon / mu - mu / 2
     # In its tail Φ is below all floats long before e^ε is above them.
     tail = exp(epsilon + _log_phi(far))
@@ -74,14 +81,16 @@ def gaussian_epsilon(delta: float, mu: float) -> float:
         delta: δ in (0, 1).
         mu: As in `gaussian_delta`.
 
+    Raises:
+        InvalidInput: A δ outside (0, 1), or a μ that is negative or not finite.
+
     Examples:
         >>> from byzopt.theory.privacy import gaussian_epsilon
         >>> round(gaussian_epsilon(1e-5, 500**0.5 / 30), 6)  # 500 releases, noise 30 times the sensitivity
         3.124648
     """
     _check_delta(delta)
-    if mu == inf:
-        return inf
+    _check_mu(mu)
     if gaussian_delta(0.0, mu) <= delta:
         return 0.0
     high = 1.0
@@ -223,6 +232,11 @@ def _root(good: Callable[[float], bool], low: float, high: float) -> float:
 
 def _check_delta(delta: float) -> None:
     require(0 < delta < 1, "Parameter `delta`", "lie in (0, 1)", delta)
+
+
+def _check_mu(mu: float) -> None:
+    remedy = "Without noise nothing is promised."
+    require(0 <= mu < inf, "Parameter `mu`", "be finite and at least 0", mu, remedy)
 
 
 def _check_mechanism(q: float, noise: float, steps: int) -> None:

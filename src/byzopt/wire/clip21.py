@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 import torch
@@ -16,12 +17,14 @@ from byzopt.wire.link import Link
 
 class Clip21State(NamedTuple):
     """g `[n, d]` without noise at the workers; m `[n, d]` with it, as workers know it and as the server does;
-    how many malformed messages of each worker the server has seen, `[n]`."""
+    how many malformed messages of each worker the server has seen, and how many differences of each worker
+    were not finite, both `[n]`."""
 
     quiet: Tensor
     worker: Tensor
     server: Tensor
     faults: Tensor
+    zeroed: Tensor
 
 
 @CHANNELS.register("clip21")
@@ -30,9 +33,10 @@ class Clip21Wire(Channel):
     """k = clip_C(v - g), the message is η (k + ω), g <- g + η k; the row is m <- m + η (k + ω).
 
     Noise is ω ~ N(0, (σ C)² I). Both begin at 0. g, without noise, never leaves the worker, so that clipping
-    settles; m is g plus η Σ ω, a walk whose standard deviation grows as η σ C √T in each coordinate. The ends
-    agree on m to the last bit, since a worker knows its own noise; g is not what the server believes. Source:
-    Clip21-SGD2M, arXiv:2502.11682, and Byz-Clip21-SGD2M, arXiv:2603.23472, in released third-party code.
+    settles; a difference that is not finite, which no clipping bounds, counts as zeros. m is g plus η Σ ω, a
+    walk whose standard deviation grows as η σ C √T in each coordinate. The ends agree on m to the last bit,
+    since a worker knows its own noise; g is not what the server believes. Source: Clip21-SGD2M,
+    arXiv:2502.11682, and Byz-Clip21-SGD2M, arXiv:2603.23472, in released third-party code.
 
     Args:
         eta: Weight η of a message, in (0, 1].
@@ -40,7 +44,7 @@ class Clip21Wire(Channel):
         noise: σ, the noise's standard deviation over C.
 
     Raises:
-        InvalidInput: Noise without clipping.
+        InvalidInput: Noise without clipping, and a length or noise that is not finite.
 
     Examples:
         >>> import torch
@@ -61,9 +65,10 @@ class Clip21Wire(Channel):
 
     def __post_init__(self) -> None:
         require(0 < self.eta <= 1, "Parameter `eta` of clip21", "lie in (0, 1]", self.eta)
-        require(self.clip is None or self.clip > 0, "Parameter `clip`", "be positive, or left out", self.clip)
-        bounded = self.noise == 0 or (self.noise > 0 and self.clip is not None)
-        require(bounded, "The noise of clip21", "be at least 0, and 0 without a `clip`", self.noise)
+        sized = self.clip is None or 0 < self.clip < inf
+        require(sized, "Parameter `clip`", "be positive and finite, or left out", self.clip)
+        bounded = self.noise == 0 or (0 < self.noise < inf and self.clip is not None)
+        require(bounded, "The noise of clip21", "be finite, at least 0, and 0 without a `clip`", self.noise)
 
     @property
     def noisy(self) -> bool:
@@ -72,15 +77,18 @@ class Clip21Wire(Channel):
     def start(self, rows: Tensor) -> Clip21State:
         zeros = torch.zeros_like(rows)
         faults = torch.zeros(rows.shape[:-1], dtype=torch.int64, device=rows.device)
-        return Clip21State(zeros, zeros, zeros, faults)
+        return Clip21State(zeros, zeros, zeros, faults, faults)
 
     def send(self, state: Clip21State, values: Tensor, link: Link) -> tuple[Tensor, Tensor, Clip21State]:
         k = values - state.quiet
-        k = k if self.clip is None else linalg.clip(k, self.clip)
+        zeroed = state.zeroed
+        if self.clip is not None:
+            k, bad = linalg.clip_all(k, self.clip)
+            zeroed = zeroed + bad
         noised = k + self.noise * self.clip * link.normal(k) if self.noise and self.clip else k
         messages = self.eta * noised
         m = state.worker + messages
-        return messages, m, state._replace(quiet=state.quiet + self.eta * k, worker=m)
+        return messages, m, state._replace(quiet=state.quiet + self.eta * k, worker=m, zeroed=zeroed)
 
     def receive(self, state: Clip21State, messages: Tensor, link: Link) -> tuple[Tensor, Clip21State]:
         m = state.server + messages
@@ -97,4 +105,4 @@ class Clip21Wire(Channel):
         return state._replace(server=keep_finite(rows, state.server)[0])
 
     def report(self, state: Clip21State) -> dict[str, float]:
-        return {"malformed": float(state.faults.sum())}
+        return {"malformed": float(state.faults.sum()), "zeroed_gradients": float(state.zeroed.sum())}

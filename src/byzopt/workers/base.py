@@ -237,5 +237,9 @@ class Estimator(ABC):
     def step(self, state: State, x: Tensor, oracle: Oracle) -> tuple[Tensor, State]:
         """The messages `[n, d]` of a later round and the state after them."""
 
+    def report(self, state: State) -> dict[str, float]:
+        """Figures of the state, for records of simulations. Default: none."""
+        return {}
+
 
 ESTIMATORS: Registry[Estimator] = Registry("estimator", Estimator)

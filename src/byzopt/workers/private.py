@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from math import inf
+from typing import Literal, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 from byzopt import linalg
 from byzopt.errors import require
 from byzopt.workers.base import ESTIMATORS, Estimator, Oracle
-from byzopt.workers.momentum import WorkerMomentumState, moving_average
+from byzopt.workers.momentum import moving_average
 
 Per: TypeAlias = Literal["message", "sample"]
+
+
+class PrivateState(NamedTuple):
+    """v `[n, d]`: row i is worker i's momentum; how many of each one's gradients were not finite, `[n]`."""
+
+    v: Tensor
+    zeroed: Tensor
 
 
 @ESTIMATORS.register("private_momentum")
@@ -22,9 +31,10 @@ class PrivateMomentum(Estimator):
 
     With `per = "message"` s is clip_C of the minibatch's gradient and B = 1; with "sample" it is the mean
     over the minibatch's B samples of clip_C of each one's own gradient, to which a weight decay is added
-    unclipped, as it depends on no sample. `clip = None` clips nothing and adds no noise: `momentum`, to the
-    last bit. In a simulation noise comes from the run's seed. Source: Safe-DSHB, Allouah et al.,
-    arXiv:2302.04787.
+    unclipped, as it depends on no sample. What is not finite no clipping bounds: it counts as zeros, and
+    `zeroed_gradients` of the figures says how often a message did; of single samples a warning tells. `clip
+    = None` clips nothing and adds no noise: `momentum`, to the last bit. In a simulation noise comes from
+    the run's seed. Source: Safe-DSHB, Allouah et al., arXiv:2302.04787.
 
     Args:
         eta: Weight η of the new gradient, in (0, 1].
@@ -33,7 +43,7 @@ class PrivateMomentum(Estimator):
         per: What is clipped: each "message", or each "sample".
 
     Raises:
-        InvalidInput: Noise without clipping.
+        InvalidInput: Noise without clipping, and a length or noise that is not finite.
 
     Examples:
         >>> import torch
@@ -57,31 +67,38 @@ class PrivateMomentum(Estimator):
     def noisy(self) -> bool:
         return self.noise > 0
 
-    def init(self, x: Tensor, oracle: Oracle) -> tuple[Tensor, WorkerMomentumState]:
-        m = self.eta * self._released(x, oracle)
-        return m, WorkerMomentumState(m)
+    def init(self, x: Tensor, oracle: Oracle) -> tuple[Tensor, PrivateState]:
+        released, bad = self._released(x, oracle)
+        m = self.eta * released
+        return m, PrivateState(m, bad.to(torch.int64))
 
-    def step(
-        self, state: WorkerMomentumState, x: Tensor, oracle: Oracle
-    ) -> tuple[Tensor, WorkerMomentumState]:
-        m = moving_average(state.v, self._released(x, oracle), self.eta, "average")
-        return m, WorkerMomentumState(m)
+    def step(self, state: PrivateState, x: Tensor, oracle: Oracle) -> tuple[Tensor, PrivateState]:
+        released, bad = self._released(x, oracle)
+        m = moving_average(state.v, released, self.eta, "average")
+        return m, PrivateState(m, state.zeroed + bad)
 
-    def _released(self, x: Tensor, oracle: Oracle) -> Tensor:
-        """What leaves the workers, `[n, d]`: clipped, with noise. All after it is made of this alone."""
+    def report(self, state: PrivateState) -> dict[str, float]:
+        """`zeroed_gradients`: workers' gradients so far that were not finite and counted as zeros."""
+        return {} if self.clip is None else {"zeroed_gradients": float(state.zeroed.sum())}
+
+    def _released(self, x: Tensor, oracle: Oracle) -> tuple[Tensor, Tensor]:
+        """What leaves the workers, `[n, d]`: clipped, with noise. All after it is made of this alone. And
+        whose gradients were not finite, `[n]`."""
         if self.clip is None:
-            return oracle(x)
+            rows = oracle(x)
+            return rows, torch.zeros(rows.shape[:-1], dtype=torch.bool, device=rows.device)
         if self.per == "sample":
             rows, counts = oracle.clipped(x, self.clip)
             unit: Tensor | float = self.clip / counts.to(rows).unsqueeze(-1)
+            bad = torch.zeros(rows.shape[:-1], dtype=torch.bool, device=rows.device)
         else:
-            rows, unit = linalg.clip(oracle(x), self.clip), self.clip
-        return rows + self.noise * unit * oracle.normal(rows) if self.noise else rows
+            (rows, bad), unit = linalg.clip_all(oracle(x), self.clip), self.clip
+        return (rows + self.noise * unit * oracle.normal(rows) if self.noise else rows), bad
 
 
 def check_noise(clip: float | None, noise: float) -> None:
     """Raise `InvalidInput` unless both are in range, with a length to clip to where there is noise."""
-    require(clip is None or clip > 0, "Parameter `clip`", "be positive, or left out", clip)
-    require(noise >= 0, "The noise", "be at least 0", noise)
+    require(clip is None or 0 < clip < inf, "Parameter `clip`", "be positive and finite, or left out", clip)
+    require(0 <= noise < inf, "The noise", "be finite and at least 0", noise)
     bounded = clip is not None or noise == 0
     require(bounded, "Noise", "stand beside a `clip`, of which it is a multiple", f"{noise:g} without one")
