@@ -161,6 +161,7 @@ def _prepared(
         require(count < len(inputs), "The held out test samples", "leave some", len(inputs), remedy)
         held, kept = order[:count].sort().values, order[count:].sort().values
         inputs, labels, test = inputs[kept], labels[kept], [inputs[held], labels[held]]
+    samples.tell_empty(labels, test[1], task.data)
     parts = [_shaped(part, task) for part in (inputs, test[0])]
     if task.scale == "standard":
         parts = _standardised(*parts)
@@ -178,10 +179,12 @@ def _checked(data: str, paths: tuple[Path, ...], stamps: Stamp, size: int) -> tu
     else:
         package, _, name = data.partition(":")
         found = packages.read_named(package, name)
-    train = samples.checked(found.train, data)
+    train = samples.checked(found.train, data, found.channels_last)
+    samples.classes_in(train[1], data)
     if found.test is None:
         return train
-    test = samples.checked(found.test, f"the test of {data}")
+    test = samples.checked(found.test, f"the test of {data}", found.channels_last)
+    samples.of_one_kind(found.train[0], found.test[0], data)
     samples.alike(train, test, data)
     return *train, *test
 

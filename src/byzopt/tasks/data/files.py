@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from byzopt.errors import InvalidInput, MissingData, require
+from byzopt.tasks.data.pictures import picture
+from byzopt.tasks.data.rows import read_rows
 from byzopt.tasks.data.samples import Loaded, Pair
 from byzopt.tasks.data.store import ENVIRONMENT, roots
 
@@ -25,9 +27,7 @@ TRAIN = (
     *(("data", "labels"), ("data", "targets"), ("features", "labels")),
 )
 TEST = (("x_test", "y_test"), ("test_images", "test_labels"), ("test_x", "test_y"))
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 LIBSVM = (".libsvm", ".svm", ".svmlight", ".txt", ".t")
-LARGEST = 1 << 31  # numbers of a set that is sparse in its file
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, zipfile.BadZipFile)
 
 
@@ -65,14 +65,15 @@ def read(path: Path, test: Path | None = None, size: int = 0) -> Loaded:
 
 
 def digest(path: Path) -> str:
-    """A sha256 of a file's bytes; of a folder, of its files' names and bytes."""
+    """A sha256 of a file's bytes; of a folder, of its files' names, each with the sha256 of its bytes."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            return file_digest(stream, "sha256").hexdigest()
+    names = {file.relative_to(path).as_posix(): file for file in _files(path)}
     total = sha256()
-    for file in [path] if path.is_file() else sorted(_files(path)):
-        if file != path:
-            total.update(file.relative_to(path).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                total.update(block)
+    for name, file in sorted(names.items()):
+        told = name.encode("utf-8", "surrogateescape") + b"\0"
+        total.update(told + bytes.fromhex(digest(file)))  # 32 bytes: where the next name begins is known
     return total.hexdigest()
 
 
@@ -135,19 +136,7 @@ def _named(content: Mapping[str, Any], path: Path) -> Loaded:
 
 
 def _libsvm(path: Path, test: Path | None, size: int) -> Loaded:
-    """Labels are numbered in their order: -1 and +1 are 0 and 1."""
-    from sklearn.datasets import load_svmlight_files
-
-    read = load_svmlight_files([str(path), *([] if test is None else [str(test)])])
-    numbers = sum(part.shape[0] * part.shape[1] for part in read[::2])
-    require(numbers <= LARGEST, f"Data set {path}", f"hold at most {LARGEST:,} numbers", f"{numbers:,}")
-    known = np.unique(read[1])
-    parts = []
-    for sparse, labels in zip(read[::2], read[1::2], strict=True):
-        other = sorted(set(labels.tolist()) - set(known.tolist()))
-        require(not other, f"Test set {test}", "hold the labels of the training alone", other[:5])
-        parts.append((sparse.toarray(), np.searchsorted(known, labels)))
-    return Loaded(*parts)
+    return read_rows(path, test)
 
 
 def _images(path: Path, test: Path | None, size: int) -> Loaded:
@@ -155,7 +144,8 @@ def _images(path: Path, test: Path | None, size: int) -> Loaded:
     if "train" in inside:
         path, test = path / "train", test or (path / "test" if "test" in inside else None)
     classes = _classes(path)
-    return Loaded(_folder(path, classes, size), None if test is None else _folder(test, classes, size))
+    parts = [_folder(one, classes, size) for one in (path, test) if one is not None]
+    return Loaded(*parts, channels_last=True)
 
 
 def _classes(path: Path) -> list[str]:
@@ -174,7 +164,7 @@ def _folder(path: Path, classes: list[str], size: int) -> Pair:
     for label, name in enumerate(classes):
         files = sorted(_files(path / name)) if (path / name).is_dir() else []
         require(bool(files), f"Folder {path / name}", "hold images", "none")
-        images += [_picture(file, size) for file in files]
+        images += [picture(file, size) for file in files]
         labels += [label] * len(files)
     shapes = sorted({image.shape[:2] for image in images})
     remedy = "Set `size` to bring them to one."
@@ -182,22 +172,6 @@ def _folder(path: Path, classes: list[str], size: int) -> Pair:
     if any(image.ndim == 3 for image in images):
         images = [image if image.ndim == 3 else np.stack([image] * 3, axis=-1) for image in images]
     return np.stack(images), np.array(labels)
-
-
-def _picture(path: Path, size: int) -> np.ndarray[Any, Any]:
-    """A picture in grey `[height, width]`, or in colours `[height, width, 3]`, as bytes."""
-    from PIL import Image
-
-    require(
-        path.suffix.lower() in PICTURES, "A file among images", f"end in {', '.join(PICTURES)}", str(path)
-    )
-    try:
-        with Image.open(path) as image:
-            plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-            scaled = plain.resize((size, size), Image.Resampling.BILINEAR) if size else plain
-            return np.asarray(scaled)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InvalidInput(f"Image {path} should be whole. Found: {error}.") from None
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -90,10 +90,13 @@ def _pairs(samples: Iterable[tuple[Any, Any]], name: str) -> Pair:
     """Samples (image, label) one after the other, as two arrays."""
     images, labels = [], []
     for image, label in samples:
-        images.append(np.asarray(image))
+        indexed = getattr(image, "mode", "") == "P"  # Pillow's bytes are then places in a palette
+        images.append(np.asarray(image.convert("RGB") if indexed else image))
         labels.append(label)
     shapes = sorted({image.shape for image in images})
     require(len(shapes) == 1, f"All samples of {name}", "have one shape", shapes[:5])
+    kinds = sorted({str(image.dtype) for image in images})
+    require(len(kinds) == 1, f"All samples of {name}", "have one dtype", kinds)
     return np.stack(images), np.asarray(labels)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import Tensor
 from byzopt.errors import InvalidInput, require
 
 Pair = tuple[Any, Any]
+REGRESSION = "Targets of regressions need a task of your own: docs/tasks.md."
+_FEW = 10  # classes that a warning names
 COLOURS = (1, 3, 4)  # channels by which images are known
 
 
@@ -19,9 +22,10 @@ class Loaded(NamedTuple):
 
     train: Pair
     test: Pair | None = None
+    channels_last: bool = False  # known of the file's format, whatever the shape
 
 
-def checked(pair: Pair, what: str) -> tuple[Tensor, Tensor]:
+def checked(pair: Pair, what: str, channels_last: bool = False) -> tuple[Tensor, Tensor]:
     """Inputs `[m, ...]` as floating values, bytes as shares of 255, and labels `[m]` as int64.
 
     Errors: `InvalidInput` that names the set: no numbers, no samples, other lengths, NaN or Inf, labels that
@@ -35,10 +39,57 @@ def checked(pair: Pair, what: str) -> tuple[Tensor, Tensor]:
         labels = labels.squeeze(1)
     wanted, found = [len(inputs)], list(labels.shape)
     require(found == wanted, f"The labels of {what}", f"have shape {wanted}, one for each input", found)
-    return _as_images(_floating(inputs, what)), _whole(labels, what)
+    return _floating(_as_images(inputs, what, channels_last), what), _whole(labels, what)
 
 
 NAMES = ("inputs", "labels")
+
+
+def classes_in(labels: Tensor, what: str) -> None:
+    """Raise `InvalidInput` unless there are two or more classes, one of them with two or more samples."""
+    name, most, count = f"The labels of {what}", int(labels.max()), len(labels)
+    require(most < count, name, "be fewer classes than samples", f"a label {most} with {count:,} samples")
+    sizes = labels.bincount()
+    found = int((sizes > 0).sum())
+    require(found > 1, name, "be of two or more classes", f"one class, {most}")
+    require(
+        bool((sizes > 1).any()),
+        name,
+        "be of fewer classes than samples",
+        f"a class for each of {found:,}",
+        REGRESSION,
+    )
+
+
+def tell_empty(train: Tensor, test: Tensor, what: str) -> None:
+    """Warn of classes from 0 to the largest label that have no training sample."""
+    most = int(max(train.max(), test.max()))
+    empty = (train.bincount(minlength=most + 1) == 0).nonzero().flatten().tolist()
+    if empty:
+        more = f" and {len(empty) - _FEW:,} more" if len(empty) > _FEW else ""
+        named = ", ".join(map(str, empty[:_FEW])) + more
+        warnings.warn(
+            f"No training sample of {what} has the label {named}, though labels go up to {most}: a model has "
+            "outputs for classes that it never sees. Number the classes from 0 without gaps, or hold out less.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def of_one_kind(train: Any, test: Any, what: str) -> None:
+    """Raise `InvalidInput` unless inputs of training and test are of one kind, and so get one scale."""
+    wanted, found = _kind(train), _kind(test)
+    remedy = "Bytes are divided by 255 and other numbers are not: save both with one dtype, on one scale."
+    require(found == wanted, f"The test inputs of {what}", f"be {wanted}, as in training", found, remedy)
+
+
+def _kind(inputs: Any) -> str:
+    if inputs.dtype in (torch.uint8, np.uint8):
+        return "bytes"
+    if inputs.dtype in (torch.bool, np.bool_):
+        return "truth values"
+    real = inputs.is_floating_point() if isinstance(inputs, Tensor) else inputs.dtype.kind == "f"
+    return "floating numbers" if real else "whole numbers"
 
 
 def alike(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], what: str) -> None:
@@ -84,19 +135,24 @@ def _floating(inputs: Tensor, what: str) -> Tensor:
 
 def _whole(labels: Tensor, what: str) -> Tensor:
     name, rule = f"The labels of {what}", "be whole numbers from 0, one for each class"
+    labels = labels.long() if labels.dtype == torch.bool else labels
     whole = bool(torch.isfinite(labels).all()) and bool((labels == labels.round()).all())
-    require(whole, name, rule, "others", "Targets of regressions need a task of your own: docs/tasks.md.")
+    require(whole, name, rule, "others", REGRESSION)
     least = float(labels.min())
     require(least >= 0, name, rule, f"{least:g}", "Number the classes from 0.")
-    most, count = float(labels.max()), len(labels)
-    require(most < count, name, "be fewer classes than samples", f"a label {most:g} with {count:,} samples")
+    most = float(labels.max())
+    require(most < 1 << 31, name, "be fewer classes than samples", f"a label {most:g}")
     return labels.long()
 
 
-def _as_images(inputs: Tensor) -> Tensor:
+def _as_images(inputs: Tensor, what: str, channels_last: bool) -> Tensor:
     """`[m, channels, height, width]` of all that has more than one axis; channels may come last."""
     if inputs.ndim == 3:
         return inputs.unsqueeze(1)
-    if inputs.ndim == 4 and inputs.shape[1] not in COLOURS and inputs.shape[3] in COLOURS:
+    if inputs.ndim == 4 and inputs.shape[3] in COLOURS:
+        rule = "have 1, 3 or 4 channels on their first or on their last axis, not such numbers on both"
+        remedy = "Leave out an axis of one channel, or pad the images so that they are wider."
+        found = f"samples of shape {list(inputs.shape[1:])}"
+        require(channels_last or inputs.shape[1] not in COLOURS, f"The inputs of {what}", rule, found, remedy)
         return inputs.permute(0, 3, 1, 2).contiguous()
     return inputs
