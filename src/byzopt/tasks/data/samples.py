@@ -70,7 +70,7 @@ def tell_empty(train: Tensor, test: Tensor, what: str) -> None:
         named = ", ".join(map(str, empty[:_FEW])) + more
         warnings.warn(
             f"No training sample of {what} has the label {named}, though labels go up to {most}: a model has "
-            "outputs for classes that it never sees. Number the classes from 0 without gaps, or hold out less.",
+            "outputs for classes that it never sees. Number classes from 0 without gaps, or hold out less.",
             UserWarning,
             stacklevel=2,
         )
