@@ -18,7 +18,7 @@ import torch
 from byzopt.errors import InvalidInput, MissingData, require
 from byzopt.tasks.data.pictures import picture
 from byzopt.tasks.data.rows import read_rows
-from byzopt.tasks.data.samples import Loaded, Pair
+from byzopt.tasks.data.samples import Loaded, LoadedPictures, Pair
 from byzopt.tasks.data.store import ENVIRONMENT, roots
 
 TRAIN = (
@@ -145,7 +145,7 @@ def _images(path: Path, test: Path | None, size: int) -> Loaded:
         path, test = path / "train", test or (path / "test" if "test" in inside else None)
     classes = _classes(path)
     parts = [_folder(one, classes, size) for one in (path, test) if one is not None]
-    return Loaded(*parts, channels_last=True)
+    return LoadedPictures(*parts)
 
 
 def _classes(path: Path) -> list[str]:

@@ -22,7 +22,19 @@ class Loaded(NamedTuple):
 
     train: Pair
     test: Pair | None = None
-    channels_last: bool = False  # known of the file's format, whatever the shape
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the format says so, whatever the shape."""
+        return False
+
+
+class LoadedPictures(Loaded):
+    """What folders of images hold."""
+
+    @property
+    def channels_last(self) -> bool:
+        return True
 
 
 def checked(pair: Pair, what: str, channels_last: bool = False) -> tuple[Tensor, Tensor]:
