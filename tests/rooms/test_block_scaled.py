@@ -7,6 +7,7 @@ import torch
 
 from byzopt.distributed.harden import block_scaled
 from byzopt.distributed.harden.block_scaled import BLOCK, coded_size, decode, encoded
+from byzopt.distributed.harden.narrowing import narrowed, travelling
 from tests.reference import block_scaled as slow
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -121,3 +122,39 @@ def test_a_number_costs_little_more_than_a_byte_and_pieces_of_work_make_no_diffe
     monkeypatch.setattr(block_scaled, "_CHUNK", 3 * BLOCK)
     assert torch.equal(encoded(values), whole)
     assert torch.equal(back(values)[0], back(values.clone())[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_the_bound_of_short_dtypes_is_that_of_the_guide(dtype):
+    eps, worst = torch.finfo(dtype).eps, 0.0
+    grid = torch.arange(1, 2, eps, dtype=torch.float64)
+    for largest in grid[:: max(1, len(grid) // 32)].tolist():
+        below = torch.cat([grid[grid <= largest], grid / 2])
+        below = below[: len(below) // (BLOCK - 1) * (BLOCK - 1)].view(-1, BLOCK - 1)
+        ends = torch.full((len(below), 1), largest, dtype=torch.float64)
+        values = torch.cat([ends, below], dim=1).flatten().to(dtype)
+        off = (back(values)[0].double() - values.double()).abs().max()
+        worst = max(worst, float(off) / largest)
+    # Half a step, then half a unit in the last place, of numbers up to the largest.
+    assert 1 / 254 < worst <= 1 / 254 + eps / 2
+    assert (1 / 254 + eps / 2) * 254 < (2 if dtype == torch.bfloat16 else 1.13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_what_is_finite_stays_finite_in_fewer_bytes(dtype):
+    end, cpu = torch.finfo(torch.bfloat16).max, torch.device("cpu")
+    most = torch.finfo(dtype).max
+    values = torch.tensor([most, -most, 3.3899e38, -3.3899e38, 1.0, -0.0, 1e-40, 0.3], dtype=dtype)
+    sent = narrowed(values, cpu, torch.bfloat16)
+    assert sent.dtype == torch.bfloat16
+    assert sent[:4].tolist() == [end, -end, end, -end]
+    assert sent[4:].tolist() == values[4:].bfloat16().tolist()
+    assert sent[5].signbit()
+    # 2⁻⁸ of a normal number; half of the spacing of subnormal ones, 2⁻¹³³, of others.
+    off = (sent[4:].double() - values[4:].double()).abs()
+    assert bool((off <= (values[4:].double().abs() * 2**-8).clamp(min=2.0**-134)).all())
+    bad = torch.tensor([float("inf"), -float("inf"), float("nan"), most], dtype=dtype)
+    assert narrowed(bad, cpu, torch.bfloat16).isfinite().tolist() == [False, False, False, True]
+    assert narrowed(values, cpu, dtype) is values
+    assert travelling([dtype, torch.float16], torch.bfloat16) == torch.bfloat16
+    assert travelling([torch.float16], torch.bfloat16) == torch.float16

@@ -13,10 +13,10 @@ from byzopt.aggregators import (
     GAS,
     LASA,
     NNM,
+    PRE_AGGREGATORS,
     RLR,
     RULES,
     AutoGM,
-    Bucketing,
     Bulyan,
     CenteredClipping,
     ClippedClustering,
@@ -248,9 +248,47 @@ def test_boba_needs_its_trusted_rows():
             BOBA(f=1, trusted=bad)
     with pytest.raises(InvalidInput, match="trusted"):
         BOBA(f=1, trusted=(0, N))(honest_rows(N))
-    with pytest.raises(InvalidInput, match="moves rows"):
-        (Bucketing() >> BOBA(f=1))(honest_rows(N))
-    assert torch.isfinite((NNM(f=1) >> BOBA(f=1))(honest_rows(N))).all()
+
+
+@pytest.mark.parametrize("stage", [*PRE_AGGREGATORS])
+@pytest.mark.parametrize("rule", ["boba", "rlr(rule='boba', threshold=2)"])
+def test_boba_has_no_stage_before_it(stage, rule):
+    with pytest.raises(InvalidInput, match="Found stages before it"):
+        rule_from(f"{stage} >> {rule}", f=1)
+
+
+@pytest.mark.parametrize("rule", ["gas(rule='boba')", "gas(rule='rlr(rule=\"boba\", threshold=2)')"])
+def test_boba_does_not_answer_for_some_of_the_columns(rule):
+    with pytest.raises(InvalidInput, match="some of the columns"):
+        rule_from(rule, f=1)
+
+
+@pytest.mark.parametrize(
+    "rule, fits",
+    [
+        (RLR(Median(f=3)), [10, 40]),
+        (RLR(Median(f=3), threshold=7), [10, 40]),
+        (RLR(Mean(), threshold=10), [10, 11]),
+        (NNM(f=3) >> RLR(Median(f=3)), [10]),
+    ],
+    ids=str,
+)
+def test_rlr_refuses_a_threshold_that_honest_rows_cannot_reach(rule, fits):
+    for n in fits:
+        rule.check(n)
+        assert torch.equal(rule(torch.ones(n, 2)), torch.ones(2))
+    with pytest.raises(InvalidInput, match="threshold"):
+        rule.check(9)
+    with pytest.raises(InvalidInput, match="threshold"):
+        rule(torch.ones(9, 2))
+
+
+def test_rlr_needs_the_f_of_its_rule():
+    for n in (3, 10, 100):
+        with pytest.raises(InvalidInput, match="n > 3 f"):
+            RLR(Median()).check(n)
+        with pytest.raises(InvalidInput, match="n - f"):
+            RLR(Mean(), threshold=n + 1).check(n)
 
 
 def test_lasa_asks_for_layers_that_fit():

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from byzopt.errors import UnknownName
 from byzopt.experiments import Spec
-from byzopt.experiments.specs.remarks import more_attackers_than_tolerated
+from byzopt.experiments.specs.remarks import betrayed_trust, more_attackers_than_tolerated
 
 SPEC = {"task": "quartic", "rule": "nnm >> krum", "attack": "alie", "rounds": 3, "lr": 0.1}
 CASES = {  # changes -> how many attack and are tolerated; None where nothing is said
@@ -52,3 +53,19 @@ def test_commands_say_it_in_one_line_on_stderr(command, byzopt, here):
     json.loads(said.out)
     (note,) = (line for line in said.err.splitlines() if line.startswith("byzopt: note: "))
     assert "4 of 20 workers attack, and f = 3 are tolerated" in note
+
+
+def test_a_rule_that_trusts_an_attacker_is_told_of():
+    for rule in ("fltrust", "boba", "rlr(rule='boba', threshold=2)"):
+        told = betrayed_trust({"main": Spec.of(SPEC | {"n": 12, "f": 1, "rule": rule, "attackers": [0]})})
+        assert len(told) == 1
+        assert "of whom [0] attack" in told[0]
+        assert not betrayed_trust({"main": Spec.of(SPEC | {"n": 12, "f": 1, "rule": rule, "attackers": [9]})})
+
+
+@pytest.mark.parametrize(
+    "wrong, near", [("fluding", "flooding"), ("late_poisn", "late_poison"), ("spectrl", "spectral")]
+)
+def test_names_of_all_kinds_of_attacks_are_suggested(wrong, near):
+    with pytest.raises(UnknownName, match=f"Did you mean '{near}'"):
+        Spec.of(SPEC | {"attack": wrong})

@@ -175,12 +175,41 @@ def test_what_is_no_ledger_is_refused(tmp_path, text):
         read_ledger(tmp_path)
 
 
-@pytest.mark.parametrize("change", [{"rows": [[1.0]]}, {"n": 6}, {"rows": ["x"] * 5}, {"faulty": [0, 1]}])
+NUMBERS = [10**400, -(10**400), float("nan"), float("inf"), "1.0", True, None, [1.0], {}]
+WRONG = [{"rows": [[1.0]]}, {"n": 6}, {"rows": ["x"] * 5}, {"rows": ["1"] * 5}, {"faulty": [0, 1]}]
+WRONG += [{"rows": [[1.0]] * 4 + [[each]]} for each in NUMBERS]
+WRONG += [{"rows": 5}, {"rows": [[]] * 5}, {"faulty": [5]}, {"faulty": [-1]}, {"faulty": [0.0]}, {"tie": 0}]
+WRONG += [{name: each} for name in ("figure", "n", "f") for each in (*NUMBERS, -1)]
+WRONG += [{"ratio": each} for each in (*NUMBERS, 0) if each is not None]
+WRONG += [{"form": each} for each in ("cubic", 1, [])] + [{"rule": each} for each in (1, None, [])]
+
+
+@pytest.mark.parametrize("change", WRONG, ids=lambda change: str(change)[:40])
 def test_a_certificate_that_does_not_fit_is_refused(change):
     data = json.loads(json.dumps(LINE.data()))
     assert read_certificate(data) == LINE
     with pytest.raises(InvalidInput):
         read_certificate(data | change)
+
+
+def test_damage_in_a_ledger_is_told_with_its_file(tmp_path):
+    text = json.dumps([LINE.data() | {"figure": 10**400}])
+    (tmp_path / "median.json").write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidInput, match=r"(?s)figure.*median\.json"):
+        read_ledger(tmp_path)
+
+
+@pytest.mark.parametrize("rows", [LINE.rows, ((0.0,),) * 5])
+def test_a_forged_figure_keeps_no_finding_out(tmp_path, rows):
+    forged = replace(LINE, figure=1e300, rows=((0.5,), *rows[1:]))
+    assert add_to_ledger(tmp_path, [forged]) == [forged]
+    worse = replace(LINE, figure=1.1 * LINE.replay())
+    assert add_to_ledger(tmp_path, [worse]) == [worse]
+    assert read_ledger(tmp_path) == [worse]
+    unknown = tmp_path / "other"
+    other = replace(LINE, rule="no_such_rule(f=1)", figure=1e300)  # it answers nothing today
+    assert add_to_ledger(unknown, [other]) == [other]
+    assert add_to_ledger(unknown, [replace(other, figure=1.0)]) != []
 
 
 def test_the_command_searches_rows_and_keeps_a_ledger(byzopt, tmp_path):

@@ -62,6 +62,8 @@ class GAS(RuleWrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        kinds = "be one that answers for some of the columns alone"
+        require(not self.rule.sent_rows, "Parameter `rule` of GAS", kinds, self.rule, "Name another rule.")
         require(self.groups >= 1, "Parameter `groups` of GAS", "be at least 1", self.groups)
 
     def at(self, t: int) -> Self:

@@ -22,8 +22,10 @@ class RLR(RuleWrapper):
 
     Against backdoors: what only a few want to change is changed the other way. f rows alone cannot reach
     θ > f; n - f honest rows that agree reach any θ <= n - 2 f whatever the others send, so θ should lie
-    in between, which takes n > 3 f. None: f + 1, f being what `rule` tolerates; the mean tolerates none, so
-    that behind it θ is to be given. Zeros do not vote.
+    in between, which takes n > 3 f. None: f + 1, f being what `rule` tolerates, and n <= 3 f is refused; the
+    mean tolerates none, so that behind it θ is to be given. Zeros do not vote. A θ that n - f rows alone
+    cannot reach would turn every column, and is refused. Any in between n - 2 f and that is taken: there
+    f faulty rows turn whichever columns they like.
 
     **A column in which honest workers disagree is turned round too**: near an optimum, or with data that
     differ, the step then leads away from it, attack or not. No κ holds; bounded as far as `rule` is. As
@@ -34,7 +36,10 @@ class RLR(RuleWrapper):
 
     Args:
         rule: The rule or chain that answers.
-        threshold: θ, how many votes more one sign needs than the other; None: f + 1.
+        threshold: θ <= n - f, how many votes more one sign needs than the other; None: f + 1.
+
+    Raises:
+        InvalidInput: θ > n - f, or n <= 3 f where θ is None.
 
     Examples:
         >>> import torch
@@ -58,6 +63,19 @@ class RLR(RuleWrapper):
 
     def as_filter(self) -> Filter:
         return StatelessFilter(self)
+
+    def check(self, n: int) -> None:
+        super().check(n)
+        f = self.rule.tolerance(n)
+        if self.threshold is None:
+            told = f"f = {f}, which its rule tolerates, with n = {n}"
+            remedy = "Add workers, or lower the rule's f: above n - 2 f liars turn any column."
+            require(3 * f < n, "Parameter `threshold` of RLR", "be f + 1 with n > 3 f", told, remedy)
+        else:
+            told = f"{self.threshold} with n = {n} and f = {f}"
+            remedy = "Give one between f and n - 2 f: a sign never has more votes than there are rows."
+            ok = self.threshold <= n - f
+            require(ok, "Parameter `threshold` of RLR", f"be at most n - f = {n - f}", told, remedy)
 
     def reduce(self, mixed: Mixed) -> Tensor:
         out = self.rule.reduce(mixed)

@@ -32,15 +32,16 @@ def time_left_text(seconds: float | None) -> str:
 
 
 def remark(specs: Mapping[str, Spec]) -> None:
-    """Say on stderr that there are more attackers than are tolerated, if there are, and what theory says of
-    graphs and buffers that do not bear what is asked of them."""
+    """Say on stderr that there are more attackers than are tolerated, if there are, that a rule trusts one,
+    and what theory says of graphs and buffers that do not bear what is asked of them."""
     from byzopt.experiments.specs.remarks import (
+        betrayed_trust,
         clock_warnings,
         graph_warnings,
         more_attackers_than_tolerated,
     )
 
-    for warning in (*graph_warnings(specs), *clock_warnings(specs)):
+    for warning in (*betrayed_trust(specs), *graph_warnings(specs), *clock_warnings(specs)):
         print(f"byzopt: note: {warning}", file=sys.stderr)
     if line := more_attackers_than_tolerated(specs):
         print(f"byzopt: note: {line}", file=sys.stderr)

@@ -17,7 +17,7 @@ from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.core.stage import Stage
 from byzopt.aggregators.core.traits import Ties
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.errors import require
+from byzopt.errors import InvalidInput, require
 from byzopt.theory.robustness import NOTHING, Coefficients, carried, geometric_median
 
 
@@ -55,6 +55,11 @@ class Chain(Aggregator):
             fits, what = isinstance(stage, kind), "pre-aggregators before one rule"
             require(fits, "A chain", f"be made of {what}", stage, "Write NNM(f=1) >> Krum(f=1).")
             require_own_call(stage, "A rule or stage in a chain")
+        if self.stages and rule.sent_rows:
+            raise InvalidInput(
+                f"The rule {rule.last!r} should have the rows that workers sent, unmixed and uncut. "
+                f"Found stages before it: {' >> '.join(map(repr, self.stages))}. Remove them."
+            )
         self.foreign = frozenset().union(*(part.foreign for part in self.parts))
 
     @property
@@ -85,6 +90,10 @@ class Chain(Aggregator):
     @property
     def trusts(self) -> tuple[int, ...]:
         return self.rule.trusts
+
+    @property
+    def sent_rows(self) -> bool:
+        return self.rule.sent_rows
 
     @property
     def translation_equivariant(self) -> bool:

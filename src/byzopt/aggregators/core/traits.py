@@ -57,6 +57,11 @@ class Traits:
         return ()
 
     @property
+    def sent_rows(self) -> bool:
+        """Whether it makes sense only of the rows that workers sent, whole: no stage may come before it."""
+        return False
+
+    @property
     def translation_equivariant(self) -> bool:
         """Whether rows plus a vector give the answer plus that vector. Not so where norms, signs or angles
         about the origin decide."""

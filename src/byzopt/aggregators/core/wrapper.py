@@ -42,6 +42,10 @@ class RuleWrapper(Aggregator):
         return self.rule.trusts
 
     @property
+    def sent_rows(self) -> bool:
+        return self.rule.sent_rows
+
+    @property
     def translation_equivariant(self) -> bool:
         return self.rule.translation_equivariant
 

@@ -3,6 +3,7 @@ them."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import rule_from
-from byzopt.certificates.worst.figures import Form, figures
-from byzopt.errors import InvalidInput, require, said
+from byzopt.certificates.worst.figures import FORMS, Form, figures
+from byzopt.errors import require, said
 from byzopt.rng import stream
 
 JITTER = 1e-6  # of the honest rows' spread
@@ -74,18 +75,53 @@ class WorstRows:
 
 
 def read_certificate(data: Any) -> WorstRows:
-    """A certificate from plain data. Errors: `InvalidInput` where it is none."""
+    """A certificate from plain data: types are right, numbers finite, and rows fit n and f. Whether its
+    `figure` is true only `replay` tells. Errors: `InvalidInput` where it is none."""
     names = {field.name for field in fields(WorstRows)}
     good = isinstance(data, Mapping) and set(data) == names
     require(good, "A certificate", f"be a table of {', '.join(sorted(names))}", said(data))
-    try:
-        rows = tuple(tuple(map(float, row)) for row in data["rows"])
-        found = WorstRows(**{**data, "rows": rows, "faulty": tuple(map(int, data["faulty"]))})
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"A certificate should have rows of numbers. Found: {error}.") from None
-    fits = len(rows) == found.n and len({*map(len, rows)}) == 1 and len(found.faulty) == found.f
-    require(fits, "A certificate", "have n equal rows, f of them faulty", said(data))
-    return found
+    n, f, form, ratio, faulty, rows = (data[key] for key in ("n", "f", "form", "ratio", "faulty", "rows"))
+    wrong = {
+        "rule": (isinstance(data["rule"], str), "be text"),
+        "n": (_whole(n), "be a whole number"),
+        "f": (_whole(f) and _whole(n) and 0 <= f < n, "be a whole number, 0 <= f < n"),
+        "form": (isinstance(form, str) and form in FORMS, f"be one of {', '.join(FORMS)}"),
+        "figure": (_finite(data["figure"]) and data["figure"] >= 0, "be a finite number, at least 0"),
+        "tie": (isinstance(data["tie"], bool), "be true or false"),
+        "ratio": (ratio is None or (_finite(ratio) and ratio > 0), "be null or a finite number above 0"),
+        "faulty": (
+            _whole(n) and _listed(faulty) and _workers(faulty, n, f),
+            "be f different workers of 0..n-1",
+        ),
+        "rows": (_listed(rows) and len(rows) == n and _equal(rows), "be n rows of as many finite numbers"),
+    }
+    for name, (fits, rule) in wrong.items():
+        require(fits, f"`{name}` of a certificate", rule, said(data[name]))
+    numbers = {"figure": float(data["figure"]), "ratio": None if ratio is None else float(ratio)}
+    found = tuple(tuple(map(float, row)) for row in rows)
+    return WorstRows(**{**data, **numbers, "rows": found, "faulty": tuple(faulty)})
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _finite(value: Any) -> bool:
+    """Whether it is a number that a float64 holds."""
+    return (isinstance(value, float) or _whole(value)) and abs(value) <= sys.float_info.max  # NaN is not
+
+
+def _listed(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _workers(faulty: Any, n: Any, f: Any) -> bool:
+    return all(_whole(each) and 0 <= each < n for each in faulty) and len(set(faulty)) == len(faulty) == f
+
+
+def _equal(rows: Any) -> bool:
+    first = rows[0] if rows else None
+    return all(_listed(row) and len(row) == len(first) > 0 and all(map(_finite, row)) for row in rows)
 
 
 def jittered(rows: Tensor, honest: list[int], draws: int = DRAWS) -> Tensor:

@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from math import isfinite
 from pathlib import Path
 
 from byzopt.certificates.worst.certificate import WorstRows, read_certificate
-from byzopt.errors import InvalidInput
+from byzopt.errors import ByzoptError, InvalidInput
 from byzopt.files import write_atomically
 
 WORSE = 1e-4  # by which relative margin a finding has to be worse than what is known
@@ -43,14 +44,15 @@ def known_worst(rule: str, n: int, f: int, folder: Traversable | None = None) ->
 def add_to_ledger(folder: Path, found: Iterable[WorstRows]) -> list[WorstRows]:
     """Add what is worse than everything of its kind in the folder, in its place; gives what was added.
 
-    Errors: `InvalidInput` for a file that is no ledger, and `OSError`.
+    What is in the folder counts by the error that the rule makes on its rows now, not by the `figure` that
+    the file states. Errors: `InvalidInput` for a file that is no ledger, and `OSError`.
     """
     added = []
     for one in found:
         path = folder / _file_name(one.rule)
         ledger = {other.key: other for other in _read(path)}
         before = ledger.get(one.key)
-        if before is None or one.figure > before.figure * (1 + WORSE):
+        if before is None or one.figure > _now(before) * (1 + WORSE):
             ledger[one.key] = one
             lines = [
                 json.dumps(each.data(), allow_nan=False) for _, each in sorted(ledger.items(), key=_place)
@@ -59,6 +61,15 @@ def add_to_ledger(folder: Path, found: Iterable[WorstRows]) -> list[WorstRows]:
             write_atomically(path, ("[\n" + ",\n".join(lines) + "\n]\n").encode())
             added.append(one)
     return added
+
+
+def _now(one: WorstRows) -> float:
+    """The error on these rows, with jitter too at a tie; none where the rule no longer answers to them."""
+    try:
+        errors = [one.replay(), *(one.shaken() if one.tie else ())]
+    except ByzoptError:
+        return 0.0
+    return max((error for error in errors if isfinite(error)), default=0.0)
 
 
 def _place(item: tuple[tuple[object, ...], WorstRows]) -> tuple[str, ...]:
@@ -83,4 +94,7 @@ def _read(file: Traversable) -> list[WorstRows]:
         data = None
     if not isinstance(data, list):
         raise InvalidInput(f"A ledger of worst rows should be a JSON list of certificates. Found: {file}.")
-    return [read_certificate(one) for one in data]
+    try:
+        return [read_certificate(one) for one in data]
+    except InvalidInput as error:
+        raise InvalidInput(f"{error} It is in the ledger {file}: mend or delete it.") from None

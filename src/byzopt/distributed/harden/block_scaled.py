@@ -7,8 +7,9 @@ number comes back off by at most half a step, which is 1/254 of the largest magn
 The step is rounded down, so that nothing comes back larger than it was sent, and nothing overflows at the
 end of a dtype. It is at least the smallest normal number, so that it divides: in a block whose largest
 magnitude is below 127 times that (1.5e-36 in float32) numbers are off by at most half of the smallest normal
-number. In float16 and bfloat16 a number that comes back is rounded to its dtype, too. A block with NaN or
-Inf comes back as NaN, all of it. Rounding draws no lots: equal numbers give equal bytes.
+number. In float16 and bfloat16 a number that comes back is rounded to its dtype, too, by up
+to 2^-11 and 2^-8 of itself: off by at most 1.13/254 and 2/254 of the largest in its block. A block with NaN
+or Inf comes back as NaN, all of it. Rounding draws no lots: equal numbers give equal bytes.
 """
 
 from __future__ import annotations

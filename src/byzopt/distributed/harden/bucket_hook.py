@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from math import isfinite
 from typing import Any
 from weakref import WeakMethod, proxy, ref
@@ -26,6 +26,7 @@ from byzopt.distributed.harden.excess import ExcessPolicy
 from byzopt.distributed.harden.frozen import Frozen
 from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.leaving import Farewell, mark, watch
+from byzopt.distributed.harden.narrowing import narrowed, travelling
 from byzopt.distributed.harden.passes import Passes
 from byzopt.distributed.harden.place import averaged, buffers_of, refuse_training, refused
 from byzopt.distributed.harden.round import Round
@@ -71,7 +72,7 @@ class BucketHook:
         guard.undo.append(self.excess.clear)
         self.scale = LossScale(settings.scaler)
         self.passes = Passes(dict(model.module.named_parameters()), guard, settings)
-        self.dtype = _travelling([p.dtype for p in model.parameters()], settings.dtype)
+        self.dtype = travelling([p.dtype for p in model.parameters()], settings.dtype)
         self.d = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self._round: Round | None = None
         self._buckets: list[Bucket] = []
@@ -112,7 +113,7 @@ class BucketHook:
         self._round.saw(whole)
         with self._round.trouble.noted():
             self._remember(bucket, whole)
-        sent = whole.to(self.comm.device, self.dtype)  # usually the same
+        sent = narrowed(whole, self.comm.device, self.dtype)  # usually the same
         if sent is not whole or self.guard.momentum is not None:
             self._round.saw(sent)
         start, stop = self.comm.columns(len(sent))[self.comm.rank]
@@ -291,9 +292,3 @@ class BucketHook:
         for transfer in self._returning:
             transfer.wait()
         self._returning = []
-
-
-def _travelling(dtypes: list[torch.dtype], wire: torch.dtype | None) -> torch.dtype:
-    """The one dtype in which columns travel: the widest there is, or the wire's where that is narrower."""
-    widest = reduce(torch.promote_types, dtypes)
-    return widest if wire is None or widest.itemsize <= wire.itemsize else wire

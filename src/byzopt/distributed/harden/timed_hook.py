@@ -25,6 +25,7 @@ from byzopt.distributed.harden.bucket_hook import Bucket, BucketHook
 from byzopt.distributed.harden.carried import carried, copied, left_out, optimizers_of, states_of
 from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.leaving import Farewell
+from byzopt.distributed.harden.narrowing import narrowed
 from byzopt.distributed.harden.round import Round
 from byzopt.distributed.harden.seams import ENGINE
 from byzopt.distributed.harden.timed_rows import (
@@ -79,7 +80,7 @@ class TimedHook(BucketHook):
         assert self._round is not None
         with self._round.trouble.noted():
             self._remember(bucket, whole)
-        sent = whole.to(self.comm.device, self.dtype)
+        sent = narrowed(whole, self.comm.device, self.dtype)
         self._gradients.append(([self.names[id(p)] for p in bucket.parameters()], bucket.gradients()))
         self._buckets.append(Bucket(whole, sent, sent, self._first, told))
         self._first += len(whole)

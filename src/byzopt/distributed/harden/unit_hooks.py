@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from byzopt.distributed.harden.narrowing import narrowed, travelling
 from byzopt.distributed.harden.reductions import ModelReduction, Reduction
 from byzopt.distributed.harden.units import Unit
 
@@ -28,7 +29,9 @@ class UnitReduceScatter:
         reduction, comm = self.reduction, self.reduction.comm
         reduction.begin()
         reduction.remember(self.unit, input_tensor, comm.n)
-        sent = input_tensor.to(comm.device, _travelling(input_tensor, reduction.guard.settings.dtype))
+        sent = narrowed(
+            input_tensor, comm.device, travelling([input_tensor.dtype], reduction.guard.settings.dtype)
+        )
         rows = sent.new_empty(comm.n, len(output_tensor))
         arrival = reduction.swap(comm, list(sent.view(comm.n, -1)), list(rows))
         arrival.wait()
@@ -58,7 +61,8 @@ class ReplicaHook:
         reduction, comm = self.reduction, self.reduction.comm
         reduction.begin()
         reduction.remember(self.unit, reduced, 1)
-        sent = reduced.to(comm.device, _travelling(reduced, reduction.guard.settings.dtype)).contiguous()
+        dtype = travelling([reduced.dtype], reduction.guard.settings.dtype)
+        sent = narrowed(reduced, comm.device, dtype).contiguous()
         spans = comm.columns(len(sent))
         parts, first = [sent[a:b] for a, b in spans], spans[comm.rank][0]
         own = parts[comm.rank]
@@ -85,7 +89,3 @@ def _factor(unit: Any, group: Any, gradient: Tensor, n: int) -> tuple[float, flo
     known = divide(group, None, gradient.dtype, gradient.device.type, factor, force)
     before, after = known[0] or 1.0, known[1] or 1.0
     return before * after * n / (n if factor is None else factor), after
-
-
-def _travelling(gradient: Tensor, wire: torch.dtype | None) -> torch.dtype:
-    return wire if wire is not None and wire.itemsize < gradient.dtype.itemsize else gradient.dtype

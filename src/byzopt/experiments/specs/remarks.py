@@ -35,6 +35,19 @@ def more_attackers_than_tolerated(specs: Mapping[str, Spec]) -> str:
     return f"{what}{where}. No rule is proved against more than f."
 
 
+def betrayed_trust(specs: Mapping[str, Spec]) -> tuple[str, ...]:
+    """Where a rule trusts rows of workers who attack, each sentence once."""
+    told: dict[str, None] = {}
+    for spec in specs.values():
+        found = sorted(set(spec.rule.trusts) & set(spec.cohort.byzantine)) if spec.graph is None else []
+        if found and not isinstance(spec.attack, NoAttack):
+            told[
+                f"The rule trusts workers {list(spec.rule.trusts)}, of whom {found} attack. It withstands "
+                "nothing unless those are honest. Change `trusted` or `attackers`."
+            ] = None
+    return tuple(told)
+
+
 def graph_warnings(specs: Mapping[str, Spec]) -> tuple[str, ...]:
     """Where theory says that a spec's graph does not bear what is asked of it, each sentence once."""
     told: dict[str, None] = {}

@@ -248,6 +248,8 @@ def attack_recipe(data: Any, on_graph: bool, on_clock: bool = False) -> Attack:
         if not on_clock:
             check_clock(timed)
         return timed
+    if registered and name not in ATTACKS:
+        raise unknown("attack", name, [*ATTACKS, *EDGE_ATTACKS, *CLOCK_ATTACKS])
     return ATTACKS.recipe(data)
 
 
