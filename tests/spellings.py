@@ -22,7 +22,12 @@ def meets(rule):
 
 
 PREFIXES = list(dict.fromkeys(BEFORE))
-SPELLINGS = [before + name for before in PREFIXES for name in RULES if meets(build(before + name))]
+SPELLINGS = [
+    before + name
+    for before in PREFIXES
+    for name in RULES
+    if not (before and build(name).sent_rows) and meets(build(before + name))
+]
 USUAL = ["", "nnm >> "]
 
 

@@ -28,6 +28,7 @@ from byzopt.aggregators import (
 )
 from byzopt.aggregators.core.traits import Traits
 from byzopt.aggregators.core.trusting import TrustingRule
+from byzopt.errors import InvalidInput
 
 TRAITS = [name for name, value in vars(Traits).items() if isinstance(value, property)]
 
@@ -40,6 +41,10 @@ def traits(rule: Aggregator) -> dict[str, object]:
 def test_a_wrapper_has_the_traits_of_its_rule(name):
     rule = rule_from(name, f=2)
     assert traits(FailClosed(rule)) == traits(rule)
+    if rule.sent_rows:  # no stage may stand before it, nor before what is around it
+        with pytest.raises(InvalidInput, match="stages before it"):
+            NNM(f=2) >> FailClosed(rule)
+        return
     assert traits(NNM(f=2) >> FailClosed(rule)) == traits(NNM(f=2) >> rule)
 
 
