@@ -257,8 +257,9 @@ def _file(recipe: type) -> str:
 
 def _rule_facts(recipe: type[Aggregator]) -> str:
     name = recipe.name
-    text = f'`{_imported(recipe)}`; in a spec `rule = "{name}"`, or behind a pre-aggregator '
-    text += f'`rule = "nnm >> {name}"`.\n\n'
+    text = f'`{_imported(recipe)}`; in a spec `rule = "{name}"`'
+    alone = recipe.sent_rows is True  # no stage may stand before it
+    text += ".\n\n" if alone else f', or behind a pre-aggregator `rule = "nnm >> {name}"`.\n\n'
     text += _table(
         ("", *(f"f = {f}" for f in COUNTS)),
         [
@@ -266,7 +267,7 @@ def _rule_facts(recipe: type[Aggregator]) -> str:
             (f"bounded up to, n = {N}", *(_bounded(name, f) for f in COUNTS)),
         ],
     )
-    chained = [(spelling, _built(spelling, F)) for spelling in (name, f"nnm >> {name}")]
+    chained = [(spelling, _built(spelling, F)) for spelling in (name, *([] if alone else [f"nnm >> {name}"]))]
     return text + "\n" + _coefficients(chained)
 
 

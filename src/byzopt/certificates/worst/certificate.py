@@ -90,7 +90,7 @@ def read_certificate(data: Any) -> WorstRows:
         "tie": (isinstance(data["tie"], bool), "be true or false"),
         "ratio": (ratio is None or (_finite(ratio) and ratio > 0), "be null or a finite number above 0"),
         "faulty": (
-            _whole(n) and _listed(faulty) and _workers(faulty, n, f),
+            _listed(faulty) and _workers(faulty, n, f),
             "be f different workers of 0..n-1",
         ),
         "rows": (_listed(rows) and len(rows) == n and _equal(rows), "be n rows of as many finite numbers"),
@@ -116,12 +116,15 @@ def _listed(value: Any) -> bool:
 
 
 def _workers(faulty: Any, n: Any, f: Any) -> bool:
+    if not _whole(n):
+        return False
     return all(_whole(each) and 0 <= each < n for each in faulty) and len(set(faulty)) == len(faulty) == f
 
 
 def _equal(rows: Any) -> bool:
-    first = rows[0] if rows else None
-    return all(_listed(row) and len(row) == len(first) > 0 and all(map(_finite, row)) for row in rows)
+    if not all(_listed(row) and row and all(map(_finite, row)) for row in rows):
+        return False
+    return len({len(row) for row in rows}) == 1
 
 
 def jittered(rows: Tensor, honest: list[int], draws: int = DRAWS) -> Tensor:

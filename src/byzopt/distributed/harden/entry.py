@@ -67,14 +67,13 @@ def harden(
     left to each rank ("local"), or not allowed ("refuse"). `excess`: when more ranks than f send what is not
     finite, `backward` raises `TooManyFaults` on all ranks ("raise"), or all get zeros ("skip"); where a
     `GradScaler` is at work all get the same non-finite gradient, so that all scalers back off. `wire="bf16"`
-    sends columns in half the bytes of float32, each number off by at most 2⁻⁸ of itself (the
-    guide says where not); `wire="int8"` in a
-    quarter, in blocks of 64 numbers that share a scale: each number is off by at most half a step of that
-    scale, which is 1/254 of the largest magnitude in its block (in bfloat16 2/254 at most).
-    All ranks, the sender too, decide on the numbers as they arrive. Answers come back in the same way, with the same error once more. A number that is
-    not finite stays so, and its block with it. `watch` is called with the `RoundDiagnostics` of each round,
-    or of every `watch.every`-th. `scaler` need only be told where the process has several, or one that is not
-    this model's.
+    sends columns in half the bytes of float32, each number off by at most 2⁻⁸ of itself (the guide says where
+    not); `wire="int8"` in a quarter, in blocks of 64 numbers that share a scale: each number is off by at
+    most half a step of that scale, which is 1/254 of the largest magnitude in its block (in bfloat16 2/254 at
+    most). All ranks, the sender too, decide on the numbers as they arrive. Answers come back in the same way,
+    with the same error once more. A number that is not finite stays so, and its block with it. `watch` is
+    called with the `RoundDiagnostics` of each round, or of every `watch.every`-th. `scaler` need only be told
+    where the process has several, or one that is not this model's.
 
     `scope`, for `fully_shard` alone: "unit" decides for each unit that FSDP reduces, at no cost in memory;
     "model" decides once for all parameters as one vector, and holds the shards of all ranks' gradients until

@@ -29,9 +29,8 @@ class UnitReduceScatter:
         reduction, comm = self.reduction, self.reduction.comm
         reduction.begin()
         reduction.remember(self.unit, input_tensor, comm.n)
-        sent = narrowed(
-            input_tensor, comm.device, travelling([input_tensor.dtype], reduction.guard.settings.dtype)
-        )
+        dtype = travelling([input_tensor.dtype], reduction.guard.settings.dtype)
+        sent = narrowed(input_tensor, comm.device, dtype)
         rows = sent.new_empty(comm.n, len(output_tensor))
         arrival = reduction.swap(comm, list(sent.view(comm.n, -1)), list(rows))
         arrival.wait()
