@@ -51,7 +51,7 @@ def test_a_wrapper_has_the_traits_of_its_rule(name):
 @pytest.mark.parametrize("before", PRE_AGGREGATORS)
 def test_a_chain_promises_what_all_its_parts_do(before):
     stage = PRE_AGGREGATORS.build(before, f=2)
-    for name in RULES:
+    for name in (each for each in RULES if RULES[each].sent_rows is not True):
         rule = rule_from(name, f=2)
         chain = stage >> rule
         for trait in ("translation_equivariant", "scale_equivariant", "convex"):
