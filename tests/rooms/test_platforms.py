@@ -83,6 +83,7 @@ def test_every_module_is_imported_without_what_windows_lacks(place):
     assert done.stdout.endswith("True win32 False\n")
 
 
+@pytest.mark.slow
 def test_a_run_is_stored_and_shown_without_what_windows_lacks(place):
     done = python(place, "-m", "byzopt", "run", "small.toml", "--json")
     assert done.returncode == 0, done.stderr

@@ -47,6 +47,7 @@ def test_an_installed_rule_has_a_name_in_specs(own, tmp_path):
     assert result["accuracy"] > 0.7 > 0.4 > result["compare"]["mean"]["accuracy"]
 
 
+@pytest.mark.slow
 def test_it_stands_in_lists_and_chains_and_is_robust(own):
     code = """
 import torch

@@ -313,6 +313,7 @@ class Specs:
         return method if isinstance(method, str) else method["name"]
 
 
+@pytest.mark.slow
 def test_reports_draw_the_bound_of_the_checked_promise_only(byzopt, tmp_path):
     good, wrong = written(tmp_path / "good.toml", {}), written(tmp_path / "wrong.toml", {"lr": 1.01})
     store = tmp_path / "store"

@@ -114,6 +114,7 @@ def test_a_target_that_no_record_has_is_refused(store):
         make_report(store, ("acuracy", 0.5))
 
 
+@pytest.mark.slow
 def test_curves_hold_every_record_of_every_seed(store, tmp_path, drawn):
     save_study(make_report(store), tmp_path / "out", html=False)
     rows = read(tmp_path / "out" / "accuracy-attack-none.csv")

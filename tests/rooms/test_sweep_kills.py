@@ -72,6 +72,7 @@ def _die(delay: float) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_at_twenty_random_moments_ends_with_the_very_same_records(
     undisturbed, tmp_path
 ):
