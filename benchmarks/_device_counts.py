@@ -21,8 +21,8 @@ CHAINS = ["nnm >> krum", "nnm >> rfa", "nnm >> median", "nnm >> trimmed_mean", "
 def built(name: str, n: int = 20) -> Any:
     """The rule with f = 3, or the most that fits; None where there is none for n rows."""
     for f in (F, 2, 1):
-        rule = rule_from(name, f=f)
         try:
+            rule = rule_from(name, f=f)
             rule.check(n)
         except InvalidInput:
             continue

@@ -21,13 +21,13 @@ def meets(rule):
     return not (rule.trusts and any(stage.positional for stage in rule.stages))
 
 
+def chains(*before):
+    """All rules behind each of these, but those that stand behind no stage."""
+    return [each + name for each in before for name in RULES if not (each and build(name).sent_rows)]
+
+
 PREFIXES = list(dict.fromkeys(BEFORE))
-SPELLINGS = [
-    before + name
-    for before in PREFIXES
-    for name in RULES
-    if not (before and build(name).sent_rows) and meets(build(before + name))
-]
+SPELLINGS = [each for each in chains(*PREFIXES) if meets(build(each))]
 USUAL = ["", "nnm >> "]
 
 

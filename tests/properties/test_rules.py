@@ -8,7 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from byzopt.aggregators import NNM, PRE_AGGREGATORS, RFA, RULES, GeometricMedian, Median, rule_from
+from byzopt.aggregators import NNM, PRE_AGGREGATORS, RFA, GeometricMedian, Median, rule_from
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.selection import order_statistics
 from byzopt.aggregators.numerics.weiszfeld import certified_median
@@ -16,6 +16,7 @@ from byzopt.errors import ByzoptError
 from byzopt.kernels import network
 from byzopt.theory import robustness
 from tests.reference import rules as twin
+from tests.spellings import chains
 
 
 @st.composite
@@ -66,7 +67,7 @@ def within(found, rows, answer, f, always=None):
     assert seen[1] <= found.squared * (1 + 1e-6) + 1e-9
 
 
-EVERY = [p + r for p in ("", "nnm >> ") for r in RULES]
+EVERY = chains("", "nnm >> ")
 PROVED = [*filter(proved, EVERY), "krum(extra=1)", "krum(power=1)", "krum(power=4)", "multi_krum(m=2)"]
 CERTIFIED = ["rfa", "rfa(iterations=1)", "nnm >> rfa(iterations=2)", "geometric_median", "centered_clipping"]
 
@@ -197,7 +198,7 @@ def test_a_median_needs_fewer_comparators_than_a_sort(n):
 BEFORE = ["", *(f"{name} >> " for name in PRE_AGGREGATORS)]
 
 
-@pytest.mark.parametrize("spelling", [before + rule for before in BEFORE for rule in RULES])
+@pytest.mark.parametrize("spelling", chains(*BEFORE))
 @given(
     n=st.integers(1, 12),
     d=st.integers(1, 4),

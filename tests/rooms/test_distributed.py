@@ -9,13 +9,16 @@ from byzopt.aggregators import PRE_AGGREGATORS, RULES, rule_from
 from byzopt.distributed import robust_all_reduce
 from byzopt.errors import InvalidInput
 from tests.ranks import play_ranks
+from tests.spellings import chains
 
 N, F = 8, 1
 BEFORE = ["", *(f"{stage} >> " for stage in PRE_AGGREGATORS), "nnm >> bucketing >> "]
 # Clipping makes all lengths equal, and CGE then chooses among ties that rounding breaks.
 TIES = {"clipping >> cge", "arc >> cge"}
 TRUSTED = {name for name in RULES if rule_from(name, f=F).trusts}  # no stage may move their rows
-SPELLINGS = [b + r for b in BEFORE for r in RULES if not (r in TRUSTED and "bucketing" in b)]
+SPELLINGS = [
+    each for each in chains(*BEFORE) if not ("bucketing" in each and each.split(" >> ")[-1] in TRUSTED)
+]
 SPELLINGS = [spelling for spelling in SPELLINGS if spelling not in TIES]
 SPELLINGS += [
     "dnc(coordinates=3, iterations=2)",

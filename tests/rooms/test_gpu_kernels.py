@@ -27,7 +27,7 @@ from byzopt.kernels import RankWindow, gpu
 from byzopt.kernels.gpu import launching
 from tests.reference import rules as twin
 from tests.reference import rules_more
-from tests.spellings import build, meets, ties
+from tests.spellings import build, chains, meets, ties
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 PLACE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
@@ -343,7 +343,7 @@ def test_the_doctor_says_which_kernels_are_in_use():
 # Whole rules. Kernels for products see rows of any size here, which otherwise are taken in float64 where they
 # are few.
 N, D, F = 13, 60, 2
-CHAINS = [p + r for p in ("", "nnm >> ", "bucketing >> ") for r in RULES]
+CHAINS = chains("", "nnm >> ", "bucketing >> ")
 
 
 @pytest.fixture
