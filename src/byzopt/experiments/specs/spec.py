@@ -248,7 +248,7 @@ def attack_recipe(data: Any, on_graph: bool, on_clock: bool = False) -> Attack:
         if not on_clock:
             check_clock(timed)
         return timed
-    if registered and name not in ATTACKS:
+    if registered and ":" not in name and name not in ATTACKS:  # the registry knows parts of files
         raise unknown("attack", name, [*ATTACKS, *EDGE_ATTACKS, *CLOCK_ATTACKS])
     return ATTACKS.recipe(data)
 
