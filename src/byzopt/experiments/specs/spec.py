@@ -248,7 +248,8 @@ def attack_recipe(data: Any, on_graph: bool, on_clock: bool = False) -> Attack:
         if not on_clock:
             check_clock(timed)
         return timed
-    if registered and ":" not in name and name not in ATTACKS:  # the registry knows parts of files
+    part = ":" in str(name)  # of a file; the registry tells what became of it
+    if registered and not part and name not in ATTACKS:
         raise unknown("attack", name, [*ATTACKS, *EDGE_ATTACKS, *CLOCK_ATTACKS])
     return ATTACKS.recipe(data)
 
