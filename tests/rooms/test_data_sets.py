@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
+import re
+import struct
 import sys
+import warnings
+import zlib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,6 +25,8 @@ from byzopt.experiments import Spec
 from byzopt.experiments.trials.memory import build_task
 from byzopt.tasks import DataSet
 from byzopt.tasks.data import files
+from byzopt.tasks.data.packages import _pairs as of_samples
+from byzopt.tasks.data.pictures import picture
 from byzopt.tasks.data.samples import checked
 from byzopt.tasks.vision import resnet18, resnet20, vgg11
 from tests.command import Command
@@ -168,6 +175,14 @@ def test_a_digest_ties_a_spec_to_the_content(tmp_path):
     assert files.digest(folder) != before
 
 
+def test_no_two_folders_have_one_digest_because_bytes_look_like_names(tmp_path):
+    for name, content in {"one": {"a": b"1b\x002"}, "two": {"a": b"1", "b": b"2"}}.items():
+        (tmp_path / name).mkdir()
+        for file, written in content.items():
+            (tmp_path / name / file).write_bytes(written)
+    assert files.digest(tmp_path / "one") != files.digest(tmp_path / "two")
+
+
 def test_relative_paths_begin_in_the_working_directory_then_in_the_data_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("BYZOPT_DATA_DIR", str(tmp_path))
     monkeypatch.chdir("/")
@@ -224,7 +239,126 @@ FLAWS: dict[str, tuple[dict[str, Any], str]] = {
         {"x": X, "y": Y, "x_test": X, "y_test": Y + 1},
         r"lie in 0..2, as in training. Found one of 3",
     ),
+    "bytes, then floating": (
+        {"x": BYTES, "y": COLOURS, "x_test": BYTES / 255, "y_test": COLOURS},
+        "test inputs of .* be bytes, as in training. Found floating numbers.* one dtype",
+    ),
+    "floating, then bytes": (
+        {"x": BYTES / 255, "y": COLOURS, "x_test": BYTES, "y_test": COLOURS},
+        "be floating numbers, as in training. Found bytes",
+    ),
+    "whole, then bytes": (
+        {"x": BYTES.astype(np.int32), "y": COLOURS, "x_test": BYTES, "y_test": COLOURS},
+        "be whole numbers, as in training. Found bytes",
+    ),
+    "truth values, then whole": (
+        {"x": X > 0, "y": Y, "x_test": (X > 0).astype(int), "y_test": Y},
+        "be truth values, as in training. Found whole numbers",
+    ),
+    "one class": ({"x": X, "y": 0 * Y}, "two or more classes. Found one class, 0"),
+    "one class, not the first": ({"x": X, "y": 0 * Y + 2}, "two or more classes. Found one class, 2"),
+    "a class a sample": (
+        {"x": X, "y": np.arange(60)},
+        "fewer classes than samples. Found a class for each of 60.* task of your own",
+    ),
+    "endless labels": ({"x": X, "y": Y * 1e300}, "fewer classes than samples. Found a label 2e"),
+    "two axes of channels": (
+        {"x": np.zeros((40, 3, 8, 3)), "y": COLOURS},
+        r"not such numbers on both. Found samples of shape \[3, 8, 3\].*pad the images",
+    ),
+    "an axis of one channel, images of one column": (
+        {"x": np.zeros((40, 1, 8, 1)), "y": COLOURS},
+        "Leave out an axis of one channel",
+    ),
 }
+
+
+def test_parts_of_one_kind_may_differ_in_precision_and_a_test_may_be_small(tmp_path):
+    for i, (kind, other) in enumerate([(np.float64, np.float32), (np.int64, np.int16), (bool, bool)]):
+        x = (3 * X).astype(kind)
+        path = save_npz(tmp_path / f"{i}.npz", x=x, y=Y, x_test=x[2:3].astype(other), y_test=Y[2:3])
+        assert len(tensors(held(data=path))[2]) == 1
+    assert len(tensors(held(data=save_npz(tmp_path / "b.npz", x=X, y=Y > 0)))[0]) == 48
+
+
+def test_classes_that_no_sample_has_are_told(tmp_path):
+    for name, labels, told in [("begin", Y + 1, "label 0,"), ("gap", 3 * Y + 1, "label 0, 2, 3, 5, 6,")]:
+        with pytest.warns(UserWarning, match=told):
+            held(data=save_npz(tmp_path / f"{name}.npz", x=X, y=labels))
+    some = Y != 1
+    with pytest.warns(UserWarning, match="No training sample .* label 1,"):
+        held(data=save_npz(tmp_path / "t.npz", x=X[some], y=Y[some], x_test=X, y_test=Y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        held(data=save_npz(tmp_path / "a.npz", x=X, y=Y))
+
+
+ROWS = {
+    "1 1:2\n0 1:x\n1 1:1\n": "Found '1:x' in line 2.",
+    "# what\n1 1:2\n\n0 3\n": "Found '3' in line 4.",
+    "1 1:2\n0 2:1 2:3\n": "Found index 2 after index 2 in line 2.",
+    "1 1:2\n0 -1:3\n": "Found '-1:3' in line 2.",
+    "1 1:2\n0,1 1:3\n": "Found the label '0,1' in line 2.",
+    "1 1:2\n0 1:3\n0.5 1:3 # half\n": "Found the label '0.5' in line 3. Targets of regressions",
+    "1 1:2\nnan 1:3\n": "Found the label 'nan' in line 2.",
+    "# nothing\n": "Found no row.",
+}
+
+
+@pytest.mark.parametrize("text", ROWS)
+@pytest.mark.parametrize("end", ["libsvm", "svm.gz"])
+def test_rows_that_are_not_sound_are_named_by_their_line(tmp_path, text, end):
+    raw = text.encode("ascii")
+    (tmp_path / f"bad.{end}").write_bytes(gzip.compress(raw) if end.endswith("gz") else raw)
+    (tmp_path / "good.svm").write_text("1 1:2\n0 1:3\n1 1:4\n", encoding="ascii")
+    for fields in ({"data": f"bad.{end}"}, {"data": "good.svm", "test": f"bad.{end}"}):
+        with pytest.raises(InvalidInput, match=re.escape(ROWS[text])) as caught:
+            held(**{key: str(tmp_path / name) for key, name in fields.items()})
+        assert f"bad.{end}" in str(caught.value)
+        assert "array" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_regression_on_whole_numbers_and_files_that_end_too_soon_are_refused(tmp_path):
+    (tmp_path / "a.svm").write_text("7 1:2\n2 1:4\n1 1:3\n", encoding="ascii")
+    with pytest.raises(InvalidInput, match=r"a\.svm should be .*fewer classes.* task of your own"):
+        held(data=str(tmp_path / "a.svm"))
+    short = gzip.compress(b"1 1:2\n0 1:3\n" * 500)[:-12]
+    (tmp_path / "b.svm.gz").write_bytes(short)
+    with pytest.raises(InvalidInput, match=r"LIBSVM file .*b\.svm\.gz .*cannot be read past line"):
+        held(data=str(tmp_path / "b.svm.gz"))
+
+
+def deep_png(kind: int, channels: int) -> bytes:
+    """A PNG of 2 x 2 pixels with 16 bits a channel."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        body = name + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    rows = zlib.compress((b"\0" + bytes(range(4 * channels))) * 2)
+    header = struct.pack(">IIBBBBB", 2, 2, 16, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_images_of_more_than_eight_bits_are_refused_and_others_are_read(tmp_path):
+    from PIL import Image
+
+    for kind, channels in ((0, 1), (2, 3), (4, 2), (6, 4)):
+        path = tmp_path / f"deep{kind}.png"
+        path.write_bytes(deep_png(kind, channels))
+        with pytest.raises(InvalidInput, match=rf"{path.name} should have 8 bits a channel.*\.npz"):
+            picture(path, 0)
+    for mode in ("I;16", "I", "F"):
+        path = tmp_path / "deep.tiff"
+        Image.new(mode, (2, 2)).save(path)
+        with pytest.raises(InvalidInput, match=rf"8 bits a channel.*Found mode '{mode}'.*\.npz"):
+            picture(path, 2)
+    for mode, shape in {"1": (2, 2), "L": (2, 2), "LA": (2, 2), "P": (2, 2, 3), "RGBA": (2, 2, 3)}.items():
+        Image.new(mode, (2, 2)).save(tmp_path / "plain.png")
+        assert picture(tmp_path / "plain.png", 0).shape == shape
+    Image.new("CMYK", (2, 2)).save(tmp_path / "print.jpg")
+    assert picture(tmp_path / "print.jpg", 0).shape == (2, 2, 3)
 
 
 @pytest.mark.parametrize("flaw", FLAWS)
@@ -392,6 +526,16 @@ def packages(monkeypatch, tmp_path):
 def test_a_package_s_set_is_read_by_its_name(name):
     flat = BYTES.transpose(0, 3, 1, 2).reshape(40, -1).astype(np.float32) / np.float32(255)
     matches(held(data=name), flat[:30], COLOURS[:30], flat[30:], COLOURS[30:])
+
+
+def test_colours_of_a_palette_are_read_as_colours_and_samples_have_one_dtype():
+    from PIL import Image
+
+    image = Image.fromarray(BYTES[0]).convert("P")
+    read, _ = of_samples([(image, 0)], "a set")
+    assert np.array_equal(read[0], np.asarray(image.convert("RGB")))
+    with pytest.raises(InvalidInput, match=r"one dtype. Found \['float64', 'uint8'\]"):
+        of_samples([(BYTES[0], 0), (BYTES[0] / 255, 1)], "a set")
 
 
 @pytest.mark.parametrize(
