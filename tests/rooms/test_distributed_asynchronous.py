@@ -103,8 +103,8 @@ def faulty(rank: int, deadline: float) -> Any:
     nobody asked for; four are sound."""
     x0 = torch.ones(3, dtype=torch.float64)
     if rank == 0:
-        method = RobustGD().build(rule_from("median", f=3), 0.2)
-        server = AsynchronousServer(method, Unique(size=4), x0, f=3, deadline=deadline)
+        method = RobustGD().build(rule_from("median", f=1), 0.2)
+        server = AsynchronousServer(method, Unique(size=4), x0, f=1, deadline=deadline)
         path = [server.step() for _ in range(30)]
         end = {"x": path[-1], "missing": dict(server.missing), "report": server.report()}
         server.close()
