@@ -248,8 +248,7 @@ def attack_recipe(data: Any, on_graph: bool, on_clock: bool = False) -> Attack:
         if not on_clock:
             check_clock(timed)
         return timed
-    part = ":" in str(name)  # of a file; the registry tells what became of it
-    if registered and not part and name not in ATTACKS:
+    if registered and ":" not in name and name not in ATTACKS:  # a part of a file: the registry tells
         raise unknown("attack", name, [*ATTACKS, *EDGE_ATTACKS, *CLOCK_ATTACKS])
     return ATTACKS.recipe(data)
 
