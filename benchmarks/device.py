@@ -6,9 +6,9 @@
 The first form takes less than 8 minutes on one GPU, from a bare start: every registered rule is compared with
 float64 on the CPU, timed beside the same rule as usually written in torch (`_device_peers.py`) and beside the
 floor, the rows read once at the measured bandwidth of a copy; then rounds of simulated training, and steps of
-`harden` and of robust all-reduce. It writes docs/results/device-NAME.md and .json, NAME being the device's.
-On a machine without the device it does the same on the CPU with small sizes, says what it skips, and writes
-only where `--out` says. The second form counts launches, waits and bytes on the pretend device of the tests,
+`harden` and of robust all-reduce. After each part it writes docs/results/device-NAME.md and .json, NAME being
+the device's. On a machine without the device it does the same on the CPU with small sizes, says what it skips,
+and writes only where `--out` says. The second form counts launches, waits and bytes on the pretend device of the tests,
 with rows of that many columns, and writes docs/results/device_counts.md and .json.
 """
 
@@ -19,7 +19,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,19 +105,20 @@ def save(folder: Path, name: str, text: str, found: object) -> None:
     (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def measured(bench: Bench, only: Sequence[str]) -> dict[str, Found]:
+def measured(bench: Bench, only: Sequence[str]) -> Iterator[dict[str, Found]]:
+    """What is found so far, after each part."""
     found = {"floor": floor(bench)}
     bandwidth = found["floor"][0]["value"]
-    todo = {"rules": lambda: rules(bench, bandwidth), "kernels": lambda: kernel_times(bench, bandwidth)}
-    todo |= {"decisions": lambda: decisions(bench), "ways": lambda: ways(bench)}
-    for part, work in (
-        todo | {"rounds": lambda: rounds(bench), "reductions": lambda: reductions(bench)}
-    ).items():
+    todo = {"kernels": lambda: kernel_times(bench, bandwidth), "decisions": lambda: decisions(bench)}
+    todo |= {"rounds": lambda: rounds(bench), "reductions": lambda: reductions(bench)}
+    todo |= {"ways": lambda: ways(bench), "rules": lambda: rules(bench, bandwidth)}
+    yield found
+    for part, work in todo.items():
         if part in only:
             began = time.perf_counter()
             found[part] = work()
             print(f"{part}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    return found
+            yield found
 
 
 def main() -> None:
@@ -146,11 +147,11 @@ def main() -> None:
         skipped = f"There is no {words.device} here: small sizes on the CPU, which say nothing about a GPU. "
     name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
     about = skipped + f"{name}; {described(machine())}. Times are medians in milliseconds."
-    found = measured(Bench(device, words.small), words.only)
-    text = page(f"On {name}", "", about, found)
-    if words.out or not skipped:
-        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-        save(words.out or RESULTS, f"device-{slug}", text, {"device": name, "machine": machine()} | found)
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    for found in measured(Bench(device, words.small), words.only):
+        text = page(f"On {name}", "", about, found)
+        if words.out or not skipped:
+            save(words.out or RESULTS, f"device-{slug}", text, {"device": name, "machine": machine()} | found)
     print(text)
 
 
