@@ -248,7 +248,7 @@ def attack_recipe(data: Any, on_graph: bool, on_clock: bool = False) -> Attack:
         if not on_clock:
             check_clock(timed)
         return timed
-    if registered and ":" not in name and name not in ATTACKS:  # a part of a file: the registry tells
+    if registered and ":" not in str(name) and name not in ATTACKS:  # a part of a file: the registry tells
         raise unknown("attack", name, [*ATTACKS, *EDGE_ATTACKS, *CLOCK_ATTACKS])
     return ATTACKS.recipe(data)
 
