@@ -14,7 +14,12 @@ from byzopt.errors import InvalidInput, Status, UnknownName
 from byzopt.experiments.sweeps import run_sweep
 from byzopt.experiments.trials.outcome import Outcome
 from byzopt.reports.reproduction import reproduction_charts, save_reproduction
-from byzopt.reports.reproduction_page import cell_columns, reproduction_markdown, verdict_counts
+from byzopt.reports.reproduction_page import (
+    cell_columns,
+    cell_row,
+    reproduction_markdown,
+    verdict_counts,
+)
 from byzopt.reproductions.devices import on_device
 from byzopt.reproductions.loading import load_reproduction, reproductions
 from byzopt.reproductions.reproduction import Cell, Fit, Part, Quick, Reproduction, TableMeasure
@@ -215,6 +220,24 @@ def test_a_chart_by_size_leaves_out_what_some_seed_has_no_value_of(tmp_path):
         (4.0, 5.0, 2),
     ]
     assert "left out: 1" in chart.caption
+
+
+def test_a_cell_may_have_a_limit():
+    for limit, sign, low, high in (
+        ("at_least", "≥", "differs", "agrees"),
+        ("at_most", "≤", "agrees", "differs"),
+    ):
+        measure, cell = TableMeasure("m", "loss"), Cell(("x",), printed={"m": (1.0, None)}, limit=limit)
+        own = part(cells=(cell,), measures=(measure,), tolerance=5.0)
+        for values, told in (
+            ({0: 0.5, 1: 0.9}, low),
+            ({0: 1.1, 1: 9.0}, high),
+            ({0: 0.9, 1: 1.1}, "differs"),
+        ):
+            line = compare_cell(own, cell, measure, values, 0)
+            assert (line.verdict, line.difference) == (told, None)
+            assert f"{sign} 1.0" in cell_row(line)
+        assert compare_cell(own, cell, measure, {0: None, 1: 1.1}, 0).verdict == "no value in 1 of 2 runs"
 
 
 def test_orientation_figures_are_marked_as_our_own():

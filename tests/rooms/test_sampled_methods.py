@@ -27,6 +27,7 @@ from byzopt.experiments.running import prepare_spec
 from byzopt.experiments.trials.batched import BatchedTrials, batch_groups
 from byzopt.layout import Layout
 from byzopt.methods import METHODS, ByzVRMarina, ByzVRMarinaPP, DeMoA, MethodRecipe, RobustSGDM, RoSDHB
+from byzopt.reproductions.loading import load_reproduction
 from byzopt.rng import coin
 from byzopt.tasks import TASKS, Task
 from byzopt.theory import sampling
@@ -182,6 +183,38 @@ def test_thresholds_of_samples():
     assert found == pytest.approx(listed, rel=1e-14)
 
 
+@pytest.mark.parametrize("at_half", [False, True])
+def test_how_often_liars_outnumber_those_who_come_by_a_coin(at_half):
+    for n, f, p in ((7, 2, 0.3), (6, 3, 0.5), (5, 0, 0.4), (4, 4, 0.2)):
+        listed = 0.0
+        for chosen in range(2**n):
+            here = [i for i in range(n) if chosen >> i & 1]
+            liars = sum(i < f for i in here)
+            lost = 2 * liars >= len(here) > 0 if at_half else 2 * liars > len(here)
+            listed += p ** len(here) * (1 - p) ** (n - len(here)) * lost
+        assert sampling.outnumbered_probability(n, f, p, at_half) == pytest.approx(listed, rel=1e-13)
+    with pytest.raises(InvalidInput, match="Found"):
+        sampling.outnumbered_probability(5, 1, 1.5)
+
+
+def test_the_reproduction_stands_beside_the_exact_probabilities():
+    part = next(one for one in load_reproduction("sampling/majority-rounds").parts if one.beside == "theory")
+    specs = {cell.at: part.sweep.specs()[len(part.seeds) * i] for i, cell in enumerate(part.cells)}
+    assert len(specs) == 9
+    for cell in part.cells:
+        chosen, attack = specs[cell.at].participants, specs[cell.at].attack
+        assert (specs[cell.at].n, len(specs[cell.at].cohort.byzantine)) == (20, 5)
+        if isinstance(chosen, Bernoulli):
+            share = sampling.outnumbered_probability(20, 5, chosen.p, attack.at_half)
+        else:
+            borne = (chosen.count - 1) // 2 if attack.at_half else chosen.count // 2
+            share = sampling.excess_probability(20, 5, chosen.count, borne)
+            share *= 1 - chosen.p if isinstance(chosen, Coined) else 1.0
+        (told,) = cell.printed.values()
+        assert told[0] == pytest.approx(share, abs=5.1e-5)  # printed with four digits
+    assert part.tolerance == pytest.approx(3 * (0.25 * 0.75 / 9000) ** 0.5, abs=1e-4)
+
+
 def test_constants_of_marina_pp():
     expected = {1: (0.75, 1 / 15), 2: (0.552632, 0.133333), 4: (0.75129, 0.225)}
     for count, pair in expected.items():
@@ -280,6 +313,13 @@ def test_shift_back_shifts_back_where_liars_are_most():
     few = torch.tensor([True, True, True, False, True, False])
     forged, state = adversary.forge_rows(state, 2, *ask, few)
     assert forged[4].tolist() != [5.0, -5.0]
+    half = torch.tensor([True, True, False, False, True, True])
+    assert adversary.forge_rows(state, 3, *ask, half)[0][4].tolist() != [5.0, -5.0]
+    assert adversary.attack.report(state) == {"shifted_back": 1.0}
+    content = Adversary(ShiftBack(scale=5.0, at_half=True), cohort, 2)
+    forged, state = content.forge_rows(content.start(torch.ones(2)), 1, *ask, half)
+    assert forged[4:].tolist() == [[5.0, -5.0]] * 2
+    assert content.attack.report(state) == {"shifted_back": 1.0}
 
 
 @pytest.mark.parametrize(

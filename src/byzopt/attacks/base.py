@@ -249,6 +249,10 @@ class Attack(ABC):
         """State before round 1; `x` `[d]` shows the dtype and device of messages. Default: none."""
         return ()
 
+    def report(self, state: State) -> dict[str, float]:
+        """Figures of the attack so far, for records. Default: none."""
+        return {}
+
     @abstractmethod
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         """The Byzantine rows `[b, d]` of a stateless attack, in any floating dtype."""

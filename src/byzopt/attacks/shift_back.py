@@ -15,17 +15,21 @@ from byzopt.errors import require
 
 
 class ShiftBackState(NamedTuple):
-    """The point of round 1, `[d]`, the rounds so far, and the other attack's state."""
+    """The point of round 1, `[d]`, the rounds so far, the other attack's state, and the rounds shifted back."""
 
     start: Tensor
     k: int
     attack: Any
+    backs: int = 0
 
 
 @ATTACKS.register("shift_back")
 @dataclass(frozen=True)
 class ShiftBack(Attack):
     """`scale` (x - x_0) from every liar where more of those who take part lie than not, else `otherwise`.
+
+    With `at_half` also where as many lie as do not, which no rule can tell either. The figure `shifted_back`
+    counts these rounds.
 
     A server that believes them steps back towards the start: by all the way where `scale` is one over its
     step. With everybody present it is `otherwise` alone. Source: Malinovsky et al., arXiv:2311.14127,
@@ -34,6 +38,7 @@ class ShiftBack(Attack):
     Args:
         scale: Factor of x - x_0 in rounds with a majority of liars, > 0.
         otherwise: What liars send in other rounds.
+        at_half: Whether half of those who take part are enough.
 
     Examples:
         >>> import torch
@@ -47,6 +52,7 @@ class ShiftBack(Attack):
 
     scale: float = 10.0
     otherwise: Attack = ALIE()
+    at_half: bool = False
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest", "defence"})
 
     def __post_init__(self) -> None:
@@ -60,22 +66,26 @@ class ShiftBack(Attack):
     def start(self, cohort: Cohort, x: Tensor) -> ShiftBackState:
         return ShiftBackState(x, 0, self.otherwise.start(cohort, x))
 
+    def report(self, state: ShiftBackState) -> dict[str, float]:
+        """`shifted_back`: rounds so far in which liars shifted back."""
+        return {"shifted_back": float(state.backs)}
+
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         return self.step(self.start(view.cohort, view.x), view, generator)[0]
 
     def step(
         self, state: ShiftBackState, view: View, generator: torch.Generator
     ) -> tuple[Tensor, ShiftBackState]:
-        if _most_lie(view):
+        if _most_lie(view, self.at_half):
             back = view.alike(self.scale * (view.x - state.start))
-            return back, state._replace(k=state.k + 1)
+            return back, state._replace(k=state.k + 1, backs=state.backs + 1)
         inside = view.since(0, self.otherwise.knows)
         forged, after = self.otherwise.step(state.attack, inside, generator)
-        return forged, ShiftBackState(state.start, state.k + 1, after)
+        return forged, state._replace(k=state.k + 1, attack=after)
 
 
-def _most_lie(view: View) -> bool:
+def _most_lie(view: View, at_half: bool) -> bool:
     if view.present is None:
         return False
     liars = int(view.present[list(view.cohort.byzantine)].sum())
-    return 2 * liars > int(view.present.sum())
+    return 2 * liars > int(view.present.sum()) - at_half

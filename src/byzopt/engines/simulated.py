@@ -130,7 +130,8 @@ class Simulated(Engine):
         return seen, SimulatedState(worker, wired, attack, asked)
 
     def report(self, state: SimulatedState) -> dict[str, float]:
-        return self.worker.report(state.worker) | self.wire.report(state.wire)
+        sent = self.worker.report(state.worker) | self.wire.report(state.wire)
+        return sent | self.adversary.attack.report(state.attack)
 
     def play(self, state: SimulatedState | None, w: Tensor, t: int) -> tuple[Tensor, Any, float]:
         """All workers' vectors at `w`, `[n, d]`, their state after it, and gradients per worker."""

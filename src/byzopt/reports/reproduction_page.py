@@ -14,6 +14,7 @@ from byzopt.reproductions.reproduction import Part
 from byzopt.reproductions.running import ReproducedTables
 from byzopt.reproductions.verdict import ComparedCell
 
+SIDES = {"": "", "at_least": "≥ ", "at_most": "≤ "}
 MOST_SEEDS = 10  # that a page shows one by one
 
 
@@ -48,7 +49,7 @@ def cell_columns(part: Part) -> list[str]:
 def cell_row(line: ComparedCell) -> list[str]:
     """A line of a table as texts: labels, measure, the paper's, ours, difference, verdict."""
     digits = line.measure.digits
-    paper = "-" if line.printed is None else _pair(*line.printed, digits)
+    paper = "-" if line.printed is None else SIDES[line.cell.limit] + _pair(*line.printed, digits)
     ours = "-" if line.mean is None else _pair(line.mean, line.deviation, digits)
     apart = "-" if line.difference is None else f"{line.difference:+.{digits}f}"
     texts = [*line.cell.at, line.measure.name]

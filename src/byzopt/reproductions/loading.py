@@ -95,13 +95,14 @@ def _fit(data: Mapping[str, Any], where: str) -> Fit:
 
 def _cell(data: Mapping[str, Any], measures: Sequence[TableMeasure], where: str) -> Cell:
     """A cell; `printed = [mean, deviation]` is the first measure's, and settings may be keys of its own."""
-    settings = {key: value for key, value in data.items() if key not in ("at", "printed", "kind")}
+    settings = {key: value for key, value in data.items() if key not in ("at", "printed", "kind", "limit")}
     require("at" in data, f"A cell of {where}", "have labels, `at`", dict(data))
     printed = data.get("printed", {})
     printed = printed if isinstance(printed, Mapping) else {measures[0].name: printed}
     kind = data.get("kind", "printed" if printed else "unprinted")
     pairs = {name: _pair(told, f"`printed` of a cell of {where}") for name, told in printed.items()}
-    return decode(Cell, {"at": data["at"], "set": settings, "printed": pairs, "kind": kind}, where)
+    told = {"kind": kind, "limit": data.get("limit", "")}
+    return decode(Cell, {"at": data["at"], "set": settings, "printed": pairs} | told, where)
 
 
 def _pair(given: Any, what: str) -> tuple[float, float | None]:

@@ -14,6 +14,7 @@ from byzopt.experiments.sweeps.sweep import Sweep
 Kind = Literal["printed", "chaotic", "bimodal", "unprinted"]
 How = Literal["final", "tail", "least", "at", "first_below"]
 EARLY: tuple[How, ...] = ("at", "first_below")  # what may be known before a run ends
+Limit = Literal["", "at_least", "at_most"]
 FitHow = Literal["slope", "crossing", "least"]
 
 
@@ -38,13 +39,15 @@ class Cell:
     """One cell of a paper's table: its label on every axis, settings of its own, what is printed there.
 
     `printed`: measure to mean and deviation over the paper's runs, where it gives one. `kind`: a "chaotic"
-    cell is decided by the last bits of sums; a "bimodal" one is told by the share of runs above `mode`.
+    cell is decided by the last bits of sums; a "bimodal" one is told by the share of runs above `mode`. With
+    a `limit` what is printed is no value but what every run should be "at_least" or "at_most".
     """
 
     at: tuple[str, ...]
     set: Mapping[str, Any] = field(default_factory=dict)
     printed: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
     kind: Kind = "printed"
+    limit: Limit = ""
 
 
 @dataclass(frozen=True)

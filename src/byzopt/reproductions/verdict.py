@@ -45,8 +45,10 @@ class ComparedCell(NamedTuple):
 
     @property
     def difference(self) -> float | None:
-        """Our mean minus the paper's."""
-        return None if self.mean is None or self.printed is None else self.mean - self.printed[0]
+        """Our mean minus the paper's; None beside a limit."""
+        if self.mean is None or self.printed is None or self.cell.limit:
+            return None
+        return self.mean - self.printed[0]
 
 
 def compare_cell(
@@ -67,8 +69,9 @@ def _compared(line: ComparedCell) -> str:
     """What to say of a line.
 
     "to the digit": mean and deviation round to what is printed. "agrees": the means differ by no more than
-    WIDTH standard errors of their difference, half a printed digit and the part's own room. A single run has
-    no spread to be judged by, and the paper's says nothing of ours: "one run", where the paper prints one.
+    WIDTH standard errors of their difference, half a printed digit and the part's own room; or no run lies
+    beyond the cell's limit. A single run has no spread to be judged by, and the paper's says nothing of ours:
+    "one run", where the paper prints one.
     """
     part, cell = line.part, line.cell
     lost = len(line.values) - len(line.known)
@@ -84,6 +87,9 @@ def _compared(line: ComparedCell) -> str:
     if cell.kind == "chaotic":
         return "chaotic, not compared"
     mean, spread = line.printed
+    if cell.limit:
+        kept = min(line.known) >= mean if cell.limit == "at_least" else max(line.known) <= mean
+        return "agrees" if kept else "differs"
     deviation = line.deviation
     if deviation is not None and (_round(line.mean, line), _round(deviation, line)) == (mean, spread):
         return "to the digit"

@@ -34,6 +34,41 @@ def excess_probability(n: int, f: int, count: int, tolerated: int) -> float:
     return float(Fraction(bad, comb(n, count)))
 
 
+def outnumbered_probability(n: int, f: int, p: float, at_half: bool = False) -> float:
+    """P(more of those who come lie than not), where each of n workers comes with probability p.
+
+    Args:
+        n: Number of workers.
+        f: How many of them lie.
+        p: Probability that a worker comes.
+        at_half: Whether as many liars as others are enough, if any come.
+
+    Returns:
+        The probability.
+
+    Raises:
+        InvalidInput: More liars than there are workers, and a p outside [0, 1].
+
+    Examples:
+        >>> from byzopt.theory.sampling import outnumbered_probability
+        >>> round(outnumbered_probability(n=3, f=1, p=0.5), 6)  # the liar comes and nobody else
+        0.125
+        >>> [round(outnumbered_probability(20, 5, 0.2, at_half), 4) for at_half in (False, True)]
+        [0.0734, 0.1888]
+    """
+    _check(n, f, n)
+    require(0 <= p <= 1, "Parameter `p` of a sample", "lie in [0, 1]", p)
+    return sum(
+        _binomial(f, liars, p) * _binomial(n - f, others, p)
+        for liars in range(1, f + 1)
+        for others in range(min(liars - (not at_half), n - f) + 1)
+    )
+
+
+def _binomial(n: int, k: int, p: float) -> float:
+    return comb(n, k) * p**k * (1 - p) ** (n - k)
+
+
 def least_tolerance(n: int, f: int, count: int, rounds: int, confidence: float = 0.99) -> int | None:
     """The least f̂ < C/2 with which all of T rounds are sound with this confidence, by the union bound
     T P(more than f̂ of C lie) <= 1 - confidence; None where there is none.
