@@ -240,6 +240,14 @@ def test_a_cell_may_have_a_limit():
         assert compare_cell(own, cell, measure, {0: None, 1: 1.1}, 0).verdict == "no value in 1 of 2 runs"
 
 
+def test_a_cell_may_have_a_tolerance_of_its_own():
+    measure = TableMeasure("m", "loss")
+    for own, told in ((None, "agrees"), (0.5, "differs"), (2.0, "agrees")):
+        cell = Cell(("x",), printed={"m": (1.0, None)}, tolerance=own)
+        one = part(cells=(cell,), measures=(measure,), tolerance=1.5)
+        assert compare_cell(one, cell, measure, {0: 2.0}, 0).verdict == told
+
+
 def test_orientation_figures_are_marked_as_our_own():
     measure, cell = TableMeasure("m", "loss"), Cell(("x",), printed={"m": (1.0, None)})
     for named, head in (("paper", "paper"), ("theory", "theory"), ("orientation", "orientation (our own)")):

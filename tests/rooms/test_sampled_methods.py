@@ -212,7 +212,10 @@ def test_the_reproduction_stands_beside_the_exact_probabilities():
             share *= 1 - chosen.p if isinstance(chosen, Coined) else 1.0
         (told,) = cell.printed.values()
         assert told[0] == pytest.approx(share, abs=5.1e-5)  # printed with four digits
-    assert part.tolerance == pytest.approx(3 * (0.25 * 0.75 / 9000) ** 0.5, abs=1e-4)
+        if share:
+            assert cell.tolerance == pytest.approx(3 * (share * (1 - share) / 9000) ** 0.5, abs=1e-4)
+        else:
+            assert cell.limit == "at_most"
 
 
 def test_constants_of_marina_pp():

@@ -15,7 +15,7 @@ from byzopt.errors import require
 
 
 class ShiftBackState(NamedTuple):
-    """The point of round 1, `[d]`, the rounds so far, the other attack's state, and the rounds shifted back."""
+    """The point of round 1, `[d]`, the rounds so far, the other attack's state, and rounds shifted back."""
 
     start: Tensor
     k: int

@@ -16,6 +16,7 @@ from byzopt.registry import decode
 from byzopt.reproductions.reproduction import Cell, Expected, Fit, Part, Quick, Reproduction, TableMeasure
 
 MOST_SEEDS = 100_000
+CELL = ("at", "printed", "kind", "limit", "tolerance")  # what a cell says of itself; other keys are settings
 PAPERS = files("byzopt.reproductions") / "papers"
 
 
@@ -95,13 +96,13 @@ def _fit(data: Mapping[str, Any], where: str) -> Fit:
 
 def _cell(data: Mapping[str, Any], measures: Sequence[TableMeasure], where: str) -> Cell:
     """A cell; `printed = [mean, deviation]` is the first measure's, and settings may be keys of its own."""
-    settings = {key: value for key, value in data.items() if key not in ("at", "printed", "kind", "limit")}
+    settings = {key: value for key, value in data.items() if key not in CELL}
     require("at" in data, f"A cell of {where}", "have labels, `at`", dict(data))
     printed = data.get("printed", {})
     printed = printed if isinstance(printed, Mapping) else {measures[0].name: printed}
     kind = data.get("kind", "printed" if printed else "unprinted")
     pairs = {name: _pair(told, f"`printed` of a cell of {where}") for name, told in printed.items()}
-    told = {"kind": kind, "limit": data.get("limit", "")}
+    told = {"kind": kind} | {key: data[key] for key in ("limit", "tolerance") if key in data}
     return decode(Cell, {"at": data["at"], "set": settings, "printed": pairs} | told, where)
 
 

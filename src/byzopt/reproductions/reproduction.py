@@ -40,7 +40,8 @@ class Cell:
 
     `printed`: measure to mean and deviation over the paper's runs, where it gives one. `kind`: a "chaotic"
     cell is decided by the last bits of sums; a "bimodal" one is told by the share of runs above `mode`. With
-    a `limit` what is printed is no value but what every run should be "at_least" or "at_most".
+    a `limit` what is printed is no value but what every run should be "at_least" or "at_most". `tolerance`
+    is the cell's own, in the place of the part's.
     """
 
     at: tuple[str, ...]
@@ -48,6 +49,7 @@ class Cell:
     printed: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
     kind: Kind = "printed"
     limit: Limit = ""
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True)

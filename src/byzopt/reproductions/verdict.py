@@ -96,7 +96,8 @@ def _compared(line: ComparedCell) -> str:
     if spread and len(line.known) == 1:
         return "one run"
     room = WIDTH * _error(line, spread) + 0.5 * 10.0**-line.measure.digits
-    room += part.tolerance + part.relative * abs(mean)
+    room += part.tolerance if cell.tolerance is None else cell.tolerance
+    room += part.relative * abs(mean)
     return "agrees" if abs(line.mean - mean) <= room else "differs"
 
 
