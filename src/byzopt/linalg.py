@@ -203,6 +203,23 @@ def norm(vec: Tensor) -> Tensor:
     return length
 
 
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """`left @ right` of `[..., p, q]` and `[..., q, r]`, a call for each two matrices: those of a run among
+    others have the bits of one alone."""
+    if left.ndim == 2:
+        return left @ right
+    pairs = zip(left.flatten(0, -3), right.flatten(0, -3), strict=True)
+    return torch.stack([a @ b for a, b in pairs]).view(*left.shape[:-1], right.shape[-1])
+
+
+def row_mean(rows: Tensor) -> Tensor:
+    """The mean `[..., d]` of rows `[..., n, d]`, a call for each set of them, as in `product`."""
+    if rows.ndim == 2:
+        return rows.mean(dim=0)
+    means = torch.stack([each.mean(dim=0) for each in rows.flatten(0, -3)])
+    return means.view(*rows.shape[:-2], rows.shape[-1])
+
+
 def clip(vectors: Tensor, radius: float | Tensor) -> Tensor:
     """min(1, λ/‖v‖) v for each vector `[..., d]` with λ = `radius`, one or `[...]`, also where squares
     overflow. Vectors that are not finite stay as they are."""

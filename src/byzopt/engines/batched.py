@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from byzopt import linalg
 from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.filters import StatelessFilter
 from byzopt.engines.absence import played, share_of, zero_absent
@@ -57,6 +58,12 @@ class BatchedRuns:
     def x(self) -> Tensor:
         """The iterates `[R, d]`."""
         return _read(self.parts.step, lambda step, state: step.answer(state))
+
+    @property
+    def reaches(self) -> list[float]:
+        """The lengths of the iterates."""
+        lengths: list[float] = linalg.norm(self.x).tolist()
+        return lengths
 
     def state(self, r: int) -> LoopState:
         """Run r's state, as the run alone would have it."""

@@ -118,12 +118,12 @@ def rounds_on_graph(run: OnGraph, state: LoopState, last: int) -> Iterator[Graph
             after = step.tell(state.step, vectors)
             said = step.answer(after)
             mixed, attack = run.exchange(attack, t, middle, said)
-            after = step.place(after, _everybody(run, mixed))
+            after = step.place(after, everybody(run, mixed))
         else:
             said = step.answer(state.step)
             mixed, attack = run.exchange(attack, t, middle, said)
-            after = step.tell(step.place(state.step, _everybody(run, mixed)), vectors)
-        cost = added(state.ledger, _cost(run, gradients))
+            after = step.tell(step.place(state.step, everybody(run, mixed)), vectors)
+        cost = added(state.ledger, round_cost(run, gradients))
         engine = SimulatedState(worker, (), attack, ())
         state = LoopState(t, after, (), engine, cost[0], cost[1], cost[2], cost[3], cost[4])
         nodes = step.answer(after)[run.honest]
@@ -134,7 +134,7 @@ def _computed(run: OnGraph, engine: Any, points: Tensor, t: int) -> tuple[Tensor
     """All nodes' vectors `[n, d]` at points of their own, their state after it, and gradients per node."""
     worker, count = run.method.worker, GradientCount()
     given = count.oracle(run.task, t, run.seed, samples=worker.samples)
-    oracle = _own_points(given, run.task, count)
+    oracle = own_points(given, run.task, count)
     if engine is None:
         vectors, state = worker.init(points, oracle)
     else:
@@ -143,7 +143,7 @@ def _computed(run: OnGraph, engine: Any, points: Tensor, t: int) -> tuple[Tensor
     return vectors, state, count.gradients
 
 
-def _own_points(given: Oracle, task: Task, count: GradientCount) -> Oracle:
+def own_points(given: Oracle, task: Task, count: GradientCount) -> Oracle:
     """An oracle whose call is `at`: on a graph every node asks at a point of its own."""
 
     def full(points: Tensor) -> Tensor:
@@ -151,19 +151,19 @@ def _own_points(given: Oracle, task: Task, count: GradientCount) -> Oracle:
         return task.grads_at(points, task.full())
 
     def sample(k: int) -> Oracle:
-        return _own_points(given.fresh(k), task, count)
+        return own_points(given.fresh(k), task, count)
 
     return Oracle(given.t, given.at, full, given.seed, given.at, sample, players=given.players)
 
 
-def _everybody(run: OnGraph, mixed: Tensor) -> Tensor:
+def everybody(run: OnGraph, mixed: Tensor) -> Tensor:
     """The honest nodes' places and, at Byzantine nodes, their mean: `[n, d]`."""
     rows = mixed.mean(dim=0).expand(run.task.n, -1).clone()
     rows[run.honest] = mixed
     return rows
 
 
-def _cost(run: OnGraph, gradients: float) -> tuple[float, ...]:
+def round_cost(run: OnGraph, gradients: float) -> tuple[float, ...]:
     """What a round costs the average honest node: it sends one row to every neighbour, and hears one."""
     degrees = [run.network.degrees[i] for i in run.task.cohort.honest]
     coordinates = run.task.layout.d * sum(degrees) / len(degrees)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.filters import StatelessFilter
 from byzopt.attacks import Adversary, EdgeAttack, EdgeView
+from byzopt.attacks.edges import from_all
 from byzopt.engines.graph import Graph
 from byzopt.engines.loop import LoopState
 from byzopt.engines.simulated import check_needs
@@ -132,12 +133,17 @@ class OnGraph:
 
     def mix(self, rows: Tensor, lies: Tensor, per_receiver: bool, t: int) -> Tensor:
         """Where honest nodes stand after an exchange in which they say `rows` `[H, d]`."""
-        rule = self.rule.at(t) if self.graph.mixer.uses_rule else None
         if not self.graph.together:
+            rule = self.rule.at(t) if self.graph.mixer.uses_rule else None
             return self._one_by_one(rows, lies.to(rows.dtype), per_receiver, rule)
+        return self.graph.mixer.mix(self.hearing(rows, lies, per_receiver, t))
+
+    def hearing(self, rows: Tensor, lies: Tensor, per_receiver: bool, t: int) -> Hearing:
+        """The exchange of round t as mixers see it; with leading dimensions of runs that are equal in all
+        that mixers look at."""
+        rule = self.rule.at(t) if self.graph.mixer.uses_rule else None
         losses = self._losses if self.graph.mixer.judges else None
-        hearing = Hearing(self.network, self.b, rows, lies.to(rows.dtype), per_receiver, rule, losses)
-        return self.graph.mixer.mix(hearing)
+        return Hearing(self.network, self.b, rows, lies.to(rows.dtype), per_receiver, rule, losses)
 
     def _one_by_one(
         self, rows: Tensor, lies: Tensor, per_receiver: bool, rule: BaseAggregator | None
@@ -152,34 +158,48 @@ class OnGraph:
             mixed.append(mix_one(self.graph.mixer, self.network, node, self.b, rows[k], told, rule))
         return torch.stack(mixed)
 
+    def answers(self, rows: Tensor, t: int) -> Callable[[Tensor], Tensor]:
+        """From lies for single receivers `[..., b, H, d]` to where honest nodes stand `[..., H, d]` who say
+        `rows`."""
+        if not self.graph.together:
+            return lambda lies: self.mix(rows, lies, True, t)
+        nobody = from_all(rows, len(self.byzantine))  # of the right shape; nothing looks at it
+        hearing = self.hearing(rows, nobody, True, t)
+        return lambda lies: self.graph.mixer.mix(hearing.telling(lies.to(rows.dtype)))
+
     def exchange(self, attack: Any, t: int, before: Tensor, said: Tensor) -> tuple[Tensor, Any]:
         """Where honest nodes stand `[H, d]` after all nodes have said `said` `[n, d]` and liars lied, and the
         attack's next state. `before` is the honest nodes' mean before the round."""
         rows, kind = said[self.honest], self.adversary.attack
         if not len(self.byzantine):
             return self.mix(rows, said[self.byzantine], False, t), attack
-        generator = stream(self.seed, "attack", t, device=said.device)
         if isinstance(kind, EdgeAttack):
-            lies = self._edges(kind, t, before, said, generator)
-            return self.mix(rows, lies, True, t), attack
-        defence = MeanAfter(self, rows, t)
-        forged, attack = self.adversary.forge_rows(attack, t, before, said, generator, defence)
-        return self.mix(rows, forged[self.byzantine], False, t), attack
+            return self.mix(rows, self.edge_lies(t, before, said), True, t), attack
+        lies, attack = self.forged(attack, t, before, said)
+        return self.mix(rows, lies, False, t), attack
 
-    def _edges(
-        self, kind: EdgeAttack, t: int, before: Tensor, said: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        rows, cohort = said[self.honest], self.task.cohort
+    def forged(self, attack: Any, t: int, before: Tensor, said: Tensor) -> tuple[Tensor, Any]:
+        """What liars tell everybody, `[b, d]`, and the attack's next state."""
+        defence = MeanAfter(self, said[self.honest], t)
+        generator = stream(self.seed, "attack", t, device=said.device)
+        rows, attack = self.adversary.forge_rows(attack, t, before, said, generator, defence)
+        return rows[self.byzantine], attack
 
-        def defence(lies: Tensor) -> Tensor:
-            return self.mix(rows, lies, True, t)
-
-        view = EdgeView(t, before, said, cohort, self.b, kind.knows, defence, self.network)
-        lies = kind.forge_edges(view, generator)
-        wanted = (len(self.byzantine), *rows.shape)
+    def edge_lies(self, t: int, before: Tensor, said: Tensor) -> Tensor:
+        """What liars tell single receivers, `[b, H, d]`, by an attack on edges."""
+        kind = self.adversary.attack
+        assert isinstance(kind, EdgeAttack)  # asked of no other
+        view = self.edge_view(t, before, said)
+        lies = kind.forge_edges(view, stream(self.seed, "attack", t, device=said.device))
+        wanted = (len(self.byzantine), len(self.honest), said.shape[-1])
         good, found = lies.shape == wanted and lies.is_floating_point(), f"{list(lies.shape)} of {lies.dtype}"
         require(good, f"The lies of {type(kind).__name__}", f"be a floating tensor {list(wanted)}", found)
         return lies
+
+    def edge_view(self, t: int, before: Tensor, said: Tensor) -> EdgeView:
+        """What an attack on edges sees of an exchange."""
+        knows, answers = self.adversary.attack.knows, self.answers(said[self.honest], t)
+        return EdgeView(t, before, said, self.task.cohort, self.b, knows, answers, self.network)
 
     def _losses(self, x: Tensor) -> Sequence[float]:
         return self.task.measure_workers(x)["loss"]

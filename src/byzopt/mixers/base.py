@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.errors import TooManyFaults
 from byzopt.graphs import Network
 from byzopt.registry import Registry
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Hearing:
         per_receiver: Whether liars tell each receiver something of its own.
         rule: The run's rule, for mixers that use one.
         losses: The honest nodes' losses at a point `[d]`, in order, for mixers that judge by them.
+        store: What has been worked out of the honest rows and the network.
 
     Examples:
         >>> import torch
@@ -51,6 +54,19 @@ class Hearing:
     per_receiver: bool = False
     rule: BaseAggregator | None = None
     losses: Callable[[Tensor], Sequence[float]] | None = None
+    store: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def telling(self, lies: Tensor) -> Hearing:
+        """The same exchange with other lies of the same shape; what follows from the honest rows alone is
+        worked out once for all of them."""
+        return replace(self, lies=lies)
+
+    def kept(self, name: str, make: Callable[[], Kept]) -> Kept:
+        """What `make` gives, which depends on the honest rows and the network alone: made once."""
+        if name not in self.store:
+            self.store[name] = make()
+        found: Kept = self.store[name]
+        return found
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -63,9 +79,12 @@ class Hearing:
         cohort = self.network.cohort
         return cohort.honest, (*cohort.honest, *cohort.byzantine)
 
-    @cached_property
+    @property
     def edges(self) -> Tensor:
         """w_ij of honest receivers and all senders `[H, H + B]`, float64 on the rows' device."""
+        return self.kept("edges", self._edges)
+
+    def _edges(self) -> Tensor:
         receivers, senders = (torch.tensor(names, device="cpu") for names in self.names)
         weights = self.network.weights[receivers[:, None], senders]
         return weights.to(self.rows.device)
@@ -74,7 +93,8 @@ class Hearing:
     def arrived(self) -> Tensor:
         """Which messages are finite, `[..., H, H + B]`; True where there is no edge."""
         h, _ = self.sizes
-        rows = self.rows.isfinite().all(dim=-1).unsqueeze(-2).expand(*self.rows.shape[:-2], h, h)
+        rows = self.kept("finite", lambda: self.rows.isfinite().all(dim=-1))
+        rows = rows.unsqueeze(-2).expand(*rows.shape[:-1], h, h)
         lies = self.told.isfinite().all(dim=-1)
         lies = lies.expand(*self.lies.shape[:-1])
         lies = (
@@ -115,8 +135,10 @@ class Hearing:
     def tolerance(self) -> Tensor:
         """The weight of as many of each node's heaviest edges as it tolerates, `[..., H]`: b - k of those
         that are left where k neighbours are missing. With unit weights that number itself."""
-        weights = torch.where(self.heard, self.edges, 0.0).sort(dim=-1, descending=True).values
         left = self.b - self.missing
+        if self.network.weighting == "unit":
+            return torch.minimum(left, self.heard.sum(dim=-1)).double()
+        weights = torch.where(self.heard, self.edges, 0.0).sort(dim=-1, descending=True).values
         places = torch.arange(weights.shape[-1], device=weights.device)
         return torch.where(places < left.unsqueeze(-1), weights, 0.0).sum(dim=-1)
 

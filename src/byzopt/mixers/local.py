@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -31,8 +30,7 @@ class OneNode(Hearing):
     def names(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return (self.node,), (self.node, *self.network.neighbours(self.node))
 
-    @cached_property
-    def edges(self) -> Tensor:
+    def _edges(self) -> Tensor:
         order = torch.tensor(self.names[1], device="cpu")
         return self.network.weights[self.node, order].unsqueeze(0).to(self.rows.device)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from byzopt.errors import require
 from byzopt.graphs import Network
+from byzopt.linalg import product
 from byzopt.mixers.base import MIXERS, Hearing, Mixer
 from byzopt.mixers.distances import measure
 
@@ -50,14 +51,15 @@ class ScaledMixer(Mixer):
         found, (h, _) = measure(hearing), hearing.sizes
         weights = torch.where(hearing.heard, hearing.edges, 0.0)
         moves = self.moves(hearing, weights, found.distances).to(found.rows.dtype)
-        move = moves[..., :h] @ found.rows - moves.sum(dim=-1, keepdim=True) * found.rows
+        move = product(moves[..., :h], found.rows) - moves.sum(dim=-1, keepdim=True) * found.rows
         if hearing.per_receiver:
             pushes = moves[..., h:]
             if found.lies.shape[-3] < pushes.shape[-1]:  # all liars tell a receiver the same
                 pushes = pushes.sum(dim=-1, keepdim=True)
-            move = move + torch.einsum("...hb,...bhd->...hd", pushes, found.lies)
+            for k in range(pushes.shape[-1]):
+                move += pushes[..., k].unsqueeze(-1) * found.lies[..., k, :, :]
         else:
-            move = move + moves[..., h:] @ found.lies
+            move += product(moves[..., h:], found.lies)
         return hearing.rows + move.to(hearing.rows.dtype)
 
 

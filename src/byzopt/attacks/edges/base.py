@@ -62,7 +62,12 @@ class EdgeView(View):
 
     def towards(self, rows: Tensor) -> Tensor:
         """Rows `[H, d]`, one for each receiver, from every Byzantine node: `[b, H, d]`."""
-        return rows.unsqueeze(0).expand(self.b, *rows.shape)
+        return from_all(rows, self.b)
+
+
+def from_all(rows: Tensor, b: int) -> Tensor:
+    """Rows `[..., H, d]`, one for each receiver, from every one of b nodes: `[..., b, H, d]`."""
+    return rows.unsqueeze(-3).expand(*rows.shape[:-2], b, *rows.shape[-2:])
 
 
 class EdgeAttack(Attack):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -41,21 +42,28 @@ class SearchedAttack(EdgeAttack):
         rows, u = view.honest, self.directions(view)
         if self.scale is not None:
             return view.towards(rows + self.scale * u)
-        sizes = norm(u).unsqueeze(-1)
-        unit = torch.where(sizes > 0, u / sizes, 0.0)
-        best = rows.new_full((len(rows), 1), -torch.inf)
-        chosen = rows
-        for lengths in _lengths(view, rows):
-            lies = rows + lengths * unit
-            gain = ((view.defence(view.towards(lies)) - rows) * unit).sum(dim=1, keepdim=True)
-            gain = gain.nan_to_num(nan=-torch.inf)
-            chosen = torch.where(gain > best, lies, chosen)
-            best = torch.maximum(gain, best)
-        return view.towards(chosen)
+        lengths = lengths_to_try(view, rows)
+        return view.towards(farthest(rows, u, lengths, lambda lies: view.defence(view.towards(lies))))
 
 
-def _lengths(view: EdgeView, rows: Tensor) -> Tensor:
-    """Lengths to try `[K, H, 1]`, by rank among each node's honest neighbours."""
+def farthest(rows: Tensor, u: Tensor, lengths: Tensor, answer: Callable[[Tensor], Tensor]) -> Tensor:
+    """The lies `[..., H, d]` among x_i + s u_i/‖u_i‖, s in `lengths` `[K, ..., H, 1]`, that move each node
+    farthest along u_i: `answer(lies)` is where nodes then stand. There may be leading dimensions of runs."""
+    sizes = norm(u).unsqueeze(-1)
+    unit = torch.where(sizes > 0, u / sizes, 0.0)
+    best = rows.new_full((*rows.shape[:-1], 1), -torch.inf)
+    chosen = rows
+    for each in lengths:
+        lies = rows + each * unit
+        gain = ((answer(lies) - rows) * unit).sum(dim=-1, keepdim=True)
+        gain = gain.nan_to_num(nan=-torch.inf)
+        chosen = torch.where(gain > best, lies, chosen)
+        best = torch.maximum(gain, best)
+    return chosen
+
+
+def lengths_to_try(view: EdgeView, rows: Tensor) -> Tensor:
+    """Lengths `[K, H, 1]`, by rank among each node's honest neighbours."""
     honest = torch.tensor(view.cohort.honest, device="cpu")
     edges = view.network.adjacency[honest][:, honest].to(rows.device)
     lengths = torch.where(edges, torch.cdist(rows, rows), torch.nan)

@@ -7,10 +7,10 @@ from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from byzopt import linalg
 from byzopt.attacks import Adversary
-from byzopt.engines import InProcess
+from byzopt.engines import InProcess, OnGraph
 from byzopt.engines.batched import BatchedRuns
+from byzopt.engines.batched_graph import BatchedGraphRuns, GraphLane, mix_together
 from byzopt.engines.batched_round import Lane
 from byzopt.engines.simulated import Simulated
 from byzopt.engines.stacking import RoundLostError
@@ -28,7 +28,8 @@ def batch_groups(specs: Sequence[Spec]) -> list[tuple[int, ...]]:
     """Which of these specs may advance together: places in `specs`, each in exactly one group, in order.
 
     Runs go together when their task, their n, their workers' side of the method and the placement of their
-    adversary are equal; seed, rates, attack, rule, attackers, rounds and figures may differ. A group's rows
+    adversary are equal; seed, rates, attack, rule, attackers, rounds and figures may differ. Those on a graph
+    share the graph, the attackers, f and the rule too. A group's rows
     hold at most `MOST_NUMBERS`, so that runs of a large model, which gain nothing, stay alone. Variants
     (`compare`) are not looked at.
     """
@@ -50,10 +51,12 @@ def _company(spec: Spec) -> tuple[Any, int]:
     """What must be equal in a group of this spec, and how many may be in it."""
     method = spec.built()
     d = spec.task.dimension
-    # A graph is many nodes in one call already, and on a clock workers answer one by one.
-    alone = spec.engine != InProcess() or spec.graph is not None or spec.asynchrony is not None
+    # On a clock workers answer one by one.
+    alone_on_it = spec.graph is not None and not mix_together(spec.graph)
+    alone = spec.engine != InProcess() or alone_on_it or spec.asynchrony is not None
     most = 1 if d is None or alone else max(1, min(MOST_RUNS, MOST_NUMBERS // (spec.n * d)))
-    return (spec.task, spec.n, method.worker, method.wire, _place(spec), spec.engine), most
+    nodes = None if spec.graph is None else (spec.graph, spec.cohort, spec.f, spec.rule)
+    return (spec.task, spec.n, method.worker, method.wire, _place(spec), spec.engine, nodes), most
 
 
 def _place(one: Spec | Adversary) -> tuple[Any, ...]:
@@ -81,7 +84,7 @@ class BatchedTrials:
         on_record: Callable[[int, Record], None],
     ) -> None:
         for one in ready[1:] and ready:
-            simulated, remedy = isinstance(one.engine, Simulated), "Run it alone."
+            simulated, remedy = isinstance(one.engine, (Simulated, OnGraph)), "Run it alone."
             found = type(one.engine).__name__
             require(simulated, "Runs that advance together", "be on the simulated engine", found, remedy)
         self.ready, self.clock = tuple(ready), _Shared(len(ready))
@@ -142,7 +145,7 @@ class BatchedTrials:
                 key = _kind(self.trials[i])
                 known = [members for kind, members in kinds if kind == key]
                 known[0].append(i) if known else kinds.append((key, [i]))
-        self.batches = [_Lanes(who, BatchedRuns([_lane(self.trials[i]) for i in who])) for _, who in kinds]
+        self.batches = [_Lanes(who, _together([self.trials[i] for i in who])) for _, who in kinds]
 
     def _advance(self, batch: _Lanes) -> None:
         try:
@@ -161,7 +164,7 @@ class BatchedTrials:
     def _judge(self, before: _Lanes, after: _Lanes) -> None:
         """Hand the round to the runs that are to be measured, and to those that have diverged."""
         t, trials = after.many.t, [self.trials[i] for i in after.who]
-        lengths = linalg.norm(after.many.x).tolist()
+        lengths = after.many.reaches
         near = [length <= trial.bound for length, trial in zip(lengths, trials, strict=True)]
         due = [k for k, trial in enumerate(trials) if near[k] and trial.ready.settings.measures(t)]
         figures = dict(zip(due, after.many.crowd.measure(after.many.x[due], due), strict=True)) if due else {}
@@ -214,7 +217,7 @@ class _Lanes(NamedTuple):
     """Runs by their places in `BatchedTrials`, and where they stand."""
 
     who: list[int]
-    many: BatchedRuns
+    many: BatchedRuns | BatchedGraphRuns
 
 
 class _Shared:
@@ -234,12 +237,21 @@ class _Shared:
 def _kind(trial: Trial) -> Any:
     method, task, x = trial.ready.method, trial.ready.task, trial.x
     engine = trial.ready.engine
-    assert isinstance(engine, Simulated)  # seen to be so at the start
+    assert isinstance(engine, (Simulated, OnGraph))  # seen to be so at the start
+    nodes = (engine.graph, task.cohort, engine.b, engine.rule) if isinstance(engine, OnGraph) else None
+    # Nodes that judge by losses do so by those of their own run.
+    judges = trial if isinstance(engine, OnGraph) and not mix_together(engine.graph) else None
     place = _place(engine.adversary)
-    return method.worker, method.wire, task.n, x.shape, x.dtype, x.device, trial.state.t, place
+    return method.worker, method.wire, task.n, x.shape, x.dtype, x.device, trial.state.t, place, nodes, judges
 
 
-def _lane(trial: Trial) -> Lane:
-    engine = trial.ready.engine
-    assert isinstance(engine, Simulated)  # seen to be so at the start
-    return Lane(trial.ready.method, engine, trial.state)
+def _together(trials: Sequence[Trial]) -> BatchedRuns | BatchedGraphRuns:
+    """Runs of one kind, from where they stand."""
+    lanes, on_graph = list[Lane](), list[GraphLane]()
+    for trial in trials:
+        engine = trial.ready.engine
+        if isinstance(engine, OnGraph):
+            on_graph.append(GraphLane(engine, trial.state))
+        elif isinstance(engine, Simulated):
+            lanes.append(Lane(trial.ready.method, engine, trial.state))
+    return BatchedGraphRuns(on_graph) if on_graph else BatchedRuns(lanes)
