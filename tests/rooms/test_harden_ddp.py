@@ -199,45 +199,85 @@ def loss(model):
         return float((model.module(x) - y).square().mean())
 
 
-def everything(rank):
-    out = {("plain", name): plain(rank, case) for name, case in PLAIN.items()}
-    out |= {("rule", rule): against_vectors(rank, rule) for rule in RULES}
-    for name, lie in FAULTS.items():
-        out |= {("fault", name, rule): faulty(rank, lie, rule) for rule in ("nnm >> rfa", "trimmed_mean")}
-    out |= {("fault", "none", "mean"): faulty(rank, None, "trimmed_mean(f=0)")}
-    return out
+CASES = [("plain", name) for name in PLAIN]
+CASES += [("rule", rule) for rule in RULES]
+CASES += [("fault", name, rule) for name in FAULTS for rule in ("nnm >> rfa", "trimmed_mean")]
+HONEST = ("fault", "none", "mean")
+# The quick set meets each kind: whole and decomposed rules, buckets with and without something to look for.
+QUICK = {
+    ("plain", "adamw, groups, decay, clipping, schedule"),
+    ("plain", "accumulation"),
+    ("plain", "unused parameters"),
+    ("rule", "nnm >> rfa"),
+    ("rule", "median"),
+    ("rule", "dnc"),
+    ("fault", "-10x", "nnm >> rfa"),
+    ("fault", "NaN once", "trimmed_mean"),
+}
+
+
+def played(rank, cases):
+    """What this rank found in each case."""
+    found = {}
+    for case in (*cases, HONEST):
+        if case[0] == "plain":
+            found[case] = plain(rank, PLAIN[case[1]])
+        elif case[0] == "rule":
+            found[case] = against_vectors(rank, case[1])
+        else:
+            lie, rule = FAULTS.get(case[1]), "trimmed_mean(f=0)" if case[2] == "mean" else case[2]
+            found[case] = faulty(rank, lie, rule)
+    return found
 
 
 @pytest.fixture(scope="module")
-def results():
-    return play_ranks(N, everything)
+def quick_results():
+    return play_ranks(N, played, sorted(QUICK))
 
 
-@pytest.mark.parametrize("name", PLAIN)
-def test_a_script_goes_where_it_goes_without(name, results):
+@pytest.fixture(scope="module")
+def other_results():
+    return play_ranks(N, played, [case for case in CASES if case not in QUICK])
+
+
+@pytest.fixture
+def results(request, case):
+    """By rank."""
+    return request.getfixturevalue("quick_results" if case in QUICK else "other_results")
+
+
+def of(kind):
+    return [
+        pytest.param(case, marks=() if case in QUICK else pytest.mark.slow, id=" ".join(case[1:]))
+        for case in CASES
+        if case[0] == kind
+    ]
+
+
+@pytest.mark.parametrize("case", of("plain"))
+def test_a_script_goes_where_it_goes_without(case, results):
     for found in results:
-        error, way = found["plain", name]
-        assert error <= PLAIN[name].get("close", CLOSE), error
+        error, way = found[case]
+        assert error <= PLAIN[case[1]].get("close", CLOSE), error
         assert way > 1e-3
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_gradients_are_those_of_the_rule_on_whole_vectors(rule, results):
+@pytest.mark.parametrize("case", of("rule"))
+def test_gradients_are_those_of_the_rule_on_whole_vectors(case, results):
     for found in results:
-        error, dropped, bears = found["rule", rule]
+        error, dropped, bears = found[case]
         assert error <= 1e-5
         assert dropped == [0, int(bears), 0, 0]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("rule", ["nnm >> rfa", "trimmed_mean"])
-def test_one_faulty_rank_of_four_is_outvoted(fault, rule, results):
-    runs = [found["fault", fault, rule] for found in results]
-    _, start, clean, _ = results[0]["fault", "none", "mean"]
+@pytest.mark.parametrize("case", of("fault"))
+def test_one_faulty_rank_of_four_is_outvoted(case, results):
+    runs = [found[case] for found in results]
+    _, start, clean, _ = results[0][HONEST]
     for end, _, reached, dropped in runs:
         assert torch.equal(end, runs[0][0])
         # Three honest ranks see fewer data than four; most of the way is left to them.
         assert start - reached > 0.5 * (start - clean) > 0
-        expected = {"NaN once": 1, "NaN always": STEPS}.get(fault, 0)
-        assert dropped[1] == expected or fault == "overflow"
+        expected = {"NaN once": 1, "NaN always": STEPS}.get(case[1], 0)
+        assert dropped[1] == expected or case[1] == "overflow"
         assert dropped[0] == dropped[2] == dropped[3] == 0

@@ -47,13 +47,14 @@ def _heard() -> int:
 
 def _status() -> int:
     from byzopt.cli import terminal
-    from byzopt.cli.commands import app
+    from byzopt.cli.commands import parser
 
     with terminal.harmless_streams():
         try:
             os.getcwd()  # where it is gone, libraries end the process when they are loaded
             alone = not sys.argv[1:]  # without a word, the help page, and the status of a missing command
-            status: int = app(["--help"] if alone else None, standalone_mode=False) or (WRONG if alone else 0)
+            found: int = parser()(["--help"] if alone else None, standalone_mode=False) or 0
+            status = found or (WRONG if alone else 0)
             sys.stdout.flush()
         except terminal.Unprintable as error:
             return _refused(str(error), FAILED)

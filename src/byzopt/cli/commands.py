@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -26,6 +28,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@cache
+def parser() -> Callable[..., Any]:
+    """The commands as a parser: from words to an exit status. Made once, which takes a while."""
+    return typer.main.get_command(app)
 
 
 def _version(wanted: bool) -> None:
