@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -28,6 +29,7 @@ def _method() -> str:
 
 
 def _one(rank: int, n: int, place: str, play: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    gc.freeze()  # what is here already is nobody's model, and takes a second to go through
     torch.set_num_threads(1)
     store = dist.FileStore(str(Path(place, "store")), n)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=n, timeout=timedelta(seconds=60))

@@ -33,6 +33,7 @@ UNBIASED = (
 CONTRACTIVE = ("byz_dm21", "byz_vr_dm21", "byz_ef21", "byz_ef21_bc", "byz_ef21_sgdm", "ef_sign")
 PASSLESS = ("mnist_released", "shakespeare_released")  # whose data are their minibatches
 LARGE = ("mnist", "shakespeare")  # there a full pass takes a second: here it is one batch
+HEAVY = (*LARGE, *PASSLESS)
 QUICK = ("quartic", "digits")  # a compressor knows of a task its dimension alone: one low, one high
 
 
@@ -73,7 +74,9 @@ def outcome(task: Task, method: str, parameters: dict[str, Any], rounds: int = 3
         return str(refusal)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in TASKS]
+)
 def test_it_runs_or_says_why_not(name):
     """Nothing but `InvalidInput` ever leaves, and it says what is wrong, by which rule."""
     for method in METHODS:
@@ -82,7 +85,7 @@ def test_it_runs_or_says_why_not(name):
         runs_or_says(name, method, {})
 
 
-SMALL = [name for name in TASKS if name not in (*LARGE, *PASSLESS)]
+SMALL = [name for name in TASKS if name not in HEAVY]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_it_runs_with_each_compressor_or_says_why_not(name):
 
 def runs_or_says(name, method, parameters):
     task = task_of(name)
-    found = outcome(task, method, parameters, rounds=2 if name in (*LARGE, *PASSLESS) else 3)
+    found = outcome(task, method, parameters, rounds=2 if name in HEAVY else 3)
     if parts_of(method).step.needs_proxy:
         assert "a loss that the server owns" in found
         return

@@ -40,6 +40,7 @@ def python(place, *arguments, ok=True):
     return done
 
 
+@pytest.mark.slow
 def test_an_installed_rule_has_a_name_in_specs(own, tmp_path):
     given = ["--set", "rounds=30", "--out", str(tmp_path / "out"), "--json"]
     done = python(own, "-m", "byzopt", "run", str(EXAMPLE / "spec.toml"), *given)

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.distributed.deadline.transport import DeadlineTransport, check_seconds
 from byzopt.distributed.harden.settings import Buffers
+from byzopt.distributed.living import living
 from byzopt.errors import InvalidInput, require
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]] | nn.Module
@@ -63,9 +64,9 @@ _built, _counting = [0], list[Any]()  # modules that were made parts of others, 
 
 def _averaging(model: nn.Module, group: Any) -> list[str]:
     mine = {id(parameter) for parameter in model.parameters()}
-    living = [each for each in gc.get_objects() if _synchronises(type(each)) and "_modules" in vars(each)]
+    alive = [each for each in living(nn.Module) if _synchronises(type(each)) and "_modules" in vars(each)]
     parts = [each for each in model.modules() if _synchronises(type(each))]
-    around = [each for each in living if any(id(parameter) in mine for parameter in each.parameters())]
+    around = [each for each in alive if any(id(parameter) in mine for parameter in each.parameters())]
     return sorted({type(each).__name__ for each in (*parts, *around) if not _within_worker(each, group)})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
+from byzopt.distributed.living import living
 from byzopt.errors import require
 
 
@@ -46,7 +46,7 @@ def left_out(
     if not optimizers_of(parameters) and not also:
         out.append("an optimizer: none of torch.optim holds the parameters")
     shapes, known = [p.shape for p in parameters.values()], set(map(id, also.values()))
-    averages = [each for each in _living((AveragedModel,)) if id(each) not in known]
+    averages = [each for each in living(AveragedModel) if id(each) not in known]
     return out + ["an AveragedModel" for each in averages if [p.shape for p in each.parameters()] == shapes]
 
 
@@ -67,7 +67,7 @@ def _found(
 ) -> list[tuple[str, Stateful]]:
     """All that are alive, by names that need not be one's alone; without those named in `also`."""
     apart = set(map(id, also.values()))
-    living = [each for each in _living((Optimizer, LRScheduler, GradScaler)) if id(each) not in apart]
+    alive = [each for each in living(Optimizer, LRScheduler, GradScaler) if id(each) not in apart]
     found: list[tuple[str, Stateful]] = []
     names = {id(parameter): name for name, parameter in parameters.items()}
     known: dict[int, str] = {}
@@ -76,12 +76,12 @@ def _found(
         known[id(optimizer)] = f"{type(optimizer).__name__} of {next(filter(None, held))}"
         if id(optimizer) not in apart:
             found.append((known[id(optimizer)], optimizer))
-    nested = {id(part) for each in living for part in getattr(each, "_schedulers", ())}
-    for each in living:
+    nested = {id(part) for each in alive for part in getattr(each, "_schedulers", ())}
+    for each in alive:
         name = known.get(id(getattr(each, "optimizer", None)))
         if isinstance(each, LRScheduler) and name is not None and id(each) not in nested:
             found.append((f"{type(each).__name__} of {name}", each))
-    scalers = [each for each in living if isinstance(each, GradScaler) and each.is_enabled()]
+    scalers = [each for each in alive if isinstance(each, GradScaler) and each.is_enabled()]
     if scaler is not None:
         scalers = [] if id(scaler) in apart else [scaler]
     return found + [("GradScaler", each) for each in scalers]
@@ -90,23 +90,10 @@ def _found(
 def optimizers_of(parameters: Mapping[str, Tensor]) -> list[Optimizer]:
     """The optimizers that are alive in this process and hold any of these parameters."""
     mine, found = {id(parameter) for parameter in parameters.values()}, []
-    for each in _living((Optimizer,)):
+    for each in living(Optimizer):
         with suppress(AttributeError):  # one that is being built
             if any(id(p) in mine for group in each.param_groups for p in group["params"]):
                 found.append(each)
-    return found
-
-
-def _living(kinds: tuple[type, ...]) -> list[Any]:
-    """The objects of these kinds that are alive in this process."""
-    wanted: dict[type, bool] = {}
-    found = []
-    for each in gc.get_objects():
-        kind = type(each)
-        if kind not in wanted:
-            wanted[kind] = issubclass(kind, kinds)
-        if wanted[kind]:
-            found.append(each)
     return found
 
 

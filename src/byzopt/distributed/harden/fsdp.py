@@ -25,6 +25,7 @@ from byzopt.distributed.harden.settings import Settings
 from byzopt.distributed.harden.unit_hooks import ReplicaHook, UnitReduceScatter
 from byzopt.distributed.harden.units import Unit, has_early_readers
 from byzopt.distributed.header import WIRE_DTYPES
+from byzopt.distributed.living import living
 from byzopt.errors import require
 
 _OF_GROUPS = (
@@ -152,8 +153,7 @@ def _check_root(model: Any) -> None:
 def _around(model: Any) -> list[str]:
     from torch.distributed.fsdp import FSDPModule
 
-    living = [each for each in gc.get_objects() if issubclass(type(each), FSDPModule)]
-    others = [each for each in living if each is not model and "_modules" in vars(each)]
+    others = [each for each in living(FSDPModule) if each is not model and "_modules" in vars(each)]
     return sorted({type(each).__name__ for each in others if any(part is model for part in each.modules())})
 
 

@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from byzopt.distributed.harden.guard import Guard
+from byzopt.distributed.living import living
 from byzopt.errors import require
 
 
@@ -31,7 +32,7 @@ def look_out(model: DistributedDataParallel, guard: Guard) -> None:
     _guarded[model] = guard
     if not _listening:
         _listening.append(register_module_module_registration_hook(_built))
-    for each in [each for each in gc.get_objects() if issubclass(type(each), DistributedDataParallel)]:
+    for each in living(DistributedDataParallel):
         if "_modules" in vars(each):
             _attend(each, each)
 

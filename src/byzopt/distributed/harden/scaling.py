@@ -7,6 +7,7 @@ from weakref import ref
 
 from torch.amp import GradScaler
 
+from byzopt.distributed.living import living
 from byzopt.errors import InvalidInput
 
 _found: list[ref[GradScaler]] = []
@@ -16,7 +17,7 @@ def scalers(anew: bool = False) -> list[GradScaler]:
     """The enabled scalers of this process that anybody holds: looked for `anew`, or where none is known,
     which takes a moment."""
     if anew or not _alive():
-        _found[:] = [ref(each) for each in gc.get_objects() if issubclass(type(each), GradScaler)]
+        _found[:] = [ref(each) for each in living(GradScaler)]
         if _alive():
             gc.collect()  # a training that is over may have left one in a circle of references
     return _alive()
