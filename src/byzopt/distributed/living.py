@@ -13,6 +13,7 @@ def living(*kinds: type) -> list[Any]:
     Classes are told by identity: asking `isinstance` of every object of a process that has loaded torch takes
     a second.
 
+        >>> from byzopt.distributed.living import living
         >>> class Mine: ...
         >>> mine = Mine()
         >>> living(Mine) == [mine]
