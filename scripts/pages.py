@@ -16,13 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from byzopt.errors import Status
+from byzopt.experiments import Outcome, Spec
 from byzopt.reports.reproduction import dump_results, fit_data
 from byzopt.reports.reproduction_page import part_title, reproduction_markdown
 from byzopt.reports.study.chart import Chart
 from byzopt.reproductions.fits import FittedValue, fit_values
 from byzopt.reproductions.loading import load_reproduction
 from byzopt.reproductions.reproduction import Part
-from byzopt.reproductions.running import ReproducedTables
+from byzopt.reproductions.running import CellRun, ReproducedTables
 from byzopt.reproductions.verdict import ComparedCell, compare_cell
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "reproductions"
@@ -83,7 +85,19 @@ def account_of(text: str, told: dict[str, Any]) -> ReproducedTables:
         ]
         lines += own
         fits += [one for fit in part.fits for one in fit_values(part, fit, own)]
-    return ReproducedTables(it, {}, tuple(lines), tuple(fits))
+    return ReproducedTables(it, _specs(told), tuple(lines), tuple(fits))
+
+
+def _specs(told: dict[str, Any]) -> dict[tuple[str, str, tuple[str, ...]], list[CellRun]]:
+    """The spec of a run of each cell, of which nothing else is kept."""
+    lost = Outcome(Status.INTERRUPTED, 0, 0.0, ())
+    found = {}
+    for one in told["cells"]:
+        if "spec" in one:
+            seed, run = next(iter(one["runs"].items()))
+            key = one["part"], one["protocol"], tuple(one["at"])
+            found[key] = [CellRun(int(seed), run, Spec.of(one["spec"]), lost)]
+    return found
 
 
 def _seeded(part: Part, text: str) -> Part:

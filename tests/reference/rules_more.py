@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from tests.reference.rules import dist, mean, median
+from tests.reference.rules import dist, mean, median, nnm
 
 
 def even(rows, indices):
@@ -165,3 +165,20 @@ TWINS: dict[str, Callable[..., np.ndarray]] = {
     twin.__name__: twin
     for twin in (medoid, cge, faba, aksel, mda, mva, smea, meamed, phocas, bulyan, monna, caf)
 }
+
+
+def normalise(rows, most=100.0):
+    """Every row at the median of the lengths, one stretched at most `most` times."""
+    lengths = [dist(row, np.zeros(len(row))) for row in rows]
+    middle = float(np.median(lengths))
+    factors = [min(middle / size, most) if size else 1.0 for size in lengths]
+    return np.array([factor * row for factor, row in zip(factors, rows, strict=True)])
+
+
+def capped_nnm(rows, f, cap=1.0):
+    """Every row on its way to the mean of its n - f nearest, no farther than `cap` medians of these ways."""
+    means = nnm(rows, f)
+    sizes = [dist(a, b) for a, b in zip(means, rows, strict=True)]
+    most = cap * float(np.median(sizes))
+    cuts = [min(1.0, most / size) if size else 1.0 for size in sizes]
+    return np.array([v + cut * (y - v) for v, y, cut in zip(rows, means, cuts, strict=True)])

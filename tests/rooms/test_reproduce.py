@@ -11,12 +11,18 @@ import pytest
 import torch
 
 from byzopt.errors import InvalidInput, Status, UnknownName
+from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.sweeps import run_sweep
 from byzopt.experiments.trials.outcome import Outcome
 from byzopt.reports.reproduction import reproduction_charts, save_reproduction
 from byzopt.reports.reproduction_page import (
+<<<<<<< HEAD
     cell_columns,
     cell_row,
+=======
+    attack_sentence,
+    cell_columns,
+>>>>>>> e907e73 (Runs under attack record how different honest rows are, and stress says when no rule can promise a direction; stages normalise and capped_nnm; reproduction pages name their attacks)
     reproduction_markdown,
     verdict_counts,
 )
@@ -326,6 +332,34 @@ def test_a_reproduction_from_runs_to_its_page(tiny, tmp_path):
     page = (tmp_path / "out" / "README.md").read_text()
     assert "| BF | Ours | norm | 1.0 ± 0.5 |" in page
     assert "seed 1" in page
+    assert "The verdicts rest on `bit_flip`, and on no attack that searches" in page
+
+
+@pytest.mark.parametrize(
+    ("attacks", "said"),
+    [
+        (["alie", "ipm", "alie", "none"], "rest on `alie`, `ipm`, and on no attack that searches"),
+        (["autobyz", "ipm"], "`autobyz` searches each round"),
+        (["none"], "Nobody attacks in these runs"),
+        ([], ""),
+    ],
+    ids=["prescribed", "searched", "nobody", "no runs"],
+)
+def test_a_page_says_on_which_attacks_its_verdicts_rest(attacks, said):
+    base = {
+        "task": "quartic",
+        "rule": "median",
+        "method": "robust_gd",
+        "lr": 0.1,
+        "n": 9,
+        "f": 2,
+        "rounds": 2,
+    }
+    found = attack_sentence([Spec.of(base | {"attack": attack}) for attack in attacks])
+    assert said in found
+    assert bool(found) == bool(attacks)
+    calm = attack_sentence([Spec.of(base | {"attack": "alie", "attackers": 0})])
+    assert "Nobody attacks" in calm
 
 
 def test_choices(tiny):

@@ -62,7 +62,8 @@ def test_figures_are_taken_at_the_start_every_so_often_and_at_the_end():
     assert (outcome.status, outcome.rounds) == (Status.COMPLETED, 12)
     assert outcome.records[0]["loss"] == pytest.approx(100)
     ledger = {"gradients", "bits", "coordinates", "bits_down", "coordinates_down"}
-    assert {"loss", "grad_norm", "aggregate_norm", "stalls"} | ledger == set(outcome.metrics)
+    rows = {"aggregate_norm", "honest_variance", "relative_variance"}
+    assert {"loss", "grad_norm", "stalls"} | rows | ledger == set(outcome.metrics)
     assert outcome.metrics["gradients"] == 12
 
 

@@ -6,6 +6,7 @@ from byzopt.aggregators.boba import BOBA
 from byzopt.aggregators.bucketing import Bucketing
 from byzopt.aggregators.bulyan import Bulyan
 from byzopt.aggregators.caf import CAF
+from byzopt.aggregators.capped_nnm import CappedNNM
 from byzopt.aggregators.centered_clipping import CenteredClipping
 from byzopt.aggregators.cge import CGE
 from byzopt.aggregators.clipped_clustering import ClippedClustering
@@ -45,6 +46,7 @@ from byzopt.aggregators.monna import MoNNA
 from byzopt.aggregators.mva import MVA
 from byzopt.aggregators.nnm import NNM
 from byzopt.aggregators.norm_clipping import NormClipping
+from byzopt.aggregators.normalise import Normalise
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.random_projection import RandomProjection
@@ -83,6 +85,7 @@ __all__ = [
     "AutoGM",
     "Bucketing",
     "Bulyan",
+    "CappedNNM",
     "CenteredClipping",
     "Certificate",
     "Chain",
@@ -111,6 +114,7 @@ __all__ = [
     "MoNNA",
     "MultiKrum",
     "NormClipping",
+    "Normalise",
     "Phocas",
     "PreAggregator",
     "PreChain",

@@ -90,6 +90,7 @@ def _telling(shown: list[dict[str, Any]]) -> list[str]:
     """The usual columns, figures, and whatever differs between rows."""
     names = list(shown[0]) if shown else []
     hidden = {"seconds", "message", "gradients", "bits", "aggregate_norm", "stalls", "rounds_run"}
+    hidden |= {"honest_variance", "relative_variance"}
     from byzopt.experiments.trials.per_worker import worker_figure
 
     differ = [

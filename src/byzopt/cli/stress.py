@@ -17,6 +17,7 @@ from byzopt.cli.parameters import DEFAULT_STORE, AsJson, Jobs, Settings, SpecNam
 
 if TYPE_CHECKING:
     from byzopt.stress import Stress, Trial
+    from byzopt.stress.difference import Difference
 
 BELOW = 3  # exit status: the worst accuracy is below --at-least
 NO_EVIDENCE = 4  # exit status: with --at-least, not everything was measured that could be below it
@@ -173,7 +174,8 @@ def _say(result: Stress, picture: Path | None, as_json: bool) -> None:
     if result.trials:
         console.print(f"{result.heading}:")
         console.print(table)
-    for line in _advice(result):
+    different = result.difference(result.rules[0])
+    for line in [*_advice(result), *(different.sentences() if different else [])]:
         console.print(line)
     if picture is not None:
         console.print(f"picture: {picture}")
@@ -218,7 +220,19 @@ def _cell(one: Trial | None) -> str:
     return shown if one.status in ("completed", "converged") else f"{shown} ({one.status})"
 
 
+def _difference(found: Difference | None) -> dict[str, Any] | None:
+    """How different honest rows were, as figures; what is infinite is None."""
+    if found is None:
+        return None
+    figures = {"rounds": found.rounds, "h": found.h, "r": found.r, "rounds_with_rh_at_least_1": found.beyond}
+    figures |= {"b_squared": found.fit.slope, "limit": found.fit.breakdown, "share": found.f / found.n}
+    finite = {name: value if isfinite(value) else None for name, value in figures.items()}
+    return {**finite, "sentences": found.sentences()}
+
+
 def _data(result: Stress, picture: Path | None) -> dict[str, Any]:
+    from byzopt.stress.difference import difference_of
+
     def plain(one: Trial | None) -> dict[str, Any] | None:
         if one is None:
             return None
@@ -229,6 +243,7 @@ def _data(result: Stress, picture: Path | None) -> dict[str, Any]:
             one.figure: value,
             "status": one.status,
             "runs": one.runs,
+            "honest_rows": _difference(difference_of(one.apart, result.n, result.attackers)),
         }
 
     return {
@@ -244,6 +259,7 @@ def _data(result: Stress, picture: Path | None) -> dict[str, Any]:
         "measured": {rule: result.measured(rule) for rule in result.rules},
         "complete": {rule: result.complete(rule) for rule in result.rules},
         "headline": _advice(result),
+        "honest_rows": {rule: _difference(result.difference(rule)) for rule in result.rules},
         "trials": [plain(one) for one in result.trials],
         "worst": {rule: plain(result.worst(rule)) for rule in result.rules},
         "not_measured": list(result.left),

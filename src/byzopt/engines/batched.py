@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from byzopt.aggregators.core.filters import StatelessFilter
 from byzopt.engines.absence import played, share_of, zero_absent
 from byzopt.engines.batched_round import BatchedChannel, BatchedOracles, BatchedRound, Lane
 from byzopt.engines.certifying import certifying_step
+from byzopt.engines.honest_rows import honest_figures
 from byzopt.engines.loop import LoopState, Snapshot, added
 from byzopt.engines.simulated import SimulatedState
 from byzopt.engines.stacking import PartGroups, call_parts, group_parts, state_of
@@ -53,6 +54,7 @@ class BatchedRuns:
         self.asked: Tensor | None = None
         self.aggregate: Tensor | None = None
         self.certificates: dict[int, Certificate] = {}  # of the last round's aggregates, where asked for
+        self.honest: dict[int, dict[str, float]] = {}  # figures of the last round's honest rows, likewise
 
     @cached_property
     def x(self) -> Tensor:
@@ -78,7 +80,8 @@ class BatchedRuns:
             return None
         asked, aggregate, x = (part[r].clone() for part in (self.asked, self.aggregate, self.x))
         lane, certificate = self.lanes[r], self.certificates.get(r)
-        return Snapshot(self.state(r), asked, aggregate, x, lane.method, lane.engine, certificate)
+        figures = self.honest.get(r, {})
+        return Snapshot(self.state(r), asked, aggregate, x, lane.method, lane.engine, certificate, figures)
 
     def only(self, left: Sequence[int]) -> BatchedRuns:
         """These runs alone, in this order."""
@@ -87,12 +90,14 @@ class BatchedRuns:
             few.asked, few.aggregate = self.asked[list(left)], self.aggregate[list(left)]
             known = self.certificates
             few.certificates = {k: known[r] for k, r in enumerate(left) if r in known}
+            few.honest = {k: self.honest[r] for k, r in enumerate(left) if r in self.honest}
         return few
 
-    def round(self, faulty: Mapping[int, int] | None = None) -> BatchedRuns:
+    def round(self, faulty: Mapping[int, int] | None = None, summarised: Collection[int] = ()) -> BatchedRuns:
         """All runs after one ask and one tell more.
 
-        `faulty`: the runs whose aggregates are to be certified, and for how many faulty rows.
+        `faulty`: the runs whose aggregates are to be certified, and for how many faulty rows. `summarised`:
+        those of whose honest rows figures are to be taken.
 
         Errors: `RoundLostError` names the runs whose rows hold more faulty ones than their rule tolerates.
         Nothing has happened then, and the round can be taken without them.
@@ -124,6 +129,10 @@ class BatchedRuns:
             costs = tuple([s * c for s, c in zip(shares, cost, strict=True)] for cost in costs)
         after = self._after(parts, x, g, costs)
         after.certificates = certificates
+        after.honest = {
+            r: honest_figures(rows[r], self.lanes[r].engine.adversary.cohort.honest, masks[r])
+            for r in summarised
+        }
         return after
 
     def _after(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.expulsion import Expulsion
 from byzopt.aggregators.core.filters import Defence
 from byzopt.engines.base import Engine, check_rows
+from byzopt.engines.honest_rows import Honest, honest_figures, nobody
 from byzopt.methods import Method
 from byzopt.servers import ServerContext
 
@@ -61,7 +63,7 @@ class LoopState(NamedTuple):
 
 class Snapshot(NamedTuple):
     """A finished round: the state after it, the point asked at, the aggregate, the iterate to answer, and
-    what was certified of the aggregate, if that was asked for.
+    what was certified of the aggregate and measured of the honest rows, if that was asked for.
 
     Args:
         state: The state after the round.
@@ -71,6 +73,7 @@ class Snapshot(NamedTuple):
         method: What is run.
         engine: Who asked the workers.
         certificate: What was certified of the aggregate; None: nothing was asked.
+        honest: Figures of the honest rows (`honest_rows.honest_figures`); empty: nothing was asked.
 
     Examples:
         >>> from byzopt import Adversary, Cohort, NoAttack, Quartic, RobustGD, rule_from
@@ -93,6 +96,7 @@ class Snapshot(NamedTuple):
     method: Method
     engine: Engine
     certificate: Certificate | None = None
+    honest: Mapping[str, float] = MappingProxyType({})
 
     @property
     def reach(self) -> float:
@@ -145,11 +149,17 @@ def never(t: int) -> int | None:
 
 
 def rounds(
-    method: Method, engine: Engine, state: LoopState, last: int, against: Against = never
+    method: Method,
+    engine: Engine,
+    state: LoopState,
+    last: int,
+    against: Against = never,
+    honest: Honest = nobody,
 ) -> Iterator[Snapshot]:
     """Run rounds `state.t + 1 .. last`, one ask and one tell each.
 
     `against(t)` says for how many faulty rows the aggregate of round t is to be certified; None: not at all.
+    `honest(t)` says whose rows of round t are to be summarised; empty: nobody's.
 
     Errors: `TooManyFaults` when a round's rows hold more faulty ones than the rule tolerates.
 
@@ -159,6 +169,7 @@ def rounds(
         state: What `begin` gave, or the state of an earlier snapshot.
         last: The last round.
         against: For how many faulty rows the aggregate of a round is certified; None: not at all.
+        honest: Whose rows of a round are summarised; empty: nobody's.
 
     Raises:
         TooManyFaults: A round's rows hold more faulty ones than the rule tolerates.
@@ -189,7 +200,9 @@ def rounds(
         step = method.step.tell(state.step, g)
         cost = added(state.ledger, seen[1:])
         state = LoopState(t, step, memory, workers, cost[0], cost[1], cost[2], cost[3], cost[4], g)
-        yield Snapshot(state, x, g, method.step.answer(step), method, engine, next(iter(certificates), None))
+        x_after, certificate = method.step.answer(step), next(iter(certificates), None)
+        figures = honest_figures(seen.rows, honest(t), at.present)
+        yield Snapshot(state, x, g, x_after, method, engine, certificate, figures)
 
 
 def added(before: Sequence[float], cost: Sequence[float]) -> tuple[float, ...]:

@@ -6,8 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from byzopt.attacks import NoAttack
 from byzopt.escaping import markdown as prose
 from byzopt.escaping import markdown_cell
+from byzopt.experiments import Spec
 from byzopt.reports.study.chart import Chart, slug
 from byzopt.reproductions.fits import FittedValue
 from byzopt.reproductions.reproduction import Part
@@ -30,8 +32,26 @@ def reproduction_markdown(account: ReproducedTables, drawn: Sequence[Chart] = ()
     for part in it.parts:
         lines = drop_empty([line for line in account.lines if line.part is part and line.values])
         fits = [one for one in account.fitted if one.part is part]
-        text += _section(part, lines, fits, drawn) if lines else [*_headed(part), "Not run here."]
+        here = (runs for key, runs in account.found.items() if key[:2] == (part.name, part.protocol))
+        attacks = attack_sentence([run.spec for runs in here for run in runs])
+        text += _section(part, lines, fits, drawn, attacks) if lines else [*_headed(part), "Not run here."]
     return "\n".join(text) + "\n"
+
+
+def attack_sentence(specs: Sequence[Spec]) -> str:
+    """On which attacks the verdicts of these runs rest, and that others may be worse; empty for no runs."""
+    attacked = [spec for spec in specs if spec.cohort.byzantine and spec.attack != NoAttack()]
+    names = list(dict.fromkeys(type(spec.attack).name for spec in attacked))
+    if not names:
+        return "Nobody attacks in these runs: the verdicts say nothing about liars." if specs else ""
+    lead = "The verdicts rest on " + ", ".join(f"`{name}`" for name in names)
+    if "autobyz" in names:
+        return f"{lead}. `autobyz` searches each round, against the rule as it stands."
+    return (
+        f"{lead}, and on no attack that searches each round among all rows that liars could send, as "
+        "`autobyz` does against the rule as it stands. Worse may exist; where there is a server, `byzopt "
+        "stress` measures it."
+    )
 
 
 def drop_empty(lines: Sequence[ComparedCell]) -> list[ComparedCell]:
@@ -105,7 +125,11 @@ def fit_row(one: FittedValue) -> list[str]:
 
 
 def _section(
-    part: Part, lines: Sequence[ComparedCell], fits: Sequence[FittedValue], drawn: Sequence[Chart]
+    part: Part,
+    lines: Sequence[ComparedCell],
+    fits: Sequence[FittedValue],
+    drawn: Sequence[Chart],
+    attacks: str,
 ) -> list[str]:
     text = [*_headed(part), *prose(part.remarks.strip()).splitlines(), ""]
     if part.shortened:
@@ -113,6 +137,7 @@ def _section(
         text += [f"Shortened with `--quick`: {what} is compared.", ""]
     whose = "Printed" if part.beside == "paper" else comparison_source(part).capitalize()
     text += [f"{markdown_cell(whose)}: {prose(part.source) or 'nothing'}. Seeds {_seeds_said(part)}.", ""]
+    text += [attacks, ""] if attacks else []
     if fits:
         text += [*_table(fit_columns(part), [fit_row(one) for one in fits]), "", verdict_counts(fits), ""]
     text += _table(cell_columns(part), [cell_row(line) for line in lines])

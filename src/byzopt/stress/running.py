@@ -15,6 +15,7 @@ from byzopt.experiments import Spec
 from byzopt.experiments.sweeps import RunStore, Sweep, SweepPlan, plan_sweep, run_sweep
 from byzopt.experiments.trials.memory import build_task
 from byzopt.stress.catalogue import NO_ATTACK, ensemble, is_cheap, is_searched
+from byzopt.stress.difference import Difference, difference_of
 from byzopt.stress.verdict import Trial, trial, worst
 
 Play = Callable[[SweepPlan, Callable[[], bool]], Any]
@@ -67,6 +68,12 @@ class Stress:
     def complete(self, rule: str) -> bool:
         """Whether a rule was measured under every attack, and without any."""
         return self.measured(rule) == len(self.attacks) and self.calm(rule) is not None
+
+    def difference(self, rule: str) -> Difference | None:
+        """How different the honest rows were in all runs of a rule; None where it is not known: on a graph
+        and on a clock, and in runs that were stored by earlier versions."""
+        apart = [one for trial in self.trials if trial.rule == rule for one in trial.apart]
+        return difference_of(apart, self.n, self.attackers)
 
     @property
     def figure(self) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from byzopt.errors import Status
 from byzopt.experiments import Outcome, Record
+from byzopt.stress.difference import differences
 
 TAIL = 0.1  # share of the rounds, at the end, over which a figure is averaged
 
@@ -26,6 +27,7 @@ class Trial(NamedTuple):
         value: The figure, averaged; None: nothing was measured.
         status: How the runs ended.
         runs: Their ids.
+        apart: How different the honest rows were in each recorded round: (variance, variance/‖mean‖²).
 
     Examples:
         >>> from byzopt.stress import Trial
@@ -39,6 +41,7 @@ class Trial(NamedTuple):
     value: float | None
     status: str
     runs: tuple[str, ...] = ()
+    apart: tuple[tuple[float, float], ...] = ()
 
     @property
     def larger_is_better(self) -> bool:
@@ -72,7 +75,8 @@ def trial(rule: str, attack: str, runs: Sequence[str], outcomes: Sequence[Outcom
     figure = figure_of([record for outcome in outcomes for record in outcome.records])
     statuses = {str(outcome.status) for outcome in outcomes}
     value = fmean(tail_mean(outcome, figure) for outcome in outcomes)
-    return Trial(rule, attack, figure, value, ", ".join(sorted(statuses)), tuple(runs))
+    apart = tuple(one for outcome in outcomes for one in differences(outcome.records))
+    return Trial(rule, attack, figure, value, ", ".join(sorted(statuses)), tuple(runs), apart)
 
 
 def worst(trials: Iterable[Trial]) -> Trial | None:

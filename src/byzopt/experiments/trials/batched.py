@@ -149,7 +149,7 @@ class BatchedTrials:
 
     def _advance(self, batch: _Lanes) -> None:
         try:
-            after = batch._replace(many=batch.many.round(self._faulty(batch)))
+            after = batch._replace(many=batch.many.round(self._faulty(batch), self._summarised(batch)))
         except RoundLostError as error:
             self._settle(batch)
             for k, reason in error.reasons.items():
@@ -180,6 +180,11 @@ class BatchedTrials:
         """The runs whose next aggregates are to be certified, and for how many faulty rows."""
         wanted = {k: self.trials[i].against(batch.many.t + 1) for k, i in enumerate(batch.who)}
         return {k: f for k, f in wanted.items() if f is not None}
+
+    def _summarised(self, batch: _Lanes) -> list[int]:
+        """The runs of whose honest rows figures are to be taken."""
+        t = batch.many.t + 1
+        return [k for k, i in enumerate(batch.who) if self.trials[i].ready.summarised(t)]
 
     def _left(self, batch: _Lanes) -> _Lanes | None:
         """The batch of those that have not ended."""

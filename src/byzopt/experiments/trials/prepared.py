@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
@@ -89,7 +89,13 @@ class PreparedRun(NamedTuple):
             return rounds_on_clock(self.engine, state, last)
         if isinstance(self.engine, OnGraph):
             return rounds_on_graph(self.engine, state, last)
-        return rounds(self.method, self.engine, state, last, against)
+        return rounds(self.method, self.engine, state, last, against, self.summarised)
+
+    def summarised(self, t: int) -> Sequence[int]:
+        """Whose rows of round t are summarised: the honest workers', where others attack, if the run is
+        measured after that round."""
+        cohort = self.task.cohort
+        return cohort.honest if cohort.byzantine and self.settings.measures(t) else ()
 
     def answer(self, state: LoopState) -> Tensor:
         """The iterate `[d]` where the run stands; on a graph the honest nodes' mean."""

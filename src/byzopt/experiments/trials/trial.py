@@ -138,7 +138,8 @@ class Trial:
         certified = certificate.figures() if certificate else {}
         by_worker = worker_figures(self.ready.task, x) if self.ready.settings.per_worker else {}
         t = snapshot.state.t if snapshot else self.begun
-        record = {"t": t, **figures, **by_worker, **report(), **certified}
+        honest = getattr(snapshot, "honest", {})  # those of graphs and clocks have none
+        record = {"t": t, **figures, **by_worker, **report(), **certified, **honest}
         wrong = sorted(RESERVED & (record.keys() - {"t"} | figures.keys()))
         require(not wrong, "A figure", "have a name that is not in use for a run", ", ".join(wrong))
         self.records.append(record)
