@@ -16,13 +16,9 @@ from byzopt.experiments.sweeps import run_sweep
 from byzopt.experiments.trials.outcome import Outcome
 from byzopt.reports.reproduction import reproduction_charts, save_reproduction
 from byzopt.reports.reproduction_page import (
-<<<<<<< HEAD
-    cell_columns,
-    cell_row,
-=======
     attack_sentence,
     cell_columns,
->>>>>>> e907e73 (Runs under attack record how different honest rows are, and stress says when no rule can promise a direction; stages normalise and capped_nnm; reproduction pages name their attacks)
+    cell_row,
     reproduction_markdown,
     verdict_counts,
 )
