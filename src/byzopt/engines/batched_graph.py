@@ -104,8 +104,11 @@ class BatchedGraphRuns:
             few.played = _Round(*(part[list(left)] for part in self.played))
         return few
 
-    def round(self, faulty: Mapping[int, int] | None = None) -> BatchedGraphRuns:
-        """All runs after one round more. Nothing of an exchange is certified.
+    def round(
+        self, faulty: Mapping[int, int] | None = None, summarised: Collection[int] = ()
+    ) -> BatchedGraphRuns:
+        """All runs after one round more. Nothing of an exchange is certified, and no rows are summarised:
+        no server sees them.
 
         Errors: `RoundLostError` names the runs in which a node hears too little. Nothing has happened then,
         and the round can be taken without them.
