@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from byzopt.aggregators import PRE_AGGREGATORS, RULES, rule_from
+from byzopt.errors import InvalidInput
 
 N, F, D = 23, 2, 6
 BEFORE = ["", "nnm >> ", "bucketing >> ", "nnm >> bucketing >> ", *(f"{p} >> " for p in PRE_AGGREGATORS)]
@@ -22,8 +23,18 @@ def meets(rule):
 
 
 def chains(*before):
-    """All rules behind each of these, but those that stand behind no stage."""
-    return [each + name for each in before for name in RULES if not (each and build(name).sent_rows)]
+    """All rules behind each of these, but those that may not stand there."""
+    return [each + name for each in before for name in RULES if may_stand(each + name)]
+
+
+def may_stand(spelling):
+    """Whether the rule is one for these stages: none may come before some, and some want rows unmixed."""
+    try:
+        build(spelling)
+    except InvalidInput as error:
+        assert "Found stages before it" in str(error) or "Found a stage that mixes rows" in str(error)  # noqa: PT017
+        return False
+    return True
 
 
 PREFIXES = list(dict.fromkeys(BEFORE))

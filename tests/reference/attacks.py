@@ -234,3 +234,15 @@ def sparse(x: Row, rounds: list[Rows], share: float, scale: float, z: float) -> 
         m, s = mean(honest), std(honest)
         out.append([m[k] - (scale if k in chosen else z) * s[k] for k in range(len(m))])
     return out
+
+
+def trapsetter(x, own, directions, loss, n, pull, steps):  # type: ignore[no-untyped-def]
+    """The lie, from two directions already as long as they should be, point by point of the grid."""
+    worst, trap = None, x
+    for i in range(-steps, steps + 1):
+        for j in range(-steps, steps + 1):
+            point = along(along(x, i / steps, directions[0]), j / steps, directions[1])
+            if worst is None or loss(point) > worst:
+                worst, trap = loss(point), point
+    b, u = len(own), mean(own)
+    return [n / b * pull * (x[k] - trap[k]) - (n - b) / b * u[k] for k in range(len(x))]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from byzopt.aggregators import NNM, Mean, Median, TrimmedMean, rule_from
+from byzopt.aggregators import NNM, FLTrust, Mean, Median, MoNNA, TrimmedMean, Weighted, rule_from
 from byzopt.attacks import ATTACKS, CLOCK_ATTACKS, Adversary, Attack, Flooding, LatePoison, Outward, Silence
 from byzopt.certificates.asynchrony import clock_facts
 from byzopt.clocks import CLOCKS, Clock, Equal, Exponential, Given, Script, Spread
@@ -575,6 +575,34 @@ def test_an_intake_refuses_steps_in_which_liars_may_have_the_half(intake: Intake
     with pytest.raises(InvalidInput, match="more than 2 f"):
         on_clock(intake, rule="median", task=task_of(n=n))
     on_clock(Unique(size=5), rule="median", task=task_of(n=n))
+
+
+@pytest.mark.parametrize("intake", [Unique(), Unique(size=9), FedBuff(size=8), Latest()])
+@pytest.mark.parametrize(
+    "spelling, needs", [("bulyan", 11), ("krum", 7), ("nnm >> bulyan", 11), ("median", 5)]
+)
+def test_an_intake_refuses_steps_on_which_the_rule_would_tolerate_fewer(intake, spelling, needs) -> None:
+    n = 11  # f = 2: of a step of m rows Bulyan tolerates (m - 3)/4
+    rows = {Unique(): 9, Unique(size=9): 9, FedBuff(size=8): 8, Latest(): 9}[intake]
+    rule = rule_from(spelling, f=2)
+    if rows < needs:
+        with pytest.raises(
+            InvalidInput, match=r"tolerates f = 2\. Found \d of n = 11, on which .* tolerates 1"
+        ):
+            intake.check(n, 2, rule)
+        Unique(size=11).check(n, 2, rule)
+    else:
+        intake.check(n, 2, rule)
+    intake.check(n + 4, 2, rule) if intake in (Unique(), Latest()) else None
+
+
+@pytest.mark.parametrize("rule", [FLTrust(), MoNNA(f=2), Weighted(Median(f=2), weights=(1.0,) * 10)])
+def test_rows_that_are_no_workers_in_order_serve_no_rule_that_asks_whose_they_are(rule) -> None:
+    for intake in (FedBuff(size=10, repeats=True), BASGD(boxes=5), BASGD(boxes=9)):
+        with pytest.raises(InvalidInput, match="ask of no row whose it is"):
+            intake.check(10, 2, rule)
+    for intake in (BASGD(boxes=10), Unique(), FedBuff(size=8)):
+        intake.check(10, 2, rule)
 
 
 @pytest.mark.parametrize("intake", [Unique(), Latest()])

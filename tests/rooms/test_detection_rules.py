@@ -9,13 +9,17 @@ import pytest
 import torch
 
 from byzopt.aggregators import (
+    ARC,
     FLAME,
+    GAS,
     NNM,
     RULES,
     Bucketing,
+    Clipping,
     DnC,
     FLTrust,
     FoolsGold,
+    MoNNA,
     NormClipping,
     SignGuard,
     SignMajority,
@@ -190,8 +194,8 @@ def test_trusted_index_follows_its_row_when_others_are_dropped(name):
     bad[0], bad[3, 7] = float("nan"), float("inf")
     keep = [i for i in range(N) if i not in (0, 3)]
     assert torch.equal(build(name, trusted=5)(bad), build(name, f=F - 2, trusted=3)(rows[keep]))
-    chain = NNM(f=F) >> build(name, trusted=5)
-    assert torch.equal(chain(bad), (NNM(f=F - 2) >> build(name, f=F - 2, trusted=3))(rows[keep]))
+    chain = ARC(f=F) >> build(name, trusted=5)
+    assert torch.equal(chain(bad), (ARC(f=F - 2) >> build(name, f=F - 2, trusted=3))(rows[keep]))
 
 
 @pytest.mark.parametrize("name", TRUSTING)
@@ -216,10 +220,49 @@ def test_trusted_must_be_the_index_of_a_row(name):
 
 
 @pytest.mark.parametrize("name", TRUSTING)
-def test_trusting_rules_refuse_a_stage_that_moves_rows(name):
-    with pytest.raises(InvalidInput, match="moves rows"):
-        (Bucketing() >> build(name, f=1))(honest_rows(N))
-    assert torch.isfinite((NNM(f=1) >> build(name, f=1))(honest_rows(N))).all()
+@pytest.mark.parametrize("spelled", ["{}", "fail_closed(rule='{}')", "rlr(rule='{}', threshold=3)"])
+def test_a_trusted_row_is_not_mixed_with_others_before_it_is_looked_at(name, spelled):
+    for stages in ("nnm", "bucketing", "clipping >> nnm", "nnm >> arc"):
+        with pytest.raises(InvalidInput, match="Found a stage that mixes rows"):
+            rule_from(f"{stages} >> {spelled.format(name)}", f=1)
+    for stages in ("clipping", "arc", "random_projection", "arc >> clipping"):
+        assert torch.isfinite(rule_from(f"{stages} >> {spelled.format(name)}", f=1)(honest_rows(N))).all()
+
+
+def test_a_stage_of_another_package_mixes_unless_it_says_that_it_does_not():
+    class Own(Clipping):
+        def mixing(self, geometry):
+            return torch.eye(geometry.m, dtype=torch.float64).flip(0)
+
+    class Apart(Own):
+        mixes = False
+
+    assert not Clipping.mixes
+    assert Own.mixes
+    with pytest.raises(InvalidInput, match="mixes rows"):
+        Own() >> FLTrust()
+    with pytest.raises(InvalidInput, match="in its place"):  # it said so, and it is not true
+        (Apart() >> FLTrust())(honest_rows(N))
+
+
+@pytest.mark.parametrize("name", TRUSTING)
+def test_gas_averages_no_trusted_row(name):
+    for rule in (name, f"arc >> {name}", f"fail_closed(rule='{name}')"):
+        with pytest.raises(InvalidInput, match="trust no row"):
+            GAS(rule_from(rule, f=2))
+
+
+def test_a_pivot_may_be_mixed_as_other_honest_rows_are():
+    honest = honest_rows(8)
+    for bad in (honest.mean(dim=0) + 3.0, honest.mean(dim=0) - 100.0):
+        rows = torch.cat([honest, bad.expand(3, -1)])
+        out, mean = (NNM(f=3) >> MoNNA(f=3))(rows), honest.mean(dim=0)
+        bound = (NNM(f=3) >> MoNNA(f=3)).kappa_squared(11)
+        spread = (honest - mean).square().sum(dim=1).mean()
+        assert (out - mean).square().sum() <= bound * spread
+    assert GAS(MoNNA(f=3), groups=4)(rows).isfinite().all()
+    with pytest.raises(InvalidInput, match="in its place"):
+        (Bucketing() >> MoNNA(f=1))(honest_rows(N))
 
 
 @pytest.mark.parametrize("name", TRUSTING)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from byzopt.aggregators import Krum, Median, MoNNA, TrimmedMean, rule_from
+from byzopt.aggregators import Krum, Median, MoNNA, TrimmedMean, Weighted, rule_from
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, TooManyFaults
 from byzopt.graphs import (
@@ -288,6 +288,18 @@ def test_parameters_and_rules_that_cannot_work_are_refused() -> None:
     with pytest.raises(InvalidInput, match="On node 0, which has 3 rows"):
         Screen().check(Network.of(Ring(), Cohort.of(8)), 1, Krum(f=1))
     Screen().check(Network.of(Complete(), Cohort.of(8)), 1, Krum(f=1))
+
+
+def test_screening_trusts_the_own_row_and_no_other() -> None:
+    network = Network.of(Complete(), Cohort.of(8))
+    Screen().check(network, 1, MoNNA(f=1))
+    for mixer, rule in (
+        (Screen(), MoNNA(f=1, trusted=3)),
+        (Screen(), Weighted(Median(f=1), weights=(1.0,) * 8)),
+        (Screen(own="beside"), MoNNA(f=1)),
+    ):
+        with pytest.raises(InvalidInput, match="no place for each worker but its own"):
+            mixer.check(network, 1, rule)
 
 
 # What theory says.

@@ -151,7 +151,7 @@ def test_a_round_without_an_answer_moves_nothing_and_is_counted():
     assert torch.equal(out, torch.zeros(2))  # one of two is no minority
     out, state = filter.step(state, rows, context(3, [True, True, True, False, False]))
     assert torch.equal(out, torch.ones(2))
-    assert filter.report(state) == {"idle_rounds": 2.0}
+    assert filter.report(state) == {"idle_rounds": 2.0, "lowered_rounds": 1.0}
 
 
 def test_last_rows_are_kept_and_fade():

@@ -16,6 +16,7 @@ from byzopt.aggregators import (
     Aggregator,
     Bucketing,
     CenteredClipping,
+    Clipping,
     DnC,
     FailClosed,
     FLTrust,
@@ -45,7 +46,8 @@ def test_a_wrapper_has_the_traits_of_its_rule(name):
         with pytest.raises(InvalidInput, match="stages before it"):
             NNM(f=2) >> FailClosed(rule)
         return
-    assert traits(NNM(f=2) >> FailClosed(rule)) == traits(NNM(f=2) >> rule)
+    before = Clipping() if rule.trusts and not rule.pivots else NNM(f=2)
+    assert traits(before >> FailClosed(rule)) == traits(before >> rule)
 
 
 @pytest.mark.parametrize("before", PRE_AGGREGATORS)
@@ -53,6 +55,8 @@ def test_a_chain_promises_what_all_its_parts_do(before):
     stage = PRE_AGGREGATORS.build(before, f=2)
     for name in (each for each in RULES if RULES[each].sent_rows is not True):
         rule = rule_from(name, f=2)
+        if stage.mixes and rule.trusts and not rule.pivots:
+            continue
         chain = stage >> rule
         for trait in ("translation_equivariant", "scale_equivariant", "convex"):
             assert getattr(chain, trait) == (getattr(stage, trait) and getattr(rule, trait))

@@ -42,6 +42,7 @@ class Clipping(PreAggregator):
     convex = False
 
     affine = False
+    mixes = False
 
     tau: float = 2.0
 
@@ -75,6 +76,7 @@ class ARC(PreAggregator):
     convex = False
 
     affine = False
+    mixes = False
 
     f: int
 

@@ -21,7 +21,8 @@ class FLTrust(TrustingRule):
     `trusted` is the index of v_0, the server's own row; it is compared with, not averaged, as in the paper.
     The answer is never longer than v_0 and tolerates any number of faulty rows beside it. `f` only says how
     many rows may be dropped (None: all but the trusted one); `TooManyFaults` when v_0 itself is not finite.
-    A chain may mix rows before it but not move them: `InvalidInput` behind bucketing.
+    A chain may shorten rows before it but not mix them: `InvalidInput` behind NNM and bucketing, after which
+    v_0 would hold faulty rows and others v_0.
 
     Breakdown point: (n - 1)/n, given that v_0 is honest; 0 if it is not. κ unproved (the guarantee is
     relative to v_0, not to the honest mean). Scale-equivariant; neither translation-equivariant nor

@@ -28,10 +28,11 @@ class GAS(RuleWrapper):
     against faulty rows that hide in the sum over many columns. f is what `rule` tolerates. The deal is drawn
     from (seed, "gas", t); `at(t)` is the recipe of round t.
 
-    Bounded as long as `rule` is: a faulty row that is kept scores no more than an honest one that is not. κ
-    unproved here (the paper bounds it by that of A and the honest spread in a group). Equivariant as `rule`
-    is. A rule with a memory starts each round afresh. Ties: the first. Cost: `groups` calls of `rule` on
-    short rows, of many at once where it can, and a few passes.
+    Rules that trust a row (FLTrust, Zeno) are refused, as it would be averaged with the others; MoNNA's pivot
+    is so anyway. Bounded as long as `rule` is: a faulty row that is kept scores no more than an honest one
+    that is not. κ unproved here (the paper bounds it by that of A and the honest spread in a group).
+    Equivariant as `rule` is. A rule with a memory starts each round afresh. Ties: the first. Cost: `groups`
+    calls of `rule` on short rows, of many at once where it can, and a few passes.
     Source: Liu, Chen, Lyu, Wu, Wu, Chen, ICML 2023 (arXiv:2302.06079), algorithm 1, as the authors' code has
     it (`gas_aggregate`), with its default of 1000 groups and Bulyan for `rule`.
 
@@ -64,6 +65,9 @@ class GAS(RuleWrapper):
         super().__post_init__()
         kinds = "be one that answers for some of the columns alone"
         require(not self.rule.sent_rows, "Parameter `rule` of GAS", kinds, self.rule, "Name another rule.")
+        alone = self.rule.pivots or not self.rule.trusts
+        whole = "trust no row, which would be averaged with the others"
+        require(alone, "Parameter `rule` of GAS", whole, self.rule, "Name another rule.")
         require(self.groups >= 1, "Parameter `groups` of GAS", "be at least 1", self.groups)
 
     def at(self, t: int) -> Self:

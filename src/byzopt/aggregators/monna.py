@@ -21,6 +21,7 @@ class MoNNA(TrustingRule):
 
     `trusted` is the index of v_0: the own row of a worker that averages with its peers, or one known to be
     honest. `TooManyFaults` when v_0 is not finite; `InvalidInput` behind a stage that moves rows (bucketing).
+    NNM may stand before it: an honest row that is mixed is a pivot as good as any, and its lemma holds.
     It is Zeno's rule with ρ = 1/2, decided on centred distances.
 
     Needs f < n. Breakdown point f/n, given that v_0 is honest: rows kept in the place of honest ones are no
@@ -44,6 +45,8 @@ class MoNNA(TrustingRule):
         >>> MoNNA(f=1)(rows)
         tensor([1.5000, 1.5000])
     """
+
+    pivots = True
 
     f: int
     trusted: int = 0

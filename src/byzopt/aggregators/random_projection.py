@@ -42,6 +42,8 @@ class RandomProjection(PreAggregator):
         torch.Size([10000])
     """
 
+    mixes = False
+
     k: int = 4096
     seed: int = 0
     t: int = 0

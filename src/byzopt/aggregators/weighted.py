@@ -62,6 +62,7 @@ class Weighted(RuleWrapper):
 
     positional = True
     by_value = False
+    by_worker = True
 
     rule: Aggregator
     weights: tuple[float, ...]

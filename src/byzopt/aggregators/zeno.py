@@ -21,8 +21,8 @@ class Zeno(TrustingRule):
 
     `trusted` is the index of v_0, which is scored like the others. `rho` ρ > 0 is a pure number, so the
     rule is scale-equivariant. At ρ = 1/2 the rows nearest to v_0 are kept; a smaller ρ lets rows as long as
-    ‖v_0‖/ρ pass. `TooManyFaults` when v_0 is not finite; `InvalidInput` behind a stage that moves rows
-    (bucketing).
+    ‖v_0‖/ρ pass. `TooManyFaults` when v_0 is not finite; `InvalidInput` behind a stage that mixes rows (NNM,
+    bucketing), after which v_0 would hold faulty ones.
 
     Needs f < n. Breakdown point f/n, given that v_0 is honest; 0 if it is not: a faulty row is either
     dropped or scores no less than the worst of the honest. κ unproved. Neither translation-equivariant (but
@@ -38,7 +38,7 @@ class Zeno(TrustingRule):
 
     Raises:
         TooManyFaults: The trusted row is not finite.
-        InvalidInput: A stage before the rule that moves rows.
+        InvalidInput: A stage before the rule that mixes rows.
 
     Examples:
         >>> import torch

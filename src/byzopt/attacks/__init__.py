@@ -29,6 +29,7 @@ from byzopt.attacks.ipm import IPM
 from byzopt.attacks.labels import LabelFlip
 from byzopt.attacks.limited import Limited
 from byzopt.attacks.little import ALIE
+from byzopt.attacks.losses import OwnLoss
 from byzopt.attacks.mimic import Mimic, MimicIndex, MimicVariance
 from byzopt.attacks.noise import Gaussian, Uniform
 from byzopt.attacks.optimal import OptimalALIE, OptimalIPM
@@ -40,6 +41,7 @@ from byzopt.attacks.shift_back import ShiftBack
 from byzopt.attacks.sign_shares import SignShares
 from byzopt.attacks.sleeper import Sleeper
 from byzopt.attacks.sparse import Sparse
+from byzopt.attacks.trapsetter import Trapsetter
 
 __all__ = [
     "ALIE",
@@ -89,6 +91,7 @@ __all__ = [
     "OptimalALIE",
     "OptimalIPM",
     "Outward",
+    "OwnLoss",
     "Placement",
     "RawGradient",
     "Remembering",
@@ -105,6 +108,7 @@ __all__ = [
     "Stale",
     "Straddle",
     "Straggle",
+    "Trapsetter",
     "TwoFaced",
     "UnderThreshold",
     "Uniform",

@@ -15,13 +15,14 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from byzopt.attacks.losses import OwnLoss, missing
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput, require
 from byzopt.linalg import compute_dtype
 from byzopt.registry import Registry
 from byzopt.rng import stream
 
-Knowledge = Literal["own", "honest", "defence"]
+Knowledge = Literal["own", "honest", "defence", "loss"]
 Placement: TypeAlias = Literal["free", "state", "message"]
 Base: TypeAlias = Literal["own", "last_honest"]
 State = Any  # a typed tuple of tensors and numbers, fixed in structure for the whole run
@@ -33,7 +34,8 @@ class View:
     Free to all: `t` round (from 1); `x` the point at which workers were asked, `[d]`, to be left as it is;
     `cohort`; `f` the server's declared tolerance; `b` and `like`. Own: what the Byzantine workers would send
     if honest, `[b, d]`. Honest: what the honest ones sent, `[h, d]`. Defence: the server's rule as it stands
-    this round, a pure function to be searched against.
+    this round, a pure function to be searched against. Loss: that of the Byzantine workers' own data, and its
+    gradient, at any points (`OwnLoss`).
 
     Where not everybody takes part, honest rows are those of the honest ones who do, lies of liars who do not
     reach nobody, and what such a liar would send is 0. Where no honest worker takes part, what the liars who
@@ -50,13 +52,14 @@ class View:
         rows: What all workers would send if they were honest, `[n, d]`.
         cohort: Who is Byzantine.
         f: Number of faulty rows that the server tolerates.
-        knows: What the attack declared that it reads: some of "own", "honest", "defence".
+        knows: What the attack declared that it reads: some of "own", "honest", "defence", "loss".
         defence: The server's rule of this round, `[n, d] -> [d]`.
         present: Who takes part, `[n]` of bool; None: everybody.
         filled: Whether `honest` has a row for absentees too.
+        losses: The loss of the Byzantine workers' own data; None: there is no task.
 
     Raises:
-        InvalidInput: On reading what is not in `knows`.
+        InvalidInput: On reading what is not in `knows`, and on asking for a loss where there is no task.
 
     Examples:
         >>> import torch
@@ -68,7 +71,7 @@ class View:
         tensor([2., 3.])
     """
 
-    __slots__ = ("_defence", "_knows", "_rows", "cohort", "f", "filled", "present", "t", "x")
+    __slots__ = ("_defence", "_knows", "_losses", "_rows", "cohort", "f", "filled", "present", "t", "x")
 
     def __init__(
         self,
@@ -81,10 +84,11 @@ class View:
         defence: Callable[[Tensor], Tensor],
         present: Tensor | None = None,
         filled: bool = False,
+        losses: OwnLoss | None = None,
     ) -> None:
         self.t, self.x, self.cohort, self.f = t, x, cohort, f
         self.present, self.filled = present, filled
-        self._rows, self._knows, self._defence = rows, knows, defence
+        self._rows, self._knows, self._defence, self._losses = rows, knows, defence, losses
 
     @property
     def own(self) -> Tensor:
@@ -108,6 +112,15 @@ class View:
         return self._defence
 
     @property
+    def loss(self) -> OwnLoss:
+        """The loss of the Byzantine workers' own data: `view.loss(points)` is `[p]` at points `[p, d]`, and
+        `view.loss.slopes(points)` its gradients `[p, d]`."""
+        self._declared("loss")
+        if self._losses is None:
+            raise missing()
+        return self._losses
+
+    @property
     def b(self) -> int:
         """Number of Byzantine workers."""
         return len(self.cohort.byzantine)
@@ -129,18 +142,14 @@ class View:
 
     def since(self, start: int, knows: frozenset[Knowledge]) -> View:
         """The same round for an attack inside another one, which may know less and began after `start`."""
-        known = knows & self._knows
-        return View(
-            self.t - start, self.x, self._rows, self.cohort, self.f, known, self._defence, self.present
-        )
+        known, place = knows & self._knows, (self.t - start, self.x, self._rows, self.cohort, self.f)
+        return View(*place, known, self._defence, self.present, losses=self._losses)
 
     def owning(self, own: Tensor, knows: frozenset[Knowledge]) -> View:
         """The same round for an attack inside another one, with other own messages `[b, d]`."""
         rows = _put(self._rows, self.cohort.byzantine, own)
-        known = knows & self._knows
-        return View(
-            self.t, self.x, rows, self.cohort, self.f, known, self._defence, self.present, self.filled
-        )
+        known, place = knows & self._knows, (self.t, self.x, rows, self.cohort, self.f)
+        return View(*place, known, self._defence, self.present, self.filled, self._losses)
 
     def believing(
         self, honest: Tensor, knows: frozenset[Knowledge], defence: Callable[[Tensor], Tensor]
@@ -149,7 +158,7 @@ class View:
         messages and `defence` for the server's rule, and sees no others."""
         rows = _put(self._rows, self.cohort.honest, honest)
         known = knows & self._knows
-        return View(self.t, self.x, rows, self.cohort, self.f, known, defence)
+        return View(self.t, self.x, rows, self.cohort, self.f, known, defence, losses=self._losses)
 
     def _here(self, workers: tuple[int, ...]) -> tuple[int, ...]:
         """Those of the workers who take part."""
@@ -173,7 +182,8 @@ class Attack(ABC):
     Stateless attacks write `forge`; attacks with memory extend `Remembering`. `knows` declares what they
     read of the View. The generator passed in, one for each round, is their only source of randomness.
     Those that are written over the last two dimensions and draw nothing may say that they are `batched`:
-    then many runs' rows `[R, ., d]` are forged in one call. `finite`: finite messages become finite rows.
+    then many runs' rows `[R, ., d]` are forged in one call, but for those that know a loss, which is of one
+    run. `finite`: finite messages become finite rows.
     `indexed`: it tells honest workers apart, and wants a row for each of them also where some are absent.
 
     Examples:
@@ -201,6 +211,8 @@ class Attack(ABC):
         rule: Callable[[Tensor], Tensor] | None = None,
         t: int = 1,
         seed: int = 0,
+        loss: Callable[[Tensor], Tensor] | None = None,
+        x: Tensor | None = None,
     ) -> Tensor:
         """What the server would receive if some workers attacked: to try an attack outside a run.
 
@@ -214,12 +226,16 @@ class Attack(ABC):
             rule: The server's rule `[n, d] -> [d]`, for attacks that search against it; by default the mean.
             t: The round, from 1.
             seed: Of what the attack draws.
+            loss: That of the attackers' own data, a differentiable function of the point, for attacks that
+                know it.
+            x: The point at which workers were asked, `[d]`; None: 0.
 
         Returns:
             All rows `[n, d]`, those of the attackers forged.
 
         Raises:
-            InvalidInput: Rows that are no floating tensor `[n, d]`, and attackers that there cannot be.
+            InvalidInput: Rows that are no floating tensor `[n, d]`, attackers that there cannot be, and an
+                attack that knows a loss without one.
         """
         good = rows.ndim == 2 and rows.is_floating_point()
         kind = f"shape {list(rows.shape)} of {rows.dtype}"
@@ -227,13 +243,22 @@ class Attack(ABC):
         cohort = Cohort.of(len(rows), byzantine)
         tolerated = len(cohort.byzantine) if f is None else f
         adversary = Adversary(self, cohort, tolerated)
-        x = rows.new_zeros(rows.shape[-1])
+        x = rows.new_zeros(rows.shape[-1]) if x is None else x
+        fits = x.shape == rows.shape[-1:]
+        require(fits, "The point `x`", f"have shape {list(rows.shape[-1:])}", list(x.shape))
+        losses = None if loss is None else OwnLoss.of(loss)
 
         def defence(rows: Tensor) -> Tensor:  # a plain function, whatever else the rule is
             return rows.mean(0) if rule is None else rule(rows)
 
         return adversary.forge_rows(
-            adversary.start(x), t, x, rows, stream(seed, "attack", t, device=rows.device), defence
+            adversary.start(x),
+            t,
+            x,
+            rows,
+            stream(seed, "attack", t, device=rows.device),
+            defence,
+            losses=losses,
         )[0]
 
     @property
@@ -343,6 +368,10 @@ class Adversary:
         """The task with the Byzantine workers' data as the attack wants them."""
         return self.attack.poison(task, self.cohort.byzantine) if self.cohort.byzantine else task
 
+    def losses(self, task: Any) -> OwnLoss | None:
+        """The loss of the Byzantine workers' own data in a task, if the attack knows it."""
+        return OwnLoss.on(task, self.cohort.byzantine) if "loss" in self.attack.knows else None
+
     def start(self, x: Tensor) -> State:
         """The attack's state before round 1."""
         return self.attack.start(self.cohort, x)
@@ -356,16 +385,17 @@ class Adversary:
         generator: torch.Generator,
         defence: Callable[[Tensor], Tensor],
         present: Tensor | None = None,
+        losses: OwnLoss | None = None,
     ) -> tuple[Tensor, State]:
         """The rows `[n, d]` as sent, Byzantine ones forged, and the attack's next state. In a round in which
-        none of the liars is `present` the attack is not asked.
+        none of the liars is `present` the attack is not asked. `losses` are for an attack that knows its own.
 
         Errors: `InvalidInput` for forged rows of a wrong shape or without a floating dtype.
         """
         if not self.cohort.byzantine or not _any_of(self.cohort.byzantine, present):
             return rows, state
         some = (present, self.attack.indexed and present is not None)
-        view = View(t, x, rows, self.cohort, self.f, self.attack.knows, defence, *some)
+        view = View(t, x, rows, self.cohort, self.f, self.attack.knows, defence, *some, losses)
         forged, state = self.attack.step(state, view, generator)
         wanted = (*rows.shape[:-2], view.b, rows.shape[-1])
         if forged.shape != wanted or not forged.is_floating_point():

@@ -49,7 +49,7 @@ class Limited(Remembering):
 
     attack: Attack = field(default_factory=AutoByz)
     threat: Threat = "no_rule"
-    knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest", "defence"})
+    knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest", "defence", "loss"})
 
     def poison(self, task: Any, workers: tuple[int, ...]) -> Any:
         return self.attack.poison(task, workers)

@@ -46,7 +46,7 @@ class RawGradient(Remembering):
 
     attack: Attack = field(default_factory=BitFlip)
     eta: float = 0.1
-    knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest", "defence"})
+    knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest", "defence", "loss"})
 
     def __post_init__(self) -> None:
         require(0 < self.eta <= 1, "Parameter `eta` of raw_gradient", "lie in (0, 1]", self.eta)

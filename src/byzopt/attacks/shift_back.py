@@ -53,7 +53,7 @@ class ShiftBack(Attack):
     scale: float = 10.0
     otherwise: Attack = ALIE()
     at_half: bool = False
-    knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest", "defence"})
+    knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest", "defence", "loss"})
 
     def __post_init__(self) -> None:
         require(self.scale > 0, "Parameter `scale` of shift_back", "be positive", self.scale)

@@ -39,7 +39,7 @@ class Sleeper(Remembering):
 
     attack: Attack = field(default_factory=SignFlip)
     until: int = 50
-    knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest", "defence"})
+    knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest", "defence", "loss"})
 
     def __post_init__(self) -> None:
         require(self.until >= 0, "Parameter `until` of sleeper", "be at least 0", self.until)

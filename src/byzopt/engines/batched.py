@@ -169,7 +169,8 @@ def _known(lane: Lane) -> Any:
 def _can_forge_for_many(part: Any) -> bool:
     adversary, rule, everybody = part
     able: bool = adversary.attack.batched and (rule is None or isinstance(rule, StatelessFilter))
-    return able and everybody  # else the rows that it sees are not equally many
+    # With absentees the rows that it sees are not equally many, and a loss is that of one run's data.
+    return able and everybody and "loss" not in adversary.attack.knows
 
 
 def _stacked(masks: Sequence[Tensor | None], n: int) -> Tensor | None:

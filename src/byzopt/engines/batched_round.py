@@ -65,11 +65,13 @@ class BatchedRound:
     def forge(self, part: Any, state: Any, who: int | Who, x: Tensor, rows: Tensor) -> tuple[Any, Any]:
         """Rows with the attack's in their places."""
         first = who if isinstance(who, int) else who[0]
-        # Attacks that draw are called for one run at a time: the stream is that run's own.
+        # Attacks that draw or know a loss are called for one run at a time: stream and loss are its own.
         generator = stream(self.seeds[first], "attack", self.t, device=x.device)
         at = self.at(who, x)._replace(present=None) if part[2] else self.at(who, x)
         defence = BatchedDefence(self, first, at)
-        forged: tuple[Any, Any] = part[0].forge_rows(state, self.t, x, rows, generator, defence, at.present)
+        losses = part[0].losses(self.lanes[first].engine.task)
+        seen = (state, self.t, x, rows, generator, defence, at.present, losses)
+        forged: tuple[Any, Any] = part[0].forge_rows(*seen)
         return forged
 
 

@@ -150,7 +150,9 @@ class OnClock:
         names = ("attack", t, times) if times else ("attack", t)
         generator = stream(self.seed, *names, device=x.device)
         defence = Defence(self.method.filter, server.filter, self.serving.context(server))
-        said, attack = self.adversary.forge_rows(attack, t, x, torch.stack(rows), generator, defence)
+        losses = self.adversary.losses(self.task)
+        seen = (attack, t, x, torch.stack(rows), generator, defence, None, losses)
+        said, attack = self.adversary.forge_rows(*seen)
         return tuple(said), attack
 
 

@@ -182,7 +182,9 @@ class OnGraph:
         """What liars tell everybody, `[b, d]`, and the attack's next state."""
         defence = MeanAfter(self, said[self.honest], t)
         generator = stream(self.seed, "attack", t, device=said.device)
-        rows, attack = self.adversary.forge_rows(attack, t, before, said, generator, defence)
+        losses = self.adversary.losses(self.task)
+        seen = (attack, t, before, said, generator, defence, None, losses)
+        rows, attack = self.adversary.forge_rows(*seen)
         return rows[self.byzantine], attack
 
     def edge_lies(self, t: int, before: Tensor, said: Tensor) -> Tensor:
@@ -199,7 +201,8 @@ class OnGraph:
     def edge_view(self, t: int, before: Tensor, said: Tensor) -> EdgeView:
         """What an attack on edges sees of an exchange."""
         knows, answers = self.adversary.attack.knows, self.answers(said[self.honest], t)
-        return EdgeView(t, before, said, self.task.cohort, self.b, knows, answers, self.network)
+        losses = self.adversary.losses(self.task)
+        return EdgeView(t, before, said, self.task.cohort, self.b, knows, answers, self.network, losses)
 
     def _losses(self, x: Tensor) -> Sequence[float]:
         return self.task.measure_workers(x)["loss"]

@@ -112,11 +112,12 @@ class Simulated(Engine):
             wire, attack = _RoundChannel(self.wire, self.wire.start(vectors), link), self.adversary.start(w)
         else:
             wire, attack = _RoundChannel(self.wire, state.wire, link), state.attack
-        generator = stream(self.seed, "attack", t, device=x.device)
+        generator, losses = stream(self.seed, "attack", t, device=x.device), self.adversary.losses(self.task)
 
         def forge(rows: Tensor) -> Tensor:
             nonlocal attack
-            rows, attack = self.adversary.forge_rows(attack, t, w, rows, generator, defence, present)
+            seen = (attack, t, w, rows, generator, defence, present, losses)
+            rows, attack = self.adversary.forge_rows(*seen)
             return rows
 
         byzantine = self.adversary.liars(x.device) if self.adversary.cohort.byzantine else None

@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
+from byzopt.aggregators.core.present import fitted
 from byzopt.errors import require
 from byzopt.registry import Registry
 
@@ -141,6 +143,25 @@ def check_enough(rows: int, n: int, f: int, what: str, remedy: str) -> None:
     """Raise `InvalidInput` where a step is made of `rows` rows, of different workers, in which f liars may
     have the half: no rule then tolerates f, and it would be set to fewer."""
     require(rows > 2 * f or f == 0, what, f"be more than 2 f = {2 * f}", f"{rows} of n = {n}", remedy)
+
+
+def check_works(rule: BaseAggregator, rows: int, n: int, f: int, what: str, remedy: str) -> None:
+    """Raise `InvalidInput` where the rule, on a step of `rows` rows of n workers, cannot tolerate f of them
+    (Bulyan needs 4 f + 3 rows), and would be set to fewer in silence."""
+    wanted = min(f, rule.tolerance(n))
+    present = torch.ones(n, dtype=torch.bool, device="cpu")
+    spare = [i for i in reversed(range(n)) if i not in rule.trusts]
+    present[spare[: n - rows]] = False
+    found = fitted(rule, present, wanted).tolerance(rows)
+    told = f"{rows} of n = {n}, on which {rule!r} tolerates {found}"
+    require(found >= wanted, what, f"be enough for a rule that tolerates f = {wanted}", told, remedy)
+
+
+def check_unnamed(rule: BaseAggregator, what: str) -> None:
+    """Raise `InvalidInput` for a rule with a place for each worker, where rows are not those of workers in
+    order."""
+    remedy = "Take 'unique', whose row i is worker i's, or a rule to which all rows are alike."
+    require(not rule.by_worker, f"The rule of {what}", "ask of no row whose it is", repr(rule), remedy)
 
 
 def check_above(intake: Intake, least: float, **values: float) -> None:

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.errors import require
-from byzopt.intakes.base import INTAKES, NOTHING, Arrival, AtServer, Intake, Taken, check_above, put
+from byzopt.intakes.base import (
+    INTAKES,
+    NOTHING,
+    Arrival,
+    AtServer,
+    Intake,
+    Taken,
+    check_above,
+    check_unnamed,
+    put,
+)
 
 
 class BoxState(NamedTuple):
@@ -56,6 +66,8 @@ class BASGD(Intake):
         what = "Parameter `boxes` of intake basgd"
         require(self.boxes <= n, what, f"be at most n = {n}", self.boxes)
         require(2 * f < self.boxes, what, f"be more than 2 f = {2 * f}", self.boxes)
+        if self.boxes < n:
+            check_unnamed(rule, f"intake {self.name} with fewer boxes than workers")
         rule.check(self.boxes)
 
     def start(self, x0: Tensor, n: int, f: int) -> BoxState:

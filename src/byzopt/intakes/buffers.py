@@ -19,6 +19,8 @@ from byzopt.intakes.base import (
     Taken,
     check_above,
     check_enough,
+    check_unnamed,
+    check_works,
     put,
 )
 
@@ -44,8 +46,7 @@ class Unique(Intake):
     Nobody has two rows in a step, however fast. `size` n is the synchronous method: it waits for everybody.
     The default n - f is the most that f silent workers cannot hold up. A row that is not finite has come, and
     counts against f as everywhere. All f liars may be among the `size` rows of a step, which have to be more
-    than 2 f: by default n > 3 f. Of m < n rows the rule tolerates as many faulty ones as it is set to, or the
-    most with which it works on so few.
+    than 2 f, by default n > 3 f, and enough for the rule to tolerate f of so many (Bulyan: 4 f + 3).
 
     Args:
         size: Number of different workers in a step; None: n - f.
@@ -74,8 +75,9 @@ class Unique(Intake):
     def check(self, n: int, f: int, rule: BaseAggregator) -> None:
         what = f"Parameter `size` of intake {self.name}"
         require(self.size is None or self.size <= n, what, f"be at most n = {n}", self.size)
-        remedy = "Wait for more workers, for all of them where f < n/2."
-        check_enough(n - f if self.size is None else self.size, n, f, what, remedy)
+        remedy, rows = "Wait for more workers, for all of them where f < n/2.", self._wanted(n, f)
+        check_enough(rows, n, f, what, remedy)
+        check_works(rule, rows, n, f, what, "Wait for more workers, or take a rule that needs fewer.")
 
     def start(self, x0: Tensor, n: int, f: int) -> BufferState:
         return empty(n, x0)
@@ -83,11 +85,15 @@ class Unique(Intake):
     def take(self, state: BufferState, arrival: Arrival, at: AtServer) -> tuple[Taken, BufferState]:
         rows = put(state.rows, arrival.worker, self._weighed(arrival))
         filled = put(state.filled, arrival.worker, True)
-        if sum(filled) < (at.n - at.f if self.size is None else self.size):
+        if sum(filled) < self._wanted(at.n, at.f):
             return NOTHING, state._replace(rows=rows, filled=filled)
         here = torch.tensor(filled, device="cpu")
         taken = Taken(torch.stack(rows), None if all(filled) else here)
         return taken, empty(at.n, at.x)._replace(refused=state.refused)
+
+    def _wanted(self, n: int, f: int) -> int:
+        """Of how many workers a step has rows."""
+        return n - f if self.size is None else self.size
 
     def _weighed(self, arrival: Arrival) -> Tensor:
         return arrival.row
@@ -137,6 +143,7 @@ class FedBuff(Unique):
 
     def check(self, n: int, f: int, rule: BaseAggregator) -> None:
         if self.repeats:
+            check_unnamed(rule, f"intake {self.name} with repeats")
             rule.check(self.size or 1)
         else:
             super().check(n, f, rule)
@@ -171,9 +178,9 @@ class FedBuff(Unique):
 class Latest(Intake):
     """Everybody's last row, the rule on all of them at each arrival, and a step of 1/n of its answer.
 
-    It begins when all but f workers were heard, which have to be more than 2 f: n > 3 f. Absence is no
-    fault. A row that is not finite is refused, and the one before it stays. A fast worker takes more steps,
-    but has one row in each.
+    It begins when all but f workers were heard, which have to be more than 2 f, n > 3 f, and enough for the
+    rule to tolerate f of so many. Absence is no fault. A row that is not finite is refused, and the one
+    before it stays. A fast worker takes more steps, but has one row in each.
 
     Examples:
         >>> import torch
@@ -193,6 +200,8 @@ class Latest(Intake):
     def check(self, n: int, f: int, rule: BaseAggregator) -> None:
         what, remedy = "The n - f workers with whom intake latest begins", "Have n > 3 f, or take 'unique'."
         check_enough(n - f, n, f, what, remedy)
+        remedy = "Have more workers, or take a rule that needs fewer rows."
+        check_works(rule, n - f, n, f, what, remedy)
 
     def start(self, x0: Tensor, n: int, f: int) -> BufferState:
         return empty(n, x0)

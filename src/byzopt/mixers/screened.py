@@ -21,7 +21,8 @@ class Screen(Mixer):
 
     With `rule = "trimmed_mean"`, `"median"`, `"krum"` or `"bulyan"` and order "combine_adapt" this is BRIDGE.
     BRIDGE-T trims the neighbours alone and always keeps the own row (`own = "beside"`). Weights of edges do
-    not count. Rules that trust a row trust the own one, which is the first.
+    not count. Rules that trust a row trust the own one, which is the first (`trusted` 0, own "among"). Those
+    with a weight for each worker are refused, as a neighbourhood is not all workers.
     Source: Fang, Yang, Bajwa, arXiv:1908.08098.
 
     Args:
@@ -51,6 +52,10 @@ class Screen(Mixer):
 
     def check(self, network: Network, b: int, rule: BaseAggregator) -> None:
         beside = self.own == "beside"
+        own = not beside and rule.trusts == (0,)
+        remedy = "Let it trust row 0, with own = 'among', or take another rule."
+        what = "have no place for each worker but its own, the first"
+        require(own or not rule.by_worker, "The rule of mixer screen", what, repr(rule), remedy)
         for i in sorted(network.cohort.honest, key=lambda i: network.degrees[i]):
             rows = network.degrees[i] + (0 if beside else 1)
             try:

@@ -127,6 +127,19 @@ class Task(ABC):
             "Write its `measure_workers`, or leave out `per_worker`."
         )
 
+    def loss_of(self, x: Tensor, workers: Sequence[int]) -> float:
+        """The mean over some workers, liars or not, of their losses at `x` `[d]` on all of their own data,
+        regulariser included: what such workers can know. Errors: a task that cannot tell."""
+        raise InvalidInput(
+            f"An attack that knows its own loss needs a task that tells it. Found {type(self).__name__}. "
+            "Write its `loss_of`, or use another attack."
+        )
+
+    def slope_of(self, x: Tensor, workers: Sequence[int]) -> Tensor:
+        """The gradient `[d]` of `loss_of`: the mean of these workers' full gradients. Errors: as `full`."""
+        batch = self.full()
+        return torch.cat([self.grads_of(x, batch, slice(i, i + 1)) for i in workers]).mean(dim=0)
+
     def relabelled(self, workers: Sequence[int], relabel: Relabel) -> Task:
         """This task with the labels of some workers' samples changed. Errors: a task without labels."""
         raise InvalidInput(

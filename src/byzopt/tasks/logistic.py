@@ -159,6 +159,14 @@ class LogisticTask(Task):
         means = [x.new_zeros(self.n).index_add_(0, self.owner, part)[honest] for part in (losses, rights)]
         return {"loss": (means[0] + self.l2 / 2 * (x @ x)).tolist(), "accuracy": means[1].tolist()}
 
+    def loss_of(self, x: Tensor, workers: Sequence[int]) -> float:
+        losses = []
+        for i in workers:
+            mine = slice(self.bounds[i], self.bounds[i + 1])
+            scores = self.store[self.order[mine]] @ x
+            losses.append(-logsigmoid((2 * self.labels[mine] - 1) * scores).mean())
+        return float(torch.stack(losses).mean() + self.l2 / 2 * (x @ x))
+
     def crowd(self, tasks: Sequence[Any]) -> LogisticCrowd | None:
         return LogisticCrowd(tasks) if all(task.store is self.store for task in tasks) else None
 

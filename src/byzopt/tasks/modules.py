@@ -239,15 +239,24 @@ class ModuleTask(Task):
 
     def objective(self, x: Tensor) -> tuple[float, Tensor]:
         honest = self.cohort.honest
+        return self.loss_of(x, honest), self.slope_of(x, honest)
+
+    def loss_of(self, x: Tensor, workers: Sequence[int]) -> float:
         if softmax := self._linear():
-            loss, slope = softmax.objective(x, honest)
+            loss, _ = softmax.objective(x, workers)
         else:
-            shards = [self.pool.shards[i] for i in honest]
             at = self._gradients.evaluation(x)
-            values = [at.figures({"": self.loss}, *self.pool.at(shard))[""] for shard in shards]
-            loss = sum(values) / len(honest)
-            slope = torch.cat([self._full_gradient(x, shard) for shard in shards]).mean(dim=0)
-        return loss + self.wd / 2 * float(x @ x), slope + self.wd * x
+            values = [at.figures({"": self.loss}, *self.pool.at(self.pool.shards[i]))[""] for i in workers]
+            loss = sum(values) / len(workers)
+        return loss + self.wd / 2 * float(x @ x)
+
+    def slope_of(self, x: Tensor, workers: Sequence[int]) -> Tensor:
+        if softmax := self._linear():
+            _, slope = softmax.objective(x, workers)
+        else:
+            slopes = [self._full_gradient(x, self.pool.shards[i]) for i in workers]
+            slope = torch.cat(slopes).mean(dim=0)
+        return slope + self.wd * x
 
     def stated(self) -> dict[str, Any]:
         known: dict[str, Any] = {"passes": self.passes}

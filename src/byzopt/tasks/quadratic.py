@@ -85,9 +85,13 @@ class QuadraticTask(Task):
 
     def measure_workers(self, x: Tensor) -> dict[str, list[float]]:
         """f_i(x), the least value of which is 0; their mean is `loss` + f*."""
-        honest = list(self.cohort.honest)
-        losses = (self.curvatures * (x - self.centres).square()).sum(dim=1) / 2
-        return {"loss": losses[honest].tolist()}
+        return {"loss": self._losses(x)[list(self.cohort.honest)].tolist()}
+
+    def loss_of(self, x: Tensor, workers: Sequence[int]) -> float:
+        return float(self._losses(x)[list(workers)].mean())
+
+    def _losses(self, x: Tensor) -> Tensor:
+        return (self.curvatures * (x - self.centres).square()).sum(dim=1) / 2
 
     def objective(self, x: Tensor) -> tuple[float, Tensor]:
         away = x - self.optimum

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from byzopt.attacks import Adversary, Attack
+from byzopt.attacks import Adversary, Attack, OwnLoss
 from byzopt.cohort import Cohort
 from byzopt.rng import stream
 from byzopt.testing.checks import Requirement, equal, holds, normal
@@ -16,6 +16,7 @@ from byzopt.testing.checks import Requirement, equal, holds, normal
 ROUNDS = 4
 PLACES: tuple[tuple[int, ...], ...] = ((0, 1), (2, 4), (5, 6), (3,), (0, 1, 2, 3, 4, 5))
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_LOSS = OwnLoss.of(lambda x: (x * x.sin()).sum())  # for attacks that know that of their own data
 
 
 def messages(n: int = 7, d: int = 5, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -29,7 +30,8 @@ def play(attack: Attack, cohort: Cohort, sent: Sequence[Tensor], f: int = 2) -> 
     x = torch.linspace(1, 2, sent[0].shape[1], dtype=sent[0].dtype, device="cpu")
     state = adversary.start(x)
     for t, rows in enumerate(sent, start=1):
-        out, state = adversary.forge_rows(state, t, x + t, rows, stream(0, "attack", t), _defence)
+        seen = (state, t, x + t, rows, stream(0, "attack", t), _defence)
+        out, state = adversary.forge_rows(*seen, losses=_LOSS)
         yield out, state
 
 
@@ -62,8 +64,8 @@ def writes_to_nothing(attack: Attack) -> None:
     adversary = Adversary(attack, Cohort.of(7, 2), 2)
     state = adversary.start(x)
     for t, rows in enumerate(sent, start=1):
-        first, _ = adversary.forge_rows(state, t, x, rows, stream(0, t), _defence)
-        again, state = adversary.forge_rows(state, t, x, rows, stream(0, t), _defence)
+        first, _ = adversary.forge_rows(state, t, x, rows, stream(0, t), _defence, losses=_LOSS)
+        again, state = adversary.forge_rows(state, t, x, rows, stream(0, t), _defence, losses=_LOSS)
         holds(equal(first, again), f"other rows when round {t} is repeated from the same state")
     holds(equal(sent, before), "honest messages that were changed")
     holds(equal(x, torch.ones_like(x)), "an iterate that was changed")
@@ -85,7 +87,7 @@ def draws_from_its_generator_alone(attack: Attack) -> None:
 
 
 def reads_what_it_declares_alone(attack: Attack) -> None:
-    """Messages of kinds that `knows` does not name do not change what it forges."""
+    """Messages of kinds that `knows` does not name do not change what it forges, nor does a loss."""
     cohort, sent = Cohort.of(7, 2), messages()
     hidden = [rows.clone() for rows in sent]
     for kind, workers in (("own", cohort.byzantine), ("honest", cohort.honest)):

@@ -241,6 +241,44 @@ def has_the_slope_of_each_workers_loss(recipe: TaskRecipe) -> None:
             )
 
 
+def tells_the_loss_of_some_workers(recipe: TaskRecipe) -> None:
+    """Where `loss_of` tells the loss of some workers, it is the mean of theirs, `slope_of` its gradient, and
+    that of the honest the value of the objective.
+
+    Compared along random directions, in float64: elsewhere finite differences would measure rounding.
+    """
+    task = shared(recipe)
+    x, honest = nearby(task.start()), COHORT.honest
+    try:
+        each = [task.loss_of(x, (i,)) for i in range(COHORT.n)]
+    except InvalidInput:
+        return
+    exact = x.dtype == torch.float64
+    limit = 1e-9 if exact else 1e-4
+    mean, both = sum(each[i] for i in (1, 3)) / 2, task.loss_of(x, (1, 3))
+    holds(abs(both - mean) <= limit * max(abs(mean), 1), f"{both} where the mean is {mean}")
+    rows = torch.stack([task.slope_of(x, (i,)) for i in (1, 3)]).mean(dim=0)
+    slope = task.slope_of(x, (1, 3))
+    far = float((slope - rows).norm() / rows.norm())
+    holds(far <= limit, f"a gradient that differs by {far} of its length from the mean")
+    try:
+        value, row = task.objective(x)
+    except InvalidInput:
+        pass
+    else:
+        shift = task.loss_of(task.start(), honest) - task.objective(task.start())[0]
+        told = task.loss_of(x, honest) - shift  # an objective may leave out a constant
+        holds(abs(told - value) <= limit * max(abs(value), 1), f"{told} where the objective is {value}")
+        holds(float((task.slope_of(x, honest) - row).norm() / row.norm()) <= limit, "another gradient")
+    for seed in range(3 if exact else 0):
+        way, width = normal(*x.shape, seed=seed).to(x.device), 1e-5
+        way /= way.norm()
+        rise = task.loss_of(x + width * way, (1, 3)) - task.loss_of(x - width * way, (1, 3))
+        found, expected = rise / (2 * width), float(slope @ way)
+        # Central differences: width² of the third derivative, and eps/width of the loss's rounding.
+        holds(abs(found - expected) <= 1e-6 * abs(expected) + 1e-8, f"{expected}, the loss rises by {found}")
+
+
 def _numbers() -> tuple[Any, ...]:
     kind, keys, *rest = np.random.get_state()
     return (kind, np.asarray(keys).tobytes(), *rest)
@@ -262,4 +300,5 @@ PROMISES = (
     Requirement(relabels_those_workers_alone),
     Requirement(has_figures_of_single_workers_that_liars_cannot_touch),
     Requirement(has_the_slope_of_each_workers_loss),
+    Requirement(tells_the_loss_of_some_workers),
 )

@@ -26,7 +26,8 @@ class Participants(ABC):
     aggregate by a ‖x - x_old‖ at most, what is more being cut (`ClippedChanges`).
 
     A round in which the rows that came hold more faulty ones than are tolerated, or in which nobody takes
-    part, moves nothing, and is counted (`idle_rounds`).
+    part, moves nothing, and is counted (`idle_rounds`); so is one in which so few came that fewer are
+    tolerated than are to be (`lowered_rounds`).
     """
 
     name: ClassVar[str]

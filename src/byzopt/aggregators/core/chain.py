@@ -35,7 +35,8 @@ class Chain(Aggregator):
         rule: What decides on the rows that come out of them.
 
     Raises:
-        InvalidInput: Stages that do not go together, and rows that are too few for one.
+        InvalidInput: Stages that do not go together, rows that are too few for one, and a stage that mixes
+            rows before a rule that trusts one (`Traits.pivots`).
 
     Examples:
         >>> import torch
@@ -59,6 +60,13 @@ class Chain(Aggregator):
             raise InvalidInput(
                 f"The rule {rule.last!r} should have the rows that workers sent, unmixed and uncut. "
                 f"Found stages before it: {' >> '.join(map(repr, self.stages))}. Remove them."
+            )
+        mixing = [stage for stage in self.stages if stage.mixes]
+        if mixing and rule.trusts and not rule.pivots:
+            raise InvalidInput(
+                f"The rows {list(rule.trusts)} that {rule.last!r} trusts should have no part in others, nor "
+                f"others in them. Found a stage that mixes rows before it: {mixing[0]!r}. Remove it, or take "
+                "'clipping', 'arc' or 'random_projection', which keep rows apart."
             )
         self.foreign = frozenset().union(*(part.foreign for part in self.parts))
 
@@ -90,6 +98,14 @@ class Chain(Aggregator):
     @property
     def trusts(self) -> tuple[int, ...]:
         return self.rule.trusts
+
+    @property
+    def pivots(self) -> bool:
+        return self.rule.pivots
+
+    @property
+    def by_worker(self) -> bool:
+        return self.rule.by_worker
 
     @property
     def sent_rows(self) -> bool:

@@ -20,12 +20,15 @@ class MixingStage(Stage):
 
     validates = True
     affine: ClassVar[bool] = True  # every row of the mixing matrix sums to one
+    mixes: ClassVar[bool] = True  # what comes out for a worker holds something of others' rows
 
     def __init_subclass__(cls) -> None:
-        """As for rules: nothing is proved of a plugin's stage that mixes in a way of its own."""
+        """As for rules: nothing is proved or said of a plugin's stage that mixes in a way of its own."""
         super().__init_subclass__()
         if replaces(cls, "compose", DECIDE):
             cls.compose = MixingStage.compose  # type: ignore[method-assign]
+        if replaces(cls, "mixes", DECIDE):
+            cls.mixes = True
 
     @abstractmethod
     def mixing(self, geometry: Geometry) -> Tensor:

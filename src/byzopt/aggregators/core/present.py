@@ -14,10 +14,11 @@ from byzopt.errors import InvalidInput, TooManyFaults, require
 
 
 class PresentState(NamedTuple):
-    """The rule's own state, and how many rounds moved nothing."""
+    """The rule's own state, and how many rounds moved nothing or tolerated fewer faulty rows than asked."""
 
     memory: Any
     idle: int
+    lowered: int
 
 
 @dataclass(frozen=True)
@@ -57,34 +58,41 @@ class PresentRows(Filter):
         return self.inner.assumes_one_distribution
 
     def init(self, x0: Tensor, n: int) -> PresentState:
-        return PresentState(self.inner.init(x0, n), 0)
+        return PresentState(self.inner.init(x0, n), 0, 0)
 
     def step(self, state: PresentState, rows: Tensor, at: RoundContext) -> tuple[Tensor, PresentState]:
-        out = self._answer(state, rows, at)
+        out, lowered = self._answer(state, rows, at)
         if out is None:
             return torch.zeros_like(rows[0]), state._replace(idle=state.idle + 1)
         assert isinstance(self.inner, RoundRule)
-        return out, state._replace(memory=self.inner.after(state.memory, out))
+        memory = self.inner.after(state.memory, out)
+        return out, state._replace(memory=memory, lowered=state.lowered + lowered)
 
     def preview(self, state: PresentState, rows: Tensor, at: RoundContext) -> Tensor:
-        out = self._answer(state, rows, at)
+        out, _ = self._answer(state, rows, at)
         return torch.zeros_like(rows[0]) if out is None else out
 
     def report(self, state: PresentState) -> dict[str, float]:
-        """`idle_rounds`: rounds so far that moved nothing."""
-        return self.inner.report(state.memory) | {"idle_rounds": float(state.idle)}
+        """`idle_rounds`: rounds so far that moved nothing; `lowered_rounds`: those in which so few came that
+        the rule tolerated fewer faulty rows than it is to."""
+        counts = {"idle_rounds": float(state.idle), "lowered_rounds": float(state.lowered)}
+        return self.inner.report(state.memory) | counts
 
-    def _answer(self, state: PresentState, rows: Tensor, at: RoundContext) -> Tensor | None:
+    def _answer(self, state: PresentState, rows: Tensor, at: RoundContext) -> tuple[Tensor | None, bool]:
+        """The rule's answer to the rows that came, None where it has none, and whether it tolerated fewer
+        faulty ones than it is to."""
         assert isinstance(self.inner, RoundRule)
         present = torch.ones(len(rows), dtype=torch.bool, device="cpu") if at.present is None else at.present
         if not present.any():
-            return None
-        rule = fitted(self.inner.now(state.memory, at), present, self.tolerated)
+            return None, False
+        whole = self.inner.now(state.memory, at)
+        rule = fitted(whole, present, self.tolerated)
+        wanted = whole.tolerance(len(rows)) if self.tolerated is None else self.tolerated
         try:
             out: Tensor = rule(rows[present.to(rows.device)])
         except TooManyFaults:
-            return None
-        return out
+            return None, False
+        return out, rule.tolerance(int(present.sum())) < wanted
 
 
 def fitted(rule: BaseAggregator, present: Tensor, tolerated: int | None) -> BaseAggregator:

@@ -14,7 +14,15 @@ from typing import Any, Literal, TypeAlias
 DECIDE = ("reduce", "apply", "weights", "weigh", "mixing", "columns")
 GIVEN_ROWS = frozenset({"reduce", "apply", "weigh", "columns"})
 ANSWERS = (*DECIDE, "__call__")
-_PROMISES = ("trusts", "translation_equivariant", "scale_equivariant", "convex", "columnwise", "ties")
+_PROMISES = (
+    "trusts",
+    "pivots",
+    "translation_equivariant",
+    "scale_equivariant",
+    "convex",
+    "columnwise",
+    "ties",
+)
 
 Ties: TypeAlias = Literal["none", "first", "rounding"]
 
@@ -55,6 +63,18 @@ class Traits:
     def trusts(self) -> tuple[int, ...]:
         """Rows that must be honest for the answer to be robust, and for the coefficients to hold."""
         return ()
+
+    @property
+    def pivots(self) -> bool:
+        """Whether its trusted rows are among those that it averages and need be no better than other honest
+        ones, as a worker's own row is. Then stages may mix them with others; else they are to be as sent."""
+        return False
+
+    @property
+    def by_worker(self) -> bool:
+        """Whether places are those of particular workers: a trusted row, a weight for each. Then the rule is
+        for rows of which the i-th is worker i's."""
+        return bool(self.trusts)
 
     @property
     def sent_rows(self) -> bool:

@@ -14,7 +14,7 @@ from byzopt.errors import InvalidInput, TooManyFaults, require
 
 
 class TrustingRule(WeighingRule):
-    """What FLTrust and Zeno share: the index `trusted`, which follows its row when others are dropped.
+    """What FLTrust, Zeno and MoNNA share: the index `trusted`, which follows its row when others are dropped.
 
     All other rows may be faulty: needs f < n only. Not permutation-invariant, by design.
 
@@ -68,5 +68,5 @@ class TrustingRule(WeighingRule):
         if not (square and mixing[i, i] >= mixing[i].abs().max()):
             raise InvalidInput(
                 f"Stages before {type(self).__name__} should leave the trusted row {i} in its place. "
-                "Found one that moves rows. Remove it (NNM and clipping keep rows in place)."
+                "Found one that moves rows. Remove it (clipping keeps rows in place)."
             )

@@ -42,6 +42,14 @@ class RuleWrapper(Aggregator):
         return self.rule.trusts
 
     @property
+    def pivots(self) -> bool:
+        return self.rule.pivots
+
+    @property
+    def by_worker(self) -> bool:
+        return self.rule.by_worker
+
+    @property
     def sent_rows(self) -> bool:
         return self.rule.sent_rows
 

@@ -25,7 +25,7 @@ class ClockAttack(Attack):
     """
 
     rows: Attack
-    knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest", "defence"})
+    knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest", "defence", "loss"})
 
     @abstractmethod
     def pace(self, fastest: float, slowest: float) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from byzopt.attacks.base import Attack, Knowledge, View
+from byzopt.attacks.losses import OwnLoss
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput
 from byzopt.graphs import Network
@@ -31,6 +32,7 @@ class EdgeView(View):
         knows: What the attack declared that it reads.
         defence: Lies `[b, H, d]` to the honest nodes' places after the exchange, `[H, d]`.
         network: Who hears whom.
+        losses: The loss of the Byzantine nodes' own data.
 
     Examples:
         >>> import torch
@@ -56,8 +58,9 @@ class EdgeView(View):
         knows: frozenset[Knowledge],
         defence: Callable[[Tensor], Tensor],
         network: Network,
+        losses: OwnLoss | None = None,
     ) -> None:
-        super().__init__(t, x, rows, cohort, f, knows, defence)
+        super().__init__(t, x, rows, cohort, f, knows, defence, losses=losses)
         self.network = network
 
     def towards(self, rows: Tensor) -> Tensor:
