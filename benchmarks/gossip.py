@@ -1,6 +1,6 @@
 """All nodes of a graph in one call beside a loop over nodes, written out as peers do it.
 
-    python benchmarks/gossip.py              # under two minutes
+    python benchmarks/gossip.py [--env DIR]  # two minutes; the first time it installs the peers into DIR
 
 100 honest nodes, 3 liars beside each of them, d = 10,000 in float32. The loops are ours, in torch, in the
 manner of two releases, node after node: "all rows" stacks the rows of all nodes, those that a node does not
@@ -8,19 +8,29 @@ hear with weight 0 (arXiv:2410.10418); "neighbours" stacks those that it hears a
 "one by one" clips every neighbour's difference by itself (arXiv:2202.01545, for the clipping mixers). What
 they compute is compared before anything is timed. Cases alternate within a run; least times of as many
 repetitions as fit, and their ratios. Writes docs/results/gossip.md and .json.
+
+Two mixers are rules that peers have: `nna` is MoNNA of ByzPy and ByzFL, `screen` with the trimmed mean their
+trimmed mean. There the loop over nodes calls the peers' own code, for each node on its row and those that it
+hears, in a process of the peers' own environment (`_gossip_peers.py`); answers are compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from _peers_env import described, machine, table, write
+from _peers_env import DEFAULT, described, machine, peers_python, table, write
+from byzopt.aggregators import TrimmedMean
 from byzopt.cohort import Cohort
 from byzopt.graphs import TOPOLOGIES, Network
 from byzopt.mixers import MIXERS, Hearing
@@ -28,6 +38,7 @@ from byzopt.rng import stream
 
 H, B, D = 100, 3, 10_000
 GRAPHS = ("complete", "erdos_renyi", "torus")
+TURN = 0.1  # seconds of a case before the next one has its turn
 NAMES = ("cs+", "gts", "he")
 
 
@@ -104,20 +115,58 @@ def measured(topology: str, name: str, seconds: float) -> dict[str, Any]:
     assert all((answer - answers["one call"]).abs().max() < 1e-4 for answer in answers.values())
     times: dict[str, list[float]] = {case: [] for case in cases}
     ends = time.perf_counter() + seconds
-    while len(times["one call"]) < 3 or time.perf_counter() < ends:
+    while time.perf_counter() < ends:
         for case, call in cases.items():
-            began = time.perf_counter()
-            call()
-            times[case].append(1e3 * (time.perf_counter() - began))
+            turn = time.perf_counter() + TURN
+            while not times[case] or time.perf_counter() < turn:
+                began = time.perf_counter()
+                call()
+                times[case].append(1e3 * (time.perf_counter() - began))
     least = {case: min(found) for case, found in times.items()}
     degree = sum(network.degrees[:H]) / H
     return {"graph": topology, "mixer": name, "neighbours": degree, "ms": least}
 
 
+def beside_peers(env: Path, seconds: float, threads: int) -> list[dict[str, Any]]:
+    """Milliseconds of an exchange in one call and by loops over the peers' rules."""
+    drawn, heard, ours = torch.randn(H + B, D, generator=stream(0, "gossip")), {}, {}
+    drawn[H:] *= 3
+    for topology in GRAPHS:
+        network = Network.of(TOPOLOGIES.build(topology), Cohort.of(H + B, B), attachment="everywhere")
+        hearing = Hearing(network, B, drawn[:H], drawn[H:], rule=TrimmedMean(f=B))
+        heard[topology] = (hearing.edges > 0).numpy()
+        for name in ("nna", "screen"):
+            mixer, least, times = MIXERS.build(name), float("inf"), 0
+            ends = time.perf_counter() + seconds
+            while times < 3 or time.perf_counter() < ends:
+                began = time.perf_counter()
+                answer = mixer.mix(Hearing(network, B, hearing.rows, hearing.lies, rule=hearing.rule))
+                least, times = min(least, 1e3 * (time.perf_counter() - began)), times + 1
+            ours[name, topology] = (answer, least)
+    with tempfile.TemporaryDirectory() as place:
+        given, answers = Path(place) / "given.npz", Path(place) / "answers.npz"
+        np.savez(given, rows=drawn.numpy(), b=B, **{f"heard|{key}": value for key, value in heard.items()})
+        script = Path(__file__).with_name("_gossip_peers.py")
+        call = [str(peers_python(env)), str(script), str(given), str(answers), str(seconds), str(threads)]
+        told = json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
+        theirs = dict(np.load(answers))
+    lines = []
+    for (name, topology), (answer, least) in ours.items():
+        ms = {"one call": least}
+        for peer in ("ByzPy", "ByzFL"):
+            case = f"{peer}|{name}|{topology}"
+            # Float32 means of a hundred numbers of size one to ten.
+            assert np.abs(theirs[case] - answer.numpy()).max() < 1e-4, case
+            ms[peer] = told[case]
+        lines.append({"graph": topology, "mixer": name, "ms": ms})
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each line")
+    parser.add_argument("--seconds", type=float, default=4.0, help="for each line")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--env", type=Path, default=DEFAULT)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     found = []
@@ -139,8 +188,21 @@ def main() -> None:
         "float32; least times of an exchange. `python benchmarks/gossip.py` makes this page, and says what "
     )
     text += "the loops are: the less a node hears, the less a loop over nodes has to do.\n"
-    page = ["# All nodes in one call beside a loop over nodes\n", text, table(head, rows)]
-    write("gossip", "\n".join(page), {"machine": on, "threads": given.threads, "lines": found})
+    peers = beside_peers(given.env, given.seconds / 2, given.threads)
+    print(peers)
+    beside = [
+        [one["graph"], f"`{one['mixer']}`", one["ms"]["one call"]]
+        + [one["ms"][peer] / one["ms"]["one call"] for peer in ("ByzPy", "ByzFL")]
+        for one in peers
+    ]
+    more = "\nA loop over nodes that calls the peers' own rules, MoNNA and the trimmed mean, in a process of "
+    more += "theirs:\n"
+    by_peer = table(
+        ["graph", "mixer", "one call (ms)", "ByzPy: times as long", "ByzFL: times as long"], beside
+    )
+    page = ["# All nodes in one call beside a loop over nodes\n", text, table(head, rows), more, by_peer]
+    data = {"machine": on, "threads": given.threads, "lines": found, "peers": peers}
+    write("gossip", "\n".join(page), data)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from byzopt.graphs import (
     Torus,
     TwoWorlds,
 )
+from byzopt.kernels import disabled, kernels_available
 from byzopt.mixers import (
     GTS,
     MIXERS,
@@ -36,6 +37,7 @@ from byzopt.mixers import (
     ScaledMixer,
     Screen,
 )
+from byzopt.mixers.edgewise import Edgewise
 from byzopt.theory import gossip as theory
 from tests.reference import gossip as twin
 
@@ -88,6 +90,67 @@ def test_all_nodes_in_one_call_equal_the_loop(name: str, graph: str, per_receive
         given = hearing(networks()[graph], b, per_receiver, seed=b)
         # Sums of at most 20 products of size 10 in another order: about 1e-14.
         assert (mixer.mix(given) - by_the_loop(mixer, given)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("per_receiver", [False, True])
+@pytest.mark.parametrize("graph", networks())
+@pytest.mark.parametrize("name", [*SCALED, "nna"])
+def test_long_rows_are_taken_along_the_edges(name: str, graph: str, per_receiver: bool) -> None:
+    mixer, network, d = MIXERS.build(name), networks()[graph], 8209
+    assert isinstance(mixer, ScaledMixer)
+    for b, dtype, close in ((1, torch.float64, 1e-11), (2, torch.float32, 1e-4)):
+        given = hearing(network, b, per_receiver, seed=b, d=d)
+        alike = given.lies[:1].expand(given.lies.shape)
+        for lies in (given.lies, alike) if per_receiver else (given.lies,):
+            lies = lies.to(dtype) if dtype != lies.dtype else lies
+            told = Hearing(network, b, given.rows.to(dtype), lies, per_receiver)
+            assert Edgewise.serves(told) is kernels_available()
+            found = mixer.mix(told)
+            assert found.dtype == dtype
+            with disabled():
+                assert not Edgewise.serves(told)
+                # Sums of ten numbers of size 1 to 10, whose weights come of sums of d squares.
+                assert (found - mixer.mix(told)).abs().max() < close
+            if name != "nna" and dtype == torch.float64:
+                assert (found - by_the_loop(mixer, told)).abs().max() < close
+
+
+@pytest.mark.parametrize("name", ["cs+", "gts", "he", "clipped", "nna"])
+def test_long_rows_that_are_lost_or_overflow_are_seen(name: str) -> None:
+    network, mixer = networks()["random"], MIXERS.build(name)
+    for per_receiver in (False, True):
+        given = hearing(network, 1, per_receiver, d=8209)
+        lost, long = given.lies.clone(), given.lies.float()
+        lost[0, ..., -1] = torch.nan
+        long[1] *= 1e30  # its squares overflow
+        for told in (
+            Hearing(network, 1, given.rows, lost, per_receiver),
+            Hearing(network, 1, given.rows.float(), long, per_receiver),
+        ):
+            found = mixer.mix(told)
+            assert found.isfinite().all()
+            with disabled():
+                assert (found - mixer.mix(told)).abs().max() < (
+                    1e-11 if told.rows.dtype == torch.float64 else 1e-4
+                )
+        lost[1, ..., 0] = torch.inf
+        for _ in range(2):
+            with pytest.raises(TooManyFaults, match="NaN or Inf") as seen:
+                mixer.mix(Hearing(network, 1, given.rows, lost, per_receiver))
+            assert set(seen.value.rows) <= set(network.cohort.byzantine)
+
+
+def test_long_rows_have_the_same_bits_on_any_number_of_threads() -> None:
+    given = hearing(networks()["complete"], 2, False, d=70_001)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(ClippedGossip().mix(given))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 @pytest.mark.parametrize("name", SCALED)

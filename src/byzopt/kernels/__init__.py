@@ -3,6 +3,7 @@
 from byzopt.kernels.answers import RankWindow
 from byzopt.kernels.blend import fused_blend
 from byzopt.kernels.columns import reduce_columns, reduces_columns
+from byzopt.kernels.edges import moved_rows, pair_squares
 from byzopt.kernels.gram import fused_gram
 from byzopt.kernels.jit import disabled, kernels_available, parallel_for, supports
 from byzopt.kernels.lengths import fused_lengths
@@ -32,8 +33,10 @@ __all__ = [
     "fused_lengths",
     "kernels_available",
     "mixed_products",
+    "moved_rows",
     "nearest_shares",
     "network",
+    "pair_squares",
     "parallel_for",
     "ranked_distances",
     "reduce_columns",

@@ -35,6 +35,7 @@ class Hearing:
         per_receiver: Whether liars tell each receiver something of its own.
         rule: The run's rule, for mixers that use one.
         losses: The honest nodes' losses at a point `[d]`, in order, for mixers that judge by them.
+        sound: Whether all messages are taken to be finite.
         store: What has been worked out of the honest rows and the network.
 
     Examples:
@@ -54,6 +55,7 @@ class Hearing:
     per_receiver: bool = False
     rule: BaseAggregator | None = None
     losses: Callable[[Tensor], Sequence[float]] | None = None
+    sound: bool = False
     store: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def telling(self, lies: Tensor) -> Hearing:
@@ -92,10 +94,12 @@ class Hearing:
     @cached_property
     def arrived(self) -> Tensor:
         """Which messages are finite, `[..., H, H + B]`; True where there is no edge."""
-        h, _ = self.sizes
-        rows = self.kept("finite", lambda: self.rows.isfinite().all(dim=-1))
+        h, b = self.sizes
+        if self.sound:
+            return torch.ones(*self.rows.shape[:-2], h, h + b, dtype=torch.bool, device=self.rows.device)
+        rows = self.kept("finite", lambda: finite_rows(self.rows))
         rows = rows.unsqueeze(-2).expand(*rows.shape[:-1], h, h)
-        lies = self.told.isfinite().all(dim=-1)
+        lies = finite_rows(self.told)
         lies = lies.expand(*self.lies.shape[:-1])
         lies = (
             lies.mT if self.per_receiver else lies.unsqueeze(-2).expand(*lies.shape[:-1], h, lies.shape[-1])
@@ -141,6 +145,13 @@ class Hearing:
         weights = torch.where(self.heard, self.edges, 0.0).sort(dim=-1, descending=True).values
         places = torch.arange(weights.shape[-1], device=weights.device)
         return torch.where(places < left.unsqueeze(-1), weights, 0.0).sum(dim=-1)
+
+
+def finite_rows(rows: Tensor) -> Tensor:
+    """Which rows `[..., d]` hold finite numbers alone, `[...]`. A sum of what is not finite is not finite:
+    only where a sum is not, numbers are looked at one by one."""
+    sums = rows.sum(dim=-1).isfinite()
+    return sums if sums.all() else rows.isfinite().all(dim=-1)
 
 
 class Mixer(ABC):

@@ -38,6 +38,7 @@ class CSPlus(ScaledMixer):
     """
 
     rho: ClassVar[float | None] = 2.0
+    by_receiver: ClassVar[bool] = True
 
     def scales(self, distances: Tensor, weights: Tensor, b: Tensor) -> Tensor:
         order = distances.argsort(dim=-1, stable=True)
@@ -74,6 +75,7 @@ class ClippedGossip(ScaledMixer):
     """
 
     rho: ClassVar[float | None] = 25 / 16
+    by_receiver: ClassVar[bool] = True
 
     def scales(self, distances: Tensor, weights: Tensor, b: Tensor) -> Tensor:
         stay = kept(distances, weights, b)
@@ -127,6 +129,8 @@ class FixedRadius(ScaledMixer):
         >>> FixedRadius(radius=1.0).mix(Hearing(network, 0, rows, rows.new_zeros(0, 1))).tolist()
         [[0.5], [3.5]]
     """
+
+    by_receiver: ClassVar[bool] = True
 
     radius: float = 1.0
 

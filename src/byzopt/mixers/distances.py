@@ -11,7 +11,7 @@ from byzopt.linalg import compute_dtype, product, row_mean
 from byzopt.mixers.base import Hearing
 
 SMALL = 1 << 16  # up to this many numbers float64 costs nothing worth saving
-CHUNK = 1 << 22  # numbers of differences held at once
+CHUNK = 1 << 22  # numbers of differences, or of sets of rows, held at once
 # Below this share of the rows' squared lengths a squared distance is summed from differences: products lose
 # log10(1/share) of their 15 (float64) or 7 (float32) digits, which leaves eleven or five.
 CLOSE = {torch.float64: 1e-4, torch.float32: 1e-2}

@@ -35,6 +35,7 @@ class GTS(ScaledMixer):
     """
 
     rho: ClassVar[float | None] = 4.0
+    by_receiver: ClassVar[bool] = True
 
     def scales(self, distances: Tensor, weights: Tensor, b: Tensor) -> Tensor:
         return kept(distances, weights, b)
@@ -65,6 +66,8 @@ class NNA(ScaledMixer):
         >>> NNA().mix(Hearing(network, 1, rows, lie))[0].item()  # (0 + 1 + 2 + 3) / 4
         1.5
     """
+
+    by_receiver: ClassVar[bool] = True
 
     drop: Literal["b", "2b"] = "b"
 

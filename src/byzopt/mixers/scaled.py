@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,17 +14,22 @@ from byzopt.graphs import Network
 from byzopt.linalg import product
 from byzopt.mixers.base import MIXERS, Hearing, Mixer
 from byzopt.mixers.distances import measure
+from byzopt.mixers.edgewise import Edgewise
 
 
 @dataclass(frozen=True)
 class ScaledMixer(Mixer):
     """x_i <- x_i + α F(y_ij - x_i), F a sum of differences each of which is scaled down.
 
-    The F-RG family (Gaucher, Dieuleveut, Hendrikx, arXiv:2410.10418). A subclass writes `scales`.
+    The F-RG family (Gaucher, Dieuleveut, Hendrikx, arXiv:2410.10418). A subclass writes `scales`. If that
+    looks at each row of the matrices by itself, whichever column is whose, it says so, `by_receiver`: long
+    rows are then taken along the edges alone, and matrices have as many columns as a node hears at most.
 
     Args:
         alpha: α; None: 1/μ_max of the honest graph with unit weights, 1 with Metropolis weights.
     """
+
+    by_receiver: ClassVar[bool] = False
 
     alpha: float | None = None
 
@@ -47,9 +53,12 @@ class ScaledMixer(Mixer):
         return self.step(hearing.network) * self.scales(distances, weights, hearing.tolerance)
 
     def mix(self, hearing: Hearing) -> Tensor:
+        if self.by_receiver and Edgewise.serves(hearing):
+            edges = Edgewise.of(hearing)
+            return edges.moved(self.moves(edges.hearing, edges.weights, edges.lengths))
         _ = hearing.missing  # refused before any work where a node hears too little
-        found, (h, _) = measure(hearing), hearing.sizes
         weights = torch.where(hearing.heard, hearing.edges, 0.0)
+        found, (h, _) = measure(hearing), hearing.sizes
         moves = self.moves(hearing, weights, found.distances).to(found.rows.dtype)
         move = product(moves[..., :h], found.rows) - moves.sum(dim=-1, keepdim=True) * found.rows
         if hearing.per_receiver:
@@ -80,6 +89,8 @@ class Gossip(ScaledMixer):
         >>> Gossip().mix(Hearing(network, 0, rows, rows.new_zeros(0, 1))).tolist()
         [[3.0], [3.0], [3.0]]
     """
+
+    by_receiver: ClassVar[bool] = True
 
     def scales(self, distances: Tensor, weights: Tensor, b: Tensor) -> Tensor:
         return weights

@@ -12,6 +12,7 @@ from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.errors import InvalidInput, require
 from byzopt.graphs import Network
 from byzopt.mixers.base import MIXERS, Hearing, Mixer
+from byzopt.mixers.distances import CHUNK
 
 
 @MIXERS.register("screen")
@@ -69,17 +70,22 @@ class Screen(Mixer):
         _ = hearing.missing  # refused with the senders' names, not with places in a neighbourhood
         assert hearing.rule is not None  # the loop fills it in for mixers that use one
         out, edges = torch.empty_like(hearing.rows), hearing.edges > 0
+        told = hearing.rows if hearing.per_receiver else torch.cat([hearing.rows, hearing.lies], dim=-2)
         for size, nodes in _by_size(edges):
             senders = edges[nodes].nonzero()[:, 1].view(len(nodes), size)
             if self.own == "among":  # the own row first
                 senders = torch.cat([nodes.unsqueeze(1), senders], dim=1)
-            sets = _sets(hearing, nodes, senders)
-            answers = hearing.rule.batch(sets.reshape(-1, *sets.shape[-2:])).view(*sets.shape[:-2], -1)
-            if self.own == "beside":
-                count = size - 2 * hearing.b
-                own = hearing.rows[..., nodes, :]
-                answers = own + count / (count + 1) * (answers - own)
-            out[..., nodes, :] = answers
+            each = max(
+                1, CHUNK // max(1, senders.shape[1] * hearing.rows.shape[:-2].numel() * told.shape[-1])
+            )
+            for some, heard in zip(torch.split(nodes, each), torch.split(senders, each), strict=True):
+                sets = _sets(hearing, told, some, heard)
+                answers = hearing.rule.batch(sets.reshape(-1, *sets.shape[-2:])).view(*sets.shape[:-2], -1)
+                if self.own == "beside":
+                    count = size - 2 * hearing.b
+                    own = hearing.rows[..., some, :]
+                    answers = own + count / (count + 1) * (answers - own)
+                out[..., some, :] = answers
         return hearing.rows + self.alpha * (out - hearing.rows)
 
 
@@ -89,11 +95,12 @@ def _by_size(edges: Tensor) -> list[tuple[int, Tensor]]:
     return [(int(size), (sizes == size).nonzero().flatten()) for size in sorted(set(sizes.tolist()))]
 
 
-def _sets(hearing: Hearing, nodes: Tensor, senders: Tensor) -> Tensor:
-    """What each of `nodes` hears from its `senders` `[k, m]`: `[..., k, m, d]`."""
+def _sets(hearing: Hearing, told: Tensor, nodes: Tensor, senders: Tensor) -> Tensor:
+    """What each of `nodes` hears from its `senders` `[k, m]`: `[..., k, m, d]`. `told` is what is said to all
+    alike."""
     rows, lies = hearing.rows, hearing.lies
     if not hearing.per_receiver:
-        return torch.cat([rows, lies], dim=-2)[..., senders, :]
+        return told[..., senders, :]
     honest = rows.unsqueeze(-3).expand(*rows.shape[:-2], len(nodes), *rows.shape[-2:])
     told = torch.cat([honest, lies[..., nodes, :].transpose(-3, -2)], dim=-2)
     return told.gather(-2, senders.unsqueeze(-1).expand(*told.shape[:-2], senders.shape[1], told.shape[-1]))
