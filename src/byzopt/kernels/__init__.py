@@ -5,6 +5,7 @@ from byzopt.kernels.blend import fused_blend
 from byzopt.kernels.columns import reduce_columns, reduces_columns
 from byzopt.kernels.edges import moved_rows, pair_squares
 from byzopt.kernels.gram import fused_gram
+from byzopt.kernels.history import Grown, Walk, fused_history
 from byzopt.kernels.jit import disabled, kernels_available, parallel_for, supports
 from byzopt.kernels.lengths import fused_lengths
 from byzopt.kernels.networks import network
@@ -24,12 +25,15 @@ __all__ = [
     "EXTREME",
     "FEW",
     "TIE",
+    "Grown",
     "RankWindow",
+    "Walk",
     "bulk_weights",
     "decides",
     "disabled",
     "fused_blend",
     "fused_gram",
+    "fused_history",
     "fused_lengths",
     "kernels_available",
     "mixed_products",

@@ -108,6 +108,12 @@ class Body:
         place = self.b.bitcast(self.at(pointer, index, self.scalar), self.vector.as_pointer())
         self.b.store(value, place, align=self.size)
 
+    def store_past(self, value: Any, pointer: Any, index: Any) -> None:
+        """As `store`, past the cache. The place must be a multiple of the vector's size."""
+        place = self.b.bitcast(self.at(pointer, index, self.scalar), self.vector.as_pointer())
+        once = self.b.module.add_metadata([self.ir.Constant(self.ir.IntType(32), 1)])
+        self.b.store(value, place, align=self.size * self.lanes).set_metadata("nontemporal", once)
+
     def increase(self, pointer: Any, index: Any, value: Any) -> None:
         """Add a double to element `index` of an array of doubles."""
         place = self.at(pointer, index, self.double)

@@ -81,16 +81,21 @@ def _few(dtype: torch.dtype, n: int) -> Run:
 
 def _in_tiles(rows: Tensor, pivot: Tensor, dtype: torch.dtype, start: int, stop: int) -> Array:
     """The products `[n, n]` over columns start .. stop, in `dtype`."""
-    n, width = rows.shape[0], lanes(dtype)
+    n = rows.shape[0]
     tall = -(-n // TILE) * TILE
-    most = min(_BLOCK_BYTES // (tall * dtype.itemsize), _BLOCK, stop - start)
-    block = max(1, -(-most // width)) * width
+    block = block_width(tall, dtype, stop - start)
     room, out = np.empty(tall * (tall + block)), np.empty((n, n))  # at least what is needed, in any dtype
     where = (rows.data_ptr(), rows.stride(0), pivot.data_ptr())
     sums = address(room)
     scratch = sums + 8 * tall * tall
     _kernel(rows.dtype, dtype)(*where, scratch, sums, address(out), n, tall, block, start, stop)
     return out
+
+
+def block_width(tall: int, dtype: torch.dtype, d: int) -> int:
+    """How many of d columns `tall` rows are multiplied at a time: whole vectors."""
+    most, width = min(_BLOCK_BYTES // (tall * dtype.itemsize), _BLOCK, d), lanes(dtype)
+    return max(1, -(-most // width)) * width
 
 
 @cache
@@ -126,14 +131,14 @@ def _kernel(given: torch.dtype, dtype: torch.dtype) -> Run:
             with k.loop(n, tall) as i, k.loop(0, whole, k.lanes) as c:
                 k.store(k.const(0.0), scratch, k.add(k.times(i, block), c))
             with k.loop(0, tall, TILE) as i, k.loop(i, tall, TILE) as j:
-                _tile(k, scratch, sums, i, j, tall, block, whole)
+                add_tile(k, scratch, sums, i, j, tall, block, whole)
         with k.loop(0, n) as i, k.loop(0, n) as j:
             k.put(k.number_at(sums, k.add(k.times(i, tall), j)), out, k.add(k.times(i, n), j))
 
     return compiled(f"gram_{given.itemsize}_{dtype.itemsize}", "pippppiiiii", emit)
 
 
-def _tile(k: Body, scratch: Any, sums: Any, i: Any, j: Any, tall: Any, block: Any, width: Any) -> None:
+def add_tile(k: Body, scratch: Any, sums: Any, i: Any, j: Any, tall: Any, block: Any, width: Any) -> None:
     """Adds the inner products of rows i .. i + 3 with rows j .. j + 3 of the scratch block to the sums."""
     held = [[k.zeros() for _ in range(TILE)] for _ in range(TILE)]
     with k.loop(0, width, k.lanes) as c:
