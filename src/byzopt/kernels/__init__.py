@@ -9,6 +9,7 @@ from byzopt.kernels.history import Grown, Walk, fused_history
 from byzopt.kernels.jit import disabled, kernels_available, parallel_for, supports
 from byzopt.kernels.lengths import fused_lengths
 from byzopt.kernels.networks import network
+from byzopt.kernels.scatter import fused_scatter
 from byzopt.kernels.square import (
     EXTREME,
     FEW,
@@ -35,6 +36,7 @@ __all__ = [
     "fused_gram",
     "fused_history",
     "fused_lengths",
+    "fused_scatter",
     "kernels_available",
     "mixed_products",
     "moved_rows",

@@ -108,6 +108,17 @@ class Body:
         place = self.b.bitcast(self.at(pointer, index, self.scalar), self.vector.as_pointer())
         self.b.store(value, place, align=self.size)
 
+    def fetch(self, pointer: Any, index: Any) -> None:
+        """Ask for element `index` to be in the cache by the time that it is read. Any address will do."""
+        if self.lanes == 1:  # its line was asked for with a vector
+            return
+        i32, byte = self.ir.IntType(32), self.ir.IntType(8).as_pointer()
+        name, known = "llvm.prefetch.p0i8", self.function.module.globals
+        kind = self.ir.FunctionType(self.ir.VoidType(), [byte, i32, i32, i32])
+        place = self.b.bitcast(self.at(pointer, index, self.scalar), byte)
+        ask = known.get(name) or self.ir.Function(self.function.module, kind, name)
+        self.b.call(ask, [place, *(self.ir.Constant(i32, value) for value in (0, 2, 1))])
+
     def store_past(self, value: Any, pointer: Any, index: Any) -> None:
         """As `store`, past the cache. The place must be a multiple of the vector's size."""
         place = self.b.bitcast(self.at(pointer, index, self.scalar), self.vector.as_pointer())

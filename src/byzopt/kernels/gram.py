@@ -92,9 +92,9 @@ def _in_tiles(rows: Tensor, pivot: Tensor, dtype: torch.dtype, start: int, stop:
     return out
 
 
-def block_width(tall: int, dtype: torch.dtype, d: int) -> int:
-    """How many of d columns `tall` rows are multiplied at a time: whole vectors."""
-    most, width = min(_BLOCK_BYTES // (tall * dtype.itemsize), _BLOCK, d), lanes(dtype)
+def block_width(tall: int, dtype: torch.dtype, d: int, size: int = _BLOCK_BYTES) -> int:
+    """How many of d columns `tall` rows are multiplied at a time: whole vectors, `size` bytes at most."""
+    most, width = min(size // (tall * dtype.itemsize), _BLOCK, d), lanes(dtype)
     return max(1, -(-most // width)) * width
 
 

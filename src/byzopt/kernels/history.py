@@ -6,8 +6,7 @@ multiplied in turn, all while the block is in the cache. Large sums are written 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from byzopt.kernels.gram import TILE, add_tile, block_width
 from byzopt.kernels.jit import Array, Run, address, compiled, lanes, parallel_for
 
 _PAST = 1 << 22  # numbers of sums that would not stay in the cache until the next round
+_BLOCK_BYTES = 1 << 18  # of rows at a time: the sums pass through the cache too
 _LINE = 64  # bytes that are written past the cache at once
 
 
@@ -94,7 +94,7 @@ def fused_history(
     found: dict[int, tuple[Array, Array]] = {}
 
     def piece(start: int, stop: int) -> None:
-        block = block_width(tall, rows.dtype, stop - start)
+        block = block_width(tall, rows.dtype, stop - start, _BLOCK_BYTES)
         # A line more than there are rows: the sum that others are about. And the walk, in float64.
         room = np.empty((tall + 1) * block * size // 8 + block)
         products, numbers = np.zeros((2, tall, tall)), np.zeros((3, n + 1))
@@ -123,7 +123,7 @@ def _place(one: Tensor | None) -> int:
 def _kernel(dtype: torch.dtype, parts: _Parts) -> Run:
     return compiled(
         f"history_{dtype.itemsize}",
-        "pipppppp" "pipii" "pppp" "iiiii",
+        "pipppppppipiippppiiiii",
         lambda builder, function: _Pass(builder, function, dtype, parts).emit(),
     )
 
@@ -192,6 +192,7 @@ class _Pass:
         share = k.narrowed(k.number_at(self.weights, i))
 
         def part(body: Body, wide: Body, c: Any) -> None:
+            body.fetch(self.rows, k.add(place, self.stride, c))
             if read:
                 given = body.load(self.rows, k.add(place, c))
                 if parts.mixed:
@@ -238,13 +239,17 @@ class _Pass:
         if parts.moved:
             value = body.load(self.scratch, k.add(self._line(i), c))
         elif read:
-            given = body.load(self.rows, k.add(k.times(i, self.stride), self.column, c))
+            place = k.add(k.times(i, self.stride), self.column, c)
+            body.fetch(self.rows, k.add(place, self.stride))
+            given = body.load(self.rows, place)
             value = self._scaled(body, given, i)
         else:
             value = body.const(0.0)
         if not parts.older:
             return value
-        old = body.load(self.old, k.add(k.times(i, self.old_stride), self.column, c))
+        place = k.add(k.times(i, self.old_stride), self.column, c)
+        body.fetch(self.old, k.add(place, self.old_stride))
+        old = body.load(self.old, place)
         return k.b.fadd(old, value)
 
     def _scaled(self, body: Body, value: Any, i: Any) -> Any:

@@ -18,13 +18,14 @@ from byzopt import linalg
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.expulsion import Expulsion, Roster
 from byzopt.aggregators.core.filters import Filter, GuardLimits, RoundContext
-from byzopt.aggregators.guards import majority, pairs
+from byzopt.aggregators.guards import majority, moving, pairs
 from byzopt.aggregators.guards.guarded_mean import guarded_mean
-from byzopt.aggregators.guards.majority import MedianRow
+from byzopt.aggregators.guards.majority import Crowd, MedianRow
+from byzopt.aggregators.guards.moving import Moved, Way
 from byzopt.aggregators.guards.pairs import Pairs
 from byzopt.aggregators.mean import Mean
-from byzopt.aggregators.numerics.sketch import sketched
 from byzopt.errors import require
+from byzopt.kernels import Walk
 from byzopt.rng import stream
 from byzopt.theory.byzantine_epochs import Epoch
 from byzopt.theory.byzantine_sgd import RADII, SELECT, TEST, ThresholdRule, log_factor
@@ -142,36 +143,38 @@ class HistoryGuard(Filter):
     def step(self, state: GuardState, rows: Tensor, at: RoundContext) -> tuple[Tensor, GuardState]:
         epoch, k = self._clock(at.t)
         state = _fresh(state, at.x) if k == 1 else state
-        fit = majority.fit(rows)
-        g, noise = self._gradients(state, rows, fit, at.t)
-        sums = self._grown(state.sums, rows, fit, majority.take(rows, g.place), at.x, noise)
+        walk, way = Walk(at.x, state.sums.home), self._way(rows)
+        moved = moving.at_once(rows, state.sums.b, walk, state.roster.good, way) if self._measures(rows) else None
+        here = moved.rows if moved else Crowd(rows, majority.fit(rows))
+        g, noise = self._gradients(state, here, at.t)
+        moved = moved or moving.in_turn(here, state.sums.b, majority.take(rows, g.place), walk, way)
+        sums = self._grown(state.sums, moved, noise)
         if self.noise is None:
-            return self._by_pairs(state, rows, fit, sums, noise, k, at.t)
+            return self._by_pairs(state, moved, sums, noise, k, at.t)
         radii = self._radii(sums, noise, state.scale, epoch, k, rows.shape[-2])
-        sound = majority.fit(sums.b)
-        b = self._find(sums.b, sound, radii.b_select, at.t, "B")
+        b = self._find(moved.sums, radii.b_select, at.t, "B")
         a = (sums.a - majority.middle_value(sums.a).unsqueeze(-1)).abs()
         failed = (
-            ~fit,
+            ~here.fit,
             ~(g.dists <= radii.g.unsqueeze(-1)),
             ~(b.dists <= radii.b.unsqueeze(-1)),
             ~(a <= radii.a.unsqueeze(-1)),
         )
         kept = state.roster.good & ~(failed[0] | failed[1] | failed[2] | failed[3])
-        aggregate = guarded_mean(self.rule, rows, kept, fit, self.over_good, at.t)
+        aggregate = guarded_mean(self.rule, rows, kept, here.fit, self.over_good, at.t, moved.mean)
         misses = state.misses + (~(g.found & b.found)).long()
         after = GuardState(state.roster, sums, noise, state.scale, misses, state.alarms)
-        return aggregate, self._judged(after, kept, fit, failed, at.t)
+        return aggregate, self._judged(after, kept, here.fit, failed, at.t)
 
     def _by_pairs(
-        self, state: GuardState, rows: Tensor, fit: Tensor, sums: GuardSums, noise: Tensor, k: int, t: int
+        self, state: GuardState, moved: Moved, sums: GuardSums, noise: Tensor, k: int, t: int
     ) -> tuple[Tensor, GuardState]:
         """A step without V: who is at odds with more than f others is expelled. A gets half of the level."""
-        f, level = self.f or 0, self.p_fail / len(self.epochs) / 2
+        f, level, fit = self.f or 0, self.p_fail / len(self.epochs) / 2, moved.rows.fit
         b, g = pairs.accused(sums.pairs, k, f, level)
         a, _ = pairs.accused(sums.pairs_a, k, f, level)
         kept = state.roster.good & fit & ~(a | b | g)
-        aggregate = guarded_mean(self.rule, rows, kept, fit, self.over_good, t)
+        aggregate = guarded_mean(self.rule, moved.rows.rows, kept, fit, self.over_good, t, moved.mean)
         roster = state.roster.keep(kept, t, (~fit, g, b, a))
         return aggregate, state._replace(roster=roster, sums=sums, noise=noise)
 
@@ -199,42 +202,42 @@ class HistoryGuard(Filter):
             t -= epoch.rounds
         return self.epochs[-1], t
 
-    def _gradients(self, state: GuardState, rows: Tensor, fit: Tensor, t: int) -> tuple[MedianRow, Tensor]:
+    def _gradients(self, state: GuardState, here: Crowd, t: int) -> tuple[MedianRow, Tensor]:
         """The median of the round's rows, and V: as given, or as learnt with this round."""
         if self.noise is not None:
             noise = torch.full_like(state.noise, self.noise)
-            return self._find(rows, fit, SELECT * noise * state.scale, t, "g"), noise
-        middle = majority.medoid_row(rows, fit, torch.full_like(state.noise, inf))
-        wide = 2**-0.5 if rows.shape[-1] >= WIDE else 1.0
+            return self._find(here, SELECT * noise * state.scale, t, "g"), noise
+        middle = majority.medoid_row(here, torch.full_like(state.noise, inf))
+        wide = 2**-0.5 if here.rows.shape[-1] >= WIDE else 1.0
         now = SAFE * wide * torch.where(middle.radius.isfinite(), middle.radius, 0)
         return middle, torch.maximum(now, state.noise * (1.0 if t <= SETTLE else FADE))
 
-    def _grown(
-        self, sums: GuardSums, rows: Tensor, fit: Tensor, centre: Tensor, x: Tensor, noise: Tensor
-    ) -> GuardSums:
-        """The sums with this round's rows, about its median `centre` `[..., d]`. Unfit rows count as zero."""
-        sound = majority.sound(rows, fit).to(sums.b.dtype)
-        pivot = torch.where(centre.isfinite().all(dim=-1, keepdim=True), centre, 0).to(sums.b.dtype)
-        offset = x.double() - sums.home.double()
-        energy, between, between_a = noise.square(), sums.pairs, sums.pairs_a
-        if self.noise is not None and sums.b.shape == rows.shape:
-            b, along = majority.moved(sums.b, sound, pivot, offset)
-            a = sums.a + along
-        else:
-            moves = sound - pivot.unsqueeze(-2)
-            short, along = sketched(moves, self.sketch, self.seed), majority.projections(moves, offset)
-            a, b = sums.a + along, sums.b + short
-        if self.noise is None:
-            between = pairs.extended(between, short, fit, b)
-            between_a = pairs.extended(between_a, along.unsqueeze(-1), fit, a.unsqueeze(-1))
-        path = sums.path + energy * offset.square().sum(dim=-1)
-        return GuardSums(a, b, sums.home, sums.energy + energy, path, between, between_a)
+    def _way(self, rows: Tensor) -> Way:
+        return Way(self.sketch, self.seed, self.noise is None, None if self.over_good else rows.shape[-2])
 
-    def _find(self, rows: Tensor, fit: Tensor, radius: Tensor, t: int, what: str) -> MedianRow:
-        finder = self.finder or ("random" if self.thresholds == "printed" else "medoid")
-        if finder == "medoid":
-            return majority.medoid_row(rows, fit, radius)
-        return majority.random_median(rows, fit, radius, stream(self.seed, "vmed", what, t))
+    def _measures(self, rows: Tensor) -> bool:
+        """Whether all distances are worth their cost: the random finder may do with a few rows' of many."""
+        return self._finder == "medoid" or rows.shape[-2] <= majority.FEW
+
+    def _grown(self, sums: GuardSums, moved: Moved, noise: Tensor) -> GuardSums:
+        """The sums with this round's rows."""
+        a, energy, fit = sums.a + moved.along, noise.square(), moved.rows.fit
+        between, between_a = sums.pairs, sums.pairs_a
+        if self.noise is None:
+            between = pairs.extended(between, moved.moves, moved.sums)
+            along, all_along = (Crowd(part.unsqueeze(-1), fit) for part in (moved.along, a))
+            between_a = pairs.extended(between_a, along, all_along)
+        path = sums.path + energy * moved.path
+        return GuardSums(a, moved.sums.rows, sums.home, sums.energy + energy, path, between, between_a)
+
+    def _find(self, crowd: Crowd, radius: Tensor, t: int, what: str) -> MedianRow:
+        if self._finder == "medoid":
+            return majority.medoid_row(crowd, radius)
+        return majority.random_median(crowd, radius, stream(self.seed, "vmed", what, t))
+
+    @property
+    def _finder(self) -> Finder:
+        return self.finder or ("random" if self.thresholds == "printed" else "medoid")
 
     def _radii(self, sums: GuardSums, noise: Tensor, scale: Tensor, epoch: Epoch, k: int, n: int) -> Radii:
         horizon = max(epoch.rounds, k)

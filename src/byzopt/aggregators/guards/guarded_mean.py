@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import nan
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,16 +13,32 @@ from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.mean import Mean
 
 
+class KnownMean(NamedTuple):
+    """The mean `value` `[d]`, as `guarded_mean` has it, of those who are `kept` `[n]`."""
+
+    kept: Tensor
+    value: Tensor
+
+
 def guarded_mean(
-    rule: Aggregator, rows: Tensor, kept: Tensor, fit: Tensor, over_good: bool, t: int
+    rule: Aggregator,
+    rows: Tensor,
+    kept: Tensor,
+    fit: Tensor,
+    over_good: bool,
+    t: int,
+    known: KnownMean | None = None,
 ) -> Tensor:
     """Σ_kept rows_i over n, or over their number; 0 of nobody. Rows that are not `fit` are never kept.
 
     `rule` other than the mean answers for the kept rows in place of their mean: for it the others are
-    missing, which counts against its f. Errors: `TooManyFaults` where that is more than it tolerates.
+    missing, which counts against its f. A mean that is `known` is not taken again. Errors: `TooManyFaults`
+    where that is more than it tolerates.
     """
     size = kept.sum(dim=-1, keepdim=True)
     if isinstance(rule, Mean):
+        if known is not None and torch.equal(known.kept, kept):
+            return known.value
         return _share(rows, kept, fit, size.clamp_min(1) if over_good else rows.shape[-2])
     here = rule.at(t)
     present = torch.where(kept.unsqueeze(-1), rows, nan)

@@ -5,6 +5,7 @@ Written over leading dimensions. Rows that are not `fit` are nobody's neighbours
 
 from __future__ import annotations
 
+from functools import cached_property
 from math import inf
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from byzopt.aggregators.numerics.measuring import geometry_of
 
 DIRECT = 1 << 18  # n² d up to which distances are taken from differences, without a Gram product
 CHUNK = 1 << 16  # columns that are converted to float64 at once
+FEW = 64  # rows up to which all distances, on the way, cost no more than those from some rows one by one
 MANY = 1 << 20  # numbers from which the first touch of new memory costs more than sums
 
 
@@ -28,6 +30,36 @@ class MedianRow(NamedTuple):
     dists: Tensor
     radius: Tensor
     found: Tensor
+
+
+class Crowd:
+    """Rows `[..., n, d]`, which of them are `fit` `[..., n]`, and what else was found of them on the way: their
+    distances, infinite to and from others, and their lengths. Else these are taken when first asked for."""
+
+    def __init__(
+        self, rows: Tensor, fit: Tensor, dists: Tensor | None = None, lengths: Tensor | None = None
+    ) -> None:
+        self.rows, self.fit = rows, fit
+        if dists is not None:
+            self.dists = dists
+        if lengths is not None:
+            self.lengths = lengths
+
+    @cached_property
+    def dists(self) -> Tensor:
+        """`[..., n, n]`, as `distances`."""
+        return distances(self.rows, self.fit)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """`[..., n]`, as `norms`."""
+        return norms(self.rows)
+
+    def dists_from(self, i: int) -> Tensor:
+        """Those of `[n, d]` rows from row i, `[n]`."""
+        if "dists" in self.__dict__:
+            return self.dists[i]
+        return torch.where(self.fit, _lengths_from(self.rows, i).nan_to_num(nan=inf), inf)
 
 
 def fit(rows: Tensor) -> Tensor:
@@ -64,43 +96,46 @@ def distances(rows: Tensor, fit: Tensor) -> Tensor:
         flat = rows.reshape(-1, n, d)
         apart = torch.stack([geometry_of(each).dists for each in flat]).to(rows.device)
         apart = apart.reshape(*rows.shape[:-1], n)
+    return among(apart, fit)
+
+
+def among(apart: Tensor, fit: Tensor) -> Tensor:
+    """Distances `apart` `[..., n, n]` with infinite ones to and from rows that are not fit."""
     pairs = fit.unsqueeze(-1) & fit.unsqueeze(-2)
     return torch.where(pairs, apart.nan_to_num(nan=inf), inf)
 
 
-def medoid_row(rows: Tensor, fit: Tensor, radius: Tensor) -> MedianRow:
+def medoid_row(crowd: Crowd, radius: Tensor) -> MedianRow:
     """The row whose majority, ⌊n/2⌋ + 1 rows with itself, lies nearest. Ties: the lowest index.
 
     Within twice the largest honest deviation of some honest row while fewer than half the rows lie, whatever
     `radius` says; that is only checked. O(n² d).
     """
-    dists = distances(rows, fit)
-    index = _majority(dists).argmin(dim=-1)
+    dists = crowd.dists
+    index = majority(dists).argmin(dim=-1)
     return _middle(dists.gather(-2, _row(index, dists)).squeeze(-2), index, radius)
 
 
-def random_median(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generator) -> MedianRow:
+def random_median(crowd: Crowd, radius: Tensor, generator: torch.Generator) -> MedianRow:
     """A row with a majority within `radius`, drawn at random: the paper's finder. O(n d) a try, two tries
     expected for honest rows. Where there is none: the medoid, and `found` is False."""
-    n, lead = rows.shape[-2], rows.shape[:-2]
+    n, lead = crowd.rows.shape[-2], crowd.rows.shape[:-2]
     order = torch.randperm(n, generator=generator, device="cpu").tolist()
     if lead:
-        some = [
-            _drawn(each, able, r, order) for each, able, r in zip(rows, fit, radius.expand(lead), strict=True)
-        ]
+        each = zip(crowd.rows, crowd.fit, radius.expand(lead), strict=True)
+        some = [_drawn(Crowd(rows, fit), r, order) for rows, fit, r in each]
         return MedianRow(*(torch.stack(parts) for parts in zip(*some, strict=True)))
-    return _drawn(rows, fit, radius, order)
+    return _drawn(crowd, radius, order)
 
 
-def _drawn(rows: Tensor, fit: Tensor, radius: Tensor, order: list[int]) -> MedianRow:
+def _drawn(crowd: Crowd, radius: Tensor, order: list[int]) -> MedianRow:
     for i in order:
-        if not fit[i]:
+        if not crowd.fit[i]:
             continue
-        dists = torch.where(fit, _lengths_from(rows, i).nan_to_num(nan=inf), inf)
-        middle = _middle(dists, torch.tensor(i, device=rows.device), radius)
+        middle = _middle(crowd.dists_from(i), torch.tensor(i, device=crowd.rows.device), radius)
         if middle.found:
             return middle
-    return medoid_row(rows, fit, radius)
+    return medoid_row(crowd, radius)
 
 
 def _lengths_from(rows: Tensor, i: int) -> Tensor:
@@ -113,26 +148,25 @@ def _lengths_from(rows: Tensor, i: int) -> Tensor:
     return norms(rows - rows[i])
 
 
-def fullest(rows: Tensor, fit: Tensor, radius: Tensor, generator: torch.Generator) -> MedianRow:
+def fullest(crowd: Crowd, radius: Tensor, generator: torch.Generator) -> MedianRow:
     """The first row, in random order, with at least n/2 rows within `radius`, itself included; where there is
     none, the one with most, and `found` is False. O(n² d)."""
-    dists = distances(rows, fit)
-    n = rows.shape[-2]
+    dists, n = crowd.dists, crowd.rows.shape[-2]
     rank = torch.empty(n, dtype=torch.int64, device="cpu")
     rank[torch.randperm(n, generator=generator, device="cpu")] = torch.arange(n, device="cpu")
     near = (dists <= radius[..., None, None]).sum(dim=-1)
     # Enough is enough: among those the order decides, as it does among equals.
     score = near.clamp_max((n + 1) // 2) * n - rank.to(near.device)
-    index = torch.where(fit, score, -n).argmax(dim=-1)
+    index = torch.where(crowd.fit, score, -n).argmax(dim=-1)
     enough = near.gather(-1, index.unsqueeze(-1)).squeeze(-1) * 2 >= n
     of = dists.gather(-2, _row(index, dists)).squeeze(-2)
-    return MedianRow(index, of, _majority(of), enough)
+    return MedianRow(index, of, majority(of), enough)
 
 
-def central(rows: Tensor, fit: Tensor) -> MedianRow:
+def central(crowd: Crowd) -> MedianRow:
     """The row whose median distance to all rows, itself included, is least, and that distance as `radius`; of
     an even number the mean of the middle two."""
-    dists = distances(rows, fit)
+    dists = crowd.dists
     middles = middle_value(dists)
     index = middles.argmin(dim=-1)
     radius = middles.gather(-1, index.unsqueeze(-1)).squeeze(-1)
@@ -162,6 +196,11 @@ def added(sums: Tensor, rows: Tensor) -> Tensor:
     return torch.add(sums, rows, out=room_after(sums)) if _many(sums, rows) else sums + rows
 
 
+def room(sums: Tensor) -> Tensor:
+    """Uninitialised memory for the sums after `sums`, on a CPU: used memory where new would cost more."""
+    return room_after(sums) if sums.numel() >= MANY else torch.empty(sums.shape, dtype=sums.dtype, device="cpu")
+
+
 def _many(sums: Tensor, rows: Tensor) -> bool:
     """Whether new memory for sums costs more than the sums."""
     return rows.device.type == "cpu" and rows.numel() >= MANY and rows.dtype == sums.dtype
@@ -179,12 +218,13 @@ def take(rows: Tensor, index: Tensor) -> Tensor:
     return rows.gather(-2, _row(index, rows)).squeeze(-2)
 
 
-def _majority(dists: Tensor) -> Tensor:
+def majority(dists: Tensor) -> Tensor:
+    """The distance `[..., n]` within which each row has a majority, by distances `[..., n, n]`."""
     return dists.kthvalue(dists.shape[-1] // 2 + 1, dim=-1).values
 
 
 def _middle(dists: Tensor, index: Tensor, radius: Tensor) -> MedianRow:
-    reached = _majority(dists)
+    reached = majority(dists)
     return MedianRow(index, dists, reached, reached <= radius)
 
 

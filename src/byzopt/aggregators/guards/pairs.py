@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.guards import majority
+from byzopt.aggregators.guards.majority import Crowd
 from byzopt.theory.accusing import odd_limit
 
 THREES = 128  # workers up to which n³ counts are kept
@@ -40,15 +40,15 @@ def empty_window(n: int, device: torch.device, threes: bool = True) -> Pairs:
     return Pairs(zeros, zeros, zeros, zeros, zeros.sum(dim=-1), odd)
 
 
-def extended(pairs: Pairs, rows: Tensor, fit: Tensor, sums: Tensor) -> Pairs:
-    """The statistics with one more round's `rows` `[..., n, d]`, which are in `sums` already."""
-    apart = majority.distances(rows, fit)
+def extended(pairs: Pairs, moves: Crowd, sums: Crowd) -> Pairs:
+    """The statistics with one more round's rows, `moves` `[..., n, d]`, which are in the `sums` already."""
+    apart = moves.dists
     squares = _finite(apart.square())
-    total = _finite(majority.distances(sums, fit).square())
+    total = _finite(sums.dists.square())
     cross = torch.where(pairs.scale > 0, (total - pairs.sums - squares) / 2, 0)
     scale = torch.where(pairs.scale > 0, pairs.scale, squares.square())
-    eps = _ROUNDINGS * torch.finfo(sums.dtype).eps
-    blur = pairs.blur + eps * _finite(majority.norms(rows) + majority.norms(sums))
+    eps = _ROUNDINGS * torch.finfo(sums.rows.dtype).eps
+    blur = pairs.blur + eps * _finite(moves.lengths + sums.lengths)
     odd = pairs.odd
     if odd.shape[-1]:
         near = apart.unsqueeze(-3)  # of j and k, who are two

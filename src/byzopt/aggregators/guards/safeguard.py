@@ -17,12 +17,12 @@ from byzopt import linalg
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.expulsion import Expulsion, Roster
 from byzopt.aggregators.core.filters import Filter, RoundContext
-from byzopt.aggregators.guards import majority, pairs
+from byzopt.aggregators.guards import majority, pairs, summing
 from byzopt.aggregators.guards.guarded_mean import guarded_mean
-from byzopt.aggregators.guards.majority import MedianRow
+from byzopt.aggregators.guards.majority import Crowd, MedianRow
 from byzopt.aggregators.guards.pairs import Pairs
+from byzopt.aggregators.guards.summing import Old, Summed, Way
 from byzopt.aggregators.mean import Mean
-from byzopt.aggregators.numerics.sketch import sketched
 from byzopt.errors import require
 from byzopt.rng import stream
 from byzopt.theory.safeguard import threshold
@@ -137,27 +137,29 @@ class Safeguard(Filter):
         return self.step(state, rows, at)[0]
 
     def step(self, state: SafeguardState, rows: Tensor, at: RoundContext) -> tuple[Tensor, SafeguardState]:
-        fit, roster = majority.fit(rows), state.roster
+        roster = state.roster
         if self.reset and at.t > 1 and self._age(max(self.lengths), at.t) == 1:
             roster = roster._replace(good=torch.ones_like(roster.good))
-        trusted = roster.good & fit
-        anew = self.measured == "capped"
-        roster = roster._replace(good=torch.ones_like(roster.good)) if anew else roster
-        present = fit if self.paired else roster.good & fit
+        good = roster.good
+        if self.measured == "capped":
+            roster = roster._replace(good=torch.ones_like(good))
         share = 1 / roster.good.sum(dim=-1).clamp_min(1).double()
+        share = torch.ones_like(share) if self.sums == "raw" else share
+        ages = [self._age(length, at.t) for length in self.lengths]
+        summed = self._summed(state, good, share, rows, ages)
+        fit = summed.fit
         windows, kept, misses, odd = [], roster.good & fit, state.misses, torch.zeros_like(fit)
         for place, window in enumerate(state.windows):
-            age = self._age(self.lengths[place], at.t)
-            after = self._added(window, rows, present, share, age)
+            after = self._after(window, summed, share.square(), place, ages[place])
             if self.paired:
-                drifted, odd_here = pairs.accused(after.pairs, age, self.f or 0, self._level)
+                drifted, odd_here = pairs.accused(after.pairs, ages[place], self.f or 0, self._level)
                 windows.append(after)
                 kept, odd = kept & ~(drifted | odd_here), odd | (odd_here & ~drifted)
                 continue
-            passed, has_median, limit = self._passed(after, present, place, age, at.t)
+            passed, has_median, limit = self._passed(after, summed.sums[place], place, ages[place], at.t)
             windows.append(after._replace(limit=limit))
             kept, misses = kept & passed, misses + (~has_median).long()
-        aggregate = guarded_mean(self.rule, rows, trusted, fit, True, at.t)
+        aggregate = guarded_mean(self.rule, rows, good & fit, fit, True, at.t, summed.mean)
         roster = roster.keep(kept, at.t, (~fit, odd, ~kept))
         return aggregate, SafeguardState(roster, tuple(windows), misses)
 
@@ -172,46 +174,52 @@ class Safeguard(Filter):
         """The round's number in its window, from 1."""
         return (t - 1) % length + 1
 
-    def _added(self, window: Window, rows: Tensor, present: Tensor, share: Tensor, age: int) -> Window:
-        weight = torch.ones_like(share) if self.sums == "raw" else share
-        sound = majority.sound(rows, present).to(window.sums.dtype)
-        weighted = sound if self.sums == "raw" else sound * weight[..., None, None].to(sound.dtype)
-        added = sketched(weighted, self.sketch, self.seed)
+    def _summed(
+        self, state: SafeguardState, good: Tensor, share: Tensor, rows: Tensor, ages: list[int]
+    ) -> Summed:
+        """The round's rows in the windows' sums, in one pass each where that can be."""
+        everybody = self.paired or self.measured == "capped"
+        way = Way(good, everybody, share, self.sums == "raw", self.paired, self.sketch, self.seed)
+        windows = [Old(each.sums, age == 1) for each, age in zip(state.windows, ages, strict=True)]
+        # The random finder may do with the distances of a few rows of many.
+        measures = self.finder == "medoid" or rows.shape[-2] <= majority.FEW
+        summed = summing.at_once(rows, windows, way) if measures else None
+        return summed or summing.in_turn(rows, windows, way)
+
+    def _after(self, window: Window, summed: Summed, weight: Tensor, place: int, age: int) -> Window:
         before = window.pairs
         if age == 1:
-            sums, weight = added.clone(), weight.square()
-            before = pairs.empty_window(before.sums.shape[-1], rows.device)
+            before = pairs.empty_window(before.sums.shape[-1], weight.device)
         else:
-            sums, weight = majority.added(window.sums, added), window.weight + weight.square()
-        between = pairs.extended(before, added, present, sums) if self.paired else before
-        return Window(sums, weight, window.limit, between)
+            weight = window.weight + weight
+        between = pairs.extended(before, summed.moves, summed.sums[place]) if self.paired else before
+        return Window(summed.sums[place].rows, weight, window.limit, between)
 
     def _passed(
-        self, window: Window, present: Tensor, place: int, age: int, t: int
+        self, window: Window, sums: Crowd, place: int, age: int, t: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Who passes this window's test, whether there was a median to test against, the limit after it."""
-        fit = present & majority.fit(window.sums)
         if self.measured == "window_end":
-            middle = majority.fullest(window.sums, fit, window.limit, stream(self.seed, "vmed", place, t))
+            middle = majority.fullest(sums, window.limit, stream(self.seed, "vmed", place, t))
             ended = age == self.lengths[place]
             after = torch.where(middle.radius.isfinite(), middle.radius + SPARE, window.limit)
             passed = middle.dists <= window.limit.unsqueeze(-1)
             return passed, middle.found, after if ended else window.limit
         if self.measured == "capped":
-            middle = majority.central(window.sums, fit)
+            middle = majority.central(sums)
             limit = 2 * (self.c or 1.0) * torch.minimum(window.limit, middle.radius)
             near = middle.dists < limit.unsqueeze(-1)
             return near | ~middle.found.unsqueeze(-1), middle.found, window.limit
         # Weights are 1 or near 1/n: their root mean square turns thresholds of raw sums into those of these.
         scale = (window.weight / age).sqrt() if self.sums == "normalised" else torch.ones_like(window.weight)
         if self.limits_of is None and self.noise is None:
-            middle = majority.medoid_row(window.sums, fit, torch.full_like(scale, inf))
+            middle = majority.medoid_row(sums, torch.full_like(scale, inf))
             c = self.c or (NEAR if window.sums.shape[-1] >= WIDE else FAR)
             limit = torch.maximum(self.floor * scale, c * middle.radius)
             old_enough = age > min(SETTLE, self.lengths[place] - 1)
         else:
-            limit = 2 * self._limit(place, fit.shape[-1]) * scale
-            middle = self._find(window.sums, fit, limit / 2, place, t)
+            limit = 2 * self._limit(place, sums.fit.shape[-1]) * scale
+            middle = self._find(sums, limit / 2, place, t)
             old_enough = True
         finite = middle.radius.isfinite()
         passed = (middle.dists <= limit.unsqueeze(-1)) | ~finite.unsqueeze(-1)
@@ -227,7 +235,7 @@ class Safeguard(Filter):
             return self.limits_of[place]
         return threshold(self.lengths[place], self.rounds, n, self.noise or 0.0, self.p_fail)
 
-    def _find(self, rows: Tensor, fit: Tensor, radius: Tensor, place: int, t: int) -> MedianRow:
+    def _find(self, sums: Crowd, radius: Tensor, place: int, t: int) -> MedianRow:
         if self.finder == "medoid":
-            return majority.medoid_row(rows, fit, radius)
-        return majority.random_median(rows, fit, radius, stream(self.seed, "vmed", place, t))
+            return majority.medoid_row(sums, radius)
+        return majority.random_median(sums, radius, stream(self.seed, "vmed", place, t))
