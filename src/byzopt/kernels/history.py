@@ -1,7 +1,7 @@
 """Sums of rows round after round, and all that tests on them ask for, in one pass over rows and sums.
 
-A block of columns at a time: rows are scaled, centred and multiplied, added to the sums, and these centred and
-multiplied in turn, all while the block is in the cache. Large sums are written past it.
+A block of columns at a time: rows are scaled, centred and multiplied, added to the sums, and these centred
+and multiplied in turn, all while the block is in the cache. Large sums are written past it.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def fused_history(
     points = [one for one in (centre, mixed, *(walk or ())) if one is not None]
     tables = [one for one in (old, out) if one is not None]
     if any(one.shape != (d,) for one in points) or any(one.shape != (n, d) for one in tables):
-        raise ValueError("Points should be [d] and sums [n, d], as rows are.")  # machine code reads beyond them
+        raise ValueError(
+            "Points should be [d] and sums [n, d], as rows are."
+        )  # machine code reads beyond them
     if any(one.dtype != rows.dtype or one.stride(-1) != 1 for one in (*points, *tables)):
         raise ValueError(f"Points and sums should be {rows.dtype} of unit stride, as rows are.")
     factors = np.ascontiguousarray(factors, dtype=np.float64)
@@ -101,7 +103,12 @@ def fused_history(
         found[start] = products, numbers
         points = _place(centre), *(_place(one) for one in walk or (None, None))
         where = (rows.data_ptr(), rows.stride(0), address(factors), *points, address(shares), _place(mixed))
-        sums = _place(old), 0 if old is None else old.stride(0), _place(out), 0 if out is None else out.stride(0)
+        sums = (
+            _place(old),
+            0 if old is None else old.stride(0),
+            _place(out),
+            0 if out is None else out.stride(0),
+        )
         results = address(room), address(products[0]), address(products[1]), address(numbers)
         run(*where, *sums, pivot, *results, n, tall, block, start, stop)
 
@@ -264,7 +271,10 @@ class _Pass:
         """How many numbers from element `place` of the sums on stand before a line of the cache."""
         k = self.k
         where = k.b.ptrtoint(k.at(self.out, place, k.scalar), k.i64)
-        return k.least(k.b.lshr(k.b.and_(k.b.neg(where), k.whole(_LINE - 1)), k.whole(k.size.bit_length() - 1)), self.width)
+        return k.least(
+            k.b.lshr(k.b.and_(k.b.neg(where), k.whole(_LINE - 1)), k.whole(k.size.bit_length() - 1)),
+            self.width,
+        )
 
     def _either(self, i: Any, work: Callable[[Any, bool], None]) -> None:
         """`work(i, read)`, which reads row i or takes it for zeros."""

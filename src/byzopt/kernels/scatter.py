@@ -20,8 +20,8 @@ def fused_scatter(
 ) -> Tensor:
     """`[n, k]` float64: Σ_c signs[c] (factors[i] rows[i, c] - centre[c]) over the columns c with places[c].
 
-    `rows` `[n, d]` are usable; those of factor 0 count as 0, unread. `places` `[d]` are int32 below k, `signs`
-    and `centre` `[d]` of the rows' dtype, in which differences are taken.
+    `rows` `[n, d]` are usable; those of factor 0 count as 0, unread. `places` `[d]` are int32 below k,
+    `signs` and `centre` `[d]` of the rows' dtype, in which differences are taken.
     """
     n, d = rows.shape
     shapes_fit = all(one.shape == (d,) and one.is_contiguous() for one in (places, signs))

@@ -144,7 +144,9 @@ class HistoryGuard(Filter):
         epoch, k = self._clock(at.t)
         state = _fresh(state, at.x) if k == 1 else state
         walk, way = Walk(at.x, state.sums.home), self._way(rows)
-        moved = moving.at_once(rows, state.sums.b, walk, state.roster.good, way) if self._measures(rows) else None
+        moved = (
+            moving.at_once(rows, state.sums.b, walk, state.roster.good, way) if self._measures(rows) else None
+        )
         here = moved.rows if moved else Crowd(rows, majority.fit(rows))
         g, noise = self._gradients(state, here, at.t)
         moved = moved or moving.in_turn(here, state.sums.b, majority.take(rows, g.place), walk, way)

@@ -33,8 +33,8 @@ class MedianRow(NamedTuple):
 
 
 class Crowd:
-    """Rows `[..., n, d]`, which of them are `fit` `[..., n]`, and what else was found of them on the way: their
-    distances, infinite to and from others, and their lengths. Else these are taken when first asked for."""
+    """Rows `[..., n, d]` and which of them are `fit` `[..., n]`. Their distances, infinite to and from
+    others, and their lengths are taken when first asked for, unless they were found on the way."""
 
     def __init__(
         self, rows: Tensor, fit: Tensor, dists: Tensor | None = None, lengths: Tensor | None = None
@@ -198,7 +198,9 @@ def added(sums: Tensor, rows: Tensor) -> Tensor:
 
 def room(sums: Tensor) -> Tensor:
     """Uninitialised memory for the sums after `sums`, on a CPU: used memory where new would cost more."""
-    return room_after(sums) if sums.numel() >= MANY else torch.empty(sums.shape, dtype=sums.dtype, device="cpu")
+    return (
+        room_after(sums) if sums.numel() >= MANY else torch.empty(sums.shape, dtype=sums.dtype, device="cpu")
+    )
 
 
 def _many(sums: Tensor, rows: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """A round's rows in ByzantineSGD's sums, held about a row of each round: in one pass by a kernel, or in turn.
 
-Any row of the bulk will do to hold sums about, for tests see differences alone. In one pass it is the medoid of
-some columns; where that proves to be far from the median the pass is made again about the median.
+Any row of the bulk will do to hold sums about, for tests see differences alone. In one pass it is the medoid
+of some columns; where that proves to be far from the median the pass is made again about the median.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _NEAR = 4.0  # the row may be so many times further from the median than its maj
 
 
 class Moved(NamedTuple):
-    """A round's `rows`; their `moves` from the centre, as they enter the sums B; B after it. `along` `[..., n]`:
-    products of moves with the walk from where sums began, and `path`, its squared length. The mean of those
-    who were good before, where it was taken on the way."""
+    """A round's `rows`; their `moves` from the centre, as they enter the sums B; B after it. `along`
+    `[..., n]`: products of moves with the walk from where sums began, and `path`, its squared length. The
+    mean of those who were good before, where it was taken on the way."""
 
     rows: Crowd
     moves: Crowd
@@ -68,7 +68,10 @@ def at_once(rows: Tensor, b: Tensor, walk: Walk, good: Tensor, way: Way) -> Move
     if not passes.one_pass_fits(rows, b, *walk):
         return None
     fit, centre = passes.first_look(rows, good)
-    mean, (old, out) = torch.empty_like(rows[0]), (b, majority.room(b)) if b.shape == rows.shape else (None, None)
+    mean, (old, out) = (
+        torch.empty_like(rows[0]),
+        (b, majority.room(b)) if b.shape == rows.shape else (None, None),
+    )
     for _ in range(passes.TRIES):
         if centre is None or not fit[centre]:
             return None

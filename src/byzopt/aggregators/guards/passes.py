@@ -6,7 +6,6 @@ still trusted. What it measures says whether that was one, and whether rows are 
 
 from __future__ import annotations
 
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from byzopt.aggregators.numerics.distances import Array, Distances
 from byzopt.aggregators.numerics.measuring import SMALL, about_bulk
 
 TRIES = 3  # passes: with rows that prove unfit, with one that proves far, and without
-_LOOK = 1 << 9  # columns that the first centre is chosen by
+LOOK = 1 << 9  # columns that the first centre is chosen by
 
 
 def one_pass_fits(rows: Tensor, *others: Tensor) -> bool:
@@ -37,7 +36,7 @@ def known(rows: Tensor, fit: Tensor, squares: Array) -> Tensor | None:
 
 
 def crowd(rows: Tensor, fit: Tensor, gram: Array, pivot: int, squares: Array) -> Crowd:
-    """Rows with distances by their products about row `pivot`, taken again where that is far from the bulk."""
+    """Rows with distances by products about row `pivot`, taken again where that is far from the bulk."""
 
     def product(pivot: int, dtype: torch.dtype) -> Tensor:
         sound = majority.sound(rows, fit)
@@ -50,7 +49,7 @@ def crowd(rows: Tensor, fit: Tensor, gram: Array, pivot: int, squares: Array) ->
 
 def first_look(rows: Tensor, good: Tensor) -> tuple[Tensor, int | None]:
     """By some columns: which rows may be fit, `[n]`, and the medoid of those that are `good` too."""
-    some = rows[:, :: max(1, rows.shape[1] // _LOOK)].double()
+    some = rows[:, :: max(1, rows.shape[1] // LOOK)].double()
     fit = some.isfinite().all(dim=-1)
     able = (fit & good).nonzero()[:, 0]
     if not len(able):

@@ -18,8 +18,8 @@ from byzopt.kernels import Grown
 
 class Way(NamedTuple):
     """Whose rows are summed, the `good` `[..., n]` or everybody's, and what each is multiplied by, `share`
-    `[...]` (1 of `raw` sums); as a `sketch` to so many numbers by a draw of `seed`. `paired`: workers are tested in
-    pairs, which asks for the rows' distances too."""
+    `[...]` (1 of `raw` sums); as a `sketch` to so many numbers by a draw of `seed`. `paired`: workers are
+    tested in pairs, which asks for the rows' distances too."""
 
     good: Tensor
     everybody: bool
@@ -38,11 +38,11 @@ class Old(NamedTuple):
 
 
 class Summed(NamedTuple):
-    """Which rows are `fit` `[..., n]`; rows as they were added, for workers tested in pairs; the windows' sums
-    after the round; the mean of the good ones, where it was taken on the way."""
+    """Which rows are `fit` `[..., n]`; `moves`, rows as they were added where workers are tested in pairs; the
+    windows' sums after the round; the mean of the good ones, where it was taken on the way."""
 
     fit: Tensor
-    moves: Crowd | None
+    moves: Crowd
     sums: list[Crowd]
     mean: KnownMean | None
 
@@ -56,11 +56,11 @@ def in_turn(rows: Tensor, windows: list[Old], way: Way) -> Summed:
     added = sketched(scaled, way.sketch, way.seed)
     after = [added.clone() if old.begins else majority.added(old.sums, added) for old in windows]
     sums = [Crowd(each, present if way.paired else present & majority.fit(each)) for each in after]
-    return Summed(fit, Crowd(added, present) if way.paired else None, sums, None)
+    return Summed(fit, Crowd(added, present), sums, None)
 
 
 def at_once(rows: Tensor, windows: list[Old], way: Way) -> Summed | None:
-    """The same for `[n, d]`, unsketched. None: a kernel cannot, rows or sums are extreme, or nobody is left."""
+    """The same for `[n, d]`, unsketched. None: a kernel cannot, rows or sums are extreme, or none is good."""
     fits = passes.one_pass_fits(rows, *(old.sums for old in windows))
     if not fits or windows[0].sums.shape != rows.shape or (way.paired and not way.raw):
         return None
@@ -78,7 +78,9 @@ def at_once(rows: Tensor, windows: list[Old], way: Way) -> Summed | None:
         if torch.equal(known, fit):
             if not all(np.isfinite(each.sizes).all() for each in found):
                 return None
-            here = passes.crowd(rows, present, found[0].rows, pivot, found[0].lengths) if way.paired else None
+            here = Crowd(rows, present)
+            if way.paired:
+                here = passes.crowd(rows, present, found[0].rows, pivot, found[0].lengths)
             sums = [
                 passes.crowd(room, present, each.sums, pivot, each.sizes)
                 for room, each in zip(rooms, found, strict=True)
@@ -103,8 +105,17 @@ def _passes(
     weights = passes.array(kept) / max(1, int(kept.sum()))
     found: list[Grown] = []
     for old, room in zip(windows, rooms, strict=True):
-        before = None if old.begins else old.sums
-        of_rows = {} if found else {"weights": weights, "mixed": mean}
-        centre = rows[pivot] if way.paired and not found else None
-        found.append(kernels.fused_history(rows, factors, centre, old=before, out=room, pivot=pivot, **of_rows))
+        first = not found
+        found.append(
+            kernels.fused_history(
+                rows,
+                factors,
+                centre=rows[pivot] if first and way.paired else None,
+                weights=weights if first else None,
+                mixed=mean if first else None,
+                old=None if old.begins else old.sums,
+                out=room,
+                pivot=pivot,
+            )
+        )
     return found
