@@ -43,19 +43,20 @@ def crowd(rows: Tensor, fit: Tensor, gram: Array, pivot: int, squares: Array) ->
         return linalg.gram(sound, sound[pivot], dtype)
 
     apart = about_bulk(product, Distances(gram), pivot, rows.dtype)[1]
-    dists = majority.among(torch.from_numpy(apart.squared).sqrt(), fit)
+    dists = torch.from_numpy(np.sqrt(apart.squared))  # torch would wake threads for so few
+    dists = dists if fit.all() else majority.among(dists, fit)
     return Crowd(rows, fit, dists, torch.from_numpy(np.sqrt(squares)))
 
 
 def first_look(rows: Tensor, good: Tensor) -> tuple[Tensor, int | None]:
     """By some columns: which rows may be fit, `[n]`, and the medoid of those that are `good` too."""
-    some = rows[:, :: max(1, rows.shape[1] // LOOK)].double()
-    fit = some.isfinite().all(dim=-1)
+    step = max(1, rows.shape[1] // LOOK)
+    some = torch.from_numpy(rows.detach().numpy()[:, ::step].astype(np.float64))
+    fit = torch.from_numpy(np.isfinite(some.numpy()).all(axis=1))
     able = (fit & good).nonzero()[:, 0]
     if not len(able):
         return fit, None
-    about = some[able] - some[able[0]]
-    apart = Distances((about @ about.mT).numpy())
+    apart = Distances(linalg.gram(some[able], some[able[0]]).numpy())
     return fit, int(able[apart.middle()[0] if apart.finite else 0])
 
 

@@ -38,8 +38,8 @@ class Old(NamedTuple):
 
 
 class Summed(NamedTuple):
-    """Which rows are `fit` `[..., n]`; `moves`, rows as they were added where workers are tested in pairs; the
-    windows' sums after the round; the mean of the good ones, where it was taken on the way."""
+    """Which rows are `fit` `[..., n]`; `moves`, rows as they were added where workers are tested in pairs;
+    the windows' sums after the round; the mean of the good ones, where it was taken on the way."""
 
     fit: Tensor
     moves: Crowd
