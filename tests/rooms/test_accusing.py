@@ -12,6 +12,7 @@ from byzopt.aggregators import Mean
 from byzopt.aggregators.core.filters import RoundContext
 from byzopt.aggregators.guards import pairs
 from byzopt.aggregators.guards.guard import HistoryGuard
+from byzopt.aggregators.guards.majority import Crowd
 from byzopt.aggregators.guards.safeguard import Safeguard
 from byzopt.distributed import RobustOptimizer
 from byzopt.errors import InvalidInput
@@ -66,7 +67,8 @@ def test_two_and_three_accuse_as_their_slow_twin_does(n, f, lie):
     state, sums = pairs.empty_window(n, torch.device("cpu")), torch.zeros(n, 3, dtype=torch.float64)
     for t, each in enumerate(rows, start=1):
         sums = sums + each
-        state = pairs.extended(state, each, torch.ones(n, dtype=torch.bool), sums)
+        every = torch.ones(n, dtype=torch.bool)
+        state = pairs.extended(state, Crowd(each, every), Crowd(sums, every))
         if t % 9 == 0:
             drifted, odd = pairs.accused(state, t, f, 0.5)
             expected = twin.accused(torch.stack(rows[:t]).numpy(), f, 0.5)
@@ -141,7 +143,8 @@ def test_many_workers_are_told_by_pairs_alone():
     state = pairs.empty_window(n, torch.device("cpu"))
     assert state.odd.numel() == 0
     rows = torch.randn(n, 3, dtype=torch.float64, generator=stream(2))
-    state = pairs.extended(state, rows, torch.ones(n, dtype=torch.bool), rows)
+    every = Crowd(rows, torch.ones(n, dtype=torch.bool))
+    state = pairs.extended(state, every, every)
     drifted, odd = pairs.accused(state, 1, 3, 0.05)
     assert not (drifted | odd).any()
 

@@ -2,7 +2,7 @@
 
 arXiv:1803.08917, Algorithm 1, with corrections: B_i is a vector sum, and the B median is selected with half
 the radius of its test (`thresholds="printed"` restores one radius). Only differences between workers matter,
-so A and B are held about the sums of the rounds' medians: they stay as small as the deviations.
+so A and B are held about the sums of rows near the rounds' medians: they stay as small as the deviations.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ WIDE = 100  # parameters from which honest pairs lie sqrt(2) apart for one devia
 
 
 class GuardSums(NamedTuple):
-    """A `[n]` (float64) and B `[n, d]` (or its sketch `[n, k]`) about the medians' sums, x_1 `[d]`, Σ v²,
-    Σ v²‖x - x_1‖²; what workers' rows and their A say of each other."""
+    """A `[n]` (float64) and B `[n, d]` (or its sketch `[n, k]`) about sums near the medians', x_1 `[d]`,
+    Σ v², Σ v²‖x - x_1‖²; what workers' rows and their A say of each other."""
 
     a: Tensor
     b: Tensor
