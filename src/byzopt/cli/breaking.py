@@ -123,6 +123,9 @@ def _data(text: str | None) -> Any:
         ) from None
 
 
+LISTS = ("ranking", "broken", "refused", "unfit")  # of findings, in a report
+
+
 def _all(breach: BreakReport) -> dict[str, Any]:
     data = {
         name: getattr(breach, name)
@@ -131,7 +134,7 @@ def _all(breach: BreakReport) -> dict[str, Any]:
     worst = {
         form: _flat(finding) | {"replay": breach.replay(finding)} for form, finding in breach.worst.items()
     }
-    lists = {name: list(map(_flat, getattr(breach, name))) for name in ("ranking", "broken", "refused")}
+    lists = {name: list(map(_flat, getattr(breach, name))) for name in LISTS}
     former = {"games": breach.evaluations}  # the name of before, for one release
     return data | former | {"exceeded": list(breach.exceeded), "worst": worst} | lists
 
@@ -176,6 +179,8 @@ def _print(breach: BreakReport) -> None:
         for finding in getattr(breach, verdict):
             line = f"{verdict} under {finding.attack['name']} on {finding.rows} rows: {finding.message}"
             console.print(line, soft_wrap=True)
+    for finding in breach.unfit:
+        console.print(f"not tried: {finding.attack['name']}: {finding.message}", soft_wrap=True)
 
 
 def _sentence(breach: BreakReport, form: str, finding: Finding) -> str:

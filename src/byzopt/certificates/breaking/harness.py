@@ -63,6 +63,9 @@ def break_rule(
         broken=_first(hunts, EvaluationStatus.BROKEN),
         refused=_first(hunts, EvaluationStatus.REFUSED),
         evaluations=len(every),
+        unfit=_first(
+            {name: found for name, found in hunts.items() if _none_fits(found)}, EvaluationStatus.UNFIT
+        ),
     )
 
 
@@ -105,6 +108,10 @@ def _floors(n: int, f: int) -> dict[str, float]:
 
 def _measured(findings: list[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.verdict is EvaluationStatus.MEASURED]
+
+
+def _none_fits(findings: list[Finding]) -> bool:
+    return all(finding.verdict is EvaluationStatus.UNFIT for finding in findings)
 
 
 def _worst(findings: list[Finding], form: str) -> Finding:

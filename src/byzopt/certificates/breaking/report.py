@@ -24,7 +24,8 @@ class BreakReport:
     are the rule's proved coefficients by form (None: unproved, or proved for another f), `floors` what no
     rule stays below. `ranking` holds the worst finding of every attack that was measured, worst first by the
     first form. `broken` and `refused` hold the first such evaluation of every attack, of all
-    `evaluations`.
+    `evaluations`; `unfit` one of every attack that has no place here (one that knows the loss of its own
+    data where there are rows alone, one that flips labels where a task has none).
     """
 
     rule: str
@@ -39,6 +40,7 @@ class BreakReport:
     broken: tuple[Finding, ...]
     refused: tuple[Finding, ...]
     evaluations: int
+    unfit: tuple[Finding, ...] = ()
 
     @property
     def exceeded(self) -> tuple[str, ...]:
