@@ -11,6 +11,7 @@ __all__ = [
     "BadMessage",
     "ByzoptError",
     "ChangedFile",
+    "DoubtfulSetting",
     "InvalidInput",
     "MissingData",
     "MissingExtra",
@@ -57,6 +58,24 @@ class BadAnswer(InvalidInput):
 
 class ChangedFile(InvalidInput):
     """A file of the user's that a stored run was made with is gone, or holds other code by now."""
+
+
+class DoubtfulSetting(UserWarning):
+    """What is run is valid, and yet theory, or its noise, says that it cannot work as asked.
+
+    Examples:
+        >>> import warnings
+        >>> from byzopt import Cohort, Quadratic, simulate
+        >>> from byzopt.errors import DoubtfulSetting
+        >>> task = Quadratic().build(Cohort.of(9, byzantine=3), seed=0)
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", DoubtfulSetting)
+        ...     try:
+        ...         simulate(task, "median", lr=0.1, rounds=5, f=2, attack="ipm")
+        ...     except DoubtfulSetting as warning:
+        ...         print(warning)
+        3 of 9 workers attack, and f = 2 are tolerated. No rule is proved against more than f.
+    """
 
 
 class TooManyFaults(ByzoptError):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +23,9 @@ from byzopt.errors import InvalidInput, Status
 from byzopt.experiments import Spec, run
 from byzopt.experiments import load as load_spec
 from byzopt.experiments.specs.overrides import apply_settings
+from byzopt.experiments.store.checkpoint_timer import CheckpointTimer
 from byzopt.files import write_atomically
+from byzopt.intakes import INTAKES
 from byzopt.layout import Layout
 from byzopt.methods import METHODS
 from byzopt.servers import ServerContext
@@ -171,6 +177,61 @@ def test_a_continued_run_has_the_records_of_an_uninterrupted_one(task, attack, t
         assert parts.outcomes[name].status is Status.COMPLETED
         assert parts.outcomes[name].x.equal(outcome.x)
     assert (out / "records.parquet").read_bytes() == (tmp_path / "whole" / "records.parquet").read_bytes()
+
+
+CLOCKED = {"task": {"name": "quadratic", "proxy": "worker"}, "method": "robust_sgdm", "attack": "flooding"}
+NOISY = {"name": "digits", "model": "linear", "batch": 8}
+# Runs whose state is more than an iterate and momenta: mailboxes, clocks, noise, averages of both ends.
+KILLED = {
+    **{f"intake {name}": CLOCKED | {"asynchrony": {"intake": name}} for name in INTAKES},
+    "safe_dshb": {"task": NOISY, "method": {"name": "safe_dshb", "noise_multiplier": 0.1}},
+    "safe_dshb by samples": {
+        "task": NOISY,
+        "method": {"name": "safe_dshb", "epsilon": 20.0, "per": "sample"},
+    },
+    "clip21": {"task": NOISY, "method": {"name": "clip21", "noise_multiplier": 0.1}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KILLED)
+def test_a_run_that_is_killed_at_random_rounds_ends_on_the_same_bits(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(CheckpointTimer, "due", property(lambda self: True))  # after every round
+    changes = KILLED[name]
+    rule = (
+        "median"
+        if changes.get("asynchrony", {}).get("intake") in (None, "unique", "fed_buff", "latest")
+        else "mean"
+    )
+    settings = {"rule": rule, "rounds": 24, "eval_every": 4, "lr": 0.05, "n": 10, "f": 2, "attack": "sleeper"}
+    one = Spec.of(settings | changes | {"compare": {"slower": {"lr": 0.01}}})
+    whole = run(one, out=tmp_path / "whole")
+    draw, kills, out = random.Random(name), 0, tmp_path / "parts"
+    while not (out / "result.json").exists():
+        child = get_context("fork").Process(target=_killed, args=(one, out, draw.randint(6, 30)))
+        child.start()
+        child.join()
+        assert child.exitcode in (0, -signal.SIGKILL)
+        kills += child.exitcode == -signal.SIGKILL
+    assert kills >= 2
+    found = run(one, out=out)
+    assert found.outcomes.keys() == whole.outcomes.keys()
+    assert all(found.outcomes[key].records == ended.records for key, ended in whole.outcomes.items())
+    assert (out / "records.parquet").read_bytes() == (tmp_path / "whole" / "records.parquet").read_bytes()
+
+
+def _killed(one: Spec, out: Path, at: int) -> None:
+    """Play on, and die after so many rounds, before the checkpoint of the last of them is written."""
+    heard = 0
+
+    def on_round(name: str, t: int) -> bool:
+        nonlocal heard
+        heard += 1
+        if heard == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    run(one, out=out, on_round=on_round)
 
 
 def test_a_checkpoint_in_the_form_of_before_is_continued_bit_for_bit(tmp_path):

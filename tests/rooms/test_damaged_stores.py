@@ -17,6 +17,7 @@ from byzopt.checkpoint import save
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec, run
 from byzopt.experiments.store.reading import Damaged, read_run
+from byzopt.experiments.store.run_store import StoredRun
 from byzopt.experiments.store.table import rows, runs_table
 from byzopt.experiments.sweeps import RunStore, plan_sweep, run_sweep
 from byzopt.reports.study import make_report
@@ -170,7 +171,7 @@ def test_a_bad_run_is_named_and_left_out_and_the_rest_is_shown(what, store):
     assert "\n" not in found.damaged[victim]
     assert [row["run"] for row in found.rows] == [good, "own", "own"]
     assert rows(store, records=True).damaged == found.damaged
-    assert RunStore(store).inspect(victim) == ("damaged", found.damaged[victim], None, ())
+    assert RunStore(store).inspect(victim) == StoredRun("damaged", found.damaged[victim])
     with pytest.raises(Damaged):
         RunStore(store).read_outcome(victim)
 

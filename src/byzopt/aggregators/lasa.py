@@ -23,6 +23,7 @@ from byzopt.aggregators.numerics.distances import Array
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 
+_SHOWN = 12  # sizes of layers in a message
 _EVEN = 1e-9  # a relative spread below this is rounding, and so is a score that is so near to its limit
 
 
@@ -96,6 +97,16 @@ class LASA(Aggregator):
     @property
     def scale_equivariant(self) -> bool:
         return self.sparsity == 0
+
+    def doubt(self, sizes: tuple[int, ...]) -> str:
+        if self.layers is not None or len(sizes) < 2:
+            return ""
+        listed = f"[{', '.join(map(str, sizes[:_SHOWN]))}{', ...' if len(sizes) > _SHOWN else ''}]"
+        return (
+            f"The rule lasa has no `layers`, and so takes the model's {len(sizes)} tensors for one layer, "
+            "where its paper looks at each by itself. Give their sizes in the order of the columns, "
+            f"layers={listed}."
+        )
 
     def reduce(self, mixed: Mixed) -> Tensor:
         rows, weights, layers = self._filtered(mixed)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, isqrt
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
 
 from byzopt.attacks.base import ATTACKS, Attack, Knowledge, View
-from byzopt.errors import require
+from byzopt.errors import InvalidInput, require
 from byzopt.rng import stream
 
 
@@ -58,9 +58,9 @@ class Backdoor(Attack):
     batched = True
 
     def __post_init__(self) -> None:
-        require(self.target >= 0, "Parameter `target` of backdoor", "be at least 0", self.target)
-        require(self.size >= 1, "Parameter `size` of backdoor", "be at least 1 pixel", self.size)
-        require(0 < self.share <= 1, "Parameter `share` of backdoor", "lie in (0, 1]", self.share)
+        require(self.target >= 0, f"Parameter `target` of {self.name}", "be at least 0", self.target)
+        require(self.size >= 1, f"Parameter `size` of {self.name}", "be at least 1 pixel", self.size)
+        require(0 < self.share <= 1, f"Parameter `share` of {self.name}", "lie in (0, 1]", self.share)
 
     def poison(self, task: Any, workers: tuple[int, ...]) -> Any:
         return task.poisoned(workers, self.infect, "backdoor_success", self.goal)
@@ -69,7 +69,7 @@ class Backdoor(Attack):
         self, images: Tensor, labels: Tensor, classes: int, piece: Iterable[int] | None = None
     ) -> tuple[Tensor, Tensor]:
         """A share of the images (at least one) with trigger and target label, the others as they are."""
-        require(self.target < classes, "The target of backdoor", f"lie in 0..{classes - 1}", self.target)
+        require(self.target < classes, f"The target of {self.name}", f"lie in 0..{classes - 1}", self.target)
         m = len(labels)
         order = torch.randperm(m, generator=stream(self.seed, "backdoor", m), device="cpu")
         chosen = order[: ceil(self.share * m)].to(labels.device)
@@ -88,15 +88,39 @@ class Backdoor(Attack):
         shape = images.shape[1:]
         side = shape[-1] if len(shape) > 1 else isqrt(shape.numel())
         square = images.is_floating_point() and shape[-2:] in ((side, side), (side**2,))
-        kind = f"samples {tuple(shape)} of {images.dtype}"
-        require(square, "The samples of a backdoor", "be square images of floating values", kind)
-        fits = self.size <= side
-        require(fits, "Parameter `size` of backdoor", f"be at most the side {side} of an image", self.size)
+        if not square:
+            self._refuse(tuple(shape), images.dtype)
+        fits, what = self.size <= side, f"Parameter `size` of {self.name}"
+        require(fits, what, f"be at most the side {side} of an image", self.size)
         marked = images.reshape(len(images), -1, side, side).clone()
         for pixel in range(self.size**2) if piece is None else piece:
             row, column = divmod(pixel, self.size)
             marked[..., row - self.size, column - self.size] = images.max()
         return marked.reshape(images.shape)
+
+    def _refuse(self, shape: tuple[int, ...], dtype: torch.dtype) -> NoReturn:
+        """Say what these samples are in place of square images, and what to do."""
+        found, remedy = (
+            f"samples of shape {list(shape)}, {dtype}".replace("torch.", ""),
+            "Use another attack.",
+        )
+        if not dtype.is_floating_point:
+            remedy = "Convert them to floating values."
+        elif len(shape) == 1:
+            colours = next((c for c in (2, 3, 4) if isqrt(shape[0] // c) ** 2 * c == shape[0]), 0)
+            if colours:
+                side = isqrt(shape[0] // colours)
+                found = f"{shape[0]} values in a row, as of {colours} x {side} x {side} pixels laid flat"
+                remedy = (
+                    "Where its colours are is lost there: give images as they are, to a model that takes "
+                    "them, as resnet20, or in one grey."
+                )
+            else:
+                found = f"{shape[0]} values in a row, which is no side x side"
+        elif len(shape) > 1:
+            remedy = "Cut the images to squares."
+        rule = "be square images of floating values, [..., side, side], or grey ones laid flat"
+        raise InvalidInput(f"The samples of {self.name} should {rule}. Found {found}. {remedy}")
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         return (view.cohort.n / view.b if self.scale is None else self.scale) * view.own

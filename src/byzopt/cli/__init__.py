@@ -49,7 +49,7 @@ def _status() -> int:
     from byzopt.cli import terminal
     from byzopt.cli.commands import parser
 
-    with terminal.harmless_streams():
+    with terminal.harmless_streams(), terminal.doubts_as_notes():
         try:
             os.getcwd()  # where it is gone, libraries end the process when they are loaded
             alone = not sys.argv[1:]  # without a word, the help page, and the status of a missing command

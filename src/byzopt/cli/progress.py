@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from time import monotonic
 from types import TracebackType
@@ -32,19 +31,10 @@ def time_left_text(seconds: float | None) -> str:
 
 
 def remark(specs: Mapping[str, Spec]) -> None:
-    """Say on stderr that there are more attackers than are tolerated, if there are, that a rule trusts one,
-    and what theory says of graphs and buffers that do not bear what is asked of them."""
-    from byzopt.experiments.specs.remarks import (
-        betrayed_trust,
-        clock_warnings,
-        graph_warnings,
-        more_attackers_than_tolerated,
-    )
+    """Say on stderr what is worth saying of these specs before anything is built, unless that was said."""
+    from byzopt.experiments.specs.remarks import doubts, warn_of
 
-    for warning in (*betrayed_trust(specs), *graph_warnings(specs), *clock_warnings(specs)):
-        print(f"byzopt: note: {warning}", file=sys.stderr)
-    if line := more_attackers_than_tolerated(specs):
-        print(f"byzopt: note: {line}", file=sys.stderr)
+    warn_of(doubts(specs))
 
 
 class TimeLeftColumn(TimeRemainingColumn):

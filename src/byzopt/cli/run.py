@@ -130,8 +130,10 @@ def _report(result: Result, place: Path, as_json: bool, bound: DrawnBound | None
         console.print(tables.outcome_table(result.spec, result.outcomes))
         for note in tables.outcome_notes(result.outcomes, result.spec.variants()):
             console.print(note, soft_wrap=True)
-    if plot and not as_json:
-        print(f"Curves: {plot.resolve()}")
+        if plot:
+            print(f"Curves: {plot.resolve()}")
+        if line := tables.last_line(result.outcomes):
+            print(line)
     return result.interrupted or plot is not None
 
 
@@ -178,20 +180,21 @@ def result_data(result: Result, place: Path) -> dict[str, Any]:
 
     specs = result.spec.variants()
     summaries = {
-        name: outcome_summary(outcome) | _about_figures(specs[name], outcome)
+        name: outcome_summary(outcome) | _about_run(specs[name], outcome)
         for name, outcome in result.outcomes.items()
     }
     main = summaries.pop(MAIN)
     return {"id": result.spec.id, **main, "out": str(place), "compare": summaries}
 
 
-def _about_figures(spec: Spec, outcome: Outcome) -> dict[str, Any]:
-    """The round after which the figures were measured, which for an interrupted run is not its last one, and
-    what bounds the aggregate's error."""
+def _about_run(spec: Spec, outcome: Outcome) -> dict[str, Any]:
+    """Whether the start was better than the end; the round after which the figures were measured, which for
+    an interrupted run is not its last one; and what bounds the aggregate's error."""
     from byzopt.certificates.certified import error_bound_sentence
 
     measured = int(outcome.records[-1]["t"]) if outcome.records else None
-    return {"figures_of_round": measured, "aggregate_error": error_bound_sentence(spec, outcome)}
+    about = {"figures_of_round": measured, "aggregate_error": error_bound_sentence(spec, outcome)}
+    return {"worse_than_start": outcome.risen is not None} | about
 
 
 def _stem(spec: str) -> str:

@@ -64,6 +64,7 @@ def command(
     from byzopt.experiments.store.directories import check_directory
     from byzopt.experiments.sweeps import load_sweep, plan_sweep
     from byzopt.experiments.sweeps.runs import point_text
+    from byzopt.own_files import within
 
     if engine is not None:
         backend = engine
@@ -73,7 +74,9 @@ def command(
         )
     if not path_exists(store):
         check_directory(store, "--store")
-    plan = plan_sweep(load_sweep(sweep, settings or ()), store, retry)
+    loaded = load_sweep(sweep, settings or ())
+    with within(f"Sweep {sweep}"):
+        plan = plan_sweep(loaded, store, retry)
     remark({point_text(intent.run.point): intent.run.spec for intent in plan.intents})
     if dry_run:
         _preview(plan, as_json)
@@ -150,6 +153,7 @@ def _preview(plan: SweepPlan, as_json: bool) -> None:
 
 def _told(swept: SweepResult, as_json: bool) -> None:
     failed = {run: one.message for run, one in swept.stored.items() if one.kind == "failed"}
+    risen = sum(one.risen for one in swept.stored.values())
     if as_json:
         about = {
             "sweep": swept.plan.sweep.id,
@@ -157,10 +161,12 @@ def _told(swept: SweepResult, as_json: bool) -> None:
             "folder": str(swept.folder),
         }
         counts = {"runs": len(swept.stored), "counts": dict(swept.counts), "failed": failed}
+        counts["worse_than_start"] = risen
         print(json.dumps(about | counts | {"tuned": swept.tuned}, allow_nan=False))
         return
     line = ", ".join(f"{count} {name}" for name, count in sorted(swept.counts.items()))
-    print(f"{len(swept.stored)} runs in {swept.plan.store.root}: {line}")
+    worse = f"; {risen} ended worse than they started" if risen else ""
+    print(f"{len(swept.stored)} runs in {swept.plan.store.root}: {line}{worse}")
     for run, message in list(failed.items())[:SHOWN]:
         print(f"failed  {run}  {message}")
     if len(failed) > SHOWN:

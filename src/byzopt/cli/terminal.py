@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from byzopt.errors import ByzoptError
+from byzopt.errors import ByzoptError, DoubtfulSetting
 from byzopt.escaping import visible
 
 
@@ -95,6 +96,25 @@ def console(stderr: bool = False, width: int | None = None) -> Console:
 def words(text: str, style: str = "") -> Text:
     """Text in a style, for a cell or a line of a console."""
     return Text(visible(text), style)
+
+
+@contextmanager
+def doubts_as_notes() -> Iterator[None]:
+    """In here warnings of doubtful settings are notes on standard error, each once."""
+    told = set[str]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DoubtfulSetting)
+        before = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if not issubclass(category, DoubtfulSetting):
+                before(message, category, *place, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                print(f"byzopt: note: {message}", file=sys.stderr)
+
+        warnings.showwarning = cast(Any, show)
+        yield
 
 
 @contextmanager

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.attacks import Attack, Base, Placement
+from byzopt.cohort import Cohort
 from byzopt.distributed.communicator import Communicator
 from byzopt.engines import ENGINES, Asynchrony, Engine, EngineRecipe, Graph
 from byzopt.engines.process_group import OverProcesses
 from byzopt.errors import InvalidInput, require, said
 from byzopt.experiments.result import Result
+from byzopt.experiments.specs.attacks import attack_recipe
 from byzopt.experiments.specs.loading import load
+from byzopt.experiments.specs.plain_spec import MAIN
+from byzopt.experiments.specs.remarks import doubts, doubts_on_task, warn_of
 from byzopt.experiments.specs.settings import check_settings
-from byzopt.experiments.specs.spec import Spec, attack_recipe
+from byzopt.experiments.specs.spec import Spec
+from byzopt.experiments.store.content import content_of
 from byzopt.experiments.store.run_directory import RunDirectory
 from byzopt.experiments.trials.memory import build_task
 from byzopt.experiments.trials.outcome import Outcome, Record, RunProgress
@@ -47,6 +52,7 @@ def run(
     name or table; or an engine that is built already, for runs that are not stored.
 
     Errors: `InvalidInput`, `MissingData` before any work. What goes wrong later is a status of the outcome.
+    Where theory says that a setting cannot work as asked, a `DoubtfulSetting` warning tells.
 
     Args:
         spec: What to run: a spec, or the path or name of one.
@@ -72,6 +78,7 @@ def run(
         (5, ['aggregate_norm', 'bits'])
     """
     spec = spec if isinstance(spec, Spec) else load(spec)
+    warn_of(doubts(spec.variants()))
     if isinstance(engine, Engine):
         what, remedy = "The engine of a run that is stored", "Give the recipe, or leave `out` away."
         require(out is None, what, "be a recipe, which can be written down", said(engine), remedy)
@@ -91,7 +98,8 @@ def run(
         chosen = engine if isinstance(engine, Engine) else variant.engine
         ready[name] = prepare_spec(variant, tasks, _over(comm, number, chosen) if comm else chosen)
     on_record, on_round = on_record or (lambda name, record: None), on_round or (lambda name, t: False)
-    runner = VariantRunner(ready, store, on_record, on_round)
+    content = content_of(spec) if store else {}
+    runner = VariantRunner(ready, store, on_record, on_round, content)
     if store:
         store.create()
         store.remove_leftovers()
@@ -101,7 +109,7 @@ def run(
     outcomes = runner.run()
     result = Result(spec, outcomes, store.path if store else None)
     if store and not result.interrupted:
-        store.write_result(outcomes)
+        store.write_result(outcomes, content)
     return result
 
 
@@ -131,7 +139,8 @@ def simulate(
     the server's tolerance, which fills the rule's missing `f`. `engine` is a recipe, its name or table, or an
     engine that is built over the task; the rest is as in `Spec`.
 
-    Errors: `InvalidInput` (`UnknownName` for keys and names), as of `Spec`.
+    Errors: `InvalidInput` (`UnknownName` for keys and names), as of `Spec`. Where theory says that a setting
+    cannot work as asked, a `DoubtfulSetting` warning tells.
 
     Args:
         task: The task, built; its cohort says who lies.
@@ -174,6 +183,7 @@ def simulate(
     require(callable(on_record), "`on_record`", "be called on a record", said(on_record))
     stop = {} if stop is None else stop
     check_settings(task.n, f, rounds, lr, seed, eval_every, stop, per_worker)
+    rule = rule_from(rule, f=f)
     engine = engine if isinstance(engine, Engine) else ENGINES.recipe(engine)
     recipe = with_counts(METHODS.recipe(method), task.n, f)
     settings = RunSettings(
@@ -190,8 +200,10 @@ def simulate(
         graph,
         asynchrony,
     )
-    built = recipe.build(rule_from(rule, f=f), lr, rounds).among(PARTICIPANTS.recipe(participants))
+    built = recipe.build(rule, lr, rounds).among(PARTICIPANTS.recipe(participants))
     ready = prepare(task, built, settings)
+    about = _Given(task.cohort, f, rule, settings.attack, graph, asynchrony)
+    warn_of((*doubts({MAIN: about}), *doubts_on_task(task, recipe, about, rounds)))
     return Trial(ready, RunProgress(ready.start), on_record).run(lambda t: False)
 
 
@@ -217,7 +229,20 @@ def prepare_spec(
         spec.graph,
         spec.asynchrony,
     )
-    return prepare(tasks[key], spec.built(), settings)
+    ready = prepare(tasks[key], spec.built(), settings)
+    warn_of(doubts_on_task(tasks[key], spec.method, spec, spec.rounds))
+    return ready
+
+
+class _Given(NamedTuple):
+    """What `simulate` is given, as far as there is something to say about it before a run."""
+
+    cohort: Cohort
+    f: int
+    rule: Aggregator
+    attack: Attack
+    graph: Graph | None
+    asynchrony: Asynchrony | None
 
 
 def _over(comm: Communicator, run: int, engine: Engine | EngineRecipe) -> OverProcesses:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from byzopt.errors import InvalidInput, Status
 from byzopt.experiments.specs.plain_spec import most_records
@@ -19,7 +19,8 @@ REMEDY = "Use --fresh to run again."
 
 
 class VariantRunner:
-    """Runs all variants in turn, and keeps a checkpoint in `store`, if there is one."""
+    """Runs all variants in turn, and keeps a checkpoint in `store`, if there is one. `content` is what the
+    files hold that they read."""
 
     def __init__(
         self,
@@ -27,10 +28,12 @@ class VariantRunner:
         store: RunDirectory | None,
         on_record: OnRecord,
         on_round: OnRound,
+        content: Mapping[str, str],
     ) -> None:
         self.ready, self.store, self.on_record, self.on_round = ready, store, on_record, on_round
         self.progress = {name: RunProgress(one.start) for name, one in ready.items()}
         self.outcomes: dict[str, Outcome] = {}
+        self.content = content
         self.timer = CheckpointTimer()
         self.planned = sum(most_records(one.settings.rounds, one.settings.interval) for one in ready.values())
 
@@ -53,6 +56,7 @@ class VariantRunner:
             known = Checkpoint.of(content, self.ready.keys(), self.ready)
         except InvalidInput as error:
             raise InvalidInput(f"In {self.store.path / CHECKPOINT}: {error} {REMEDY}") from None
+        self.store.check_content(known.content, self.content)
         self.outcomes |= known.ended
         self.progress |= known.running
 
@@ -73,4 +77,4 @@ class VariantRunner:
     def _save(self, name: str, progress: RunProgress) -> None:
         with self.timer.keeping():
             if self.store:
-                self.store.save_checkpoint(Checkpoint(self.outcomes, {name: progress}).data)
+                self.store.save_checkpoint(Checkpoint(self.outcomes, {name: progress}, {}, self.content).data)

@@ -120,6 +120,12 @@ class MethodRecipe(ABC):
         replaced. Default: nothing, for methods without noise."""
         return ()
 
+    def noise_share(self, rounds: int, batch: int | None) -> float | None:
+        """The deviation of one worker's noise in each coordinate, in a run of so many rounds with minibatches
+        of so many samples (None: not known), over the length to which what it hides is clipped; None where
+        that is not known. Default: 0, for methods without noise."""
+        return 0.0
+
     def expulsion(self, known: Constants) -> tuple[str, ...]:
         """What this method's expulsions rest on, in sentences with the numbers of a run, and how much they
         bear. Default: none, for methods that expel nobody."""

@@ -70,6 +70,9 @@ class _Private(MethodRecipe):
         require(rounds is not None, "A method by its budget", "know the number of rounds", "none")
         return privacy.noise_multiplier(self.epsilon, self.delta, rounds or 1)
 
+    def noise_share(self, rounds: int, batch: int | None) -> float | None:
+        return self.multiplier(rounds)
+
     @abstractmethod
     def privacy(self, uses: Uses) -> tuple[Promise, ...]: ...
 
@@ -162,6 +165,11 @@ class SafeDSHB(_Private):
     def build(self, rule: Aggregator, lr: float, rounds: int | None = None) -> Method:
         worker = PrivateMomentum(self.eta, self.clip, self.multiplier(rounds), self.per)
         return Method(worker, Direct(), rule.as_filter(), Descent(lr, self.schedule.over(rounds)))
+
+    def noise_share(self, rounds: int, batch: int | None) -> float | None:
+        if self.per == "message":
+            return self.multiplier(rounds)
+        return None if batch is None else self.multiplier(rounds) / batch
 
     def privacy(self, uses: Uses) -> tuple[Promise, ...]:
         """What is guaranteed of one sample, and of all data of a worker."""

@@ -4,7 +4,7 @@ Whoever names a file in a spec, in Python or on the command line runs its code. 
 from networks never does: such readers work inside `no_user_code`.
 """
 
-from byzopt.own_files.blame import UserError, blamed, describe_error, place_of
+from byzopt.own_files.blame import UserError, blamed, describe_error, place_of, within
 from byzopt.own_files.origins import given_as_object, is_private, origin_of, record_origin
 from byzopt.own_files.reference import Reference, anchored, is_reference, no_user_code
 from byzopt.own_files.signature import called, check_frozen, recipe_from
@@ -41,6 +41,7 @@ __all__ = [
     "recipe_from",
     "record_origin",
     "source_of",
+    "within",
     "without_hashes",
     "without_paths",
 ]

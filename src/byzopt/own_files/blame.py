@@ -32,6 +32,20 @@ def blamed(path: str) -> Iterator[None]:
         raise UserError(f"{place_of(error) or f'File {path}'}: {describe_error(error)}") from error
 
 
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """Let errors of input that come out of here begin with where the input is, as `In my.toml`; those of a
+    user's code name their own file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except InvalidInput as error:
+        text = str(error)
+        told = f", in{text[2:]}" if text.startswith("In ") else f": {text}"
+        raise type(error)(f"{where}{told}") from None
+
+
 def place_of(error: BaseException) -> str:
     """`File my.py, line 7` of the innermost line of a user's file that an error went through, or nothing."""
     lines = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]

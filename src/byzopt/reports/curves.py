@@ -106,7 +106,7 @@ def _panel(axes: Any, panel: Panel, outcomes: Mapping[str, Outcome], axis: Axis 
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
         # The spec's own run lies on top of the others.
         drawn += axes.plot(rounds, values, linewidth=2.2 if name == MAIN else 1.6, zorder=9 - i, **style)
-        if outcomes[name].status.failed and rounds:
+        if (outcomes[name].status.failed or outcomes[name].risen) and rounds:
             axes.plot(rounds[-1:], [min(values[-1], top)], "x", color=style["color"], markersize=9, zorder=10)
     axes.set_xlabel(letters(AXES[axis][1]))
     axes.set_ylabel(letters(panel.label))
@@ -170,7 +170,7 @@ def _note(axes: Any, peaks: Mapping[str, float], top: float) -> None:
 
 def _label(name: str, spec: PlainSpec, outcome: Outcome) -> str:
     label = f"{spec.data['method']['name']}, {rule_names(spec)}" if name == MAIN else name
-    return f"{label} ({outcome.status})" if outcome.status.failed else label
+    return f"{label} ({outcome.ending})" if outcome.status.failed or outcome.risen else label
 
 
 def _saved(figure: Any, path: Path) -> Path:

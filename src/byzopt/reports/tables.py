@@ -13,6 +13,7 @@ from byzopt.experiments import Outcome, Spec
 from byzopt.experiments.specs.plain_spec import PlainSpec
 
 FIGURES = ("loss", "accuracy", "perplexity", "grad_norm")
+NO_SUCCESS = "the starting point is the better answer"
 NO_SPECS: Mapping[str, Spec] = {}
 COLOURS = {Status.COMPLETED: "green", Status.CONVERGED: "green", Status.INTERRUPTED: "yellow"}
 
@@ -34,11 +35,15 @@ def outcome_table(spec: Spec, outcomes: Mapping[str, Outcome]) -> Table:
 
 
 def outcome_notes(outcomes: Mapping[str, Outcome], specs: Mapping[str, Spec] = NO_SPECS) -> Iterator[str]:
-    """Lines for each variant: why it ended so, whom its server expelled, and what bounds the error of its
-    aggregates. Without the `specs` only what was certified along the run is said of that."""
+    """Lines for each variant: why it ended so, whether the start was better, whom its server expelled, and
+    what bounds the error of its aggregates. Without the `specs` only what was certified along the run is said
+    of that."""
     for name, outcome in outcomes.items():
         if outcome.message:
             yield f"{name}: {outcome.message}"
+        if outcome.risen:
+            first, last = outcome.risen
+            yield f"{name}: the loss rose from {first:.4g} at the start to {last:.4g}: {NO_SUCCESS}"
         if outcome.expelled:
             listed = ", ".join(f"{worker} (round {t}, {why})" for worker, t, why in outcome.expelled)
             yield f"{name}: expelled workers {listed}"
@@ -50,6 +55,13 @@ def outcome_notes(outcomes: Mapping[str, Outcome], specs: Mapping[str, Spec] = N
             certified = str(summarise_certificates(outcome.records) or "")
         if certified:
             yield f"{name}: {certified}"
+
+
+def last_line(outcomes: Mapping[str, Outcome]) -> str:
+    """Which runs ended worse than they started, in a line; "" where none did."""
+    names = [name for name, outcome in outcomes.items() if outcome.risen]
+    which = "" if len(outcomes) == 1 else f": {'; '.join(names)}"
+    return f"Worse at the end than at the start{which}" if names else ""
 
 
 def spec_title(spec: PlainSpec) -> str:
@@ -73,7 +85,8 @@ def _attackers(spec: PlainSpec) -> int:
 
 
 def _row(name: str, variant: PlainSpec, outcome: Outcome, figures: list[str]) -> list[str | Text]:
-    status = Text(outcome.status, COLOURS.get(outcome.status, "red"))
+    colour = "red" if outcome.risen else COLOURS.get(outcome.status, "red")
+    status = Text(outcome.ending.replace(", ", ",\n"), colour)
     about: list[str | Text] = [
         name,
         str(variant.data["method"]["name"]),

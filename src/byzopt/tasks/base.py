@@ -236,6 +236,15 @@ class TaskRecipe(ABC):
         told otherwise. Default: None, not known."""
         return None
 
+    def content(self) -> dict[str, str]:
+        """What lies in the files that the task reads and users may change, by name: for each a text that is
+        another where its content is, as its size and sha256. Runs note it, and one that was begun on other
+        content is not gone on with. Default: nothing, for tasks that read no such files.
+
+        Errors: `MissingData`, `InvalidInput`.
+        """
+        return {}
+
     @abstractmethod
     def build(self, cohort: Cohort, seed: int) -> Task:
         """The task. All its randomness comes from streams of `seed`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +23,7 @@ from byzopt.tasks.partitions import IID, Partition
 from byzopt.tasks.proxies import Proxy
 from byzopt.tasks.vision import NETWORKS, Norm
 
-Stamp = tuple[tuple[int, int, int], ...]
+Stamps = tuple[files.Stamp, ...]
 
 
 @TASKS.register("data_set")
@@ -130,8 +131,17 @@ class DataSet(Images):
         require(bool(self.data), "Parameter `data` of data_set", f"be a path or a name, {example}", "none")
         device = device_of(self.device)  # refused before anything is read
         paths = [] if self.package else [files.locate(name) for name in (self.data, self.test) if name]
+        for path in paths:
+            files.check_folder(path)  # before all that lies in it is looked at
         stamps = tuple(files.stamp(path) for path in paths)
         return _prepared(self, tuple(paths), stamps, data_seed, device)
+
+    def content(self) -> dict[str, str]:
+        names = [name for name in (self.data, self.test) if name and not self.package]
+        paths = {name: files.locate(name) for name in names}
+        for path in paths.values():
+            files.check_folder(path)
+        return {name: files.content(path, files.stamp(path)) for name, path in paths.items()}
 
     def network(self, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
         if self.model in NETWORKS:
@@ -143,13 +153,16 @@ class DataSet(Images):
         if self.digest:
             each = [files.digest(path) for path in paths]
             found = each[0] if len(each) == 1 else sha256("".join(each).encode()).hexdigest()
-            same = found == self.digest.lower()
-            require(same, f"The content of {self.data}", f"have the digest {self.digest}", found)
+            told, what = self.digest.lower(), f"The content of {self.data}"
+            formed = re.fullmatch("[0-9a-f]{64}", told) is not None
+            flaw = "" if formed else "What was given is no sha256, which has 64 hexadecimal digits. "
+            remedy = f'{flaw}If this is the content that is meant, set digest = "{found}".'
+            require(found == told, what, f"have the digest {self.digest}", found, remedy)
 
 
 @share_while_used
 def _prepared(
-    task: DataSet, paths: tuple[Path, ...], stamps: Stamp, data_seed: int, device: torch.device
+    task: DataSet, paths: tuple[Path, ...], stamps: Stamps, data_seed: int, device: torch.device
 ) -> tuple[Tensor, ...]:
     """Training samples and labels, then those of the test; the same tensors for equal tasks."""
     task.check_digest(paths)
@@ -172,7 +185,7 @@ def _prepared(
 
 
 @share_while_used
-def _checked(data: str, paths: tuple[Path, ...], stamps: Stamp, size: int) -> tuple[Tensor, ...]:
+def _checked(data: str, paths: tuple[Path, ...], stamps: Stamps, size: int) -> tuple[Tensor, ...]:
     """What a set holds, checked: two tensors, or four with those of its test."""
     if paths:
         found = files.read(paths[0], paths[1] if len(paths) > 1 else None, size)

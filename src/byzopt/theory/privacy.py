@@ -49,6 +49,27 @@ class Uses(NamedTuple):
     pooled: str | None = None
 
 
+def noise_over_signal(noise: float, d: int, workers: int, rounds: int) -> float:
+    """How far honest noise moves an iterate, over how far all that it hides could move it at most.
+
+    The mean over h workers of noise with deviation σ C in each of d coordinates has length about σ C √(d/h).
+    Over T rounds it walks √T times as far, while what was clipped to C goes T times C at most, if it always
+    points one way. The ratio is σ √(d/(h T)), for any constant rate and any momentum.
+
+    Args:
+        noise: σ, the deviation in each coordinate over the length C.
+        d: Number of coordinates.
+        workers: Number h of honest workers.
+        rounds: Number T of rounds.
+
+    Examples:
+        >>> from byzopt.theory.privacy import noise_over_signal
+        >>> noise_over_signal(noise=5.0, d=400, workers=16, rounds=100)
+        2.5
+    """
+    return noise * sqrt(d / (workers * rounds))
+
+
 def gaussian_delta(epsilon: float, mu: float) -> float:
     """The least δ with which Gaussian mechanisms of μ in all are (ε, δ)-private.
 

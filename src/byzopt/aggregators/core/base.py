@@ -55,6 +55,11 @@ class BaseAggregator(Stage):
         """The rule after all stages: itself, but for a chain."""
         return self
 
+    def doubt(self, sizes: tuple[int, ...]) -> str:
+        """What is worth saying of it before a run on a model whose tensors have these sizes, in the order of
+        a row's columns; "" where that is nothing."""
+        return ""
+
     @abstractmethod
     def reduce(self, mixed: Mixed) -> Tensor:
         """The aggregate `[d]` of finite rows for which `check` has passed."""

@@ -127,6 +127,9 @@ class Chain(Aggregator):
     def columnwise(self) -> bool:
         return self.rule.columnwise
 
+    def doubt(self, sizes: tuple[int, ...]) -> str:
+        return self.rule.doubt(sizes)
+
     @property
     def ties(self) -> Ties:
         """Of rows that stages have made equal none is first, except where places mean something."""

@@ -21,6 +21,7 @@ from byzopt.own_files import is_reference
 from byzopt.registry import Registry, is_part, plain, resolved
 
 S = TypeVar("S", bound=Stage)
+_NAMES = (ast.Name, ast.Call, ast.BinOp)  # what stands where a text in quotes is meant
 
 
 def rule_from(data: Any, **defaults: Any) -> Aggregator:
@@ -114,10 +115,31 @@ def stages_of(text: str) -> list[Any]:
     try:
         return _stages(ast.parse(_quoted(text.strip()), mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
+        remedy = _remedy(text)
         raise InvalidInput(
             "A stage should read like `krum` or `krum(f=3)`, and stages be joined by `>>`. "
-            f"Found {said(text)}."
+            f"Found {said(text)}.{' ' + remedy if remedy else ''}"
         ) from None
+
+
+def _remedy(text: str) -> str:
+    """How to spell what a text seems to mean: parameters go by name, and names of rules in quotes."""
+    try:
+        calls = [
+            node for node in ast.walk(ast.parse(text.strip(), mode="eval")) if isinstance(node, ast.Call)
+        ]
+        for call in calls:
+            name, given = ast.unparse(call.func), [ast.unparse(one) for one in call.args]
+            bare = {one.arg: ast.unparse(one.value) for one in call.keywords if isinstance(one.value, _NAMES)}
+            if name in WRAPPERS and (inner := given[0] if len(given) == 1 else bare.get("rule")):
+                return f"A wrapper names its rule in quotes: write {name}(rule={inner!r})."
+            if given:
+                return f"Parameters go by their names: write {name}(f={given[0]}) if that is f."
+            for key, value in bare.items():
+                return f"Texts stand in quotes: write {key}={value!r}."
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    return ""
 
 
 def _quoted(text: str) -> str:

@@ -77,6 +77,9 @@ class RuleWrapper(Aggregator):
     def measure(self) -> str:
         return self.rule.measure
 
+    def doubt(self, sizes: tuple[int, ...]) -> str:
+        return self.rule.doubt(sizes)
+
     def tolerance(self, n: int) -> int:
         return self.rule.tolerance(n)
 

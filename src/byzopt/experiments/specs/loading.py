@@ -16,6 +16,7 @@ from byzopt.experiments.specs.spec import Spec
 from byzopt.files import read as read_file
 
 SWEEP = ".sweep.toml"  # how the file of a sweep's preset ends
+SHOWN = 100  # letters of settings in a message
 MOST = 1 << 20  # bytes of a file that says what to run
 _ENDS = {"spec": ".toml", "sweep": SWEEP}  # of the files of presets
 # Top-level keys of which one kind of file has at least one, and the other none.
@@ -56,8 +57,12 @@ def load(source: str | Path, settings: Iterable[str] = (), compare: bool = True)
         >>> load("byz-nsgdm/digits", ["rounds=10", "rule=median"], compare=False).rounds
         10
     """
+    settings = list(settings)
     data = apply_settings(read_spec(source), settings)
-    return Spec.of(data if compare else {key: value for key, value in data.items() if key != "compare"})
+    kept = data if compare else {key: value for key, value in data.items() if key != "compare"}
+    told = ", ".join(settings)
+    changes = f" with {told[:SHOWN]}{'...' if len(told) > SHOWN else ''}" if told else ""
+    return Spec.of(kept, f"{source}{changes}")
 
 
 def presets() -> dict[str, str]:

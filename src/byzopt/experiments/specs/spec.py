@@ -7,18 +7,19 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from byzopt.aggregators import Aggregator, rule_data, rule_from
-from byzopt.attacks import ATTACKS, CLOCK_ATTACKS, EDGE_ATTACKS, Adversary, Attack, Base, Placement
+from byzopt.attacks import ATTACKS, Adversary, Attack, Base, Placement
 from byzopt.cohort import Cohort
 from byzopt.engines import ENGINES, Asynchrony, EngineRecipe, Graph, InProcess
 from byzopt.engines.asynchrony import check_clock, check_intake
 from byzopt.engines.graph import check_rule, check_server
-from byzopt.errors import InvalidInput, UnknownName, require, said, unknown
+from byzopt.errors import UnknownName, require, said, unknown
+from byzopt.experiments.specs.attacks import attack_recipe
 from byzopt.experiments.specs.overrides import USUAL, merge
 from byzopt.experiments.specs.plain_spec import MAIN, MOST_RECORDS, content_hash
 from byzopt.experiments.specs.settings import check_settings
 from byzopt.fields import check_kind
 from byzopt.methods import METHODS, Method, MethodRecipe
-from byzopt.own_files import KEY, is_reference
+from byzopt.own_files import KEY, within
 from byzopt.registry import Registry, decode, plain
 from byzopt.tasks import TASKS, TaskRecipe
 from byzopt.workers import PARTICIPANTS, All, Participants
@@ -158,18 +159,21 @@ class Spec:
         check_intake(asynchrony, self.rule, self.n, self.f)
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Spec:
-        """The spec that plain data describe; `compare` holds tables of overrides."""
-        if not isinstance(data.get("compare", {}), Mapping):
-            raise InvalidInput(f"`compare` should be a table of variants. Found {said(data['compare'])}.")
+    def of(cls, data: Mapping[str, Any], what: str = "the spec") -> Spec:
+        """The spec that plain data describe; `compare` holds tables of overrides. `what` errors call it."""
+        compare = data.get("compare", {})
+        good = isinstance(compare, Mapping)
+        require(good, f"In {what}: `compare`", "be a table of variants", said(compare))
         base = USUAL | {key: value for key, value in data.items() if key != "compare"}
-        main = _decoded(base, "the spec")
+        main = _decoded(base, what)
         variants = {}
-        for name, changes in data.get("compare", {}).items():
-            if not isinstance(changes, Mapping) or "compare" in changes:
-                raise InvalidInput(f"Variant {name!r} should be a table of overrides. Found {said(changes)}.")
-            variants[name] = _decoded(merge(base, changes), f"variant {name!r}")
-        return replace(main, compare=variants)
+        of = "" if what == "the spec" else f" of {what}"
+        for name, changes in compare.items():
+            good = isinstance(changes, Mapping) and "compare" not in changes
+            require(good, f"Variant {name!r}{of}", "be a table of overrides", said(changes))
+            variants[name] = _decoded(merge(base, changes), f"variant {name!r}{of}")
+        with within(f"In {what}"):
+            return replace(main, compare=variants)
 
     @property
     def cohort(self) -> Cohort:
@@ -233,26 +237,6 @@ def _plain(part: Any) -> Any:
     return None if part is None else plain(part)
 
 
-def attack_recipe(data: Any, on_graph: bool, on_clock: bool = False) -> Attack:
-    """The attack that data describe; on a graph it may be one on edges, on a clock one on that. Errors:
-    `UnknownName`."""
-    name = data.get("name") if isinstance(data, Mapping) else data
-    registered = isinstance(name, str) and not is_reference(name)  # a user's part is read later
-    if registered and name in EDGE_ATTACKS and name not in ATTACKS:
-        edges = EDGE_ATTACKS.build(data)
-        if not on_graph:
-            check_server(edges)
-        return edges
-    if registered and name in CLOCK_ATTACKS and name not in ATTACKS:
-        timed = CLOCK_ATTACKS.build(data)
-        if not on_clock:
-            check_clock(timed)
-        return timed
-    if registered and ":" not in str(name) and name not in ATTACKS:  # a part of a file: the registry tells
-        raise unknown("attack", name, [*ATTACKS, *EDGE_ATTACKS, *CLOCK_ATTACKS])
-    return ATTACKS.recipe(data)
-
-
 def _tables(data: Any) -> Iterator[Mapping[str, Any]]:
     """All tables in plain data."""
     if isinstance(data, Mapping):
@@ -263,16 +247,16 @@ def _tables(data: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _decoded(data: Mapping[str, Any], what: str) -> Spec:
+    return decode(Spec, _parts(data, what), what)
+
+
+def _parts(data: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Plain data with the recipes that its tables and names describe."""
     known = [f.name for f in fields(Spec)]
     for key in data:
         if key not in known:
             raise UnknownName(f"In {what}: {unknown('key', key, known)}")
     values = dict(data)
-    counts = {
-        "n": values.get("n", Spec.n),
-        "f": values.get("f", Spec.f),
-    }  # for methods whose theory needs them
-    filled = {"method": counts}
     if isinstance(values.get("graph"), Mapping):
         values["graph"] = decode(Graph, values["graph"], f"`graph` of {what}")
         values.setdefault("rule", "mean")
@@ -280,6 +264,17 @@ def _decoded(data: Mapping[str, Any], what: str) -> Spec:
         values["asynchrony"] = decode(Asynchrony, values["asynchrony"], f"`asynchrony` of {what}")
         if not values["asynchrony"].intake.uses_rule:
             values.setdefault("rule", "mean")
+    with within(f"In {what}"):
+        return _recipes(values)
+
+
+def _recipes(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` with recipes in place of names and tables of parts."""
+    counts = {
+        "n": values.get("n", Spec.n),
+        "f": values.get("f", Spec.f),
+    }  # for methods whose theory needs them
+    filled = {"method": counts}
     if "attack" in values:
         placed = (values.get("graph") is not None, values.get("asynchrony") is not None)
         values["attack"] = attack_recipe(values["attack"], *placed)
@@ -288,4 +283,4 @@ def _decoded(data: Mapping[str, Any], what: str) -> Spec:
             values[key] = room.build(values[key], **filled.get(key, {}))
     if "rule" in values:
         values["rule"] = rule_from(values["rule"], f=values.get("f", Spec.f))
-    return decode(Spec, values, what)
+    return values

@@ -16,11 +16,13 @@ _PARTS = {"ended", "running", "log"}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """By the names of runs: how those ended that have, where the others stand, and lines of their logs."""
+    """By the names of runs: how those ended that have, where the others stand, and lines of their logs; and
+    what the files held on which they run."""
 
     ended: Mapping[str, Outcome] = field(default_factory=dict)
     running: Mapping[str, RunProgress] = field(default_factory=dict)
     log: Mapping[str, list[str]] = field(default_factory=dict)
+    content: Mapping[str, str] = field(default_factory=dict)  # of the files that they read
 
     @property
     def data(self) -> dict[str, Any]:
@@ -29,7 +31,7 @@ class Checkpoint:
             "ended": {name: pack_outcome(outcome) for name, outcome in self.ended.items()},
             "running": {name: pack_progress(progress) for name, progress in self.running.items()},
             "log": dict(self.log),
-        }
+        } | ({"content": dict(self.content)} if self.content else {})
 
     @classmethod
     def of(
@@ -40,7 +42,7 @@ class Checkpoint:
         Errors: `InvalidInput` for damage and for the checkpoint of other runs.
         """
         data = _present(data)
-        whole = data.keys() == _PARTS and all(isinstance(data[part], dict) for part in _PARTS)
+        whole = data.keys() - {"content"} == _PARTS and all(isinstance(data[p], dict) for p in data)
         fits = whole and all(data[part].keys() <= set(names) for part in _PARTS)
         require(fits, "A checkpoint", "be one of these runs", "something else")
         ended = {name: unpack_outcome(packed) for name, packed in data["ended"].items()}
@@ -50,7 +52,8 @@ class Checkpoint:
             if name in data["running"] and name not in ended
         }
         log = {name: [str(line) for line in lines] for name, lines in data["log"].items()}
-        return cls(ended, running, log)
+        content = {str(name): str(told) for name, told in data.get("content", {}).items()}
+        return cls(ended, running, log, content)
 
 
 def _present(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,9 +7,11 @@ with one is a `Damaged`, never another error, and no more is unfolded in memory 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from hashlib import sha256
 from json import dumps
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -38,6 +40,7 @@ class FinishedRun(NamedTuple):
     outcomes: dict[str, Outcome]
     run: str
     batch: tuple[str, ...]
+    content: Mapping[str, str] = MappingProxyType({})  # of the files that it read, by name
 
 
 class _Result(msgspec.Struct):
@@ -50,6 +53,7 @@ class _Result(msgspec.Struct):
     digest: str
     run: str = ""
     batch: tuple[str, ...] = ()
+    content: dict[str, str] = {}  # msgspec copies it
 
 
 def read_run(path: Path) -> FinishedRun:
@@ -136,7 +140,7 @@ def _finished(path: Path) -> FinishedRun:
     for name, outcome in outcomes.items():
         rounds = spec.variants[name].data["rounds"]
         require(outcome.rounds <= rounds, "A run", f"end after at most {rounds} rounds", outcome.rounds)
-    return FinishedRun(spec, outcomes, result.run, result.batch)
+    return FinishedRun(spec, outcomes, result.run, result.batch, result.content)
 
 
 def _records(raw: bytes, spec: PlainSpec) -> dict[str, tuple[Record, ...]]:

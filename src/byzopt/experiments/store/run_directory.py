@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from byzopt import parquet
@@ -17,6 +18,7 @@ from byzopt.experiments.specs.loading import read_spec
 from byzopt.experiments.specs.plain_spec import PlainSpec, content_hash
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.specs.toml import dumps
+from byzopt.experiments.store.content import check_content, known_content
 from byzopt.experiments.store.directories import check_directory, explain_refused_writes
 from byzopt.experiments.store.environment import environment
 from byzopt.experiments.store.outcomes import outcome_summary
@@ -112,28 +114,41 @@ class RunDirectory:
         path = self.path / CHECKPOINT
         return load(path) if path.exists() else None
 
-    def write_result(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Store the records and the result; the checkpoint has served."""
+    def write_result(
+        self, outcomes: Mapping[str, Outcome], content: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Store the records, the result, and the `content` of files; the checkpoint has served."""
         with explain_refused_writes(self.path, *GO_ON):
-            for name, content in result_files(self.spec, outcomes).items():
-                write_atomically(self.path / name, content)
+            for name, data in result_files(self.spec, outcomes, content).items():
+                write_atomically(self.path / name, data)
             (self.path / CHECKPOINT).unlink(missing_ok=True)
 
     def read_outcomes(self) -> dict[str, Outcome]:
-        """What `write_result` stored."""
+        """What `write_result` stored. Errors: `ChangedFile` for a run on other data than there are now."""
         try:
-            return read_run(self.path).outcomes
+            stored = read_run(self.path)
         except Damaged as error:
             raise InvalidInput(
                 f"Directory {self.path} should hold a result as byzopt wrote it. Found damage: {error}. "
                 "Use --fresh to run again."
             ) from None
+        self.check_content(stored.content, known_content(self.spec))
+        return stored.outcomes
+
+    def check_content(self, then: Mapping[str, str], now: Mapping[str, str]) -> None:
+        """Raise `ChangedFile` unless the files that a run reads hold what they held when it was begun."""
+        remedy = "Put the old content back, choose another --out, or use --fresh to run again."
+        check_content(then, now, f"Directory {self.path}", remedy)
 
 
 def result_files(
-    spec: Spec, outcomes: Mapping[str, Outcome], more: Mapping[str, Any] | None = None
+    spec: Spec,
+    outcomes: Mapping[str, Outcome],
+    content: Mapping[str, str],
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, bytes]:
-    """The files of a finished run but its spec; the result comes last, because it says that all is there."""
+    """The files of a finished run but its spec; the result comes last, because it says that all is there.
+    `content` is what the files held that the run read."""
     rows = [{"variant": name} | record for name, o in outcomes.items() for record in o.records]
     table = parquet.write(rows, "variant", "t")
     result = {
@@ -141,6 +156,7 @@ def result_files(
         "environment": environment(),
         "records": sha256(table).hexdigest(),
         "variants": {name: outcome_summary(o) for name, o in outcomes.items()},
-    } | dict(more or {})
+    } | ({"content": dict(content)} if content else {})
+    result |= dict(more or {})
     text = json.dumps(result | {"digest": result_digest(result)}, indent=1, allow_nan=False)
     return {RECORDS: table, RESULT: text.encode()}

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from byzopt.checkpoint import load, save
@@ -42,13 +43,16 @@ class StoredRun(NamedTuple):
     """What is stored under a run's id.
 
     `kind`: "missing"; "whole", a run that ended; "failed", one that an error ended; "damaged". `message` is
-    the reason of the last two. `batch` are the runs that were computed together with it.
+    the reason of the last two. `batch` are the runs that were computed together with it; `risen` says that it
+    ended worse than it started (`Outcome.risen`), `content` what the files held that it read.
     """
 
     kind: Literal["missing", "whole", "failed", "damaged"]
     message: str = ""
     status: Status | None = None
     batch: tuple[str, ...] = ()
+    risen: bool = False
+    content: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -75,19 +79,28 @@ class RunStore:
             return StoredRun("damaged", "it is another run")
         ended = stored.outcomes[MAIN]
         kind: Literal["failed", "whole"] = "failed" if ended.status is Status.ERROR else "whole"
-        return StoredRun(kind, ended.message, ended.status, stored.batch)
+        return StoredRun(
+            kind, ended.message, ended.status, stored.batch, ended.risen is not None, stored.content
+        )
 
     def read_outcome(self, run: str) -> Outcome:
         """How a stored run ended. Errors: `Damaged`."""
         return read_run(self.root / run).outcomes[MAIN]
 
     def save_run(
-        self, run: str, spec: Spec, outcome: Outcome, log: Sequence[str], batch: Sequence[str]
+        self,
+        run: str,
+        spec: Spec,
+        outcome: Outcome,
+        log: Sequence[str],
+        batch: Sequence[str],
+        content: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Store a run that ended; its claim is the caller's. What lay there, damaged, gives way."""
+        """Store a run that ended, and what the files held that it read; its claim is the caller's. What lay
+        there, damaged, gives way."""
         about = {"run": run, "batch": list(batch)}
         files = {SPEC: dumps(spec.data).encode(), LOG: "".join(f"{line}\n" for line in log).encode()}
-        files |= result_files(spec, {MAIN: outcome}, about)
+        files |= result_files(spec, {MAIN: outcome}, content, about)
         with store_writes(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             clear_directories(self.root / run)  # of an owner that died, because we hold the claim

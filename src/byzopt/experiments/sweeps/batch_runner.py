@@ -16,6 +16,7 @@ from byzopt.experiments.running import prepare_spec
 from byzopt.experiments.specs.plain_spec import most_records
 from byzopt.experiments.store.checkpoint import Checkpoint
 from byzopt.experiments.store.checkpoint_timer import CheckpointTimer
+from byzopt.experiments.store.content import check_content, known_content
 from byzopt.experiments.store.run_store import RunStore, Unwritable
 from byzopt.experiments.sweeps.batches import RunBatch
 from byzopt.experiments.sweeps.runs import Run
@@ -58,6 +59,7 @@ class BatchRunner:
         self.outcomes: dict[str, Outcome] = {}
         self.log: dict[str, list[str]] = {run: [] for run in batch.ids}
         self.describe_error = monotonic()
+        self.content = {run.id: known_content(run.spec) for run in batch.runs}
 
     def play(self) -> BatchStatus:
         with warnings.catch_warnings(record=True) as caught:
@@ -93,6 +95,7 @@ class BatchRunner:
         """What the batch's checkpoint says, all of it or none. Errors: `InvalidInput` for damage."""
         content = self.store.load_checkpoint(self.batch.id)
         known = Checkpoint() if content is None else Checkpoint.of(content, self.log.keys(), ready)
+        check_content(known.content, self._all_content, "A checkpoint", "It starts again.")
         self.outcomes |= known.ended
         self.log |= known.log
         left = {run: one for run, one in ready.items() if run not in known.ended}
@@ -181,7 +184,9 @@ class BatchRunner:
         running = {run: where for run, where in progress.items() if run not in self.outcomes}
         ended = {run: replace(outcome, x=None) for run, outcome in self.outcomes.items()}
         with self.timer.keeping():
-            self.store.save_checkpoint(self.batch.id, Checkpoint(ended, running, self.log).data)
+            self.store.save_checkpoint(
+                self.batch.id, Checkpoint(ended, running, self.log, self._all_content).data
+            )
 
     def _put(self, whole: bool = True) -> None:
         """Store what has ended. `whole`: it was computed in the whole batch."""
@@ -189,9 +194,13 @@ class BatchRunner:
             if run.id in self.outcomes and run.id in self.wanted:
                 outcome = self.outcomes[run.id]
                 batch = self.batch.ids if whole else (run.id,)
-                self.store.save_run(run.id, run.spec, outcome, self.log[run.id], batch)
+                self.store.save_run(run.id, run.spec, outcome, self.log[run.id], batch, self.content[run.id])
                 self.wanted.remove(run.id)
                 self.tell("ended", (run.id, str(outcome.status), outcome.message))
+
+    @property
+    def _all_content(self) -> dict[str, str]:
+        return {name: told for one in self.content.values() for name, told in one.items()}
 
     def _tell(self, done: int) -> None:
         if monotonic() - self.describe_error > TELL:

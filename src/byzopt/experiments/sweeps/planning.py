@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from byzopt.errors import InvalidInput
+from byzopt.experiments.store.content import check_content, known_content
 from byzopt.experiments.store.run_store import RunStore, StoredRun
 from byzopt.experiments.sweeps.batches import RunBatch, plan_batches
 from byzopt.experiments.sweeps.claims import claim_owner
@@ -57,6 +60,7 @@ def plan_sweep(sweep: Sweep | str | Path, store: str | Path, retry: bool = False
     missing = {run for run, one in stored.items() if one.kind != "whole" and (retry or one.kind != "failed")}
     known = {run: one.batch for run, one in stored.items() if one.batch and run not in missing}
     to_play = plan_batches(expansion.runs, missing, known, sweep.together)
+    _check_content(run_store, stored, expansion.runs, to_play)
     begun = {run for batch in to_play if run_store.has_checkpoint(batch.id) for run in batch.ids}
     intents = tuple(
         PlannedRun(
@@ -68,6 +72,26 @@ def plan_sweep(sweep: Sweep | str | Path, store: str | Path, retry: bool = False
         for run in expansion.runs
     )
     return SweepPlan(sweep, run_store, expansion, intents, tuple(to_play))
+
+
+def _check_content(
+    store: RunStore, stored: Mapping[str, StoredRun], runs: Sequence[Run], to_play: Sequence[RunBatch]
+) -> None:
+    """Raise `ChangedFile` where runs of the sweep are stored, or under way, that read other data than the
+    files of the same names hold now."""
+    remedy = "Put the old content back, or choose another --store."
+    now = {task: known_content(spec) for task, spec in {run.spec.task: run.spec for run in runs}.items()}
+    for run in runs:
+        what = f"Run {run.id} in the store {store.root}"
+        check_content(stored[run.id].content, now[run.spec.task], what, remedy)
+    for batch in to_play:
+        told = {name: said for run in batch.runs for name, said in now[run.spec.task].items()}
+        if told and store.has_checkpoint(batch.id):
+            try:
+                then = (store.load_checkpoint(batch.id) or {}).get("content", {})
+            except InvalidInput:
+                continue  # damaged: its runs start again
+            check_content(then, told, f"The checkpoint {batch.id} in the store {store.root}", remedy)
 
 
 def _why(run: str, stored: StoredRun, begun: bool, retry: bool, store: RunStore) -> str:

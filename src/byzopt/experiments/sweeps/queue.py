@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from byzopt.errors import Status
+from byzopt.experiments.store.content import known_content
 from byzopt.experiments.store.run_store import RunStore
 from byzopt.experiments.sweeps.batch_runner import BatchStatus, OnEvent
 from byzopt.experiments.sweeps.batches import RunBatch
@@ -66,6 +67,6 @@ class BatchQueue:
         with Claims(self.store.claims) as claims:
             if claims.take(batch.ids) and self.store.inspect(run.id).kind != "whole":
                 outcome = Outcome(Status.ERROR, 0, 0.0, (), message)
-                self.store.save_run(run.id, run.spec, outcome, [message], batch.ids)
+                self.store.save_run(run.id, run.spec, outcome, [message], batch.ids, known_content(run.spec))
                 self.tell("ended", (run.id, str(Status.ERROR), message))
         self.store.remove_checkpoint(batch.id)

@@ -13,13 +13,14 @@ from typing import Any, Literal
 from warnings import warn
 
 from byzopt.errors import require
+from byzopt.experiments.specs.remarks import doubts, warn_of
 from byzopt.experiments.specs.toml import dumps
 from byzopt.experiments.store.run_store import RunStore, StoredRun, Unwritable
 from byzopt.experiments.sweeps.batch_runner import OnEvent
 from byzopt.experiments.sweeps.cluster import run_ray
 from byzopt.experiments.sweeps.planning import SweepPlan, plan_sweep
 from byzopt.experiments.sweeps.pool import run_local
-from byzopt.experiments.sweeps.runs import Run
+from byzopt.experiments.sweeps.runs import Run, point_text
 from byzopt.experiments.sweeps.sinks import Sink
 from byzopt.experiments.sweeps.sweep import Sweep
 from byzopt.experiments.sweeps.tuning import NOTE
@@ -92,6 +93,7 @@ def run_sweep(
     require(every is None or every > 0, "The time between checkpoints", "be above 0", every)
     plan = sweep if isinstance(sweep, SweepPlan) else plan_sweep(sweep, store, retry)
     run_store = plan.store
+    warn_of(doubts({point_text(intent.run.point): intent.run.spec for intent in plan.intents}))
     if not plan.to_play:
         return _told(plan, _Sinks(sinks, plan, tell))
     if backend == "ray" or jobs:

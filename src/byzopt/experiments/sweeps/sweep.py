@@ -16,7 +16,7 @@ from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.sweeps.grid import Point, axis_values, grid_points, setting_path
 from byzopt.experiments.sweeps.runs import Expansion, Run, SkippedPoint, point_text, run_id
 from byzopt.experiments.sweeps.tuning import Tune
-from byzopt.own_files import UserError
+from byzopt.own_files import UserError, within
 from byzopt.registry import decode, is_part, plain
 
 
@@ -132,10 +132,8 @@ def load_sweep(source: str | Path, settings: Iterable[str] = ()) -> Sweep:
     base = data.get("base")
     if isinstance(base, str) and (beside := Path(source).parent / base).is_file():
         data = data | {"base": str(beside)}
-    try:
+    with within(f"Sweep {source}"):
         return Sweep.of(data).changed(settings)
-    except InvalidInput as error:
-        raise type(error)(f"Sweep {source}: {error}") from None
 
 
 def _spec(start: Mapping[str, Any], point: Point) -> Spec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import nan
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -37,6 +38,8 @@ RESERVED = frozenset(
 )
 SHOWN = 4  # figures, at most, in the `repr` of an outcome
 LARGEST = 1e150  # figures beyond it are shown as they are, and no more is made of them
+WORSE = "worse than start"
+RISEN = 0.01  # of the loss at the start, by which one at the end is above it for more than rounding
 
 
 class RunProgress(NamedTuple):
@@ -70,6 +73,9 @@ class Outcome:
     describe, where it is still in memory; `message` says what went wrong; `expelled` are the workers that
     the server expelled for good: (worker, round, reason).
 
+    A status says why a run ended and not how well: `risen` tells of one whose loss ended above that of the
+    start, and `ending` is the status with that said.
+
     Args:
         status: How the run ended.
         rounds: Number of finished rounds.
@@ -100,9 +106,25 @@ class Outcome:
         """The figures of the last record, without its round."""
         return {key: value for key, value in self.records[-1].items() if key != "t"} if self.records else {}
 
+    @property
+    def risen(self) -> tuple[float, float] | None:
+        """The loss at the start and at the end of a run that all rounds left worse off than it began: above
+        the start by more than a hundredth of its size, so that the starting point is the better answer. None
+        for others, for runs that failed or were interrupted, and where the start was not measured."""
+        if self.status not in (Status.COMPLETED, Status.CONVERGED) or len(self.records) < 2:
+            return None
+        first, last = (record.get("loss", nan) for record in (self.records[0], self.records[-1]))
+        higher = last - first > RISEN * abs(first)  # false for NaN
+        return (first, last) if higher and self.records[0]["t"] == 0 else None
+
+    @property
+    def ending(self) -> str:
+        """How the run ended, for people: its status, and whether it is worse off than at the start."""
+        return f"{self.status}, {WORSE}" if self.risen else str(self.status)
+
     def __repr__(self) -> str:
         """How it ended and the first figures, in a line; the records are only counted."""
-        parts = [f"{self.status}", f"rounds={self.rounds}", f"seconds={self.seconds:.3g}"]
+        parts = [self.ending, f"rounds={self.rounds}", f"seconds={self.seconds:.3g}"]
         parts += [f"{key}={value:.4g}" for key, value in list(self.metrics.items())[:SHOWN]]
         parts += [f"records={len(self.records)}"]
         parts += [f"expelled={[worker for worker, *_ in self.expelled]}"] if self.expelled else []

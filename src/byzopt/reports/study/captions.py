@@ -1,5 +1,5 @@
 """What a caption says of the runs behind it: how many workers, how many of them tolerated and hostile, which
-seeds."""
+seeds, and whether they got anywhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ MOST = 10  # that are named one by one
 
 
 def describe_cases(cases: Iterable[Case]) -> str:
-    """`n = 20 workers, f = 3 tolerated, 3 attackers; seeds 0, 1 and 2.`, as far as the cases tell."""
+    """`n = 20 workers, f = 3 tolerated, 3 attackers; seeds 0, 1 and 2.`, as far as the cases tell, and how
+    many ended worse than they started."""
     cases = list(cases)
     known = [case.setting for case in cases if case.setting is not None]
     parts = []
@@ -20,7 +21,11 @@ def describe_cases(cases: Iterable[Case]) -> str:
         parts.append(f"f = {numbers_text(one.f for one in known)} tolerated")
         hostile = numbers_text(one.attackers for one in known)
         parts.append("no attackers" if hostile == "0" else f"{hostile} attacker{'s' * (hostile != '1')}")
-    return "; ".join([", ".join(parts)] * bool(parts) + [seeds_text(case.seed for case in cases)]) + "."
+    risen = sum(case.outcome.risen is not None for case in cases)
+    worse = f" {risen} of {len(cases)} runs ended with a higher loss than they started with." if risen else ""
+    return (
+        "; ".join([", ".join(parts)] * bool(parts) + [seeds_text(case.seed for case in cases)]) + "." + worse
+    )
 
 
 def seeds_text(numbers: Iterable[int]) -> str:

@@ -51,7 +51,7 @@ def render_page(report: StudyReport) -> str:
     main_curves, losses = groups.get("main", []), groups.get("loss", [])
     return environment.get_template("page.html.j2").render(
         study=study,
-        counts=Counter(str(case.outcome.status) for case in study.cases),
+        counts=Counter(case.outcome.ending for case in study.cases),
         maps=report.maps,
         curves=main_curves or losses,
         losses=losses if main_curves else [],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from byzopt.errors import InvalidInput, MissingData, require
-from byzopt.tasks.data.pictures import picture
+from byzopt.tasks.data.pictures import ENDS, picture
 from byzopt.tasks.data.rows import read_rows
 from byzopt.tasks.data.samples import Loaded, LoadedPictures, Pair
 from byzopt.tasks.data.store import ENVIRONMENT, roots
@@ -27,6 +28,7 @@ TRAIN = (
     *(("data", "labels"), ("data", "targets"), ("features", "labels")),
 )
 TEST = (("x_test", "y_test"), ("test_images", "test_labels"), ("test_x", "test_y"))
+Stamp = tuple[int, int, int]
 LIBSVM = (".libsvm", ".svm", ".svmlight", ".txt", ".t")
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, zipfile.BadZipFile)
 
@@ -64,6 +66,30 @@ def read(path: Path, test: Path | None = None, size: int = 0) -> Loaded:
         raise InvalidInput(f"Data set {path} should be whole and hold arrays alone. Found: {told}") from None
 
 
+def check_folder(path: Path) -> None:
+    """Raise `InvalidInput` for a folder that does not look like one of images, with other files in it."""
+    if not path.is_dir():
+        return
+    inside = _subfolders(path)
+    split = any(folder.name == "train" for folder in inside)
+    parts = [folder for folder in inside if folder.name in ("train", "test")] if split else [path]
+    for folder in (one for part in parts for one in _subfolders(part)):
+        file = next(_files(folder), None)
+        if file is not None and file.suffix.lower() not in ENDS:
+            raise InvalidInput(
+                f"Data set {path} should be a folder that holds a folder of images for each class, "
+                f"and nothing else. Found {file.relative_to(path)} in it. Name the folder or the file "
+                "of the data set itself."
+            )
+
+
+@lru_cache(maxsize=64)
+def content(path: Path, stamp: Stamp) -> str:
+    """What lies at a path, as runs note it: its size and digest. `stamp` is the path's, by which what was
+    read already is known."""
+    return f"{stamp[1]} bytes, sha256 {digest(path)}"
+
+
 def digest(path: Path) -> str:
     """A sha256 of a file's bytes; of a folder, of its files' names, each with the sha256 of its bytes."""
     if path.is_file():
@@ -77,7 +103,7 @@ def digest(path: Path) -> str:
     return total.hexdigest()
 
 
-def stamp(path: Path) -> tuple[int, int, int]:
+def stamp(path: Path) -> Stamp:
     """What changes when a set does: how many files there are, their size, and the time of the last change."""
     told = [file.stat() for file in ([path] if path.is_file() else _files(path))]
     return len(told), sum(one.st_size for one in told), max((one.st_mtime_ns for one in told), default=0)
@@ -149,7 +175,7 @@ def _images(path: Path, test: Path | None, size: int) -> Loaded:
 
 
 def _classes(path: Path) -> list[str]:
-    names = sorted(e.name for e in path.iterdir() if e.is_dir() and not e.name.startswith("."))
+    names = [folder.name for folder in _subfolders(path)]
     require(
         len(names) >= 2, f"Folder {path}", "hold a folder of images for each of two or more classes", names
     )
@@ -172,6 +198,11 @@ def _folder(path: Path, classes: list[str], size: int) -> Pair:
     if any(image.ndim == 3 for image in images):
         images = [image if image.ndim == 3 else np.stack([image] * 3, axis=-1) for image in images]
     return np.stack(images), np.array(labels)
+
+
+def _subfolders(path: Path) -> list[Path]:
+    """The folders in a folder that are not hidden, by name."""
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _files(path: Path) -> Iterator[Path]:
