@@ -94,10 +94,12 @@ def sharded(comm: Communicator, vec: Tensor, sizes: Tensor, exchange: Exchange) 
         block, d = comm.scatter_columns(vec), len(vec)
         piece, diagnostics, error = _answered(comm, block, d, sizes, exchange, vec.dtype)
         out = comm.gather_columns(piece, d, block if error is None else piece)
-        if max_magnitude(out) < torch.inf:
+        if max_magnitude(out) < torch.inf and not _is_failed(comm, d, error):
             return Round(out, exchange.filter.after(exchange.state, out), diagnostics)  # type: ignore[attr-defined]
         lies = _contradicted(comm, comm.scatter_columns(vec), sizes)
-        share_error(comm, partial(_unless, bool(lies), error))
+        if not lies:
+            share_error(comm, partial(_raise, error))
+            raise ByzoptError("A rule's answer should be finite where its rows are. Found one that is not.")
         exchange.malformed.update(lies)
         sizes = sizes.index_fill(0, torch.tensor(list(lies), device="cpu"), torch.inf)
 
@@ -202,12 +204,20 @@ def _of_ranks(error: TooManyFaults, ranks: list[int]) -> TooManyFaults:
     return TooManyFaults(f"{error} Rows are those of the ranks {ranks}.", blamed)
 
 
-def _unless(explained: bool, error: Exception | None) -> None:
-    """Raise what kept this rank from its answer, unless a contradicted header explains it."""
-    if not explained:
-        raise error or ByzoptError(
-            "A rule's answer should be finite where its rows are. Found one that is not."
-        )
+def _is_failed(comm: Communicator, d: int, error: Exception | None) -> bool:
+    """Whether a rank has no answer whose columns are none, so that no NaN shows it. A collective if some rank
+    has no columns."""
+    first, end = comm.columns(d)[-1]
+    if first < end:
+        return False
+    failed = torch.tensor([float(error is not None)], dtype=torch.float64, device="cpu")
+    return bool(comm.all_gather(failed).any())
+
+
+def _raise(error: Exception | None) -> None:
+    """Raise what kept this rank from its answer, if anything did."""
+    if error is not None:
+        raise error
 
 
 Aggregation = Callable[[Communicator, Tensor, Tensor, Exchange], Round]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from typing import Any
@@ -21,6 +20,7 @@ from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.harden.abandoned import Sentinel, named, raise_behind
 from byzopt.distributed.harden.arena import Arena
 from byzopt.distributed.harden.background import Background
+from byzopt.distributed.harden.bucket import Bucket, is_unanswered
 from byzopt.distributed.harden.buffers import BufferSync
 from byzopt.distributed.harden.excess import ExcessPolicy
 from byzopt.distributed.harden.frozen import Frozen
@@ -35,19 +35,6 @@ from byzopt.distributed.harden.seams import ENGINE
 from byzopt.distributed.harden.transfer import Transfer, next_tag
 from byzopt.distributed.header import max_magnitude
 from byzopt.errors import ByzoptError, TooManyFaults
-
-
-@dataclass
-class Bucket:
-    """A bucket on its way: DDP's `[d]`, the same as it travels, this rank's columns `[n, b]` of all ranks',
-    the place of the first, what DDP waits for, and what brings the columns."""
-
-    whole: Tensor
-    sent: Tensor
-    block: Tensor
-    first: int
-    told: Future[Tensor]
-    arrival: Transfer | None = None
 
 
 class BucketHook:
@@ -158,7 +145,7 @@ class BucketHook:
         self._round.trouble.error = self._round.trouble.error or why
         self._send_zeros(len(self._buckets))
 
-    def leave(self, error: Exception) -> Farewell | None:
+    def leave(self, error: BaseException) -> Farewell | None:
         """This rank's script goes no further: beside it, rounds are played in which it has no row, and tells
         why."""
         model = self._living()
@@ -171,10 +158,19 @@ class BucketHook:
 
         def play() -> bool:
             self._alone = True
+            self._build_buckets()
             self._send_zeros(0)
             return not self._alone and self.guard.active and model is not None  # which lives as long
 
         return Farewell(play)
+
+    def _build_buckets(self) -> None:
+        """Take part in what DDP does once, in a forward pass behind the first rounds, for which it waits for
+        all ranks; else nothing."""
+        reducer: Any = self.model.reducer
+        with suppress(Exception):  # after half a backward pass there is nothing to build them of
+            if reducer._rebuild_buckets():
+                self.model._has_rebuilt_buckets = True
 
     def _send_zeros(self, first: int) -> None:
         """Take part in a round without a row: in the place of the buckets from the `first` on go zeros."""
@@ -189,7 +185,9 @@ class BucketHook:
 
     def _send(self, bucket: Bucket, before: Bucket | None) -> None:
         """Begin to send the columns of a bucket; look at those of the bucket before it."""
-        bucket.arrival = self._swap(self.comm, self._parts(bucket), list(bucket.block.unbind(0)), self._tag)
+        bucket.arrival = self._swap(
+            self.comm, bucket.parts(self.comm), list(bucket.block.unbind(0)), self._tag
+        )
         if before is not None:
             self._arrived(before)
 
@@ -199,16 +197,12 @@ class BucketHook:
         assert bucket.arrival is not None
         bucket.arrival.wait()
         self._round.unsound |= bucket.arrival.unsound
-        if self._round.add(bucket.block, bucket.first, self._parts(bucket)[self.comm.rank]):
+        if self._round.add(bucket.block, bucket.first, bucket.parts(self.comm)[self.comm.rank]):
             self._return(bucket)
-
-    def _parts(self, bucket: Bucket) -> list[Tensor]:
-        """Every rank's columns of a bucket: what is sent first, and where answers come afterwards."""
-        return [bucket.sent[a:b] for a, b in self.comm.columns(len(bucket.sent))]
 
     def _return(self, bucket: Bucket) -> None:
         """Begin to send this rank's columns of the answer to all."""
-        into = self._parts(bucket)
+        into = bucket.parts(self.comm)
         self._returning.append(self._swap(self.comm, [into[self.comm.rank]] * self.comm.n, into, self._tag))
 
     def _end(self) -> None:
@@ -279,6 +273,8 @@ class BucketHook:
                 pieces.append(piece)
                 self._return(bucket)
             self._settle()
+            if is_unanswered(self._buckets, self.comm):
+                done.trouble.shared(self.comm)
         self.guard.finished(done, pieces)
         for bucket in self._buckets:
             if bucket.sent is not bucket.whole:

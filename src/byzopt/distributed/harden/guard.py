@@ -53,7 +53,7 @@ class Guard:
         self.momentum = momentum_of(settings.momentum)
         self.active = True
         self.undo: list[Callable[[], None]] = []  # what `remove` has to put back
-        self.goodbye: WeakMethod[Callable[[Exception], Farewell | None]] | None = None  # a wrapper's
+        self.goodbye: WeakMethod[Callable[[BaseException], Farewell | None]] | None = None  # a wrapper's
         self.parts: dict[str, Stateful] = {}
         self._left: Farewell | None = None
         self._state: Any = None
@@ -124,12 +124,12 @@ class Guard:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception):
+        if isinstance(error, (Exception, KeyboardInterrupt)):
             self.leave(error)
             if self._left is not None:
                 self._left.wait()
 
-    def leave(self, error: Exception) -> None:
+    def leave(self, error: BaseException) -> None:
         """This rank goes no further, because of `error`: the others are told, beside what this script does
         now. Nothing is told of an error that all ranks have raised alike."""
         goodbye = None if self.goodbye is None else self.goodbye()

@@ -48,7 +48,7 @@ def mark(error: Exception | None) -> None:
         error.__dict__["_of_a_round"] = True
 
 
-def is_marked(error: Exception) -> bool:
+def is_marked(error: BaseException) -> bool:
     """Whether a round has ended in this error."""
     return "_of_a_round" in error.__dict__
 

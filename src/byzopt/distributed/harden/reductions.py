@@ -43,6 +43,7 @@ class Reduction:
         self.buffers = BufferSync(comm, model, guard.settings.buffers, guard.tolerance, set())
         self.scale, self.swap = LossScale(settings.scaler), settings.swap
         self.passes, self._trouble = Passes({}, guard, settings, model.parameters()), Trouble()
+        self._apart = Trouble()  # what of this rank others have not heard of
         self.memories: dict[str, Guard] = {}
         self.largest = ""  # the unit with the most numbers
         self._open = False
@@ -62,7 +63,7 @@ class Reduction:
         if self._open:
             return
         self._open, self._errors, self._faulty = True, [], set()
-        self._trouble = Trouble()
+        self._trouble, self._apart = Trouble(), Trouble()
         self.excess.clear()
         if self.model._get_fsdp_state()._is_root is False:
             self._errors.append(
@@ -100,6 +101,7 @@ class Reduction:
             done.add(rows, first, place)
             if not done.decide():
                 list(done.answers())
+            done.raise_own()
             memory.finished(done, [place])
         except Exception as error:
             place.fill_(self._failed(memory, done, error))
@@ -108,6 +110,8 @@ class Reduction:
 
     def _failed(self, memory: Guard, done: Round, error: Exception) -> float:
         memory.failed(done, error)
+        if error is done.trouble.error:
+            self._apart.error = self._apart.error or error
         if isinstance(error, TooManyFaults):
             self._faulty |= set(error.rows)
         fill, left = self.excess.outcome(error)
@@ -129,6 +133,10 @@ class Reduction:
         """Backward has ended: count, look at buffers, and raise what went wrong behind everybody else."""
         self._open = False
         self.passes.over()
+        try:
+            self._apart.shared(self.comm.everyone)
+        except Exception as told:  # a rule has raised, perhaps on another rank alone
+            self._errors.insert(0, told)
         guard = self.guard
         watched = [each.diagnostics for each in self.memories.values() if each.diagnostics is not None]
         guard.diagnostics = max(watched, key=lambda each: each.t, default=None)
@@ -233,6 +241,7 @@ class ModelReduction(Reduction):
         try:
             if not done.decide():
                 list(done.answers())
+            done.raise_own()
             memory.finished(done, done.places)
         except Exception as error:
             fill = self._failed(memory, done, error)

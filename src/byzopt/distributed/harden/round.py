@@ -20,16 +20,16 @@ from byzopt.aggregators.core.foreign import reduced
 from byzopt.aggregators.core.inputs import in_safe_range, restored
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspects
-from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.ordering import Order, keys
 from byzopt.distributed.agreement import raise_everywhere
 from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.diagnostics import RoundDiagnostics, diagnose
 from byzopt.distributed.harden.agreement import Trouble
+from byzopt.distributed.harden.blocks import by_rule, put, sum_of
 from byzopt.distributed.harden.counted import rule_of
 from byzopt.distributed.harden.forms import Answer, answer_of, by_columns, by_geometry, parts
 from byzopt.distributed.shard import ColumnShard, Products, dtype_of, gram_of, summed
-from byzopt.errors import InvalidInput
+from byzopt.errors import InvalidInput, TooManyFaults
 
 CODES = ("trouble", "count", "t", "part", "size", "unusual")  # the numbers that a rank tells before the sums
 
@@ -105,7 +105,7 @@ class Round:
             rule, block = rule.restricted(finite), block[finite.to(block.device)]
             rule.check(len(block))
         try:
-            _put(restored(_by_columns(rule, 1.0, block, place), 1.0, block.dtype), place)
+            put(restored(by_rule(rule, 1.0, block, place), 1.0, block.dtype), place)
             return True
         except Exception:
             if block.isfinite().all():
@@ -128,7 +128,8 @@ class Round:
 
         A collective: one message for most rules. Errors, on all ranks: what went wrong on any of them;
         `InvalidInput` where ranks are not in one round; `TooManyFaults` where too few rows are left, or more
-        are not finite than the rule tolerates.
+        are not finite than the rule tolerates. What the rule raises, perhaps on this rank alone, is in
+        `trouble` from then on, and its answers are NaN, for others wait for them.
         """
         codes, sums = self._told()
         self.nobody = bool(codes["trouble"].all())
@@ -148,7 +149,13 @@ class Round:
         sizes[faults > 0] = torch.inf
         self.finite = sizes.isfinite()
         self.ready = rule_of(self.rule, self.present, self.finite)
-        return self._settle(sizes[self.finite], sums, moved or bool(codes["unusual"].any()))
+        try:
+            return self._settle(sizes[self.finite], sums, moved or bool(codes["unusual"].any()))
+        except TooManyFaults:
+            raise
+        except Exception as error:
+            self.trouble.error = error
+            return False
 
     def _rule_now(self) -> BaseAggregator:
         return self.filter.now(self.state, RoundContext(self.t, torch.empty(0, device="cpu")))
@@ -170,7 +177,7 @@ class Round:
         sums = [torch.zeros(n, dtype=torch.float64, device="cpu")]
         sums[0][list(self.unsound)] = 1.0
         if not self.columns:
-            sums += [_total(self._keys, n), _total(self._grams, n, n).flatten()]
+            sums += [sum_of(self._keys, n), sum_of(self._grams, n, n).flatten()]
         codes = torch.tensor(own, dtype=torch.float64, device="cpu")
         told, total = self.comm.tell(codes, torch.cat(sums))
         return dict(zip(CODES, told.unbind(dim=1), strict=True)), total
@@ -189,7 +196,7 @@ class Round:
         self.kept, self.unit = [rows for rows, _ in ready], ready[0][1]
         if self.columns:
             # A method would be a circle, and keep the buckets of this round until the next collection.
-            self._answer = partial(_by_columns, self.ready, self.unit)
+            self._answer = partial(by_rule, self.ready, self.unit)
             plain = self.unit == 1 and self.kept[0].dtype == self.blocks[0].dtype
             # An early answer takes whoever is left out for a fault, which a rank without data is not.
             guessed = bool(self.present.all()) and self._finite() == self.guess.finite
@@ -232,16 +239,29 @@ class Round:
 
     def answers(self) -> Iterator[Tensor]:
         """This rank's columns of the answer, block by block, in the places given with the blocks; to be asked
-        for to the end, by all ranks."""
+        for to the end, by all ranks. From where the rule raises on they are NaN, and `trouble` says why."""
+        answered = self._answered()
+        for place in self.places:
+            with self.trouble.noted():
+                if self.trouble.error is None:
+                    next(answered)
+            yield place if self.trouble.error is None else place.fill_(torch.nan)
+
+    def _answered(self) -> Iterator[Tensor]:
         if self._answer is None:
             whole = restored(reduced(self.ready, self.seen), self.unit, self.blocks[0].dtype)
             widths = [block.shape[1] for block in self.blocks]
             for part, place in zip(torch.split(whole, widths), self.places, strict=True):
-                yield _put(part, place)
+                yield put(part, place)
             return
         for rows, place in zip(self.kept, self.places, strict=True):
             fits = rows.dtype == place.dtype
-            yield _put(restored(self._answer(rows, place if fits else None), self.unit, place.dtype), place)
+            yield put(restored(self._answer(rows, place if fits else None), self.unit, place.dtype), place)
+
+    def raise_own(self) -> None:
+        """Raise what the rule has raised on this rank, if anything: of `trouble` after `answers`."""
+        if self.trouble.error is not None:
+            raise self.trouble.error
 
     def next_guess(self) -> Guess:
         """What this round proved, for the next."""
@@ -277,23 +297,3 @@ class Round:
         absent = tuple((~self.present).nonzero().flatten().tolist())
         dropped = tuple(rank for rank in found.dropped if rank not in absent)
         return found._replace(dropped=dropped, absent=absent)
-
-
-def _by_columns(rule: BaseAggregator, unit: float, rows: Tensor, place: Tensor | None) -> Tensor:
-    """The answer of a rule that needs no whole rows to some of their columns, in `place` where that fits."""
-    mixed = Mixed(rows, unit)
-    mixed.place = place
-    return reduced(rule, mixed)
-
-
-def _put(answer: Tensor, place: Tensor) -> Tensor:
-    """The `place` with an answer in it, which may have been written there already."""
-    if answer.data_ptr() != place.data_ptr():
-        place.copy_(answer)
-    return place
-
-
-def _total(parts: list[Tensor], *shape: int) -> Tensor:
-    """The sum of float64 `parts`, on the CPU; zeros where there are none."""
-    zeros = torch.zeros(*shape, dtype=torch.float64, device="cpu")
-    return torch.stack(parts).sum(dim=0).cpu() if parts else zeros

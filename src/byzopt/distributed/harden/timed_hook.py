@@ -21,7 +21,8 @@ from byzopt.distributed.communicator import Communicator
 from byzopt.distributed.deadline import Behind, DeadlineTransport
 from byzopt.distributed.deadline.consensus import mask_of
 from byzopt.distributed.harden.abandoned import raise_behind, run_behind
-from byzopt.distributed.harden.bucket_hook import Bucket, BucketHook
+from byzopt.distributed.harden.bucket import Bucket
+from byzopt.distributed.harden.bucket_hook import BucketHook
 from byzopt.distributed.harden.carried import carried, copied, left_out, optimizers_of, states_of
 from byzopt.distributed.harden.guard import Guard
 from byzopt.distributed.harden.leaving import Farewell
@@ -85,7 +86,7 @@ class TimedHook(BucketHook):
         self._buckets.append(Bucket(whole, sent, sent, self._first, told))
         self._first += len(whole)
 
-    def leave(self, error: Exception) -> Farewell:
+    def leave(self, error: BaseException) -> Farewell:
         """The others need not wait for this rank any more."""
 
         def play() -> bool:
@@ -146,6 +147,7 @@ class TimedHook(BucketHook):
             raise TooManyFaults(f"{error}{reasons}", error.rows) from None
         if not stands:
             (answer,) = done.answers()
+        done.raise_own()
         self._write(answer)
         self.guard.finished(done, [answer])
 
