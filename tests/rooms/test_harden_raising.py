@@ -48,11 +48,12 @@ class Middle(CoordinateRule):
         return block.median(dim=0).values
 
 
-RULES = {
-    "weights": Average(),
-    "columns": Middle(),
-    "columns of mixed rows": NNM(1) >> Middle(),
-}
+def rules(f=1):
+    return {
+        "weights": Average(f),
+        "columns": Middle(f),
+        "columns of mixed rows": NNM(f) >> Middle(f),
+    }
 
 
 class Numbers(nn.Module):
@@ -94,7 +95,7 @@ def trained(model, y):
 
 def hardened(rank, d, wire):
     found = {}
-    for name, rule in RULES.items():
+    for name, rule in rules().items():
         model = DistributedDataParallel(Numbers(d), bucket_cap_mb=0.0001)
         harden(model, rule, wire=wire)
         found[name] = message(lambda m=model: trained(m, sample(rank, d)))
@@ -120,7 +121,7 @@ def test_behind_harden_all_ranks_hear_of_it(d, wire):
 
 def reduced(rank, d):
     return {
-        name: message(lambda r=rule: robust_all_reduce(sample(rank, d), r)) for name, rule in RULES.items()
+        name: message(lambda r=rule: robust_all_reduce(sample(rank, d), r)) for name, rule in rules().items()
     }
 
 
@@ -149,7 +150,7 @@ def sharded(rank, scope, mesh):
     from torch.distributed.fsdp import fully_shard
 
     found = {}
-    for name, rule in RULES.items():
+    for name, rule in rules(f=1 if len(mesh) == 1 else 0).items():
         model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 1))
         for part in (model[0], model):
             fully_shard(part, mesh=init_device_mesh("cpu", mesh, mesh_dim_names=("a", "b")[: len(mesh)]))
