@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,10 +25,11 @@ from byzopt.cohort import Cohort
 from byzopt.distributed import GossipNode
 from byzopt.engines import Graph, OnGraph, rounds_on_graph
 from byzopt.errors import InvalidInput, TooManyFaults
-from byzopt.graphs import Network, SmallWorld
+from byzopt.graphs import Complete, Network, SmallWorld
 from byzopt.methods import RobustGD
 from byzopt.mixers import UBAR, ClippedGossip, ClippedOracle, CSPlus, Hearing, Mixer, Screen, mix_one
 from byzopt.tasks import Quadratic
+from tests.jobs import PATIENCE, Job
 from tests.ranks import play_ranks
 
 RANKS, LIAR, ROUNDS, LR = 6, 4, 5, 0.1
@@ -164,3 +166,37 @@ def test_a_killed_neighbour_costs_one_row_and_a_late_one_its_round() -> None:
     beside = [end["missing"][4] for rank, end in ends.items() if 1 in network.neighbours(rank)]
     assert any("not heard within 6 s" in missing.get(1, "") for missing in beside)
     assert all(1 not in end["missing"][3] for end in ends.values())
+
+
+# Who was away for long.
+
+AWAY = 1
+
+
+def returning(rank: int, place: Path) -> tuple[int, list[str]]:
+    """One node begins when the others have made so many rounds that its own are not kept any more; all go on
+    until each has heard all others in one round."""
+    node = GossipNode(Network.of(Complete(), Cohort.of(4)), CSPlus(alpha=0.1), b=1, deadline=0.3)
+    x, end = torch.full((4,), float(rank), dtype=torch.float64), time.monotonic() + PATIENCE
+    while rank == AWAY and len(list(place.glob("* far"))) < 3:
+        time.sleep(0.01)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        while len(list(place.glob("* heard"))) < 4 and time.monotonic() < end:
+            try:
+                x = node.mix(x)
+            except TooManyFaults:  # a machine under load may be late, too
+                continue
+            if node.t > 20:
+                (place / f"{rank} far").touch()
+                if not node.missing:
+                    (place / f"{rank} heard").touch()
+    return len(list(place.glob("* heard"))), [str(each.message) for each in told]
+
+
+@pytest.mark.slow
+def test_a_node_that_was_away_for_long_goes_on_in_the_round_of_its_neighbours() -> None:
+    with Job(4, returning) as job:
+        results = job.results(range(4))
+    assert [results[rank][0] for rank in range(4)] == [4] * 4
+    assert any("Node 1 was away after round 0" in text for text in results[AWAY][1])

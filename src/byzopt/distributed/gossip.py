@@ -13,6 +13,7 @@ from __future__ import annotations
 from threading import Condition
 from time import monotonic
 from typing import Any
+from warnings import warn
 
 import torch
 import torch.distributed as dist
@@ -28,11 +29,14 @@ from byzopt.graphs import Network
 from byzopt.mixers import Mixer
 from byzopt.mixers.local import check_alone, mix_one
 
-_AHEAD = 8  # rounds of a faster neighbour that are kept
+_AHEAD = 8  # rounds of a faster neighbour that are kept, and beyond them its last one
 
 
 class GossipNode:
     """This rank as a node of a graph: `mix(row)` sends its row to its neighbours and mixes in theirs.
+
+    With a deadline a node that was away for so long that its neighbours have dropped its rounds goes on in
+    theirs, with a warning: `t` counts the rounds, and scripts loop over it.
 
     Rank i is node i. What ranks compute is to the bit what a simulation with `together = False` does. A
     network without a cohort's liars gives α = 1/μ_max of the whole graph, which is never too large; give the
@@ -89,6 +93,7 @@ class GossipNode:
         self.missing: dict[int, str] = {}
         self._change, self._lost = Condition(), set[int]()
         self._rows: dict[tuple[int, int], Any] = {}
+        self._latest = dict.fromkeys(self.neighbours, 0)  # the round of each one's last row
         self._links = Links(self.comm, self._heard, self._gone) if deadline is not None else None
 
     def mix(self, row: Tensor) -> Tensor:
@@ -99,6 +104,7 @@ class GossipNode:
         Errors: `TooManyFaults` where these are more than b; the others go on without this rank.
         """
         require(row.ndim == 1, "A node's row", "be a vector [d]", f"shape {list(row.shape)}")
+        self._keep_step()
         self.t += 1
         own = row.detach().cpu().contiguous()
         heard = self._exchanged(own) if self._links is None else self._exchanged_in_time(own)
@@ -167,18 +173,33 @@ class GossipNode:
                     self.missing[rank] = "Its row is not finite."
         return heard
 
+    def _keep_step(self) -> None:
+        """Go on behind the round that more than b neighbours, and so an honest one, have begun, where rows
+        on the way there are not kept any more."""
+        with self._change:
+            begun = sorted(self._latest.values(), reverse=True)[self.b : self.b + 1]
+            before, last = self.t, max(begun, default=0)
+            if last <= before + _AHEAD:
+                return
+            self.t = last
+        warn(
+            f"Node {self.rank} was away after round {before}: it goes on in round {last + 1}, from where it "
+            "is, without what its neighbours have told in between.",
+            stacklevel=3,
+        )
+
     def _awaited(self) -> bool:
         return any((rank, self.t) not in self._rows and rank not in self._lost for rank in self.neighbours)
 
     def _heard(self, rank: int, message: Message) -> None:
         with self._change:
-            if (
-                message.kind == ROW
-                and self.t <= message.serial <= self.t + _AHEAD
-                and rank in self.neighbours
-            ):
-                self._rows.setdefault((rank, message.serial), message.payload)
-                self._change.notify_all()
+            if message.kind != ROW or rank not in self._latest or message.serial < self.t:
+                return
+            self._latest[rank] = max(self._latest[rank], message.serial)
+            for key in [key for key in self._rows if key[0] == rank and key[1] > self.t + _AHEAD]:
+                del self._rows[key]
+            self._rows.setdefault((rank, message.serial), message.payload)
+            self._change.notify_all()
 
     def _gone(self, rank: int) -> None:
         with self._change:

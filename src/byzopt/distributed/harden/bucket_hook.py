@@ -167,10 +167,10 @@ class BucketHook:
     def _build_buckets(self) -> None:
         """Take part in what DDP does once, in a forward pass behind the first rounds, for which it waits for
         all ranks; else nothing."""
-        reducer: Any = self.model.reducer
+        model: Any = self.model
         with suppress(Exception):  # after half a backward pass there is nothing to build them of
-            if reducer._rebuild_buckets():
-                self.model._has_rebuilt_buckets = True
+            if model.reducer._rebuild_buckets():
+                model._has_rebuilt_buckets = True
 
     def _send_zeros(self, first: int) -> None:
         """Take part in a round without a row: in the place of the buckets from the `first` on go zeros."""
