@@ -374,3 +374,16 @@ def test_a_sweep_of_graphs_is_stored_and_shown(tmp_path: Path) -> None:
     rows = runs_table(tmp_path / "store", ["attack=spectral"], ["graph.mixer", "disagreement"]).to_pylist()
     assert [row["graph.mixer"] for row in rows] == ["cs+", "cs+", "gts", "gts"]
     assert len({row["disagreement"] for row in rows}) == 4
+
+
+def test_the_halves_of_the_honest_nodes_may_start_apart() -> None:
+    one = on_graph(Graph(TwoWorlds(k=4), CSPlus(), liars="everywhere", apart=6.0), 14, 2)
+    away = one.starts[one.honest] - one.task.start()
+    assert torch.equal(away[:6], torch.full((6, 6), -3.0, dtype=torch.float64))
+    assert torch.equal(away[6:], torch.full((6, 6), 3.0, dtype=torch.float64))
+    assert set(one.network.fiedler[:6].sign().tolist()) != set(one.network.fiedler[6:].sign().tolist())
+    # Nobody lies: the mean stays where it was, and nodes meet there.
+    *_, last = played(on_graph(Graph(TwoWorlds(k=4), Gossip(), apart=6.0), 12, lr=1e-15), 60)
+    assert last.report()["consensus_error"] < 1e-12
+    with pytest.raises(InvalidInput, match="`apart`"):
+        Graph(TwoWorlds(k=4), CSPlus(), apart=-1.0)

@@ -30,10 +30,12 @@ class Graph:
         order: "adapt_combine": nodes step along their gradients and then mix; "combine_adapt": they mix, and
             step from there along the gradients at where they were.
         spread: Standard deviation of the coordinates by which nodes start apart, >= 0; 0: all at one point.
+        apart: How far the first half of the honest nodes, in order, starts from the second in every
+            coordinate, >= 0; on two worlds or a dumbbell these are its sides.
         together: Whether all nodes mix in one call; False: one after another, to the bit as ranks do.
 
     Raises:
-        InvalidInput: A spread that is negative.
+        InvalidInput: A spread or distance that is negative.
 
     Examples:
         >>> from byzopt.engines import Graph
@@ -50,10 +52,11 @@ class Graph:
     order: Order = "adapt_combine"
     spread: float = 0.0
     together: bool = True
+    apart: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.spread >= 0, "Parameter `spread` of a graph", "be at least 0", self.spread)
-
+        for name, value in (("spread", self.spread), ("apart", self.apart)):
+            require(value >= 0, f"Parameter `{name}` of a graph", "be at least 0", value)
         if not self.together:
             check_alone(self.mixer)
 

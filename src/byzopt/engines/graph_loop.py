@@ -53,7 +53,7 @@ class GraphSnapshot:
 
     def report(self) -> dict[str, float]:
         """`disagreement` mean ‖x_i - x̄‖²; `drift` ‖x̄⁺ - x̄‖ of the exchange alone; `loss_worst` and
-        `loss_nodes` the largest and mean loss at honest nodes' own iterates; with `spread` also
+        `loss_nodes` the largest and mean loss at honest nodes' own iterates; with `spread` or `apart` also
         `consensus_error`, mean ‖x_i - x̄⁰‖² over that at the start; what the step reports, on average; and
         the ledger, of the average honest node."""
         losses = [self.run.task.measure(node)["loss"] for node in self.nodes]
@@ -63,7 +63,7 @@ class GraphSnapshot:
             "loss_worst": max(losses),
             "loss_nodes": sum(losses) / len(losses),
         }
-        if self.run.graph.spread:
+        if self.run.graph.spread or self.run.graph.apart:
             starts = self.run.starts[self.run.honest]
             away = (self.nodes - starts.mean(dim=0)).square().sum(dim=1).mean()
             figures["consensus_error"] = float(away) / disagreement(starts)

@@ -109,12 +109,16 @@ class OnGraph:
             generator = stream(self.seed, "graph", "starts")
             drawn = torch.randn(n, len(x), dtype=torch.float64, generator=generator, device="cpu")
             rows += (self.graph.spread * drawn).to(rows)
+        if self.graph.apart:
+            half = self.honest[: len(self.honest) // 2]
+            rows += self.graph.apart / 2
+            rows[half] -= self.graph.apart
         return rows
 
     @cached_property
     def honest(self) -> Tensor:
         """The honest nodes' numbers."""
-        return torch.tensor(self.task.cohort.honest, device=self.starts.device)
+        return torch.tensor(self.task.cohort.honest, device=self.task.start().device)
 
     @cached_property
     def byzantine(self) -> Tensor:
