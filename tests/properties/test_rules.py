@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from byzopt.aggregators import NNM, PRE_AGGREGATORS, RFA, GeometricMedian, Median, rule_from
+from byzopt.aggregators.numerics import weiszfeld
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.selection import order_statistics
 from byzopt.aggregators.numerics.weiszfeld import certified_median
@@ -160,13 +163,36 @@ def test_geometric_median_is_no_worse_than_its_slow_twin(rows):
     assert twin.objective(rows, found) <= slow * (1 + 1e-9) + 1e-12
 
 
-@given(rows=hostile_rows(max_n=14, max_d=5, scales=(1e-9, 1.0, 1e6, 1e12, 1e30)))
+@given(rows=hostile_rows(max_n=14, max_d=5, scales=(1e-9, 1.0, 1e6, 1e12, 1e30)), many=st.booleans())
 @settings(max_examples=300)
-def test_geometric_median_reaches_its_gap(rows):
+def test_geometric_median_reaches_its_gap(rows, many):
+    """Also as many rows do, by products with n x n numbers that are not factorised."""
     gram = Mixed(torch.from_numpy(rows)).geometry.centred
-    solution = certified_median(gram.numpy(), 1e-10)
+    with mock.patch.object(weiszfeld, "_DIRECT", 0 if many else 128):
+        solution = certified_median(gram.numpy(), 1e-10)
     assert solution.gap <= 1e-10
     assert solution.weights.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("n", "d"), [(300, 400), (300, 3), (200, 1)])
+def test_the_geometric_median_of_many_rows_is_that_by_factorising(n, d):
+    """On a line there is none to be found but rows: the Hessian is singular there."""
+    rows = np.random.default_rng(0).standard_normal((n, d))
+    rows[: n // 5] += 1e3
+    gram = (rows - rows[-1]) @ (rows - rows[-1]).T
+    found = certified_median(gram, 1e-12)
+    with mock.patch.object(weiszfeld, "_DIRECT", n):
+        wanted = certified_median(gram, 1e-12)
+    assert max(found.gap, wanted.gap) <= 1e-12
+    # A gap of 1e-12 leaves a distance of 1e-6 or so of the rows' spread to the minimum, by its curvature.
+    assert np.abs((found.weights - wanted.weights) @ rows).max() <= 1e-5
+    assert np.abs(found.weights @ rows - np.median(rows, axis=0)).max() <= (1e-9 if d == 1 else 1)
+
+
+def test_the_geometric_median_of_many_rows_factorises_nothing(monkeypatch):
+    monkeypatch.setattr(np.linalg, "solve", lambda *args: pytest.fail("n^3 operations"))
+    rows = np.random.default_rng(1).standard_normal((200, 300))
+    assert certified_median(rows @ rows.T, 1e-10).gap <= 1e-10
 
 
 @given(rows=hostile_rows(max_n=9))

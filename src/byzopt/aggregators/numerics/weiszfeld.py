@@ -14,17 +14,19 @@ D <= 2 p ρ/(2 p - W).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
+from byzopt.aggregators.numerics.distances import Array, Index, by_rows
 from byzopt.kernels import TIE
-
-Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 ROUNDS = 200  # at most this many steps; Newton's method needs about ten
 _SETTLED = 1e-6  # ‖∇F‖ D relative to the bulk's share of F; a gradient's norm is known to about 1e-8
 _SPARE = 5  # steps that may go nowhere: next to the minimum rounding decides which way one goes
+_DIRECT = 128  # rows up to which factorising costs less than products with n x n numbers
+_PRODUCTS = 40  # of these, at most, before factorising after all
+_RESIDUAL = 1e-8  # of a Newton step: what is left of it falls to the next one
 _TIE = 1e-13  # rows whose sums of distances differ by less, relatively, are equally good
 
 
@@ -38,18 +40,18 @@ class Solution(NamedTuple):
 def certified_median(gram: Array, tol: float, row_weights: Array | None = None) -> Solution:
     """The geometric median of rows with inner products `gram` `[n, n]` about any row of the bulk."""
     row_weights = np.ones(len(gram)) if row_weights is None else row_weights
-    lengths, excess = relative_sums(gram, row_weights)
+    excess = _excess(gram, row_weights)
     k = int(excess.argmin())
-    lean = gram[k]
-    gram = gram - lean[:, None] - lean + lean[k]
-    here = lengths[k] == 0
+    lean, lengths = gram[k], _lengths_from(gram, k)
+    gram = by_rows(lambda part, own: part - own[:, None] - lean + lean[k], gram, lean)
+    here = lengths == 0
     gram[here], gram[:, here] = 0, 0
     gap, start = _at_row(gram, row_weights)
     if here.all() or gap <= tol:
-        share = _majority_sum(lengths[k], row_weights)
-        tied = excess <= excess[k] + _TIE * share
-        tied &= ~np.tril((lengths == 0) & tied, -1).any(axis=1)  # one of each set of equal rows
-        return Solution(tied / tied.sum(), gap)
+        tied = (excess <= excess[k] + _TIE * _majority_sum(lengths, row_weights)).nonzero()[0]
+        chosen = np.zeros(len(gram))
+        chosen[_unlike(gram, tied)] = 1
+        return Solution(chosen / chosen.sum(), gap)
     at = best = _look(gram, start, row_weights)
     spare = _SPARE
     for _ in range(ROUNDS):
@@ -68,28 +70,47 @@ def certified_median(gram: Array, tol: float, row_weights: Array | None = None) 
     return Solution(weights, at.gap)
 
 
-def relative_sums(gram: Array, row_weights: Array | None = None) -> tuple[Array, Array]:
-    """Distances between rows, and each row's sum of distances less that of the row `gram` is about."""
-    row_weights = np.ones(len(gram)) if row_weights is None else row_weights
-    squares = gram.diagonal()
-    lengths = np.sqrt(np.maximum(squares[:, None] + squares - 2 * gram, 0))
-    both = lengths + np.sqrt(np.maximum(squares, 0))
-    change = squares[:, None] - 2 * gram  # squared distance less that of the origin row
-    excess: Array = (np.divide(change, both, out=np.zeros_like(both), where=both > 0) * row_weights).sum(
-        axis=1
-    )
-    return lengths, excess
-
-
 def medoid_of(gram: Array, row_weights: Array | None = None) -> int:
     """The row with the smallest sum of distances; of those equal but for rounding the lowest index.
 
     `gram` `[n, n]` is about any row of the bulk.
     """
     row_weights = np.ones(len(gram)) if row_weights is None else row_weights
-    lengths, excess = relative_sums(gram, row_weights)
+    excess = _excess(gram, row_weights)
     k = int(excess.argmin())
-    return int((excess <= excess[k] + TIE * _majority_sum(lengths[k], row_weights)).argmax())
+    share = _majority_sum(_lengths_from(gram, k), row_weights)
+    return int((excess <= excess[k] + TIE * share).argmax())
+
+
+def _excess(gram: Array, row_weights: Array) -> Array:
+    """Each row's sum of distances less that of the row `gram` is about."""
+    squares = gram.diagonal()
+    far = np.sqrt(np.maximum(squares, 0))
+
+    def part(products: Array, own: Array) -> Array:
+        change = own[:, None] - 2 * products  # squared distance less that of the origin row
+        both = np.sqrt(np.maximum(change + squares, 0)) + far
+        shares = np.divide(change, both, out=np.zeros_like(both), where=both > 0)
+        total: Array = (shares * row_weights).sum(axis=1)
+        return total
+
+    excess: Array = by_rows(part, gram, squares)
+    return excess
+
+
+def _lengths_from(gram: Array, k: int) -> Array:
+    """Distances `[n]` of all rows from row k."""
+    squares = gram.diagonal()
+    lengths: Array = np.sqrt(np.maximum(squares[k] + squares - 2 * gram[k], 0))
+    return lengths
+
+
+def _unlike(gram: Array, rows: Index) -> Index:
+    """The first of each set of equal rows among `rows`."""
+    some = gram[np.ix_(rows, rows)]
+    squares = some.diagonal()
+    equal = squares[:, None] + squares - 2 * some <= 0
+    return rows[~np.tril(equal, -1).any(axis=1)]
 
 
 def _majority_sum(lengths: Array, row_weights: Array) -> float:
@@ -115,24 +136,48 @@ def _at_row(gram: Array, row_weights: Array) -> tuple[float, Array]:
     return gap, gap * inverse / max(inverse.sum(), np.finfo(float).tiny)
 
 
+class _About(NamedTuple):
+    """Inner products about z: `gram`, less `lean` = gram a in rows and columns, plus `level` = a lean.
+    They are not written down where products with them will do."""
+
+    gram: Array
+    lean: Array
+    level: float
+
+    def times(self, vectors: Array) -> Array:
+        """Their product with vectors `[n]` or `[n, s]`."""
+        total = vectors.sum(axis=0)
+        moved = np.multiply.outer(self.lean, total)
+        product: Array = self.gram @ vectors - moved - self.lean @ vectors + self.level * total
+        return product
+
+    def diagonal(self) -> Array:
+        squares: Array = self.gram.diagonal() - 2 * self.lean + self.level
+        return squares
+
+    def whole(self) -> Array:
+        products: Array = self.gram - self.lean[:, None] - self.lean + self.level
+        return products
+
+
 class _View(NamedTuple):
     """A point and what is seen from it: lengths to the rows, inner products about it, and the two proofs."""
 
     point: Array
     row_weights: Array
     lengths: Array
-    gram: Array
+    about: _About
     gap: float
     subgradient: float
 
 
 def _look(gram: Array, point: Array, row_weights: Array) -> _View:
     lean = gram @ point
-    here = gram - lean[:, None] - lean + point @ lean
+    about = _About(gram, lean, float(point @ lean))
     floor = 1e-28 * np.median(gram.diagonal())  # keeps the units finite should z meet a row
-    lengths = np.sqrt(np.maximum(here.diagonal(), floor))
+    lengths = np.sqrt(np.maximum(about.diagonal(), floor))
     inverse = row_weights / lengths
-    pull = here @ inverse  # <-∇F, x_i - z>
+    pull = about.times(inverse)  # <-∇F, x_i - z>
     order = lengths.argsort(kind="stable")
     held, near, total = row_weights[order].cumsum(), lengths[order], row_weights.sum()
     most = held > total / 2
@@ -141,7 +186,7 @@ def _look(gram: Array, point: Array, row_weights: Array) -> _View:
         float(np.sqrt(max(float(inverse @ pull), 0.0))) * reach / _majority_sum(lengths, row_weights)
     )
     gap = max(0.0, float(pull.max())) / float((row_weights * lengths).sum())
-    return _View(point, row_weights, lengths, here, gap, subgradient)
+    return _View(point, row_weights, lengths, about, gap, subgradient)
 
 
 def _step(at: _View) -> tuple[Array, bool]:
@@ -152,7 +197,7 @@ def _step(at: _View) -> tuple[Array, bool]:
     """
     inverse = at.row_weights / at.lengths
     steps = np.stack([*_newton(at, inverse), inverse / inverse.sum()], axis=1)
-    lean = at.gram @ steps
+    lean = at.about.times(steps)
     change = (steps * lean).sum(axis=0) - 2 * lean
     old = at.lengths[:, None]
     new = np.sqrt(np.maximum(old**2 + change, 0))
@@ -169,12 +214,37 @@ def _newton(at: _View, inverse: Array) -> list[Array]:
     V = [u_i √(w_i/r_i)], S = Σ w_i/r_i (w_i/r_i is `inverse`), u_i unit vectors from z. Empty where the
     Hessian is singular (a line).
     """
-    weight, roots, shrink = inverse.sum(), np.sqrt(inverse), 1 / at.lengths
-    units = at.gram * shrink * shrink[:, None]
-    inside = weight * np.eye(len(inverse)) - units * roots * roots[:, None]
+    weight, shrink = float(inverse.sum()), 1 / at.lengths
+    half = np.sqrt(inverse) * shrink  # inner products of V are half_i half_j times those about z
+    pull = at.about.times(inverse)
     try:
-        bend = np.linalg.solve(inside, roots * (units * at.row_weights[:, None]).sum(axis=0))
+        bend = _solved(at.about, weight, half, half * pull)
     except np.linalg.LinAlgError:
         return []
-    full = (inverse + shrink * roots * bend) / weight
+    full = (inverse + half * bend) / weight
     return [full * size for size in (1.0, 0.5, 0.25, 0.0625)] if np.isfinite(full).all() else []
+
+
+def _solved(about: _About, weight: float, half: Array, right: Array) -> Array:
+    """x with (S I - V^T V) x = `right`, S = `weight`: by conjugate gradients where there are many rows.
+
+    The matrix has no negative eigenvalues. Where rows point to all sides few are far from S, and so few
+    products do; where these do not suffice, or there are few rows, it is factorised.
+    """
+    if len(right) > _DIRECT:
+        found, left = np.zeros_like(right), right
+        way, size = left, float(left @ left)
+        goal = _RESIDUAL**2 * size
+        for _ in range(_PRODUCTS):
+            image = weight * way - half * about.times(half * way)
+            curve = float(way @ image)
+            if not curve > 0:
+                break
+            found, left = found + size / curve * way, left - size / curve * image
+            before, size = size, float(left @ left)
+            if size <= goal:
+                return found
+            way = left + size / before * way
+    products = about.whole() * half * half[:, None]
+    answer: Array = np.linalg.solve(weight * np.eye(len(right)) - products, right)
+    return answer
