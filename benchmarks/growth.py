@@ -1,9 +1,11 @@
 """How rules grow with workers and coordinates: beside torch's own operations, and from a file in the end.
 
-    python benchmarks/growth.py [--part many | long | file ...] [--seconds S]
+    python benchmarks/growth.py [--part many | decisions | long | file ...] [--seconds S]
 
 - many: from 100 to 3,000 workers. Geometric rules beside one product `rows @ rows.T`, coordinate rules beside
   `torch.median` (the lower of two middle values) and `torch.sort`, in turns.
+- decisions: rows of 500 coordinates, so that what is seen is the work on n x n numbers, with liars whom
+  distances show; beside the same product, and one of n x n numbers in float64.
 - long: from 10,000 to 100,000,000 coordinates, in memory.
 - file: 100,000,000 coordinates in a mapped file, with the most memory of its own that a call had.
 
@@ -37,6 +39,8 @@ from byzopt import aggregators as ag
 from byzopt.aggregators import Aggregator
 
 MANY = ((100, 100_000), (300, 100_000), (1000, 30_000), (1000, 100_000), (2000, 30_000), (3000, 10_000))
+DECIDED = (20, 100, 300, 1000, 3000)  # rows of SHORT coordinates
+SHORT, SEARCHED = 500, 100  # searches over subsets are for so many rows at most
 LONG = ((10, 10_000), (10, 1_000_000), (10, 10_000_000), (10, 100_000_000))
 WORKERS = 8  # of the mapped file: 3.2 GB
 Calls = dict[str, Callable[[], Any]]
@@ -51,7 +55,16 @@ RULES: dict[str, Callable[[int], Aggregator]] = {
 }
 
 
-TITLES = {"many": "Many workers", "long": "Long rows", "file": "A mapped file"}
+SEARCHES: dict[str, Callable[[int], Aggregator]] = {
+    "mda": lambda f: ag.MDA(f=f),
+    "smea": lambda f: ag.SMEA(f=f),
+}
+TITLES = {
+    "many": "Many workers",
+    "decisions": "Decisions on n x n numbers",
+    "long": "Long rows",
+    "file": "A mapped file",
+}
 OVER = """Over torch's: geometric rules over `rows @ rows.T`, coordinate rules over `torch.median`, and
 `nnm >> median` over two products, of which one is the mixing, and `torch.median`. Rules also work on
 n x n numbers, a stage before a rule with 3 n³ multiply-adds in float64: where d is a few n, that is what
@@ -88,6 +101,25 @@ def many(seconds: float) -> dict[str, Any]:
             torchs["torch.sort"] = partial(torch.sort, rows, dim=0)
         found[f"{n} x {d:,}"] = in_turns(torchs | ours(rows), seconds)
         print(n, d, found[f"{n} x {d:,}"], flush=True)
+    return found
+
+
+def decisions(seconds: float) -> dict[str, Any]:
+    found = {}
+    for n in DECIDED:
+        rows, f = torch.randn(n, SHORT), n // 5
+        rows[:f] += 1
+        square = (rows @ rows.T).double()
+        calls: Calls = {
+            "rows @ rows.T": partial(torch.mm, rows, rows.T),
+            "n x n, float64": partial(torch.mm, square, square),
+        }
+        for name in ("krum", "geometric_median", "nnm >> rfa"):
+            calls[name] = partial(RULES[name](f), rows)
+        for name, build in SEARCHES.items() if n <= SEARCHED else ():
+            calls[name] = partial(build(f), rows)
+        found[f"{n} x {SHORT}"] = in_turns(calls, seconds)
+        print(n, found[f"{n} x {SHORT}"], flush=True)
     return found
 
 
@@ -141,7 +173,12 @@ def _anonymous() -> float:
     return next(float(line.split()[1]) / 1e3 for line in status.splitlines() if line.startswith("RssAnon"))
 
 
-PARTS: dict[str, Callable[[float], dict[str, Any]]] = {"many": many, "long": long, "file": file}
+PARTS: dict[str, Callable[[float], dict[str, Any]]] = {
+    "many": many,
+    "decisions": decisions,
+    "long": long,
+    "file": file,
+}
 
 
 def page(stored: dict[str, Any]) -> str:
@@ -155,7 +192,9 @@ def page(stored: dict[str, Any]) -> str:
 
 
 def sizes(found: dict[str, dict[str, float]]) -> list[str]:
-    names = sorted({name for of in found.values() for name in of}, key=lambda name: (name in RULES, name))
+    names = sorted(
+        {name for of in found.values() for name in of}, key=lambda name: (name in RULES | SEARCHES, name)
+    )
     return [table(["n x d", *ticked(names)], [[s, *map(of.get, names)] for s, of in found.items()])]
 
 
@@ -174,7 +213,12 @@ def ticked(names: Iterable[str]) -> list[str]:
     return [f"`{name}`" for name in names]
 
 
-SHOWN: dict[str, Callable[[Any], list[str]]] = {"many": beside, "long": sizes, "file": mapped}
+SHOWN: dict[str, Callable[[Any], list[str]]] = {
+    "many": beside,
+    "decisions": sizes,
+    "long": sizes,
+    "file": mapped,
+}
 
 
 def ratio(of: dict[str, float], name: str) -> str:

@@ -267,7 +267,7 @@ def test_mda_has_the_smallest_diameter_of_all_subsets():
         rows = rng.normal(size=(n, 2)) if trial % 2 else rng.integers(0, 4, size=(n, 2)).astype(float)
         sq = ((rows[:, None] - rows[None]) ** 2).sum(-1)
         best = min(sq[np.ix_(s, s)].max() for s in combinations(range(n), n - f))
-        chosen = smallest_diameter(sq.tolist(), f)
+        chosen = smallest_diameter(sq, f)
         assert len(chosen) == n - f
         assert sq[np.ix_(chosen, chosen)].max() == best
 

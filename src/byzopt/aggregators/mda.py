@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import sqrt
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.kinds import GeometricRule
+from byzopt.aggregators.numerics.distances import Array
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.theory import selecting
 from byzopt.theory.robustness import NOTHING, Coefficients
@@ -45,7 +47,7 @@ class MDA(GeometricRule):
     f: int
 
     def weights(self, geometry: Geometry) -> Tensor:
-        chosen = smallest_diameter(geometry.sq_dists.tolist(), self.f)
+        chosen = smallest_diameter(geometry.sq_dists.numpy(), self.f)
         index = torch.tensor(chosen, device="cpu")
         return torch.zeros(geometry.m, dtype=torch.float64, device="cpu").index_fill(
             0, index, 1 / len(chosen)
@@ -55,53 +57,66 @@ class MDA(GeometricRule):
         return selecting.least_diameter(n, f) if f == self.f else NOTHING
 
 
-def smallest_diameter(sq_dists: list[list[float]], f: int) -> list[int]:
+def smallest_diameter(sq_dists: Array, f: int) -> list[int]:
     """The n - f indices of smallest diameter; among such sets the one that keeps central rows first."""
     n = len(sq_dists)
-    sizes = sorted({0.0, *(value for row in sq_dists for value in row)})
+    sizes = np.unique(np.append(sq_dists, 0.0))
     low, high = 0, len(sizes) - 1
     while low < high:
         middle = (low + high) // 2
-        if _coverable(_conflicts(sq_dists, sizes[middle]), (1 << n) - 1, f):
+        if _coverable(_conflicts(sq_dists, sizes[middle]), range(n), (1 << n) - 1, f):
             high = middle
         else:
             low = middle + 1
-    order = sorted(range(n), key=lambda i: sum(map(sqrt, sorted(sq_dists[i]))))
-    return _first(_conflicts(sq_dists, sizes[low]), order, f)
+    sums = np.sqrt(np.sort(sq_dists, axis=1)).cumsum(axis=1)[:, -1]  # one after the other, as in any order
+    return _first(_conflicts(sq_dists, sizes[low]), sums.argsort(kind="stable").tolist(), f)
 
 
-def _conflicts(sq_dists: list[list[float]], limit: float) -> list[int]:
+def _conflicts(sq_dists: Array, limit: float) -> list[int]:
     """For each row a bit mask of the rows further away than `limit` (squared)."""
-    return [sum(1 << j for j, value in enumerate(row) if value > limit) for row in sq_dists]
+    masks = np.packbits(sq_dists > limit, axis=1, bitorder="little")
+    return [int.from_bytes(mask.tobytes(), "little") for mask in masks]
 
 
-def _coverable(conflicts: list[int], alive: int, budget: int) -> bool:
-    """Can at most `budget` of the rows `alive` be removed so that no conflict is left?"""
-    if budget < 0:
-        return False
-    degrees = {i: (conflicts[i] & alive).bit_count() for i in range(len(conflicts)) if alive >> i & 1}
-    worst = max(degrees, key=degrees.__getitem__, default=-1)
-    if worst < 0 or degrees[worst] == 0:
+def _coverable(conflicts: list[int], rows: Iterable[int], alive: int, budget: int) -> bool:
+    """Can at most `budget` of the rows `alive` be removed so that no conflict is left? `rows` hold all that
+    are in one."""
+    while True:
+        if budget < 0:
+            return False
+        counts = {i: (conflicts[i] & alive).bit_count() for i in rows if alive >> i & 1}
+        degrees = {i: count for i, count in counts.items() if count}
+        # A row that stays has all that are in conflict with it removed: these must not be too many.
+        forced = [i for i, degree in degrees.items() if degree > budget]
+        if not forced:
+            break
+        alive &= ~sum(1 << i for i in forced)
+        budget -= len(forced)
+        rows = degrees
+    if not degrees:
         return True
+    worst = max(degrees, key=degrees.__getitem__)
     if sum(degrees.values()) > 2 * budget * degrees[worst]:
         return False
     without = alive & ~(1 << worst)
-    if _coverable(conflicts, without, budget - 1):
+    if _coverable(conflicts, degrees, without, budget - 1):
         return True
     others = conflicts[worst] & alive
     # One conflict: removing its other end is as good as removing this one, which has just failed.
-    return degrees[worst] > 1 and _coverable(conflicts, without & ~others, budget - others.bit_count())
+    left = budget - others.bit_count()
+    return degrees[worst] > 1 and _coverable(conflicts, degrees, without & ~others, left)
 
 
 def _first(conflicts: list[int], order: list[int], f: int) -> list[int]:
     n = len(order)
     alive, budget, chosen = (1 << n) - 1, f, 0
+    rows = [i for i, mask in enumerate(conflicts) if mask]
     for i in order:
         if not alive >> i & 1:
             continue
         others = conflicts[i] & alive
         without = alive & ~others
-        if chosen < n - f and _coverable(conflicts, without, budget - others.bit_count()):
+        if chosen < n - f and _coverable(conflicts, rows, without, budget - others.bit_count()):
             alive, budget, chosen = without, budget - others.bit_count(), chosen + 1
         else:
             alive, budget = alive & ~(1 << i), budget - 1

@@ -233,18 +233,20 @@ def _solved(about: _About, weight: float, half: Array, right: Array) -> Array:
     """
     if len(right) > _DIRECT:
         found, left = np.zeros_like(right), right
-        way, size = left, float(left @ left)
+        way, size = left.copy(), float(left @ left)
         goal = _RESIDUAL**2 * size
         for _ in range(_PRODUCTS):
             image = weight * way - half * about.times(half * way)
             curve = float(way @ image)
             if not curve > 0:
                 break
-            found, left = found + size / curve * way, left - size / curve * image
+            found += size / curve * way
+            left = left - size / curve * image
             before, size = size, float(left @ left)
             if size <= goal:
                 return found
-            way = left + size / before * way
+            way *= size / before
+            way += left
     products = about.whole() * half * half[:, None]
-    answer: Array = np.linalg.solve(weight * np.eye(len(right)) - products, right)
-    return answer
+    inside = weight * np.eye(len(right)) - products
+    return np.asarray(np.linalg.solve(inside, right), dtype=np.float64)
