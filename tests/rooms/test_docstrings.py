@@ -17,6 +17,7 @@ from byzopt.docstrings import entries, sections
 PUBLIC = (
     "aggregators",
     "attacks",
+    "benchmark",
     "cohort",
     "distributed",
     "engines",

@@ -127,6 +127,19 @@ OPTIONS: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("stress", "--at-least"): (["stress", "spec.toml"], ["", "x", "90", "nan"]),
     ("stress", "--jobs"): (["stress", "spec.toml", "--budget", "0.1s"], NUMBERS),
     ("stress", "--store"): (["stress", "spec.toml", "--jobs", "0"], DIRECTORIES),
+    ("benchmark run", "entries"): (["benchmark", "run"], ["", "nowhere", "rfaa", LONG, "file", "/dev/zero"]),
+    ("benchmark run", "--cell"): (["benchmark", "run", "rfa"], ["", "x", "digits", LONG]),
+    ("benchmark run", "--budget"): (["benchmark", "run", "rfa"], ["", "x", "-1s", "nans", "0s"]),
+    ("benchmark run", "--store"): (["benchmark", "run", "rfa"], DIRECTORIES),
+    ("benchmark table", "sources"): (["benchmark", "table"], ["", "nowhere", "file", LONG, "/dev/zero"]),
+    ("benchmark table", "--out"): (["benchmark", "table", "nowhere"], ["", "file", LONG]),
+    ("benchmark facts", "--store"): (["benchmark", "facts"], ["", "nowhere", "file", LONG]),
+    ("benchmark replay", "source"): (
+        ["benchmark", "replay", "--cell", "x"], ["", "nowhere", "file", LONG, "/dev/zero"]
+    ),
+    ("benchmark replay", "entry"): (["benchmark", "replay", "nowhere", "--cell", "x"], ["", "x"]),
+    ("benchmark replay", "--cell"): (["benchmark", "replay", "nowhere", "rfa"], ["", "x"]),
+    ("benchmark replay", "--attack"): (["benchmark", "replay", "nowhere", "rfa", "--cell", "x"], ["", "x"]),
     ("audit", "spec"): (["audit"], FILES),
     ("audit", "more"): (["audit", "spec.toml"], SETTINGS),
     ("audit", "--set"): (["audit", "spec.toml"], SETTINGS),
@@ -146,13 +159,23 @@ FLAGS = {
     "--html",
     "--quick",
     "--stored",
+    "--full",
+    "--list",
+    "--time",
 }
 FREE = {("sweep", "--mlflow"), ("reproduce", "--device")}  # what a server or a device says of itself
 
 
+def _commands(group, before=""):
+    """Every command that is no group of others, by its words."""
+    for name, command in group.commands.items():
+        words = f"{before}{name}"
+        yield from _commands(command, f"{words} ") if hasattr(command, "commands") else [(words, command)]
+
+
 def test_every_option_of_every_command_is_in_the_table():
     found = set()
-    for name, command in typer.main.get_command(app).commands.items():
+    for name, command in _commands(typer.main.get_command(app)):
         for parameter in command.params:
             words = [word for word in parameter.opts if word.startswith("--")]
             spelled = words[0] if words else parameter.name

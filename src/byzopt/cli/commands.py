@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import byzopt.cli.audit as audit
+import byzopt.cli.benchmark as benchmark
 import byzopt.cli.breaking as breaking
 import byzopt.cli.doctor as doctor
 import byzopt.cli.explain as explain
@@ -53,6 +54,7 @@ def main(
 
 app.command(name="run")(run.command)
 app.command(name="stress")(stress.command)
+app.add_typer(benchmark.app, name="benchmark")
 app.command(name="sweep")(sweep.command)
 app.command(name="query")(query.command)
 app.command(name="report")(report.command)

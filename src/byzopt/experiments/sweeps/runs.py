@@ -41,7 +41,7 @@ class Expansion(NamedTuple):
 def run_id(spec: Spec, versions: Mapping[str, str] | None = None) -> str:
     """A hash of a canonical spec and of the `versions` of the packages that decide its result, by default of
     those that are installed."""
-    decided = _versions() if versions is None else dict(versions)
+    decided = deciding_versions() if versions is None else dict(versions)
     return content_hash({"spec": spec.data, "versions": decided})
 
 
@@ -63,5 +63,6 @@ def value_text(value: Any) -> str:
 
 
 @cache
-def _versions() -> dict[str, str]:
+def deciding_versions() -> dict[str, str]:
+    """The versions of the packages that decide a run's result, as they are installed."""
     return {name: version_of(name) for name in DECIDING}

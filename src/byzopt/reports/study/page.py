@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from byzopt.files import write_atomically
 from byzopt.reports.study.chart import Chart
@@ -24,20 +25,25 @@ def save_study(report: StudyReport, out: Path, html: bool) -> list[Path]:
     return made
 
 
-def render_page(report: StudyReport) -> str:
-    """The page's text."""
+def environment() -> Any:
+    """How pages are made of templates: what comes from users is escaped and made visible."""
     from jinja2 import Environment, PackageLoader
 
-    from byzopt import __version__
     from byzopt.escaping import visible
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("byzopt.reports.study", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=lambda said: visible(said) if type(said) is str else said,  # markup is of another type
     )
+
+
+def render_page(report: StudyReport) -> str:
+    """The page's text."""
+    from byzopt import __version__
+
     study = report.study
     reasons = [
         (case.labels, case.seed, str(case.outcome.status), case.outcome.message)
@@ -49,17 +55,22 @@ def render_page(report: StudyReport) -> str:
         kind = chart.name.partition("-")[0]
         groups.setdefault(kind if kind in ("loss", "workers") else "main", []).append(chart)
     main_curves, losses = groups.get("main", []), groups.get("loss", [])
-    return environment.get_template("page.html.j2").render(
-        study=study,
-        counts=Counter(case.outcome.ending for case in study.cases),
-        maps=report.maps,
-        curves=main_curves or losses,
-        losses=losses if main_curves else [],
-        workers=groups.get("workers", []),
-        sheets=report.sheets,
-        reasons=reasons,
-        varied=study.varied,
-        open=OPEN,
-        tables=TABLES,
-        version=__version__,
+    text: str = (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            study=study,
+            counts=Counter(case.outcome.ending for case in study.cases),
+            maps=report.maps,
+            curves=main_curves or losses,
+            losses=losses if main_curves else [],
+            workers=groups.get("workers", []),
+            sheets=report.sheets,
+            reasons=reasons,
+            varied=study.varied,
+            open=OPEN,
+            tables=TABLES,
+            version=__version__,
+        )
     )
+    return text

@@ -1,0 +1,172 @@
+"""Entries of the benchmark: a folder with one TOML file, and the Python files of parts of one's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, Literal
+
+from byzopt.aggregators import Aggregator, rule_data
+from byzopt.attacks import ATTACKS as KNOWN_ATTACKS
+from byzopt.benchmark.protocol import DRAWS, SETTINGS, Cell
+from byzopt.errors import require, said, unknown
+from byzopt.experiments import Spec
+from byzopt.experiments.specs import toml
+from byzopt.experiments.specs.loading import path_exists, read_user_text
+from byzopt.experiments.specs.overrides import anchor, assign_settings, parse_path
+from byzopt.registry import decode, plain
+
+FILE = "entry.toml"
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+SHIPPED = files("byzopt.benchmark") / "defences"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A defence, or an attack, as its author entered it.
+
+    Args:
+        name: The name of its folder: small letters, digits and hyphens.
+        title: What it is, in a line.
+        kind: "defence" or "attack".
+        source: Where it comes from: a paper, a page.
+        remarks: What readers should know.
+        rule: Of a defence: the server's rule. Its `f` is the cell's.
+        method: Of a defence: the method with what it sets.
+        settings: Of a defence: the settings of which one is chosen, each a table of a spec's keys.
+        attack: Of an attack: its name, table, or `"file.py:Part"`.
+
+    Raises:
+        InvalidInput: A name, or a number of settings, that the benchmark does not take.
+
+    Examples:
+        >>> from byzopt.benchmark import Entry
+        >>> tries = tuple({"lr": lr} for lr in (0.3, 1.0, 3.0))
+        >>> Entry("my-median", "A median", "defence", rule="median", settings=tries).kind
+        'defence'
+    """
+
+    name: str
+    title: str
+    kind: Literal["defence", "attack"] = "defence"
+    source: str = ""
+    remarks: str = ""
+    rule: Any = None
+    method: Any = "byz_nsgdm"
+    settings: tuple[Mapping[str, Any], ...] = ()
+    attack: Any = None
+
+    def __post_init__(self) -> None:
+        what = f"Entry {said(self.name)}"
+        good = _NAME.fullmatch(self.name) is not None
+        require(good, "An entry's name", "hold at most 40 small letters, digits and hyphens", said(self.name))
+        require(self.kind in ("defence", "attack"), f"`kind` of {what}", "be defence or attack", self.kind)
+        if self.kind == "attack":
+            require(self.attack is not None, what, "name its `attack`", "none")
+            stray = self.rule is not None or bool(self.settings)
+            require(not stray, what, "set nothing but its attack", "a rule or settings")
+            return
+        require(self.rule is not None, what, "name its `rule`", "none")
+        require(self.attack is None, what, "leave attacks to the benchmark", "`attack`")
+        count = f"be {SETTINGS} different ones: every defence has the same number of tries"
+        different = [one for i, one in enumerate(self.settings) if one not in self.settings[:i]]
+        fits = len(self.settings) == len(different) == SETTINGS
+        require(fits, f"`settings` of {what}", count, f"{len(different)} different")
+        for one in self.settings:
+            for key in one:
+                free = ["lr"], ["method"], ["rule"]
+                path = parse_path(key)
+                require(
+                    path[:1] in free, f"A setting of {what}", "be `lr`, of `method` or of `rule`", said(key)
+                )
+        alike = {frozenset(one) for one in self.settings}
+        require(len(alike) == 1, f"`settings` of {what}", "all set the same keys", "others")
+
+    def specs(self, cell: Cell) -> list[dict[str, Any]]:
+        """The plain data of its specs in a cell, one for each setting. Errors: `InvalidInput`."""
+        found = []
+        for setting in self.settings:
+            base = {**cell.spec, "rule": self.rule, "method": self.method}
+            found.append(assign_settings(base, [(parse_path(key), value) for key, value in setting.items()]))
+        for data in found:
+            Spec.of(data)
+        return found
+
+    def lots(self, data: Mapping[str, Any]) -> list[Any]:
+        """The rules of a spec with other lots; one rule where it draws none."""
+        rule = Spec.of(data).rule
+        return [rule_data(_drawn(rule, k)) for k in range(DRAWS)] if rule.draws else [data["rule"]]
+
+    @property
+    def attack_data(self) -> dict[str, Any]:
+        """The attack as plain data. Errors: `InvalidInput`, and what its file raises."""
+        return dict(plain(KNOWN_ATTACKS.build(self.attack)))
+
+
+def load_entry(source: str | Path) -> Entry:
+    """The entry that a folder holds, or the shipped one of that name.
+
+    Args:
+        source: A folder with `entry.toml`, that file, or the name of a shipped entry.
+
+    Returns:
+        The entry.
+
+    Raises:
+        InvalidInput: What cannot be read, or is no entry.
+        UnknownName: No such folder and no such name.
+
+    Examples:
+        >>> from byzopt.benchmark import load_entry
+        >>> load_entry("rfa").rule
+        'rfa'
+    """
+    if str(source) in shipped_entries():
+        with as_file(SHIPPED / f"{source}.toml") as path:
+            return _read(path, str(source))
+    if not path_exists(source):
+        raise unknown("entry of the benchmark", str(source), list(shipped_entries()))
+    path = Path(source)
+    path = path / FILE if path.is_dir() else path
+    return _read(path, path.absolute().parent.name)
+
+
+def shipped_entries() -> dict[str, str]:
+    """The entries that come with byzopt, by name, in order of their files.
+
+    Returns:
+        The first comment line of each file, by name.
+
+    Examples:
+        >>> from byzopt.benchmark import shipped_entries
+        >>> "nnm-rfa" in shipped_entries()
+        True
+    """
+    found = sorted((one for one in SHIPPED.iterdir() if one.name.endswith(".toml")), key=lambda one: one.name)
+    return {
+        one.name.removesuffix(".toml"): one.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+        for one in found
+    }
+
+
+def _read(path: Path, name: str) -> Entry:
+    what = f"Entry {path}"
+    data = anchor(toml.loads(read_user_text(path, what), what), path.absolute().parent)
+    settings = data.pop("settings", [])
+    tables = isinstance(settings, list) and all(isinstance(one, Mapping) for one in settings)
+    require(tables, f"`settings` of {what}", "be tables, as [[settings]]", said(settings))
+    require("name" not in data, what, "be called by its folder", "`name`", "Leave it out.")
+    return decode(Entry, {**data, "name": name, "settings": tuple(settings)}, what)
+
+
+def _drawn(rule: Aggregator, k: int) -> Aggregator:
+    """A rule with the lots of draw k."""
+    stages = [replace(one, seed=k) if one.draws and hasattr(one, "seed") else one for one in rule.stages]
+    last: Any = rule.last
+    last = replace(last, seed=k) if last.draws and hasattr(last, "seed") else last
+    for stage in reversed(stages):
+        last = stage >> last
+    return last

@@ -1,0 +1,77 @@
+"""What is said of a cell or a defence beside its runs: how much honest data differ, and a round's time."""
+
+from __future__ import annotations
+
+from functools import cache
+from time import process_time
+from typing import Any
+
+from byzopt.benchmark.entries import load_entry
+from byzopt.benchmark.protocol import SEEDS, Cell
+from byzopt.benchmark.ranking import REFERENCE
+from byzopt.benchmark.rows import Row
+from byzopt.experiments import Spec
+from byzopt.experiments.running import prepare_spec
+from byzopt.experiments.trials.outcome import RunProgress
+from byzopt.experiments.trials.trial import Trial
+
+ROUNDS = 20  # of a timed training
+REPEATS = 5  # of them, of which the quickest counts
+
+
+@cache
+def different(cell: Cell) -> tuple[tuple[int, float], ...]:
+    """How different honest workers' data are: h = var/‖m‖² of their full gradients, at three rounds.
+
+    m is the mean of the honest workers' gradients over all of their own data, var the mean of their squared
+    distances to m, at points of an unattacked training by the mean on the first seed. Minibatches add noise.
+
+    Args:
+        cell: Where.
+
+    Returns:
+        Pairs of a round and h: at the start, after a quarter, and at the end.
+    """
+    found = []
+    for rounds in (1, cell.spec["rounds"] // 4, cell.spec["rounds"]):
+        spec = _reference(cell, rounds)
+        ready = prepare_spec(spec, {})
+        task = ready.task
+        x = Trial(ready, RunProgress(ready.start), lambda record: None).run(lambda t: False).x
+        assert x is not None
+        rows = task.grads(x, task.full())[list(task.cohort.honest)].double()
+        mean = rows.mean(dim=0)
+        spread = (rows - mean).square().sum(dim=1).mean()
+        found.append((rounds, float(spread / mean.square().sum())))
+    return tuple(found)
+
+
+def slower(row: Row) -> float:
+    """How many times as long a round takes as with the mean in its place, on this processor.
+
+    Quickest of several short unattacked trainings by each, in turn, by the processor's own time; what is
+    measured before and after the rounds counts on both sides.
+
+    Args:
+        row: A row that has chosen its setting.
+
+    Returns:
+        The ratio.
+    """
+    cell = Cell.of(row.cell)
+    short = {"rounds": ROUNDS, "eval_every": ROUNDS, "attack": "none", "seed": SEEDS[0]}
+    mine = prepare_spec(Spec.of({**row.spec, "rule": row.rules[0], **short}), {})
+    plain = prepare_spec(_reference(cell, ROUNDS), {})
+    times: list[list[float]] = [[], []]
+    for _ in range(REPEATS):
+        for ready, spent in zip((mine, plain), times, strict=True):
+            began = process_time()
+            Trial(ready, RunProgress(ready.start), lambda record: None).run(lambda t: False)
+            spent.append(process_time() - began)
+    return min(times[0]) / min(times[1])
+
+
+def _reference(cell: Cell, rounds: int) -> Spec:
+    """A short unattacked training by the mean, with the middle one of its settings."""
+    data: dict[str, Any] = load_entry(REFERENCE).specs(cell)[1]
+    return Spec.of({**data, "attack": "none", "seed": SEEDS[0], "rounds": rounds, "eval_every": rounds})

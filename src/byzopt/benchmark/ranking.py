@@ -1,0 +1,155 @@
+"""Ranks in a cell and overall; what differs by less than the seeds tell is a tie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from byzopt.benchmark.protocol import ATTACK_SET, PROTOCOL
+from byzopt.benchmark.rows import Row
+from byzopt.benchmark.scoring import Score, apart, interval, resampled, score, share
+from byzopt.stress.catalogue import NO_ATTACK
+
+REFERENCE = "mean"  # the entry whose figures without attack are the ceiling, and its time the unit
+
+
+class Place(NamedTuple):
+    """A row with its score and its rank among its rivals: one more than how many are better beyond chance.
+
+    Args:
+        row: The row.
+        score: Its score.
+        rank: From 1.
+        tied: Whether it is neither better nor worse than some rival beyond chance.
+        share: Its score as a share, see `scoring.share`.
+    """
+
+    row: Row
+    score: Score
+    rank: int
+    tied: bool
+    share: float
+
+
+class Overall(NamedTuple):
+    """A defence over all cells that were run.
+
+    Args:
+        entry: Its name.
+        title: What it is.
+        share: The mean of its shares over cells.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        cells: Number of cells in which it has a score.
+        rank: From 1; None: cells are missing.
+        tied: Whether it is neither better nor worse than some rival beyond chance.
+    """
+
+    entry: str
+    title: str
+    share: float
+    low: float
+    high: float
+    cells: int
+    rank: int | None
+    tied: bool
+
+
+def current(rows: Sequence[Row]) -> list[Row]:
+    """The rows of this protocol and attack set."""
+    return [row for row in rows if (row.protocol, row.attack_set) == (PROTOCOL, ATTACK_SET)]
+
+
+def places(rows: Sequence[Row]) -> list[Place]:
+    """The complete rows of one cell, best first. Defences with a trusted row are ranked among themselves.
+
+    Args:
+        rows: Rows of one cell.
+
+    Returns:
+        Their places; rows without a score have none.
+    """
+    reference = _references(rows).get(rows[0].cell) if rows else None
+    scored = [(row, found) for row in rows if (found := score(row)) is not None]
+    drawn = {row.entry: _signed(row, resampled(row)) for row, _ in scored}
+    out = []
+    for row, found in scored:
+        rivals = [other.entry for other, _ in scored if other is not row and _kind(other) == _kind(row)]
+        rank, tied = _rank(row.entry, rivals, drawn)
+        out.append(Place(row, found, rank, tied, share(row, reference, found.value)))
+    return sorted(out, key=lambda one: (_kind(one.row), one.rank, -one.share, one.row.entry))
+
+
+def by_cell(rows: Sequence[Row]) -> dict[str, list[Place]]:
+    """The places in every cell that has a complete row.
+
+    Args:
+        rows: Rows of any cells.
+
+    Returns:
+        The places by the cell's name.
+    """
+    names = dict.fromkeys(row.cell for row in rows)
+    found = {name: places([row for row in rows if row.cell == name]) for name in names}
+    return {name: placed for name, placed in found.items() if placed}
+
+
+def overall(rows: Sequence[Row], cells: Mapping[str, Sequence[Place]]) -> list[Overall]:
+    """Every defence over all cells, best first; ranks are for those with a score in every cell that has any.
+
+    Args:
+        rows: The rows of the table.
+        cells: What `by_cell` says of them.
+
+    Returns:
+        The defences without trusted data first, then those with, each kind ranked for itself.
+    """
+    references = _references(rows)
+    out: list[Overall] = []
+    for trusted in (False, True):
+        mine = [one for placed in cells.values() for one in placed if _kind(one.row) == trusted]
+        entries = list(dict.fromkeys(one.row.entry for one in mine))
+        of = {entry: [one for one in mine if one.row.entry == entry] for entry in entries}
+        every = {one.row.cell for one in mine}
+        full = [entry for entry in entries if len(of[entry]) == len(every)]
+        drawn = {entry: _shares([one.row for one in of[entry]], references) for entry in entries}
+        ranked = []
+        for entry in entries:
+            low, high = interval(drawn[entry])
+            rivals = [other for other in full if other != entry]
+            rank, tied = _rank(entry, rivals, drawn) if entry in full else (None, False)
+            mean = fmean(one.share for one in of[entry])
+            title, count = of[entry][0].row.title, len(of[entry])
+            ranked.append(Overall(entry, title, mean, low, high, count, rank, tied))
+        out += sorted(ranked, key=lambda one: (one.rank is None, one.rank or 0, -one.share, one.entry))
+    return out
+
+
+def _rank(entry: str, rivals: Sequence[str], drawn: Mapping[str, Sequence[float]]) -> tuple[int, bool]:
+    """The rank among rivals, and whether one of them is neither better nor worse beyond chance."""
+    above = {other: apart(drawn[other], drawn[entry]) for other in rivals}
+    return 1 + sum(above.values()), any(
+        not above[other] and not apart(drawn[entry], drawn[other]) for other in rivals
+    )
+
+
+def _shares(rows: Sequence[Row], references: Mapping[str, Row]) -> list[float]:
+    """The mean share over cells in each resample of the seeds, the same seeds in all cells."""
+    each = [[share(row, references.get(row.cell), value) for value in resampled(row)] for row in rows]
+    return [fmean(values) for values in zip(*each, strict=True)]
+
+
+def _references(rows: Sequence[Row]) -> dict[str, Row]:
+    """The rows of the mean without attack, by cell."""
+    return {row.cell: row for row in rows if row.entry == REFERENCE and NO_ATTACK in row.hits}
+
+
+def _signed(row: Row, values: Sequence[float]) -> list[float]:
+    """Figures of which more is better."""
+    return list(values) if row.rises else [-value for value in values]
+
+
+def _kind(row: Row) -> bool:
+    """Whether a defence trusts data of its own."""
+    return bool(row.trusted)

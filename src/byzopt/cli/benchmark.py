@@ -1,0 +1,254 @@
+"""`byzopt benchmark`: entries measured, their table drawn, and any of its figures replayed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from byzopt.cli.options import directory
+from byzopt.cli.parameters import DEFAULT_STORE, AsJson, StorePath
+from byzopt.cli.stress import duration
+
+if TYPE_CHECKING:
+    from byzopt.benchmark import Cell, Entry, Row
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+Cells = Annotated[
+    list[str] | None, typer.Option("--cell", help="A cell, as digits-dirichlet0.1-n20-f3. Repeatable.")
+]
+
+
+@app.callback()
+def main() -> None:
+    """Defences tuned, attacked and ranked by one protocol: measure yours, draw the table, replay figures."""
+
+
+@app.command(name="run")
+def run(
+    entries: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ENTRY]...", help="Folders with entry.toml, or shipped names. Default: all."),
+    ] = None,
+    cell: Cells = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One cell: minutes.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="All cells: days. Default: the core, hours.")] = False,
+    budget: Annotated[
+        str | None, typer.Option(help="Begin no round after 90s, 10m, 1h. Default: no limit.")
+    ] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="Name entries and cells; run nothing.")] = False,
+    store: StorePath = DEFAULT_STORE,
+) -> int:
+    """Measure entries: defences in every cell, attacks against every defence that the store has measured.
+
+    All runs are stored: the same command goes on where it was stopped.
+    """
+    from byzopt.benchmark.entries import load_entry, shipped_entries
+    from byzopt.benchmark.protocol import chosen_cells
+    from byzopt.cli.stopping import INTERRUPTED, stop_on_signals
+    from byzopt.experiments.store.directories import check_directory
+
+    if quick and full:
+        raise typer.BadParameter("--quick and --full cannot both be given.")
+    seconds = duration(budget)
+    chosen = chosen_cells(cell or (), "quick" if quick else "full" if full else "core")
+    if list_all:
+        print("\n".join([f"{name:20}{about}" for name, about in shipped_entries().items()]))
+        print("\n".join(one.name for one in chosen))
+        return 0
+    loaded = [load_entry(one) for one in entries or shipped_entries()]
+    check_directory(store, "--store")
+    end = None if seconds is None else monotonic() + seconds
+    with stop_on_signals() as stopped:
+
+        def over() -> bool:
+            return stopped() or (end is not None and monotonic() >= end)
+
+        whole = _measure(loaded, chosen, store, over)
+        halted = stopped()
+    if not whole:
+        print(
+            f"byzopt: not all was measured; go on with: {shlex.join(['byzopt', *sys.argv[1:]])}",
+            file=sys.stderr,
+        )
+        return INTERRUPTED if halted else 0
+    return 0
+
+
+def _measure(entries: list[Entry], cells: tuple[Cell, ...], store: Path, over: Callable[[], bool]) -> bool:
+    """Measure cell by cell; whether nothing is left."""
+    from byzopt.benchmark.attacking import strike
+    from byzopt.benchmark.evaluating import evaluate
+    from byzopt.benchmark.rows import write_row
+
+    whole = True
+    for cell in cells:
+        for entry in entries:
+            began = monotonic()
+            if entry.kind == "attack":
+                struck, left = strike(cell, entry, store, play=_play, over=over)
+                _say(f"{cell.name}: {entry.name} against {struck} defences")
+                whole &= not left
+                continue
+            row = evaluate(cell, entry, store, play=_play, over=over)
+            if row is not None:
+                write_row(store, row)
+            whole &= row is not None and (bool(row.refused) or len(row.hits) == len(cell.attacks))
+            _say(f"{cell.name}: {entry.name}: {_about(row)} ({monotonic() - began:.0f} s)")
+            if over():
+                return False
+    return whole
+
+
+def _play(plan: Any, over: Callable[[], bool]) -> None:
+    """Play a plan in this process, with progress on stderr where that is a terminal."""
+    from byzopt.cli.sweep_progress import SweepDisplay
+    from byzopt.experiments.sweeps import run_sweep
+
+    if not sys.stderr.isatty():
+        run_sweep(plan, jobs=0, threads=1, stopped=over)
+        return
+    with SweepDisplay(plan) as display:
+        run_sweep(plan, jobs=0, threads=1, stopped=over, tell=display.hear)
+
+
+def _about(row: Row | None) -> str:
+    from byzopt.benchmark.scoring import score
+
+    if row is None:
+        return "tuning is not done"
+    if row.refused:
+        return row.refused
+    found = score(row)
+    if found is None:
+        return f"{len(row.hits)} attacks measured so far"
+    unit = (
+        (lambda value: f"{100 * value:.1f} %") if row.figure == "accuracy" else (lambda value: f"{value:.4g}")
+    )
+    return f"worst {row.figure} {unit(found.value)}, by {found.attack}; without attack {unit(found.clean)}"
+
+
+@app.command(name="table")
+def table(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE]...", help="Stores, or files of rows. Default: byzopt-store."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=directory, metavar="DIR", help="Write the page, its charts and the rows there."),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Rank the defences of a store, or of a file of rows; with --out also as a page of its own."""
+    from byzopt.benchmark.ranking import by_cell, current, overall
+    from byzopt.benchmark.rows import read_rows
+    from byzopt.experiments.store.directories import check_directory, explain_refused_writes
+    from byzopt.reports.benchmark import board_tables, save_board
+
+    rows = [row for source in sources or [str(DEFAULT_STORE)] for row in read_rows(source)]
+    if out is not None:
+        check_directory(out, "--out")
+    if as_json:
+        ranked = overall(current(rows), by_cell(current(rows)))
+        print(json.dumps([one._asdict() for one in ranked], allow_nan=False))
+    else:
+        _print(board_tables(rows))
+    if out is not None:
+        with explain_refused_writes(out, "Choose another --out."):
+            made = save_board(rows, out)
+        _say(f"{len(made)} files in {out}")
+    return 0
+
+
+@app.command(name="facts")
+def facts(
+    store: StorePath = DEFAULT_STORE,
+    time: Annotated[
+        bool, typer.Option("--time", help="Also how long a round takes, beside the mean's.")
+    ] = False,
+) -> int:
+    """Add to a store's rows how much honest data differ in each cell, and with --time what a round takes.
+
+    Times are of this processor, and only as good as it is idle.
+    """
+    from byzopt.benchmark.facts import different, slower
+    from byzopt.benchmark.protocol import Cell
+    from byzopt.benchmark.rows import read_rows, write_row
+
+    for row in read_rows(store):
+        if row.refused:
+            continue
+        row.different = [list(one) for one in different(Cell.of(row.cell))]
+        row.slower = slower(row) if time else row.slower
+        write_row(store, row)
+        taken = "" if row.slower is None else f", a round takes {row.slower:.2f} times the mean's"
+        print(
+            f"{row.cell}: {row.entry}: h = {', '.join(f'{h:.3g}' for _, h in row.different)}{taken}",
+            flush=True,
+        )
+    return 0
+
+
+@app.command(name="replay")
+def replay(
+    source: Annotated[str, typer.Argument(help="A store, or a file of rows.")],
+    entry: Annotated[str, typer.Argument(help="The entry of the row.")],
+    cell: Annotated[str, typer.Option(help="The cell of the row.")],
+    attacks: Annotated[
+        list[str] | None, typer.Option("--attack", help="Only this attack. Repeatable. Default: all.")
+    ] = None,
+) -> int:
+    """Run a row's attacks again, from what is stored of it alone, and compare every figure to the last digit.
+
+    Exits with 1 where one differs. Figures are the same only with the packages that the row names, on the
+    same kind of processor.
+    """
+    from byzopt.benchmark.evaluating import replay as play_again
+    from byzopt.benchmark.rows import read_rows
+    from byzopt.errors import InvalidInput
+    from byzopt.experiments.sweeps.runs import deciding_versions
+
+    row = next((one for one in read_rows(source) if (one.cell, one.entry) == (cell, entry)), None)
+    if row is None:
+        raise InvalidInput(f"{source} should hold a row of {entry} in {cell}. Found none.")
+    if row.versions != deciding_versions():
+        _say(f"the row was made with {row.versions}; here are {deciding_versions()}")
+    same = True
+    for name in attacks or [*row.hits, *row.outside]:
+        with tempfile.TemporaryDirectory() as folder:
+            again = play_again(row, name, folder)
+        stored = {**row.hits, **row.outside}[name].values
+        equal = again == stored
+        same &= equal
+        print(f"{name}: {'the same' if equal else 'DIFFERS'}: stored {stored}, again {again}", flush=True)
+    return 0 if same else 1
+
+
+def _print(tables: Any) -> None:
+    from rich.table import Table
+
+    from byzopt.cli import terminal
+
+    console = terminal.console(width=160)
+    for sheet in tables:
+        shown = Table(title=sheet.title, title_justify="left", title_style="bold", box=None)
+        head, rows, numeric = sheet.joined
+        for name, number in zip(head, numeric, strict=True):
+            shown.add_column(name, overflow="fold", justify="right" if number else "left")
+        for row in rows:
+            shown.add_row(*row)
+        console.print(shown)
+        console.print(sheet.caption, style="dim")
+        console.print()
+
+
+def _say(line: str) -> None:
+    print(f"byzopt: {line}", file=sys.stderr, flush=True)

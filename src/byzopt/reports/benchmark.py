@@ -1,0 +1,56 @@
+"""The benchmark as one HTML page, with its charts, tables and rows as files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from byzopt.benchmark.protocol import ATTACK_SET, PROTOCOL, SEEDS, Cell
+from byzopt.benchmark.ranking import by_cell, current
+from byzopt.benchmark.rows import Row, write_rows
+from byzopt.files import write_atomically
+from byzopt.reports.board import board_tables
+from byzopt.reports.board_charts import cell_charts
+from byzopt.reports.study.page import environment
+
+__all__ = ["board_tables", "save_board"]
+ROWS = "rows.json"
+
+
+def save_board(rows: Sequence[Row], out: Path) -> list[Path]:
+    """Write the page, and the rows from which it is drawn, to a directory; returns the paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "index.html", render_board(rows).encode())
+    write_rows(rows, out / ROWS)
+    return [out / "index.html", out / ROWS]
+
+
+def render_board(rows: Sequence[Row]) -> str:
+    """The page's text."""
+    from byzopt import __version__
+
+    tables = board_tables(rows)
+    kept = current(rows)
+    charts = [chart for name, placed in by_cell(kept).items() for chart in cell_charts(Cell.of(name), placed)]
+    maps = [chart for chart in charts if chart.name.startswith("attacks-")]
+    notes = [(row.entry, row.source, row.remarks) for row in {row.entry: row for row in kept}.values()]
+    refused = [(row.cell, row.entry, row.refused) for row in kept if row.refused]
+    return (
+        environment()
+        .get_template("board.html.j2")
+        .render(
+            tables=[one for one in tables if one.name != "coverage"],
+            coverage=[one for one in tables if one.name == "coverage"],
+            maps=maps,
+            charts_of_cells=[chart for chart in charts if not chart.name.startswith("attacks-")],
+            notes=notes,
+            refused=refused,
+            seeds=SEEDS,
+            protocol=PROTOCOL,
+            attack_set=ATTACK_SET,
+            runs=sum(len(hit.runs) for row in kept for hit in [*row.hits.values(), *row.outside.values()])
+            + sum(len(one.runs) for row in kept for one in row.tries),
+            packages=sorted({f"{name} {version}" for row in kept for name, version in row.versions.items()}),
+            version=__version__,
+        )
+    )

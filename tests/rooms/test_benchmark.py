@@ -1,0 +1,345 @@
+"""The benchmark: tuning, the pointwise worst case, ranks and ties, strangers' entries, replays, the page."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+import pytest
+
+from byzopt.benchmark import (
+    Cell,
+    Entry,
+    by_cell,
+    cells,
+    evaluate,
+    load_entry,
+    overall,
+    places,
+    read_rows,
+    replay,
+    score,
+    shipped_entries,
+)
+from byzopt.benchmark.attacking import strike
+from byzopt.benchmark.evaluating import play_here, tuning_sweep
+from byzopt.benchmark.facts import different, slower
+from byzopt.benchmark.protocol import ATTACKS, HELD_OUT, SEEDS, TASKS, TUNED_AGAINST
+from byzopt.benchmark.rows import Hit, Row, write_row, write_rows
+from byzopt.benchmark.scoring import interval, resamples
+from byzopt.errors import InvalidInput, UnknownName
+from byzopt.reports.benchmark import save_board
+from byzopt.reports.board import board_tables
+from byzopt.stress import ENSEMBLE
+from tests.benchmark import ATTACKS as SMALL
+from tests.benchmark import CELL, DEFENCE, entered, shrink
+
+RULE = '''
+"""A rule of somebody else's."""
+
+from dataclasses import dataclass
+
+from byzopt.aggregators import CoordinateRule
+
+
+@dataclass(frozen=True)
+class Middle(CoordinateRule):
+    """Between the mean and the median."""
+
+    share: float = 0.5
+    positional = False
+
+    def columns(self, block):
+        return self.share * block.mean(dim=0) + (1 - self.share) * block.median(dim=0).values
+'''
+SWING = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from byzopt.attacks import Attack, Knowledge
+
+
+@dataclass(frozen=True)
+class Swing(Attack):
+    knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest"})
+    scale: float = 100.0
+
+    def forge(self, view, generator):
+        return view.alike(-self.scale * view.honest.mean(dim=0))
+"""
+
+
+@pytest.fixture
+def small(monkeypatch):
+    shrink(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A store in which two defences were measured in the small cell."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        for source in (entered(folder), "mean"):
+            write_row(folder / "store", evaluate(CELL, load_entry(source), folder / "store"))
+    return folder / "store"
+
+
+def test_a_defence_is_tuned_by_its_worst_and_scored_by_its_worst(measured, small):
+    median, row = sorted(read_rows(measured), key=lambda one: one.entry == "my-median")[::-1]
+    assert (median.entry, row.entry) == ("my-median", "mean")
+    for one in (median, row):
+        assert list(one.hits) == list(SMALL)
+        chosen = {"lr": one.spec["lr"]}
+        best = min(one.tries, key=lambda tried: tried.score)
+        assert best.setting == chosen
+        assert len(one.tries) == 3
+        found = score(one)
+        means = {name: sum(hit.values) / len(SEEDS) for name, hit in one.hits.items() if name != "no attack"}
+        assert found.attack == max(means, key=means.get)
+        assert found.value == pytest.approx(max(means.values()))
+        assert found.low <= found.value <= found.high
+        assert found.clean == pytest.approx(sum(one.hits["no attack"].values) / 3)
+    assert score(row).value > 2 * score(median).value  # the mean falls to a lie ten times as long
+
+
+def test_what_is_stored_is_not_run_again(measured, small):
+    (median,) = [row for row in read_rows(measured) if row.entry == "my-median"]
+    again = evaluate(
+        CELL,
+        load_entry(measured.parent / "my-median"),
+        measured,
+        play=lambda plan, over: pytest.fail("played again"),
+    )
+    assert again == median
+
+
+def test_a_stopped_measurement_goes_on_to_the_same_figures(measured, small, tmp_path):
+    (whole,) = [row for row in read_rows(measured) if row.entry == "my-median"]
+    entry, calls = load_entry(measured.parent / "my-median"), []
+
+    def play(plan, over):
+        calls.append(plan)
+        play_here(plan, over)
+
+    part = evaluate(CELL, entry, tmp_path, play=play, over=lambda: len(calls) > 2)
+    assert list(part.hits) == list(SMALL)[:1]
+    assert score(part) is None
+    rest = evaluate(CELL, entry, tmp_path)
+    assert {name: hit.values for name, hit in rest.hits.items()} == {
+        name: hit.values for name, hit in whole.hits.items()
+    }
+
+
+def test_a_row_replays_to_the_last_digit_and_a_changed_one_does_not(measured, small, tmp_path, byzopt):
+    (row,) = [row for row in read_rows(measured) if row.entry == "my-median"]
+    assert replay(row, "alie", tmp_path / "again") == row.hits["alie"].values
+    with pytest.raises(InvalidInput, match="An attack of this row should be one of no attack, "):
+        replay(row, "nothing", tmp_path / "none")
+    row.hits["alie"].values[1] += 1e-15
+    write_rows([row], tmp_path / "rows.json")
+    words = ("benchmark", "replay", str(tmp_path / "rows.json"), "my-median", "--cell", CELL.name)
+    changed = byzopt(*words, "--attack", "alie")
+    assert changed.status == 1
+    assert "alie: DIFFERS" in changed.out
+    same = byzopt(*words, "--attack", "no attack")
+    assert (same.status, same.out.startswith("no attack: the same")) == (0, True)
+
+
+def test_a_strangers_rule_and_attack_are_entered_from_folders(small, tmp_path, byzopt):
+    text = DEFENCE.replace('rule = "median"', 'rule = "parts.py:Middle"')
+    place = entered(tmp_path, "middle", text)
+    (place / "parts.py").write_text(RULE, encoding="utf-8")
+    store = tmp_path / "store"
+    assert byzopt("benchmark", "run", str(place), "--store", str(store)).status == 0
+    before = read_rows(store)[0]
+    assert set(before.hits) == set(SMALL)
+    swing = entered(tmp_path, "swing", 'kind = "attack"\ntitle = "Far"\nattack = "parts.py:Swing"\n')
+    (swing / "parts.py").write_text(SWING, encoding="utf-8")
+    assert byzopt("benchmark", "run", str(swing), "--store", str(store)).status == 0
+    after = read_rows(store)[0]
+    assert set(after.outside) == {"swing"}
+    assert score(after).value == score(before).value  # the score is over the set alone
+    assert score(after).known > score(after).value
+    assert score(after).known_attack == "swing"
+    assert strike(CELL, load_entry(swing), store, play=lambda plan, over: pytest.fail("again")) == (1, 0)
+    said = byzopt("benchmark", "table", str(store), "--json")
+    assert [one["entry"] for one in json.loads(said.out)] == ["middle"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("lr = 1.0", "lr = 0.5"), "be 3 different ones"),
+        (("[[settings]]\nlr = 1.0\n", ""), "be 3 different ones"),
+        (("lr = 1.0", 'lr = 1.0\n"method.eta" = 0.1'), "all set the same keys"),
+        (("lr = 0.1", "rounds = 9"), "be `lr`, of `method` or of `rule`"),
+        (("lr = 0.1", '"task.batch" = 9'), "be `lr`, of `method` or of `rule`"),
+        (("lr = 0.1", "seed = 9"), "be `lr`, of `method` or of `rule`"),
+        (('rule = "median"', ""), "name its `rule`"),
+        (('rule = "median"', 'rule = "median"\nattack = "alie"'), "leave attacks to the benchmark"),
+        (('rule = "median"', 'rule = "median"\nspeed = 1'), "Unknown key 'speed'"),
+        (('rule = "median"', 'rule = "median"\nname = "best"'), "be called by its folder"),
+        (('rule = "median"', 'rule = "median"\nkind = "bribe"'), "kind"),
+    ],
+)
+def test_an_entry_that_would_have_an_advantage_is_refused(change, reason, tmp_path):
+    assert change[0] in DEFENCE
+    with pytest.raises(InvalidInput, match=reason):
+        load_entry(entered(tmp_path, text=DEFENCE.replace(*change, 1)))
+
+
+def test_names_that_files_and_pages_cannot_have_are_refused(tmp_path):
+    for name in ("", "A", "a b", "../up", "x" * 41, "<b>"):
+        with pytest.raises(InvalidInput, match="An entry's name"):
+            Entry(name, "t", rule="median", settings=({"lr": 1}, {"lr": 2}, {"lr": 3}))
+    with pytest.raises(UnknownName, match="entry of the benchmark"):
+        load_entry(tmp_path / "nowhere")
+    with pytest.raises(UnknownName, match="cell of the benchmark"):
+        Cell.of("digits-iid-n20-f9")
+
+
+def test_every_shipped_entry_fits_the_core_or_says_why_not():
+    fits = dict.fromkeys(shipped_entries(), 0)
+    for name in fits:
+        entry = load_entry(name)
+        for cell in cells("core"):
+            with suppress(InvalidInput):
+                entry.specs(cell)
+                fits[name] += 1
+    assert {name for name, count in fits.items() if count < 8} == {"bucketing-rfa"}  # 10 buckets bear 4
+
+
+def test_settings_are_chosen_on_what_no_figure_is_taken_of():
+    assert HELD_OUT not in SEEDS
+    assert set(TUNED_AGAINST) < set(ATTACKS)
+    for task in TASKS:
+        sweep = tuning_sweep(Cell(task, "iid", 20, 3), load_entry("rfa"))
+        runs = sweep.expand().runs  # a choice on test samples is refused here
+        assert {run.spec.seed for run in runs} == {HELD_OUT}
+        assert len(runs) == 3 * len(TUNED_AGAINST)
+
+
+def test_sizes_hold_one_another():
+    quick, core, full = (cells(size) for size in ("quick", "core", "full"))
+    assert (len(quick), len(core), len(full)) == (1, 8, 27)
+    assert set(quick) < set(core) < set(full)
+    assert all(Cell.of(cell.name) == cell for cell in full)
+    with pytest.raises(InvalidInput, match="be quick, core or full"):
+        cells("huge")
+    known = {name: dict(ENSEMBLE[name]) for name in ATTACKS if name != "no attack"}
+    assert all(known[name].items() <= dict(ATTACKS[name]).items() for name in known)
+
+
+def by_hand(entry, figures, *, trusted=(), calm=(0.9, 0.9, 0.9), rules=(0,), cell="digits-iid-n20-f3"):
+    """A row of accuracies: under no attack `calm`, under all attacks but the named ones the same."""
+    hits = {name: Hit(list(calm), [], {}, "completed", 0.0) for name in ATTACKS}
+    hits |= {name: Hit(list(values), [], {}, "completed", 0.0) for name, values in figures.items()}
+    return Row(
+        cell, entry, entry.title(), "", "", "1", "1", "accuracy", True, [0, 1, 2], {},
+        rules=list(rules), trusted=list(trusted), hits=hits,
+    )  # fmt: skip
+
+
+def test_the_worst_is_pointwise_and_seeds_are_paired():
+    row = by_hand("a", {"alie": (0.5, 0.7, 0.9), "mimic": (0.8, 0.6, 0.4)})
+    found = score(row)
+    assert (found.attack, found.value) == ("mimic", pytest.approx(0.6))
+    assert (found.low, found.high) == (
+        pytest.approx(0.4),
+        pytest.approx(2 / 3),
+    )  # in no resample both attacks are mild
+    assert len(resamples(3)) == 27
+    assert resamples(8) == resamples(8)
+    assert len(resamples(8)) == 4000
+    assert interval(list(range(1000))) == (25, 974)
+
+
+def test_a_run_that_failed_is_the_worst_and_what_was_not_measured_has_no_score():
+    row = by_hand("a", {"alie": (0.9, None, 0.9)})
+    assert score(row).value == pytest.approx(0.6)
+    del row.hits["mimic"]
+    assert score(row) is None
+    assert places([row]) == []
+
+
+def test_ranks_are_for_what_the_seeds_tell_and_the_rest_is_a_tie():
+    rows = [
+        by_hand("mean", {"alie": (0.1, 0.1, 0.1)}, calm=(0.9, 0.9, 0.9)),
+        by_hand("best", {"alie": (0.80, 0.84, 0.82)}),
+        by_hand("close", {"alie": (0.79, 0.85, 0.81)}),
+        by_hand("clear", {"alie": (0.50, 0.52, 0.51)}),
+        by_hand("clean-data", {"alie": (0.89, 0.89, 0.89)}, trusted=(0,)),
+    ]
+    placed = places(rows)
+    ranks = {one.row.entry: (one.rank, one.tied) for one in placed}
+    assert ranks == {
+        "best": (1, True), "close": (1, True), "clear": (3, False), "mean": (4, False),
+        "clean-data": (1, False),
+    }  # fmt: skip
+    shares = {one.row.entry: one.share for one in placed}
+    assert shares["mean"] == pytest.approx(0, abs=1e-12)  # what is no better than guessing
+    assert shares["clear"] == pytest.approx((0.51 - 0.1) / 0.8)
+    other = by_hand("clear", {"alie": (0.9, 0.9, 0.9)}, cell="digits-iid-n20-f6")
+    everything = overall([*rows, other], by_cell([*rows, other]))
+    found = {one.entry: (one.rank, one.cells) for one in everything}
+    assert found == {
+        "clear": (1, 2),
+        "best": (None, 1),
+        "close": (None, 1),
+        "mean": (None, 1),
+        "clean-data": (1, 1),
+    }
+
+
+def test_the_page_shows_what_is_not_run_and_escapes_what_strangers_wrote(tmp_path):
+    rows = [by_hand("mean", {}), by_hand("mine", {"alie": (0.1, 0.5, 0.7)}, rules=(0, 1))]
+    rows[1].title = "<script>alert(1)</script>"
+    rows[1].refused, rows[1].remarks = "", "<img>"
+    old = by_hand("old", {})
+    old.attack_set = "0"
+    made = save_board([*rows, old], tmp_path / "page")
+    assert [path.name for path in made] == ["index.html", "rows.json"]
+    assert read_rows(tmp_path / "page" / "rows.json") == [*rows, old]
+    text = made[0].read_text(encoding="utf-8")
+    assert "<script>alert" not in text
+    assert "<img>" not in text
+    assert "not run" in text
+    assert "10.0, 50.0, 70.0" in text  # every seed, not a mean alone
+    tables = {one.name: one for one in board_tables([*rows, old])}
+    assert tables["outdated"].rows == [("digits-iid-n20-f3", "old", "1", "0")]
+    coverage = {line[0]: line[1:] for line in tables["coverage"].rows}
+    assert set(coverage["krum" if "krum" in coverage else "rfa"]) == {"not run"}
+    assert coverage["mine"][-1] == "10 of 10 attacks"
+
+
+def test_lots_are_drawn_twice_and_a_defence_that_does_not_fit_says_why(small, tmp_path):
+    entry = load_entry("bucketing-rfa")
+    row = evaluate(Cell("small", "iid", 20, 3), entry, tmp_path, over=lambda: False)
+    assert [stages[0]["seed"] for stages in row.rules] == [0, 1]
+    assert len(row.hits["alie"].runs) == 6
+    assert len(row.hits["alie"].values) == 3
+    refused = evaluate(
+        CELL, load_entry(entered(tmp_path, "odd", DEFENCE.replace("median", "bulyan", 2))), tmp_path
+    )
+    assert "n >= 4 f + 3" in refused.refused
+    assert refused.hits == {}
+
+
+def test_facts_are_of_the_data_and_of_the_defence(measured, small):
+    (row,) = [row for row in read_rows(measured) if row.entry == "my-median"]
+    found = different(CELL)
+    assert [t for t, _ in found] == [1, 2, 10]
+    assert all(h > 0 for _, h in found)
+    assert found[-1][1] > found[0][1]  # gradients shrink on the way, and their differences stay
+    assert 0.1 < slower(row) < 100
+
+
+def test_damaged_rows_are_named(tmp_path):
+    place = tmp_path / "benchmark" / "cell"
+    place.mkdir(parents=True)
+    (place / "x.json").write_text('{"cell": 1}', encoding="utf-8")
+    with pytest.raises(InvalidInput, match="should hold rows as byzopt wrote them"):
+        read_rows(tmp_path)
+    with pytest.raises(InvalidInput, match="hold a row of the benchmark"):
+        read_rows(tmp_path / "empty")
