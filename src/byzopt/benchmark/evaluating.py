@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from byzopt.benchmark.entries import Entry
-from byzopt.benchmark.protocol import ATTACK_SET, HELD_OUT, PROTOCOL, SEEDS, TUNED_AGAINST, Cell
+from byzopt.benchmark.protocol import ATTACK_SET, HELD_OUT, PROTOCOL, REFERENCE, SEEDS, TUNED_AGAINST, Cell
 from byzopt.benchmark.rows import Hit, Row, Setting
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Outcome, Spec
@@ -32,7 +32,8 @@ def tuning_sweep(cell: Cell, entry: Entry) -> Sweep:
     figure has."""
     keys = list(entry.settings[0])
     walked = {key: [setting[key] for setting in entry.settings] for key in keys}
-    attacks = [dict(cell.attacks[name]) for name in TUNED_AGAINST]
+    against = (NO_ATTACK,) if entry.name == REFERENCE else TUNED_AGAINST
+    attacks = [dict(cell.attacks[name]) for name in against]
     spec = {**cell.spec, "rule": entry.rule, "method": entry.method}
     tune = Tune(tuple(keys), cell.rules.tuned_by, "best_worst_case")
     grid = {"attack": attacks, "seed": [HELD_OUT]}

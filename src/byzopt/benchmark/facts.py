@@ -7,8 +7,7 @@ from time import process_time
 from typing import Any
 
 from byzopt.benchmark.entries import load_entry
-from byzopt.benchmark.protocol import SEEDS, Cell
-from byzopt.benchmark.ranking import REFERENCE
+from byzopt.benchmark.protocol import REFERENCE, SEEDS, Cell
 from byzopt.benchmark.rows import Row
 from byzopt.experiments import Spec
 from byzopt.experiments.running import prepare_spec

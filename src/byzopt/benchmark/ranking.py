@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from byzopt.benchmark.protocol import ATTACK_SET, PROTOCOL
+from byzopt.benchmark.protocol import ATTACK_SET, PROTOCOL, REFERENCE
 from byzopt.benchmark.rows import Row
 from byzopt.benchmark.scoring import Score, apart, interval, resampled, score, share
 from byzopt.stress.catalogue import NO_ATTACK
-
-REFERENCE = "mean"  # the entry whose figures without attack are the ceiling, and its time the unit
 
 
 class Place(NamedTuple):

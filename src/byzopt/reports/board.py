@@ -7,8 +7,8 @@ from math import isfinite
 from statistics import fmean
 
 from byzopt.benchmark.entries import shipped_entries
-from byzopt.benchmark.protocol import ATTACK_SET, PROTOCOL, TUNED_AGAINST, Cell, cells
-from byzopt.benchmark.ranking import REFERENCE, Overall, Place, by_cell, current, overall
+from byzopt.benchmark.protocol import ATTACK_SET, PROTOCOL, REFERENCE, TUNED_AGAINST, Cell, cells
+from byzopt.benchmark.ranking import Overall, Place, by_cell, current, overall
 from byzopt.benchmark.rows import Row
 from byzopt.benchmark.scoring import complete, figures
 from byzopt.experiments.sweeps.runs import point_text
@@ -106,7 +106,8 @@ def settings_tables(rows: Iterable[Row]) -> Iterator[ReportTable]:
     text = (
         f"Chosen by the worst of {', '.join(TUNED_AGAINST)} in the last round, on a seed that no other "
         "figure has, and on samples held out of training where the task measures on test samples. Every "
-        "defence names three settings; attackers have none."
+        "defence names three settings; attackers have none. The mean, which defends against nothing, is "
+        "tuned without attack."
     )
     yield ReportTable("settings", "Settings", text, ("cell", "defence", "chosen", "tried"), body)
 
