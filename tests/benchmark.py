@@ -5,7 +5,7 @@ from __future__ import annotations
 from byzopt.benchmark import evaluating, protocol
 from byzopt.benchmark.protocol import Cell, TaskRules
 
-ROUNDS = 10
+ROUNDS = 8
 TASK = {"name": "logistic_regression", "batch": 8, "gap": True, "byzantine_data": "honest"}
 CELL = Cell("small", "iid", 9, 2)
 ATTACKS = ("no attack", "ipm x10", "alie", "label flip")  # none that searches

@@ -27,8 +27,8 @@ ATTACKS: dict[str, Mapping[str, Any]] = {
     },
     **{name: {**ENSEMBLE[name], **CHEAP} for name in ("searched: cos", "searched: drift")},
 }
-# The entry whose figures without attack are the ceiling and whose time is the unit. It defends against nothing,
-# and is tuned without attack.
+# The entry whose figures without attack are the ceiling and whose time is the unit. It defends against
+# nothing, and is tuned without attack.
 REFERENCE = "mean"
 TUNED_AGAINST = ("ipm x10", "alie", "searched: cos")  # attacks whose worst chooses a defence's setting
 PARTITIONS: dict[str, Mapping[str, Any]] = {

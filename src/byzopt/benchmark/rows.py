@@ -128,7 +128,8 @@ def read_rows(source: str | Path) -> list[Row]:
     """
     source = Path(source)
     if source.is_file():
-        return _read(source, list[Row])
+        rows: list[Row] = _read(source, list[Row])
+        return rows
     paths = sorted((source / "benchmark").glob("*/*.json"))
     require(
         bool(paths), f"Store {source}", "hold a row of the benchmark", "none", "Run `byzopt benchmark run`."
