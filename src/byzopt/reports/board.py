@@ -43,11 +43,11 @@ def overall_table(ranked: Sequence[Overall], placed: dict[str, list[Place]], kin
     rows: list[tuple[Entry, ...]] = [
         (
             rank_text(one.rank, one.tied),
-            one.title,
+            one.entry,
             100 * one.share,
             f"{100 * one.low:.1f} to {100 * one.high:.1f}",
             f"{one.cells} of {len(placed)}",
-            one.entry,
+            one.title,
         )
         for one in ranked
     ]
@@ -58,7 +58,7 @@ def overall_table(ranked: Sequence[Overall], placed: dict[str, list[Place]], kin
         "better in 97.5 % of the resamples; = marks a tie with another. Only defences that were measured in "
         "every cell that any was have a rank."
     )
-    head = ("rank", "defence", "share", "interval", "cells", "entry")
+    head = ("rank", "defence", "share", "interval", "cells", "what it is")
     name = "overall" + kind.replace(" ", "-")
     return ReportTable(name, f"Defences{kind}", text, head, rows, {"share": ".1f"})
 
@@ -73,7 +73,7 @@ def cell_table(cell: Cell, placed: Sequence[Place], rows: Sequence[Row]) -> Repo
         for kept in rows
         if kept.cell == cell.name and not complete(kept)
     ]
-    label = figure.label
+    label = f"{figure.label[:1].lower()}{figure.label[1:]}"
     head = ("rank", "defence", f"worst {label}", "interval", "worst attack", "each seed", "best known", "by",
             "without attack", "lost without attack", "round / mean's")  # fmt: skip
     digits = dict.fromkeys(
@@ -182,7 +182,7 @@ def _differing(cell: Cell, rows: Sequence[Row]) -> str:
 
 def _named(row: Row) -> str:
     marks = (", lots" if len(row.rules) > 1 else "") + (", trusted data" if row.trusted else "")
-    return f"{row.title}{marks}"
+    return f"{row.entry}{marks}"
 
 
 def _worth(score: float | None, rises: bool) -> float:
