@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
@@ -164,9 +165,7 @@ def _read(path: Path, name: str) -> Entry:
 
 def _drawn(rule: Aggregator, k: int) -> Aggregator:
     """A rule with the lots of draw k."""
-    stages = [replace(one, seed=k) if one.draws and hasattr(one, "seed") else one for one in rule.stages]
-    last: Any = rule.last
-    last = replace(last, seed=k) if last.draws and hasattr(last, "seed") else last
-    for stage in reversed(stages):
-        last = stage >> last
-    return last
+    parts: list[Any] = [*rule.stages, rule.last]
+    drawn = [replace(one, seed=k) if one.draws and hasattr(one, "seed") else one for one in parts]
+    chained: Aggregator = reduce(lambda later, earlier: earlier >> later, reversed(drawn))
+    return chained

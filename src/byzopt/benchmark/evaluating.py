@@ -92,7 +92,7 @@ def hit(
         return None
     outcomes = [plan.store.read_outcome(run.id) for run in runs]
     figure, each = cell.rules.figure, len(SEEDS)
-    values = [
+    values: list[float | None] = [
         sum(tail_mean(outcomes[draw * each + k], figure) for draw in range(len(rules))) / len(rules)
         for k in range(each)
     ]
@@ -184,7 +184,7 @@ def note(row: Row, attack: str, outcomes: Sequence[Outcome]) -> None:
         row.start = means[0][1]
 
 
-def replay(row: Row, attack: str, store: str | Path, play: Play = play_here) -> list[float]:
+def replay(row: Row, attack: str, store: str | Path, play: Play = play_here) -> list[float | None]:
     """Run one attack of a row again, from what the row says alone, and return its figures.
 
     They are those of the row to the last digit, where the packages and the processor are the same.

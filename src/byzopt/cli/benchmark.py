@@ -129,10 +129,10 @@ def _about(row: Row | None) -> str:
     found = score(row)
     if found is None:
         return f"{len(row.hits)} attacks measured so far"
-    unit = (
-        (lambda value: f"{100 * value:.1f} %") if row.figure == "accuracy" else (lambda value: f"{value:.4g}")
+    worst, clean = (
+        f"{100 * value:.1f} %" if row.rises else f"{value:.4g}" for value in (found.value, found.clean)
     )
-    return f"worst {row.figure} {unit(found.value)}, by {found.attack}; without attack {unit(found.clean)}"
+    return f"worst {row.figure} {worst}, by {found.attack}; without attack {clean}"
 
 
 @app.command(name="table")

@@ -35,7 +35,7 @@ def render_board(rows: Sequence[Row]) -> str:
     maps = [chart for chart in charts if chart.name.startswith("attacks-")]
     notes = [(row.entry, row.source, row.remarks) for row in {row.entry: row for row in kept}.values()]
     refused = [(row.cell, row.entry, row.refused) for row in kept if row.refused]
-    return (
+    text: str = (
         environment()
         .get_template("board.html.j2")
         .render(
@@ -54,3 +54,4 @@ def render_board(rows: Sequence[Row]) -> str:
             version=__version__,
         )
     )
+    return text
