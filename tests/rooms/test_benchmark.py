@@ -155,6 +155,7 @@ def test_a_strangers_rule_and_attack_are_entered_from_folders(small, tmp_path, b
     assert byzopt("benchmark", "run", str(place), "--store", str(store)).status == 0
     before = read_rows(store)[0]
     assert set(before.hits) == set(SMALL)
+    assert before.spec["lr"] in (0.1, 0.5, 1.0)
     swing = entered(tmp_path, "swing", 'kind = "attack"\ntitle = "Far"\nattack = "parts.py:Swing"\n')
     (swing / "parts.py").write_text(SWING, encoding="utf-8")
     assert byzopt("benchmark", "run", str(swing), "--store", str(store)).status == 0
@@ -164,6 +165,8 @@ def test_a_strangers_rule_and_attack_are_entered_from_folders(small, tmp_path, b
     assert score(after).known > score(after).value
     assert score(after).known_attack == "swing"
     assert strike(CELL, load_entry(swing), store, play=lambda plan, over: pytest.fail("again")) == (1, 0)
+    assert byzopt("benchmark", "run", str(place), "--store", str(store)).status == 0
+    assert read_rows(store)[0] == after  # measured again, a defence keeps what others' attacks did
     said = byzopt("benchmark", "table", str(store), "--json")
     assert [one["entry"] for one in json.loads(said.out)] == ["middle"]
 
@@ -218,6 +221,7 @@ def test_settings_are_chosen_on_what_no_figure_is_taken_of():
         sweep = tuning_sweep(Cell(task, "iid", 20, 3), load_entry("rfa"))
         runs = sweep.expand().runs  # a choice on test samples is refused here
         assert {run.spec.seed for run in runs} == {HELD_OUT}
+        assert [run.spec.lr for run in runs[:3]] == [TASKS[task].unit * lr for lr in (0.3, 1.0, 3.0)]
         assert len(runs) == 3 * len(TUNED_AGAINST)
 
 

@@ -86,10 +86,15 @@ class Entry:
         alike = {frozenset(one) for one in self.settings}
         require(len(alike) == 1, f"`settings` of {what}", "all set the same keys", "others")
 
+    def settings_in(self, cell: Cell) -> list[dict[str, Any]]:
+        """Its settings with rates in the unit of the cell's task."""
+        unit = cell.rules.unit
+        return [{k: unit * v if k == "lr" else v for k, v in one.items()} for one in self.settings]
+
     def specs(self, cell: Cell) -> list[dict[str, Any]]:
         """The plain data of its specs in a cell, one for each setting. Errors: `InvalidInput`."""
         found = []
-        for setting in self.settings:
+        for setting in self.settings_in(cell):
             base = {**cell.spec, "rule": self.rule, "method": self.method}
             found.append(assign_settings(base, [(parse_path(key), value) for key, value in setting.items()]))
         for data in found:

@@ -30,8 +30,9 @@ def play_here(plan: SweepPlan, over: Callable[[], bool]) -> None:
 def tuning_sweep(cell: Cell, entry: Entry) -> Sweep:
     """The runs that choose an entry's setting: all settings against the attacks of tuning, on a seed that no
     figure has."""
-    keys = list(entry.settings[0])
-    walked = {key: [setting[key] for setting in entry.settings] for key in keys}
+    settings = entry.settings_in(cell)
+    keys = list(settings[0])
+    walked = {key: [setting[key] for setting in settings] for key in keys}
     against = (NO_ATTACK,) if entry.name == REFERENCE else TUNED_AGAINST
     attacks = [dict(cell.attacks[name]) for name in against]
     spec = {**cell.spec, "rule": entry.rule, "method": entry.method}
@@ -66,8 +67,7 @@ def tuned(
     (found,) = plan.sweep.tune.pick(ended, runs)["cells"]
     tries = [Setting(one["setting"], one["score"], one["runs"]) for one in found["settings"]]
     chosen = found["chosen"] or found["settings"][0]["setting"]
-    settings = [dict(one) for one in entry.settings]
-    return entry.specs(cell)[settings.index(chosen)], tries
+    return entry.specs(cell)[entry.settings_in(cell).index(chosen)], tries
 
 
 def hit(
@@ -96,7 +96,7 @@ def hit(
         sum(tail_mean(outcomes[draw * each + k], figure) for draw in range(len(rules))) / len(rules)
         for k in range(each)
     ]
-    status = sorted({str(outcome.status) for outcome in outcomes})
+    status = sorted({outcome.ending for outcome in outcomes})
     seconds = sum(outcome.seconds for outcome in outcomes)
     return Hit(values, [run.id for run in runs], dict(attack), ", ".join(status), seconds), outcomes
 

@@ -42,9 +42,9 @@ PARTITIONS: dict[str, Mapping[str, Any]] = {
 class TaskRules:
     """What is trained, and by what it is judged.
 
-    `figure` is what a cell's score is made of, `tuned_by` what a setting is chosen by: on samples held out
-    of training where the task measures on test samples. `floor` is what knowing nothing gives; None: what
-    is measured before the first round.
+    `unit` is what a rate of 1 in an entry stands for. `figure` is what a cell's score is made of, `tuned_by`
+    what a setting is chosen by: on samples held out of training where the task measures on test samples.
+    `floor` is what knowing nothing gives; None: what is measured before the first round.
     """
 
     title: str
@@ -52,6 +52,7 @@ class TaskRules:
     figure: str
     tuned_by: str
     floor: float | None = None
+    unit: float = 1.0
 
     @property
     def rises(self) -> bool:
@@ -93,6 +94,7 @@ TASKS: dict[str, TaskRules] = {
         },
         "gap",
         "gap",
+        unit=0.1,
     ),
     "mnist": TaskRules(
         "MNIST, CNN: test accuracy",

@@ -108,6 +108,13 @@ def write_row(store: Path, row: Row) -> None:
     write_atomically(path, _bytes(row))
 
 
+def keep_known(row: Row, old: Row | None) -> None:
+    """Take over what an older row of the same setting knows beside the set: attacks of others, facts."""
+    if old is not None and (old.spec, old.rules) == (row.spec, row.rules):
+        row.outside, row.slower, row.different = old.outside, old.slower, old.different
+        row.curves = {**{name: old.curves[name] for name in old.outside if name in old.curves}, **row.curves}
+
+
 def read_row(store: Path, cell: str, entry: str) -> Row | None:
     """The row of an entry in a cell, if there is one. Errors: `InvalidInput` for damage."""
     path = row_path(store, cell, entry)

@@ -86,7 +86,7 @@ def _measure(entries: list[Entry], cells: tuple[Cell, ...], store: Path, over: C
     """Measure cell by cell; whether nothing is left."""
     from byzopt.benchmark.attacking import strike
     from byzopt.benchmark.evaluating import evaluate
-    from byzopt.benchmark.rows import write_row
+    from byzopt.benchmark.rows import keep_known, read_row, write_row
 
     whole = True
     for cell in cells:
@@ -99,6 +99,7 @@ def _measure(entries: list[Entry], cells: tuple[Cell, ...], store: Path, over: C
                 continue
             row = evaluate(cell, entry, store, play=_play, over=over)
             if row is not None:
+                keep_known(row, read_row(store, cell.name, entry.name))
                 write_row(store, row)
             whole &= row is not None and (bool(row.refused) or len(row.hits) == len(cell.attacks))
             _say(f"{cell.name}: {entry.name}: {_about(row)} ({monotonic() - began:.0f} s)")
