@@ -246,3 +246,16 @@ def trapsetter(x, own, directions, loss, n, pull, steps):  # type: ignore[no-unt
                 worst, trap = loss(point), point
     b, u = len(own), mean(own)
     return [n / b * pull * (x[k] - trap[k]) - (n - b) / b * u[k] for k in range(len(x))]
+
+
+def neurotoxin(points: Rows, sent: list[Row], keep: float, scale: float, bound: float | None) -> list[Row]:
+    """What one liar sends in each round, `points` holding where workers were asked, `sent` its own rows."""
+    out, last = [], points[0]
+    for x, row in zip(points, sent, strict=True):
+        moved = [abs(a - b) for a, b in zip(x, last, strict=True)]
+        order = sorted(range(len(x)), key=lambda k: moved[k])
+        kept = set(order[: max(1, int(keep * len(x) + 1e-9))]) if any(moved) else set(order)
+        lie = [scale * v if k in kept else 0.0 for k, v in enumerate(row)]
+        out.append(lie if bound is None else cut(lie, bound))
+        last = x
+    return out

@@ -175,6 +175,14 @@ def gas(rows: Rows, f: int, rule: Callable[..., Vector], groups: Sequence[Sequen
     return mean([rows[i] for i in order[: len(rows) - f]])
 
 
+def foundation(rows: Rows, copies: int, rule: Callable[..., Vector]) -> Vector:
+    """Fang et al., NDSS 2025: the rule on the rows and on copies of that furthest from both extremes."""
+    top, bottom = np.max(np.stack(rows), axis=0), np.min(np.stack(rows), axis=0)
+    scores = [min(length(row - top), length(row - bottom)) for row in rows]
+    chosen = rows[scores.index(max(scores))]
+    return rule(np.stack([*rows, *[chosen] * copies]))
+
+
 def best_two(apart: Vector, joined: Callable[[Sequence[float]], float]) -> set[frozenset[int]]:
     """The two clusters that are left of n rows by joining the nearest ones, one join after another."""
     clusters = [frozenset([i]) for i in range(len(apart))]

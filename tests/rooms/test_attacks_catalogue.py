@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from byzopt.aggregators import SignGuard
-from byzopt.attacks import DBA, Adversary, Backdoor, EdgeCase, SignShares, Sparse
+from byzopt.attacks import DBA, Adversary, Backdoor, EdgeCase, FreeRider, Neurotoxin, SignShares, Sparse
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput
 from byzopt.experiments import simulate
@@ -149,3 +149,98 @@ def test_the_mean_learns_the_backdoor_and_a_robust_rule_less_of_it(attack):
     robust = simulate(task, "nnm >> trimmed_mean", **given).metrics["backdoor_success"]
     assert fooled > 0.5
     assert robust < fooled
+
+
+# Neurotoxin and free riders.
+
+
+def walked(attack, points, sent, b=2, seed=0):
+    """What all Byzantine workers send in each round, asked at these points."""
+    adversary = Adversary(attack, Cohort.of(len(sent[0]), b), b)
+    state = adversary.start(points[0])
+    for t, (x, rows) in enumerate(zip(points, sent, strict=True), start=1):
+        out, state = adversary.forge_rows(state, t, x, rows, stream(seed, t), lambda rows: rows.mean(dim=0))
+        yield out[-b:]
+
+
+@pytest.mark.parametrize("keep, bound", [(0.95, None), (0.5, None), (0.01, 2.0), (1.0, 0.5)])
+def test_neurotoxin_is_its_twin_and_leaves_alone_what_moves(keep, bound):
+    points = [drawn(20, seed=t) for t in range(1, 5)]
+    points[2] = points[1].clone()  # nothing has moved: all coordinates are kept
+    sent = [drawn(7, 20, seed=10 + t) for t in range(4)]
+    attack = Neurotoxin(keep=keep, bound=bound, scale=3.0)
+    expected = twin.neurotoxin(
+        [x.tolist() for x in points], [rows[6].tolist() for rows in sent], keep, 3.0, bound
+    )
+    for found, slow in zip(walked(attack, points, sent), expected, strict=True):
+        assert found[1].tolist() == pytest.approx(slow, rel=1e-12)
+    for t in (1, 3):
+        moved = (points[t] - points[t - 1]).abs()
+        lie = list(walked(attack, points, sent))[t][0]
+        kept = lie != 0
+        assert int(kept.sum()) == max(1, int(keep * 20))
+        assert bool(kept.all()) or float(moved[kept].max()) <= float(moved[~kept].min())
+
+
+def test_neurotoxin_that_keeps_all_is_the_backdoor_and_runs_in_a_batch():
+    points, sent = [drawn(9, seed=t) for t in range(3)], [drawn(5, 9, seed=10 + t) for t in range(3)]
+    for found, plain in zip(
+        walked(Neurotoxin(keep=1.0), points, sent), walked(Backdoor(), points, sent), strict=True
+    ):
+        assert torch.equal(found, plain)
+    several = torch.stack([torch.stack(points), torch.stack(points[::-1])])  # [runs, rounds, d]
+    attack = Neurotoxin(keep=0.5)
+    alone = [list(walked(attack, list(x), sent)) for x in several]
+    adversary = Adversary(attack, Cohort.of(5, 2), 2)
+    state = adversary.start(several[:, 0])
+    for t, rows in enumerate(sent):
+        wide = torch.stack([rows, rows])
+        x = several[:, t]
+        out, state = adversary.forge_rows(state, t + 1, x, wide, stream(0, t), lambda rows: rows.mean(dim=-2))
+        assert torch.equal(out[:, -2:], torch.stack([alone[0][t], alone[1][t]]))
+
+
+def test_neurotoxin_teaches_the_backdoors_trigger():
+    images, labels = pictures()
+    task = Neurotoxin(share=1.0).poison(Noted(images, labels), (0,))
+    assert torch.equal(task.seen[0], Backdoor(share=1.0).infect(images, labels, 10)[0])
+    for bad in ({"keep": 0.0}, {"keep": 1.5}, {"bound": 0.0}, {"share": 0.0}):
+        with pytest.raises(InvalidInput):
+            Neurotoxin(**bad)
+
+
+def test_free_riders_hand_back_the_servers_step():
+    points, sent = [drawn(6, seed=t) for t in range(4)], [drawn(5, 6, seed=10 + t) for t in range(4)]
+    quiet = list(walked(FreeRider(scale=4.0, noise=0.0), points, sent))
+    assert torch.equal(quiet[0], torch.zeros(2, 6).double())
+    for t in (1, 2, 3):
+        assert torch.allclose(quiet[t], (4 * (points[t - 1] - points[t])).expand(2, -1), rtol=1e-14)
+    plain = list(walked(FreeRider(scale=0.0, noise=0.0), points, sent))
+    assert not any(bool(rows.any()) for rows in plain)
+
+
+def test_a_free_rider_who_hands_back_the_aggregate_is_not_told_from_it():
+    # The server steps by γ along g: the row is g where `scale` is 1/γ.
+    x, g = drawn(6, seed=1), drawn(6, seed=2)
+    points, sent = [x, x - 0.05 * g], [drawn(5, 6, seed=3)] * 2
+    assert torch.allclose(list(walked(FreeRider(scale=20.0, noise=0.0), points, sent))[1][0], g, rtol=1e-12)
+
+
+def test_noise_of_disguised_free_riders_goes_down_as_it_says():
+    points, sent = [torch.zeros(4000).double()] * 9, [torch.zeros(3, 4000).double()] * 9
+    for decay in (0.0, 0.5, 2.0):
+        lies = list(walked(FreeRider(scale=0.0, noise=2.0, decay=decay), points, sent))
+        for t in (1, 4, 9):
+            # The deviation of 8,000 draws is off by 1/√16,000 of itself: six of these are 5 %.
+            assert float(lies[t - 1].std()) == pytest.approx(2.0 * t**-decay, rel=0.05)
+        assert not torch.equal(lies[0][0], lies[0][1])
+    for bad in ({"scale": -1.0}, {"noise": -1.0}, {"decay": -0.1}):
+        with pytest.raises(InvalidInput):
+            FreeRider(**bad)
+
+
+@pytest.mark.slow
+def test_neurotoxin_fools_the_mean():
+    task = Digits(model="linear", batch=32).build(Cohort.of(10, 3), seed=0)
+    given = {"lr": 0.3, "rounds": 150, "f": 3, "attack": Neurotoxin(target=1, size=3)}
+    assert simulate(task, "mean", **given).metrics["backdoor_success"] > 0.5

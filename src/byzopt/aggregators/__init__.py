@@ -32,6 +32,7 @@ from byzopt.aggregators.fedseca import FedSECA
 from byzopt.aggregators.flame import FLAME
 from byzopt.aggregators.fltrust import FLTrust
 from byzopt.aggregators.foolsgold import FoolsGold
+from byzopt.aggregators.foundation import Foundation
 from byzopt.aggregators.gas import GAS
 from byzopt.aggregators.geometric_median import GeometricMedian
 from byzopt.aggregators.krum import Krum, MultiKrum
@@ -100,6 +101,7 @@ __all__ = [
     "FedSECA",
     "Filter",
     "FoolsGold",
+    "Foundation",
     "GeometricMedian",
     "GeometricRule",
     "Geometry",

@@ -23,6 +23,7 @@ from byzopt.attacks.edges import (
 from byzopt.attacks.fang import FangKrum, FangTrimmedMean
 from byzopt.attacks.faults import Crash, Equivocate, Replay, Stale, Straggle
 from byzopt.attacks.flips import BitFlip, NoAttack, SignFlip
+from byzopt.attacks.free_rider import FreeRider
 from byzopt.attacks.guard import AOnly, Hug, Straddle
 from byzopt.attacks.indistinguishable import Indistinguishable
 from byzopt.attacks.ipm import IPM
@@ -31,6 +32,7 @@ from byzopt.attacks.limited import Limited
 from byzopt.attacks.little import ALIE
 from byzopt.attacks.losses import OwnLoss
 from byzopt.attacks.mimic import Mimic, MimicIndex, MimicVariance
+from byzopt.attacks.neurotoxin import Neurotoxin
 from byzopt.attacks.noise import Gaussian, Uniform
 from byzopt.attacks.optimal import OptimalALIE, OptimalIPM
 from byzopt.attacks.outward import Outward
@@ -70,6 +72,7 @@ __all__ = [
     "FangKrum",
     "FangTrimmedMean",
     "Flooding",
+    "FreeRider",
     "Gaussian",
     "Hug",
     "Huge",
@@ -86,6 +89,7 @@ __all__ = [
     "MimicVariance",
     "MinMax",
     "MinSum",
+    "Neurotoxin",
     "NoAttack",
     "NotANumber",
     "OptimalALIE",
