@@ -314,3 +314,23 @@ def test_a_sweep_names_its_file(here, byzopt):
     said = byzopt("sweep", "s.toml", "--dry-run")
     assert said.status == 2
     assert said.err.startswith("byzopt: error: Sweep s.toml: At seed = 0: ")
+
+
+@pytest.mark.parametrize(
+    "call, said",
+    [
+        (lambda: run(SPEC), "made by Spec.of"),
+        (lambda: run(5), "be the path of a TOML file, or a preset's name"),
+        (lambda: run(Spec.of(SPEC), out=5), "`out` of run should be the path"),
+        (lambda: run(Spec.of(SPEC), on_record=5), "`on_record` of run should be a function"),
+        (lambda: run(Spec.of(SPEC), on_round="x"), "`on_round` of run should be a function"),
+        (lambda: Spec.of(None), "The data of the spec should be a table"),
+        (lambda: Spec.of([SPEC]), "The data of the spec should be a table"),
+        (lambda: load("byz-nsgdm/quartic", "rounds=3"), "Give a list of texts"),
+        (lambda: load("byz-nsgdm/quartic", {"rounds": 3}), "Give a list of texts"),
+    ],
+)
+def test_values_of_another_kind_are_refused_in_a_sentence(call, said):
+    with pytest.raises(InvalidInput) as refused:
+        call()
+    assert said in str(refused.value)

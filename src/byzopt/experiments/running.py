@@ -78,6 +78,10 @@ def run(
         (5, ['aggregate_norm', 'bits'])
     """
     spec = spec if isinstance(spec, Spec) else load(spec)
+    for what, value in (("on_record", on_record), ("on_round", on_round), ("on_start", on_start)):
+        require(value is None or callable(value), f"`{what}` of run", "be a function", said(value))
+    named = out is None or isinstance(out, (str, Path))
+    require(named, "`out` of run", "be the path of a directory, or None", said(out))
     warn_of(doubts(spec.variants()))
     if isinstance(engine, Engine):
         what, remedy = "The engine of a run that is stored", "Give the recipe, or leave `out` away."

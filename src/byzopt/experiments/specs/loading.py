@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from byzopt.errors import InvalidInput, UnknownName, unknown
+from byzopt.errors import InvalidInput, UnknownName, require, said, unknown
 from byzopt.experiments.specs import toml
 from byzopt.experiments.specs.overrides import anchor, apply_settings
 from byzopt.experiments.specs.spec import Spec
@@ -57,6 +57,12 @@ def load(source: str | Path, settings: Iterable[str] = (), compare: bool = True)
         >>> load("byz-nsgdm/digits", ["rounds=10", "rule=median"], compare=False).rounds
         10
     """
+    remedy = "A spec in plain data is made by Spec.of." if isinstance(source, Mapping) else ""
+    named = isinstance(source, (str, Path))
+    require(named, "What to load", "be the path of a TOML file, or a preset's name", said(source), remedy)
+    listed = not isinstance(settings, (str, Mapping))
+    remedy = 'Give a list of texts, as ["rounds=10", "attack.name=alie"].'
+    require(listed, "Settings", "be texts that read `key=value`", said(settings), remedy)
     settings = list(settings)
     data = apply_settings(read_spec(source), settings)
     kept = data if compare else {key: value for key, value in data.items() if key != "compare"}

@@ -161,6 +161,7 @@ class Spec:
     @classmethod
     def of(cls, data: Mapping[str, Any], what: str = "the spec") -> Spec:
         """The spec that plain data describe; `compare` holds tables of overrides. `what` errors call it."""
+        require(isinstance(data, Mapping), f"The data of {what}", "be a table", said(data))
         compare = data.get("compare", {})
         good = isinstance(compare, Mapping)
         require(good, f"In {what}: `compare`", "be a table of variants", said(compare))
