@@ -334,3 +334,10 @@ def test_values_of_another_kind_are_refused_in_a_sentence(call, said):
     with pytest.raises(InvalidInput) as refused:
         call()
     assert said in str(refused.value)
+
+
+def test_a_component_in_the_place_of_a_kind_is_found(byzopt):
+    said = byzopt("list", "krum")
+    assert said.status == 2
+    assert "'krum' is one of `byzopt list rules`." in said.err
+    assert "is one of" not in byzopt("list", "krumm").err

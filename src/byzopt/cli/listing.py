@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from byzopt.cli.parameters import AsJson
-from byzopt.errors import unknown
+from byzopt.errors import UnknownName, unknown
 
 if TYPE_CHECKING:
     from byzopt.registry import Registry
@@ -58,9 +58,11 @@ def command(
     if kind is not None and kind.endswith(".py"):
         shown = catalogue_of(kind)
     else:
-        if kind is not None and kind not in KINDS:
-            raise unknown("kind", kind, KINDS)
         components = catalogue()
+        if kind is not None and kind not in KINDS:
+            at = next((room for room in KINDS if any(one["name"] == kind for one in components[room])), None)
+            hint = f" {kind!r} is one of `byzopt list {at}`." if at else ""
+            raise UnknownName(f"{unknown('kind', kind, KINDS)}{hint}")
         shown = {name: components[name] for name in ([kind] if kind else KINDS)}
     if as_json:
         print(json.dumps(shown))
