@@ -1,12 +1,13 @@
 """Our rules beside those of ByzFL, ByzPy and Flower: time of a call, on the same inputs, in one run.
 
-    python benchmarks/rules.py [--env DIR] [--sizes n,d,f ...] [--seconds S]
+    python benchmarks/rules.py [--env DIR] [--parts n,d,f ... growth] [--seconds S]
 
 Peers live in an environment of their own (`_peers_env.py`) and answer from a process of their own
 (`_rules_peers.py`). For each case all answers are compared first, then all are timed in turns; figures are
 medians. Ours is timed with kernels and with torch alone. The floor is what no program can avoid: one pass
 over the rows (coordinate rules), or one Gram product and one weighted sum (geometric rules), each as our
-kernels do it. Writes docs/results/rules.md and .json.
+kernels do it. Writes docs/results/rules.md and .json; with `--parts` these alone are measured again, and the
+rest stays as it is stored.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ os.environ.update(WAITING)  # idle threads of one process must not slow the othe
 import numpy as np
 import torch
 
-from _peers_env import DEFAULT, PEERS, described, machine, peers_python, table, write
+from _peers_env import DEFAULT, PEERS, RESULTS, described, machine, peers_python, table, write
 from byzopt import aggregators as ag
 from byzopt import kernels, linalg
 from byzopt.aggregators import Aggregator
@@ -257,16 +258,20 @@ def page(lines: list[dict[str, Any]], grown: list[dict[str, Any]], on: dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env", type=Path, default=DEFAULT, help="where the peers are installed")
-    parser.add_argument("--sizes", nargs="+", help="n,d,f ...")
+    parser.add_argument("--parts", nargs="+", help="n,d,f ..., growth: all by default")
     parser.add_argument("--seconds", type=float, default=2.0, help="about how long for a rule and size")
     given = parser.parse_args()
-    sizes = [tuple(map(int, size.split(","))) for size in given.sizes] if given.sizes else SIZES
-    peers = Peers(peers_python(given.env))
-    with tempfile.TemporaryDirectory() as folder:
-        lines = [one for n, d, f in sizes for one in case(peers, n, d, f, given.seconds, Path(folder))]
-    if given.sizes:
-        return
-    grown, on = growth(), machine()
+    parts = given.parts or [*(",".join(map(str, size)) for size in SIZES), "growth"]
+    asked = [size for size in SIZES if ",".join(map(str, size)) in parts]
+    stored = json.loads((RESULTS / "rules.json").read_text(encoding="utf-8")) if given.parts else {}
+    lines = [line for line in stored.get("lines", []) if (line["n"], line["d"], line["f"]) not in asked]
+    if asked:
+        peers = Peers(peers_python(given.env))
+        with tempfile.TemporaryDirectory() as folder:
+            for n, d, f in asked:
+                lines += case(peers, n, d, f, given.seconds, Path(folder))
+    lines.sort(key=lambda line: SIZES.index((line["n"], line["d"], line["f"])))
+    grown, on = growth() if "growth" in parts else stored["growth"], machine()
     write("rules", page(lines, grown, on), {"machine": on, "lines": lines, "growth": grown})
 
 

@@ -12,7 +12,7 @@ import torch
 from byzopt import aggregators as ag
 from byzopt import linalg
 from byzopt.aggregators.core.inputs import as_rows
-from byzopt.aggregators.numerics import distances, geometry, measuring, ordering
+from byzopt.aggregators.numerics import distances, measuring, ordering, products
 from byzopt.kernels import square
 
 
@@ -69,7 +69,7 @@ def test_numbers_of_many_rows_are_those_of_few_to_rounding(monkeypatch):
         return plain.sq_dists, plain.ranked, plain.bulk(), mixed.centred, mixed.bulk()
 
     few = numbers()
-    for module in (distances, geometry, square):
+    for module in (distances, products, square):
         monkeypatch.setattr(module, "FEW", 5)
     monkeypatch.setattr(distances, "_CACHED", 100)
     for one, other in zip(few, numbers(), strict=True):

@@ -28,23 +28,24 @@ def products(n, ties=False, seed=0):
 def test_distances_and_their_order_are_those_of_numpy_to_the_last_bit(n, ties):
     gram = products(n, ties)
     gram = (gram + gram.T) / 2
-    dists, ranked, finite, ordinary = kernels.ranked_distances(gram)
-    assert np.array_equal(dists, distances.squared(gram))
-    assert np.array_equal(ranked.T, np.sort(dists, axis=-1))
-    assert finite
-    assert ordinary == distances.within_range(gram.diagonal())
+    found = kernels.measured_products(gram)
+    dists = distances.squared(gram)
+    assert np.array_equal(found.dists, dists)
+    assert np.array_equal(found.ranked.T, np.sort(dists, axis=-1))
+    assert found.finite
+    assert found.ordinary == distances.within_range(gram.diagonal())
+    radii = np.sort(dists, axis=-1)[:, n // 2]
+    assert (found.best, found.radius) == (radii.argmin(), radii.min())
 
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("n", SIZES)
 def test_the_nearest_are_those_of_a_stable_sort(n, ties):
-    dists, ranked, *_ = kernels.ranked_distances(products(n, ties))
-    own = dists.copy()
+    found = kernels.measured_products(products(n, ties))
+    own = found.dists.copy()
     np.fill_diagonal(own, -1)  # a row is nearest to itself, even when others coincide with it
     for count in {1, n // 2 + 1, max(1, n - 1), n}:
-        assert np.array_equal(
-            kernels.nearest_shares(dists, ranked, count).T * count > 0.5, _first(own, count)
-        )
+        assert np.array_equal(kernels.nearest_shares(found, count).T * count > 0.5, _first(own, count))
 
 
 def _first(dists, count):
@@ -58,7 +59,7 @@ def test_products_after_mixing_are_symmetric_and_those_of_twins_equal(n, m):
     draw = np.random.default_rng(n)
     shares, gram = draw.random((n, m)), products(n)
     shares[:, -1] = shares[:, 0]
-    found = kernels.mixed_products(shares, gram)
+    found = kernels.mixed_products(shares, kernels.measured_products(gram)).gram
     assert np.allclose(found, shares.T @ gram @ shares, rtol=0, atol=1e-13 * n * np.abs(gram).max() * n)
     assert np.array_equal(found, found.T)
     assert np.array_equal(found[0], found[-1])
@@ -70,14 +71,14 @@ def test_one_bad_product_anywhere_is_seen(n, value):
     for i in {0, n // 2, n - 1}:
         gram = products(n)
         gram[i, 0] = gram[0, i] = value
-        assert not kernels.ranked_distances(gram).finite
+        assert not kernels.measured_products(gram).finite
 
 
 @pytest.mark.parametrize(
     "own", [[1e-201] * 5, [1e201, 1, 1, 1, 1], [1e-201, 1e-201, 1, 1, 1], [np.nan] + [1] * 4]
 )
 def test_lengths_out_of_range_are_those_of_numpy(own):
-    assert kernels.ranked_distances(np.diag(own)).ordinary == distances.within_range(np.array(own))
+    assert kernels.measured_products(np.diag(own)).ordinary == distances.within_range(np.array(own))
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -88,9 +89,9 @@ def test_the_bulk_and_steps_from_it_are_those_of_numpy(n, ties):
     for plain in (nullcontext, kernels.disabled):
         with plain():
             here = geometry.Geometry(n, lambda: torch.from_numpy(gram), lambda: None)
-            weights, squares = here.bulk_and_squares()
+            weights, squares = here.apart.bulk()
             floor, ones = np.array([0.01]), np.ones(n)
-            found.append((weights, squares, geometry.smoothed_weiszfeld(here, ones, squares, floor, 5)))
+            found.append((weights, squares, here.apart.weiszfeld(ones, squares, floor, 5)))
     scale = max(1.0, np.abs(gram).max())
     for one, other in zip(*found, strict=True):
         assert np.allclose(one, other, rtol=0, atol=1e-11 * scale)  # a step divides by 0.01 at least

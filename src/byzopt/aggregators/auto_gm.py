@@ -71,9 +71,9 @@ class AutoGM(GeometricRule):
         return self.lam is None
 
     def weights(self, geometry: Geometry) -> Tensor:
-        gram = geometry.about(geometry.apart.middle()[0]).numpy()
+        gram = geometry.apart.about(geometry.apart.middle()[0])
         z = certified_median(gram, _TOL).weights
-        away = np.sqrt(geometry.sq_lengths_to(z))
+        away = np.sqrt(geometry.apart.lengths_to(z))
         lam = geometry.m * self.reach * float(np.median(away))
         lam = lam if self.lam is None else self.lam / geometry.unit
         if lam == 0:  # a majority of equal rows, which is where z stands
@@ -84,7 +84,7 @@ class AutoGM(GeometricRule):
             kept = np.flatnonzero(shares)
             z = np.zeros_like(shares)
             z[kept] = certified_median(gram[np.ix_(kept, kept)], _TOL, shares[kept]).weights
-            away = np.sqrt(geometry.sq_lengths_to(z))
+            away = np.sqrt(geometry.apart.lengths_to(z))
             value = float(shares[kept] @ away[kept] + lam / 2 * (shares @ shares))
             if before - value <= _SETTLED * value:
                 break

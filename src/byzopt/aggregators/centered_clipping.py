@@ -14,7 +14,8 @@ from byzopt.aggregators.core.certificate import ChainInput, nearly_median
 from byzopt.aggregators.core.chain import Chain
 from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule
 from byzopt.aggregators.core.kinds import GeometricRule
-from byzopt.aggregators.numerics.geometry import Geometry, even
+from byzopt.aggregators.numerics.distances import Array, Distances, even
+from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed, geometry_beside
 from byzopt.errors import require
 from byzopt.theory.robustness import Coefficients
@@ -96,24 +97,31 @@ class CenteredClipping(GeometricRule):
             return _Continued(self, mixed.rows.new_zeros(mixed.d)).reduce(mixed)
         return super().reduce(mixed)
 
+    @property
+    def direct(self) -> bool:
+        return self.start == "bulk" and self.tau is None
+
+    def decide(self, apart: Distances) -> Array:
+        return self.iterated(apart, apart.bulk()[0], apart.m)
+
     def weights(self, geometry: Geometry) -> Tensor:
-        return self.iterated(geometry, geometry.bulk(), geometry.m)
+        apart = geometry.apart
+        return torch.from_numpy(self.iterated(apart, apart.bulk()[0], apart.m, geometry.unit))
 
     def answered(self, mixed: Mixed, f: int, source: ChainInput) -> Coefficients:
         if self.start == "zero":
             return _Continued(self, mixed.rows.new_zeros(mixed.d)).answered(mixed, f, source)
         return self.approached(mixed, f, source)
 
-    def iterated(self, geometry: Geometry, weights: Tensor, n: int) -> Tensor:
-        """The weights `[..., m]` of z after all iterations from `weights`; the last n rows pull."""
-        z = weights.numpy()
+    def iterated(self, apart: Distances, z: Array, n: int, unit: float = 1.0) -> Array:
+        """The weights `[..., m]` of z after all iterations from those of `z`; the last n rows pull."""
         for _ in range(self.iterations):
-            dists = np.sqrt(geometry.sq_lengths_to(z)[..., -n:])
-            reach = np.median(dists, axis=-1, keepdims=True) if self.tau is None else self.tau / geometry.unit
+            dists = np.sqrt(apart.lengths_to(z)[..., -n:])
+            reach = np.median(dists, axis=-1, keepdims=True) if self.tau is None else self.tau / unit
             pull = np.divide(reach, dists, out=np.ones_like(dists), where=dists > reach) / n
             z = (1 - pull.sum(axis=-1, keepdims=True)) * z
             z[..., -n:] += pull
-        return torch.from_numpy(z)
+        return z
 
 
 class Last(NamedTuple):
@@ -180,7 +188,8 @@ class _Continued(GeometricRule):
         return mixed.held(self.centre).to(mixed.rows) / mixed.unit
 
     def weights(self, geometry: Geometry) -> Tensor:
-        return self.rule.iterated(geometry, even(np.array([0]), geometry.m), geometry.m - 1)
+        first, m = even(np.array([0]), geometry.m), geometry.m
+        return torch.from_numpy(self.rule.iterated(geometry.apart, first, m - 1, geometry.unit))
 
 
 def _from(centre: Tensor, rule: Aggregator) -> Aggregator:

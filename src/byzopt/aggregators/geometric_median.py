@@ -9,9 +9,9 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.certificate import ChainInput
-from byzopt.aggregators.core.kinds import GeometricRule
+from byzopt.aggregators.core.kinds import PairwiseRule
 from byzopt.aggregators.core.weighted_form import WeightedSum
-from byzopt.aggregators.numerics.geometry import Geometry
+from byzopt.aggregators.numerics.distances import Array, Distances
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.weiszfeld import certified_median
 from byzopt.errors import require
@@ -21,7 +21,7 @@ from byzopt.theory.robustness import Coefficients
 
 @RULES.register("geometric_median")
 @dataclass(frozen=True)
-class GeometricMedian(GeometricRule):
+class GeometricMedian(PairwiseRule):
     """The point z with the smallest Σ‖v_i - z‖, to a proved relative gap `tol` of that sum.
 
     Exact where the median is a row. Where it is not unique (all rows on a line, n even) it is the mean of the
@@ -53,8 +53,8 @@ class GeometricMedian(GeometricRule):
         super().__post_init__()
         require(0 < self.tol < 1, "Parameter `tol` of GeometricMedian", "lie in (0, 1)", self.tol)
 
-    def weights(self, geometry: Geometry) -> Tensor:
-        return torch.from_numpy(certified_median(geometry.centred.numpy(), self.tol).weights)
+    def decide(self, apart: Distances) -> Array:
+        return certified_median(apart.gram, self.tol).weights
 
     def proved(self, n: int, f: int) -> Coefficients:
         return robustness.geometric_median(n, f)

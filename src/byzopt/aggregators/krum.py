@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
-from byzopt.aggregators.core.kinds import GeometricRule
-from byzopt.aggregators.numerics.distances import Array
-from byzopt.aggregators.numerics.geometry import Geometry, even
+from byzopt.aggregators.core.kinds import PairwiseRule
+from byzopt.aggregators.numerics.distances import Array, Distances, even
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 from byzopt.theory import selecting
@@ -30,7 +29,7 @@ def krum_scores(ranked: Array, neighbours: int, power: int = 2) -> Array:
 
 
 @dataclass(frozen=True)
-class _KrumLike(GeometricRule):
+class _KrumLike(PairwiseRule):
     """The score, its switches and the precondition, shared by Krum and Multi-Krum."""
 
     batched = True
@@ -40,17 +39,22 @@ class _KrumLike(GeometricRule):
 
     def check(self, n: int) -> None:
         extra: int = getattr(self, "extra", 0)  # both have it, in a place of their own
-        require(
-            n > 2 * self.f if extra else n >= 2 * self.f + 3,
-            f"Parameter `f` of {type(self).__name__}",
-            f"satisfy {'n > 2 f' if extra else 'n >= 2 f + 3'} with extra = {extra}",
-            f"f = {self.f} with n = {n}",
-            "Lower f or add workers.",
-        )
+        if n < 2 * self.f + (1 if extra else 3):  # few calls get here, and all others need no words
+            require(
+                False,
+                f"Parameter `f` of {type(self).__name__}",
+                f"satisfy {'n > 2 f' if extra else 'n >= 2 f + 3'} with extra = {extra}",
+                f"f = {self.f} with n = {n}",
+                "Lower f or add workers.",
+            )
 
-    def _mean_of_best(self, geometry: Geometry, count: int, extra: int, power: int) -> Tensor:
-        scores = krum_scores(geometry.apart.ranked, geometry.m - self.f - 2 + extra, power)
-        return even(scores.argsort(axis=-1, kind="stable")[..., :count], geometry.m)
+    def _mean_of_best(self, apart: Distances, count: int, extra: int, power: int) -> Array:
+        neighbours = apart.m - self.f - 2 + extra
+        best = apart.best_shares(neighbours, count) if power == 2 else None
+        if best is not None:
+            return best
+        scores = krum_scores(apart.ranked, neighbours, power)
+        return even(scores.argsort(axis=-1, kind="stable")[..., :count], apart.m)
 
     def _reported(self, mixed: Mixed, extra: int, power: int) -> Tensor:
         found = krum_scores(mixed.geometry.apart.ranked, mixed.m - self.f - 2 + extra, power)
@@ -94,8 +98,8 @@ class Krum(_KrumLike):
     extra: Literal[0, 1] = 0
     power: Literal[1, 2, 4] = 2
 
-    def weights(self, geometry: Geometry) -> Tensor:
-        return self._mean_of_best(geometry, 1, self.extra, self.power)
+    def decide(self, apart: Distances) -> Array:
+        return self._mean_of_best(apart, 1, self.extra, self.power)
 
     def scores(self, mixed: Mixed) -> Tensor:
         return self._reported(mixed, self.extra, self.power)
@@ -142,9 +146,9 @@ class MultiKrum(_KrumLike):
         m, top = n - self.f if self.m is None else self.m, n - self.f
         require(1 <= m <= top, "Parameter `m` of MultiKrum", f"lie in 1..n - f = 1..{top}", m, "Lower m.")
 
-    def weights(self, geometry: Geometry) -> Tensor:
-        count = geometry.m - self.f if self.m is None else self.m
-        return self._mean_of_best(geometry, count, self.extra, self.power)
+    def decide(self, apart: Distances) -> Array:
+        count = apart.m - self.f if self.m is None else self.m
+        return self._mean_of_best(apart, count, self.extra, self.power)
 
     def scores(self, mixed: Mixed) -> Tensor:
         return self._reported(mixed, self.extra, self.power)

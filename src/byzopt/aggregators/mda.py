@@ -6,20 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
-from byzopt.aggregators.core.kinds import GeometricRule
-from byzopt.aggregators.numerics.distances import Array
-from byzopt.aggregators.numerics.geometry import Geometry
+from byzopt.aggregators.core.kinds import PairwiseRule
+from byzopt.aggregators.numerics.distances import Array, Distances, even
 from byzopt.theory import selecting
 from byzopt.theory.robustness import NOTHING, Coefficients
 
 
 @RULES.register("mda")
 @dataclass(frozen=True)
-class MDA(GeometricRule):
+class MDA(PairwiseRule):
     """The mean of the n - f rows whose largest mutual distance is smallest. Exact.
 
     A set of diameter at most t is what is left when at most f rows are taken away that touch every pair
@@ -46,12 +43,8 @@ class MDA(GeometricRule):
 
     f: int
 
-    def weights(self, geometry: Geometry) -> Tensor:
-        chosen = smallest_diameter(geometry.sq_dists.numpy(), self.f)
-        index = torch.tensor(chosen, device="cpu")
-        return torch.zeros(geometry.m, dtype=torch.float64, device="cpu").index_fill(
-            0, index, 1 / len(chosen)
-        )
+    def decide(self, apart: Distances) -> Array:
+        return even(np.array(smallest_diameter(apart.squared, self.f)), apart.m)
 
     def proved(self, n: int, f: int) -> Coefficients:
         return selecting.least_diameter(n, f) if f == self.f else NOTHING

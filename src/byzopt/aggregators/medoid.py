@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
-from byzopt.aggregators.core.kinds import GeometricRule
+from byzopt.aggregators.core.kinds import PairwiseRule
 from byzopt.aggregators.core.weighted_form import WeightedSum
-from byzopt.aggregators.numerics.geometry import Geometry, even
+from byzopt.aggregators.numerics.distances import Array, Distances, even
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.weiszfeld import medoid_of
 from byzopt.theory import selecting
@@ -19,7 +20,7 @@ from byzopt.theory.robustness import Coefficients
 
 @RULES.register("medoid")
 @dataclass(frozen=True)
-class Medoid(GeometricRule):
+class Medoid(PairwiseRule):
     """The row with the smallest sum of (unsquared) distances to all rows: a geometric median among the rows.
 
     `f` only says how many rows may be dropped. Needs 2 f < n; breakdown point 1/2. Ties, to nine digits: the
@@ -42,16 +43,16 @@ class Medoid(GeometricRule):
 
     f: int | None = None
 
-    def weights(self, geometry: Geometry) -> Tensor:
-        best = medoid_of(geometry.about(geometry.apart.middle()[0]).numpy())
-        return even(np.array([best]), geometry.m)
+    def decide(self, apart: Distances) -> Array:
+        return even(np.array([medoid_of(apart.about(apart.middle()[0]))]), apart.m)
 
     def proved(self, n: int, f: int) -> Coefficients:
         return selecting.medoid(n, f)
 
     def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
         def act(mixed: Mixed) -> Tensor:
-            gram = mixed.geometry.about(mixed.geometry.apart.middle()[0])
-            return even(np.array([medoid_of(gram.numpy(), row_weights.numpy())]), mixed.m)
+            apart = mixed.geometry.apart
+            best = medoid_of(apart.about(apart.middle()[0]), row_weights.numpy())
+            return torch.from_numpy(even(np.array([best]), mixed.m))
 
         return WeightedSum(act)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator
+from byzopt.aggregators.numerics.distances import Array, Distances
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.theory import robustness
 from byzopt.theory.robustness import NOTHING, Coefficients
@@ -36,11 +37,15 @@ class NNM(PreAggregator):
     """
 
     batched = True
+    direct = True
 
     f: int
 
+    def decide(self, apart: Distances) -> Array:
+        return apart.nearest_shares(apart.m - self.f)
+
     def mixing(self, geometry: Geometry) -> Tensor:
-        return torch.from_numpy(geometry.apart.nearest_shares(geometry.m - self.f))
+        return torch.from_numpy(self.decide(geometry.apart))
 
     def compose(self, inner: Coefficients, n: int, f: int) -> Coefficients:
         return robustness.nnm(inner, n, f) if f == self.f else NOTHING

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
-from byzopt.aggregators.core.kinds import GeometricRule
+from byzopt.aggregators.core.kinds import PairwiseRule
 from byzopt.aggregators.core.weighted_form import WeightedSum
-from byzopt.aggregators.numerics.distances import Array
-from byzopt.aggregators.numerics.geometry import Geometry, even, smoothed_weiszfeld
+from byzopt.aggregators.numerics.distances import Array, Distances, even
+from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.weighted_columns import weighted_bulk, weighted_upper_median
 from byzopt.errors import require
@@ -21,7 +21,7 @@ from byzopt.errors import require
 
 @RULES.register("rfa")
 @dataclass(frozen=True)
-class RFA(GeometricRule):
+class RFA(PairwiseRule):
     """`iterations` times z <- Σ β_i v_i / Σ β_i with β_i = 1 / max(‖z - v_i‖, ν).
 
     ν is `nu` times the median distance of the rows to the bulk's mean, so that the rule is scale-equivariant;
@@ -73,37 +73,74 @@ class RFA(GeometricRule):
     def scale_equivariant(self) -> bool:
         return self.nu_absolute is None
 
+    @property
+    def direct(self) -> bool:
+        return self.nu_absolute is None and self.start != "zero"
+
+    def decide(self, apart: Distances) -> Array:
+        found = apart.steps_from_bulk(self.nu, self.iterations) if self.start == "bulk" else None
+        if found is not None:
+            return found
+        bulk, squares = apart.bulk()
+        return self.descend(apart, np.ones_like(bulk), bulk, squares, _middle(squares))
+
     def weights(self, geometry: Geometry) -> Tensor:
-        bulk, squares = geometry.bulk_and_squares()
-        ordered = squares.copy()
-        ordered.sort(axis=-1)
-        spread = np.sqrt(ordered[..., geometry.m // 2])
-        return self.descend(geometry, np.ones_like(bulk), bulk, squares, spread)
+        bulk, squares = geometry.apart.bulk()
+        beta = self.descend(
+            geometry.apart, np.ones_like(bulk), bulk, squares, _middle(squares), self._about(geometry)
+        )
+        return torch.from_numpy(beta)
+
+    def _about(self, geometry: Geometry) -> tuple[float, Array | None]:
+        """The unit of lengths, and the squared norms of the rows where the start needs them."""
+        return geometry.unit, geometry.sq_norms.numpy() if self.start == "zero" else None
 
     def descend(
-        self, geometry: Geometry, row_weights: Array, bulk: Array, squares: Array, spread: Any
-    ) -> Tensor:
+        self,
+        apart: Distances,
+        row_weights: Array,
+        bulk: Array,
+        squares: Array,
+        spread: Any,
+        about: tuple[float, Array | None] = (1.0, None),
+    ) -> Array:
         """The iteration for rows that count with weights `[..., m]`; `squares`: their squared distances to
-        the bulk, `spread`: the median distances to it."""
-        width = self.nu * spread if self.nu_absolute is None else self.nu_absolute / geometry.unit
-        if self.start == "zero":
-            squares = geometry.sq_norms.numpy()
+        the bulk, `spread`: the median distances to it; `about`: see `_about`."""
+        unit, norms = about
+        width = self.nu * spread if self.nu_absolute is None else self.nu_absolute / unit
+        if norms is not None:
+            squares = norms
         elif self.start == "mean":
-            squares = geometry.sq_lengths_to(row_weights / row_weights.sum())
+            squares = apart.lengths_to(row_weights / row_weights.sum())
         floor = np.asarray(width)[..., None]
         shortest = floor if floor.all() else np.where(floor > 0, floor, 1)  # any: see below
-        beta = smoothed_weiszfeld(geometry, row_weights, squares, shortest, self.iterations)
+        beta = apart.weiszfeld(row_weights, squares, shortest, self.iterations)
         if shortest is floor:
-            return torch.from_numpy(beta)
+            return beta
         # A majority of equal rows is its own geometric median.
-        one = even(bulk.argmax(axis=-1, keepdims=True), geometry.m).numpy()
-        return torch.from_numpy(np.where(floor == 0, one, beta))
+        one = even(bulk.argmax(axis=-1, keepdims=True), apart.m)
+        return np.where(floor == 0, one, beta)
 
     def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
         def act(mixed: Mixed) -> Tensor:
             geometry, start = mixed.geometry, weighted_bulk(mixed.geometry, row_weights)
             squares = geometry.sq_dists_to(start)
             spread = float(weighted_upper_median(squares, row_weights).sqrt())
-            return self.descend(geometry, row_weights.numpy(), start.numpy(), squares.numpy(), spread)
+            beta = self.descend(
+                geometry.apart,
+                row_weights.numpy(),
+                start.numpy(),
+                squares.numpy(),
+                spread,
+                self._about(geometry),
+            )
+            return torch.from_numpy(beta)
 
         return WeightedSum(act)
+
+
+def _middle(squares: Array) -> Any:
+    """The median distances, from squared ones `[..., m]`."""
+    ordered = squares.copy()
+    ordered.sort(axis=-1)
+    return np.sqrt(ordered[..., squares.shape[-1] // 2])

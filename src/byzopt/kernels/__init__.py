@@ -1,25 +1,27 @@
 """Kernels compiled at run time for the CPU at hand; plain torch is always there too, and gives the same."""
 
 from byzopt.kernels.answers import RankWindow
-from byzopt.kernels.blend import fused_blend
+from byzopt.kernels.blend import fused_blend, mixed_blend
+from byzopt.kernels.centres import TIE, best_shares, bulk_weights, steps_from_bulk, weiszfeld_steps
 from byzopt.kernels.columns import reduce_columns, reduces_columns
 from byzopt.kernels.edges import moved_rows, pair_squares
 from byzopt.kernels.gram import fused_gram
 from byzopt.kernels.history import Grown, Walk, fused_history
 from byzopt.kernels.jit import disabled, kernels_available, parallel_for, supports
+from byzopt.kernels.keys import row_sums
 from byzopt.kernels.lengths import fused_lengths
+from byzopt.kernels.measure import measured_rows
 from byzopt.kernels.networks import network
 from byzopt.kernels.scatter import fused_scatter
 from byzopt.kernels.square import (
     EXTREME,
     FEW,
-    TIE,
-    bulk_weights,
+    Measured,
     decides,
+    matrix_product,
+    measured_products,
     mixed_products,
     nearest_shares,
-    ranked_distances,
-    weiszfeld_steps,
 )
 
 __all__ = [
@@ -27,8 +29,10 @@ __all__ = [
     "FEW",
     "TIE",
     "Grown",
+    "Measured",
     "RankWindow",
     "Walk",
+    "best_shares",
     "bulk_weights",
     "decides",
     "disabled",
@@ -38,15 +42,20 @@ __all__ = [
     "fused_lengths",
     "fused_scatter",
     "kernels_available",
+    "matrix_product",
+    "measured_products",
+    "measured_rows",
+    "mixed_blend",
     "mixed_products",
     "moved_rows",
     "nearest_shares",
     "network",
     "pair_squares",
     "parallel_for",
-    "ranked_distances",
     "reduce_columns",
     "reduces_columns",
+    "row_sums",
+    "steps_from_bulk",
     "supports",
     "weiszfeld_steps",
 ]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from byzopt.kernels.answers import RankWindow, column_answer
+from byzopt.kernels.blend import mixed_rows
 from byzopt.kernels.emit import Body
 from byzopt.kernels.jit import NUMPY, Array, Run, address, all_finite, compiled, lanes, parallel_for
 from byzopt.kernels.tall import reduce_tall_columns, tall_step
@@ -19,51 +20,49 @@ _DEEP = 4  # vectors at a time while mixing
 _QUICK = 64  # rows up to which a network fits the registers, or nearly, and compiles in a tenth of a second
 
 
-def reduces_columns(rows: Tensor, mixing: Tensor | None = None) -> bool:
+def reduces_columns(rows: Tensor, mixing: Any = None) -> bool:
     """Whether `reduce_columns` fits usable `rows`: few after the mixing, or wide enough for a step.
 
     Up to 64 rows a kernel is made in the first call for its plan and number of rows, in less than a tenth of
     a second. For more rows, or fewer columns than a vector holds, one kernel reads their network as data
-    (`tall`); they are to be mixed before.
+    (`tall`); so many are to be mixed before.
     """
     if mixing is not None:
-        return len(mixing) <= _QUICK and rows.shape[1] >= _step(rows, mixing)
+        return len(mixing) <= _QUICK
     return rows.shape[0] <= _QUICK or rows.shape[1] >= tall_step(rows.dtype)
 
 
 def reduce_columns(
-    rows: Tensor, plan: RankWindow, mixing: Tensor | None, out: Tensor, order: Any = None
+    rows: Tensor, plan: RankWindow, mixing: Array | None, out: Tensor, order: Any = None
 ) -> bool:
     """The plan's answer for every column of usable `rows` `[n, d]`, or of `mixing @ rows`, into `out` `[d]`.
 
-    `mixing` `[m, n]` is taken in the rows' dtype, and sums over rows in the `order` given, indices `[n]`.
-    Returns whether all rows and answers are finite.
+    `mixing` `[m, n]` is taken in the rows' dtype; its columns belong to the rows in the `order` given,
+    indices `[n]`, in which sums are taken. Returns whether all rows and answers are finite.
     """
     (n, d), step = rows.shape, _step(rows, mixing)
+    if mixing is not None and d < step:
+        return reduce_columns(mixed_rows(rows, mixing, order), plan, None, out)
     if mixing is None and (n > _QUICK or d < step):
         return reduce_tall_columns(rows, plan, out)
     m = n if mixing is None else len(mixing)
     run, offsets, mixed = _kernel(rows.dtype, n, m, mixing is not None, plan), 0, 0
     if mixing is not None:
         places = np.arange(n) if order is None else order
-        mixing = mixing if order is None else torch.from_numpy(mixing.numpy()[:, order])
-        held = places * rows.stride(0), mixing.to(rows.dtype).contiguous()
-        offsets, mixed = address(held[0]), held[1].data_ptr()
+        held = places * rows.stride(0), np.ascontiguousarray(mixing, dtype=NUMPY[rows.dtype])
+        offsets, mixed = address(held[0]), address(held[1])
     where = (rows.data_ptr(), rows.stride(0), offsets, mixed, out.data_ptr())
     spoilt: dict[int, Array] = {}
 
     def piece(start: int, stop: int) -> None:
         trace = spoilt[start] = np.zeros(lanes(rows.dtype), dtype=NUMPY[rows.dtype])
-        aligned = start + (stop - start) // step * step
-        run(*where, address(trace), start, aligned)
-        if aligned < stop:  # columns in the overlap are written twice, with the same values
-            run(*where, address(trace), stop - step, stop)
+        run(*where, address(trace), start, stop)
 
     parallel_for(d, m * d, step, piece)
     return all_finite(spoilt.values())
 
 
-def _step(rows: Tensor, mixing: Tensor | None) -> int:
+def _step(rows: Tensor, mixing: Any) -> int:
     return lanes(rows.dtype) * (1 if mixing is None else _DEEP)
 
 
@@ -73,7 +72,7 @@ def _kernel(dtype: torch.dtype, n: int, m: int, mixes: bool, plan: RankWindow) -
         k = Body(builder, function, dtype)
         rows, stride, offsets, mixing, out, spoilt, start, stop = function.args
         trace = k.local(k.vector, k.load(spoilt, 0))
-        with k.loop(start, stop, k.lanes * (_DEEP if mixes else 1)) as column:
+        with k.pieces(start, stop, k.lanes * (_DEEP if mixes else 1)) as column:
             if mixes:
                 mixed = k.array(m * _DEEP)
                 for i in range(0, m, _TILE):

@@ -25,7 +25,7 @@ class Body:
         self.double = ir.DoubleType()
         self.scalar = self.double if dtype == torch.float64 else ir.FloatType()
         self.lanes = width or lanes(dtype)
-        self.size = dtype.itemsize
+        self.dtype, self.size = dtype, dtype.itemsize
         self.vector = ir.VectorType(self.scalar, self.lanes)
 
     def _call(self, name: str, *arguments: Any) -> Any:
@@ -73,6 +73,13 @@ class Body:
         """The starts of tiles of `step` that cover `count` >= `step` elements; the last two may overlap."""
         with self.loop(0, count, step) as start:
             yield self.least(start, self.add(count, -step))
+
+    @contextmanager
+    def pieces(self, start: Any, stop: Any, step: int) -> Iterator[Any]:
+        """The starts of tiles of `step` columns that cover start .. stop, the last one moved back to its end:
+        what is written twice is written alike. There are `step` columns before the stop."""
+        with self.loop(start, stop, step) as column:
+            yield self.least(column, self.add(stop, -step))
 
     def local(self, kind: Any, value: Any) -> Any:
         """A variable; the optimiser keeps it in a register."""

@@ -55,12 +55,12 @@ def _in_registers(rows: Tensor, pivot: Tensor, dtype: torch.dtype, start: int, s
     sums = np.zeros((len(rows), len(rows)))
     where = (rows.data_ptr(), rows.stride(0), pivot.data_ptr())
     _few(dtype, len(rows))(*where, address(sums), start, stop)
-    return sums + np.triu(sums, 1).T
+    return sums
 
 
 @cache
 def _few(dtype: torch.dtype, n: int) -> Run:
-    """Adds the products over columns start .. stop to the upper half of `sums`."""
+    """Adds the products over columns start .. stop to `sums`."""
 
     def emit(builder: Any, function: Any) -> None:
         k = Body(builder, function, dtype)
@@ -74,7 +74,9 @@ def _few(dtype: torch.dtype, n: int) -> Run:
                 for (a, b), place in zip(pairs, held, strict=True):
                     k.b.store(k.fma(values[a], values[b], k.b.load(place)), place)
             for (a, b), place in zip(pairs, held, strict=True):
-                k.increase(sums, a * n + b, k.total(k.b.load(place)))
+                value = k.total(k.b.load(place))
+                for at in {a * n + b, b * n + a}:
+                    k.increase(sums, at, value)
 
     return compiled(f"gram_{dtype.itemsize}_{n}", "pippii", emit)
 
@@ -82,14 +84,19 @@ def _few(dtype: torch.dtype, n: int) -> Run:
 def _in_tiles(rows: Tensor, pivot: Tensor, dtype: torch.dtype, start: int, stop: int) -> Array:
     """The products `[n, n]` over columns start .. stop, in `dtype`."""
     n = rows.shape[0]
-    tall = -(-n // TILE) * TILE
-    block = block_width(tall, dtype, stop - start)
-    room, out = np.empty(tall * (tall + block)), np.empty((n, n))  # at least what is needed, in any dtype
-    where = (rows.data_ptr(), rows.stride(0), pivot.data_ptr())
-    sums = address(room)
-    scratch = sums + 8 * tall * tall
-    _kernel(rows.dtype, dtype)(*where, scratch, sums, address(out), n, tall, block, start, stop)
+    tall, block, size = scratch_of(n, stop - start, dtype)
+    offsets, room, out = np.arange(n) * rows.stride(0), np.empty(size), np.empty((n, n))
+    where = rows.data_ptr(), address(offsets), pivot.data_ptr()
+    _kernel(rows.dtype, dtype)(*where, address(room), address(out), n, tall, block, start, stop)
     return out
+
+
+def scratch_of(n: int, d: int, dtype: torch.dtype) -> tuple[int, int, int]:
+    """What `write_products` works with: n rounded up to whole tiles, the columns of a block, and how many
+    doubles hold all of it."""
+    tall = -(-n // TILE) * TILE
+    block = block_width(tall, dtype, d)
+    return tall, block, tall * (tall + block)
 
 
 def block_width(tall: int, dtype: torch.dtype, d: int, size: int = _BLOCK_BYTES) -> int:
@@ -100,42 +107,56 @@ def block_width(tall: int, dtype: torch.dtype, d: int, size: int = _BLOCK_BYTES)
 
 @cache
 def _kernel(given: torch.dtype, dtype: torch.dtype) -> Run:
-    """Writes the products in `dtype` of rows of the `given` one, over columns start .. stop, to `out`."""
-
     def emit(builder: Any, function: Any) -> None:
-        k = Body(builder, function, dtype)
-        rows, stride, pivot, scratch, sums, out, n, tall, block, start, stop = function.args
+        write_products(Body(builder, function, dtype), given, *function.args)
 
-        def centre(i: Any, column: Any, first: Any, last: Any, lanes: int) -> None:
-            """Columns first .. last of the block, about the pivot, into the scratch memory."""
-            source, target = (Body(builder, function, kind, lanes) for kind in (given, dtype))
-            with k.loop(first, last, lanes) as c:
-                places = (k.add(k.times(i, stride), column, c), k.add(column, c))
-                value, middle = (
-                    source.widened(source.load(array, place), target)
-                    for array, place in zip((rows, pivot), places, strict=True)
-                )
-                target.store(k.b.fsub(value, middle), scratch, k.add(k.times(i, block), c))
+    return compiled(f"gram_{given.itemsize}_{dtype.itemsize}", "pppppiiiii", emit)
 
-        with k.loop(0, k.times(tall, tall)) as i:
-            k.put(k.ir.Constant(k.double, 0.0), sums, i)
-        with k.loop(start, stop, block) as column:
-            width = k.least(block, k.b.sub(stop, column))
-            full = k.b.and_(width, k.whole(-k.lanes))
-            whole = k.b.and_(k.add(width, k.lanes - 1), k.whole(-k.lanes))
-            with k.loop(0, n) as i:
-                with k.b.if_then(k.b.icmp_signed("<", full, whole)):  # what the last columns leave is zero
-                    k.store(k.const(0.0), scratch, k.add(k.times(i, block), full))
-                centre(i, column, 0, full, k.lanes)
-                centre(i, column, full, width, 1)
-            with k.loop(n, tall) as i, k.loop(0, whole, k.lanes) as c:
-                k.store(k.const(0.0), scratch, k.add(k.times(i, block), c))
-            with k.loop(0, tall, TILE) as i, k.loop(i, tall, TILE) as j:
-                add_tile(k, scratch, sums, i, j, tall, block, whole)
-        with k.loop(0, n) as i, k.loop(0, n) as j:
-            k.put(k.number_at(sums, k.add(k.times(i, tall), j)), out, k.add(k.times(i, n), j))
 
-    return compiled(f"gram_{given.itemsize}_{dtype.itemsize}", "pippppiiiii", emit)
+def write_products(
+    k: Body,
+    given: torch.dtype,
+    rows: Any,
+    offsets: Any,
+    pivot: Any,
+    room: Any,
+    out: Any,
+    n: Any,
+    tall: Any,
+    block: Any,
+    start: Any,
+    stop: Any,
+) -> None:
+    """The body of a kernel: the products in the dtype of `k` of rows of the `given` one, which begin at
+    `offsets`, over columns start .. stop, into `out`. For `room`, `tall` and `block` see `scratch_of`."""
+    sums, scratch = room, k.at(room, k.times(tall, tall), k.double)
+
+    def centre(i: Any, first: Any, last: Any, column: Any, lanes: int) -> None:
+        """Columns first .. last of the block, about the pivot, into the scratch memory."""
+        source, target = (Body(k.b, k.function, kind, lanes) for kind in (given, k.dtype))
+        row = k.add(k.b.load(k.at(offsets, i, k.i64)), column)
+        with k.loop(first, last, lanes) as c:
+            value, middle = source.load(rows, k.add(row, c)), source.load(pivot, k.add(column, c))
+            centred = k.b.fsub(source.widened(value, target), source.widened(middle, target))
+            target.store(centred, scratch, k.add(k.times(i, block), c))
+
+    with k.loop(0, k.times(tall, tall)) as i:
+        k.put(k.ir.Constant(k.double, 0.0), sums, i)
+    with k.loop(start, stop, block) as column:
+        width = k.least(block, k.b.sub(k.whole(stop), column))
+        full = k.b.and_(width, k.whole(-k.lanes))
+        whole = k.b.and_(k.add(width, k.lanes - 1), k.whole(-k.lanes))
+        with k.loop(0, n) as i:
+            with k.b.if_then(k.b.icmp_signed("<", full, whole)):  # what the last columns leave is zero
+                k.store(k.const(0.0), scratch, k.add(k.times(i, block), full))
+            centre(i, 0, full, column, k.lanes)
+            centre(i, full, width, column, 1)
+        with k.loop(n, tall) as i, k.loop(0, whole, k.lanes) as c:
+            k.store(k.const(0.0), scratch, k.add(k.times(i, block), c))
+        with k.loop(0, tall, TILE) as i, k.loop(i, tall, TILE) as j:
+            add_tile(k, scratch, sums, i, j, tall, block, whole)
+    with k.loop(0, n) as i, k.loop(0, n) as j:
+        k.put(k.number_at(sums, k.add(k.times(i, tall), j)), out, k.add(k.times(i, n), j))
 
 
 def add_tile(k: Body, scratch: Any, sums: Any, i: Any, j: Any, tall: Any, block: Any, width: Any) -> None:
@@ -147,10 +168,12 @@ def add_tile(k: Body, scratch: Any, sums: Any, i: Any, j: Any, tall: Any, block:
         for a in range(TILE):
             for b in range(TILE):
                 k.b.store(k.fma(left[a], right[b], k.b.load(held[a][b])), held[a][b])
-    off = k.b.icmp_signed("!=", i, j)
-    for a in range(TILE):
-        for b in range(TILE):
-            value, row, column = k.total(k.b.load(held[a][b])), k.add(i, a), k.add(j, b)
-            k.increase(sums, k.add(k.times(row, tall), column), value)
-            with k.b.if_then(off):
-                k.increase(sums, k.add(k.times(column, tall), row), value)
+    sized, off = k.array(TILE * TILE), k.b.icmp_signed("!=", i, j)
+    for p, place in enumerate(place for row in held for place in row):
+        k.b.store(k.b.load(place), k.at(sized, p, k.vector))
+    with k.loop(0, TILE) as a, k.loop(0, TILE) as b:
+        value = k.total(k.b.load(k.at(sized, k.add(k.times(a, TILE), b), k.vector)))
+        row, column = k.add(i, a), k.add(j, b)
+        k.increase(sums, k.add(k.times(row, tall), column), value)
+        with k.b.if_then(off):
+            k.increase(sums, k.add(k.times(column, tall), row), value)

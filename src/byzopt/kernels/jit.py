@@ -58,6 +58,7 @@ def kernels_available() -> bool:
     return _machine() is not None
 
 
+@cache
 def lanes(dtype: torch.dtype) -> int:
     """How many numbers the widest vector register holds; 0 without llvmlite."""
     machine = _machine()

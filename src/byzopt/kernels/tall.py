@@ -44,13 +44,10 @@ def reduce_tall_columns(rows: Tensor, plan: RankWindow, out: Tensor) -> bool:
 
     def piece(start: int, stop: int) -> None:
         spoilt[start] = np.zeros(width, dtype=NUMPY[rows.dtype])
-        room = torch.empty(size + step, dtype=rows.dtype, device="cpu")
-        room = room[-room.data_ptr() % _LINE // rows.element_size() :]
-        window = (plan.first, plan.last, around, room.data_ptr(), address(spoilt[start]))
-        aligned = start + (stop - start) // step * step
-        run(*where, *window, start, aligned)
-        if aligned < stop:  # columns in the overlap are written twice, with the same values
-            run(*where, *window, stop - step, stop)
+        room = np.empty(size + _LINE, dtype=NUMPY[rows.dtype])
+        aligned = address(room) + -address(room) % _LINE
+        window = (plan.first, plan.last, around, aligned, address(spoilt[start]))
+        run(*where, *window, start, stop)
 
     parallel_for(d, n * d, step, piece)
     return all_finite(spoilt.values())
@@ -77,7 +74,7 @@ def _kernel(dtype: torch.dtype, width: int, deep: int) -> Run:
         rows, stride, n, pairs, count, out, first, last, around, room, spoilt, start, stop = function.args
         trace = k.local(k.vector, k.load(spoilt, 0))
         step = deep * width
-        with k.loop(start, stop, step) as column:
+        with k.pieces(start, stop, step) as column:
             with k.loop(0, n) as i:
                 for a in range(deep):
                     value = k.load(rows, k.add(k.times(stride, i), column, a * width))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.batching import batch_aggregate
-from byzopt.aggregators.core.calling import call_rule
+from byzopt.aggregators.core.calling import answer_to, call_rule
 from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.certifying import call_certified, call_sets_certified, certify_rows
 from byzopt.aggregators.core.explaining import report_on
@@ -96,7 +96,7 @@ class Aggregator(BaseAggregator):
     def __call__(
         self, rows: RowsLike, *, f: float | None = None, fail_closed: bool = False
     ) -> Tensor | np.ndarray[Any, Any]:
-        out: Tensor | np.ndarray[Any, Any] = call_rule(self, rows, f, fail_closed).out
+        out: Tensor | np.ndarray[Any, Any] = answer_to(self, rows, f, fail_closed)
         return out
 
     @isolated

@@ -104,7 +104,7 @@ def nearness(geometry: Geometry, weights: Array, n: int, source: ChainInput) -> 
     Cost: a few operations on m x m numbers.
     """
     gram, sq_dists = geometry.centred.numpy(), geometry.sq_dists.numpy()
-    best = geometry.sq_lengths_to(weights)[..., -n:].argmin(axis=-1)[..., None, None]
+    best = geometry.apart.lengths_to(weights)[..., -n:].argmin(axis=-1)[..., None, None]
     k = geometry.m - n + best
     lean = np.take_along_axis(gram, k, axis=-2)
     row = gram - lean.swapaxes(-1, -2) - lean + np.take_along_axis(lean, k, axis=-1)
@@ -120,7 +120,7 @@ def nearness(geometry: Geometry, weights: Array, n: int, source: ChainInput) -> 
         came = _lengths(row)
     else:
         came = np.sqrt(
-            source.geometry.sq_lengths_to(np.take_along_axis(source.mixing, best, axis=-2)[..., 0, :])
+            source.geometry.apart.lengths_to(np.take_along_axis(source.mixing, best, axis=-2)[..., 0, :])
         )
     nearest = np.sort(came, axis=-1)[..., : came.shape[-1] - source.f]
     root = np.sqrt((nearest**2).mean(axis=-1))

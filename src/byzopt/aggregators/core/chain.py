@@ -84,6 +84,10 @@ class Chain(Aggregator):
         return all(part.validates for part in self.parts)
 
     @cached_property
+    def direct(self) -> bool:
+        return all(part.direct for part in self.parts)
+
+    @cached_property
     def positional(self) -> bool:
         return any(part.positional for part in self.parts)
 
@@ -152,8 +156,10 @@ class Chain(Aggregator):
         return min(part.tolerance(m) for part, m in zip(self.parts, self._sizes(n), strict=True))
 
     def check(self, n: int) -> None:
-        for part, m in zip(self.parts, self._sizes(n), strict=True):
-            part.check(m)
+        for stage in self.stages:
+            stage.check(n)
+            n = stage.out(n)
+        self.rule.check(n)
 
     def lowered(self, k: int) -> Chain:
         return Chain([stage.lowered(k) for stage in self.stages], self.rule.lowered(k))

@@ -12,6 +12,7 @@ from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.certificate import ChainInput, nearly_median
 from byzopt.aggregators.core.foreign import checked_value
 from byzopt.aggregators.core.influence import column_weights
+from byzopt.aggregators.numerics.distances import Array, Distances
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.selection import answer
@@ -77,6 +78,21 @@ class GeometricRule(Aggregator):
         return (stated and 2 * f < n and f <= self.tolerance(n)) or super().certifiable(n, f)
 
 
+class PairwiseRule(GeometricRule):
+    """A geometric rule that needs no more than distances between rows: `decide(apart)` gives the weights."""
+
+    @property
+    def direct(self) -> bool:
+        return True
+
+    @abstractmethod
+    def decide(self, apart: Distances) -> Array:
+        """Weights `[..., m]` of the rows in the aggregate, by `apart`: their distances, and in what order."""
+
+    def weights(self, geometry: Geometry) -> Tensor:
+        return torch.from_numpy(self.decide(geometry.apart))
+
+
 class CoordinateRule(Aggregator):
     """A rule that acts column by column: `columns(block)` maps `[m, b]` to `[b]`.
 
@@ -134,6 +150,11 @@ class RankRule(CoordinateRule):
 
     batched = True
     validates = True
+
+    @property
+    def direct(self) -> bool:
+        cls = type(self)
+        return cls.reduce is RankRule.reduce and cls.columns is RankRule.columns
 
     @abstractmethod
     def plan(self, m: int) -> RankWindow:

@@ -37,7 +37,9 @@ def isolated(door: F) -> F:
 
 def neutral_context() -> AbstractContextManager[Any]:
     """A context without autocast, in which the CPU is the default device."""
-    away = torch.empty(0).device.type != "cpu"
+    # A default device is a mode on the stack of functions, or that of the default tensor type.
+    moved = torch._C._len_torch_function_stack() > 0 or torch._C._get_default_device() != "cpu"
+    away = moved and torch.empty(0).device.type != "cpu"
     if not (away or torch._C._is_any_autocast_enabled()):
         return _NOTHING
     kinds = [kind for kind in _KINDS if torch.is_autocast_enabled(kind)]
@@ -59,7 +61,7 @@ def unreadable(rows: Tensor) -> tuple[str, str]:
         return f"layout {rows.layout}", "Use rows.to_dense()."
     if rows.is_quantized:
         return "a quantized tensor", "Use rows.dequantize()."
-    if rows.device.type == "meta":
+    if rows.is_meta:
         return "a tensor on the meta device, which holds no numbers", "Move the numbers to a device."
     if type(rows).__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return f"a {type(rows).__name__}", "Give the plain tensor of its numbers."

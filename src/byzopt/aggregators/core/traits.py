@@ -38,6 +38,12 @@ class Traits:
         return False
 
     @property
+    def direct(self) -> bool:
+        """Whether nothing is asked of rows but their distances, by `decide(apart)`, or ranks, by `plan(m)`:
+        then the usual call goes straight (`straight`)."""
+        return False
+
+    @property
     def validates(self) -> bool:
         """Whether it finds rows that are not finite by itself: it looks at rows only in the ways in which
         `Mixed` raises `ExtremeRows`. Others are given rows that have been looked at."""
@@ -133,6 +139,8 @@ class Traits:
             _state(cls, validates=False)
         if replaces(cls, "batched", ANSWERS):
             _state(cls, batched=False)
+        if replaces(cls, "direct", ANSWERS):
+            _state(cls, direct=False)
         for trait in _PROMISES:
             if replaces(cls, trait, ANSWERS):
                 _state(cls, **{trait: getattr(kind_of(cls), trait)})

@@ -7,72 +7,167 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 
 from byzopt import kernels
-from byzopt.kernels import EXTREME, FEW
+from byzopt.aggregators.numerics.products import Array as Array
+from byzopt.aggregators.numerics.products import Index as Index
+from byzopt.aggregators.numerics.products import congruent
+from byzopt.kernels import EXTREME, FEW, TIE
 
-Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
-Index: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
-
+_PRODUCTS = 128  # rows up to which a kernel's products of n x n numbers are faster than BLAS
 _CACHED = 1 << 16  # numbers at a time where there are many rows
 
 
 class Distances:
-    """Squared distances between m rows by their products `gram` `[..., m, m]` about any row, and their order.
+    """Squared distances between m rows by their products `gram` `[..., m, m]` about any row, their order, and
+    what follows from these alone.
 
-    Nothing is computed before it is asked for, but that a kernel gives everything at once.
+    Nothing is computed before it is asked for, but that a kernel gives everything at once. Where decisions
+    are made one by one (`gram.ndim` is 2) and rows are few, kernels take them too.
     """
 
     def __init__(self, gram: Array) -> None:
         self.gram = gram
-        if gram.ndim == 2 and kernels.decides(len(gram)):
-            self.squared, columns, self.finite, self.ordinary = kernels.ranked_distances(gram)
-            self.ranked = columns.T
+        self.m = gram.shape[-1]
+        self._few = kernels.measured_products(gram) if gram.ndim == 2 and kernels.decides(self.m) else None
+
+    @classmethod
+    def of(cls, found: kernels.Measured) -> Distances:
+        """What a kernel has found of few rows."""
+        apart = cls.__new__(cls)
+        apart.m, apart._few = found.n, found
+        return apart
+
+    @cached_property
+    def gram(self) -> Array:
+        """The products."""
+        assert self._few is not None
+        return self._few.gram
 
     @cached_property
     def finite(self) -> bool:
         """Whether all products are finite."""
-        return bool(np.isfinite(self.gram).all())
+        return self._few.finite if self._few else bool(np.isfinite(self.gram).all())
 
     @cached_property
     def ordinary(self) -> bool:
         """Whether squared lengths about that row are `within_range`."""
-        return within_range(np.einsum("...ii->...i", self.gram))
+        return self._few.ordinary if self._few else within_range(np.einsum("...ii->...i", self.gram))
 
     @cached_property
     def squared(self) -> Array:
         """Squared distances `[..., m, m]`."""
-        return squared(self.gram)
+        return self._few.dists if self._few else squared(self.gram)
 
     @cached_property
     def ranked(self) -> Array:
         """Each row's squared distances to all rows in ascending order, itself first, `[..., m, m]`."""
+        if self._few:
+            return self._few.ranked.T
         return cast(Array, by_rows(lambda part: np.sort(part, axis=-1), self.squared))
 
     def reach(self, rank: int) -> Array:
         """Squared distances of rows to their `rank`-th nearest, `[..., m]`; 0: themselves."""
-        if "ranked" in self.__dict__ or self.gram.shape[-1] <= FEW:
+        if self.m <= FEW or "ranked" in self.__dict__:
             return self.ranked[..., rank]
         return kth(self.squared, rank)
 
     def middle(self, order: Index | None = None) -> tuple[int, float]:
         """The row whose majority lies nearest, and the squared radius of that majority. Ties: the first, in
         the `order` given or as rows come."""
-        radii = self.reach(len(self.gram) // 2)
+        if order is None and self._few:
+            return self._few.best, self._few.radius
+        radii = self.reach(self.m // 2)
         best = int(radii.argmin()) if order is None else int(order[radii[order].argmin()])
-        return best, float(radii[best])
+        return best, radii.item(best)
 
     def nearest_shares(self, count: int) -> Array:
         """In row i the weights `[..., m, m]` of the mean of the `count` rows nearest to it: itself, even when
         others coincide with it, and of equally near ones the first."""
-        if self.gram.ndim == 2 and kernels.decides(len(self.gram)):
-            return kernels.nearest_shares(self.squared, self.ranked.T, count).T
+        if self._few:
+            return kernels.nearest_shares(self._few, count).T
         dists = self.squared.copy()
         np.einsum("...ii->...i", dists)[...] = -1
         return nearest(dists, count) / count
+
+    def mixed(self, mixing: Array) -> Distances:
+        """Those between the rows of `mixing @ rows`, by products `mixing @ gram @ mixing^T`, which are about
+        the same row where each row of `mixing` `[..., m', m]` sums to one."""
+        size = max(mixing.shape)
+        if self._few and size <= _PRODUCTS and kernels.decides(size):
+            return Distances.of(kernels.mixed_products(mixing.T, self._few))
+        return Distances(congruent(mixing, self.gram))
+
+    def about(self, i: int) -> Array:
+        """Products `<x_j - x_i, x_k - x_i>`, `[m, m]`."""
+        gram = self.gram
+        moved: Array = gram - gram[i][:, None] - gram[i] + gram[i, i]
+        twins = self.squared[i] == 0
+        moved[twins], moved[:, twins] = 0, 0
+        return moved
+
+    def lengths_to(self, weights: Array) -> Array:
+        """Squared distances `[..., m]` of every row to Σ weights[i] x_i; `weights` `[..., m]` sum to 1."""
+        gram = self.gram
+        if weights.ndim == gram.ndim - 1 == 1:
+            lean = gram @ weights
+            sizes: Array = gram.diagonal() - 2 * lean + weights @ lean
+            return np.maximum(sizes, 0, out=sizes)
+        lean = gram @ weights[..., None]
+        sizes = np.einsum("...ii->...i", gram)[..., None] - 2 * lean + weights[..., None, :] @ lean
+        return np.maximum(sizes, 0, out=sizes).squeeze(-1)
+
+    def bulk(self) -> tuple[Array, Array]:
+        """Weights `[..., m]` of the mean of the majority nearest to the row that has the tightest majority,
+        and the squared distances `[..., m]` of all rows to it.
+
+        A starting point inside the bulk, whatever fewer than half of the rows hold. Two rows that are each
+        other's farthest in their majorities have equal radii whatever the rows hold: of rows whose majority
+        is equally tight the means are averaged, and a majority holds all rows that lie on its rim.
+        """
+        radii = self.reach(self.m // 2)
+        if self._few:
+            return kernels.bulk_weights(self.gram, self.squared, radii)
+        radii = radii * (1 + TIE)
+        best = radii <= radii.min(axis=-1, keepdims=True) * (1 + TIE)
+        near = (self.squared <= radii[..., None]) & best[..., None]
+        shares = near / np.maximum(near.sum(axis=-1, keepdims=True), 1)
+        weights: Array = shares.sum(axis=-2) / best.sum(axis=-1, keepdims=True)
+        return weights, self.lengths_to(weights)
+
+    def best_shares(self, neighbours: int, count: int) -> Array | None:
+        """Weights `[m]` of the mean of the `count` rows with the least sums of squared distances to their
+        nearest `neighbours` others, of equal ones the first; None where no kernel gives them."""
+        return None if self._few is None else kernels.best_shares(self._few, neighbours, count)
+
+    def steps_from_bulk(self, nu: float, steps: int) -> Array | None:
+        """`weiszfeld` from the bulk, with `nu` times the rows' median distance to it as floor, or the first
+        row of the bulk where that is 0; None where no kernel gives it."""
+        return None if self._few is None else kernels.steps_from_bulk(self._few, nu, steps)
+
+    def weiszfeld(self, row_weights: Array, squares: Array, floor: Array, steps: int) -> Array:
+        """`steps` times weights `[..., m]` proportional to `row_weights` / max(√`squares`, `floor`), where
+        `squares` `[..., m]` then become the squared distances of the rows to their mean with these."""
+        if self._few:
+            return kernels.weiszfeld_steps(self.gram, row_weights, squares, floor.item(), steps)
+        for _ in range(steps):
+            weights: Array = row_weights / np.maximum(np.sqrt(squares), floor)
+            weights /= np.add.reduce(weights, axis=-1, keepdims=True)
+            squares = self.lengths_to(weights)
+        return weights
+
+
+def even(chosen: Index, m: int) -> Array:
+    """Equal weights `[..., m]` for the rows `chosen` `[..., k]`, 0 for the others."""
+    weights = np.zeros((*chosen.shape[:-1], m))
+    if chosen.ndim == 1:
+        weights[chosen] = 1 / len(chosen)
+    else:
+        np.put_along_axis(weights, chosen, 1 / chosen.shape[-1], axis=-1)
+    return weights
 
 
 def within_range(squares: Array) -> bool:

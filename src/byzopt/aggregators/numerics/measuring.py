@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt import accelerator, linalg
+from byzopt import accelerator, kernels, linalg
 from byzopt.aggregators.numerics.distances import Array, Distances, Index, squared, within_range
 from byzopt.aggregators.numerics.geometry import Geometry, Origin
-from byzopt.aggregators.numerics.ordering import Order, sample
+from byzopt.aggregators.numerics.ordering import Order, listed, row_order, sample
 
 _FAR = 64.0  # the pivot may be this many times further from the bulk than the bulk is wide (both squared)
 _TINY = 1e-30  # squared widths below this lose bits in float32 products
@@ -59,6 +59,31 @@ def geometry_of(
     geometry = Geometry(rows.shape[0], centred, origin, unit)
     here = proxy(geometry)  # a circle would keep the rows until garbage is collected
     return geometry
+
+
+def usual_distances(rows: Tensor, ordered: bool) -> tuple[Index | None, Distances] | None:
+    """The order of few usable `rows` `[n, d]` by their values, if they are to be `ordered`, and distances
+    between them in that order, where the first pass tells.
+
+    None where it does not, or rows are so large that `geometry_of` takes another way; it finds the same bits.
+    Raises `ExtremeRows` as that does of rows that are not admitted.
+    """
+    size, n = rows.numel(), rows.shape[0]
+    if size > _LARGE:
+        return None
+    if size <= SMALL:
+        order, found = kernels.measured_rows(rows, torch.float64, listed(rows.shape[1]) if ordered else None)
+    else:
+        order = row_order(rows) if ordered else None
+        pivot = rows[0 if order is None else order.item(n // 2)]
+        gram = kernels.fused_gram(rows, pivot).numpy()
+        gram = gram if order is None else gram.take(order, 0).take(order, 1)
+        found = kernels.measured_products(gram)
+    if not found.ordinary:
+        raise ExtremeRows
+    near = found.work.item(found.best * (n + 1)) <= _FAR * found.radius
+    fine = found.finite and near and (size <= SMALL or found.radius >= _TINY)
+    return (order, Distances.of(found)) if fine else None
 
 
 def geometry_about(centre: Tensor, rows: Tensor, unit: float, admitted: bool) -> Geometry | None:

@@ -19,6 +19,7 @@ from byzopt.aggregators.numerics.distances import Index
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.measuring import ExtremeRows, geometry_about, geometry_of
 from byzopt.aggregators.numerics.ordering import Order, keys
+from byzopt.aggregators.numerics.products import chained
 from byzopt.aggregators.numerics.selection import answer
 from byzopt.errors import InvalidInput
 
@@ -112,11 +113,8 @@ class Mixed:
         total, order = mixing, self.order
         if self._in_order and order is not None:
             total = torch.from_numpy(mixing.numpy()[:, order.argsort()])
-        elif self.mixing is not None and order is None:
-            total = mixing @ self.mixing
-        elif self.mixing is not None and order is not None:  # rounded in the order of the rows' values too
-            product = mixing.numpy() @ self.mixing.numpy()[:, order]
-            total = torch.from_numpy(product[:, order.argsort()])
+        elif self.mixing is not None:
+            total = torch.from_numpy(chained(mixing.numpy(), self.mixing.numpy()))
         return self._derived(total, self.geometry.mixed(mixing, affine))
 
     def sorted(self) -> Mixed:
@@ -177,7 +175,9 @@ class Mixed:
         for piece, rows in linalg.pieces(self.rows):
             if kernels.supports(rows) and kernels.reduces_columns(rows, self.mixing):
                 with linalg.written(out if rows is self.rows else out[piece], rows.dtype) as part:
-                    fine = kernels.reduce_columns(rows, plan, self.mixing, part, self.order)
+                    mixing, order = None if self.mixing is None else self.mixing.numpy(), self.order
+                    mixing = mixing if mixing is None or order is None else mixing[:, order]
+                    fine = kernels.reduce_columns(rows, plan, mixing, part, order)
             else:
                 fine = self._by_blocks(rows, plan, out[piece])
             if not (fine or self.admitted):
@@ -234,7 +234,7 @@ class Mixed:
         if self.mixing is None:
             return weights
         if weights.dtype == torch.float64 and weights.is_cpu and not weights.requires_grad:
-            return torch.from_numpy(weights.numpy() @ self.mixing.numpy())
+            return torch.from_numpy(chained(weights.numpy()[None], self.mixing.numpy())[0])
         return weights @ self.mixing.to(weights)
 
     def blocks(self, dtype: torch.dtype | None = None) -> Iterator[tuple[slice, Tensor]]:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.numerics.distances import Index
+from byzopt import kernels
+from byzopt.aggregators.numerics.distances import Array, Index
 
 _SHARED = (torch.float32, torch.float64)  # NumPy reads these too, several times faster where there is little
 _MOST = 512  # columns that decide
@@ -26,16 +27,20 @@ def keys(rows: Tensor, first: int, d: int) -> Tensor:
 
     A key is a sum over at most 512 columns with a factor for each.
     """
+    if rows.ndim == 2 and rows.shape[1] == d and kernels.supports(rows):
+        return torch.from_numpy(row_keys(rows))
     columns, factors = _chosen(d, rows.device)
     if rows.shape[-1] < d:
         here = (columns >= first) & (columns < first + rows.shape[-1])
         columns, factors = columns[here] - first, factors[here]
-    if rows.is_cpu and rows.ndim == 2 and rows.dtype in _SHARED:
-        values = rows.numpy()
-        values = values if rows.shape[1] == len(columns) else values.take(columns.numpy(), axis=1)
-        return torch.from_numpy(values.astype(np.float64)) @ factors  # in silence where a sum overflows
     some = rows if rows.shape[-1] == len(columns) else rows.index_select(-1, columns)
     return some.to(torch.float64) @ factors
+
+
+def row_keys(rows: Tensor) -> Array:
+    """The keys `[n]` of whole rows `[n, d]` that kernels can read."""
+    columns, factors = listed(rows.shape[1])
+    return kernels.row_sums(rows, columns, factors)
 
 
 def sample(rows: Tensor) -> Tensor:
@@ -57,6 +62,11 @@ def order_of(keys: Tensor) -> Index:
     Rows with equal keys, which agree in all the columns that decide, keep their order.
     """
     return keys.cpu().numpy().argsort(axis=-1, kind="stable")
+
+
+def row_order(rows: Tensor) -> Index:
+    """The order of whole rows `[n, d]` that kernels can read."""
+    return row_keys(rows).argsort(kind="stable")
 
 
 class Order:
@@ -81,6 +91,13 @@ class Order:
 @lru_cache(maxsize=64)
 def _chosen(d: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The columns that decide, ascending, and their factors, none of which equals another."""
-    steps = np.arange(min(d, _MOST)) * _GOLDEN % 1
+    columns, factors = listed(d)
+    return torch.from_numpy(columns).to(device), torch.from_numpy(factors).to(device)
+
+
+@lru_cache(maxsize=64)
+def listed(d: int) -> tuple[Index, Array]:
+    """As above, as arrays."""
+    steps: Array = np.arange(min(d, _MOST), dtype=np.float64) * _GOLDEN % 1
     columns = np.arange(d) if d <= _MOST else np.unique((steps * d).astype(np.int64))
-    return torch.from_numpy(columns).to(device), torch.from_numpy(1 + steps[: len(columns)]).to(device)
+    return columns, 1 + steps[: len(columns)]
