@@ -52,4 +52,5 @@ class CappedNNM(PreAggregator):
         lengths = np.sqrt(np.maximum(squares, 0))
         most = self.cap * np.median(lengths, axis=-1, keepdims=True)
         cut = np.divide(most, lengths, out=np.ones_like(lengths), where=lengths > most)
-        return torch.from_numpy(here + cut[..., None] * ways)
+        # Where nothing is cut these are the shares to the last bit, and a row's own is the largest.
+        return torch.from_numpy((1 - cut)[..., None] * here + cut[..., None] * shares)
