@@ -12,6 +12,8 @@ from byzopt.aggregators.core.weighing import WeighingRule
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import InvalidInput, TooManyFaults, require
 
+_ROUNDING = 1e-12
+
 
 class TrustingRule(WeighingRule):
     """What FLTrust, Zeno and MoNNA share: the index `trusted`, which follows its row when others are dropped.
@@ -65,7 +67,8 @@ class TrustingRule(WeighingRule):
         if mixing is None:
             return
         square = mixing.shape[0] == mixing.shape[1]
-        if not (square and mixing[i, i] >= mixing[i].abs().max()):
+        # A stage that moves a row a share of the way to a mean it is part of rounds its own weight by itself.
+        if not (square and mixing[i, i] >= mixing[i].abs().max() * (1 - _ROUNDING)):
             raise InvalidInput(
                 f"Stages before {type(self).__name__} should leave the trusted row {i} in its place. "
                 "Found one that moves rows. Remove it (clipping keeps rows in place)."
