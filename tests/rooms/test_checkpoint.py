@@ -208,7 +208,7 @@ def test_a_run_that_is_killed_at_random_rounds_ends_on_the_same_bits(name, tmp_p
     whole = run(one, out=tmp_path / "whole")
     draw, kills, out = random.Random(name), 0, tmp_path / "parts"
     while not (out / "result.json").exists():
-        child = get_context("fork").Process(target=_killed, args=(one, out, draw.randint(6, 30)))
+        child = get_context("fork").Process(target=_killed, args=(one, out, draw.randint(4, 14)))
         child.start()
         child.join()
         assert child.exitcode in (0, -signal.SIGKILL)
