@@ -59,15 +59,15 @@ def _cell(here: Trials) -> list[str]:
         r = liars / (20 - 2 * liars)
         least, most = r * min(calm), r * max(calm)
         said = (
-            "at least 1: no rule that sees the rows alone [can promise a direction]"
+            "from 1 on no rule that sees the rows alone [can promise a direction]"
             if least >= 1
-            else "with [this meaning]"
+            else "that has [this meaning]"
         )
         text += [
             prose(
                 f"Without attack h = variance/‖m‖² of the honest rows was {min(calm):.1f} to",
                 f"{max(calm):.1f} in the median round, and r = f/(n - 2 f) is {r:.3f}, so that r h was",
-                f"{least:.1f} to {most:.1f}: {said}(../stress.md#how-different-is-too-different).",
+                f"{least:.1f} to {most:.1f}; {said}(../stress.md#how-different-is-too-different).",
             ),
         ]
     return text

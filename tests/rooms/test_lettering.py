@@ -108,7 +108,7 @@ def of_run(tmp_path):
     spec = Spec.of(spec | {"compare": {name: {"lr": 0.2 + i} for i, name in enumerate(HARD)}})
     store = RunDirectory(tmp_path / "run", spec)
     store.create()
-    store.write_result({name: outcome(5.0, i + 1.0) for i, name in enumerate(["main", *HARD])})
+    store.write_result({name: outcome(50.0, i + 1.0) for i, name in enumerate(["main", *HARD])})
     return of_a_run.draw_curves(tmp_path / "run")
 
 
