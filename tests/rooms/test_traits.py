@@ -35,7 +35,7 @@ TRAITS = [name for name, value in vars(Traits).items() if isinstance(value, prop
 
 
 def traits(rule: Aggregator) -> dict[str, object]:
-    return {name: getattr(rule, name) for name in TRAITS if name not in ("batched", "validates")}
+    return {name: getattr(rule, name) for name in TRAITS if name not in ("batched", "direct", "validates")}
 
 
 @pytest.mark.parametrize("name", RULES)
