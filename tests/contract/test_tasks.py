@@ -10,16 +10,17 @@ import pytest
 from byzopt.errors import MissingData
 from byzopt.tasks import TASKS
 from byzopt.testing import checks_of
-from byzopt.testing.tasks import COHORT, nearby
+from byzopt.testing.tasks import COHORT, check_losses, nearby
 from tests.small_tasks import build, small
 
 # Tasks whose passes over all data take long: there a few samples a worker are looked at.
 WIDE = ("mnist_released", "shakespeare_released", "shakespeare")
+LOSSES = "tells_the_loss_of_some_workers"
 ALONE = "has_figures_of_single_workers_that_liars_cannot_touch"
 CHECKS = [
     check
     for check in checks_of(*(small(name) for name in TASKS))
-    if not (check.part.name in WIDE and check.promise.name == ALONE)
+    if not (check.part.name in WIDE and check.promise.name in (ALONE, LOSSES))
 ]
 
 
@@ -31,10 +32,21 @@ def test_what_every_task_promises(check):
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("name", WIDE)
-def test_figures_of_single_workers_on_a_few_samples(name):
+@pytest.fixture
+def on_few_samples(name):
     task = copy(build(name))
     task.pool = replace(task.pool, shards=tuple(shard[:8] for shard in task.pool.shards))
+    return task
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_losses_of_workers_on_a_few_samples(on_few_samples):
+    check_losses(on_few_samples)
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_figures_of_single_workers_on_a_few_samples(on_few_samples):
+    task = on_few_samples
     x = nearby(task.start())
     figures = task.measure_workers(x)
     assert set(figures) in ({"loss"}, {"loss", "accuracy"})

@@ -247,7 +247,11 @@ def tells_the_loss_of_some_workers(recipe: TaskRecipe) -> None:
 
     Compared along random directions, in float64: elsewhere finite differences would measure rounding.
     """
-    task = shared(recipe)
+    check_losses(shared(recipe))
+
+
+def check_losses(task: Task) -> None:
+    """`tells_the_loss_of_some_workers` of a task that is built already. Errors: `BrokenPromise`."""
     x, honest = nearby(task.start()), COHORT.honest
     try:
         each = [task.loss_of(x, (i,)) for i in range(COHORT.n)]
