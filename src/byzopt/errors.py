@@ -177,5 +177,6 @@ def unknown(kind: str, name: object, known: Sequence[str]) -> UnknownName:
     """The error for a name that is not registered, with near names or the whole list."""
     near = get_close_matches(name[:_SHOWN] if isinstance(name, str) else said(name), known, n=3)
     close = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-    hint = close + (f"Known: {', '.join(sorted(known))}." if not near or len(known) <= _FEW else "")
+    listed = f"Known: {', '.join(sorted(known))}." if known else "There are none."
+    hint = close + (listed if not near or len(known) <= _FEW else "")
     return UnknownName(f"Unknown {kind} {said(name)}. {hint.rstrip()}")
