@@ -21,7 +21,8 @@ class Normalise(PreAggregator):
     So no row weighs more than another, however long or short it was sent: one faulty row moves the mean of n
     by at most 2/n of that length, but none is filtered. Rows shorter than a hundredth of the median are
     stretched a hundred times and no further, since a row that is next to nothing has no direction to speak
-    of, and products of rows would lose their digits. A row of zeros stays.
+    of, and products of rows would lose their digits. A row of zeros stays. A rule that goes by lengths alone
+    (`cge`) has nothing left to go by: rounding decides which rows it keeps.
 
     Needs no f. Scale- but not translation-equivariant. No κ is composed: the lengths of honest rows are lost,
     and the mean of their directions is not their mean. Cost: one pass for lengths. Source: ours; normalised
