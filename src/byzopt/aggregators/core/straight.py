@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from byzopt import kernels
+from byzopt import accelerator, kernels
 from byzopt.aggregators.numerics.distances import Array, Index
 from byzopt.aggregators.numerics.measuring import ExtremeRows, usual_distances
 from byzopt.aggregators.numerics.products import chained
@@ -22,7 +22,7 @@ def straight_answer(rule: Any, rows: Tensor) -> Tensor | None:
 
     Raises `ExtremeRows` as that does, where the policy for input has to see them.
     """
-    if not (rows.shape[0] <= kernels.FEW and kernels.supports(rows)):
+    if not (rows.shape[0] <= kernels.FEW and kernels.supports(rows)) or accelerator.holds(rows):
         return None
     mixing: Any = None
     step: Any = None
