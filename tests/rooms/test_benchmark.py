@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 
 import pytest
@@ -25,8 +26,9 @@ from byzopt.benchmark.attacking import strike
 from byzopt.benchmark.evaluating import play_here, tuning_sweep
 from byzopt.benchmark.facts import different, slower
 from byzopt.benchmark.protocol import ATTACKS, HELD_OUT, SEEDS, TASKS, TUNED_AGAINST
-from byzopt.benchmark.rows import Hit, Row, write_row, write_rows
+from byzopt.benchmark.rows import Hit, Row
 from byzopt.benchmark.scoring import interval, resamples
+from byzopt.benchmark.storing import change_row, read_row, store_row, write_row, write_rows
 from byzopt.errors import InvalidInput, UnknownName
 from byzopt.reports.benchmark import save_board
 from byzopt.reports.board import board_tables
@@ -347,3 +349,86 @@ def test_damaged_rows_are_named(tmp_path):
         read_rows(tmp_path)
     with pytest.raises(InvalidInput, match="hold a row of the benchmark"):
         read_rows(tmp_path / "empty")
+
+
+def test_no_budget_takes_nothing_from_what_is_stored(measured, small, byzopt):
+    before = [row for row in read_rows(measured) if row.entry == "my-median"]
+    place, store = str(measured.parent / "my-median"), str(measured)
+    done = byzopt("benchmark", "run", place, "--store", store, "--budget", "0.001s")
+    assert (done.status, "not all was measured" in done.err) == (0, False)
+    assert [row for row in read_rows(measured) if row.entry == "my-median"] == before
+
+
+def test_an_emptier_row_takes_no_place_and_others_changes_stay(tmp_path):
+    whole, other = by_hand("a", {"alie": (0.1, 0.2, 0.3)}), by_hand("a", {}, rules=(1,))
+    write_row(tmp_path, whole)
+    part = by_hand("a", {"alie": (0.4, 0.4, 0.4)})
+    part.hits = {"alie": part.hits["alie"]}
+    change_row(tmp_path, part, lambda row: row.outside.update(mine=row.hits["alie"]))
+    kept = store_row(tmp_path, part)
+    assert list(kept.hits) == list(ATTACKS)
+    assert kept.hits["alie"].values == [0.4, 0.4, 0.4]
+    assert list(kept.outside) == ["mine"]
+    refused = by_hand("a", {}, rules=())
+    refused.hits, refused.refused = {}, "it does not fit"
+    assert store_row(tmp_path, refused) is None
+    assert read_row(tmp_path, kept.cell, "a") == kept
+    assert not change_row(tmp_path, other, lambda row: row.hits.clear())  # of another setting
+    assert store_row(tmp_path, other) == other  # whole: it takes the place
+
+
+@pytest.mark.parametrize("name", ["rfa", "mean", "alie", "mimic"])
+def test_names_of_others_are_refused(name, tmp_path):
+    with pytest.raises(InvalidInput, match="not be called as"):
+        load_entry(entered(tmp_path, name))
+    tries = ({"lr": 1}, {"lr": 2}, {"lr": 3})
+    with pytest.raises(InvalidInput, match="not be called as"):
+        evaluate(Cell.of("digits-iid-n20-f3"), Entry(name, "t", rule="median", settings=tries), tmp_path)
+
+
+@pytest.mark.parametrize("rate", ["true", "'1'", "[1.0]", "0", "-1.0", "nan", "inf"])
+def test_rates_that_are_no_numbers_above_0_are_refused(rate, tmp_path):
+    with pytest.raises(InvalidInput, match="be a finite number above 0"):
+        load_entry(entered(tmp_path, text=DEFENCE.replace("lr = 0.1", f"lr = {rate}")))
+
+
+def test_damaged_rows_are_left_out_and_equal_ones_count_once(tmp_path, byzopt):
+    good = by_hand("good", {"alie": (0.1, 0.2, 0.3)})
+    changes = [
+        {"cell": "nope"}, {"seeds": []}, {"curves": {"alie": [[1.0, 2.0, 3.0]]}}, {"start": 1e308},
+        {"figure": "gap"}, {"entry": "../up"}, {"different": [[1.0]]},
+        *({"hits": {"alie": Hit(values, [], {}, "completed", 0.0)}} for values in ([], [0.5], [1e308] * 3)),
+        {"hits": {"strange": good.hits["alie"]}}, {"outside": {"alie": good.hits["alie"]}},
+    ]  # fmt: skip
+    for change in changes:
+        bad = by_hand("bad", {})
+        for key, value in change.items():
+            setattr(bad, key, value)
+        write_rows([good, bad], tmp_path / "rows.json")
+        damaged = {}
+        assert read_rows(tmp_path / "rows.json", damaged) == [good], change
+        assert list(damaged) == [f"{tmp_path / 'rows.json'}, row 2"]
+        with pytest.raises(InvalidInput, match="as byzopt wrote"):
+            read_rows(tmp_path / "rows.json")
+    once = str(tmp_path / "rows.json")
+    said = byzopt("benchmark", "table", once, once, "--json")
+    assert said.status == 1
+    assert "row 2" in said.err
+    assert "counted once: 1 rows" in said.err
+    assert [(one["entry"], one["rank"]) for one in json.loads(said.out)] == [("good", 1)]
+    write_rows([by_hand("good", {})], tmp_path / "other.json")
+    differ = byzopt("benchmark", "table", once, str(tmp_path / "other.json"))
+    assert "be the same in all sources" in differ.err
+
+
+def test_an_entry_that_fails_stops_no_other(measured, small, tmp_path, byzopt):
+    store = tmp_path / "store"
+    shutil.copytree(measured, store)
+    path = store / "benchmark" / CELL.name / "mean.json"
+    path.write_bytes(path.read_bytes()[:50])
+    place = str(measured.parent / "my-median")
+    done = byzopt("benchmark", "run", "mean", place, "--store", str(store))
+    assert done.status == 1
+    assert "mean failed: " in done.err
+    assert "Move it away" in done.err
+    assert "my-median: worst gap" in done.err

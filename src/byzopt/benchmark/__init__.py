@@ -4,8 +4,9 @@ from byzopt.benchmark.entries import Entry, load_entry, shipped_entries
 from byzopt.benchmark.evaluating import evaluate, replay
 from byzopt.benchmark.protocol import ATTACKS, Cell, cells
 from byzopt.benchmark.ranking import Overall, Place, by_cell, overall, places
-from byzopt.benchmark.rows import Row, read_rows
+from byzopt.benchmark.rows import Row
 from byzopt.benchmark.scoring import Score, score
+from byzopt.benchmark.storing import read_rows
 
 __all__ = [
     "ATTACKS",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from importlib.resources import as_file, files
 from pathlib import Path
+from sys import float_info
 from typing import Any, Literal
 
 from byzopt.aggregators import Aggregator, rule_data
 from byzopt.attacks import ATTACKS as KNOWN_ATTACKS
-from byzopt.benchmark.protocol import DRAWS, SETTINGS, Cell
+from byzopt.benchmark.protocol import ATTACKS, DRAWS, NAME, SETTINGS, Cell
 from byzopt.errors import require, said, unknown
 from byzopt.experiments import Spec
 from byzopt.experiments.specs import toml
@@ -21,7 +21,6 @@ from byzopt.experiments.specs.overrides import anchor, assign_settings, parse_pa
 from byzopt.registry import decode, plain
 
 FILE = "entry.toml"
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 SHIPPED = files("byzopt.benchmark") / "defences"
 
 
@@ -62,7 +61,7 @@ class Entry:
 
     def __post_init__(self) -> None:
         what = f"Entry {said(self.name)}"
-        good = _NAME.fullmatch(self.name) is not None
+        good = NAME.fullmatch(self.name) is not None
         require(good, "An entry's name", "hold at most 40 small letters, digits and hyphens", said(self.name))
         require(self.kind in ("defence", "attack"), f"`kind` of {what}", "be defence or attack", self.kind)
         if self.kind == "attack":
@@ -77,12 +76,15 @@ class Entry:
         fits = len(self.settings) == len(different) == SETTINGS
         require(fits, f"`settings` of {what}", count, f"{len(different)} different")
         for one in self.settings:
-            for key in one:
+            for key, value in one.items():
                 free = ["lr"], ["method"], ["rule"]
                 path = parse_path(key)
                 require(
                     path[:1] in free, f"A setting of {what}", "be `lr`, of `method` or of `rule`", said(key)
                 )
+                if path[0] == "lr":
+                    require(key == "lr", f"A rate of {what}", "be called `lr`", said(key))
+                    require(_positive(value), f"`lr` of {what}", "be a finite number above 0", said(value))
         alike = {frozenset(one) for one in self.settings}
         require(len(alike) == 1, f"`settings` of {what}", "all set the same keys", "others")
 
@@ -122,7 +124,7 @@ def load_entry(source: str | Path) -> Entry:
         The entry.
 
     Raises:
-        InvalidInput: What cannot be read, or is no entry.
+        InvalidInput: What cannot be read, is no entry, or has a name that is taken.
         UnknownName: No such folder and no such name.
 
     Examples:
@@ -137,7 +139,28 @@ def load_entry(source: str | Path) -> Entry:
         raise unknown("entry of the benchmark", str(source), list(shipped_entries()))
     path = Path(source)
     path = path / FILE if path.is_dir() else path
-    return _read(path, path.absolute().parent.name)
+    entry = _read(path, path.absolute().parent.name)
+    check_name(entry)
+    return entry
+
+
+def check_name(entry: Entry) -> None:
+    """Refuse an entry with the name of a shipped one that it is not, or of an attack of the set: what it came
+    to would stand in the other's place.
+
+    Args:
+        entry: An entry.
+
+    Raises:
+        InvalidInput: The name is taken.
+    """
+    name = said(entry.name)
+    taken = entry.name in shipped_entries() and entry != load_entry(entry.name)
+    require(
+        not taken, f"Entry {name}", "not be called as one that comes with byzopt", name, "Rename its folder."
+    )
+    known = entry.name in ATTACKS
+    require(not known, f"Entry {name}", "not be called as an attack of the set", name, "Rename its folder.")
 
 
 def shipped_entries() -> dict[str, str]:
@@ -166,6 +189,12 @@ def _read(path: Path, name: str) -> Entry:
     require(tables, f"`settings` of {what}", "be tables, as [[settings]]", said(settings))
     require("name" not in data, what, "be called by its folder", "`name`", "Leave it out.")
     return decode(Entry, {**data, "name": name, "settings": tuple(settings)}, what)
+
+
+def _positive(value: object) -> bool:
+    """Whether a rate is a number, above 0, that a float can hold."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 < value <= float_info.max  # type: ignore[operator]
 
 
 def _drawn(rule: Aggregator, k: int) -> Aggregator:

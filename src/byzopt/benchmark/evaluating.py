@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from byzopt.benchmark.entries import Entry
+from byzopt.benchmark.entries import Entry, check_name
 from byzopt.benchmark.protocol import ATTACK_SET, HELD_OUT, PROTOCOL, REFERENCE, SEEDS, TUNED_AGAINST, Cell
 from byzopt.benchmark.rows import Hit, Row, Setting
 from byzopt.errors import InvalidInput
@@ -56,7 +57,7 @@ def tuned(
     Errors: `InvalidInput` where every setting fails.
     """
     plan = plan_sweep(tuning_sweep(cell, entry), store)
-    if plan.to_play:
+    if plan.to_play and not over():
         play(plan, over)
         plan = plan_sweep(plan.sweep, store)
     if plan.to_play:
@@ -81,7 +82,7 @@ def hit(
 ) -> tuple[Hit, list[Outcome]] | None:
     """What an attack did to a tuned defence; None where `over` came before its runs had ended."""
     plan = plan_sweep(attack_sweep(spec, rules, attack), store)
-    if plan.to_play:
+    if plan.to_play and not over():
         play(plan, over)
         plan = plan_sweep(plan.sweep, store)
     runs = plan.expansion.runs
@@ -125,7 +126,7 @@ def evaluate(
         where not even the tuning was done.
 
     Raises:
-        InvalidInput: A run that an error ended.
+        InvalidInput: A run that an error ended, or a name that is taken.
 
     Examples:
         >>> from byzopt.benchmark import Cell, evaluate, load_entry
@@ -135,6 +136,7 @@ def evaluate(
         ...     print(evaluate(cell, entry, folder, over=lambda: True))
         None
     """
+    check_name(entry)
     store = Path(store)
     row = Row(
         cell=cell.name,
@@ -160,11 +162,9 @@ def evaluate(
     row.spec, row.tries = found
     row.rules, row.trusted = entry.lots(row.spec), list(Spec.of(row.spec).rule.trusts)
     for name, attack in cell.attacks.items():
-        if over():
-            break
-        struck = hit(cell, row.spec, row.rules, attack, store, play, over)
+        struck = hit(cell, row.spec, row.rules, attack, store, play, over)  # what is stored takes no time
         if struck is None:
-            break
+            continue
         row.hits[name], outcomes = struck
         note(row, name, outcomes)
     return row
@@ -179,7 +179,7 @@ def note(row: Row, attack: str, outcomes: Sequence[Outcome]) -> None:
                 points.setdefault(int(record["t"]), []).append(record[row.figure])
     means = [(t, sum(values) / len(values)) for t, values in points.items() if len(values) == len(outcomes)]
     step = max(1, -(-len(means) // POINTS))
-    row.curves[attack] = [list(one) for one in means[::step]]
+    row.curves[attack] = [list(one) for one in means[::step] if isfinite(one[1])]  # JSON has no infinity
     if attack == NO_ATTACK and means:
         row.start = means[0][1]
 

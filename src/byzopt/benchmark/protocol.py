@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +18,7 @@ SEEDS = (0, 1, 2)  # of the figures; the same for all defences and attacks
 HELD_OUT = 1000  # the seed of tuning, which no figure has
 SETTINGS = 3  # that every defence names and of which one is chosen
 DRAWS = 2  # of the lots of a defence that draws some, for each seed
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")  # of an entry
 CHEAP = {"budget": "cheap"}
 # Without attack first, then by what they cost. Searches are those without the evolution strategy.
 ATTACKS: dict[str, Mapping[str, Any]] = {

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from byzopt.benchmark.protocol import ATTACK_SET, PROTOCOL, REFERENCE
-from byzopt.benchmark.rows import Row
+from byzopt.benchmark.protocol import REFERENCE
+from byzopt.benchmark.rows import Row, is_current, once
 from byzopt.benchmark.scoring import Score, apart, interval, resampled, score, share
 from byzopt.stress.catalogue import NO_ATTACK
 
@@ -55,8 +55,8 @@ class Overall(NamedTuple):
 
 
 def current(rows: Sequence[Row]) -> list[Row]:
-    """The rows of this protocol and attack set."""
-    return [row for row in rows if (row.protocol, row.attack_set) == (PROTOCOL, ATTACK_SET)]
+    """The rows of this protocol and attack set, each once. Errors: `InvalidInput` where two differ."""
+    return [row for row in once(rows) if is_current(row)]
 
 
 def places(rows: Sequence[Row]) -> list[Place]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from math import isfinite
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from byzopt.errors import InvalidInput, require
-from byzopt.files import read, write_atomically
+from byzopt.benchmark.protocol import ATTACK_SET, PROTOCOL, SEEDS, Cell
+from byzopt.errors import require, said
 
-MOST = 1 << 26  # bytes of a file of rows
+LARGEST = 1e300  # of a row's numbers: their sums are finite
 
 
 class Setting(msgspec.Struct):
@@ -96,75 +93,65 @@ class Row(msgspec.Struct):
     different: list[list[float]] = []
 
 
-def row_path(store: Path, cell: str, entry: str) -> Path:
-    """Where the row of an entry in a cell lies in a store."""
-    return store / "benchmark" / cell / f"{entry}.json"
+def is_current(row: Row) -> bool:
+    """Whether a row was taken under this protocol and attack set."""
+    return (row.protocol, row.attack_set) == (PROTOCOL, ATTACK_SET)
 
 
-def write_row(store: Path, row: Row) -> None:
-    """Store a row."""
-    path = row_path(store, row.cell, row.entry)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, _bytes(row))
-
-
-def keep_known(row: Row, old: Row | None) -> None:
-    """Take over what an older row of the same setting knows beside the set: attacks of others, facts."""
-    if old is not None and (old.spec, old.rules) == (row.spec, row.rules):
-        row.outside, row.slower, row.different = old.outside, old.slower, old.different
-        row.curves = {**{name: old.curves[name] for name in old.outside if name in old.curves}, **row.curves}
-
-
-def read_row(store: Path, cell: str, entry: str) -> Row | None:
-    """The row of an entry in a cell, if there is one. Errors: `InvalidInput` for damage."""
-    path = row_path(store, cell, entry)
-    return _read(path, Row) if path.exists() else None
-
-
-def read_rows(source: str | Path) -> list[Row]:
-    """All rows of a store, or of a file that `write_rows` wrote.
+def check_row(row: Row) -> None:
+    """Refuse a row that the protocol cannot have led to; one of an earlier protocol is not looked into.
 
     Args:
-        source: A store's directory, or a file.
-
-    Returns:
-        The rows, by cell and entry.
+        row: A row that was read.
 
     Raises:
-        InvalidInput: Nothing there, or what is no row.
+        InvalidInput: It names a cell or an attack that there is not, figures are missing, or no figures.
     """
-    source = Path(source)
-    if source.is_file():
-        rows: list[Row] = _read(source, list[Row])
-        return rows
-    paths = sorted((source / "benchmark").glob("*/*.json"))
-    require(
-        bool(paths), f"Store {source}", "hold a row of the benchmark", "none", "Run `byzopt benchmark run`."
-    )
-    return [_read(path, Row) for path in paths]
+    if not is_current(row):
+        return
+    cell = Cell.of(row.cell)
+    rules, attacks, what = cell.rules, cell.attacks, f"The row of {said(row.entry)} in {cell.name}"
+    judged = (rules.figure, rules.rises)
+    require((row.figure, row.rises) == judged, what, f"be judged by {rules.figure}", row.figure)
+    require(row.seeds == list(SEEDS), f"The seeds of {what}", f"be {list(SEEDS)}", row.seeds)
+    stray = [*(row.hits.keys() - attacks.keys()), *(row.outside.keys() & attacks.keys())]
+    require(not stray, what, "tell attacks of the set from those of others", stray)
+    least, most = (0.0, 1.0) if rules.rises else (-LARGEST, LARGEST)
+    for name, struck in {**row.hits, **row.outside}.items():
+        fit = len(struck.values) == len(row.seeds) and _within(struck.values, least, most)
+        rule = f"hold a figure from {least:g} to {most:g} for each seed"
+        require(fit, f"{what}, {said(name)},", rule, struck.values)
+    for pairs in (*row.curves.values(), row.different):
+        fit = all(len(pair) == 2 and _within(pair, -LARGEST, LARGEST) for pair in pairs)
+        require(fit, f"{what}, its curves and facts,", "be pairs of a round and a number", pairs)
+    single = [row.start, row.slower, *(one.score for one in row.tries)]
+    require(_within(single, -LARGEST, LARGEST), f"The numbers of {what}", f"be up to {LARGEST:g}", single)
 
 
-def write_rows(rows: Iterable[Row], path: Path) -> None:
-    """Write rows to one file: a table that can be drawn and replayed without its store."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, b"[\n" + b",\n".join(_bytes(row).strip() for row in rows) + b"\n]\n")
+def once(rows: Iterable[Row]) -> list[Row]:
+    """The rows without those that are there twice.
+
+    Args:
+        rows: Rows, perhaps of several sources.
+
+    Returns:
+        Each row once, in the order of the first.
+
+    Raises:
+        InvalidInput: Two rows of one entry in one cell, under one protocol, that differ.
+    """
+    found: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        first = found.setdefault((row.cell, row.entry, row.protocol, row.attack_set), row)
+        require(
+            first == row,
+            f"The row of {row.entry} in {row.cell}",
+            "be the same in all sources",
+            "two that differ",
+            "Name one source of it.",
+        )
+    return list(found.values())
 
 
-def _bytes(row: Row) -> bytes:
-    return json.dumps(_finite(msgspec.to_builtins(row)), allow_nan=False).encode() + b"\n"
-
-
-def _finite(value: Any) -> Any:
-    """Plain data with None for what is no finite number: JSON has no infinity."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
-
-
-def _read(path: Path, kind: Any) -> Any:
-    try:
-        return msgspec.json.decode(read(path, MOST), type=kind)
-    except (msgspec.DecodeError, OSError, ValueError) as error:
-        raise InvalidInput(f"{path} should hold rows as byzopt wrote them. Found: {error}.") from None
+def _within(values: Sequence[float | None], least: float, most: float) -> bool:
+    return all(value is None or least <= value <= most for value in values)

@@ -7,6 +7,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ import typer
 from byzopt.cli.options import directory
 from byzopt.cli.parameters import DEFAULT_STORE, AsJson, StorePath
 from byzopt.cli.stress import duration
+from byzopt.errors import ByzoptError, InvalidInput, require
 
 if TYPE_CHECKING:
     from byzopt.benchmark import Cell, Entry, Row
@@ -48,7 +50,8 @@ def run(
 ) -> int:
     """Measure entries: defences in every cell, attacks against every defence that the store has measured.
 
-    All runs are stored: the same command goes on where it was stopped.
+    All runs are stored: the same command goes on where it was stopped. Exits with 1 where an entry failed in
+    a cell; the others are measured.
     """
     from byzopt.benchmark.entries import load_entry, shipped_entries
     from byzopt.benchmark.protocol import chosen_cells
@@ -64,6 +67,7 @@ def run(
         print("\n".join(one.name for one in chosen))
         return 0
     loaded = [load_entry(one) for one in entries or shipped_entries()]
+    _check_names(loaded)
     check_directory(store, "--store")
     end = None if seconds is None else monotonic() + seconds
     with stop_on_signals() as stopped:
@@ -71,41 +75,63 @@ def run(
         def over() -> bool:
             return stopped() or (end is not None and monotonic() >= end)
 
-        whole = _measure(loaded, chosen, store, over)
+        whole, failed = _measure(loaded, chosen, store, over)
         halted = stopped()
+    if failed:
+        _say(f"{failed} of {len(loaded) * len(chosen)} entries in cells failed, see above")
     if not whole:
-        print(
-            f"byzopt: not all was measured; go on with: {shlex.join(['byzopt', *sys.argv[1:]])}",
-            file=sys.stderr,
-        )
-        return INTERRUPTED if halted else 0
-    return 0
+        _say(f"not all was measured; go on with: {shlex.join(['byzopt', *sys.argv[1:]])}")
+        return INTERRUPTED if halted else int(failed > 0)
+    return int(failed > 0)
 
 
-def _measure(entries: list[Entry], cells: tuple[Cell, ...], store: Path, over: Callable[[], bool]) -> bool:
-    """Measure cell by cell; whether nothing is left."""
-    from byzopt.benchmark.attacking import strike
-    from byzopt.benchmark.evaluating import evaluate
-    from byzopt.benchmark.rows import keep_known, read_row, write_row
+def _check_names(entries: list[Entry]) -> None:
+    """Refuse two entries of one name: the second would take the first one's place."""
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        same = first.setdefault(entry.name, entry) == entry
+        require(same, "Entries of one run", "have names of their own", f"two called {entry.name}")
 
-    whole = True
+
+def _measure(
+    entries: list[Entry], cells: tuple[Cell, ...], store: Path, over: Callable[[], bool]
+) -> tuple[bool, int]:
+    """Measure cell by cell; whether nothing is left, and how many entries failed in a cell."""
+    whole, failed = True, 0
     for cell in cells:
         for entry in entries:
-            began = monotonic()
-            if entry.kind == "attack":
-                struck, left = strike(cell, entry, store, play=_play, over=over)
-                _say(f"{cell.name}: {entry.name} against {struck} defences")
-                whole &= not left
-                continue
-            row = evaluate(cell, entry, store, play=_play, over=over)
-            if row is not None:
-                keep_known(row, read_row(store, cell.name, entry.name))
-                write_row(store, row)
-            whole &= row is not None and (bool(row.refused) or len(row.hits) == len(cell.attacks))
-            _say(f"{cell.name}: {entry.name}: {_about(row)} ({monotonic() - began:.0f} s)")
-            if over():
-                return False
-    return whole
+            try:
+                whole &= (_strike if entry.kind == "attack" else _defend)(cell, entry, store, over)
+            except Exception as error:  # of the entry's own code, too; the others are measured all the same
+                failed += 1
+                kind = "" if isinstance(error, ByzoptError) else f"{type(error).__name__}: "
+                _say(f"{cell.name}: {entry.name} failed: {kind}{error}")
+            if over() and not whole:  # else what is stored may be all that there is to measure
+                return False, failed
+    return whole, failed
+
+
+def _strike(cell: Cell, entry: Entry, store: Path, over: Callable[[], bool]) -> bool:
+    from byzopt.benchmark.attacking import strike
+
+    struck, left = strike(cell, entry, store, play=_play, over=over)
+    _say(f"{cell.name}: {entry.name} against {struck} defences")
+    return not left
+
+
+def _defend(cell: Cell, entry: Entry, store: Path, over: Callable[[], bool]) -> bool:
+    from byzopt.benchmark.evaluating import evaluate
+    from byzopt.benchmark.storing import read_row, store_row
+
+    began = monotonic()
+    read_row(store, cell.name, entry.name)  # a damaged one is told before anything is run
+    row = evaluate(cell, entry, store, play=_play, over=over)
+    kept = None if row is None else store_row(store, row)
+    about = _about(kept or row)
+    if row is not None and kept is None:
+        about += "; the stored row, of another setting or other packages, has more and stays"
+    _say(f"{cell.name}: {entry.name}: {about} ({monotonic() - began:.0f} s)")
+    return row is not None and (bool(row.refused) or len((kept or row).hits) == len(cell.attacks))
 
 
 def _play(plan: Any, over: Callable[[], bool]) -> None:
@@ -148,13 +174,22 @@ def table(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Rank the defences of a store, or of a file of rows; with --out also as a page of its own."""
+    """Rank the defences of a store, or of a file of rows; with --out also as a page of its own.
+
+    Damaged rows are named and left out; then it exits with 1.
+    """
     from byzopt.benchmark.ranking import by_cell, current, overall
-    from byzopt.benchmark.rows import read_rows
+    from byzopt.benchmark.rows import once
+    from byzopt.benchmark.storing import read_rows
     from byzopt.experiments.store.directories import check_directory, explain_refused_writes
     from byzopt.reports.benchmark import board_tables, save_board
 
-    rows = [row for source in sources or [str(DEFAULT_STORE)] for row in read_rows(source)]
+    damaged: dict[str, str] = {}
+    read = [row for source in sources or [str(DEFAULT_STORE)] for row in read_rows(source, damaged)]
+    rows = once(read)
+    _tell(damaged)
+    if len(rows) < len(read):
+        _say(f"counted once: {len(read) - len(rows)} rows that are the same as another")
     if out is not None:
         check_directory(out, "--out")
     if as_json:
@@ -164,9 +199,9 @@ def table(
         _print(board_tables(rows))
     if out is not None:
         with explain_refused_writes(out, "Choose another --out."):
-            made = save_board(rows, out)
+            made = save_board(rows, out, damaged)
         _say(f"{len(made)} files in {out}")
-    return 0
+    return 1 if damaged else 0
 
 
 @app.command(name="facts")
@@ -182,20 +217,24 @@ def facts(
     """
     from byzopt.benchmark.facts import different, slower
     from byzopt.benchmark.protocol import Cell
-    from byzopt.benchmark.rows import read_rows, write_row
+    from byzopt.benchmark.storing import change_row, read_rows
 
-    for row in read_rows(store):
-        if row.refused:
+    damaged: dict[str, str] = {}
+    for row in read_rows(store, damaged):
+        if row.refused or not row.rules:
             continue
-        row.different = [list(one) for one in different(Cell.of(row.cell))]
-        row.slower = slower(row) if time else row.slower
-        write_row(store, row)
-        taken = "" if row.slower is None else f", a round takes {row.slower:.2f} times the mean's"
-        print(
-            f"{row.cell}: {row.entry}: h = {', '.join(f'{h:.3g}' for _, h in row.different)}{taken}",
-            flush=True,
-        )
-    return 0
+        found = [list(one) for one in different(Cell.of(row.cell)) if isfinite(one[1])]
+        ratio = slower(row) if time else None
+
+        def add(now: Row, found: list[list[float]] = found, ratio: float | None = ratio) -> None:
+            now.different, now.slower = found, now.slower if ratio is None else ratio
+
+        change_row(store, row, add)
+        ratio = row.slower if ratio is None else ratio
+        taken = "" if ratio is None else f", a round takes {ratio:.2f} times the mean's"
+        print(f"{row.cell}: {row.entry}: h = {', '.join(f'{h:.3g}' for _, h in found)}{taken}", flush=True)
+    _tell(damaged)
+    return 1 if damaged else 0
 
 
 @app.command(name="replay")
@@ -213,12 +252,13 @@ def replay(
     same kind of processor.
     """
     from byzopt.benchmark.evaluating import replay as play_again
-    from byzopt.benchmark.rows import read_rows
-    from byzopt.errors import InvalidInput
+    from byzopt.benchmark.storing import read_rows
     from byzopt.experiments.sweeps.runs import deciding_versions
 
-    row = next((one for one in read_rows(source) if (one.cell, one.entry) == (cell, entry)), None)
+    damaged: dict[str, str] = {}
+    row = next((one for one in read_rows(source, damaged) if (one.cell, one.entry) == (cell, entry)), None)
     if row is None:
+        _tell(damaged)
         raise InvalidInput(f"{source} should hold a row of {entry} in {cell}. Found none.")
     if row.versions != deciding_versions():
         _say(f"the row was made with {row.versions}; here are {deciding_versions()}")
@@ -231,6 +271,11 @@ def replay(
         same &= equal
         print(f"{name}: {'the same' if equal else 'DIFFERS'}: stored {stored}, again {again}", flush=True)
     return 0 if same else 1
+
+
+def _tell(damaged: dict[str, str]) -> None:
+    for name, reason in damaged.items():
+        _say(f"damaged and left out: {name}: {reason}")
 
 
 def _print(tables: Any) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from byzopt.benchmark.protocol import ATTACK_SET, PROTOCOL, SEEDS, Cell
 from byzopt.benchmark.ranking import by_cell, current
-from byzopt.benchmark.rows import Row, write_rows
+from byzopt.benchmark.rows import Row, once
+from byzopt.benchmark.storing import write_rows
 from byzopt.files import write_atomically
 from byzopt.reports.board import board_tables
 from byzopt.reports.board_charts import cell_charts
@@ -17,15 +18,18 @@ __all__ = ["board_tables", "save_board"]
 ROWS = "rows.json"
 
 
-def save_board(rows: Sequence[Row], out: Path) -> list[Path]:
-    """Write the page, and the rows from which it is drawn, to a directory; returns the paths."""
+def save_board(rows: Sequence[Row], out: Path, damaged: Mapping[str, str] | None = None) -> list[Path]:
+    """Write the page, and the rows from which it is drawn, to a directory; returns the paths.
+
+    `damaged` says what is wrong with rows that were left out.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "index.html", render_board(rows).encode())
-    write_rows(rows, out / ROWS)
+    write_atomically(out / "index.html", render_board(rows, damaged).encode())
+    write_rows(once(rows), out / ROWS)
     return [out / "index.html", out / ROWS]
 
 
-def render_board(rows: Sequence[Row]) -> str:
+def render_board(rows: Sequence[Row], damaged: Mapping[str, str] | None = None) -> str:
     """The page's text."""
     from byzopt import __version__
 
@@ -45,6 +49,7 @@ def render_board(rows: Sequence[Row]) -> str:
             charts_of_cells=[chart for chart in charts if not chart.name.startswith("attacks-")],
             notes=notes,
             refused=refused,
+            damaged=damaged or {},
             seeds=SEEDS,
             protocol=PROTOCOL,
             attack_set=ATTACK_SET,

@@ -9,7 +9,7 @@ from statistics import fmean
 from byzopt.benchmark.entries import shipped_entries
 from byzopt.benchmark.protocol import ATTACK_SET, PROTOCOL, REFERENCE, TUNED_AGAINST, Cell, cells
 from byzopt.benchmark.ranking import Overall, Place, by_cell, current, overall
-from byzopt.benchmark.rows import Row
+from byzopt.benchmark.rows import Row, is_current, once
 from byzopt.benchmark.scoring import complete, figures
 from byzopt.experiments.sweeps.runs import point_text
 from byzopt.reports.study.figures_of import Figure, figure_of
@@ -190,7 +190,7 @@ def _worth(score: float | None, rises: bool) -> float:
 
 
 def _outdated(rows: Sequence[Row]) -> Iterator[ReportTable]:
-    old = [row for row in rows if row not in current(rows)]
+    old = [row for row in once(rows) if not is_current(row)]
     body: list[tuple[Entry, ...]] = [(row.cell, row.entry, row.protocol, row.attack_set) for row in old]
     text = "Taken under another protocol or attack set: not comparable, and not ranked."
     yield ReportTable("outdated", "Earlier rows", text, ("cell", "entry", "protocol", "attack set"), body)
