@@ -97,11 +97,15 @@ def _measure(
     entries: list[Entry], cells: tuple[Cell, ...], store: Path, over: Callable[[], bool]
 ) -> tuple[bool, int]:
     """Measure cell by cell; whether nothing is left, and how many entries failed in a cell."""
+    from byzopt.experiments.store.run_store import Unwritable
+
     whole, failed = True, 0
     for cell in cells:
         for entry in entries:
             try:
                 whole &= (_strike if entry.kind == "attack" else _defend)(cell, entry, store, over)
+            except Unwritable:  # no fault of the entry's, and met by all
+                raise
             except Exception as error:  # of the entry's own code, too; the others are measured all the same
                 failed += 1
                 kind = "" if isinstance(error, ByzoptError) else f"{type(error).__name__}: "
