@@ -25,11 +25,10 @@ def reduces_columns(rows: Tensor, mixing: Any = None) -> bool:
 
     Up to 64 rows a kernel is made in the first call for its plan and number of rows, in less than a tenth of
     a second. For more rows, or fewer columns than a vector holds, one kernel reads their network as data
-    (`tall`); so many are to be mixed before.
+    (`tall`).
     """
-    if mixing is not None:
-        return len(mixing) <= _QUICK
-    return rows.shape[0] <= _QUICK or rows.shape[1] >= tall_step(rows.dtype)
+    m = rows.shape[0] if mixing is None else len(mixing)
+    return m <= _QUICK or rows.shape[1] >= tall_step(rows.dtype)
 
 
 def reduce_columns(
@@ -43,9 +42,9 @@ def reduce_columns(
     (n, d), step = rows.shape, _step(rows, mixing)
     if mixing is not None and d < step:
         return reduce_columns(mixed_rows(rows, mixing, order), plan, None, out)
-    if mixing is None and (n > _QUICK or d < step):
-        return reduce_tall_columns(rows, plan, out)
     m = n if mixing is None else len(mixing)
+    if m > _QUICK or d < step:
+        return reduce_tall_columns(rows, plan, out, mixing, order)
     run, offsets, mixed = _kernel(rows.dtype, n, m, mixing is not None, plan), 0, 0
     if mixing is not None:
         places = np.arange(n) if order is None else order

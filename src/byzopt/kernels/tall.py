@@ -21,35 +21,45 @@ from byzopt.kernels.networks import Places, pruned
 
 _DEEP = 4  # vectors of columns at a time
 _LINE = 64  # bytes of a cache line, which is as much as the widest vector
+_TILE = 4  # mixed rows at a time
 _SKEW = 5  # every 32 rows one place is left free: else rows that are compared often share a set of the cache
 
 
-def reduce_tall_columns(rows: Tensor, plan: RankWindow, out: Tensor) -> bool:
-    """The plan's answer for every column of usable `rows` `[n, d]` into `out` `[d]`, as `reduce_columns`.
+def reduce_tall_columns(
+    rows: Tensor, plan: RankWindow, out: Tensor, mixing: Array | None = None, order: Any = None
+) -> bool:
+    """The plan's answer for every column of usable `rows` `[n, d]`, or of `mixing @ rows`, into `out` `[d]`,
+    as `reduce_columns`.
 
     Returns whether all rows and answers are finite.
     """
     n, d = rows.shape
+    m = n if mixing is None else len(mixing)
     width, deep = lanes(rows.dtype), _DEEP
     if d == 0:  # a rank's part
         return True
     if d < width * deep:
         width, deep = min(width, 1 << (d.bit_length() - 1)), 1
     step = width * deep
-    run, pairs = _kernel(rows.dtype, width, deep), _places(n, plan, step)
+    run, pairs = _kernel(rows.dtype, width, deep, mixing is not None), _places(m, plan, step)
     spoilt: dict[int, Array] = {}
     around = -1 if plan.around is None else plan.around
-    where = (rows.data_ptr(), rows.stride(0), n, address(pairs), len(pairs), out.data_ptr())
-    size = (n + (n >> _SKEW)) * step
+    held: tuple[Any, ...] = ()
+    if mixing is not None:
+        places = np.arange(n) if order is None else order
+        held = places * rows.stride(0), np.ascontiguousarray(mixing, dtype=NUMPY[rows.dtype])
+    where = (rows.data_ptr(), rows.stride(0), m, address(pairs), len(pairs), out.data_ptr())
+    sources = (*map(address, held), n) if held else ()
+    size = (m + (m >> _SKEW)) * step
 
     def piece(start: int, stop: int) -> None:
         spoilt[start] = np.zeros(width, dtype=NUMPY[rows.dtype])
-        room = np.empty(size + _LINE, dtype=NUMPY[rows.dtype])
+        room = np.empty(size + (n * step if held else 0) + _LINE, dtype=NUMPY[rows.dtype])
         aligned = address(room) + -address(room) % _LINE
         window = (plan.first, plan.last, around, aligned, address(spoilt[start]))
-        run(*where, *window, start, stop)
+        run(*where, *window, *sources, start, stop)
 
-    parallel_for(d, n * d, step, piece)
+    parallel_for(d, m * d, step, piece)
     return all_finite(spoilt.values())
 
 
@@ -68,18 +78,22 @@ def _places(n: int, plan: RankWindow, step: int) -> Places:
 
 
 @cache
-def _kernel(dtype: torch.dtype, width: int, deep: int) -> Run:
+def _kernel(dtype: torch.dtype, width: int, deep: int, mixes: bool) -> Run:
     def emit(builder: Any, function: Any) -> None:
         k = Body(builder, function, dtype, width)
-        rows, stride, n, pairs, count, out, first, last, around, room, spoilt, start, stop = function.args
+        rows, stride, n, pairs, count, out, first, last, around, room, spoilt, *mixed = function.args
+        *sources, start, stop = mixed
         trace = k.local(k.vector, k.load(spoilt, 0))
         step = deep * width
         with k.pieces(start, stop, step) as column:
-            with k.loop(0, n) as i:
-                for a in range(deep):
-                    value = k.load(rows, k.add(k.times(stride, i), column, a * width))
-                    k.b.store(k.fma(value, k.const(0.0), k.b.load(trace)), trace)
-                    k.store(value, room, k.add(_place(k, i, step), a * width))
+            if mixes:
+                _mix(k, rows, sources, n, deep, column, room, trace)
+            else:
+                with k.loop(0, n) as i:
+                    for a in range(deep):
+                        value = k.load(rows, k.add(k.times(stride, i), column, a * width))
+                        k.b.store(k.fma(value, k.const(0.0), k.b.load(trace)), trace)
+                        k.store(value, room, k.add(_place(k, i, step), a * width))
             with k.loop(0, count) as c:
                 i, j = (k.index(pairs, k.add(k.times(c, 2), side)) for side in (0, 1))
                 for a in range(deep):
@@ -95,7 +109,36 @@ def _kernel(dtype: torch.dtype, width: int, deep: int) -> Run:
                 _answer(k, ordered, n, first, last, around, out, k.add(column, a * width), trace)
         k.store(k.b.load(trace), spoilt, 0)
 
-    return compiled(f"tall_{dtype.itemsize}_{width}_{deep}", "piipipiiippii", emit)
+    name = f"tall_{dtype.itemsize}_{width}_{deep}"
+    if mixes:
+        return compiled(f"{name}_mixed", "piipipiiippppiii", emit)
+    return compiled(name, "piipipiiippii", emit)
+
+
+def _mix(
+    k: Body, rows: Any, sources: list[Any], m: Any, deep: int, column: Any, room: Any, trace: Any
+) -> None:
+    """The `m` mixed rows of a step's columns, into the room; the rows are gathered behind them first, since
+    rows as they lie may share a set of the cache."""
+    (offsets, mixing, n), step = sources, deep * k.lanes
+    gathered = k.at(room, _place(k, m, step), k.scalar)
+    with k.loop(0, n) as j:
+        place = k.add(k.b.load(k.at(offsets, j, k.i64)), column)
+        for a in range(deep):
+            k.store(k.load(rows, k.add(place, a * k.lanes)), gathered, k.add(k.times(j, step), a * k.lanes))
+    with k.tiles(m, _TILE) as first:
+        held = [[k.zeros() for _ in range(deep)] for _ in range(_TILE)]
+        with k.loop(0, n) as j:
+            values = [k.load(gathered, k.add(k.times(j, step), a * k.lanes)) for a in range(deep)]
+            for i, sums in enumerate(held):
+                share = k.spread(mixing, k.add(k.times(k.add(first, i), n), j))
+                for value, sum_ in zip(values, sums, strict=True):
+                    k.b.store(k.fma(share, value, k.b.load(sum_)), sum_)
+        for i, sums in enumerate(held):
+            for a, sum_ in enumerate(sums):
+                value = k.b.load(sum_)
+                k.b.store(k.fma(value, k.const(0.0), k.b.load(trace)), trace)
+                k.store(value, room, k.add(_place(k, k.add(first, i), step), a * k.lanes))
 
 
 def _answer(
