@@ -27,6 +27,12 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def ordinary(weights: Tensor) -> bool:
+    """Whether a sum with these weights may be taken in float32: what a weight cuts down was finite before."""
+    sizes = weights[weights != 0].abs()
+    return bool(((sizes > 1e-30) & (sizes < 1e30)).all())
+
+
 def column_blocks(
     rows: Tensor, dtype: torch.dtype | None = None, size: int = BLOCK_BYTES
 ) -> Iterator[tuple[slice, Tensor]]:

@@ -6,7 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from byzopt.aggregators import NNM, RFA, CappedNNM, Krum, Mean, Normalise, TrimmedMean
+from byzopt.aggregators import (
+    ARC,
+    NNM,
+    RFA,
+    CappedNNM,
+    CenteredClipping,
+    Clipping,
+    Krum,
+    Mean,
+    Normalise,
+    NormClipping,
+    RoundContext,
+    TrimmedMean,
+)
+from byzopt.aggregators.core.batching import batch_aggregate
 from byzopt.errors import InvalidInput
 from tests.reference import rules as twin
 from tests.reference import rules_more as more
@@ -76,3 +90,54 @@ def test_a_long_way_is_cut_to_the_others_way_and_a_large_cap_is_nnm():
 def test_a_cap_that_is_none_is_refused(cap):
     with pytest.raises(InvalidInput, match="cap"):
         CappedNNM(f=1, cap=cap)
+
+
+TOGETHER = (
+    Normalise() >> Mean(),
+    Normalise() >> RFA(f=3),
+    Normalise() >> TrimmedMean(f=3),
+    NNM(f=3) >> Normalise() >> RFA(f=3),
+    ARC(f=3) >> RFA(f=3),
+    ARC(f=3) >> NNM(f=3) >> Mean(),
+    Clipping(tau=1.5) >> Krum(f=3),
+    NormClipping(f=3),
+    NormClipping(f=3, bound=0.7),
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rule", TOGETHER, ids=str)
+def test_many_sets_in_one_call_are_answered_as_each_alone(rule, dtype):
+    sets = torch.from_numpy(np.stack([some(seed=seed) for seed in range(5)])).to(dtype)
+    sets[1, 3] = 0.0
+    sets[2, 4] *= 1e6
+    stacked = batch_aggregate(rule.stages, rule.last, sets)
+    assert stacked is not None  # not one by one
+    alone = torch.stack([rule(each) for each in sets])
+    # In float32 a row that is 10^6 times as long is cut to the others' length: six of seven digits of its
+    # products with them are gone, alone too, before it is cut.
+    loose = 1e-9 if dtype == torch.float64 else 1e-4
+    assert torch.allclose(stacked[0], alone, rtol=loose, atol=loose)
+    sets[3, 5] = torch.finfo(dtype).max / 4  # far beyond: left to one call each, with the same answer
+    assert batch_aggregate(rule.stages, rule.last, sets) is None
+    assert torch.equal(rule.batch(sets), torch.stack([rule(each) for each in sets]))
+
+
+def test_lengths_after_a_stage_are_looked_at_one_set_at_a_time():
+    """Products of mixed rows lose the digits that a length needs."""
+    rule, sets = NNM(f=3) >> NormClipping(f=3), torch.from_numpy(np.stack([some(), some(seed=1)]))
+    assert batch_aggregate(rule.stages, rule.last, sets) is None
+    assert torch.equal(rule.batch(sets), torch.stack([rule(each) for each in sets]))
+
+
+@pytest.mark.parametrize(
+    "rule", [CenteredClipping(f=3), CenteredClipping(f=3, tau=0.5, iterations=3)], ids=str
+)
+def test_clipping_from_the_last_aggregate_answers_many_sets_at_once(rule):
+    memory, at = rule.as_filter(), RoundContext(2, torch.zeros(5))
+    first = torch.from_numpy(some(seed=9))
+    _, state = memory.step(memory.init(first[0], 11), first, at)
+    sets = torch.from_numpy(np.stack([some(seed=seed) for seed in range(5)]))
+    alone = torch.stack([memory.preview(state, each, at) for each in sets])
+    assert torch.allclose(memory.preview(state, sets, at), alone, rtol=1e-9)
+    assert not torch.allclose(alone, torch.stack([rule(each) for each in sets]))  # the centre counts

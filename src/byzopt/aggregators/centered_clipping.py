@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
+from byzopt.aggregators.core.batching import batch_aggregate
 from byzopt.aggregators.core.certificate import ChainInput, nearly_median
 from byzopt.aggregators.core.chain import Chain
 from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule
+from byzopt.aggregators.core.inputs import as_sets
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.numerics.distances import Array, Distances, even
 from byzopt.aggregators.numerics.geometry import Geometry
@@ -176,6 +178,14 @@ class _Continued(GeometricRule):
         out = mixed.blend(weights[1:]).to(wide).add(centre.to(wide), alpha=float(weights[0]))
         return out.to(centre.dtype)
 
+    def batch(self, rows: Tensor) -> Tensor:
+        """The aggregates `[R, d]` of R sets of rows `[R, n, d]`, each from the same centre."""
+        rows = as_sets(rows)
+        self.check(rows.shape[1])
+        centre = self.centre.to(rows).expand(len(rows), 1, -1)
+        stacked = batch_aggregate((), _Beside(self.rule), torch.cat([centre, rows], dim=1))
+        return torch.stack([self(each) for each in rows]) if stacked is None else stacked[0]
+
     def answered(self, mixed: Mixed, f: int, source: ChainInput) -> Coefficients:
         geometry = self._beside(mixed)
         weights = self.weights(geometry).numpy()
@@ -186,6 +196,18 @@ class _Continued(GeometricRule):
 
     def _held(self, mixed: Mixed) -> Tensor:
         return mixed.held(self.centre).to(mixed.rows) / mixed.unit
+
+    def weights(self, geometry: Geometry) -> Tensor:
+        return _Beside(self.rule).weights(geometry)
+
+
+@dataclass(frozen=True)
+class _Beside(GeometricRule):
+    """`rule` for rows of which row 0 is the centre."""
+
+    batched = True
+
+    rule: CenteredClipping
 
     def weights(self, geometry: Geometry) -> Tensor:
         first, m = even(np.array([0]), geometry.m), geometry.m

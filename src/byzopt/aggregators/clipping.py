@@ -13,9 +13,9 @@ from byzopt.errors import require
 
 
 def clip_to(norms: Tensor, bound: Tensor | float) -> Tensor:
-    """The diagonal matrix with min(1, bound / norm): rows of norm 0 are left alone."""
+    """The diagonal matrices `[..., m, m]` with min(1, bound / norm): rows of norm 0 are left alone."""
     safe = torch.where(norms > 0, norms, torch.ones_like(norms))
-    return torch.where(norms > bound, bound / safe, torch.ones_like(norms)).diag()
+    return torch.where(norms > bound, bound / safe, torch.ones_like(norms)).diag_embed()
 
 
 @PRE_AGGREGATORS.register("clipping")
@@ -43,6 +43,7 @@ class Clipping(PreAggregator):
 
     affine = False
     mixes = False
+    batched = True
 
     tau: float = 2.0
 
@@ -77,10 +78,11 @@ class ARC(PreAggregator):
 
     affine = False
     mixes = False
+    batched = True
 
     f: int
 
     def mixing(self, geometry: Geometry) -> Tensor:
         m, norms = geometry.m, geometry.sq_norms.sqrt()
         k = 2 * self.f * (m - self.f) // m
-        return clip_to(norms, norms.sort(descending=True).values[k])
+        return clip_to(norms, norms.sort(dim=-1, descending=True).values[..., k].unsqueeze(-1))

@@ -11,7 +11,7 @@ from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.kinds import GeometricRule
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.errors import require
+from byzopt.errors import counted, require
 from byzopt.rng import stream
 
 _FAR = 100.0  # rows this many majority radii from the bulk would hide all others from the top direction
@@ -75,7 +75,7 @@ class DnC(GeometricRule):
 
     def check(self, n: int) -> None:
         super().check(n)
-        c, numbers = self.dropped, f"{self.dropped} rows to drop of n = {n}"
+        c, numbers = self.dropped, f"{counted(self.dropped, 'row')} to drop of n = {n}"
         require(c < n, "Parameter `filtering` of DnC", "satisfy c f < n", numbers, "Lower filtering.")
 
     @property

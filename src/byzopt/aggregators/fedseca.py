@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from byzopt import accelerator
+from byzopt import accelerator, linalg
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
-from byzopt.aggregators.core.weighing import median_value, ordinary, row_norms, shrink, size_limits, whole
+from byzopt.aggregators.core.weighing import median_value, row_norms, shrink, size_limits, whole
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.selection import answer
 from byzopt.errors import require
@@ -85,7 +85,7 @@ class FedSECA(Aggregator):
         cut = shrink(norms, median_value(norms)).unsqueeze(1)
         limits = size_limits(plain.rows.abs(), 1 - self.sparsity)
         middle = RankWindow((plain.m - 1) // 2, plain.m // 2 + 1)
-        for piece, block in plain.blocks(None if ordinary(cut) else torch.float64):
+        for piece, block in plain.blocks(None if linalg.ordinary(cut) else torch.float64):
             signs, sizes = block.sign(), block.abs()
             elected = (say.to(signs) @ signs).sign()
             taken = (sizes >= limits) & (signs * elected > 0)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
-from byzopt.aggregators.core.weighing import WeighingRule, median_value, row_norms, shrink
+from byzopt.aggregators.core.weighing import WeighingRule, median_value, medians, row_norms, shrink
 from byzopt.aggregators.core.weighted_form import WeightedSum
+from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.weighted_columns import ranked, weighted_median
 from byzopt.errors import require
@@ -41,6 +42,7 @@ class NormClipping(WeighingRule):
 
     translation_equivariant = False
     convex = False
+    batched = True
 
     f: int | None = None
     bound: float | None = None
@@ -58,6 +60,12 @@ class NormClipping(WeighingRule):
         norms = row_norms(mixed)
         bound = median_value(norms) if self.bound is None else self.bound / mixed.unit
         return shrink(norms, bound) / mixed.m
+
+    def decided(self, geometry: Geometry) -> Tensor:
+        """Weights `[..., m]` of rows as they were sent, by their lengths: `weigh` for many sets at once."""
+        norms = geometry.sq_norms.sqrt()
+        bound = medians(norms) if self.bound is None else self.bound / geometry.unit
+        return shrink(norms, bound) / geometry.m
 
     def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
         def act(mixed: Mixed) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator
-from byzopt.aggregators.core.weighing import median_value
+from byzopt.aggregators.core.weighing import medians
 from byzopt.aggregators.numerics.geometry import Geometry
 
 
@@ -44,11 +44,11 @@ class Normalise(PreAggregator):
     convex = False
 
     affine = False
+    batched = True
 
     most: ClassVar[float] = 100.0  # times that a row is stretched
 
     def mixing(self, geometry: Geometry) -> Tensor:
         norms = geometry.sq_norms.sqrt()
-        length = median_value(norms)
-        stretched = length / norms.clamp_min(torch.finfo(norms.dtype).tiny)
-        return torch.where(norms > 0, stretched.clamp_max(self.most), 1.0).diag()
+        stretched = medians(norms) / norms.clamp_min(torch.finfo(norms.dtype).tiny)
+        return torch.where(norms > 0, stretched.clamp_max(self.most), 1.0).diag_embed()

@@ -16,6 +16,7 @@ from byzopt.aggregators.core.inputs import RowsLike
 from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.core.stage import Stage
 from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.errors import counted
 from byzopt.theory.robustness import NOTHING, Coefficients, both, carried, closed
 
 
@@ -106,7 +107,7 @@ class BaseAggregator(Stage):
         most = self.tolerance(n)
         f = most if f is None else f
         if f > most:
-            return f"{self!r} tolerates {most} faulty rows of {n}, not {f}"
+            return f"{self!r} tolerates {counted(most, 'faulty row')} of {n}, not {f}"
         if 2 * f >= n:
             return f"nothing is proved where {f} rows of {n}, half of them or more, are faulty"
         return "" if self.coefficients(n, f).squared is not None else f"no coefficient is proved for {self!r}"

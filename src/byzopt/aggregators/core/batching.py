@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt import accelerator
+from byzopt import accelerator, linalg
 from byzopt.aggregators.core.certificate import ChainInput, Nearness, nearness
 from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.core.stage import Stage
@@ -46,8 +46,9 @@ def batch_aggregate(
 ) -> tuple[Tensor, BatchDecision | None] | None:
     """The aggregates `[R, d]` of rows `[R, n, d]` on the CPU; None if they should be called one by one.
 
-    With them what decided them, where that is their geometry. `rule` has `weights(geometry)` or `plan(m)`;
-    all recipes have been checked with their numbers of rows.
+    With them what decided them, where that is their geometry. `rule` has `weights(geometry)`, `plan(m)`, or
+    only `decided(geometry)`, which asks for the rows' lengths. All recipes have been checked with their
+    numbers of rows.
     """
     sets, n, d = rows.shape
     simple = (
@@ -61,6 +62,11 @@ def batch_aggregate(
     ranks = getattr(rule, "plan", None)
     if ranks and not stages:
         return _ranked(rows, ranks), None
+    by_rows = not ranks and not hasattr(
+        rule, "weights"
+    )  # it goes by rows' lengths, and not by their products
+    if by_rows and stages:
+        return None
     first = geometry = _geometry(rows.double())
     if geometry is None or first is None:
         return None
@@ -69,10 +75,14 @@ def batch_aggregate(
         matrix = stage.decided(geometry)
         geometry = geometry.mixed(matrix, stage.affine)
         mixing = matrix if mixing is None else matrix @ mixing
+    if mixing is not None and not all(stage.affine for stage in stages) and not linalg.ordinary(mixing):
+        return None
     if ranks:
         assert mixing is not None
         return _ranked(mixing.to(rows) @ rows, ranks), None
     weights: Tensor = rule.decided(geometry)  # type: ignore[attr-defined]
+    if by_rows and not linalg.ordinary(weights):
+        return None
     through = weights.unsqueeze(-2) if mixing is None else weights.unsqueeze(-2) @ mixing
     return (through.to(rows) @ rows).squeeze(-2), BatchDecision(first, geometry, mixing, weights)
 
@@ -96,7 +106,13 @@ def _geometry(rows: Tensor) -> Geometry | None:
     product = _equated(rows, (product + product.mT) / 2)
     if not within_range(product.diagonal(dim1=-2, dim2=-1).numpy()):
         return None
-    return Geometry(n, lambda: product, _without_origin)
+
+    def origin() -> Origin:
+        pivots = rows[each, pivot]
+        cross = (about @ pivots.unsqueeze(-1)).squeeze(-1)
+        return Origin(cross, pivots.square().sum(dim=-1, keepdim=True), rows.square().sum(dim=-1))
+
+    return Geometry(n, lambda: product, origin)
 
 
 def _equated(rows: Tensor, product: Tensor) -> Tensor:
@@ -107,7 +123,3 @@ def _equated(rows: Tensor, product: Tensor) -> Tensor:
     np.minimum.at(kind, (at[equal].numpy(), later[equal].numpy()), earlier[equal].numpy())
     gram = np.take_along_axis(product.numpy(), kind[..., :, None], axis=-2)
     return torch.from_numpy(np.take_along_axis(gram, kind[..., None, :], axis=-1))
-
-
-def _without_origin() -> Origin:
-    raise NotImplementedError("stages that need lengths about the origin are not batched")

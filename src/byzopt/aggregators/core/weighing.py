@@ -51,19 +51,13 @@ class WeighingRule(Aggregator):
 
 def weighted_sum(weights: Tensor, rows: Tensor) -> Tensor:
     """`weights` `[n]` times `rows` `[n, d]`, in float64 wherever float32 might not hold a weight or a sum."""
-    if accelerator.holds(rows) and ordinary(weights):
+    if accelerator.holds(rows) and linalg.ordinary(weights):
         return linalg.blend(weights, rows)
     total = weights.to(rows.device)
     out = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
     for piece, block in linalg.column_blocks(rows, torch.float64):
         out[piece] = saturated(total @ block, out.dtype)
     return out
-
-
-def ordinary(weights: Tensor) -> bool:
-    """Whether a sum with these weights may be taken in float32: what a weight cuts down was finite before."""
-    sizes = weights[weights != 0].abs()
-    return bool(((sizes > 1e-30) & (sizes < 1e30)).all())
 
 
 def saturated(vec: Tensor, dtype: torch.dtype) -> Tensor:
@@ -146,13 +140,18 @@ def _cosines_there(mixed: Mixed) -> Tensor:
     return (products * scale * scale.unsqueeze(1)).clamp(-1, 1)
 
 
-def shrink(norms: Tensor, bound: float) -> Tensor:
+def shrink(norms: Tensor, bound: Tensor | float) -> Tensor:
     """Factors min(1, bound / norm) that cut lengths to `bound`."""
     return torch.where(norms > bound, bound / norms, 1.0)
 
 
 def median_value(values: Tensor) -> float:
     """The median; the mean of the two middle values for an even number."""
-    ranked = values.sort().values
-    low, high = float(ranked[(len(ranked) - 1) // 2]), float(ranked[len(ranked) // 2])
+    return float(medians(values))
+
+
+def medians(values: Tensor) -> Tensor:
+    """The medians `[..., 1]` of values `[..., m]`, as `median_value`."""
+    ranked, m = values.sort(dim=-1).values, values.shape[-1]
+    low, high = ranked[..., (m - 1) // 2].unsqueeze(-1), ranked[..., m // 2].unsqueeze(-1)
     return low + (high - low) / 2

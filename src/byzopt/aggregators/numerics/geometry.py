@@ -19,7 +19,8 @@ from byzopt.aggregators.numerics.distances import Distances, Index
 
 
 class Origin(NamedTuple):
-    """`<x_i - p, p>` `[m]`, `<p, p>`, and the squared norms `[m]`."""
+    """`<x_i - p, p>` `[m]`, `<p, p>`, and the squared norms `[m]`; of R sets of rows `[R, m]`, `[R, 1]` and
+    `[R, m]`."""
 
     cross: Tensor
     square: Tensor
@@ -97,13 +98,13 @@ class Geometry:
 
     @cached_property
     def inner(self) -> Tensor:
-        """Inner products `<x_i, x_j>` about the origin, `[m, m]`."""
+        """Inner products `<x_i, x_j>` about the origin, `[..., m, m]`."""
         cross, square, _ = self.origin
-        return self.centred + cross.unsqueeze(-1) + cross.unsqueeze(-2) + square
+        return self.centred + cross.unsqueeze(-1) + cross.unsqueeze(-2) + square.unsqueeze(-1)
 
     @cached_property
     def sq_norms(self) -> Tensor:
-        """Squared norms of the rows, `[m]`."""
+        """Squared norms of the rows, `[..., m]`."""
         return self.origin.sq_norms
 
     def about(self, i: int) -> Tensor:
@@ -138,8 +139,9 @@ class Geometry:
 
         def origin() -> Origin:
             old, square, _ = self.origin
-            cross = mixing @ old + (0 if affine else spare() * square)
-            return Origin(cross, square, (here.centred.diagonal() + 2 * cross + square).clamp_min(0))
+            cross = _times(mixing, old) + (0 if affine else spare() * square)
+            own = here.centred.diagonal(dim1=-2, dim2=-1)
+            return Origin(cross, square, (own + 2 * cross + square).clamp_min(0))
 
         def centred() -> Tensor:
             apart = self.apart.mixed(mixing.numpy())
@@ -148,9 +150,19 @@ class Geometry:
                 here.apart = apart
                 return product
             cross, square, _ = self.origin
-            lean = torch.outer(spare(), mixing @ cross)
-            return product + lean + lean.mT + torch.outer(spare(), spare()) * square
+            lean = _outer(spare(), _times(mixing, cross))
+            return product + lean + lean.mT + _outer(spare(), spare()) * square.unsqueeze(-1)
 
         result = Geometry(mixing.shape[-2], centred, origin, self.unit)
         here = proxy(result)  # no circle: see `geometry_of`
         return result
+
+
+def _times(mixing: Tensor, vec: Tensor) -> Tensor:
+    """`mixing` `[..., m, n]` times `vec` `[..., n]`."""
+    return mixing @ vec if vec.ndim == 1 else (mixing @ vec.unsqueeze(-1)).squeeze(-1)
+
+
+def _outer(one: Tensor, other: Tensor) -> Tensor:
+    """The products of all entries of two vectors `[..., m]`, `[..., m, m]`."""
+    return one.unsqueeze(-1) * other.unsqueeze(-2)
