@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from byzopt.benchmark import evaluating, protocol
 from byzopt.benchmark.protocol import Cell, TaskRules
 
@@ -40,3 +42,15 @@ def entered(folder, name="my-median", text=DEFENCE):
     place.mkdir()
     (place / "entry.toml").write_text(text, encoding="utf-8")
     return place
+
+
+def measured_there(words):
+    """The exit status of a command on the small benchmark, for processes of their own."""
+    from byzopt.cli import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        try:
+            main(words)
+        except SystemExit as ended:
+            return ended.code

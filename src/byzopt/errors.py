@@ -173,6 +173,11 @@ def said(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, for messages: `1 faulty row`, `2 faulty rows`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def unknown(kind: str, name: object, known: Sequence[str]) -> UnknownName:
     """The error for a name that is not registered, with near names or the whole list."""
     near = get_close_matches(name[:_SHOWN] if isinstance(name, str) else said(name), known, n=3)

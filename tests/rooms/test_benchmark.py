@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from multiprocessing import get_context
 
 import pytest
 
@@ -34,7 +36,7 @@ from byzopt.reports.benchmark import save_board
 from byzopt.reports.board import board_tables
 from byzopt.stress import ENSEMBLE
 from tests.benchmark import ATTACKS as SMALL
-from tests.benchmark import CELL, DEFENCE, entered, shrink
+from tests.benchmark import CELL, DEFENCE, entered, measured_there, shrink
 
 RULE = '''
 """A rule of somebody else's."""
@@ -314,8 +316,11 @@ def test_the_page_shows_what_is_not_run_and_escapes_what_strangers_wrote(tmp_pat
     tables = {one.name: one for one in board_tables([*rows, old])}
     assert tables["outdated"].rows == [("digits-iid-n20-f3", "old", "1", "0")]
     coverage = {line[0]: line[1:] for line in tables["coverage"].rows}
-    assert set(coverage["krum" if "krum" in coverage else "rfa"]) == {"not run"}
-    assert coverage["mine"][-1] == "10 of 10 attacks"
+    every = len(shipped_entries()) + 1
+    assert coverage["digits-dirichlet1-n20-f3"] == ("none", "none", "none", f"all {every}")
+    whole, part, misfit, missing = coverage["digits-iid-n20-f3"]
+    assert (whole, part, misfit) == ("mean, mine", "none", "none")
+    assert missing.split(", ") == [name for name in shipped_entries() if name != "mean"]
 
 
 @pytest.mark.slow
@@ -347,8 +352,14 @@ def test_damaged_rows_are_named(tmp_path):
     (place / "x.json").write_text('{"cell": 1}', encoding="utf-8")
     with pytest.raises(InvalidInput, match="should hold rows as byzopt wrote them"):
         read_rows(tmp_path)
-    with pytest.raises(InvalidInput, match="hold a row of the benchmark"):
-        read_rows(tmp_path / "empty")
+    with pytest.raises(InvalidInput, match=r"Found nothing at .*rows\.json\. .* writes DIR/rows\.json"):
+        read_rows(tmp_path / "gone" / "rows.json")
+    (tmp_path / "page").mkdir()
+    with pytest.raises(InvalidInput, match=r"hold a row of the benchmark\. Found none\. Run `byzopt"):
+        read_rows(tmp_path / "page")
+    write_rows([], tmp_path / "page" / "rows.json")
+    with pytest.raises(InvalidInput, match=r"Name .*page.rows\.json"):
+        read_rows(tmp_path / "page")
 
 
 def test_no_budget_takes_nothing_from_what_is_stored(measured, small, byzopt):
@@ -357,6 +368,40 @@ def test_no_budget_takes_nothing_from_what_is_stored(measured, small, byzopt):
     done = byzopt("benchmark", "run", place, "--store", store, "--budget", "0.001s")
     assert (done.status, "not all was measured" in done.err) == (0, False)
     assert [row for row in read_rows(measured) if row.entry == "my-median"] == before
+    cut = byzopt("benchmark", "run", place, "--store", f"{store}-new", "--budget", "0.001s")
+    assert (cut.status, "not all was measured; go on with: " in cut.err) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (('rule = "median"', 'rule = "medain"'), "Unknown rule or pre-aggregator 'medain'. Did you mean"),
+        (('rule = "median"', 'rule = "parts.py:Gone"'), "parts.py"),
+        (('rule = "median"', 'rule = "median(power=2)"'), "power"),
+        (('"robust_gd"', '"robust_dg"'), "robust_gd"),
+        (("lr = 0.1", '"method.speed" = 1'), "speed"),
+        (('rule = "median"', 'rule = "trimmed_mean(f=9)"'), "leave n and f to the cell. Found f = 9"),
+        (('rule = "median"', 'rule = "trimmed_mean(f=3)"'), "leave n and f to the cell"),
+        (('rule = "median"', 'rule = "nnm(f=4) >> rfa"'), "leave n and f to the cell"),
+        (('rule = "median"', "rule = \"gas(rule='krum(f=2)')\""), "leave n and f to the cell"),
+        (('"robust_gd"', '"fldetector", f = 2'), "leave n and f to the cell"),
+    ],
+)
+def test_what_fits_no_cell_is_refused_before_any_run(change, reason, small, tmp_path, byzopt):
+    assert change[0] in DEFENCE
+    text = DEFENCE.replace(*change)
+    if "method.speed" in change[1]:
+        text = text.replace("lr = 0.5", '"method.speed" = 2').replace("lr = 1.0", '"method.speed" = 3')
+    done = byzopt("benchmark", "run", str(entered(tmp_path, text=text)), "--store", str(tmp_path / "store"))
+    assert (done.status, reason in done.err) == (2, True), done.err
+    assert not (tmp_path / "store").exists()
+    with pytest.raises(InvalidInput):
+        evaluate(CELL, load_entry(tmp_path / "my-median"), tmp_path / "store")
+
+
+def test_all_shipped_entries_leave_to_the_cell_what_is_the_cells():
+    for name in shipped_entries():
+        load_entry(name).check()
 
 
 def test_an_emptier_row_takes_no_place_and_others_changes_stay(tmp_path):
@@ -414,7 +459,7 @@ def test_damaged_rows_are_left_out_and_equal_ones_count_once(tmp_path, byzopt):
     said = byzopt("benchmark", "table", once, once, "--json")
     assert said.status == 1
     assert "row 2" in said.err
-    assert "counted once: 1 rows" in said.err
+    assert "counted once: 1 row that" in said.err
     assert [(one["entry"], one["rank"]) for one in json.loads(said.out)] == [("good", 1)]
     write_rows([by_hand("good", {})], tmp_path / "other.json")
     differ = byzopt("benchmark", "table", once, str(tmp_path / "other.json"))
@@ -432,3 +477,16 @@ def test_an_entry_that_fails_stops_no_other(measured, small, tmp_path, byzopt):
     assert "mean failed: " in done.err
     assert "Move it away" in done.err
     assert "my-median: worst gap" in done.err
+
+
+@pytest.mark.slow
+def test_two_commands_on_one_store_at_once_leave_the_rows_that_one_leaves(measured, tmp_path):
+    store, names = tmp_path / "store", [str(measured.parent / "my-median"), "mean"]
+    words = [["benchmark", "run", *order, "--store", str(store)] for order in (names, names[::-1])]
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        assert list(pool.map(measured_there, words)) == [0, 0]
+
+    def figures(place):
+        return {row.entry: {name: hit.values for name, hit in row.hits.items()} for row in read_rows(place)}
+
+    assert figures(store) == figures(measured)

@@ -97,7 +97,12 @@ def test_a_run_shows_a_table_and_keeps_curves_and_records(byzopt, place):
 
 def test_the_default_directory_is_named_after_the_spec_and_its_id(byzopt, place):
     byzopt("run", "spec.toml")
-    assert (place / "byzopt-runs" / f"spec-{load('spec.toml').id[:8]}" / "result.json").exists()
+    name = f"spec-{load('spec.toml').id[:8]}"
+    assert (place / "byzopt-runs" / name / "result.json").exists()
+    assert byzopt("run", "spec.toml", "--store", "all").status == 0
+    assert (place / "all" / name / "result.json").exists()
+    both = byzopt("run", "spec.toml", "--store", "all", "--out", "here")
+    assert (both.status, "Option --store should go without --out" in both.err) == (2, True)
 
 
 def test_json_is_one_object_and_nothing_else(byzopt):

@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 from byzopt.aggregators import Aggregator, rule_data
 from byzopt.attacks import ATTACKS as KNOWN_ATTACKS
-from byzopt.benchmark.protocol import ATTACKS, DRAWS, NAME, SETTINGS, Cell
-from byzopt.errors import require, said, unknown
+from byzopt.benchmark.protocol import ATTACKS, DRAWS, NAME, SETTINGS, SIZES, Cell
+from byzopt.errors import InvalidInput, require, said, unknown
 from byzopt.experiments import Spec
 from byzopt.experiments.specs import toml
 from byzopt.experiments.specs.loading import path_exists, read_user_text
 from byzopt.experiments.specs.overrides import anchor, assign_settings, parse_path
 from byzopt.registry import decode, plain
+from byzopt.servers import LMOStep
 
 FILE = "entry.toml"
 SHIPPED = files("byzopt.benchmark") / "defences"
@@ -89,19 +90,52 @@ class Entry:
         require(len(alike) == 1, f"`settings` of {what}", "all set the same keys", "others")
 
     def settings_in(self, cell: Cell) -> list[dict[str, Any]]:
-        """Its settings with rates in the unit of the cell's task."""
-        unit = cell.rules.unit
-        return [{k: unit * v if k == "lr" else v for k, v in one.items()} for one in self.settings]
+        """Its settings with rates in the unit of the cell's task. Errors: `InvalidInput`."""
+        return [
+            {key: self._unit(cell, one) * value if key == "lr" else value for key, value in one.items()}
+            for one in self.settings
+        ]
 
     def specs(self, cell: Cell) -> list[dict[str, Any]]:
         """The plain data of its specs in a cell, one for each setting. Errors: `InvalidInput`."""
-        found = []
-        for setting in self.settings_in(cell):
-            base = {**cell.spec, "rule": self.rule, "method": self.method}
-            found.append(assign_settings(base, [(parse_path(key), value) for key, value in setting.items()]))
+        found = [self._spec(cell, setting) for setting in self.settings_in(cell)]
         for data in found:
             Spec.of(data)
         return found
+
+    def _spec(self, cell: Cell, setting: Mapping[str, Any]) -> dict[str, Any]:
+        base = {**cell.spec, "rule": self.rule, "method": self.method}
+        return assign_settings(base, [(parse_path(key), value) for key, value in setting.items()])
+
+    def _unit(self, cell: Cell, setting: Mapping[str, Any]) -> float:
+        """What a rate of 1 stands for: a length where a step's length does not follow the rows', else a
+        multiple of the gradient."""
+        step = Spec.of(self._spec(cell, setting)).built().step
+        return cell.rules.length if isinstance(step, LMOStep) else cell.rules.multiple
+
+    def check(self) -> None:
+        """Refuse what no number of workers and liars makes a place for, and what a cell decides itself.
+
+        Raises:
+            InvalidInput: An unknown part, a value that a part does not take, or an `f` or `n` of its own.
+        """
+        if self.kind == "attack":
+            _ = self.attack_data
+            return
+        failed: list[InvalidInput] = []
+        for n, f in SIZES:
+            try:
+                found = self.specs(Cell("digits", "iid", n, f))
+            except InvalidInput as error:
+                failed.append(error)
+                continue
+            for data in found:
+                full = Spec.of(data).data
+                own = [*_strays(full["rule"], n=n, f=f), *_strays(full["method"], n=n, f=f)]
+                remedy = "Leave it out."
+                require(not own, f"Entry {self.name}", "leave n and f to the cell", ", ".join(own), remedy)
+        if len(failed) == len(SIZES):
+            raise failed[0]
 
     def lots(self, data: Mapping[str, Any]) -> list[Any]:
         """The rules of a spec with other lots; one rule where it draws none."""
@@ -189,6 +223,14 @@ def _read(path: Path, name: str) -> Entry:
     require(tables, f"`settings` of {what}", "be tables, as [[settings]]", said(settings))
     require("name" not in data, what, "be called by its folder", "`name`", "Leave it out.")
     return decode(Entry, {**data, "name": name, "settings": tuple(settings)}, what)
+
+
+def _strays(data: Any, **given: int) -> list[str]:
+    """Values in a part's plain data that stand in the place of those that a cell gives."""
+    if isinstance(data, Mapping):
+        here = [f"{key} = {data[key]}" for key in given if data.get(key) not in (None, given[key])]
+        return [*here, *(one for value in data.values() for one in _strays(value, **given))]
+    return [one for value in data for one in _strays(value, **given)] if isinstance(data, list) else []
 
 
 def _positive(value: object) -> bool:

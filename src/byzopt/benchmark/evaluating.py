@@ -126,7 +126,7 @@ def evaluate(
         where not even the tuning was done.
 
     Raises:
-        InvalidInput: A run that an error ended, or a name that is taken.
+        InvalidInput: A run that an error ended, a name that is taken, or an entry that fits no cell whatever.
 
     Examples:
         >>> from byzopt.benchmark import Cell, evaluate, load_entry
@@ -137,6 +137,7 @@ def evaluate(
         None
     """
     check_name(entry)
+    entry.check()
     store = Path(store)
     row = Row(
         cell=cell.name,

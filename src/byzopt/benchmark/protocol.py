@@ -19,6 +19,8 @@ HELD_OUT = 1000  # the seed of tuning, which no figure has
 SETTINGS = 3  # that every defence names and of which one is chosen
 DRAWS = 2  # of the lots of a defence that draws some, for each seed
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")  # of an entry
+# Numbers of workers and liars of cells, and before them one in which every rule has room.
+SIZES = ((50, 1), (20, 3), (20, 6), (11, 5))
 CHEAP = {"budget": "cheap"}
 # Without attack first, then by what they cost. Searches are those without the evolution strategy.
 ATTACKS: dict[str, Mapping[str, Any]] = {
@@ -44,9 +46,10 @@ PARTITIONS: dict[str, Mapping[str, Any]] = {
 class TaskRules:
     """What is trained, and by what it is judged.
 
-    `unit` is what a rate of 1 in an entry stands for. `figure` is what a cell's score is made of, `tuned_by`
-    what a setting is chosen by: on samples held out of training where the task measures on test samples.
-    `floor` is what knowing nothing gives; None: what is measured before the first round.
+    A rate of 1 in an entry stands for a step of `length` where the method sets lengths, else for the
+    gradient times `multiple`, so that the same rates suit all tasks. `figure` is what a cell's score is made
+    of, `tuned_by` what a setting is chosen by: on samples held out of training where the task measures on
+    test samples. `floor` is what knowing nothing gives; None: what is measured before the first round.
     """
 
     title: str
@@ -54,7 +57,8 @@ class TaskRules:
     figure: str
     tuned_by: str
     floor: float | None = None
-    unit: float = 1.0
+    length: float = 1.0
+    multiple: float = 1.0
 
     @property
     def rises(self) -> bool:
@@ -96,7 +100,8 @@ TASKS: dict[str, TaskRules] = {
         },
         "gap",
         "gap",
-        unit=0.1,
+        length=0.3,
+        multiple=5.0,
     ),
     "mnist": TaskRules(
         "MNIST, CNN: test accuracy",
@@ -201,12 +206,7 @@ def cells(size: Size) -> tuple[Cell, ...]:
     core = [Cell(task, part, 20, f) for part in (unlike, alike) for f in (3, 6) for task in ("digits", "a9a")]
     if size != "full":
         return tuple(core[:1] if size == "quick" else core)
-    every = [
-        Cell(task, part, n, f)
-        for task in TASKS
-        for part in PARTITIONS
-        for n, f in ((20, 3), (20, 6), (11, 5))
-    ]
+    every = [Cell(task, part, n, f) for task in TASKS for part in PARTITIONS for n, f in SIZES[1:]]
     return (*core, *(cell for cell in every if cell not in core))
 
 

@@ -17,6 +17,7 @@ from byzopt.benchmark.rows import Row, check_row
 from byzopt.errors import InvalidInput, require, said
 from byzopt.files import read, write_atomically
 
+ROWS = "rows.json"  # beside a page, the rows from which it is drawn
 MOST = 1 << 26  # bytes of a file of rows
 AGAIN = "Move it away and repeat `byzopt benchmark run`: its runs are stored, and are not run again."
 
@@ -152,10 +153,13 @@ def _sources(source: Path) -> Iterator[tuple[str, Callable[[], Row]]]:
             name = f"{source}, row {k}"
             yield name, lambda name=name, raw=raw: _checked(name, lambda: bytes(raw), "")  # type: ignore[misc]
         return
+    what, made = "A source of rows", "`byzopt benchmark table --out DIR` writes DIR/rows.json."
+    there = source.exists()
+    require(there, what, "be a store, or a file of rows", f"nothing at {source}", made)
     paths = sorted((source / "benchmark").glob("*/*.json"))
-    require(
-        bool(paths), f"Store {source}", "hold a row of the benchmark", "none", "Run `byzopt benchmark run`."
-    )
+    beside = source / ROWS
+    remedy = f"Name {beside}." if beside.exists() else "Run `byzopt benchmark run`."
+    require(bool(paths), f"Store {source}", "hold a row of the benchmark", "none", remedy)
     for path in paths:
         yield str(path), lambda path=path: _stored(path)  # type: ignore[misc]
 

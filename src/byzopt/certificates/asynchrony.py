@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 from byzopt.aggregators import Mean
 from byzopt.engines import Asynchrony, OnClock, rounds_on_clock
 from byzopt.engines.clock_loop import whole
-from byzopt.errors import TooManyFaults, require
+from byzopt.errors import TooManyFaults, counted, require
 from byzopt.experiments.running import prepare_spec
 from byzopt.experiments.specs.remarks import clock_warnings, row_times
 from byzopt.experiments.specs.spec import Spec
@@ -77,7 +77,9 @@ def _promise(spec: Spec, run: OnClock, delays: list[float]) -> Promise:
     alike = getattr(intake, "exponent", 0.0) == 0 and intake.uses_rule and intake.name != "latest"
     premises = [
         checked_premise("honest losses are quadratics with one Hessian", quadratic, type(task).__name__),
-        checked_premise("nobody lies", not spec.cohort.byzantine, f"{len(spec.cohort.byzantine)} liars"),
+        checked_premise(
+            "nobody lies", not spec.cohort.byzantine, counted(len(spec.cohort.byzantine), "liar")
+        ),
         checked_premise("the rule is the mean", isinstance(spec.rule, Mean), repr(spec.rule)),
         checked_premise("workers send gradients, and the server descends", plain, method.name),
         checked_premise("a step is the mean of rows, whatever their age", alike, intake.name),

@@ -8,6 +8,7 @@ from statistics import median
 from typing import NamedTuple
 
 from byzopt.aggregators.core.filters import StatelessFilter
+from byzopt.errors import counted
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.trials.outcome import Outcome
 from byzopt.theory.robustness import Coefficients
@@ -61,7 +62,7 @@ def error_bound_sentence(spec: Spec, outcome: Outcome) -> str:
         return f"no round is certified: {reason}"
     return (
         "no round is certified on its own, because it is proved of this rule in advance, for "
-        f"{faulty} faulty rows of {spec.n}, that the aggregate's distance from the honest mean is "
+        f"{counted(faulty, 'faulty row')} of {spec.n}, that the aggregate's distance from the honest mean is "
         f"{_bounds(known)} {_READ}"
     )
 

@@ -16,8 +16,8 @@ import typer
 
 from byzopt.cli.options import directory
 from byzopt.cli.parameters import DEFAULT_STORE, AsJson, StorePath
-from byzopt.cli.stress import duration
-from byzopt.errors import ByzoptError, InvalidInput, require
+from byzopt.cli.stress import NO_EVIDENCE, duration
+from byzopt.errors import ByzoptError, InvalidInput, counted, require
 
 if TYPE_CHECKING:
     from byzopt.benchmark import Cell, Entry, Row
@@ -51,10 +51,11 @@ def run(
     """Measure entries: defences in every cell, attacks against every defence that the store has measured.
 
     All runs are stored: the same command goes on where it was stopped. Exits with 1 where an entry failed in
-    a cell; the others are measured.
+    a cell (the others are measured), with 4 where the budget ended before all was measured.
     """
     from byzopt.benchmark.entries import load_entry, shipped_entries
     from byzopt.benchmark.protocol import chosen_cells
+    from byzopt.cli import FAILED
     from byzopt.cli.stopping import INTERRUPTED, stop_on_signals
     from byzopt.experiments.store.directories import check_directory
 
@@ -68,6 +69,8 @@ def run(
         return 0
     loaded = [load_entry(one) for one in entries or shipped_entries()]
     _check_names(loaded)
+    for entry in loaded:
+        entry.check()
     check_directory(store, "--store")
     end = None if seconds is None else monotonic() + seconds
     with stop_on_signals() as stopped:
@@ -81,8 +84,8 @@ def run(
         _say(f"{failed} of {len(loaded) * len(chosen)} entries in cells failed, see above")
     if not whole:
         _say(f"not all was measured; go on with: {shlex.join(['byzopt', *sys.argv[1:]])}")
-        return INTERRUPTED if halted else int(failed > 0)
-    return int(failed > 0)
+        return INTERRUPTED if halted else FAILED if failed else NO_EVIDENCE
+    return FAILED if failed else 0
 
 
 def _check_names(entries: list[Entry]) -> None:
@@ -119,7 +122,7 @@ def _strike(cell: Cell, entry: Entry, store: Path, over: Callable[[], bool]) -> 
     from byzopt.benchmark.attacking import strike
 
     struck, left = strike(cell, entry, store, play=_play, over=over)
-    _say(f"{cell.name}: {entry.name} against {struck} defences")
+    _say(f"{cell.name}: {entry.name} against {counted(struck, 'defence')}")
     return not left
 
 
@@ -159,7 +162,7 @@ def _about(row: Row | None) -> str:
         return row.refused
     found = score(row)
     if found is None:
-        return f"{len(row.hits)} attacks measured so far"
+        return f"{counted(len(row.hits), 'attack')} measured so far"
     worst, clean = (
         f"{100 * value:.1f} %" if row.rises else f"{value:.4g}" for value in (found.value, found.clean)
     )
@@ -193,7 +196,7 @@ def table(
     rows = once(read)
     _tell(damaged)
     if len(rows) < len(read):
-        _say(f"counted once: {len(read) - len(rows)} rows that are the same as another")
+        _say(f"counted once: {counted(len(read) - len(rows), 'row')} that another repeats")
     if out is not None:
         check_directory(out, "--out")
     if as_json:

@@ -34,7 +34,13 @@ def command(
     out: Annotated[
         Path | None,
         typer.Option(
-            parser=directory, metavar="DIR", help="Directory of the run. Default: byzopt-runs/NAME-ID."
+            parser=directory, metavar="DIR", help="Directory of the run. Default: NAME-ID in the store."
+        ),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            parser=directory, metavar="DIR", help=f"Directory of all runs. Default: {DEFAULT_ROOT}."
         ),
     ] = None,
     as_json: Annotated[
@@ -77,6 +83,7 @@ def command(
     )
     drawn = not bound or axis == "rounds"
     require(drawn, "Option --bound", "be drawn against rounds", f"--axis {axis}", "Leave out one of the two.")
+    require(out is None or store is None, "Option --store", "go without --out", f"--out {out}")
     loaded = load(spec, [*(settings or ()), *(more or ())], compare)
     server = all(one.graph is None for one in loaded.variants().values())
     together = all(one.asynchrony is None for one in loaded.variants().values())
@@ -86,7 +93,7 @@ def command(
     remedy = "Leave it out, or serve ranks by byzopt.distributed.AsynchronousServer."
     require(alone or together, what, rule, "a table `asynchrony`", remedy)
     proved = _bound(loaded) if bound else None  # refused before the run, not after
-    place = out or Path(DEFAULT_ROOT) / f"{_stem(spec)}-{loaded.id[:8]}"
+    place = out or (store or Path(DEFAULT_ROOT)) / f"{_stem(spec)}-{loaded.id[:8]}"
     with ExitStack() as stack:
         link = None
         if not alone:

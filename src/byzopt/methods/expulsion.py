@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from byzopt.aggregators.guards.pairs import THREES
+from byzopt.errors import counted
 from byzopt.theory.promise import Constants
 
 ALIKE = "all honest workers sample one distribution"
@@ -12,8 +13,8 @@ def by_pairs(known: Constants, p_fail: float, accepted: bool) -> tuple[str, ...]
     """For guards that test workers against each other. `accepted`: whether data may differ."""
     n, f = known.n, known.f
     sentences = [
-        f"no honest worker is expelled with probability {1 - p_fail:g}, whatever {f} liars of {n} do and "
-        f"whatever the noise is, while {ALIKE} (byzopt.theory.accusing; needs n > 2 f)"
+        f"no honest worker is expelled with probability {1 - p_fail:g}, whatever {counted(f, 'liar')} of {n} "
+        f"do and whatever the noise is, while {ALIKE} (byzopt.theory.accusing; needs n > 2 f)"
     ]
     if n > THREES:
         sentences.append(f"beyond {THREES} workers only drift is seen, not noise that is too large")
@@ -25,8 +26,8 @@ def by_pairs(known: Constants, p_fail: float, accepted: bool) -> tuple[str, ...]
 def likely(known: Constants, noise: float, chance: float) -> str:
     """For guards whose thresholds follow from a bound V on the noise and hold with some probability."""
     return (
-        f"any honest worker is expelled with probability at most {chance:.2g}, whatever {known.f} liars of "
-        f"{known.n} do (n > 2 f), while {ALIKE} with noise up to V = {noise:g}"
+        f"any honest worker is expelled with probability at most {chance:.2g}, whatever "
+        f"{counted(known.f, 'liar')} of {known.n} do (n > 2 f), while {ALIKE} with noise up to V = {noise:g}"
     )
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from byzopt.benchmark.protocol import ATTACK_SET, PROTOCOL, SEEDS, Cell
 from byzopt.benchmark.ranking import by_cell, current
 from byzopt.benchmark.rows import Row, once
-from byzopt.benchmark.storing import write_rows
+from byzopt.benchmark.storing import ROWS, write_rows
 from byzopt.files import write_atomically
 from byzopt.reports.board import board_tables
 from byzopt.reports.board_charts import cell_charts
 from byzopt.reports.study.page import environment
 
 __all__ = ["board_tables", "save_board"]
-ROWS = "rows.json"
 
 
 def save_board(rows: Sequence[Row], out: Path, damaged: Mapping[str, str] | None = None) -> list[Path]:

@@ -113,18 +113,24 @@ def settings_tables(rows: Iterable[Row]) -> Iterator[ReportTable]:
 
 
 def coverage_table(rows: Sequence[Row]) -> ReportTable:
-    """What was run of the core, and of what else there are rows."""
+    """What was run of the core, and of what else there are rows: a line for each cell."""
     names = list(dict.fromkeys([*(one.name for one in cells("core")), *(row.cell for row in rows)]))
     entries = list(dict.fromkeys([*shipped_entries(), *(row.entry for row in rows)]))
     found = {(row.cell, row.entry): row for row in rows}
-    body: list[tuple[Entry, ...]] = [
-        (entry, *(state(found.get((name, entry))) for name in names)) for entry in entries
-    ]
+    body: list[tuple[Entry, ...]] = []
+    for name in names:
+        kinds: dict[str, list[str]] = {"whole": [], "in part": [], "does not fit": [], NOT_RUN: []}
+        for entry in entries:
+            row = found.get((name, entry))
+            kind = NOT_RUN if row is None else "does not fit" if row.refused else "in part"
+            kind = "whole" if row is not None and complete(row) else kind
+            kinds[kind].append(f"{entry} ({state(row)})" if kind == "in part" else entry)
+        body.append((name, *(_listed(kind, len(entries)) for kind in kinds.values())))
     text = (
         f"Every cell of the core and every entry that comes with byzopt; protocol {PROTOCOL}, attack set "
         f"{ATTACK_SET}. What is not run is not known."
     )
-    return ReportTable("coverage", "What was run", text, ("entry", *names), body)
+    return ReportTable("coverage", "What was run", text, ("cell", *kinds), body)
 
 
 def state(row: Row | None) -> str:
@@ -136,6 +142,10 @@ def state(row: Row | None) -> str:
     whole = len(Cell.of(row.cell).attacks)
     outside = f", {len(row.outside)} of others" if row.outside else ""
     return f"{len(row.hits)} of {whole} attacks{outside}"
+
+
+def _listed(names: Sequence[str], every: int) -> str:
+    return f"all {every}" if len(names) == every else ", ".join(names) or "none"
 
 
 def rank_text(rank: int | None, tied: bool) -> str:

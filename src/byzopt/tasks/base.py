@@ -143,14 +143,16 @@ class Task(ABC):
     def relabelled(self, workers: Sequence[int], relabel: Relabel) -> Task:
         """This task with the labels of some workers' samples changed. Errors: a task without labels."""
         raise InvalidInput(
-            f"Label flipping needs a task with labels. Found {type(self).__name__}. Use another attack."
+            f"An attack that changes labels needs a task with labels. Found {type(self).__name__}. "
+            "Use another attack."
         )
 
     def poisoned(self, workers: Sequence[int], change: Change, figure: str, goal: Change) -> Task:
         """This task with some workers' samples changed, and one more `figure` in `measure`: the accuracy on
         the test samples as `goal` makes them. Errors: a task without images."""
         raise InvalidInput(
-            f"A backdoor needs a task with images. Found {type(self).__name__}. Use another attack."
+            f"An attack that changes images needs a task with images. Found {type(self).__name__}. "
+            "Use another attack."
         )
 
     def crowd(self, tasks: Sequence[Task]) -> Any:

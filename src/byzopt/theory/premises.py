@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import inf
 
+from byzopt.errors import counted
 from byzopt.theory.promise import EDGE, Constants, Premise, Standing
 
 NAMES = {
@@ -113,7 +114,9 @@ def fault_premises(known: Constants) -> list[Premise]:
         return [*premises, Premise(what, Standing.UNKNOWN, "the number of liars is not known")]
     return [
         *premises,
-        checked_premise(what, known.attackers <= known.f, f"{known.attackers} liars with f = {known.f}"),
+        checked_premise(
+            what, known.attackers <= known.f, f"{counted(known.attackers, 'liar')} with f = {known.f}"
+        ),
     ]
 
 
