@@ -27,7 +27,7 @@ from byzopt.benchmark import (
 from byzopt.benchmark.attacking import strike
 from byzopt.benchmark.evaluating import play_here, tuning_sweep
 from byzopt.benchmark.facts import different, slower
-from byzopt.benchmark.protocol import ATTACKS, HELD_OUT, SEEDS, TASKS, TUNED_AGAINST
+from byzopt.benchmark.protocol import ATTACK_SET, ATTACKS, HELD_OUT, PROTOCOL, SEEDS, TASKS, TUNED_AGAINST
 from byzopt.benchmark.rows import Hit, Row
 from byzopt.benchmark.scoring import interval, resamples
 from byzopt.benchmark.storing import change_row, read_row, store_row, write_row, write_rows
@@ -225,7 +225,7 @@ def test_settings_are_chosen_on_what_no_figure_is_taken_of():
         sweep = tuning_sweep(Cell(task, "iid", 20, 3), load_entry("rfa"))
         runs = sweep.expand().runs  # a choice on test samples is refused here
         assert {run.spec.seed for run in runs} == {HELD_OUT}
-        assert [run.spec.lr for run in runs[:3]] == [TASKS[task].unit * lr for lr in (0.3, 1.0, 3.0)]
+        assert [run.spec.lr for run in runs[:3]] == [TASKS[task].length * lr for lr in (0.3, 1.0, 3.0)]
         assert len(runs) == 3 * len(TUNED_AGAINST)
 
 
@@ -245,7 +245,7 @@ def by_hand(entry, figures, *, trusted=(), calm=(0.9, 0.9, 0.9), rules=(0,), cel
     hits = {name: Hit(list(calm), [], {}, "completed", 0.0) for name in ATTACKS}
     hits |= {name: Hit(list(values), [], {}, "completed", 0.0) for name, values in figures.items()}
     return Row(
-        cell, entry, entry.title(), "", "", "1", "1", "accuracy", True, [0, 1, 2], {},
+        cell, entry, entry.title(), "", "", PROTOCOL, ATTACK_SET, "accuracy", True, [0, 1, 2], {},
         rules=list(rules), trusted=list(trusted), hits=hits,
     )  # fmt: skip
 
@@ -314,7 +314,7 @@ def test_the_page_shows_what_is_not_run_and_escapes_what_strangers_wrote(tmp_pat
     assert "not run" in text
     assert "10.0, 50.0, 70.0" in text  # every seed, not a mean alone
     tables = {one.name: one for one in board_tables([*rows, old])}
-    assert tables["outdated"].rows == [("digits-iid-n20-f3", "old", "1", "0")]
+    assert tables["outdated"].rows == [("digits-iid-n20-f3", "old", PROTOCOL, "0")]
     coverage = {line[0]: line[1:] for line in tables["coverage"].rows}
     every = len(shipped_entries()) + 1
     assert coverage["digits-dirichlet1-n20-f3"] == ("none", "none", "none", f"all {every}")
@@ -480,7 +480,7 @@ def test_an_entry_that_fails_stops_no_other(measured, small, tmp_path, byzopt):
 
 
 @pytest.mark.slow
-def test_two_commands_on_one_store_at_once_leave_the_rows_that_one_leaves(measured, tmp_path):
+def test_two_commands_on_one_store_at_once_leave_the_rows_that_one_leaves(measured, small, tmp_path):
     store, names = tmp_path / "store", [str(measured.parent / "my-median"), "mean"]
     words = [["benchmark", "run", *order, "--store", str(store)] for order in (names, names[::-1])]
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
