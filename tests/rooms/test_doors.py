@@ -69,6 +69,7 @@ OPTIONS: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("run", "more"): (["run", "spec.toml"], SETTINGS),
     ("run", "--set"): (["run", "spec.toml"], SETTINGS),
     ("run", "--out"): (["run", "spec.toml"], [*DIRECTORIES, "."]),
+    ("run", "--store"): (["run", "spec.toml"], DIRECTORIES),
     ("run", "--engine"): (["run", "spec.toml"], ["", "x", "ray", "Simulated"]),
     ("run", "--processes"): (["run", "spec.toml", "--engine", "torchrun"], [*COUNTS, "6", "1000000"]),
     ("run", "--axis"): (["run", "spec.toml"], ["", "x", "Rounds"]),
