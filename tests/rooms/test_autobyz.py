@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import acos, degrees
 from typing import ClassVar
 
@@ -95,6 +95,14 @@ def test_a_rule_with_a_memory_of_whole_rows_is_asked_about_whole_rows():
     found = forged(AutoByz(budget="cheap"), rows, against)
     assert bool(found.isfinite().all())
     assert against.state is before
+    aside = replace(against, state=against.filter.step(before, 9 * rows, against.at)[1])
+    honest = rows[list(COHORT.honest)]
+    whole, some = scene(honest, honest.mean(dim=0), honest.mean(dim=0)), torch.zeros(3, F, 17 + 6).double()
+    for known in (against, aside):  # also before there is anything to remember
+        trials = Trials([known.batch], COHORT.honest, COHORT.byzantine)
+        assert trials.space(whole, some, stream(0, "attack")) == "whole"
+    with pytest.raises(InvalidInput, match="have its"):
+        aside.batch(rows[None, :, :5])
 
 
 def test_lots_are_not_known():

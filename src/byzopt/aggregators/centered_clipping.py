@@ -182,6 +182,8 @@ class _Continued(GeometricRule):
         """The aggregates `[R, d]` of R sets of rows `[R, n, d]`, each from the same centre."""
         rows = as_sets(rows)
         self.check(rows.shape[1])
+        d = len(self.centre)
+        require(rows.shape[2] == d, "Rows beside a centre", f"have its {d} coordinates", rows.shape[2])
         centre = self.centre.to(rows).expand(len(rows), 1, -1)
         stacked = batch_aggregate((), _Beside(self.rule), torch.cat([centre, rows], dim=1))
         return torch.stack([self(each) for each in rows]) if stacked is None else stacked[0]

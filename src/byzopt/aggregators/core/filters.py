@@ -136,7 +136,14 @@ class Defence:
         return self.filter.preview(self.state, rows, self.at)
 
     def batch(self, rows: Tensor) -> Tensor:
-        """The answers `[K, d]` to K sets of rows `[K, n, d]`, each as this round would answer it."""
+        """The answers `[K, d]` to K sets of rows `[K, n, d]`, each as this round would answer it.
+
+        A rule without memory may be asked in fewer coordinates, too. Errors: `InvalidInput` for a filter that
+        may remember rows, which those would not fit.
+        """
+        d, what = rows.shape[-1], "Rows for a defence with memory"
+        whole = d == self.at.x.shape[-1] or isinstance(self.filter, StatelessFilter)
+        require(whole, what, f"have its {self.at.x.shape[-1]} coordinates", d)
         if isinstance(self.filter, RoundRule):
             return self.filter.now(self.state, self.at).batch(rows)
         return torch.stack([self.filter.preview(self.state, each, self.at) for each in rows])
