@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from math import asin, degrees, sqrt
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,7 +26,8 @@ from byzopt.certificates.worst import (
     worst_rows,
 )
 from byzopt.certificates.worst.certificate import STEADY
-from byzopt.certificates.worst.figures import honest_ratio
+from byzopt.certificates.worst.figures import has_ratio, honest_ratio
+from byzopt.certificates.worst.structures import Structures
 from byzopt.errors import InvalidInput, UnknownName
 
 KNOWN = read_ledger()
@@ -120,6 +122,51 @@ def test_turns_are_searched_where_the_origin_matters():
     assert found[0].form == "turn"
     assert found[0].figure > 45
     assert found[0].replay() == found[0].figure
+
+
+@pytest.mark.parametrize("rule", ["norm_clipping", "sign_majority"])
+def test_the_honest_rows_of_a_turn_differ_as_its_ratio_says(rule):
+    for one in worst_rows(rule, 7, 2, ["turn"], ratio=3.0, budget=600).found:
+        assert has_ratio(one.sent()[[*one.faulty, *one.honest]], 2, 3.0)
+
+
+def test_a_turn_whose_ratio_is_rounding_is_refused(tmp_path):
+    good = turned(LINE, 3.0)
+    rows = good.sent()
+    rounding = rows - rows[good.honest].mean(dim=0)
+    for changed in (
+        replace(good, ratio=3.001),
+        replace(good, ratio=None),
+        replace(good, rows=tuple(map(tuple, rows.round(decimals=2).tolist()))),
+        replace(good, ratio=1e32, rows=tuple(map(tuple, rounding.tolist()))),
+        replace(LINE, ratio=1.0),
+    ):
+        with pytest.raises(InvalidInput, match="ratio"):
+            add_to_ledger(tmp_path, [LINE, changed])
+        with pytest.raises(InvalidInput, match="ratio"):
+            read_certificate(changed.data())
+    assert not list(tmp_path.iterdir())
+    assert add_to_ledger(tmp_path, [LINE, good]) == [LINE, good]
+
+
+def test_the_faulty_rows_of_a_structure_follow_its_clusters():
+    numbers = np.random.default_rng(0)
+    some = Structures.drawn(40, 9, 2, 3, False, (False, False), numbers)
+    for _ in range(20):
+        some = some.mutated(1.0, numbers).answered(numbers.standard_normal((40, 3)))
+    shift, back = numbers.standard_normal((2, 40, 1, 3))
+    factor = 1 + numbers.random((40, 1, 1))
+    moved = some.moved((shift, factor, back))
+    origin = (0 - shift) * factor + back  # a place of its own, which stays where it is
+    kept = ((some.start != 6) & (some.end != 6)).all(axis=1)
+    assert kept.any()
+    assert np.abs(origin).max() > 0
+    before, after = some.rows(np.random.default_rng(1)), moved.rows(np.random.default_rng(1))
+    expected = (before - shift) * factor + back
+    far = np.abs(expected).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose((after / far)[kept], (expected / far)[kept], atol=1e-12)
+    rows = before[:, 2:]
+    assert all(len(np.unique(each, axis=0)) == 7 for each in rows)  # no exact ties
 
 
 def test_the_rows_that_a_rule_trusts_are_honest():
@@ -234,7 +281,7 @@ def test_options_of_a_search_of_rows_go_together(byzopt, words):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule, budget", [("median", 5000), ("geometric_median", 2000)])
+@pytest.mark.parametrize("rule, budget", [("median", 5000), ("geometric_median", 2000), ("meamed", 60_000)])
 def test_the_search_finds_stored_certificates_again(rule, budget):
     known = known_worst(rule_spelling(rule_from(rule, f=3)), 20, 3)
     stored = next(one.figure for one in known if one.form == "squared" and not one.tie)

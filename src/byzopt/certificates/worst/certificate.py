@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import rule_from
-from byzopt.certificates.worst.figures import FORMS, Form, figures
+from byzopt.certificates.worst.figures import FORMS, Form, figures, has_ratio
 from byzopt.errors import require, said
 from byzopt.rng import stream
 
@@ -27,8 +27,7 @@ class WorstRows:
 
     `rows` are those of all n workers, `faulty` the f who lie. With `tie`, the error hangs on how exact
     ties are broken: rows that differ by `JITTER` may be harmless. `ratio` is mean‖v_i - v̄‖²/‖v̄‖² for a
-    `turn`,
-        else None.
+    `turn`, else None.
     """
 
     rule: str
@@ -64,6 +63,18 @@ class WorstRows:
         """The rows `[n, d]`."""
         return torch.tensor(self.rows, dtype=torch.float64, device="cpu")
 
+    def require_ratio(self) -> None:
+        """Refuse a turn whose honest rows do not differ as its ratio says, or whose mean is rounding.
+        Errors: `InvalidInput`."""
+        ordered = self.sent()[[*self.faulty, *self.honest]]
+        if self.form == "turn":
+            good = self.ratio is not None and has_ratio(ordered, self.f, self.ratio)
+            rule = "be mean‖v_i - v̄‖²/‖v̄‖² of its honest rows, of which v̄ is more than rounding"
+            require(good, f"`ratio` of a certificate of the turn of {self.rule}", rule, self.ratio)
+        else:
+            other = f"`ratio` of a certificate of the form {self.form}"
+            require(self.ratio is None, other, "be null", self.ratio)
+
     def _errors(self, sets: Tensor, rule: Any) -> list[float]:
         built, order = rule_from(rule or self.rule, f=self.f), [*self.faulty, *self.honest]
         answers = torch.stack([built(rows) for rows in sets])
@@ -75,8 +86,8 @@ class WorstRows:
 
 
 def read_certificate(data: Any) -> WorstRows:
-    """A certificate from plain data: types are right, numbers finite, and rows fit n and f. Whether its
-    `figure` is true only `replay` tells. Errors: `InvalidInput` where it is none."""
+    """A certificate from plain data: types are right, numbers finite, rows fit n and f, and the honest ones
+    the ratio. Whether its `figure` is true only `replay` tells. Errors: `InvalidInput` where it is none."""
     names = {field.name for field in fields(WorstRows)}
     good = isinstance(data, Mapping) and set(data) == names
     require(good, "A certificate", f"be a table of {', '.join(sorted(names))}", said(data))
@@ -99,7 +110,9 @@ def read_certificate(data: Any) -> WorstRows:
         require(fits, f"`{name}` of a certificate", rule, said(data[name]))
     numbers = {"figure": float(data["figure"]), "ratio": None if ratio is None else float(ratio)}
     found = tuple(tuple(map(float, row)) for row in rows)
-    return WorstRows(**{**data, **numbers, "rows": found, "faulty": tuple(faulty)})
+    read = WorstRows(**{**data, **numbers, "rows": found, "faulty": tuple(faulty)})
+    read.require_ratio()
+    return read
 
 
 def _whole(value: Any) -> bool:

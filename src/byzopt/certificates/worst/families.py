@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.float64]
+from byzopt.certificates.worst.populations import Rows
+
 BESIDE = (0.0, 1e-3, -1e-3, 0.1, -0.1, 0.4, -0.4)  # of the way from the mean to a cluster, beyond it
 AFAR = (-1.0, 2.0, 10.0, -10.0, 1e4)  # of that way, for faulty rows that are no cluster's
 

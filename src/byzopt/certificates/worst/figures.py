@@ -11,6 +11,7 @@ from byzopt.errors import unknown
 
 Form: TypeAlias = Literal["squared", "linear", "turn"]
 FORMS: tuple[Form, ...] = get_args(Form)
+SAME_RATIO = 1e-6  # relative: what rounding leaves of a ratio of honest rows that are not rounding themselves
 _TIGHT = 1e-8  # a spread below this part of the largest number may be rounding
 
 
@@ -20,7 +21,7 @@ def figures(form: Form, rows: Tensor, f: int, answers: Tensor) -> Tensor:
     With v̄ the mean of the honest rows: `squared` is ‖a - v̄‖²/mean‖v_i - v̄‖², `linear` is ‖a -
     v̄‖/mean‖v_i - v̄‖, and `turn` the angle between a and v̄ in degrees, 90 where either is zero. NaN
     where an answer is not finite, or where the honest rows agree to within rounding, so that no ratio
-    means anything.
+    means anything; a turn also where their mean is no more than that.
     """
     if form not in FORMS:
         raise unknown("form of error", form, list(FORMS))
@@ -30,6 +31,7 @@ def figures(form: Form, rows: Tensor, f: int, answers: Tensor) -> Tensor:
     spread = lengths.square().mean(dim=1).sqrt()
     sound = spread > _TIGHT * honest.abs().amax(dim=(1, 2))
     if form == "turn":
+        sound &= torch.linalg.vector_norm(mean, dim=1) > _TIGHT * honest.abs().amax(dim=(1, 2))
         across = (answers * mean).sum(dim=1)
         product = torch.linalg.vector_norm(answers, dim=1) * torch.linalg.vector_norm(mean, dim=1)
         cosine = torch.where(product > 0, across / product, torch.where(product == 0, 0.0, torch.nan))
@@ -38,6 +40,14 @@ def figures(form: Form, rows: Tensor, f: int, answers: Tensor) -> Tensor:
         away = torch.linalg.vector_norm(answers - mean, dim=1)
         value = away / lengths.mean(dim=1) if form == "linear" else (away / spread).square()
     return torch.where(sound & answers.isfinite().all(dim=1), value, torch.nan)
+
+
+def has_ratio(rows: Tensor, f: int, ratio: float) -> bool:
+    """Whether the honest ones of one set of rows `[n, d]` differ as `ratio` says, and not by rounding."""
+    honest = rows[f:]
+    mean, largest = honest.mean(dim=0), float(honest.abs().max())
+    clear = float(torch.linalg.vector_norm(mean)) > _TIGHT * largest
+    return clear and abs(float(honest_ratio(rows.unsqueeze(0), f)[0]) - ratio) <= SAME_RATIO * ratio
 
 
 def honest_ratio(rows: Tensor, f: int) -> Tensor:

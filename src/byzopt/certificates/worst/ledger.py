@@ -45,9 +45,12 @@ def add_to_ledger(folder: Path, found: Iterable[WorstRows]) -> list[WorstRows]:
     """Add what is worse than everything of its kind in the folder, in its place; gives what was added.
 
     What is in the folder counts by the error that the rule makes on its rows now, not by the `figure` that
-    the file states. Errors: `InvalidInput` for a file that is no ledger, and `OSError`.
+    the file states. Errors: `InvalidInput` for a file that is no ledger and for a turn whose ratio is not
+    that of its rows, before anything is added; `OSError`.
     """
-    added = []
+    added, found = [], list(found)
+    for one in found:
+        one.require_ratio()
     for one in found:
         path = folder / _file_name(one.rule)
         ledger = {other.key: other for other in _read(path)}

@@ -1,12 +1,14 @@
-"""Small changes to rows `[n, d]`, of which the first f are faulty: the moves of the search."""
+"""Small changes to rows `[n, d]`, of which the first f are faulty, and populations of rows that so change."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from byzopt.certificates.worst.families import Rows
+from byzopt.certificates.worst.populations import Map, Rows
 
 Mutation = Callable[
     [Rows, int, float, np.random.Generator], None
@@ -104,12 +106,40 @@ def mutations_for(translates: bool, scales: bool, positional: bool) -> tuple[Mut
     return (*ALWAYS, *(move for move, matters in extra if matters))
 
 
-def mutated(
-    rows: Rows, f: int, moves: Sequence[Mutation], largest: float, numbers: np.random.Generator
-) -> Rows:
-    """A changed copy: one move, sometimes several, of sizes from 1e-4 of `largest` up to it."""
-    changed = rows.copy()
-    for _ in range(1 + (numbers.random() < 0.3)):
-        size = largest * 10 ** (-4 * numbers.random())
-        moves[int(numbers.integers(len(moves)))](changed, f, size, numbers)
-    return changed
+@dataclass(frozen=True)
+class Loose:
+    """R sets of rows `[R, n, d]`, of which every row can move by itself; the first f are faulty."""
+
+    sets: Rows
+    f: int
+    moves: Sequence[Mutation]
+
+    def rows(self, numbers: np.random.Generator) -> Rows:
+        """The rows as they are."""
+        return self.sets
+
+    def moved(self, to: Map) -> Loose:
+        """The same elsewhere and in another unit."""
+        shift, factor, back = to
+        return replace(self, sets=(self.sets - shift) * factor + back)
+
+    def answered(self, answers: Rows) -> Loose:
+        """The same: they do not follow the answers."""
+        return self
+
+    def mutated(self, largest: float, numbers: np.random.Generator) -> Loose:
+        """Changed copies: one move, sometimes several, of sizes from 1e-4 of `largest` up to it."""
+        sets = self.sets.copy()
+        for rows in sets:
+            for _ in range(1 + (numbers.random() < 0.3)):
+                size = largest * 10 ** (-4 * numbers.random())
+                self.moves[int(numbers.integers(len(self.moves)))](rows, self.f, size, numbers)
+        return replace(self, sets=sets)
+
+    def chosen(self, other: Loose, mask: NDArray[np.bool_]) -> Loose:
+        """Those of `other` where the mask `[R]` is true, else one's own."""
+        return replace(self, sets=np.where(mask[:, None, None], other.sets, self.sets))
+
+    def taken(self, order: NDArray[np.int64]) -> Loose:
+        """Those at these indices."""
+        return replace(self, sets=self.sets[order])

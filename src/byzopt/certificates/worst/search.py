@@ -1,8 +1,9 @@
 """The search for the rows, honest and faulty, for which a rule is most wrong.
 
-Structured families first, then populations of them in 1, 2 and 6 dimensions that mutate, where what is
-worse is always accepted and what is better ever more seldom. No rows are counted whose error hangs on an
-exact tie, unless nothing else is found.
+Fixed families first. Then populations that mutate in 1, 2 and 6 dimensions, where what is worse is always
+accepted and what is better ever more seldom: first clusters with faulty rows that follow them
+(`structures`), then rows that move one by one, from the worst found so far. No rows are counted whose error
+hangs on an exact tie, unless nothing else is found.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf, isfinite
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,16 +21,24 @@ from torch import Tensor
 from byzopt.aggregators import Aggregator
 from byzopt.certificates.worst.answering import Answering
 from byzopt.certificates.worst.certificate import STEADY, WorstRows, jittered
-from byzopt.certificates.worst.families import Rows, drawn, two_clusters
-from byzopt.certificates.worst.figures import Form, figures, honest_ratio
-from byzopt.certificates.worst.mutations import mutated, mutations_for
+from byzopt.certificates.worst.families import drawn, two_clusters
+from byzopt.certificates.worst.figures import Form, figures, has_ratio, honest_ratio
+from byzopt.certificates.worst.mutations import Loose, mutations_for
+from byzopt.certificates.worst.populations import Map, Population, Rows
+from byzopt.certificates.worst.structures import Structures
 from byzopt.rng import seed_of
 
 DIMENSIONS = (1, 2, 6)
-FAMILIES, POPULATIONS = 0.2, 0.55  # shares of the budget; what is left refines the worst
+# Dimensions of structures, and whether their clusters are simplices; the last two where answers are dear.
+STRUCTURED = ((2, False), (4, False), (1, False), (2, True))
+FAMILIES, STRUCTURES, LOOSE = 0.1, 0.45, 0.25  # shares of the budget; what is left refines the worst
+ISLANDS = 6  # of structures, each with its own worst: none of them takes over all at once
 ELITE = 12  # of the families' worst begin a population
 UNBOUNDED = 1e6  # from here on an error counts as unbounded, and the search ends
 ROUNDED = (2, 3, 4, 6, 9)  # decimals, in spreads, to which rows are rounded if their error stays
+
+
+P = TypeVar("P", bound=Population)
 
 
 @dataclass
@@ -50,9 +60,10 @@ class RowSearch:
         self.answering = Answering(rule, n, f)
         self.left = budget
         self.numbers = np.random.default_rng(seed_of(seed, "worst rows", n, f, form))
-        self.chains = 48 if answers_together(rule) else 12
-        translates = rule.translation_equivariant and form != "turn"
-        self.moves = mutations_for(translates, rule.scale_equivariant, rule.positional)
+        together = answers_together(rule)
+        self.chains, self.structured = (48, 192) if together else (12, 12)
+        self.translates = rule.translation_equivariant and form != "turn"
+        self.moves = mutations_for(self.translates, rule.scale_equivariant, rule.positional)
         self.steady, self.tied = Best(), Best()
 
     @property
@@ -60,16 +71,18 @@ class RowSearch:
         """Whether the budget is spent, or the error is known to be unbounded."""
         return self.left <= 0 or self.steady.figure > UNBOUNDED
 
-    def errors(self, rows: Tensor) -> Tensor:
-        """The errors `[R]` of sets of rows `[R, n, d]`; the worst that do not hang on a tie are kept."""
+    def errors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The errors `[R]` of sets of rows `[R, n, d]`, and the answers `[R, d]`; the worst that do not hang
+        on a tie are kept."""
         self.left -= len(rows)
-        found = figures(self.form, rows, self.f, self.answering(rows)).nan_to_num(-inf)
+        answers = self.answering(rows)
+        found = figures(self.form, rows, self.f, answers).nan_to_num(-inf)
         for at in found.argsort(descending=True).tolist():
             if not float(found[at]) > self.steady.figure * (1 + 1e-6):
                 break
             if self._keep(rows[at], float(found[at])):
                 break
-        return found
+        return found, answers
 
     def _keep(self, rows: Tensor, figure: float) -> bool:
         if figure <= max(self.tied.figure, self.steady.figure) and self._same(rows, self.tied.rows):
@@ -89,36 +102,57 @@ class RowSearch:
         self.left -= len(sets)
         return bool((figures(self.form, sets, self.f, self.answering(sets)) >= STEADY * figure).all())
 
-    def fitted(self, stack: Sequence[Rows]) -> Tensor:
-        """Rows as they are scored: in units of the honest spread and about the honest mean, where the
-        rule does not mind, and with the honest ratio that was asked for."""
-        rows = torch.from_numpy(np.stack(stack))
-        mean = rows[:, self.f :].mean(dim=1, keepdim=True)
-        if self.form == "turn":
-            assert self.ratio is not None
-            factor = (self.ratio / honest_ratio(rows, self.f).clamp(1e-30, 1e30)).sqrt()
-            rows = mean + (rows - mean) * factor.view(-1, 1, 1)
-        elif self.rule.translation_equivariant:
-            rows = rows - mean
+    def fitting(self, rows: Rows) -> Map:
+        """What makes of sets of rows `[R, n, d]` those that are scored: in units of the honest spread and
+        about the honest mean, where the rule does not mind, and with the honest ratio that was asked for."""
+        honest = rows[:, self.f :]
+        mean = honest.mean(axis=1, keepdims=True)
+        spread = np.sqrt(np.square(honest - mean).sum(axis=2).mean(axis=1))[:, None, None]
+        factor, back = np.ones_like(spread), mean
+        if self.ratio is not None:
+            ratio = honest_ratio(torch.from_numpy(rows), self.f).clamp(1e-30, 1e30).numpy()
+            factor = np.sqrt(self.ratio / ratio)[:, None, None]
+        elif self.translates:
+            back = np.zeros_like(mean)
         if self.rule.scale_equivariant:
-            honest = rows[:, self.f :] - rows[:, self.f :].mean(dim=1, keepdim=True)
-            spread = honest.square().sum(dim=2).mean(dim=1).sqrt()
-            rows = rows / torch.where(spread > 0, spread, 1.0).view(-1, 1, 1)
-        return rows
+            unit = np.where(spread > 0, spread * factor, 1.0)
+            factor, back = factor / unit, back / unit
+        return mean, factor, back
+
+    def judged(self, population: P) -> tuple[P, Tensor]:
+        """The population as it is scored, and its errors `[R]`."""
+        rows = population.rows(self.numbers)
+        shift, factor, back = to = self.fitting(rows)
+        errors, answers = self.errors(torch.from_numpy((rows - shift) * factor + back))
+        return population.moved(to).answered(answers.numpy()), errors
 
     def run(self, starts: Iterable[Rows]) -> None:
         """Spend the budget."""
         budget = self.left
         elite = self._families(starts, budget - int(FAMILIES * budget))
-        for index, d in enumerate(DIMENSIONS):
-            share = int(POPULATIONS * budget) * (index + 1) // len(DIMENSIONS)
-            until = budget - int(FAMILIES * budget) - share
-            population = self._population(elite, d)
-            self.anneal(population, until, 0.3, 1.0)
-        if self.steady.figure > -inf:
-            again = [self.steady.rows.numpy()] * self.chains
+        minds = not self.translates, not self.rule.scale_equivariant
+        until = self.left
+        kinds = STRUCTURED if answers_together(self.rule) else STRUCTURED[-2:]
+        share = int(STRUCTURES * budget) // len(kinds)
+        count = max(ISLANDS, min(self.structured, share // 8))
+        for d, wide in kinds:
+            until -= share
+            drawn = Structures.drawn(count, self.n, self.f, d, wide, minds, self.numbers)
+            self.anneal(drawn, until, 0.3, 1.0, ISLANDS)
+        elite = [*self._worst(), *elite]
+        for d in DIMENSIONS:
+            until -= int(LOOSE * budget) // len(DIMENSIONS)
+            self.anneal(self._loose(self._population(elite, d)), until, 0.3, 1.0)
+        for worst in self._worst():
+            again = self._loose([worst] * self.chains)
             self.anneal(again, self.left // 2, 0.01, 0.3)
-            self.anneal([self.steady.rows.numpy()] * self.chains, 0, 1e-4, 0.03)
+            self.anneal(again, 0, 1e-4, 0.03)
+
+    def _worst(self) -> list[Rows]:
+        return [self.steady.rows.numpy()] if self.steady.figure > -inf else []
+
+    def _loose(self, sets: Sequence[Rows]) -> Loose:
+        return Loose(np.stack(sets), self.f, self.moves)
 
     def _families(self, starts: Iterable[Rows], until: int) -> list[Rows]:
         seen: list[tuple[float, Rows]] = []
@@ -131,9 +165,8 @@ class RowSearch:
             if not stack:
                 break
             for same in stack.values():
-                fitted = self.fitted(same)
-                errors = self.errors(fitted)
-                seen.extend((float(e), r.numpy()) for e, r in zip(errors, fitted, strict=True) if e > -inf)
+                scored, errors = self.judged(self._loose(same))
+                seen.extend((float(e), r) for e, r in zip(errors, scored.sets, strict=True) if e > -inf)
             seen = sorted(seen, key=lambda pair: -pair[0])[: 20 * ELITE]
         spread = seen[: ELITE // 2] + seen[ELITE // 2 :: 39]  # the worst, and some that are less alike
         return [rows for _, rows in spread][:ELITE]
@@ -175,34 +208,26 @@ class RowSearch:
             rows = 0.01 * rows + centres[self.numbers.integers(len(centres), size=self.n)]
         return rows * np.exp(self.numbers.standard_normal((self.n, 1)))
 
-    def anneal(self, population: Sequence[Rows], until: int, warm: float, largest: float) -> None:
+    def anneal(self, population: P, until: int, warm: float, largest: float, islands: int = 1) -> None:
         """Mutate the population until `until` of the budget are left, ever more reluctant to accept what
         is less bad.
 
-        `warm` is the first temperature, of the logarithm of the error, `largest` the first size of a move.
+        `warm` is the first temperature, of the logarithm of the error, `largest` the first size of a move. On
+        each of the `islands` the least bad third gives way to the worst, now and then.
         """
-        rows = self.fitted(population)
-        errors = self.errors(rows)
-        begun = max(self.left - until, 1)
-        step = 0
+        population, errors = self.judged(population)
+        begun, step = max(self.left - until, 1), 0
         while self.left > until and not self.ended:
             cool = 1e-3 ** (1 - max(self.left - until, 0) / begun)
-            proposals = self.fitted(
-                [
-                    mutated(each, self.f, self.moves, largest * cool**0.5, self.numbers)
-                    for each in rows.numpy()
-                ]
-            )
-            offered = self.errors(proposals)
-            chance = torch.from_numpy(self.numbers.random(len(rows))).log() * warm * cool
+            proposed, offered = self.judged(population.mutated(largest * cool**0.5, self.numbers))
+            chance = torch.from_numpy(self.numbers.random(len(errors))).log() * warm * cool
             accepted = offered.clamp(min=1e-30).log() - errors.clamp(min=1e-30).log() > chance
-            rows = torch.where(accepted.view(-1, 1, 1), proposals, rows)
+            population = population.chosen(proposed, accepted.numpy())
             errors = torch.where(accepted, offered, errors)
             step += 1
-            if step % 25 == 0:  # the least bad third gives way to the worst
-                order = errors.argsort(descending=True)
-                third = len(rows) // 3
-                rows[order[-third:]], errors[order[-third:]] = rows[order[:third]], errors[order[:third]]
+            if step % 25 == 0:
+                order = _survivors(errors, islands)
+                population, errors = population.taken(order.numpy()), errors[order]
 
     def certificate(self, best: Best, rule: str, tie: bool) -> WorstRows | None:
         """The rows as a certificate, with as few decimals as leave the error what it is; None without any."""
@@ -211,10 +236,10 @@ class RowSearch:
         rows, figure = best.rows, best.figure
         for decimals in ROUNDED:
             rounded = best.rows.round(decimals=decimals)
-            error = float(
-                figures(self.form, rounded.unsqueeze(0), self.f, self.answering(rounded.unsqueeze(0)))[0]
-            )
-            if error >= figure * (1 - 1e-5) and (tie or self._is_steady(rounded, error)):
+            stack = rounded.unsqueeze(0)
+            error = float(figures(self.form, stack, self.f, self.answering(stack))[0])
+            same = self.ratio is None or has_ratio(rounded, self.f, self.ratio)
+            if same and error >= figure * (1 - 1e-5) and (tie or self._is_steady(rounded, error)):
                 rows = rounded
                 break
         sent = self.answering.sent(rows)
@@ -222,6 +247,15 @@ class RowSearch:
         faulty = self.answering.faulty
         draft = WorstRows(rule, self.n, self.f, self.form, figure, tie, self.ratio, faulty, kept)
         return WorstRows(**{**vars(draft), "figure": draft.replay(self.rule)})
+
+
+def _survivors(errors: Tensor, islands: int) -> Tensor:
+    """Indices `[R]`: in each of the islands the worst third stands in the place of the least bad one too."""
+    order = torch.arange(len(errors), device="cpu")
+    for island in order.chunk(islands):
+        ranked, third = island[errors[island].argsort(descending=True)], len(island) // 3
+        order[ranked[len(ranked) - third :]] = ranked[:third]
+    return order
 
 
 def answers_together(rule: Aggregator) -> bool:
