@@ -18,13 +18,14 @@ from byzopt.cohort import Cohort
 
 Objective = Literal["cos", "drift", "bias"]
 Budget = Literal["cheap", "full"]
+KEPT = 6  # winners of a round with which the next one begins
 DECAY = 0.98  # of the long-run mean
-SHORT = 1e-2  # of the spread: answers that are shorter are taken for shorter than they are
+SHORT = 1e-3  # of the spread: answers that are shorter are taken for shorter than they are
 JITTER = 1e-6  # of the spread: ties of exact copies decide no candidate
 
 
 class Memory(NamedTuple):
-    """Long-run mean and variance `[d]` of the honest mean; last winner `[b, h + 6]`; index in `SPACES`."""
+    """Long-run mean and variance `[d]` of the honest mean; the last winners `[6, b, h + 6]`; the space."""
 
     mean: Tensor
     variance: Tensor
@@ -40,9 +41,11 @@ class AutoByz(Remembering):
     Faulty rows are m + C D: m the honest mean, D the honest deviations and six directions of the honest
     spread (`scene`), C searched: about a hundred first guesses (`candidates`), two rounds of refinement, and
     with `budget = "full"` an evolution strategy. Answers are taken in few coordinates where the rule is seen
-    to give the same there: in the span of the rows for rules that commute with rotations; in 256 columns, and
-    distances beside them, for coordinate rules (the best six then on whole rows); else on whole rows. Rules
-    that draw lots are asked with draws of the attacker's own. What a rule refuses is a candidate that fails.
+    to give the same there: in the span of the rows for rules that commute with rotations; in 256 columns,
+    drawn with chances as the square sums in them, and distances beside these, for coordinate rules (the best
+    six then on whole rows); else on whole rows. The six winners of a round are tried again in the next one.
+    Rules that draw lots are asked with draws of the attacker's own. What a rule refuses is a candidate that
+    fails.
 
     `objective`: `"cos"` the least cosine between answer and m, by which a normalised step suffers; `"drift"`
     the least cosine with the long-run mean of m; `"bias"` the answer along one lasting direction, the
@@ -72,7 +75,7 @@ class AutoByz(Remembering):
 
     def start(self, cohort: Cohort, x: Tensor) -> Memory:
         zeros = torch.zeros(x.shape, dtype=torch.float64, device="cpu")
-        shape = len(cohort.byzantine), len(cohort.honest) + EXTRAS
+        shape = KEPT, len(cohort.byzantine), len(cohort.honest) + EXTRAS
         last = torch.zeros(shape, dtype=torch.float64, device="cpu")
         return Memory(zeros, zeros, last, torch.tensor(-1, device="cpu"))
 
@@ -87,7 +90,7 @@ class AutoByz(Remembering):
         whole = scene(rows, long, self._aim(mean, long, variance))
         trials = Trials(_asks(view), view.cohort.honest, view.cohort.byzantine, _expels(view))
         best, space = self._search(whole, trials, state, view.b, generator)
-        forged = _jittered(whole, best).to(honest)
+        forged = _jittered(whole, best[0]).to(honest)
         return forged, Memory(long, variance, best, torch.tensor(space, device="cpu"))
 
     def _aim(self, mean: Tensor, long: Tensor, variance: Tensor) -> Tensor:
@@ -107,23 +110,12 @@ class AutoByz(Remembering):
         if self.budget == "full" and SPACES[space] != "whole":
             evolve(best, generator)
         if SPACES[space] == "columns":
-            best = Best(lambda c: self._harm(whole, trials, c), best.top(6))
-        return best.top(1)[0], space
+            best = Best(lambda c: self._harm(whole, trials, c), best.top(KEPT))
+        return best.top(KEPT), space
 
     def _harm(self, at: Scene, trials: Trials, coefficients: Tensor) -> Tensor:
         """How much harm each candidate does `[K]`, on average over the defence's draws."""
-        answers = trials.answers(at, coefficients)[..., : len(at.aim)]
-        return (-_towards(answers, at)).mean(dim=0)
-
-
-def _towards(answers: Tensor, at: Scene) -> Tensor:
-    """Cosines `[draws, K]` of answers `[draws, K, judged]` with the aim. An answer that is next to nothing
-    beside the spread has no direction, and counts the less."""
-    least = SHORT * at.spread * (len(at.aim) / at.honest.shape[1]) ** 0.5
-    lengths = torch.linalg.vector_norm(answers, dim=-1)
-    lengths = torch.where(lengths.isnan(), lengths, lengths.clamp_min(least or 1e-300))
-    cosines: Tensor = (answers @ at.aim) / lengths / torch.linalg.vector_norm(at.aim).clamp_min(1e-300)
-    return cosines
+        return -at.cosines(trials.answers(at, coefficients), SHORT).mean(dim=0)
 
 
 def _jittered(whole: Scene, best: Tensor) -> Tensor:

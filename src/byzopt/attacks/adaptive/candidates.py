@@ -11,17 +11,19 @@ MEAN, TARGET, DEVIATION, SIGNED, WORST, LONG = range(EXTRAS)
 
 
 def candidates(scene: Scene, b: int, last: Tensor, generator: torch.Generator) -> Tensor:
-    """Coefficients `[K, b, h + 6]` of K first guesses for b faulty rows; `last` `[b, h + 6]` won last time.
+    """Coefficients `[K, b, h + 6]` of K first guesses for b faulty rows; those of `last` `[L, b, h + 6]` did
+    most harm last time.
 
     Multiples of the reversed mean; rays against the aim; means of the honest rows that agree least with the
     aim; along the standard deviation, the worst values, principal components; copies of honest rows; random
-    combinations; two groups; the last winner.
+    combinations; two groups; the last winners.
     """
     h = len(scene.honest)
     single = torch.cat(
         [
             *_reversed(scene, h),
-            *(_ray(h, kind, s) for kind in (TARGET, LONG) for s in (0.5, 1.0, 2.0, 4.0, 8.0)),
+            *(_ray(h, TARGET, s) for s in (0.5, 1.0, 2.0, 4.0, 8.0)),
+            *(_ray(h, LONG, -s) for s in (0.5, 1.0, 2.0, 4.0, 8.0)),
             *(_ray(h, kind, s) for kind in (SIGNED, DEVIATION, WORST) for s in (-1.5, -0.7, 0.7, 1.5, 3.0)),
             *_hiding(scene, b),
             *_components(scene),
@@ -30,7 +32,7 @@ def candidates(scene: Scene, b: int, last: Tensor, generator: torch.Generator) -
         ]
     )
     alike = single.unsqueeze(1).expand(-1, b, -1)
-    again = torch.stack([scale * last for scale in (0.7, 1.0, 1.4)])
+    again = torch.cat([last, torch.stack([scale * last[0] for scale in (0.7, 1.4)])])
     return torch.cat([alike, again, *_split(alike, b)])
 
 
@@ -38,7 +40,7 @@ def _reversed(scene: Scene, h: int) -> list[Tensor]:
     """Rows -k m: the mean's direction has length z in the dictionary."""
     length = float(torch.linalg.vector_norm(scene.mean))
     ratio = length / scene.spread if scene.spread else 0.0
-    return [_ray(h, MEAN, -(1 + k) * ratio) for k in (0.0, 0.5, 1.0, 2.0, 4.0, 11.0)]
+    return [_ray(h, MEAN, -(1 + k) * ratio) for k in (0.02, 0.1, 0.3, 0.5, 1.0, 2.0, 4.0, 11.0)]
 
 
 def _ray(h: int, kind: int, strength: float) -> Tensor:

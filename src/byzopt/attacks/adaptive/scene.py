@@ -16,12 +16,14 @@ class Scene:
     """Honest rows `[h, k]` and the dictionary's extra directions `[6, k]`, float64, in k coordinates.
 
     A forged row is mean + c · dictionary, with c `[h + 6]`: the first h entries weigh the honest deviations.
-    The answer is to be turned away from `aim` `[judged]`: only the first `judged` coordinates are looked at.
+    The answer is to be turned away from `aim` `[judged]`: only the first `judged` coordinates are looked at,
+    each of which stands for as many as `weights` `[judged]` says.
     """
 
     honest: Tensor
     extras: Tensor
     aim: Tensor
+    weights: Tensor
     spread: float  # the root of the honest variance, in all coordinates
 
     @property
@@ -40,24 +42,33 @@ class Scene:
 
     def rotated(self) -> Scene:
         """The same rows in an orthonormal basis of their span: at most h + 7 coordinates."""
-        rows = self._all()
-        return self._with(_compact(rows), rows.shape[1])
+        small = _compact(self._all())
+        return self._with(small, torch.ones(small.shape[1], dtype=small.dtype, device="cpu"))
 
-    def columns(self, chosen: Tensor) -> Scene:
-        """The same rows in some coordinates, which are judged, and behind them an orthonormal basis of what
-        is left: distances stay what they were."""
+    def columns(self, chosen: Tensor, weights: Tensor) -> Scene:
+        """The same rows in some coordinates, which are judged with these weights, and behind them an
+        orthonormal basis of what is left: distances stay what they were."""
         rows = self._all()
         left = torch.ones(rows.shape[1], dtype=torch.bool, device="cpu")
         left[chosen] = False
-        small = torch.cat([rows[:, chosen], _compact(rows[:, left])], dim=1)
-        return self._with(small, len(chosen))
+        return self._with(torch.cat([rows[:, chosen], _compact(rows[:, left])], dim=1), weights)
+
+    def cosines(self, answers: Tensor, least: float) -> Tensor:
+        """Cosines `[...]` of answers `[..., k]` with the aim. An answer that is shorter than `least` spreads
+        has no direction, and counts the less."""
+        judged = answers[..., : len(self.aim)]
+        lengths = (judged.square() @ self.weights).sqrt()
+        lengths = torch.where(lengths.isnan(), lengths, lengths.clamp_min(least * self.spread or 1e-300))
+        aim = (self.aim.square() @ self.weights).sqrt().clamp_min(1e-300)
+        cosines: Tensor = judged @ (self.weights * self.aim) / lengths / aim
+        return cosines
 
     def _all(self) -> Tensor:
         return torch.cat([self.honest, self.extras, self.aim.unsqueeze(0)])
 
-    def _with(self, rows: Tensor, judged: int) -> Scene:
+    def _with(self, rows: Tensor, weights: Tensor) -> Scene:
         h = len(self.honest)
-        return Scene(rows[:h], rows[h : h + EXTRAS], rows[-1, :judged], self.spread)
+        return Scene(rows[:h], rows[h : h + EXTRAS], rows[-1, : len(weights)], weights, self.spread)
 
 
 def _compact(rows: Tensor) -> Tensor:
@@ -86,7 +97,7 @@ def scene(honest: Tensor, long_mean: Tensor, aim: Tensor) -> Scene:
     worst = torch.where(target > 0, away.amax(dim=0), away.amin(dim=0))
     kinds = (mean, target, deviation, deviation * target.sign(), worst, long_mean.double())
     extras = torch.stack([spread * _unit(kind) for kind in kinds])
-    return Scene(honest, extras, aim.double(), spread)
+    return Scene(honest, extras, aim.double(), torch.ones_like(mean), spread)
 
 
 def _unit(row: Tensor) -> Tensor:

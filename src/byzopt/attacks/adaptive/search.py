@@ -45,16 +45,30 @@ def refine(best: Best, rounds: int = 2) -> None:
 
 
 def evolve(best: Best, generator: torch.Generator, generations: int = 4, size: int = 32) -> None:
-    """Mutations of the leaders; in half of them all faulty workers send the same row."""
+    """Children of the leaders: half of them moved by the difference of two others, half by lot; in half of
+    them all faulty workers send the same row."""
     for g in range(generations):
-        parents = best.top(8)
-        chosen = parents[torch.arange(size, device="cpu") % len(parents)]
+        parents = best.top(12)
+        chosen = parents[torch.arange(size, device="cpu") % min(8, len(parents))]
+        one, other = (parents[_whole(size, len(parents), generator)] for _ in range(2))
+        ways = _uniform((size, 1, 1), generator) * 1.2 * (one - other)
         scale = 0.3 * 0.7**g * chosen.abs().amax(dim=(-2, -1), keepdim=True).clamp_min(0.1)
         noise = torch.randn(chosen.shape, dtype=chosen.dtype, generator=generator, device=generator.device)
         noise = noise.to(chosen.device)
         noise[: size // 2] = noise[: size // 2, :1]
-        few = torch.rand(chosen.shape, dtype=chosen.dtype, generator=generator, device=generator.device)
-        best.add(chosen + scale * noise * (few.to(chosen.device) < 0.3))
+        noise = scale * noise * (_uniform(chosen.shape, generator) < 0.3)
+        best.add(
+            chosen + torch.where((torch.arange(size, device="cpu") % 2 == 0)[:, None, None], ways, noise)
+        )
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    drawn = torch.rand(shape, dtype=torch.float64, generator=generator, device=generator.device)
+    return drawn.cpu()
+
+
+def _whole(count: int, below: int, generator: torch.Generator) -> Tensor:
+    return (_uniform((count,), generator) * below).long().clamp_max(below - 1)
 
 
 def _ways(leader: Tensor) -> list[Tensor]:

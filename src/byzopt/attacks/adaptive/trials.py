@@ -65,7 +65,7 @@ class Trials:
             if space == "span":
                 expected, found = _inner(whole, answers), _inner(small, found)
             else:
-                expected, found = answers[..., _chosen(whole, generator)], found[..., : len(small.aim)]
+                expected, found = answers[..., _chosen(whole, generator)[0]], found[..., : len(small.aim)]
             scale = float(expected.abs().amax().nan_to_num(0.0)) or 1.0
             if found.shape == expected.shape and bool(((found - expected).abs() <= AGREE * scale).all()):
                 return space
@@ -76,14 +76,36 @@ def seen(whole: Scene, space: Space, generator: torch.Generator) -> Scene:
     """The scene in this space."""
     if space == "span":
         return whole.rotated()
-    return whole.columns(_chosen(whole, generator)) if space == "columns" else whole
+    return whole.columns(*_chosen(whole, generator)) if space == "columns" else whole
 
 
-def _chosen(whole: Scene, generator: torch.Generator) -> Tensor:
-    """Columns, drawn from the generator's seed: the same whenever they are asked for in one round."""
-    d = whole.honest.shape[1]
+def _chosen(whole: Scene, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Columns by lot, with chances as the square sums of the honest rows in them, and for how many each of
+    them stands: one over its chance.
+
+    The lot is drawn from the generator's seed: the same whenever it is asked for in one round.
+    """
+    energy = whole.honest.square().sum(dim=0)
+    chances = _chances(energy / energy.sum().clamp_min(1e-300) + 1e-3 / len(energy))
     drawn = torch.Generator("cpu").manual_seed(generator.initial_seed() % (1 << 63))
-    return torch.randperm(d, generator=drawn, device="cpu")[: min(d, COLUMNS)].sort().values
+    order = torch.randperm(len(energy), generator=drawn, device="cpu")
+    start = torch.rand((), dtype=energy.dtype, generator=drawn, device="cpu")
+    steps = (chances[order].cumsum(0) + start).floor()  # systematic: in each unit of chance one column
+    chosen = order[steps.diff(prepend=torch.zeros_like(steps[:1])) > 0]
+    return chosen, 1 / chances[chosen]
+
+
+def _chances(shares: Tensor) -> Tensor:
+    """Chances `[d]` of at most 1, as the shares where that allows, which add to `COLUMNS` or d."""
+    chances = shares * COLUMNS / shares.sum()
+    for _ in range(8):
+        certain = chances >= 1
+        left = COLUMNS - int(certain.sum())
+        some = shares.masked_fill(certain, 0.0)
+        if left <= 0 or not bool(some.any()):
+            break
+        chances = torch.where(certain, 1.0, some * left / some.sum())
+    return chances.clamp_max(1.0)
 
 
 def _inner(scene: Scene, answers: Tensor) -> Tensor:
