@@ -13,7 +13,7 @@ from torch import Tensor
 from byzopt.aggregators import rule_from
 from byzopt.aggregators.core.filters import Defence, RoundContext
 from byzopt.attacks import ATTACKS, Attack, AutoByz, Limited, View
-from byzopt.attacks.adaptive.scene import scene
+from byzopt.attacks.adaptive.scene import COLUMNS, scene
 from byzopt.attacks.adaptive.trials import Trials, seen
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput
@@ -192,3 +192,41 @@ def test_knowing_less_never_helps_the_search():
     assert everything == turn(forged(AutoByz(), rows, against), against)
     for threat in ("no_rule", "own_data"):
         assert turn(forged(Limited(AutoByz(), threat), rows, against), against) <= everything + 1e-6
+
+
+def test_krum_takes_a_row_against_the_mean():
+    against, rows = defence("krum"), honest_rows()
+    for attack in (AutoByz(), AutoByz(budget="cheap")):
+        assert turn(forged(attack, rows, against), against) > 179
+
+
+@pytest.mark.parametrize("spelling", ["nnm >> rfa", "trimmed_mean"])
+def test_the_winners_of_a_round_begin_the_next(spelling):
+    against, rows, attack = defence(spelling), honest_rows(), AutoByz(budget="cheap")
+    state, reached = attack.start(COHORT, rows[0]), []
+    for t in (1, 2, 3):
+        view = View(t, torch.zeros(D, dtype=torch.float64), rows, COHORT, F, attack.knows, against)
+        sent, state = attack.step(state, view, stream(0, "attack", t))
+        reached.append(turn(view.with_forged(sent), against))
+    # What is jittered differs by 1e-6 of the spread; the columns of trimmed means are drawn anew each time.
+    assert reached[1] >= reached[0] - 0.5
+    assert reached[2] > reached[0] - 0.5
+
+
+def test_drawn_columns_stand_for_all():
+    rows = honest_rows()[: N - F]
+    rows[:, : D // 10] *= 20  # most of what rows hold is in some of the columns
+    whole = scene(rows, rows.mean(dim=0), rows.mean(dim=0))
+    wide = whole.honest.shape[1]
+    assert wide > COLUMNS
+    sums, counts = [], []
+    for seed in range(200):
+        small = seen(whole, "columns", stream(seed, "attack"))
+        sums.append(float(small.aim.square() @ small.weights))
+        counts.append(float(small.weights.sum()))
+        assert abs(len(small.aim) - COLUMNS) <= 1
+    # Unbiased: means of 200 draws, each off by a few percent.
+    assert sum(sums) / 200 == pytest.approx(float(whole.aim.square().sum()), rel=0.01)
+    assert sum(counts) / 200 == pytest.approx(wide, rel=0.02)
+    cosine = whole.cosines(rows[0], 0.0)
+    assert float(small.cosines(small.honest[0], 0.0)) == pytest.approx(float(cosine), abs=0.05)
