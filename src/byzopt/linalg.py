@@ -17,8 +17,7 @@ from byzopt import accelerator, kernels
 
 BLOCK_BYTES = 1 << 19
 PIECE_BYTES = 1 << 24  # of rows that have to be converted before a kernel reads them
-_KERNEL_ROWS = 512  # rows up to which our kernel's Gram products are faster than BLAS
-_ROWS = 256  # of a block for BLAS: of the blocks below the diagonal none is taken
+_ROWS = 256  # of a block for BLAS: of the blocks above the diagonal none is taken
 _DEEP = 4096  # columns that BLAS sums in the rows' dtype, at least
 
 
@@ -76,44 +75,51 @@ def gram(
     dtype = dtype or compute_dtype(rows.dtype)
     if accelerator.holds(rows):
         return accelerator.products(rows, pivot, dtype)
-    pivot = torch.zeros_like(rows[0]) if pivot is None else pivot
     if one_order(rows):
-        return kernels.fused_gram(rows, pivot, dtype)
+        return kernels.fused_gram(rows, torch.zeros_like(rows[0]) if pivot is None else pivot, dtype)
     total = torch.zeros(rows.shape[0], rows.shape[0], dtype=torch.float64, device=rows.device)
     for piece, block in pieces(rows) if rows.dtype == dtype else column_blocks(rows, dtype, PIECE_BYTES):
-        about = pivot[piece].to(dtype)
-        total += kernels.fused_gram(block, about) if one_order(block) else _gram(block, about, order)
+        about = None if pivot is None else pivot[piece].to(dtype)
+        if one_order(block):
+            total += kernels.fused_gram(block, torch.zeros_like(block[0]) if about is None else about)
+        else:
+            total += _gram(block, about, order)
     return total
 
 
 def one_order(rows: Tensor) -> bool:
     """Whether `gram` sums all products of `rows` `[n, d]` in one order, so that equal rows have equal ones.
 
-    Our kernel does, and beats BLAS on up to some hundred rows. BLAS may sum another place in another order.
+    Our kernels do. BLAS may sum another place in another order.
     """
-    return kernels.supports(rows) and rows.shape[0] <= _KERNEL_ROWS
+    return kernels.supports(rows)
 
 
-def _gram(rows: Tensor, pivot: Tensor, order: Any) -> Tensor:
-    """The products by BLAS: of each two blocks of rows once, and of a block of columns at a time."""
+def _gram(rows: Tensor, pivot: Tensor | None, order: Any) -> Tensor:
+    """The products by BLAS: of each two blocks of rows once, and of a block of columns at a time.
+
+    Rows are copied only to be centred, or laid in an order.
+    """
     n, d = rows.shape
     index = None if order is None else torch.as_tensor(order, device=rows.device)
     total = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
     width = min(d, max(_DEEP, PIECE_BYTES // 4 // (n * rows.element_size())))
     blocks = [slice(start, min(start + _ROWS, n)) for start in range(0, n, _ROWS)]
-    scratch = torch.empty(n, width, dtype=rows.dtype, device=rows.device)
+    scratch: Tensor | None = None
+    if not (pivot is None and index is None):
+        scratch = torch.empty(n, width, dtype=rows.dtype, device=rows.device)
     for start in range(0, d, width):
         piece = slice(start, min(start + width, d))
-        centred = scratch[:, : piece.stop - start]
-        if index is None:
-            torch.sub(rows[:, piece], pivot[piece], out=centred)
-        else:
-            torch.index_select(rows[:, piece], 0, index, out=centred).sub_(pivot[piece])
-        for block in blocks:
-            total[block, block.start :] += centred[block] @ centred[block.start :].T
-    for block in blocks:
-        total[block, block] = (total[block, block] + total[block, block].T) / 2
-        total[block.stop :, block] = total[block, block.stop :].T
+        block = rows[:, piece] if scratch is None else scratch[:, : piece.stop - start]
+        if index is not None:
+            torch.index_select(rows[:, piece], 0, index, out=block)
+        if pivot is not None:
+            torch.sub(rows[:, piece] if index is None else block, pivot[piece], out=block)
+        for some in blocks:  # tall products: of wide ones BLAS makes less
+            total[some.start :, some] += block[some.start :] @ block[some].T
+    for some in blocks:
+        total[some, some] = (total[some, some] + total[some, some].T) / 2
+        total[some, some.stop :] = total[some.stop :, some].T
     if index is None:
         return total
     back = index.argsort()

@@ -13,6 +13,7 @@ from byzopt.kernels.lengths import fused_lengths
 from byzopt.kernels.measure import measured_rows
 from byzopt.kernels.networks import network
 from byzopt.kernels.scatter import fused_scatter
+from byzopt.kernels.signed import signed_products
 from byzopt.kernels.square import (
     EXTREME,
     FEW,
@@ -55,6 +56,7 @@ __all__ = [
     "reduce_columns",
     "reduces_columns",
     "row_sums",
+    "signed_products",
     "steps_from_bulk",
     "supports",
     "weiszfeld_steps",

@@ -1,7 +1,7 @@
 """Centred inner products of rows, a block of columns at a time.
 
 Few rows are centred and multiplied in registers, and read once. More are centred into scratch memory, and
-multiplied from there in tiles.
+multiplied from there in tiles; hundreds by panels (`panels`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from torch import Tensor
 
 from byzopt.kernels.emit import Body
 from byzopt.kernels.jit import Array, Run, address, compiled, lanes, parallel_for
+from byzopt.kernels.panels import products_by_panels
 
 TILE = 4  # rows of a tile: 4 x 4 sums and 8 operands fit the registers
 _SHORT = 1 << 16  # numbers that are multiplied in a microsecond or so: calls are what costs
+_MANY = 256  # rows beyond which a block of them that stays in cache is too narrow for sums along rows
 _FEW = 8  # rows that are multiplied in registers: 36 sums, some of which spill
 _BLOCK = 4096  # columns at most whose products are summed in the rows' dtype
 _BLOCK_BYTES = 1 << 19  # of centred rows at a time: they are read n / 4 times from the second-level cache
@@ -35,6 +37,8 @@ def fused_gram(rows: Tensor, pivot: Tensor, dtype: torch.dtype | None = None) ->
     pivot, dtype, size = pivot.contiguous(), dtype or rows.dtype, rows.numel()
     if size <= _SHORT:
         return torch.from_numpy(_in_tiles(rows, pivot, dtype, 0, d))
+    if n > _MANY:
+        return products_by_panels(rows, pivot, dtype)
     width, few = lanes(dtype), n <= _FEW and dtype == rows.dtype
     aligned = d - d % width
     sums: dict[int, Tensor] = {}

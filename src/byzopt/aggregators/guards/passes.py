@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt import linalg
+from byzopt import kernels, linalg
 from byzopt.aggregators.guards import majority
 from byzopt.aggregators.guards.majority import Crowd
 from byzopt.aggregators.numerics.distances import Array, Distances
 from byzopt.aggregators.numerics.measuring import SMALL, about_bulk
 
 TRIES = 3  # passes: with rows that prove unfit, with one that proves far, and without
+MOST = 512  # rows up to which blocks of them and their sums are wide enough
 LOOK = 1 << 9  # columns that the first centre is chosen by
 
 
@@ -26,7 +27,7 @@ def one_pass_fits(rows: Tensor, *others: Tensor) -> bool:
     if rows.ndim != 2 or rows.numel() <= SMALL or len(rows) ** 2 * rows.shape[1] <= majority.DIRECT:
         return False
     same = all(one.dtype == rows.dtype and one.is_cpu and one.stride(-1) == 1 for one in others)
-    return same and linalg.one_order(rows)
+    return same and len(rows) <= MOST and kernels.supports(rows)
 
 
 def known(rows: Tensor, fit: Tensor, squares: Array) -> Tensor | None:

@@ -17,8 +17,10 @@ from byzopt import accelerator, kernels, linalg
 from byzopt.aggregators.numerics.distances import Array, Distances, Index, squared, within_range
 from byzopt.aggregators.numerics.geometry import Geometry, Origin
 from byzopt.aggregators.numerics.ordering import Order, listed, row_order, sample
+from byzopt.kernels import FEW
 
 _FAR = 64.0  # the pivot may be this many times further from the bulk than the bulk is wide (both squared)
+_NEAR = 16.0  # as it appears in a sketch, which may be wrong
 _TINY = 1e-30  # squared widths below this lose bits in float32 products
 _SKETCH = 1 << 9  # columns from which the first pivot is chosen
 _LARGE = 1 << 20  # numbers from which a second pass costs more than a sketch
@@ -111,10 +113,10 @@ def _centred(rows: Tensor, admitted: bool, among: Order | None, pivot: int) -> t
     order = None if among is None else among.index
 
     def product(pivot: int, dtype: torch.dtype) -> Tensor:
-        return linalg.gram(rows, rows[pivot], dtype, order)
+        return linalg.gram(rows, None if pivot == ORIGIN else rows[pivot], dtype, order)
 
     if rows.numel() > _LARGE:
-        pivot = _sketched(rows, order)
+        pivot = _sketched(rows, order, not linalg.one_order(rows))
     elif order is not None:
         pivot = int(order[len(order) // 2])  # likely of the bulk
     dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
@@ -178,15 +180,21 @@ def about_bulk(
     return pivot, apart
 
 
-def _sketched(rows: Tensor, order: Index | None) -> int:
-    """The medoid of some of the columns: likely a row of the bulk, whatever the others hold."""
-    some = rows[:, :: max(1, rows.shape[1] // min(_SKETCH, max(64, (_SKETCH << 9) // len(rows))))].double()
-    some = some if order is None else some[order]
+def _sketched(rows: Tensor, order: Index | None, copied: bool) -> int:
+    """The medoid of some rows in some of the columns: likely a row of the bulk, whatever the others hold.
+
+    Where rows are `copied` to be centred it is the origin, if that is not far from the bulk.
+    """
+    n, d = rows.shape
+    among = (np.arange(n) if order is None else order)[:: -(-n // FEW)]
+    some = rows[:, :: max(1, d // min(_SKETCH, max(64, (_SKETCH << 9) // len(among))))]
+    some = (some if len(among) == n and order is None else some[among]).double()
     about = some - some[0]
-    product = about @ about.mT
-    apart = Distances(product.numpy())
-    best = apart.middle()[0] if apart.finite else 0
-    return best if order is None else int(order[best])
+    apart = Distances((about @ about.mT).numpy())
+    best, width = apart.middle() if apart.finite else (0, 0.0)
+    if copied and float(some[best] @ some[best]) <= _NEAR * width:
+        return ORIGIN
+    return int(among[best])
 
 
 def _equated(rows: Tensor, apart: Distances) -> Distances:

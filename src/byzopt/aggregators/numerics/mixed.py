@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from byzopt import accelerator, kernels, linalg
-from byzopt.aggregators.numerics.distances import Index
+from byzopt.aggregators.numerics.distances import Index, by_rows
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.measuring import ExtremeRows, geometry_about, geometry_of
 from byzopt.aggregators.numerics.ordering import Order, keys
@@ -112,7 +112,8 @@ class Mixed:
         """These rows, mixed once more by `mixing` `[m', m]`."""
         total, order = mixing, self.order
         if self._in_order and order is not None:
-            total = torch.from_numpy(mixing.numpy()[:, order.argsort()])
+            back = order.argsort()
+            total = torch.from_numpy(by_rows(lambda part: part[:, back], mixing.numpy()))
         elif self.mixing is not None:
             total = torch.from_numpy(chained(mixing.numpy(), self.mixing.numpy()))
         return self._derived(total, self.geometry.mixed(mixing, affine))

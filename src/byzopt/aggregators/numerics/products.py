@@ -14,6 +14,8 @@ from byzopt.kernels import FEW
 Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 Index: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
 
+_ROWS = 32  # of many, worked on at a time
+
 
 def chained(left: Array, right: Array) -> Array:
     """`left @ right`, `[m, k], [k, n] -> [m, n]`: for up to `FEW` rows each number is summed alike."""
@@ -26,9 +28,8 @@ def congruent(mixing: Array, gram: Array) -> Array:
     A product may be summed in another order for another place, and rounding must not set twins apart.
     """
     if mixing.ndim == 2 and len(mixing) > FEW:
-        product = _mirrored(torch.from_numpy(mixing), torch.from_numpy(gram)).numpy()
-    else:
-        product = mixing @ gram @ mixing.swapaxes(-1, -2)
+        return _congruent_many(mixing, gram)
+    product = mixing @ gram @ mixing.swapaxes(-1, -2)
     first = _first_alike(mixing)
     if (first != np.arange(first.shape[-1])).any():
         product = np.take_along_axis(product, first[..., :, None], axis=-2)
@@ -37,15 +38,64 @@ def congruent(mixing: Array, gram: Array) -> Array:
     return symmetric
 
 
-def _mirrored(mixing: Tensor, gram: Tensor) -> Tensor:
-    """As above, for many rows: of two blocks of the product that mirror each other one is taken."""
+def _congruent_many(mixing: Array, gram: Array) -> Array:
+    """As above, for many rows."""
+    fitting = len(gram) > FEW and kernels.supports(torch.from_numpy(gram))
+    chosen = _even_shares(mixing) if fitting else None
+    if chosen is None:
+        product, first = _mirrored(torch.from_numpy(mixing), torch.from_numpy(gram)), _first_alike(mixing)
+    else:
+        product = _by_deviations(chosen, gram, float(mixing.max()))
+        first = _first_alike(np.packbits(chosen, axis=1))
+    twins = (first != np.arange(len(first))).nonzero()[0]
+    product[twins] = product[first[twins]]
+    product[:, twins] = product[:, first[twins]]
+    return product
+
+
+def _even_shares(mixing: Array) -> Array | None:
+    """Which entries of `mixing` are not 0, where all these are equal: its rows are sums of even shares."""
+    share, chosen = mixing.max(), mixing != 0
+    even = (np.array_equal(mixing[i : i + _ROWS], chosen[i : i + _ROWS] * share) for i in _blocks(mixing))
+    return chosen if all(even) else None
+
+
+def _by_deviations(chosen: Array, gram: Array, share: float) -> Array:
+    """`share`² `chosen @ gram @ chosen^T` for bools, by where each row differs from what most rows choose.
+
+    With u that choice and chosen = 1 u^T + D, D of 1, -1 and mostly 0, the product is D G D^T + 1 (D G u)^T +
+    (D G u) 1^T + u^T G u: rows are seen from the sum of the usual ones, which is of the bulk. As in the full
+    product, what a row does not choose and is not usual has no part in its numbers, however huge it is. What
+    two rows share is not summed at all.
+    """
+    usual = 2 * chosen.sum(axis=0) > len(chosen)
+    moved, product = kernels.signed_products(chosen & ~usual, ~chosen & usual, gram)
+    shares = usual.astype(np.float64)
+    lean, level = moved @ shares, shares @ gram @ shares
+    for i in _blocks(product):
+        part = product[i : i + _ROWS]
+        part += lean[i : i + _ROWS, None] + lean
+        part += level
+        part *= share**2
+    return product
+
+
+def _mirrored(mixing: Tensor, gram: Tensor) -> Array:
+    """The full product: of two blocks of it that mirror each other one is taken."""
     left = mixing @ gram
     out = torch.empty(len(left), len(left), dtype=torch.float64, device="cpu")
     for start in range(0, len(left), FEW):
         block = slice(start, start + FEW)
-        out[block, start:] = left[block] @ mixing[start:].T
-        out[start:, block] = out[block, start:].T
-    return out
+        tile = left[start:] @ mixing[block].T
+        tile[:FEW] = (tile[:FEW] + tile[:FEW].T) / 2
+        out[start:, block] = tile
+        out[block, start:] = tile.T
+    return out.numpy()
+
+
+def _blocks(many: Array) -> range:
+    """Where blocks of rows that stay in cache begin."""
+    return range(0, len(many), _ROWS)
 
 
 def _first_alike(mixing: Array) -> Index:

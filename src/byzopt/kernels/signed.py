@@ -1,0 +1,79 @@
+"""Products of a matrix that holds 1, -1 and mostly 0: sums and differences of columns, nothing multiplied."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from byzopt.kernels.emit import Body
+from byzopt.kernels.jit import Array, Run, address, compiled, lanes, parallel_for
+
+_WIDE = 32  # columns of the result at a time: as many rows of the other matrix stay in the second-level cache
+
+
+def signed_products(plus: Array, minus: Array, gram: Array) -> tuple[Array, Array]:
+    """`S @ gram` `[m, n]` and `S @ gram @ S.T` `[m, m]`, symmetric, of S = plus - minus with bools `[m, n]`
+    and of a symmetric `gram` `[n, n]`; m and n are 32 or more.
+
+    Each number is a sum in the order of the rows, of those that `plus` names, less those of `minus`. What
+    stands where both are False is not read: it may be huge, or not finite.
+    """
+    m, n = plus.shape
+    lists = [part for chosen in (plus, minus) for part in _listed(chosen)]
+    moved, product = np.empty((m, n)), np.empty((m, m))
+    _times(lists, np.ascontiguousarray(gram), moved, 0)
+    _times(lists, moved, product, 1)
+    for i in range(0, m, _WIDE):  # of the rest half is taken, which is written to its mirror's place
+        tile = product[i:, i : i + _WIDE]
+        tile[:_WIDE] = np.tril(tile[:_WIDE]) + np.tril(tile[:_WIDE], -1).T
+        product[i : i + _WIDE, i + _WIDE :] = tile[_WIDE:].T
+    return moved, product
+
+
+def _times(lists: list[Any], right: Array, out: Array, half: int) -> None:
+    """`S @ right.T` into `out`; where it is symmetric, what is on or below the diagonal will do: `half` = 1."""
+    (m, width), n = out.shape, right.shape[1]
+    run, where = _kernel(), [address(part) for part in lists]
+
+    def part(start: int, stop: int) -> None:
+        room = np.empty(n * _WIDE)
+        run(*where, address(right), address(room), address(out), m, n, width, half, start, stop)
+
+    parallel_for(-(-width // _WIDE), m * n, 1, part)
+
+
+def _listed(chosen: Array) -> tuple[Any, Any]:
+    """Where the places of each row begin, and the places of all."""
+    starts = np.zeros(len(chosen) + 1, dtype=np.int64)
+    chosen.sum(axis=1).cumsum(out=starts[1:])
+    return starts, np.append(chosen.nonzero()[1], 0).astype(np.int32)
+
+
+@cache
+def _kernel() -> Run:
+    vectors = range(0, _WIDE, lanes(torch.float64))
+
+    def emit(builder: Any, function: Any) -> None:
+        k = Body(builder, function, torch.float64)
+        *lists, right, room, out, m, n, width, half, start, stop = function.args
+        with k.loop(start, stop) as tile:
+            first = k.least(k.times(tile, _WIDE), k.add(width, -_WIDE))
+            lines = [k.times(k.add(first, i), n) for i in range(_WIDE)]
+            with k.loop(0, n) as j:
+                for i, line in enumerate(lines):
+                    k.put(k.number_at(right, k.add(line, j)), room, k.add(k.times(j, _WIDE), i))
+            with k.loop(k.times(first, half), m) as row:
+                held = [k.zeros() for _ in vectors]
+                for add, starts, places in ((k.b.fadd, *lists[:2]), (k.b.fsub, *lists[2:])):
+                    begins, ends = (k.b.load(k.at(starts, k.add(row, i), k.i64)) for i in (0, 1))
+                    with k.loop(begins, ends) as p:
+                        line = k.times(k.index(places, p), _WIDE)
+                        for v, place in zip(vectors, held, strict=True):
+                            k.b.store(add(k.b.load(place), k.load(room, k.add(line, v))), place)
+                for v, place in zip(vectors, held, strict=True):
+                    k.store(k.b.load(place), out, k.add(k.times(row, width), first, v))
+
+    return compiled("signed", "pppppppiiiiii", emit)
