@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
 from byzopt import aggregators as ag
-from byzopt import linalg
+from byzopt import kernels, linalg
 from byzopt.aggregators.core.inputs import as_rows
 from byzopt.aggregators.numerics import distances, measuring, ordering, products
 from byzopt.kernels import square
@@ -29,6 +30,96 @@ def test_products_of_many_rows_are_those_of_float64():
         assert torch.equal(found, found.T)
         # Sums of 2048 products in float32: each adds at most half a unit of its last place.
         assert (found - exact).abs().max() <= 2048 * 6e-8 * exact.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("given", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n,d", [(257, 256), (257, 1_000), (300, 5_001), (1_030, 300)])
+def test_products_by_panels_are_those_of_float64(n, d, given, dtype):
+    if not kernels.kernels_available() or dtype.itemsize < given.itemsize:
+        pytest.skip("no kernels, or a dtype in which nothing is multiplied")
+    rows = drawn(n, d, given, offset=3.0)
+    rows[-1] = rows[0]
+    centred = rows.double() - rows[7].double()
+    exact = centred @ centred.T
+    found = kernels.fused_gram(rows, rows[7], dtype)
+    assert torch.equal(found, found.T)
+    assert torch.equal(found[0], found[-1])
+    # Sums of 256 products: each adds at most half a unit of its last place, and so did centring.
+    assert (found - exact).abs().max() <= 258 * torch.finfo(dtype).eps * exact.abs().max()
+    rows[5, d // 2] = float("nan")
+    assert not kernels.fused_gram(rows, rows[7], dtype)[5, 5].isfinite()
+
+
+def test_products_by_panels_do_not_depend_on_where_columns_begin():
+    # Rows of a larger matrix: a stride of its own, and places that no vector begins at.
+    if not kernels.kernels_available():
+        pytest.skip("no kernels")
+    whole = drawn(300, 1_003)
+    part = whole[:, 3:900]
+    assert torch.equal(kernels.fused_gram(part, part[1]), kernels.fused_gram(part.clone(), part[1].clone()))
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5, 1e4])
+def test_products_without_kernels_keep_their_digits_wherever_the_bulk_is(offset):
+    rows = drawn(20, 60_000, offset=offset)
+    rows[17:] *= 1e6
+    with kernels.disabled():
+        found = measuring.geometry_of(rows)
+        near = found.sq_dists[:17, :17]
+        assert (found.pivot is None) == (offset < 2)  # near the origin rows are multiplied as they lie
+        norms = found.sq_norms
+    exact = torch.cdist(rows[:17].double(), rows[:17].double()).square()
+    # Rows lie up to 8 widths of the bulk from what products are about: 64 times a rounding of float32, and
+    # centring rounds offsets of 1e4 to 1e-3.
+    assert (near - exact).abs().max() <= (64 * 2 * 6e-8 + (2e-3 / 1.4 if offset == 1e4 else 0)) * exact.max()
+    assert torch.allclose(norms, rows.double().square().sum(dim=1), rtol=1e-5)
+
+
+def shares_of(n, count, seed):
+    """Each row the mean of some: what stages that mix leave. Most choose the same ones."""
+    generator = np.random.default_rng(seed)
+    wanted = generator.random((n, n)) + np.where(np.arange(n) < count, 0, 0.8)
+    wanted[n // 3] = wanted[2 * n // 3] = wanted[3]
+    chosen = wanted.argsort(axis=1)[:, :count]
+    shares = np.zeros((n, n))
+    np.put_along_axis(shares, chosen, 1 / count, axis=1)
+    return shares
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("n,count", [(257, 200), (300, 151), (301, 300), (400, 1)])
+def test_products_of_even_shares_are_those_of_the_full_product(n, count, compiled):
+    mixing = shares_of(n, count, seed=n)
+    rows = np.random.default_rng(1).standard_normal((n, 50)) + 2
+    mixed = mixing @ rows
+    with nullcontext() if compiled else kernels.disabled():
+        found = products.congruent(mixing, rows @ rows.T)
+    assert np.array_equal(found, found.T)
+    for twin in (n // 3, 2 * n // 3):
+        assert np.array_equal(found[twin], found[3])
+    # Sums of n products of rows whose squared lengths are below 500, summed with rounding of 1e-16 each.
+    assert np.abs(found - mixed @ mixed.T).max() <= n * 500 * 1e-16
+
+
+@pytest.mark.parametrize("huge", [1e10, 1e60])
+def test_rows_that_nobody_chooses_leave_no_trace_in_products_of_the_others(huge):
+    n, liars = 300, 90
+    mixing = shares_of(n, n - liars - 30, seed=0)
+    mixing[:, n - liars :] = 0
+    rows = np.random.default_rng(1).standard_normal((n, 50))
+    rows[n - liars :] *= huge
+    honest = mixing @ np.where(np.arange(n)[:, None] < n - liars, rows, 0)
+    found = products.congruent(mixing, rows @ rows.T)
+    assert np.allclose(found, honest @ honest.T, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("equal", [0, 5, 300])
+def test_a_rank_is_that_of_a_sort_however_many_values_are_equal(equal):
+    values = np.random.default_rng(0).random((301, 301))
+    values[:, :equal] = 0.5
+    for rank in (0, 150, 299, 300):
+        assert np.array_equal(distances.kth(values, rank), np.sort(values, axis=1)[:, rank])
 
 
 def test_equal_rows_among_many_are_at_distance_zero():

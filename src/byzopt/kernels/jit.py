@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 PARALLEL = 1 << 21  # numbers below which one thread is faster than waking another
+_LINE = 64  # bytes of a line of the cache
 _WORDS = {"off": (), "0": (), "no": (), "cpu": ("cpu",)}  # of BYZOPT_KERNELS; any other: all kernels
 _state = {"on": _WORDS.get(os.environ.get("BYZOPT_KERNELS", "on").lower(), ("cpu", "gpu"))}
 
@@ -127,6 +128,13 @@ def address(array: Any) -> int:
         return _addressof(_seen_from(array))
     except (TypeError, ValueError):  # it is read-only, or empty
         return int(array.ctypes.data)
+
+
+def aligned(count: int) -> Array:
+    """Room for doubles that begins where a line of the cache does, so that no vector lies across two."""
+    room = np.empty(count + _LINE // 8)
+    first = -address(room) % _LINE // 8
+    return room[first : first + count]
 
 
 def all_finite(parts: Iterable[Array]) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from byzopt.kernels.emit import Body
-from byzopt.kernels.jit import Array, Run, address, compiled, lanes, parallel_for
+from byzopt.kernels.jit import Array, Run, address, aligned, compiled, lanes, parallel_for
 
 _WIDE = 3  # vectors of a tile: with 8 rows their 24 sums and what they are made of fill 32 registers
 _DEPTH = 256  # columns at a time: a panel of them stays in the second-level cache
@@ -35,7 +35,7 @@ def products_by_panels(rows: Tensor, pivot: Tensor, dtype: torch.dtype) -> Tenso
     found: dict[int, Array] = {}
 
     def add(sums: Array, own: int, shares: int, start: int, stop: int) -> None:
-        room = np.empty(_DEPTH * tall * dtype.itemsize // 8)
+        room = aligned(_DEPTH * tall * dtype.itemsize // 8)
         where = rows.data_ptr(), rows.stride(0), pivot.data_ptr(), address(room), address(sums)
         run(*where, n, groups, own, shares, start, stop)
 
@@ -101,9 +101,7 @@ def _lay(
     """A vector for each of `depth` columns from `column` on into `room`: a group of rows of the `given` dtype
     about the pivot. The last group is filled up with the last row."""
     first, line = k.times(group, k.lanes), k.times(group, _DEPTH * k.lanes)
-    places = [
-        k.add(k.times(k.least(k.add(first, i), k.add(n, -1)), stride), column) for i in range(k.lanes)
-    ]
+    places = [k.add(k.times(k.least(k.add(first, i), k.add(n, -1)), stride), column) for i in range(k.lanes)]
     full = k.b.and_(depth, k.whole(-k.lanes))
 
     def centred(place: Any, c: Any, width: int) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from byzopt.kernels.emit import Body
-from byzopt.kernels.jit import Array, Run, address, compiled, lanes, parallel_for
+from byzopt.kernels.jit import Array, Run, address, aligned, compiled, lanes, parallel_for
 
 _WIDE = 32  # columns of the result at a time: as many rows of the other matrix stay in the second-level cache
 
@@ -18,7 +18,7 @@ def signed_products(plus: Array, minus: Array, gram: Array) -> tuple[Array, Arra
     """`S @ gram` `[m, n]` and `S @ gram @ S.T` `[m, m]`, symmetric, of S = plus - minus with bools `[m, n]`
     and of a symmetric `gram` `[n, n]`; m and n are 32 or more.
 
-    Each number is a sum in the order of the rows, of those that `plus` names, less those of `minus`. What
+    Each number is a sum over the rows that `plus` names less those of `minus`, some after the other. What
     stands where both are False is not read: it may be huge, or not finite.
     """
     m, n = plus.shape
@@ -34,12 +34,12 @@ def signed_products(plus: Array, minus: Array, gram: Array) -> tuple[Array, Arra
 
 
 def _times(lists: list[Any], right: Array, out: Array, half: int) -> None:
-    """`S @ right.T` into `out`; where it is symmetric, what is on or below the diagonal will do: `half` = 1."""
+    """`S @ right.T` into `out`; with `half` = 1 no more than what is on or below the diagonal."""
     (m, width), n = out.shape, right.shape[1]
     run, where = _kernel(), [address(part) for part in lists]
 
     def part(start: int, stop: int) -> None:
-        room = np.empty(n * _WIDE)
+        room = aligned(n * _WIDE)
         run(*where, address(right), address(room), address(out), m, n, width, half, start, stop)
 
     parallel_for(-(-width // _WIDE), m * n, 1, part)
@@ -68,12 +68,12 @@ def _kernel() -> Run:
             with k.loop(k.times(first, half), m) as row:
                 held = [k.zeros() for _ in vectors]
                 for add, starts, places in ((k.b.fadd, *lists[:2]), (k.b.fsub, *lists[2:])):
-                    begins, ends = (k.b.load(k.at(starts, k.add(row, i), k.i64)) for i in (0, 1))
-                    with k.loop(begins, ends) as p:
+                    ends = (k.b.load(k.at(starts, k.add(row, i), k.i64)) for i in (0, 1))
+                    with k.loop(*ends) as p:
                         line = k.times(k.index(places, p), _WIDE)
-                        for v, place in zip(vectors, held, strict=True):
-                            k.b.store(add(k.b.load(place), k.load(room, k.add(line, v))), place)
-                for v, place in zip(vectors, held, strict=True):
-                    k.store(k.b.load(place), out, k.add(k.times(row, width), first, v))
+                        for v, at in zip(vectors, held, strict=True):
+                            k.b.store(add(k.b.load(at), k.load(room, k.add(line, v))), at)
+                for v, at in zip(vectors, held, strict=True):
+                    k.store(k.b.load(at), out, k.add(k.times(row, width), first, v))
 
     return compiled("signed", "pppppppiiiiii", emit)
