@@ -77,6 +77,7 @@ def gram(
         return accelerator.products(rows, pivot, dtype)
     if one_order(rows):
         return kernels.fused_gram(rows, torch.zeros_like(rows[0]) if pivot is None else pivot, dtype)
+    pivot = None if pivot is None or not pivot.any() else pivot  # about 0 nothing is copied
     total = torch.zeros(rows.shape[0], rows.shape[0], dtype=torch.float64, device=rows.device)
     for piece, block in pieces(rows) if rows.dtype == dtype else column_blocks(rows, dtype, PIECE_BYTES):
         about = None if pivot is None else pivot[piece].to(dtype)
@@ -194,8 +195,22 @@ def blend(weights: Tensor, rows: Tensor, order: Any = None, place: Tensor | None
             with written(out[piece], block.dtype) as part:
                 kernels.fused_blend(block, chosen, values[chosen], part)
         else:
-            out[piece] = mix(weights[chosen].unsqueeze(0), block[chosen])[0]
+            whole = order is None and len(chosen) == len(rows)
+            out[piece] = _blend(weights[chosen], block, None if whole else chosen)
     return out
+
+
+def _blend(weights: Tensor, rows: Tensor, chosen: Any) -> Tensor:
+    """The weighted sum of the rows `chosen`, in that order, by torch; of all as they lie where it is None."""
+    shares = weights.to(rows.dtype)
+    if chosen is None:
+        return shares @ rows
+    index = torch.from_numpy(chosen).to(rows.device)
+    sums = [
+        shares @ block.index_select(0, index)
+        for _, block in column_blocks(rows, rows.dtype, PIECE_BYTES // 4)
+    ]
+    return torch.cat(sums)
 
 
 @contextmanager
