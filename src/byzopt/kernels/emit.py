@@ -198,3 +198,19 @@ class Body:
             low, high = (self.b.shuffle_vector(vector, vector, pick) for pick in picks)
             vector = self.b.fadd(low, high)
         return self.b.extract_element(vector, self.ir.Constant(self.ir.IntType(32), 0))
+
+    def transposed(self, vectors: list[Any]) -> list[Any]:
+        """As many vectors as they have lanes, with rows and columns exchanged: first of single numbers, then
+        of pairs of them, and so on."""
+        out, places, size = list(vectors), range(self.lanes), 1
+        while size < self.lanes:
+            low = [i + self.lanes - size if i & size else i for i in places]
+            high = [i + self.lanes if i & size else i + size for i in places]
+            kind = self.ir.VectorType(self.ir.IntType(32), self.lanes)
+            picks = self.ir.Constant(kind, low), self.ir.Constant(kind, high)
+            for i in places:
+                if not i & size:
+                    pair = out[i], out[i + size]
+                    out[i], out[i + size] = (self.b.shuffle_vector(*pair, pick) for pick in picks)
+            size *= 2
+        return out

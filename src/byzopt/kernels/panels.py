@@ -110,29 +110,12 @@ def _lay(
         return k.b.fsub(*(source.widened(value, target) for value in values))
 
     with k.loop(0, full, k.lanes) as c:
-        for i, vector in enumerate(_transposed(k, [centred(place, c, k.lanes) for place in places])):
+        for i, vector in enumerate(k.transposed([centred(place, c, k.lanes) for place in places])):
             k.store(vector, room, k.add(line, k.times(k.add(c, i), k.lanes)))
     one = Body(k.b, k.function, k.dtype, 1)
     with k.loop(full, depth) as c:
         for i, place in enumerate(places):
             one.store(centred(place, c, 1), room, k.add(line, k.times(c, k.lanes), i))
-
-
-def _transposed(k: Body, vectors: list[Any]) -> list[Any]:
-    """As many vectors as they have lanes, with rows and columns exchanged: first of single numbers, then of
-    pairs of them, and so on."""
-    size = 1
-    while size < k.lanes:
-        places = range(k.lanes)
-        low = [i + k.lanes - size if i & size else i for i in places]
-        high = [i + k.lanes if i & size else i + size for i in places]
-        picks = [k.ir.Constant(k.ir.VectorType(k.ir.IntType(32), k.lanes), pick) for pick in (low, high)]
-        for i in places:
-            if not i & size:
-                pair = vectors[i], vectors[i + size]
-                vectors[i], vectors[i + size] = (k.b.shuffle_vector(*pair, pick) for pick in picks)
-        size *= 2
-    return vectors
 
 
 def _multiply(k: Body, room: Any, sums: Any, groups: Any, own: Any, threads: Any, depth: Any) -> None:

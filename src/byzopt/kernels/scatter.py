@@ -1,4 +1,7 @@
-"""Count sketches of rows: every number is added, with its sign, to one of a few sums of its row."""
+"""Count sketches of rows: every number is added, with its sign, to one of a few sums of its row.
+
+Rows lie side by side, as many as a vector has lanes: a column is added to the sums of all of them at once.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ import torch
 from torch import Tensor
 
 from byzopt.kernels.emit import Body
-from byzopt.kernels.jit import Array, Run, address, compiled, lanes, parallel_for
+from byzopt.kernels.jit import Array, Run, address, aligned, compiled, lanes, parallel_for
 
-_BLOCK = 1 << 10  # columns that are scaled, centred and signed at a time
+_BLOCK = 1 << 8  # columns that are scaled, centred and signed at a time
 
 
 def fused_scatter(
@@ -31,51 +34,62 @@ def fused_scatter(
         raise ValueError(f"A centre should be [{d}] of {rows.dtype}, as rows are.")
     centre = None if centre is None else centre.contiguous()
     run, factors = _kernel(rows.dtype, centre is not None), np.ascontiguousarray(factors, dtype=np.float64)
-    about = 0 if centre is None else centre.data_ptr()
+    about, side = 0 if centre is None else centre.data_ptr(), lanes(torch.float64)
+    groups = -(-n // side)
     sums: dict[int, Array] = {}
 
     def piece(start: int, stop: int) -> None:
-        sums[start], room = np.zeros((n, k)), np.empty(_BLOCK + lanes(torch.float64))
+        own, room = aligned(groups * k * side), aligned(_BLOCK * side)
+        own.fill(0)
         where = rows.data_ptr(), rows.stride(0), address(factors), about, places.data_ptr(), signs.data_ptr()
-        run(*where, address(room), address(sums[start]), k, n, start, stop)
+        run(*where, address(room), address(own), k, n, start, stop)
+        sums[start] = own
 
     parallel_for(d, rows.numel(), lanes(rows.dtype), piece)
-    total = np.zeros((n, k))
+    total = np.zeros(groups * k * side)
     for start in sorted(sums):  # in the same order however threads are scheduled
         total += sums[start]
-    return torch.from_numpy(total)
+    by_row = total.reshape(groups, k, side).swapaxes(1, 2).reshape(groups * side, k)
+    return torch.from_numpy(by_row[:n])
 
 
 @cache
 def _kernel(dtype: torch.dtype, centred: bool) -> Run:
     def emit(builder: Any, function: Any) -> None:
-        k = Body(builder, function, dtype)
+        k = Body(builder, function, torch.float64)
         rows, stride, factors, centre, places, signs, room, sums, count, n, start, stop = function.args
+        one = Body(builder, function, torch.float64, 1)
+        given = {width: Body(builder, function, dtype, width) for width in (1, k.lanes)}
 
-        def signed(i: Any, column: Any, first: Any, last: Any, read: bool, width: int) -> None:
-            """Columns first .. last of the block, as they are added, into the room."""
-            body, wide = Body(builder, function, dtype, width), Body(builder, function, torch.float64, width)
-            factor = body.everywhere(body.narrowed(body.number_at(factors, i)))
-            with body.loop(first, last, width) as c:
-                place, value = k.add(column, c), body.const(0.0)
-                if read:
-                    value = k.b.fmul(body.load(rows, k.add(k.times(i, stride), place)), factor)
-                if centred:
-                    value = k.b.fsub(value, body.load(centre, place))
-                wide.store(body.widened(k.b.fmul(value, body.load(signs, place)), wide), room, c)
+        def signed(row: Any, column: Any, width: int) -> Any:
+            """Some columns of a row, as they are added."""
+            body, wide = given[width], Body(builder, function, torch.float64, width)
+            factor = k.number_at(factors, row)
+            scaled = k.b.fmul(
+                body.load(rows, k.add(k.times(row, stride), column)), body.everywhere(body.narrowed(factor))
+            )
+            there = k.b.fcmp_ordered("!=", factor, k.double(0.0))
+            value = k.b.select(there, scaled, body.const(0.0))
+            if centred:
+                value = k.b.fsub(value, body.load(centre, column))
+            return body.widened(k.b.fmul(value, body.load(signs, column)), wide)
 
-        with k.loop(start, stop, _BLOCK) as column:
+        with k.loop(start, stop, _BLOCK) as column, k.loop(0, n, k.lanes) as first:
             width = k.least(k.whole(_BLOCK), k.b.sub(stop, column))
             full = k.b.and_(width, k.whole(-k.lanes))
-            with k.loop(0, n) as i:
-                own = k.at(sums, k.times(i, count), k.double)
-                there = k.b.fcmp_ordered("!=", k.number_at(factors, i), k.ir.Constant(k.double, 0.0))
-                with k.b.if_else(there) as branches:
-                    for branch, read in zip(branches, (True, False), strict=True):
-                        with branch:
-                            signed(i, column, 0, full, read, k.lanes)
-                            signed(i, column, full, width, read, 1)
-                with k.loop(0, width) as c:
-                    k.increase(own, k.index(places, k.add(column, c)), k.number_at(room, c))
+            group = [
+                k.least(k.add(first, i), k.add(n, -1)) for i in range(k.lanes)
+            ]  # filled up with the last
+            with k.loop(0, full, k.lanes) as c:
+                vectors = [signed(row, k.add(column, c), k.lanes) for row in group]
+                for i, vector in enumerate(k.transposed(vectors)):
+                    k.store(vector, room, k.times(k.add(c, i), k.lanes))
+            with k.loop(full, width) as c:
+                for i, row in enumerate(group):
+                    one.store(signed(row, k.add(column, c), 1), room, k.add(k.times(c, k.lanes), i))
+            own = k.at(sums, k.times(first, count), k.double)
+            with k.loop(0, width) as c:
+                at = k.times(k.index(places, k.add(column, c)), k.lanes)
+                k.store(k.b.fadd(k.load(own, at), k.load(room, k.times(c, k.lanes))), own, at)
 
     return compiled(f"scatter_{dtype.itemsize}", "pippppppiiii", emit)
