@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,10 +11,12 @@ import torch
 from byzopt.kernels.emit import Body
 from byzopt.kernels.jit import Array, Run, address, aligned, compiled, lanes, parallel_for
 
+Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
+
 _WIDE = 32  # columns of the result at a time: as many rows of the other matrix stay in the second-level cache
 
 
-def signed_products(plus: Array, minus: Array, gram: Array) -> tuple[Array, Array]:
+def signed_products(plus: Mask, minus: Mask, gram: Array) -> tuple[Array, Array]:
     """`S @ gram` `[m, n]` and `S @ gram @ S.T` `[m, m]`, symmetric, of S = plus - minus with bools `[m, n]`
     and of a symmetric `gram` `[n, n]`; m and n are 32 or more.
 
@@ -45,7 +47,7 @@ def _times(lists: list[Any], right: Array, out: Array, half: int) -> None:
     parallel_for(-(-width // _WIDE), m * n, 1, part)
 
 
-def _listed(chosen: Array) -> tuple[Any, Any]:
+def _listed(chosen: Mask) -> tuple[Any, Any]:
     """Where the places of each row begin, and the places of all."""
     starts = np.zeros(len(chosen) + 1, dtype=np.int64)
     chosen.sum(axis=1).cumsum(out=starts[1:])

@@ -13,6 +13,7 @@ from byzopt.kernels import FEW
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 Index: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
+Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
 _ROWS = 32  # of many, worked on at a time
 
@@ -53,14 +54,15 @@ def _congruent_many(mixing: Array, gram: Array) -> Array:
     return product
 
 
-def _even_shares(mixing: Array) -> Array | None:
+def _even_shares(mixing: Array) -> Mask | None:
     """Which entries of `mixing` are not 0, where all these are equal: its rows are sums of even shares."""
-    share, chosen = mixing.max(), mixing != 0
+    share: float = mixing.max()
+    chosen: Mask = mixing != 0
     even = (np.array_equal(mixing[i : i + _ROWS], chosen[i : i + _ROWS] * share) for i in _blocks(mixing))
     return chosen if all(even) else None
 
 
-def _by_deviations(chosen: Array, gram: Array, share: float) -> Array:
+def _by_deviations(chosen: Mask, gram: Array, share: float) -> Array:
     """`share`² `chosen @ gram @ chosen^T` for bools, by where each row differs from what most rows choose.
 
     With u that choice and chosen = 1 u^T + D, D of 1, -1 and mostly 0, the product is D G D^T + 1 (D G u)^T +
@@ -98,7 +100,7 @@ def _blocks(many: Array) -> range:
     return range(0, len(many), _ROWS)
 
 
-def _first_alike(mixing: Array) -> Index:
+def _first_alike(mixing: Any) -> Index:
     """For each row of `mixing` `[..., m, n]` the place of the first row that equals it."""
     if mixing.ndim > 2:
         alike = (mixing[..., :, None, :] == mixing[..., None, :, :]).all(axis=-1)
