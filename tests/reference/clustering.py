@@ -114,8 +114,9 @@ def lasa(
     return np.concatenate(answer)
 
 
-def fedseca(rows: Rows, sparsity: float = 0.9) -> Vector:
-    """Benjamin et al., equations 2 to 7: concordance, say, election, clipping, clamping, thinning, mean."""
+def fedseca(rows: Rows, sparsity: float = 0.9, released: bool = False) -> Vector:
+    """Benjamin et al., equations 2 to 7: concordance, say, election, clipping, clamping, thinning, mean; or
+    as their code votes and clamps."""
     n, d = len(rows), len(rows[0])
     say = []
     for one in rows:
@@ -126,11 +127,11 @@ def fedseca(rows: Rows, sparsity: float = 0.9) -> Vector:
     raw = [thinned(row, 1 - sparsity) != 0 for row in rows]
     answer = np.zeros(d)
     for j in range(d):
-        elected = np.sign(round(sum(n * rho * np.sign(row[j]) for rho, row in zip(say, rows, strict=True))))
+        voters = [i for i in range(n) if raw[i][j] or not released]
+        elected = np.sign(round(sum(n * say[i] * np.sign(rows[i][j]) for i in voters)))
         middle = float(np.median([abs(row[j]) for row in short]))
-        taken = [
-            min(middle, abs(short[i][j])) for i in range(n) if raw[i][j] and elected * np.sign(rows[i][j]) > 0
-        ]
+        sizes = [abs((rows if released else short)[i][j]) for i in range(n)]
+        taken = [min(middle, sizes[i]) for i in range(n) if raw[i][j] and elected * np.sign(rows[i][j]) > 0]
         answer[j] = elected * sum(taken) / len(taken) if taken else 0.0
     return answer
 

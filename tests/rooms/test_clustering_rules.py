@@ -87,6 +87,10 @@ def test_fedseca_by_hand():
     near(FedSECA(sparsity=0), rows, [1, 1])
     near(FedSECA(sparsity=0.5), [[3, 1], [3, 1], [3, -1]], [3, 0])  # nobody's larger half is in column 1
     near(FedSECA(), [[2], [4], [3]], [8 / 3])  # 4 is cut to the median 3, in length and in size
+    # (4, 2) is cut to length √2, which leaves (4, 2)/√10: both medians are 1. In the code 2 is cut to 1.
+    rows = [[4, 2], [1, 1], [1, 1]]
+    near(FedSECA(sparsity=0), rows, [1, (2 / 10**0.5 + 2) / 3])
+    near(FedSECA(sparsity=0, form="released"), rows, [1, 1])
 
 
 def test_boba_by_hand():
@@ -141,6 +145,9 @@ def test_options_follow_the_twins_too():
         ):
             assert np.allclose(LASA(**given)(rows), twin.lasa(listed, **given))
         assert np.allclose(FedSECA(sparsity=0.4)(rows), twin.fedseca(listed, 0.4))
+        for sparsity in (0.0, 0.4, 0.8):
+            released = FedSECA(sparsity=sparsity, form="released")(rows)
+            assert np.allclose(released, twin.fedseca(listed, sparsity, True))
         single = ClippedClustering(linkage="single")(rows)
         assert np.allclose(single, twin.clipped_clustering(listed, "single"))
         assert np.allclose(

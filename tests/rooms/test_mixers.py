@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -208,6 +209,42 @@ def test_screening_equals_a_loop_over_neighbourhoods(rule: str, per_receiver: bo
         expected = (given.rows[i] + built(sets)) / 2
         # Iterative rules stop within 1e-9 of where they would go.
         assert (moved - expected).abs().max() < 1e-8, i
+
+
+@pytest.mark.parametrize("per_receiver", [False, True])
+@pytest.mark.parametrize("own", ["among", "beside"])
+@pytest.mark.parametrize("rule", ["trimmed_mean", "meamed", "krum"])
+def test_screening_of_long_rows_has_the_bits_of_each_node_alone(
+    rule: str, own: Any, per_receiver: bool
+) -> None:
+    built = rule_from(rule, f=1)
+    for name in ("small world", "complete"):
+        network = networks()[name]
+        given = hearing(network, 1, per_receiver, d=12_001, rule=built)
+        lost = given.lies.clone()
+        lost[0, ..., 5] = torch.nan  # a row that is not finite goes by itself, whoever hears it
+        for lies in (given.lies, lost):
+            for dtype in (torch.float64, torch.float32):
+                case = replace(given.telling(lies.to(dtype)), rows=given.rows.to(dtype), store={})
+                moved = Screen(own=own).mix(case)
+                assert moved.dtype == dtype
+                for i in (0, 3, 6):
+                    alone = one_node(case, i)
+                    assert torch.equal(moved[i], Screen(own=own).mix(alone)[0]), (name, i, dtype)
+
+
+def one_node(given: Hearing, i: int) -> Hearing:
+    """What the i-th honest node hears by itself, in the order of the cohort."""
+    node = given.network.cohort.honest[i]
+    said = {w: given.rows[k] for k, w in enumerate(given.network.cohort.honest)}
+    for k, w in enumerate(given.network.cohort.byzantine):
+        said[w] = given.lies[k, i] if given.per_receiver else given.lies[k]
+    order = [w for w in (*given.names[1],) if w in given.network.neighbours(node)]
+    heard = torch.stack([said[w] for w in order])
+    edges = torch.cat([torch.zeros(1, 1), torch.ones(1, len(order))], dim=1).double()
+    return Hearing(
+        given.network, given.b, given.rows[i : i + 1], heard, rule=given.rule, store={"edges": edges}
+    )
 
 
 def test_bridge_t_trims_the_neighbours_and_keeps_the_own_row() -> None:

@@ -17,13 +17,15 @@ from byzopt.certificates.privacy import spec_privacy
 from byzopt.cohort import Cohort
 from byzopt.engines import GradientCount
 from byzopt.errors import InvalidInput, MissingExtra
-from byzopt.experiments import Spec
+from byzopt.experiments import Spec, simulate
+from byzopt.experiments.running import prepare_spec
 from byzopt.layout import Layout
 from byzopt.methods import ByzDM21, Clip21, RobustSGDM, SafeDSHB
 from byzopt.methods.base import check_without_noise
 from byzopt.tasks import TASKS, Digits, LogisticRegression, ModuleTask, Quadratic, Sampler
 from byzopt.tasks.clipping import mean_of_clipped
 from byzopt.theory import privacy
+from byzopt.theory.poisson_samples import poisson_epsilon, poisson_noise, replaced_epsilon
 from byzopt.wire import Clip21Wire, Identity, Link
 from byzopt.workers import Oracle, PrivateMomentum
 from tests.command import Command
@@ -235,7 +237,6 @@ def test_who_plays_a_worker_draws_the_worker_s_noise():
 
 
 def test_runs_with_noise_in_one_batch_are_the_runs_alone():
-    from byzopt.experiments.running import prepare_spec
     from byzopt.experiments.trials.batched import BatchedTrials
 
     for method in ("safe_dshb", "clip21"):
@@ -335,8 +336,6 @@ def test_a_sample_that_is_replaced_moves_the_mean_by_two_clips_over_the_batch_at
 def test_what_has_no_single_samples_is_refused_before_anything_is_run():
     method = {"name": "safe_dshb", "per": "sample"}
     base = {"rule": "median", "n": 4, "f": 1, "rounds": 2, "lr": 0.1, "method": method}
-    from byzopt.experiments.running import prepare_spec
-
     with pytest.raises(InvalidInput, match="no gradients of single samples"):
         prepare_spec(Spec.of(base | {"task": "quadratic"}), {})
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
@@ -462,7 +461,7 @@ def test_what_is_not_finite_leaves_no_worker_and_is_counted(bad):
     assert sent[1].tolist() == [0.0, 0.0]
     assert wire.report(ends)["zeroed_gradients"] == 1.0
     with pytest.warns(UserWarning, match="1 gradients of single samples"):
-        mean = mean_of_clipped(lambda i, t, first: rows, rows, rows, 1.0, 2)
+        mean = mean_of_clipped(lambda i, t, first: rows, rows, rows, 1.0, torch.zeros(2).to(rows))
     assert mean.norm() <= 1
 
 
@@ -492,3 +491,140 @@ def test_a_recipe_that_reads_data_anew_says_nothing_of_them_until_it_does():
 
     assert Digits().pooled() == ""
     assert Other().pooled() is None
+
+
+# Poisson samples
+
+
+def test_poisson_samples_are_drawn_one_by_one_whoever_else_draws():
+    shards, draws = torch.arange(90).split([30, 60]), 2000
+    sampler = Sampler(shards, 6, seed=3)
+    held = torch.zeros(draws, 90)
+    for t in range(draws):
+        held[t, torch.cat(sampler.poisson(t + 1).places)] = 1
+    for part, q in ((held[:, :30], 0.2), (held[:, 30:], 0.1)):
+        # Five standard deviations of a mean of draws, and of the variance of a sum of independent ones.
+        assert (part.mean(dim=0) - q).abs().max() < 5 * sqrt(q * (1 - q) / draws)
+        spread = part.shape[1] * q * (1 - q)
+        assert part.sum(dim=1).var() == pytest.approx(spread, rel=5 * sqrt(2 / draws))
+    first = sampler.poisson(7).places[0]
+    assert torch.equal(Sampler([shards[0], shards[1][:50]], 6, seed=3).poisson(7).places[0], first)
+    assert not torch.equal(Sampler(shards, 6, seed=4).poisson(7).places[0], first)
+    told = sampler.uses(10, (0, 1))
+    assert (told.rate, told.most) == (0.2, 60)
+    with pytest.raises(InvalidInput, match="at most the 30"):
+        Sampler(shards, 31, seed=0).poisson(1)
+
+
+def test_a_sample_more_moves_the_sum_by_a_clip_over_the_expected_number():
+    task = LogisticRegression(batch=4, l2=0.1).build(Cohort.of(3), 0)
+    x, sample = task.start() + 1, task.poisson(2)
+    before, counts = task.clipped_grads(x, sample, 0.1)
+    assert counts.tolist() == [4.0] * 3  # whatever was drawn
+    places = sample.places
+    spare = next(k for k in range(len(task.order)) if task.owner[k] == 1 and k not in places[1])
+    for mine in (torch.cat([places[1], torch.tensor([spare])]), places[1][:-1], places[1][:0]):
+        after, _ = task.clipped_grads(x, sample._replace(places=(places[0], mine, places[2])), 0.1)
+        moved = abs(len(mine) - len(places[1]))
+        assert (after - before).norm(dim=1)[1] <= moved * 0.1 / 4 * (1 + 1e-12)
+        assert torch.equal(after[[0, 2]], before[[0, 2]])
+    torch.testing.assert_close(after[1], 0.1 * x)  # of none what is left is the regulariser's
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        LogisticRegression(batch=9, l2=0.05),
+        Digits(batch=7, hidden=(5,), dtype="float64", wd=0.1),
+        Digits(batch=7, model="linear", dtype="float64"),
+    ],
+)
+def test_private_momentum_on_poisson_samples_walks_as_its_listing(recipe):
+    n, eta, clip, sigma, lr, rounds, seed = 5, 0.4, 0.3, 0.5, 0.2, 3, 6
+    task = recipe.build(Cohort.of(n), seed)
+    method = SafeDSHB(eta=eta, clip=clip, noise_multiplier=sigma, per="sample", sampling="poisson")
+    outcome = simulate(task, "mean", lr, rounds, 0, method, seed=seed)
+    x, m = task.start(), torch.zeros(n, len(task.start()), dtype=torch.float64)
+    decay = task.l2 if isinstance(recipe, LogisticRegression) else recipe.wd
+    for t in range(1, rounds + 1):
+        sample, noise = task.poisson(t), GradientCount().oracle(task, t, seed).normal(m)
+        for i in range(n):
+            total = torch.zeros_like(x)
+            for place in sample.places[i]:
+                (row,) = single_gradient(task, x, place, i)
+                total = total + twin.clipped(row, clip)
+            released = total / sample.batch + decay * x + sigma * clip / sample.batch * noise[i]
+            m[i] = (1 - eta) * m[i] + eta * released
+        x = x - lr * m.mean(dim=0)
+    torch.testing.assert_close(outcome.x, x, rtol=1e-11, atol=1e-12)
+
+
+def single_gradient(task, x, place, i):
+    """The gradient of one sample of worker i, without what the regulariser adds."""
+    if not isinstance(task, ModuleTask):
+        seen, label = task.store[task.order[place]], task.labels[place]
+        return ((torch.sigmoid(seen @ x) - label) * seen).unsqueeze(0)
+    inputs, target = (part.unsqueeze(0) for part in task.pool.at(place.unsqueeze(0)))
+    return task._gradients(x, inputs, target, 1, [i])
+
+
+def test_what_draws_no_poisson_samples_is_refused_before_anything_is_run():
+    method = {"name": "safe_dshb", "per": "sample", "sampling": "poisson", "noise_multiplier": 1.0}
+    for task, words in (
+        ("quadratic", "no Poisson samples"),
+        ({"name": "logistic_regression", "batch": 0}, "part of the data"),
+        ({"name": "digits", "batch": "full"}, "part of the data"),
+        ({"name": "logistic_regression", "batch": 201}, "at most the 200"),
+    ):
+        with pytest.raises(InvalidInput, match=words):
+            prepare_spec(spec(method, task=task), {})
+    for fields in ({"sampling": "poisson"}, {"sampling": "poisson", "per": "sample", "clip": None}):
+        for recipe in (SafeDSHB, PrivateMomentum):
+            with pytest.raises(InvalidInput, match="stand beside"):
+                recipe(**fields)
+
+
+def test_budgets_of_poisson_samples_are_those_of_their_rate_and_never_of_a_walk():
+    settings = {"name": "safe_dshb", "noise_multiplier": 2.0, "per": "sample"}
+    added, swapped, every = spec_privacy(spec(settings | {"sampling": "poisson"}))
+    q, steps = 10 / 200, 100
+    assert added.bound == poisson_epsilon(q, 2.0, steps, 1e-5)
+    assert swapped.bound == replaced_epsilon(q, 2.0, steps, 1e-5)
+    assert added.bound < swapped.bound < spec_privacy(spec(settings))[0].bound / 2
+    assert every.bound == privacy.gaussian_epsilon(1e-5, 2 * sqrt(steps) * 200 / 2.0)
+    assert "added or taken away" in added.measures
+    assert "Poisson" in added.theorem
+    assert all("Poisson" not in one.theorem for one in spec_privacy(spec(settings)))
+    unknown = SafeDSHB(noise_multiplier=2.0, per="sample", sampling="poisson").privacy(
+        privacy.Uses(rounds=10, batch=4, pooled="")
+    )
+    assert [one.bound for one in unknown] == [None] * 3
+
+
+@pytest.mark.parametrize("q, sigma", [(0.01, 0.7), (0.1, 1.0), (0.5, 3.0), (1.0, 4.0)])
+@pytest.mark.parametrize("delta", [1e-3, 1e-6])
+def test_a_replaced_sample_spends_no_more_than_is_told(q, sigma, delta):
+    """One release: the sum of the other samples, and with probability q one or the other end of the clip."""
+    epsilon = replaced_epsilon(q, sigma, 1, delta)
+    x = torch.linspace(-60.0, 60.0, 400_001, dtype=torch.float64)
+
+    def density(end):
+        def bell(mean):
+            return (-((x - mean) ** 2) / (2 * sigma**2)).exp() / (sigma * sqrt(2 * torch.pi))
+
+        return (1 - q) * bell(0.0) + q * bell(end)
+
+    lost = float((density(1.0) - exp(epsilon) * density(-1.0)).clamp_min(0).sum() * (x[1] - x[0]))
+    assert lost <= delta * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    "q, epsilon, delta, steps", [(0.01, 2.0, 1e-5, 1000), (0.3, 0.5, 1e-7, 40), (1.0, 8.0, 1e-4, 9)]
+)
+def test_the_noise_for_a_budget_on_poisson_samples_is_the_least(q, epsilon, delta, steps):
+    noise = poisson_noise(q, epsilon, delta, steps)
+    assert poisson_epsilon(q, noise, steps, delta) <= epsilon
+    assert poisson_epsilon(q, noise * (1 - 1e-6), steps, delta) > epsilon
+    for bad in ({"epsilon": 0.0}, {"q": 0.0}, {"delta": 1.0}, {"steps": 0}):
+        with pytest.raises(InvalidInput):
+            poisson_noise(**({"q": q, "epsilon": epsilon, "delta": delta, "steps": steps} | bad))

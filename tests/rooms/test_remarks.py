@@ -8,7 +8,11 @@ import pytest
 
 from byzopt.errors import UnknownName
 from byzopt.experiments import Spec
-from byzopt.experiments.specs.remarks import betrayed_trust, more_attackers_than_tolerated
+from byzopt.experiments.specs.remarks import (
+    betrayed_trust,
+    broken_before_its_f,
+    more_attackers_than_tolerated,
+)
 
 SPEC = {"task": "quartic", "rule": "nnm >> krum", "attack": "alie", "rounds": 3, "lr": 0.1}
 CASES = {  # changes -> how many attack and are tolerated; None where nothing is said
@@ -61,6 +65,34 @@ def test_a_rule_that_trusts_an_attacker_is_told_of():
         assert len(told) == 1
         assert "of whom [0] attack" in told[0]
         assert not betrayed_trust({"main": Spec.of(SPEC | {"n": 12, "f": 1, "rule": rule, "attackers": [9]})})
+
+
+@pytest.mark.parametrize(
+    "rule, bears",
+    [
+        ("foundation(rule='trimmed_mean')", 1),
+        ("nnm >> foundation(rule='trimmed_mean')", 1),
+        ("foundation(rule='trimmed_mean(f=5)')", None),
+        ("foundation(rule='median')", None),
+        ("foolsgold", 0),
+        ("median", None),
+        ("mean", None),
+        ("rfa", None),
+    ],
+)
+def test_a_rule_that_breaks_down_before_its_f_is_told_of(rule, bears):
+    spec = Spec.of(SPEC | {"n": 20, "f": 3, "rule": rule})
+    told = broken_before_its_f({"main": spec, "again": spec})
+    assert len(told) == (bears is not None)
+    if told:
+        assert told[0].startswith("3 of 20 workers attack, as f = 3 says, but more than ")
+        assert f"more than {bears} can carry" in told[0]
+    assert not broken_before_its_f(
+        {"main": Spec.of(SPEC | {"n": 20, "f": 3, "rule": rule, "attack": "none"})}
+    )
+    if bears:
+        fewer = {"n": 20, "f": 3, "rule": rule, "attackers": bears}
+        assert not broken_before_its_f({"main": Spec.of(SPEC | fewer)})
 
 
 @pytest.mark.parametrize(

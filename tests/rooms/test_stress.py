@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from byzopt.experiments.sweeps import run_sweep
 from byzopt.stress import ENSEMBLE, Stress, Trial, stress, worst
 from byzopt.stress.catalogue import NO_ATTACK, ensemble
 from byzopt.stress.verdict import tail_mean, trial
-from byzopt.tasks import TASKS
+from byzopt.tasks import TASKS, Task
 
 SPEC = {
     "task": {"name": "quadratic", "d": 8},
@@ -70,7 +71,8 @@ def test_what_a_budget_does_not_reach_is_named_and_no_rule_is_called_best(tmp_pa
 @pytest.mark.parametrize(("slow", "budget", "whole"), [(1, 18, 8), (4, 18, 4)], ids=["enough", "too little"])
 def test_a_budget_tries_cheap_attacks_and_the_first_searched_one(tmp_path, monkeypatch, slow, budget, whole):
     """Cheap runs take `slow`, searched ones ten times that; `whole` runs are to end."""
-    left = {name: 10 if "searched" in name or "optimal" in name else 1 for name in (NO_ATTACK, *ENSEMBLE)}
+    dear = ("searched", "optimal", "trapsetter")
+    left = {name: 10 if any(word in name for word in dear) else 1 for name in (NO_ATTACK, *ENSEMBLE)}
     left, clock = {name: slow * cost for name, cost in left.items()}, [0]
     names = {str(dict(attack)): name for name, attack in ENSEMBLE.items()}
     monkeypatch.setattr("byzopt.stress.running.monotonic", lambda: clock[0])
@@ -117,6 +119,16 @@ def test_registered_attacks_and_ones_own_stand_beside_the_ensemble(tmp_path, mon
 def test_what_is_no_attack_here_is_refused(tmp_path, name, said):
     with pytest.raises(InvalidInput, match=said):
         stress(Spec.of(SPEC), tmp_path, attacks=["alie", name])
+
+
+def test_a_trap_is_set_where_a_task_tells_losses():
+    cohort = Spec.of(SPEC).cohort
+    assert "trapsetter" in ensemble(TASKS.build("quadratic").build(cohort, 0))
+    secret = TASKS.build("quadratic").build(cohort, 0)
+    secret.loss_of = partial(Task.loss_of, secret)  # as that of a task which does not write it
+    assert "trapsetter" not in ensemble(secret)
+    with pytest.raises(InvalidInput, match="tell losses"):
+        ensemble(secret, only=["trapsetter"])
 
 
 def test_attackers_who_know_less_are_wrapped(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -33,13 +34,18 @@ class FedSECA(Aggregator):
     out, so that it is called scale-equivariant only for `sparsity` 0. With few workers or short rows most
     columns may be 0. Cost: about a dozen passes over the rows.
     Source: Benjamin, Asokan, Yaqub, Nandakumar, CVPR workshops 2025 (arXiv:2411.03861), equations 2 to 7,
-    as CRYPTO-KU/FL-Byzantine-Library has them (`fedseca.py`), since neither the text nor the authors' code
-    was within reach. Where we differ from that: a column without an elected sign is 0, as the formula says
-    (there it is the mean of all rows); at least one value of each row takes part.
+    as CRYPTO-KU/FL-Byzantine-Library has them (`fedseca.py`), since the text was not within reach. Where we
+    differ from that: a column without an elected sign is 0, as the formula says (there it is the mean of all
+    rows); at least one value of each row takes part. `form = "released"` is what the authors' code does
+    (`FedSECAΞByzantine` in JosephGeoBenjamin/FedSECA-ByzantineTolerance): only values that take part vote,
+    and it is the rows as they came whose sizes are cut to the column's median, which is that of the rows cut
+    in length. It takes the lower of two medians; its momentum over rounds is a server's step
+    (`server_momentum`).
 
     Args:
         f: How many rows may be dropped as not finite; None: as many as n allows.
         sparsity: γ, the share of each row's values that take no part, in [0, 1).
+        form: As the paper's "equations" have it, or the "released" code.
 
     Examples:
         >>> import torch
@@ -55,6 +61,7 @@ class FedSECA(Aggregator):
 
     f: int | None = None
     sparsity: float = 0.9
+    form: Literal["equations", "released"] = "equations"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,15 +93,16 @@ class FedSECA(Aggregator):
         limits = size_limits(plain.rows.abs(), 1 - self.sparsity)
         middle = RankWindow((plain.m - 1) // 2, plain.m // 2 + 1)
         for piece, block in plain.blocks(None if linalg.ordinary(cut) else torch.float64):
-            signs, sizes = block.sign(), block.abs()
-            elected = (say.to(signs) @ signs).sign()
-            taken = (sizes >= limits) & (signs * elected > 0)
-            sizes = sizes * cut.to(sizes)
-            if accelerator.holds(sizes):
-                typical = accelerator.columns(sizes, middle, None, None, sizes.dtype)[0]
+            signs, sizes, released = block.sign(), block.abs(), self.form == "released"
+            large = sizes >= limits
+            elected = (say.to(signs) @ (signs.where(large, 0) if released else signs)).sign()
+            short = sizes * cut.to(sizes)
+            if accelerator.holds(short):
+                typical = accelerator.columns(short, middle, None, None, short.dtype)[0]
             else:
-                typical = answer(sizes, middle)
-            yield piece, elected, sizes.minimum(typical), taken
+                typical = answer(short, middle)
+            taken = large & (signs * elected > 0)
+            yield piece, elected, (sizes if released else short).minimum(typical), taken
 
 
 def _say(plain: Mixed) -> Tensor:

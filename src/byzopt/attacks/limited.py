@@ -59,6 +59,10 @@ class Limited(Remembering):
         last = torch.zeros(shape, dtype=compute_dtype(x.dtype), device=x.device)
         return LimitedState(last, self.attack.start(cohort, x))
 
+    def report(self, state: LimitedState) -> dict[str, float]:
+        """As of the attack inside."""
+        return self.attack.report(state.attack)
+
     def step(
         self, state: LimitedState, view: View, generator: torch.Generator
     ) -> tuple[Tensor, LimitedState]:

@@ -59,6 +59,10 @@ class RawGradient(Remembering):
         last = torch.zeros(shape, dtype=compute_dtype(x.dtype), device=x.device)
         return RawState(last, self.attack.start(cohort, x))
 
+    def report(self, state: RawState) -> dict[str, float]:
+        """As of the attack inside."""
+        return self.attack.report(state.attack)
+
     def step(self, state: RawState, view: View, generator: torch.Generator) -> tuple[Tensor, RawState]:
         own = view.own
         inside = view.owning(own - (1 - self.eta) * state.last, self.attack.knows)

@@ -29,7 +29,7 @@ class ShiftBack(Attack):
     """`scale` (x - x_0) from every liar where more of those who take part lie than not, else `otherwise`.
 
     With `at_half` also where as many lie as do not, which no rule can tell either. The figure `shifted_back`
-    counts these rounds.
+    counts these rounds. Poisons data as `otherwise` does.
 
     A server that believes them steps back towards the start: by all the way where `scale` is one over its
     step. With everybody present it is `otherwise` alone. Source: Malinovsky et al., arXiv:2311.14127,
@@ -63,12 +63,15 @@ class ShiftBack(Attack):
         """As of the other attack."""
         return self.otherwise.indexed
 
+    def poison(self, task: Any, workers: tuple[int, ...]) -> Any:
+        return self.otherwise.poison(task, workers)
+
     def start(self, cohort: Cohort, x: Tensor) -> ShiftBackState:
         return ShiftBackState(x, 0, self.otherwise.start(cohort, x))
 
     def report(self, state: ShiftBackState) -> dict[str, float]:
-        """`shifted_back`: rounds so far in which liars shifted back."""
-        return {"shifted_back": float(state.backs)}
+        """`shifted_back`: rounds so far in which liars shifted back; and what the other attack reports."""
+        return self.otherwise.report(state.attack) | {"shifted_back": float(state.backs)}
 
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         return self.step(self.start(view.cohort, view.x), view, generator)[0]

@@ -54,6 +54,10 @@ class Sleeper(Remembering):
     def start(self, cohort: Cohort, x: Tensor) -> State:
         return self.attack.start(cohort, x)
 
+    def report(self, state: State) -> dict[str, float]:
+        """As of the attack inside."""
+        return self.attack.report(state)
+
     def step(self, state: State, view: View, generator: torch.Generator) -> tuple[Tensor, Any]:
         if view.t <= self.until:
             return view.own, state

@@ -187,7 +187,8 @@ class BatchedOracles:
         def on(k: int) -> Oracle:
             wanted = f"be one of its {self.samples}, from 0"
             require(0 <= k < self.samples, "A sample of a round", wanted, f"k = {k}")
-            sample = crowd.draw((self.t - 1) * self.samples + 1 + k)
+            number = (self.t - 1) * self.samples + 1 + k
+            sample = crowd.draw(number)
 
             def grads(x: Tensor) -> Tensor:
                 self._count(runs)
@@ -197,9 +198,10 @@ class BatchedOracles:
                 self._count(runs)
                 return zero_absent(crowd.grads_at(points, sample), present)
 
-            def clip(x: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+            def clip(x: Tensor, radius: float, poisson: bool) -> tuple[Tensor, Tensor]:
                 self._count(runs)
-                rows, counts = self.crowd.tasks[runs[0]].clipped_grads(x, sample, radius)
+                task = self.crowd.tasks[runs[0]]
+                rows, counts = task.clipped_grads(x, task.poisson(number) if poisson else sample, radius)
                 return zero_absent(rows, present), counts
 
             # Parts that toss coins or draw noise are called for one run at a time: they are that run's own.

@@ -65,8 +65,8 @@ class ClockSnapshot:
 
     def report(self) -> dict[str, float]:
         """`clock` the time; `arrivals`, `staleness`, `staleness_max`, `unsound_rows` (`Serving.report`);
-        `arrivals_of_liars` the share of rows that came from Byzantine workers; what step, rule and intake
-        report; the norm of the aggregate; the ledger, of the average worker."""
+        `arrivals_of_liars` the share of rows that came from Byzantine workers; what step, rule, intake,
+        workers and attack report; the norm of the aggregate; the ledger, of the average worker."""
         inside: ClockState = self.state.engine  # type: ignore[assignment]
         server = whole(self.state)
         counts = server.arrivals
@@ -75,6 +75,8 @@ class ClockSnapshot:
             "arrivals_of_liars": sum(counts[i] for i in self.run.liars) / max(sum(counts), 1),
             "aggregate_norm": float(linalg.norm(self.aggregate)),
         }
+        figures |= self.run.method.worker.report(inside.worker) if inside.worker is not None else {}
+        figures |= self.run.adversary.attack.report(inside.attack)
         return figures | dict(zip(LEDGER, self.state.ledger, strict=True))
 
 

@@ -54,8 +54,8 @@ class GraphSnapshot:
     def report(self) -> dict[str, float]:
         """`disagreement` mean ‖x_i - x̄‖²; `drift` ‖x̄⁺ - x̄‖ of the exchange alone; `loss_worst` and
         `loss_nodes` the largest and mean loss at honest nodes' own iterates; with `spread` or `apart` also
-        `consensus_error`, mean ‖x_i - x̄⁰‖² over that at the start; what the step reports, on average; and
-        the ledger, of the average honest node."""
+        `consensus_error`, mean ‖x_i - x̄⁰‖² over that at the start; what the step reports, on average, and
+        workers and attack; and the ledger, of the average honest node."""
         losses = [self.run.task.measure(node)["loss"] for node in self.nodes]
         figures = {
             "disagreement": disagreement(self.nodes),
@@ -67,7 +67,12 @@ class GraphSnapshot:
             starts = self.run.starts[self.run.honest]
             away = (self.nodes - starts.mean(dim=0)).square().sum(dim=1).mean()
             figures["consensus_error"] = float(away) / disagreement(starts)
-        return self._of_steps() | figures | dict(zip(LEDGER, self.state.ledger, strict=True))
+        return self._of_parts() | figures | dict(zip(LEDGER, self.state.ledger, strict=True))
+
+    def _of_parts(self) -> dict[str, float]:
+        inside: SimulatedState = self.state.engine  # type: ignore[assignment]
+        found = self.run.method.worker.report(inside.worker)
+        return self._of_steps() | found | self.run.adversary.attack.report(inside.attack)
 
     def _of_steps(self) -> dict[str, float]:
         step, honest = self.run.method.step, self.run.task.cohort.honest

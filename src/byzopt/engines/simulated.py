@@ -218,7 +218,8 @@ class GradientCount:
 
         def on(k: int) -> Oracle:
             require(0 <= k < samples, "A sample of a round", f"be one of its {samples}, from 0", f"k = {k}")
-            sample = task.draw((t - 1) * samples + 1 + k)
+            number = (t - 1) * samples + 1 + k
+            sample = task.draw(number)
 
             def grads(point: Tensor) -> Tensor:
                 self.gradients += 1
@@ -230,9 +231,10 @@ class GradientCount:
                 check_rows(what, rows, n, points[0])
                 return zero_absent(rows, present)
 
-            def clip(point: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+            def clip(point: Tensor, radius: float, poisson: bool) -> tuple[Tensor, Tensor]:
                 self.gradients += 1
-                rows, counts = task.clipped_grads(point, sample, radius, workers)
+                own = task.poisson(number) if poisson else sample
+                rows, counts = task.clipped_grads(point, own, radius, workers)
                 check_rows(what, rows, n, point)
                 return zero_absent(rows, present), counts
 

@@ -18,7 +18,7 @@ from byzopt.kernels.emit import Body
 from byzopt.kernels.jit import Array, Run, address, compiled, lanes, parallel_for
 
 _DEEP = 4  # vectors at a time: as many sums that do not wait for one another
-_BLOCK_BYTES = 1 << 19  # of all rows at a time
+_BLOCK_BYTES = 1 << 18  # of all rows at a time: few enough columns that threads have equally many blocks
 _PARTS = 64  # sums that are added up in the end, whatever the number of threads
 
 Index: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"

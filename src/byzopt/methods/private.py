@@ -12,9 +12,9 @@ is in proportion to d σ². Momentum averages it.
 What is guaranteed (`byzopt.theory.privacy`), with (ε, δ): a Gaussian mechanism for each round in which what
 was replaced is used. One *sample* of a worker replaced: with `per = "sample"` a mean over B samples moves by
 2 C/B, with "message" by 2 C. *All data* of a worker replaced: a message moves by 2 C. Clip21's averages
-remember every sample for good, so that all rounds count. Nothing is gained from the secrecy of who is
-sampled: batches here walk through permutations, and are no Poisson samples. A walk counts a sample once in
-each pass through its worker's data, and more where batches straddle two passes.
+remember every sample for good, so that all rounds count. Batches walk through permutations: a sample counts
+once in each pass through its worker's data, and more where batches straddle two passes, and nothing is gained
+from the secrecy of who is sampled. With `sampling = "poisson"` something is: each sample is drawn by itself.
 
 Simulated noise comes from the seed of the run: figures are those of the method, and nobody's data are
 protected from who knows the seed. Methods with noise are refused over real processes and Flower, where all
@@ -24,7 +24,7 @@ would draw the same. Figures that are measured on training data are not covered.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import sqrt
 
@@ -34,12 +34,13 @@ from byzopt.methods.base import METHODS, Method, MethodRecipe
 from byzopt.schedules import Constant, Schedule
 from byzopt.servers import Descent
 from byzopt.theory import privacy
+from byzopt.theory.poisson_samples import poisson_epsilon, replaced_epsilon
 from byzopt.theory.premises import checked_premise
 from byzopt.theory.privacy import Uses
 from byzopt.theory.promise import Premise, Promise, Standing
 from byzopt.wire import Clip21Wire, Direct
 from byzopt.workers import Per, PrivateMomentum, WorkerMomentum
-from byzopt.workers.private import check_noise
+from byzopt.workers.private import Sampling, check_noise, check_sampling
 
 SIMULATED = "in a simulation noise comes from the seed: whoever knows it can take it away"
 
@@ -77,10 +78,15 @@ class _Private(MethodRecipe):
     def privacy(self, uses: Uses) -> tuple[Promise, ...]: ...
 
     def _budget(
-        self, what: str, uses: Uses, weight: float | None, premises: Iterable[Premise] = ()
+        self,
+        what: str,
+        uses: Uses,
+        weight: float | None,
+        premises: Iterable[Premise] = (),
+        spent: Callable[[float], float] | None = None,
     ) -> Promise:
-        """ε when `what` is replaced, which moves what leaves a worker by 2 C/B in `weight` releases, or more
-        in fewer, squares added up; None where that is not known."""
+        """ε when `what` happens, which moves what leaves a worker by 2 C/B in `weight` releases, or more in
+        fewer, squares added up; None where that is not known. Or `spent(noise multiplier)`."""
         noise = self.multiplier(uses.rounds)
         settings = f"clip = {self.clip}, noise multiplier = {noise:.6g}"
         here = [
@@ -93,20 +99,27 @@ class _Private(MethodRecipe):
             _apart(uses.pooled),
             *premises,
         ]
-        if weight is None:
+        if weight is None and spent is None:
             how = "the task does not say so"
             here.append(Premise("it is known how often batches hold a sample", Standing.UNKNOWN, how))
         good = all(premise.stands for premise in here)
-        mu = 2 * sqrt(weight or 0.0) / noise if good else 0.0
-        bound = privacy.gaussian_epsilon(self.delta, mu) if good else None
-        remarks = (SIMULATED, "figures that are measured on training data are not covered")
+        bound, remarks = None, [SIMULATED, "figures that are measured on training data are not covered"]
+        if good and spent is not None:
+            bound = spent(noise)
+            remarks = [f"Poisson samples at a rate of at most {uses.rate:.4g}", *remarks]
+        elif good:
+            bound = privacy.gaussian_epsilon(self.delta, 2 * sqrt(weight or 0.0) / noise)
+            remarks = [f"counts as {weight:g} releases", *remarks]
+        mechanism = "Gaussian mechanism, arXiv:1805.06530"
+        if spent is not None:
+            mechanism = "Gaussian mechanism on Poisson samples, arXiv:1908.10530"
         return Promise(
-            "(ε, δ)-privacy of an honest worker's messages (Gaussian mechanism, arXiv:1805.06530)",
-            f"ε at δ = {self.delta:g}, {what} replaced",
+            f"(ε, δ)-privacy of an honest worker's messages ({mechanism})",
+            f"ε at δ = {self.delta:g}, {what}",
             tuple(here),
             {"noise_multiplier": noise},
             bound,
-            remarks=(f"counts as {weight:g} releases", *remarks) if good else remarks,
+            remarks=tuple(remarks),
         )
 
 
@@ -118,8 +131,9 @@ def _apart(pooled: str | None) -> Premise:
     return checked_premise(what, not pooled, pooled or "each made of itself and fixed numbers")
 
 
-ALL = "all data of a worker"
-ONE = "one sample of a worker"
+ALL = "all data of a worker replaced"
+ONE = "one sample of a worker replaced"
+MORE = "one sample of a worker added or taken away"
 
 
 @METHODS.register("safe_dshb")
@@ -140,6 +154,9 @@ class SafeDSHB(_Private):
         delta: δ of the budget.
         per: What is clipped: each "message", or each "sample".
         schedule: Factors of `lr` by round.
+        sampling: Which samples: "walk", the round's minibatch, or "poisson", with `per` "sample": each of a
+            worker's own by itself with probability B over their number, unseen, so that their privacy is
+            better than that of the noise alone. The sum of clipped gradients is then divided by B.
 
     Examples:
         >>> from byzopt import Cohort, Quadratic, SafeDSHB, simulate
@@ -157,13 +174,16 @@ class SafeDSHB(_Private):
     eta: float = 0.1
     per: Per = "message"
     schedule: Schedule = Constant()
+    sampling: Sampling = "walk"
 
     def __post_init__(self) -> None:
         require(0 < self.eta <= 1, "Parameter `eta` of safe_dshb", "lie in (0, 1]", self.eta)
         self.check()
+        check_sampling(self.sampling, self.per, self.clip)
 
     def build(self, rule: Aggregator, lr: float, rounds: int | None = None) -> Method:
-        worker = PrivateMomentum(self.eta, self.clip, self.multiplier(rounds), self.per)
+        noise = self.multiplier(rounds)
+        worker = PrivateMomentum(self.eta, self.clip, noise, self.per, self.sampling)
         return Method(worker, Direct(), rule.as_filter(), Descent(lr, self.schedule.over(rounds)))
 
     def noise_share(self, rounds: int, batch: int | None) -> float | None:
@@ -175,8 +195,31 @@ class SafeDSHB(_Private):
         """What is guaranteed of one sample, and of all data of a worker."""
         if self.per == "message":
             return self._budget(ONE, uses, uses.shared), self._budget(ALL, uses, uses.rounds)
+        if self.sampling == "poisson":
+            return self._of_poisson(uses)
         whole = None if uses.batch is None else float(uses.rounds * uses.batch**2)
         return self._budget(ONE, uses, uses.weight), self._budget(ALL, uses, whole)
+
+    def _of_poisson(self, uses: Uses) -> tuple[Promise, ...]:
+        """What is guaranteed of one sample where each is drawn by itself, and of all data of a worker, of
+        whom a round may hold everything."""
+        rate, rounds = uses.rate, uses.rounds
+        known = rate is not None and uses.most is not None
+        how = "at most " + f"{rate:.4g}" if known else "the task does not say so"
+        where = Standing.HOLDS if known else Standing.UNKNOWN
+        premises = (
+            Premise("it is known with which probability a sample is drawn", where, how),
+            Premise("nobody sees which samples are drawn, nor how many", Standing.HOLDS, "sums over B alone"),
+        )
+        q = rate or 1.0
+        added = self._budget(
+            MORE, uses, None, premises, lambda noise: poisson_epsilon(q, noise, rounds, self.delta)
+        )
+        swapped = self._budget(
+            ONE, uses, None, premises, lambda noise: replaced_epsilon(q, noise, rounds, self.delta)
+        )
+        whole = None if uses.most is None else float(rounds * uses.most**2)
+        return added, swapped, self._budget(ALL, uses, whole)
 
 
 @METHODS.register("clip21")
@@ -227,4 +270,4 @@ class Clip21(_Private):
 
     def privacy(self, uses: Uses) -> tuple[Promise, ...]:
         """What is guaranteed of all data of a worker, and so of any part of them."""
-        return (self._budget(f"{ALL} or a part of them", uses, uses.rounds),)
+        return (self._budget("all data of a worker or a part of them replaced", uses, uses.rounds),)

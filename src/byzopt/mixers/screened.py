@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.base import BaseAggregator
+from byzopt.aggregators.core.kinds import CoordinateRule
 from byzopt.errors import InvalidInput, require
 from byzopt.graphs import Network
 from byzopt.mixers.base import MIXERS, Hearing, Mixer
-from byzopt.mixers.distances import CHUNK
+from byzopt.mixers.distances import CHUNK, SMALL
 
 
 @MIXERS.register("screen")
@@ -79,8 +80,7 @@ class Screen(Mixer):
                 1, CHUNK // max(1, senders.shape[1] * hearing.rows.shape[:-2].numel() * told.shape[-1])
             )
             for some, heard in zip(torch.split(nodes, each), torch.split(senders, each), strict=True):
-                sets = _sets(hearing, told, some, heard)
-                answers = hearing.rule.batch(sets.reshape(-1, *sets.shape[-2:])).view(*sets.shape[:-2], -1)
+                answers = _screened(hearing, told, some, heard)
                 if self.own == "beside":
                     count = size - 2 * hearing.b
                     own = hearing.rows[..., some, :]
@@ -93,6 +93,24 @@ def _by_size(edges: Tensor) -> list[tuple[int, Tensor]]:
     """Nodes with equally many neighbours, and how many."""
     sizes = edges.sum(dim=1)
     return [(int(size), (sizes == size).nonzero().flatten()) for size in sorted(set(sizes.tolist()))]
+
+
+def _screened(hearing: Hearing, told: Tensor, nodes: Tensor, senders: Tensor) -> Tensor:
+    """What the rule makes of the set of rows of each of `nodes`: `[..., k, d]`.
+
+    To a rule that answers each column by itself the long rows of all these nodes are one set of still longer
+    ones, which is one call, and work for several threads; where a row is not finite sets go by themselves.
+    """
+    rule, (k, m), d = hearing.rule, senders.shape, told.shape[-1]
+    assert rule is not None
+    columns = isinstance(rule, CoordinateRule) and not rule.foreign
+    if columns and m * d > SMALL and bool(hearing.arrived.all()):
+        if told.ndim == 2 and not hearing.per_receiver:
+            return rule(told.index_select(0, senders.T.reshape(-1)).view(m, k * d)).view(k, d)
+        sets = _sets(hearing, told, nodes, senders)
+        return rule(sets.movedim(-2, 0).reshape(m, -1)).view(*sets.shape[:-2], d)
+    sets = _sets(hearing, told, nodes, senders)
+    return rule.batch(sets.reshape(-1, m, d)).view(*sets.shape[:-2], d)
 
 
 def _sets(hearing: Hearing, told: Tensor, nodes: Tensor, senders: Tensor) -> Tensor:

@@ -29,8 +29,10 @@ ENSEMBLE: dict[str, Mapping[str, Any]] = {
     "searched: bias": {"name": "autobyz", "objective": "bias"},
     "optimal ipm": {"name": "optimal_ipm"},
     "optimal alie": {"name": "optimal_alie"},
+    "trapsetter": {"name": "trapsetter"},
 }
-LATER = ("autobyz", "optimal_ipm", "optimal_alie")  # they ask the rule many times a round
+# They ask the rule, or for losses, many times a round.
+LATER = ("autobyz", "optimal_ipm", "optimal_alie", "trapsetter")
 
 
 def ensemble(
@@ -38,7 +40,8 @@ def ensemble(
 ) -> dict[str, Mapping[str, Any]]:
     """The attacks that can be made on a task by attackers who know what `threat` says, by name.
 
-    Label flipping is left out where a task has no labels, unless it was asked for by name. `only` names those
+    Label flipping is left out where a task has no labels, and Trapsetter where it tells no worker's loss,
+    unless they were asked for by name. `only` names those
     that are wanted, default all of the ensemble: its names, and beside them any registered attack (`ipm`,
     `"ipm(scale=3)"`) and attacks of one's own (`"parts.py:Swing"`). Where the ensemble and the registry share
     a name it is the ensemble's.
@@ -52,7 +55,8 @@ def ensemble(
         Each attack as plain data, by name.
 
     Raises:
-        InvalidInput: An unknown threat, what is no attack, or flipped labels where a task has none.
+        InvalidInput: An unknown threat, what is no attack, flipped labels where a task has none, or a trap
+            where it tells no loss.
         UnknownName: An unknown attack.
 
     Examples:
@@ -64,9 +68,10 @@ def ensemble(
     known = get_args(Threat)
     require(threat in known, "The threat model", f"be one of {', '.join(known)}", repr(threat))
     attacks = {name: _attack(name) for name in only or ENSEMBLE}
-    if "label flip" in attacks and not _labelled(task):
-        require(not only, "The task of a label flip", "have labels", "none", "Leave that attack out.")
-        del attacks["label flip"]
+    for name, has, what in (("label flip", _labelled, "have labels"), ("trapsetter", _tells, "tell losses")):
+        if name in attacks and not has(task):
+            require(not only, f"The task of {name!r}", what, "none", "Leave that attack out.")
+            del attacks[name]
     if threat == "omniscient":
         return attacks
     return {name: {"name": "limited", "attack": dict(a), "threat": threat} for name, a in attacks.items()}
@@ -103,6 +108,14 @@ def _attack(text: str) -> Mapping[str, Any]:
 def _labelled(task: Task) -> bool:
     try:
         task.relabelled(task.cohort.byzantine, lambda labels, classes: classes - 1 - labels)
+    except InvalidInput:
+        return False
+    return True
+
+
+def _tells(task: Task) -> bool:
+    try:
+        task.loss_of(task.start(), task.cohort.byzantine)
     except InvalidInput:
         return False
     return True

@@ -103,11 +103,17 @@ class Task(ABC):
     ) -> tuple[Tensor, Tensor]:
         """Means `[k, d]` over each worker's samples of their single gradients at `x` `[d]`, each clipped to
         the length `radius`, plus what a regulariser adds to every one, unclipped; and of how many samples
-        each mean
-        is, `[k]`. Errors: a task that has no samples."""
+        each mean is, `[k]`. Of a `poisson` sample it is the sum, divided by the number of samples that are
+        expected, and that number. Errors: a task that has no samples."""
         raise InvalidInput(
             f"{type(self).__name__} has no gradients of single samples. Clip each message instead, "
             'per = "message".'
+        )
+
+    def poisson(self, t: int) -> Batch:
+        """All workers' Poisson samples of draw t, for `clipped_grads` alone. Errors: a task without them."""
+        raise InvalidInput(
+            f'{type(self).__name__} has no Poisson samples. Take `sampling` = "walk", or a task on data.'
         )
 
     def uses(self, rounds: int) -> Uses:

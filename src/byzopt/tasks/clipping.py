@@ -14,21 +14,25 @@ FLOATS = 1 << 24  # numbers of samples' gradients that are held at a time
 
 
 def mean_of_clipped(
-    gradients: Callable[[Tensor, Tensor, int], Tensor], inputs: Tensor, targets: Tensor, radius: float, d: int
+    gradients: Callable[[Tensor, Tensor, int], Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    radius: float,
+    x: Tensor,
+    over: int | None = None,
 ) -> Tensor:
-    """The mean `[d]` over samples of their gradients, each clipped to the length `radius`.
+    """The sum `[d]` of samples' gradients at `x` `[d]`, each clipped to the length `radius`, divided by
+    `over`, or by their number. Of no samples it is 0.
 
     `gradients(inputs, targets, first)` gives `[k, d]`, a row for each of some samples `[k, ...]`, of which
     `first` is the place of the first one.
     """
-    most = max(1, FLOATS // d)
-    total = None
+    most = max(1, FLOATS // len(x))
+    total = torch.zeros_like(x)
     for first in range(0, len(inputs), most):
         part = slice(first, first + most)
-        sums = clipped(gradients(inputs[part], targets[part], first), radius).sum(dim=0)
-        total = sums if total is None else total + sums
-    assert total is not None  # a worker has samples
-    return total / len(inputs)
+        total = total + clipped(gradients(inputs[part], targets[part], first), radius).sum(dim=0)
+    return total / (over or max(1, len(inputs)))
 
 
 def clipped(rows: Tensor, radius: float) -> Tensor:

@@ -25,7 +25,7 @@ from byzopt.tasks.data import FEATURES, libsvm, share_while_used
 from byzopt.tasks.optimum import Lowest
 from byzopt.tasks.partitions import IID, Partition
 from byzopt.tasks.proxies import Proxy, ProxyLoss
-from byzopt.tasks.sampling import Sampler, check_batch
+from byzopt.tasks.sampling import PoissonSample, Sampler, check_batch
 from byzopt.theory.privacy import Uses
 
 SYNTHETIC = (2000, 20)  # samples, features
@@ -115,16 +115,23 @@ class LogisticTask(Task):
         pull = residual(scores, self.labels[places]).div_(b)
         return torch.bmm(pull.unsqueeze(1), seen).squeeze(1).add_(points, alpha=self.l2)
 
+    def poisson(self, t: int) -> PoissonSample:
+        what, remedy = "Poisson samples", "Set `batch` to how many samples they are on average."
+        require(self.sampler is not None, what, "be of a part of the data", "batch = 0: all of them", remedy)
+        assert self.sampler is not None
+        return self.sampler.poisson(t)
+
     def clipped_grads(
-        self, x: Tensor, batch: Tensor | None, radius: float, workers: slice = slice(None)
+        self, x: Tensor, batch: Tensor | PoissonSample | None, radius: float, workers: slice = slice(None)
     ) -> tuple[Tensor, Tensor]:
         rows, counts = [], []
+        drawn = batch.places if isinstance(batch, PoissonSample) else batch
         for i in range(self.n)[workers]:
-            places = slice(self.bounds[i], self.bounds[i + 1]) if batch is None else batch[i]
+            places = slice(self.bounds[i], self.bounds[i + 1]) if drawn is None else drawn[i]
             seen = self.store[self.order[places]]
             each = residual(seen @ x, self.labels[places]).unsqueeze(1) * seen
-            rows.append(clipped(each, radius).mean(dim=0))
-            counts.append(len(seen))
+            counts.append(batch.batch if isinstance(batch, PoissonSample) else len(seen))
+            rows.append(clipped(each, radius).sum(dim=0) / counts[-1])
         return torch.stack(rows).add_(x, alpha=self.l2), sizes(counts, x)
 
     def uses(self, rounds: int) -> Uses:

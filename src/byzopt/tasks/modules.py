@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from byzopt.cohort import Cohort
+from byzopt.errors import require
 from byzopt.tasks.base import Change, Relabel, Task
 from byzopt.tasks.clipping import mean_of_clipped, sizes
 from byzopt.tasks.devices import device_of
@@ -34,7 +35,7 @@ from byzopt.tasks.grads.losses import ELEMENTWISE, counted, unwrap_loss
 from byzopt.tasks.optimum import Lowest
 from byzopt.tasks.pool import Pair, Pool, cast, check_samples
 from byzopt.tasks.proxies import ProxyLoss, WorkerProxy
-from byzopt.tasks.sampling import Sampler
+from byzopt.tasks.sampling import PoissonSample, Sampler
 from byzopt.theory.privacy import Uses
 
 FEW = 64  # samples, at most, of a worker to look at the module with, where batches are whole shards
@@ -204,20 +205,35 @@ class ModuleTask(Task):
             rows = torch.cat([self._full_gradient(x, shard) for shard in batch.shards])
         return rows.add_(x, alpha=self.wd) if self.wd else rows
 
+    def poisson(self, t: int) -> PoissonSample:
+        what, remedy = "Poisson samples", "Set `batch` to how many samples they are on average."
+        require(self.batch != "full", what, "be of a part of the data", 'batch = "full"', remedy)
+        return self._sampler.poisson(t)
+
     def clipped_grads(
-        self, x: Tensor, batch: Batch | Everything, radius: float, workers: slice = slice(None)
+        self,
+        x: Tensor,
+        batch: Batch | Everything | PoissonSample,
+        radius: float,
+        workers: slice = slice(None),
     ) -> tuple[Tensor, Tensor]:
         self._gradients.enough(1)  # samples alone
         rows, counts = [], []
         for i in range(self.n)[workers]:
+            over = None
             if isinstance(batch, Everything):
                 inputs, targets = self.pool.at(batch.shards[i])
                 take = partial(self._of_all, x)
+            elif isinstance(batch, PoissonSample):
+                inputs, targets = self.pool.at(batch.places[i])
+                # No two workers' samples have one place, whoever draws how many.
+                take = partial(self._of_samples, x, batch.t, sum(map(len, self.pool.shards[:i])))
+                over = batch.batch
             else:
                 inputs, targets = batch.inputs[i], batch.targets[i]
                 take = partial(self._of_samples, x, batch.t, i * len(inputs))
-            rows.append(mean_of_clipped(take, inputs, targets, radius, self.layout.d))
-            counts.append(len(inputs))
+            rows.append(mean_of_clipped(take, inputs, targets, radius, x, over))
+            counts.append(over or len(inputs))
         means = torch.stack(rows)
         return (means.add_(x, alpha=self.wd) if self.wd else means), sizes(counts, means)
 

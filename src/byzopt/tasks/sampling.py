@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,27 @@ def check_batch(batch: int, samples: int) -> None:
     """Raise unless a worker's batch is at most all samples that there are."""
     rule = f"be at most all {samples:,} training samples"
     require(batch <= samples, "Parameter `batch`", rule, batch, "Lower it.")
+
+
+class PoissonSample(NamedTuple):
+    """What each worker took, every sample by itself with one probability.
+
+    Args:
+        places: Each worker's sample indices, int64, of any number, also of none.
+        batch: How many these are on average, by which a worker divides their sum.
+        t: The draw, from 1.
+
+    Examples:
+        >>> import torch
+        >>> from byzopt import Sampler
+        >>> sample = Sampler([torch.arange(40), torch.arange(40, 60)], batch=10, seed=0).poisson(1)
+        >>> sample.batch, len(sample.places)
+        (10, 2)
+    """
+
+    places: tuple[Tensor, ...]
+    batch: int
+    t: int
 
 
 class Sampler:
@@ -78,20 +100,36 @@ class Sampler:
             self._drawn = block, rounds.contiguous()
         return self._drawn[1][place]
 
+    def poisson(self, t: int) -> PoissonSample:
+        """What workers take in draw t >= 1 if each takes every sample of its shard by itself, with
+        probability b over the shard's length. Errors: a shard of fewer than b samples."""
+        require(t >= 1, "The round", "be at least 1", t)
+        least = min(self._sizes)
+        what, rule = "Poisson samples", f"be of at most the {least} samples that a worker has, on average"
+        require(self.batch <= least, what, rule, f"batch = {self.batch}", "Lower it.")
+        places = []
+        for i, shard in enumerate(self.shards):
+            generator = stream(self.seed, "sample", "poisson", i, t)
+            drawn = torch.rand(len(shard), dtype=torch.float64, generator=generator, device="cpu")
+            places.append(shard[drawn < self.batch / len(shard)])
+        return PoissonSample(tuple(places), self.batch, t)
+
     def passes(self, workers: Sequence[int]) -> float:
         """Minibatches that hold as many samples as a shard, on average over `workers`."""
         return sum(self._sizes[i] for i in workers) / len(workers) / self.batch
 
     def uses(self, rounds: int, workers: Sequence[int]) -> Uses:
         """How often so many rounds use one sample of these workers: a walk meets it once in each pass."""
+        least, most = (end(self._sizes[i] for i in workers) for end in (min, max))
+        rate = self.batch / least if self.batch <= least else None
+        poisson = {"rate": rate, "most": most}
         if self.replacement or type(self) is not Sampler:
-            return Uses(rounds, batch=self.batch)
-        least = min(self._sizes[i] for i in workers)
+            return Uses(rounds, batch=self.batch, **poisson)
         passes = -(-rounds * self.batch // least)
         whole = all(self._sizes[i] % self.batch == 0 for i in workers)
         # A batch that straddles two passes may hold a sample twice; a longer one than a pass, oftener.
         weight = float(passes if whole else 2 * passes) if self.batch <= least else None
-        return Uses(rounds, min(rounds, passes), weight, self.batch)
+        return Uses(rounds, min(rounds, passes), weight, self.batch, **poisson)
 
     def _independent(self, t: int) -> Tensor:
         generator = stream(self.seed, "sample", "replacement", t)

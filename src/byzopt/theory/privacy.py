@@ -7,7 +7,8 @@ with μ = Δ √k / s (Dong, Roth, Su, arXiv:1905.02383, Corollary 3.3): (ε, δ
     δ >= Φ(-ε/μ + μ/2) - e^ε Φ(-ε/μ - μ/2)          (Balle, Wang, arXiv:1805.06530, Theorem 8).
 
 Where a batch is drawn anew by Poisson sampling at rate q, and nobody sees who was drawn, privacy is better
-than that; `rdp_epsilon` and `pld_epsilon` account for it. Of the tasks here none draws so.
+than that; `rdp_epsilon` and `pld_epsilon` account for it, and `theory.poisson_samples`. `safe_dshb` with
+`sampling = "poisson"` draws so. Of batches that are drawn in any other way these functions say nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Uses(NamedTuple):
         open: Whether the server owns a worker's loss, without noise.
         pooled: What a worker's samples hold of other samples or other workers'; empty: nothing; None: not
             known.
+        rate: The largest probability with which a Poisson sample holds one of a worker's; None: not known.
+        most: The largest number of samples that a worker has; None: not known.
 
     Examples:
         >>> from byzopt.theory.privacy import Uses
@@ -47,6 +50,8 @@ class Uses(NamedTuple):
     batch: int | None = None
     open: bool = False
     pooled: str | None = None
+    rate: float | None = None
+    most: int | None = None
 
 
 def noise_over_signal(noise: float, d: int, workers: int, rounds: int) -> float:
@@ -117,7 +122,7 @@ def gaussian_epsilon(delta: float, mu: float) -> float:
     high = 1.0
     while gaussian_delta(high, mu) > delta:
         high *= 2
-    return _root(lambda epsilon: gaussian_delta(epsilon, mu) <= delta, 0.0, high)
+    return root(lambda epsilon: gaussian_delta(epsilon, mu) <= delta, 0.0, high)
 
 
 def gaussian_mu(epsilon: float, delta: float) -> float:
@@ -137,7 +142,7 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
     high = 1.0
     while gaussian_delta(epsilon, high) <= delta:
         high *= 2
-    return 1 / _root(lambda other: gaussian_delta(epsilon, 1 / other) <= delta, 1 / high, 1e18)
+    return 1 / root(lambda other: gaussian_delta(epsilon, 1 / other) <= delta, 1 / high, 1e18)
 
 
 def noise_multiplier(epsilon: float, delta: float, releases: int) -> float:
@@ -238,8 +243,19 @@ def _log_phi(x: float) -> float:
     return -x * x / 2 - log(-x) - log(2 * pi) / 2 + log1p(-1 / x**2)
 
 
-def _root(good: Callable[[float], bool], low: float, high: float) -> float:
-    """The least argument in [low, high] at which `good` is true, rounded up."""
+def root(good: Callable[[float], bool], low: float, high: float) -> float:
+    """The least argument in [low, high] from which on `good` is true, rounded up.
+
+    Args:
+        good: False below some argument, true from it on.
+        low: Where it may be false.
+        high: Where it is true.
+
+    Examples:
+        >>> from byzopt.theory.privacy import root
+        >>> root(lambda x: x * x >= 2, 0.0, 2.0)
+        1.4142135623730951
+    """
     for _ in range(_TRIES):
         middle = (low + high) / 2
         if not low < middle < high:

@@ -34,8 +34,9 @@ class Oracle:
         grads_at: Gradients at points of workers' own: `[n, d] -> [n, d]`; None where there are none.
         sample: The oracle on the round's k-th sample; None where there is one sample alone.
         present: Who takes part in this round, `[n]`; None: everybody. Gradients of the others are 0.
-        clip: Means of the gradients of single samples at a point, each clipped to a length: `[d]`, C to
-            `[n, d]`, and how many samples each is of, `[n]`; None where there are none.
+        clip: Means of the gradients of single samples at a point, each clipped to a length: `[d]`, C and
+            whether they are Poisson samples to `[n, d]`, and how many samples each is of, `[n]`; None where
+            there are none.
         players: Whose gradients these are, of how many; None where workers are real, and draw by themselves.
 
     Returns:
@@ -58,7 +59,7 @@ class Oracle:
     grads_at: Callable[[Tensor], Tensor] | None = None
     sample: Callable[[int], Oracle] | None = None
     present: Tensor | None = None
-    clip: Callable[[Tensor, float], tuple[Tensor, Tensor]] | None = None
+    clip: Callable[[Tensor, float, bool], tuple[Tensor, Tensor]] | None = None
     players: tuple[slice, int] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -120,15 +121,17 @@ class Oracle:
             return self
         return self.sample(k)
 
-    def clipped(self, x: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    def clipped(self, x: Tensor, radius: float, poisson: bool = False) -> tuple[Tensor, Tensor]:
         """Means over each worker's samples of this round of their single gradients, clipped to a length.
 
         Args:
             x: The point, `[d]`.
             radius: The length to which the gradient of each sample is clipped.
+            poisson: Whether a worker takes each of its samples by itself, in place of the round's minibatch.
 
         Returns:
-            The means `[n, d]`, and of how many samples each is, `[n]`.
+            The means `[n, d]`, and of how many samples each is, `[n]`; of Poisson samples their sums over the
+            number that is expected, and that number.
 
         Raises:
             InvalidInput: An engine or a task that has no gradients of single samples.
@@ -146,7 +149,7 @@ class Oracle:
                 "Gradients of single samples should come from an engine that has them. Found one without. "
                 "Use the simulated engine, or clip each message."
             )
-        return self.clip(x, radius)
+        return self.clip(x, radius, poisson)
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal numbers `[n, d]` of this round, for the noise of simulated workers: worker i's are

@@ -15,6 +15,7 @@ from byzopt.workers.base import ESTIMATORS, Estimator, Oracle
 from byzopt.workers.momentum import moving_average
 
 Per: TypeAlias = Literal["message", "sample"]
+Sampling: TypeAlias = Literal["walk", "poisson"]
 
 
 class PrivateState(NamedTuple):
@@ -41,9 +42,12 @@ class PrivateMomentum(Estimator):
         clip: Length C to which gradients are clipped; None: they are not.
         noise: σ, the noise's standard deviation over C/B.
         per: What is clipped: each "message", or each "sample".
+        sampling: Which samples: "walk", the round's minibatch, or "poisson", each of the worker's own by
+            itself with probability B over their number; the sum is then divided by B.
 
     Raises:
-        InvalidInput: Noise without clipping, and a length or noise that is not finite.
+        InvalidInput: Noise without clipping, a length or noise that is not finite, and Poisson samples
+            without clipping them.
 
     Examples:
         >>> import torch
@@ -58,10 +62,12 @@ class PrivateMomentum(Estimator):
     clip: float | None = 1.0
     noise: float = 0.0
     per: Per = "message"
+    sampling: Sampling = "walk"
 
     def __post_init__(self) -> None:
         require(0 < self.eta <= 1, "Parameter `eta`", "lie in (0, 1]", self.eta)
         check_noise(self.clip, self.noise)
+        check_sampling(self.sampling, self.per, self.clip)
 
     @property
     def noisy(self) -> bool:
@@ -88,7 +94,7 @@ class PrivateMomentum(Estimator):
             rows = oracle(x)
             return rows, torch.zeros(rows.shape[:-1], dtype=torch.bool, device=rows.device)
         if self.per == "sample":
-            rows, counts = oracle.clipped(x, self.clip)
+            rows, counts = oracle.clipped(x, self.clip, self.sampling == "poisson")
             unit: Tensor | float = self.clip / counts.to(rows).unsqueeze(-1)
             bad = torch.zeros(rows.shape[:-1], dtype=torch.bool, device=rows.device)
         else:
@@ -102,3 +108,11 @@ def check_noise(clip: float | None, noise: float) -> None:
     require(0 <= noise < inf, "The noise", "be finite and at least 0", noise)
     bounded = clip is not None or noise == 0
     require(bounded, "Noise", "stand beside a `clip`, of which it is a multiple", f"{noise:g} without one")
+
+
+def check_sampling(sampling: Sampling, per: Per, clip: float | None) -> None:
+    """Raise `InvalidInput` for Poisson samples, of which there may be none, where single ones are not
+    clipped and so have no sum to take the place of a mean."""
+    good = sampling == "walk" or (per == "sample" and clip is not None)
+    found = f"per = {per!r}, clip = {clip}"
+    require(good, 'sampling = "poisson"', 'stand beside per = "sample" and a `clip`', found)

@@ -48,6 +48,10 @@ class ClockAttack(Attack):
     def start(self, cohort: Cohort, x: Tensor) -> Any:
         return self.rows.start(cohort, x)
 
+    def report(self, state: Any) -> dict[str, float]:
+        """As of the other attack."""
+        return self.rows.report(state)
+
     def forge(self, view: View, generator: torch.Generator) -> Tensor:
         return self.rows.forge(view.since(0, self.rows.knows), generator)
 

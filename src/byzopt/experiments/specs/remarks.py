@@ -40,6 +40,7 @@ class Setting(Protocol):
 def doubts(settings: Mapping[str, Setting]) -> tuple[str, ...]:
     """All that is worth saying of these settings before anything is built: each sentence once."""
     told = [*betrayed_trust(settings), *graph_warnings(settings), *clock_warnings(settings)]
+    told += broken_before_its_f(settings)
     return (*told, *filter(None, [more_attackers_than_tolerated(settings)]))
 
 
@@ -98,6 +99,21 @@ def more_attackers_than_tolerated(specs: Mapping[str, Setting]) -> str:
     which = f": {', '.join(names)}" if number == len(names) <= 3 else f", as {names[0]}"
     where = f" (in {number} of {len(specs)} runs{which})" if len(specs) > 1 else ""
     return f"{what}{where}. No rule is proved against more than f."
+
+
+def broken_before_its_f(specs: Mapping[str, Setting]) -> tuple[str, ...]:
+    """Where a rule is set to tolerate the workers who attack, and yet they can carry it off, each sentence
+    once. The mean, which is set to tolerate nobody, is not told of."""
+    told: dict[str, None] = {}
+    for spec in specs.values():
+        n, count, rule = spec.cohort.n, len(spec.cohort.byzantine), spec.rule
+        server = spec.graph is None and spec.asynchrony is None and not isinstance(spec.attack, NoAttack)
+        if server and rule.breakdown(n) < count <= rule.tolerance(n):
+            told[
+                f"{count} of {n} workers attack, as f = {rule.tolerance(n)} says, but more than "
+                f"{rule.breakdown(n)} can carry {rule!r} off. Its page of the reference says why."
+            ] = None
+    return tuple(told)
 
 
 def betrayed_trust(specs: Mapping[str, Setting]) -> tuple[str, ...]:

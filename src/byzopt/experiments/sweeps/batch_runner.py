@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from time import monotonic
 from typing import Any
 
-from byzopt.errors import InvalidInput, Status
+from byzopt.errors import DoubtfulSetting, InvalidInput, Status
 from byzopt.experiments.running import prepare_spec
 from byzopt.experiments.specs.plain_spec import most_records
 from byzopt.experiments.store.checkpoint import Checkpoint
@@ -27,7 +28,8 @@ from byzopt.own_files import UserError, describe_error, place_of
 from byzopt.tasks import Task
 
 TELL = 0.2  # seconds between two messages on how far the batch has come
-OnEvent = Callable[[str, Any], None]  # ("rounds", (batch, done)) or ("ended", (run, status, message))
+# ("rounds", (batch, done)), ("ended", (run, status, message)) or ("doubt", sentence)
+OnEvent = Callable[[str, Any], None]
 
 
 class BatchStatus(StrEnum):
@@ -62,20 +64,32 @@ class BatchRunner:
         self.content = {run.id: known_content(run.spec) for run in batch.runs}
 
     def play(self) -> BatchStatus:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with self._noting():
             ready, progress = self._ready()
+        with self._noting():
             try:
                 stopped = not self._together(ready, progress)
             except _Stop:
                 stopped = True
-            for text in dict.fromkeys(str(warning.message) for warning in caught):
-                self._note(f"warning: {text}", *self.wanted)
         if stopped:
             return BatchStatus.STOPPED
         self._put()
         self.store.remove_checkpoint(self.batch.id)
         return BatchStatus.DONE
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """In here warnings go into the logs of the runs that are wanted, once; whoever listens is told of
+        doubtful settings."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+        for text in dict.fromkeys(str(one.message) for one in caught):
+            new = [run for run in self.wanted if not any(text in line for line in self.log[run])]
+            self._note(f"warning: {text}", *new)
+        for one in caught:
+            if issubclass(one.category, DoubtfulSetting):
+                self.tell("doubt", str(one.message))
 
     def _ready(self) -> tuple[dict[str, PreparedRun], dict[str, RunProgress]]:
         """Runs that have not ended, built, and where they stand; those that cannot be built have ended."""

@@ -66,8 +66,8 @@ def _hear(ray: Any, one: Any, batch: RunBatch, work: BatchQueue, tell: OnEvent) 
     except ray.exceptions.RayError as error:
         work.crashed(batch, type(error).__name__)
         return
-    for content in said:
-        tell("ended", content)
+    for kind, content in said:
+        tell(kind, content)
     work.ended(batch, BatchStatus(played))
 
 
@@ -76,8 +76,8 @@ def _task(batch: RunBatch, root: Path, halt: Path, every: float | None) -> tuple
     asked = [monotonic(), False]
 
     def tell(kind: str, content: Any) -> None:
-        if kind == "ended":
-            said.append(content)
+        if kind != "rounds":
+            said.append((kind, content))
 
     def stop() -> bool:
         if monotonic() - asked[0] > WAIT:

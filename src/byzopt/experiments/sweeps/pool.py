@@ -122,7 +122,7 @@ class _Worker:
             self.pipe.send(None)
             while True:
                 kind, content = self.pipe.recv()
-                if kind == "ended":
+                if kind in ("ended", "doubt"):
                     tell(kind, content)
         self.process.join()
         self.pipe.close()

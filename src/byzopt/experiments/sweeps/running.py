@@ -30,6 +30,7 @@ from byzopt.tasks.devices import device_of
 
 BackendName = Literal["local", "ray"]
 BACKENDS = ("local", "ray")
+DOUBTS = 5  # sentences on doubtful runs that a sweep says; all are in the runs' logs
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,12 +148,14 @@ def _told(plan: SweepPlan, sinks: _Sinks) -> SweepResult:
 
 
 class _Sinks:
-    """Hands stored runs on to sinks, those first that were stored before; then tells whoever listens."""
+    """Hands stored runs on to sinks, those first that were stored before; warns of doubtful settings; then
+    tells whoever listens."""
 
     def __init__(self, sinks: Sequence[Sink], plan: SweepPlan, tell: OnEvent) -> None:
         self.sinks, self.store, self.listener = sinks, plan.store, tell
         self.runs = {run.id: run for run in plan.expansion.runs}
         self.unsent: list[str] = []
+        self.doubts: dict[str, None] = {}
         for intent in plan.intents if sinks else ():
             if intent.stored.kind == "whole":
                 self._hand(intent.run)
@@ -160,7 +163,19 @@ class _Sinks:
     def __call__(self, kind: str, content: Any) -> None:
         if kind == "ended" and self.sinks:
             self._hand(self.runs[content[0]])
+        if kind == "doubt":
+            self._warn(content)
         self.listener(kind, content)
+
+    def _warn(self, doubt: str) -> None:
+        """Warn of what is said of runs once their tasks are built: each sentence once, and not too many."""
+        if doubt in self.doubts:
+            return
+        self.doubts[doubt] = None
+        if len(self.doubts) <= DOUBTS:
+            warn_of([doubt])
+        elif len(self.doubts) == DOUBTS + 1:
+            warn_of(["More runs of the sweep are doubtful. Their logs say why."])
 
     def _hand(self, run: Run) -> None:
         outcome = self.store.read_outcome(run.id)
