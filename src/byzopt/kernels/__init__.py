@@ -3,7 +3,7 @@
 from byzopt.kernels.answers import RankWindow
 from byzopt.kernels.blend import fused_blend, mixed_blend
 from byzopt.kernels.centres import TIE, best_shares, bulk_weights, steps_from_bulk, weiszfeld_steps
-from byzopt.kernels.columns import reduce_columns, reduces_columns
+from byzopt.kernels.columns import reduce_columns, reduces_columns, reduces_sets
 from byzopt.kernels.edges import moved_rows, pair_squares
 from byzopt.kernels.gram import fused_gram
 from byzopt.kernels.history import Grown, Walk, fused_history
@@ -24,6 +24,7 @@ from byzopt.kernels.square import (
     mixed_products,
     nearest_shares,
 )
+from byzopt.kernels.tall import reduce_tall_sets
 
 __all__ = [
     "EXTREME",
@@ -54,7 +55,9 @@ __all__ = [
     "pair_squares",
     "parallel_for",
     "reduce_columns",
+    "reduce_tall_sets",
     "reduces_columns",
+    "reduces_sets",
     "row_sums",
     "signed_products",
     "steps_from_bulk",

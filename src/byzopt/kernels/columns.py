@@ -31,6 +31,11 @@ def reduces_columns(rows: Tensor, mixing: Any = None) -> bool:
     return m <= _QUICK or rows.shape[1] >= tall_step(rows.dtype)
 
 
+def reduces_sets(rows: Tensor, m: int) -> bool:
+    """Whether `reduce_tall_sets` is the way for sets of m of usable `rows`: too many for the registers."""
+    return m > _QUICK and rows.shape[1] >= tall_step(rows.dtype)
+
+
 def reduce_columns(
     rows: Tensor, plan: RankWindow, mixing: Array | None, out: Tensor, order: Any = None
 ) -> bool:

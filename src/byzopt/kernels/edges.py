@@ -18,7 +18,7 @@ from byzopt.kernels.emit import Body
 from byzopt.kernels.jit import Array, Run, address, compiled, lanes, parallel_for
 
 _DEEP = 4  # vectors at a time: as many sums that do not wait for one another
-_BLOCK_BYTES = 1 << 18  # of all rows at a time: few enough columns that threads have equally many blocks
+_BLOCK_BYTES = 1 << 19  # of all rows at a time, at most
 _PARTS = 64  # sums that are added up in the end, whatever the number of threads
 
 Index: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
@@ -30,7 +30,7 @@ def pair_squares(stacks: Sequence[Tensor], left: Index, right: Index) -> Array:
     overflows there show as NaN or Inf."""
     rows, d, dtype = _rows(stacks)
     a, b = (np.ascontiguousarray(rows[which]) for which in (left, right))
-    block, run = _block(len(rows), dtype), _pairs(dtype)
+    block, run = _block(len(rows), d, dtype), _pairs(dtype)
     part = -(-d // (block * _PARTS)) * block
     sums = np.zeros((-(-d // part) if d else 0, len(a)))
 
@@ -54,7 +54,7 @@ def moved_rows(stacks: Sequence[Tensor], count: int, starts: Index, senders: Ind
     out = torch.empty(count, d, dtype=dtype, device="cpu")
     own, told, outs = (np.ascontiguousarray(each) for each in (rows[:count], rows[senders], _places(out)))
     starts, weights = np.ascontiguousarray(starts), np.ascontiguousarray(weights)
-    block, run = _block(len(rows), dtype), _moves(dtype)
+    block, run = _block(len(rows), d, dtype), _moves(dtype)
     where = [address(each) for each in (own, outs, starts, told, weights)]
     work = (len(senders) + count) * d
     parallel_for(d, work, block, lambda start, stop: run(*where, count, block, start, stop))
@@ -76,10 +76,15 @@ def _places(rows: Tensor) -> Index:
     return rows.data_ptr() + rows.stride(0) * rows.element_size() * np.arange(len(rows), dtype=np.int64)
 
 
-def _block(rows: int, dtype: torch.dtype) -> int:
-    """Columns of a block, a multiple of what is taken at a time."""
+def _block(rows: int, d: int, dtype: torch.dtype) -> int:
+    """Columns of a block, a multiple of what is taken at a time. Of several blocks there is an even number:
+    two threads have equally much to do."""
     step = _DEEP * lanes(dtype)
-    return max(1, _BLOCK_BYTES // (rows * dtype.itemsize) // step) * step
+    most = max(1, _BLOCK_BYTES // (rows * dtype.itemsize) // step) * step
+    if d <= most:
+        return most
+    blocks = 2 * -(-d // (2 * most))
+    return -(-d // (blocks * step)) * step
 
 
 class _Columns:
@@ -96,12 +101,6 @@ class _Columns:
         return [(self.k, self.column, self.whole, _DEEP), (self.one, self.whole, self.end, 1)]
 
 
-def _row(k: Body, places: Any, index: Any) -> Any:
-    """A pointer to the row whose place is element `index`."""
-    place = k.b.load(k.at(places, index, k.i64))
-    return k.b.inttoptr(place, k.ir.IntType(8).as_pointer())
-
-
 @cache
 def _pairs(dtype: torch.dtype) -> Run:
     def emit(builder: Any, function: Any) -> None:
@@ -110,7 +109,7 @@ def _pairs(dtype: torch.dtype) -> Run:
         with k.loop(start, stop, block) as column:
             columns = _Columns(k, one, column, block, stop)
             with k.loop(0, count) as e:
-                a, b = _row(k, left, e), _row(k, right, e)
+                a, b = k.row(left, e), k.row(right, e)
                 for body, first, last, deep in columns.steps():
                     held = [body.zeros() for _ in range(deep)]
                     with body.loop(first, last, deep * body.lanes) as c:
@@ -134,7 +133,7 @@ def _moves(dtype: torch.dtype) -> Run:
         with k.loop(start, stop, block) as column:
             columns = _Columns(k, one, column, block, stop)
             with k.loop(0, count) as i:
-                x, out = _row(k, own, i), _row(k, outs, i)
+                x, out = k.row(own, i), k.row(outs, i)
                 ends = [k.b.load(k.at(starts, at, k.i64)) for at in (i, k.add(i, 1))]
                 for body, first, last, deep in columns.steps():
                     with body.loop(first, last, deep * body.lanes) as c:
@@ -142,7 +141,7 @@ def _moves(dtype: torch.dtype) -> Run:
                         here = [body.load(x, at) for at in places]
                         held = [body.local(body.vector, value) for value in here]
                         with body.loop(*ends) as e:
-                            y = _row(body, told, e)
+                            y = body.row(told, e)
                             share = body.everywhere(body.narrowed(body.number_at(weights, e)))
                             for at, value, place in zip(places, here, held, strict=True):
                                 away = body.b.fsub(body.load(y, at), value)

@@ -105,6 +105,11 @@ class Body:
         """The address of element `index` of an array of `kind`."""
         return self.b.gep(self.b.bitcast(pointer, kind.as_pointer()), [self.whole(index)])
 
+    def row(self, places: Any, index: Any) -> Any:
+        """A pointer to where element `index` of an array of addresses says."""
+        place = self.b.load(self.at(places, index, self.i64))
+        return self.b.inttoptr(place, self.ir.IntType(8).as_pointer())
+
     def load(self, pointer: Any, index: Any) -> Any:
         """The vector that starts at element `index`."""
         place = self.b.bitcast(self.at(pointer, index, self.scalar), self.vector.as_pointer())

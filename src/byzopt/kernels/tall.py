@@ -8,7 +8,7 @@ all rows at hand in the cache.
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from byzopt.kernels.emit import Body
 from byzopt.kernels.jit import NUMPY, Array, Run, address, all_finite, compiled, lanes, parallel_for
 from byzopt.kernels.networks import Places, pruned
 
+Lines: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 _DEEP = 4  # vectors of columns at a time
 _LINE = 64  # bytes of a cache line, which is as much as the widest vector
 _TILE = 4  # mixed rows at a time
@@ -35,32 +36,72 @@ def reduce_tall_columns(
     """
     n, d = rows.shape
     m = n if mixing is None else len(mixing)
-    width, deep = lanes(rows.dtype), _DEEP
-    if d == 0:  # a rank's part
-        return True
-    if d < width * deep:
-        width, deep = min(width, 1 << (d.bit_length() - 1)), 1
-    step = width * deep
-    run, pairs = _kernel(rows.dtype, width, deep, mixing is not None), _places(m, plan, step)
-    spoilt: dict[int, Array] = {}
-    around = -1 if plan.around is None else plan.around
-    held: tuple[Any, ...] = ()
+    walk, where = _Walk(m, d, rows.dtype, plan, n if mixing is not None else 0), _lines(rows)
+    sources: tuple[Any, ...] = ()
     if mixing is not None:
         places = np.arange(n) if order is None else order
-        held = places * rows.stride(0), np.ascontiguousarray(mixing, dtype=NUMPY[rows.dtype])
-    where = (rows.data_ptr(), rows.stride(0), m, address(pairs), len(pairs), out.data_ptr())
-    sources = (*map(address, held), n) if held else ()
-    size = (m + (m >> _SKEW)) * step
+        where = where[places]
+        sources = (np.ascontiguousarray(mixing, dtype=NUMPY[rows.dtype]),)
 
     def piece(start: int, stop: int) -> None:
-        spoilt[start] = np.zeros(width, dtype=NUMPY[rows.dtype])
-        room = np.empty(size + (n * step if held else 0) + _LINE, dtype=NUMPY[rows.dtype])
-        aligned = address(room) + -address(room) % _LINE
-        window = (plan.first, plan.last, around, aligned, address(spoilt[start]))
-        run(*where, *window, *sources, start, stop)
+        walk.run(where, out.data_ptr(), start, stop, *sources)
 
-    parallel_for(d, m * d, step, piece)
-    return all_finite(spoilt.values())
+    parallel_for(d, m * d, walk.step, piece)
+    return walk.finite
+
+
+def reduce_tall_sets(rows: Tensor, sets: Lines, plan: RankWindow, out: Tensor) -> bool:
+    """The plan's answers for k sets of m of the usable `rows` `[., d]`, d >= `tall_step`, into `out` `[k,
+    d]`. `sets` `[k, m]` says which rows, that are read where they lie.
+
+    Returns whether all rows and answers are finite.
+    """
+    (k, m), d = sets.shape, rows.shape[1]
+    walk, lines = _Walk(m, d, rows.dtype, plan, 0), _lines(rows)[sets]
+
+    def piece(first: int, last: int) -> None:
+        for i in range(first, last):
+            walk.run(lines[i], out[i].data_ptr(), 0, d)
+
+    parallel_for(k, k * m * d, 1, piece)
+    return walk.finite
+
+
+class _Walk:
+    """The kernel for columns of m values, of rows as they lie or of `mixed` rows mixed, with its list of
+    comparators, and what its calls have seen."""
+
+    def __init__(self, m: int, d: int, dtype: torch.dtype, plan: RankWindow, mixed: int) -> None:
+        width, deep = lanes(dtype), _DEEP
+        if 0 < d < width * deep:
+            width, deep = min(width, 1 << (d.bit_length() - 1)), 1
+        self.m, self.mixed, self.plan, self.step = m, mixed, plan, width * deep
+        self.width, self.number = width, NUMPY[dtype]
+        self.kernel, self.pairs = _kernel(dtype, width, deep, mixed > 0), _places(m, plan, self.step)
+        self.spoilt: list[Array] = []
+
+    def run(self, lines: Lines, out: int, start: int, stop: int, mixing: Any = None) -> None:
+        """Columns start .. stop - 1 of the rows at the addresses `lines`, their answers from `out` on."""
+        spoilt = np.zeros(self.width, dtype=self.number)
+        size = (self.m + (self.m >> _SKEW) + self.mixed) * self.step
+        room = np.empty(size + _LINE, dtype=self.number)
+        aligned = address(room) + -address(room) % _LINE
+        around = -1 if self.plan.around is None else self.plan.around
+        where = (address(lines), self.m, address(self.pairs), len(self.pairs), out)
+        window = (self.plan.first, self.plan.last, around, aligned, address(spoilt))
+        sources = () if mixing is None else (address(mixing), self.mixed)
+        self.kernel(*where, *window, *sources, start, stop)
+        self.spoilt.append(spoilt)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all values and answers so far are."""
+        return all_finite(self.spoilt)
+
+
+def _lines(rows: Tensor) -> Lines:
+    """Where every row begins, `[n]`."""
+    return rows.data_ptr() + rows.stride(0) * rows.element_size() * np.arange(len(rows), dtype=np.int64)
 
 
 def tall_step(dtype: torch.dtype) -> int:
@@ -81,17 +122,18 @@ def _places(n: int, plan: RankWindow, step: int) -> Places:
 def _kernel(dtype: torch.dtype, width: int, deep: int, mixes: bool) -> Run:
     def emit(builder: Any, function: Any) -> None:
         k = Body(builder, function, dtype, width)
-        rows, stride, n, pairs, count, out, first, last, around, room, spoilt, *mixed = function.args
+        lines, n, pairs, count, out, first, last, around, room, spoilt, *mixed = function.args
         *sources, start, stop = mixed
         trace = k.local(k.vector, k.load(spoilt, 0))
         step = deep * width
         with k.pieces(start, stop, step) as column:
             if mixes:
-                _mix(k, rows, sources, n, deep, column, room, trace)
+                _mix(k, lines, sources, n, deep, column, room, trace)
             else:
                 with k.loop(0, n) as i:
+                    row = k.row(lines, i)
                     for a in range(deep):
-                        value = k.load(rows, k.add(k.times(stride, i), column, a * width))
+                        value = k.load(row, k.add(column, a * width))
                         k.b.store(k.fma(value, k.const(0.0), k.b.load(trace)), trace)
                         k.store(value, room, k.add(_place(k, i, step), a * width))
             with k.loop(0, count) as c:
@@ -111,21 +153,22 @@ def _kernel(dtype: torch.dtype, width: int, deep: int, mixes: bool) -> Run:
 
     name = f"tall_{dtype.itemsize}_{width}_{deep}"
     if mixes:
-        return compiled(f"{name}_mixed", "piipipiiippppiii", emit)
-    return compiled(name, "piipipiiippii", emit)
+        return compiled(f"{name}_mixed", "pipipiiipppiii", emit)
+    return compiled(name, "pipipiiippii", emit)
 
 
 def _mix(
-    k: Body, rows: Any, sources: list[Any], m: Any, deep: int, column: Any, room: Any, trace: Any
+    k: Body, lines: Any, sources: list[Any], m: Any, deep: int, column: Any, room: Any, trace: Any
 ) -> None:
     """The `m` mixed rows of a step's columns, into the room; the rows are gathered behind them first, since
     rows as they lie may share a set of the cache."""
-    (offsets, mixing, n), step = sources, deep * k.lanes
+    (mixing, n), step = sources, deep * k.lanes
     gathered = k.at(room, _place(k, m, step), k.scalar)
     with k.loop(0, n) as j:
-        place = k.add(k.b.load(k.at(offsets, j, k.i64)), column)
+        row = k.row(lines, j)
         for a in range(deep):
-            k.store(k.load(rows, k.add(place, a * k.lanes)), gathered, k.add(k.times(j, step), a * k.lanes))
+            value = k.load(row, k.add(column, a * k.lanes))
+            k.store(value, gathered, k.add(k.times(j, step), a * k.lanes))
     with k.tiles(m, _TILE) as first:
         held = [[k.zeros() for _ in range(deep)] for _ in range(_TILE)]
         with k.loop(0, n) as j:

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from byzopt import kernels
 from byzopt.aggregators.core.base import BaseAggregator
-from byzopt.aggregators.core.kinds import CoordinateRule
+from byzopt.aggregators.core.kinds import CoordinateRule, RankRule
 from byzopt.errors import InvalidInput, require
 from byzopt.graphs import Network
 from byzopt.mixers.base import MIXERS, Hearing, Mixer
@@ -76,16 +77,17 @@ class Screen(Mixer):
             senders = edges[nodes].nonzero()[:, 1].view(len(nodes), size)
             if self.own == "among":  # the own row first
                 senders = torch.cat([nodes.unsqueeze(1), senders], dim=1)
-            each = max(
-                1, CHUNK // max(1, senders.shape[1] * hearing.rows.shape[:-2].numel() * told.shape[-1])
-            )
-            for some, heard in zip(torch.split(nodes, each), torch.split(senders, each), strict=True):
-                answers = _screened(hearing, told, some, heard)
-                if self.own == "beside":
-                    count = size - 2 * hearing.b
-                    own = hearing.rows[..., some, :]
-                    answers = own + count / (count + 1) * (answers - own)
-                out[..., some, :] = answers
+            answers = _ranked(hearing, told, senders)
+            if answers is None:
+                numbers = senders.shape[1] * hearing.rows.shape[:-2].numel() * told.shape[-1]
+                each = max(1, CHUNK // max(1, numbers))
+                parts = zip(torch.split(nodes, each), torch.split(senders, each), strict=True)
+                answers = torch.cat([_screened(hearing, told, *some) for some in parts], dim=-2)
+            if self.own == "beside":
+                count = size - 2 * hearing.b
+                own = hearing.rows[..., nodes, :]
+                answers = own + count / (count + 1) * (answers - own)
+            out[..., nodes, :] = answers
         return hearing.rows + self.alpha * (out - hearing.rows)
 
 
@@ -95,22 +97,41 @@ def _by_size(edges: Tensor) -> list[tuple[int, Tensor]]:
     return [(int(size), (sizes == size).nonzero().flatten()) for size in sorted(set(sizes.tolist()))]
 
 
+def _ranked(hearing: Hearing, told: Tensor, senders: Tensor) -> Tensor | None:
+    """Order statistics of long rows that are told to all alike, taken from where these lie, for all receivers
+    in one call: `[k, d]`. None where that cannot be, or some row is not finite."""
+    rule, (k, m), d = hearing.rule, senders.shape, told.shape[-1]
+    plain = told.ndim == 2 and not hearing.per_receiver and m * d > SMALL and kernels.supports(told)
+    if not (plain and _columnwise(rule) and isinstance(rule, RankRule) and rule.direct):
+        return None
+    answers = told.new_empty(k, d)
+    fits = kernels.reduces_sets(told, m)
+    whole = fits and kernels.reduce_tall_sets(told, senders.numpy(), rule.plan(m), answers)
+    return answers if whole else None
+
+
 def _screened(hearing: Hearing, told: Tensor, nodes: Tensor, senders: Tensor) -> Tensor:
     """What the rule makes of the set of rows of each of `nodes`: `[..., k, d]`.
 
     To a rule that answers each column by itself the long rows of all these nodes are one set of still longer
-    ones, which is one call, and work for several threads; where a row is not finite sets go by themselves.
+    ones, which is one call; where a row is not finite sets go by themselves.
     """
     rule, (k, m), d = hearing.rule, senders.shape, told.shape[-1]
     assert rule is not None
-    columns = isinstance(rule, CoordinateRule) and not rule.foreign
-    if columns and m * d > SMALL and bool(hearing.arrived.all()):
-        if told.ndim == 2 and not hearing.per_receiver:
-            return rule(told.index_select(0, senders.T.reshape(-1)).view(m, k * d)).view(k, d)
-        sets = _sets(hearing, told, nodes, senders)
-        return rule(sets.movedim(-2, 0).reshape(m, -1)).view(*sets.shape[:-2], d)
+    if _columnwise(rule) and told.ndim == 2 and m * d > SMALL and bool(hearing.arrived.all()):
+        if hearing.per_receiver:
+            wide = _sets(hearing, told, nodes, senders).transpose(0, 1).reshape(m, k * d)
+        else:
+            wide = told.index_select(0, senders.T.reshape(-1)).view(m, k * d)
+        answers: Tensor = rule(wide)
+        return answers.view(k, d)
     sets = _sets(hearing, told, nodes, senders)
     return rule.batch(sets.reshape(-1, m, d)).view(*sets.shape[:-2], d)
+
+
+def _columnwise(rule: BaseAggregator | None) -> bool:
+    """Whether it is a rule of this library that answers each column by itself."""
+    return isinstance(rule, CoordinateRule) and not rule.foreign
 
 
 def _sets(hearing: Hearing, told: Tensor, nodes: Tensor, senders: Tensor) -> Tensor:

@@ -122,14 +122,13 @@ class Sampler:
         """How often so many rounds use one sample of these workers: a walk meets it once in each pass."""
         least, most = (end(self._sizes[i] for i in workers) for end in (min, max))
         rate = self.batch / least if self.batch <= least else None
-        poisson = {"rate": rate, "most": most}
         if self.replacement or type(self) is not Sampler:
-            return Uses(rounds, batch=self.batch, **poisson)
+            return Uses(rounds, batch=self.batch, rate=rate, most=most)
         passes = -(-rounds * self.batch // least)
         whole = all(self._sizes[i] % self.batch == 0 for i in workers)
         # A batch that straddles two passes may hold a sample twice; a longer one than a pass, oftener.
         weight = float(passes if whole else 2 * passes) if self.batch <= least else None
-        return Uses(rounds, min(rounds, passes), weight, self.batch, **poisson)
+        return Uses(rounds, min(rounds, passes), weight, self.batch, rate=rate, most=most)
 
     def _independent(self, t: int) -> Tensor:
         generator = stream(self.seed, "sample", "replacement", t)
