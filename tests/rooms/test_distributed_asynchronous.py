@@ -100,7 +100,7 @@ def test_ranks_heard_in_a_written_order_equal_the_simulation_to_the_bit(name: st
 
 def faulty(rank: int, deadline: float) -> Any:
     """Worker 0 kills itself in its third job, worker 1 never answers, worker 2 sends short rows and rows that
-    nobody asked for; four are sound."""
+    nobody asked for, worker 7 bytes that are no message; four are sound."""
     x0 = torch.ones(3, dtype=torch.float64)
     if rank == 0:
         method = RobustGD().build(rule_from("median", f=1), 0.2)
@@ -118,6 +118,9 @@ def faulty(rank: int, deadline: float) -> Any:
         if worker.worker == 2:
             worker._links.send(0, Message(ROW, job.number + 7, payload=b"12345678"))
             worker._links.send(0, Message(ROW, job.number, payload=b"1234"))
+            continue
+        if worker.worker == 7:
+            worker._links._links[0].send_bytes(b"\xff" * 37)
             continue
         worker.answer(job, job.x)
     worker.close()
@@ -164,9 +167,9 @@ def served(n: int, play: Callable[..., Any], deadline: float) -> tuple[list[int 
 @pytest.mark.slow
 def test_a_killed_a_silent_and_a_malformed_worker_cost_their_rows_only() -> None:
     """Nothing here depends on the clock: the deadline is for the case that nobody answers."""
-    codes, end = served(8, faulty, 60.0)
-    assert codes == [0, -signal.SIGKILL, *[0] * 6]
-    assert set(end["missing"]) <= {0}
+    codes, end = served(9, faulty, 60.0)
+    assert codes == [0, -signal.SIGKILL, *[0] * 7]
+    assert set(end["missing"]) <= {0, 7}
     assert end["report"]["unasked_rows"] > 0
     assert end["report"]["unsound_rows"] > 0
     # Sound rows are the points themselves: each is between 0 and the start, so steps shrink x.
