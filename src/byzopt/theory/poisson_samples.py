@@ -52,7 +52,7 @@ def replaced_epsilon(q: float, noise: float, steps: int, delta: float) -> float:
     Examples:
         >>> from byzopt.theory.poisson_samples import replaced_epsilon
         >>> round(replaced_epsilon(0.01, 1.0, 1000, 1e-5), 4)
-        5.2286
+        4.9451
     """
     whole = gaussian_epsilon(delta, 2 * sqrt(steps) / noise)
 
@@ -86,7 +86,7 @@ def poisson_noise(q: float, epsilon: float, delta: float, steps: int) -> float:
         >>> from byzopt.theory.poisson_samples import poisson_epsilon, poisson_noise
         >>> noise = poisson_noise(0.01, 2.0, 1e-5, 1000)
         >>> round(noise, 3), poisson_epsilon(0.01, noise, 1000, 1e-5) <= 2.0
-        (1.027, True)
+        (1.023, True)
     """
     require(0 < epsilon < inf, "Parameter `epsilon`", "be positive and finite", epsilon)
     high = 1.0
