@@ -23,19 +23,34 @@ def install(extras=""):
     if sys.version_info < OLDEST:
         found = ".".join(map(str, sys.version_info[:3]))
         sys.exit(f"byzopt needs Python 3.11 or newer. Found: {found} at {sys.executable}.")
-    if not PYTHON.exists() and subprocess.call([sys.executable, "-m", "venv", str(PLACE)]):
-        sys.exit("Could not create .venv. On Debian and Ubuntu install the package python3-venv first.")
     stamp = PLACE / (".installed-" + (extras or "core"))
     wanted = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
-    if stamp.exists() and all(path.stat().st_mtime <= stamp.stat().st_mtime for path in wanted):
+    made = PYTHON.exists() and stamp.exists()
+    if made and all(path.stat().st_mtime <= stamp.stat().st_mtime for path in wanted):
         return
+    try:
+        _install(extras)
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on.", file=sys.stderr)
+        sys.exit(130)
+    stamp.touch()
+
+
+def _install(extras):
     print("Installing byzopt into .venv (a minute or two, the first time) ...", file=sys.stderr, flush=True)
+    if not _has_pip() and subprocess.call([sys.executable, "-m", "venv", str(PLACE)]):
+        sys.exit("Could not create .venv. On Debian and Ubuntu install the package python3-venv first.")
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     what = ["--constraint", "constraints.txt", "--editable", f".[{extras}]" if extras else "."]
     failed = subprocess.call(pip + what, cwd=str(ROOT))
     if failed:
         sys.exit(failed)
-    stamp.touch()
+
+
+def _has_pip():
+    """Whether .venv is whole: without pip it is one whose making was interrupted, or failed."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return PYTHON.exists() and not subprocess.call([str(PYTHON), "-m", "pip", "--version"], **quiet)
 
 
 def become(module, *arguments):
