@@ -14,4 +14,6 @@ from setup import become, install
 if __name__ == "__main__":
     install("dev")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Without bytecode on disk each of the many processes that tests start would compile all of byzopt again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     become("pytest", "-n", "auto", "--dist", "worksteal", *sys.argv[1:])

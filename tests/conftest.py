@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -22,6 +23,15 @@ settings.register_profile(
 settings.load_profile("ci")
 torch.set_num_threads(1)
 os.environ["BYZOPT_OFFLINE"] = "1"
+# What is made while tests are collected stays: searches for garbage would go through it and find none.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From the first test on garbage is looked for, but not among what was there before it."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

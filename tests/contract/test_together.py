@@ -106,7 +106,7 @@ def test_every_rule(name: str) -> None:
     check([*plain, *mixed, spec(rule=name, attack="nan"), spec(rule="bucketing >> mean")])
 
 
-@pytest.mark.parametrize("method, task", sampled(METHODS, SMALL, times=2))
+@pytest.mark.parametrize("method, task", sampled(METHODS, SMALL))
 def test_every_method_on_every_small_task(method: str, task: str) -> None:
     of: Any = SMALL[task]
     if PARTS[method].step.needs_proxy:

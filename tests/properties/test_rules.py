@@ -19,7 +19,7 @@ from byzopt.errors import ByzoptError
 from byzopt.kernels import network
 from byzopt.theory import robustness
 from tests.reference import rules as twin
-from tests.spellings import chains
+from tests.spellings import chains, marked
 
 
 @st.composite
@@ -224,7 +224,7 @@ def test_a_median_needs_fewer_comparators_than_a_sort(n):
 BEFORE = ["", *(f"{name} >> " for name in PRE_AGGREGATORS)]
 
 
-@pytest.mark.parametrize("spelling", chains(*BEFORE))
+@pytest.mark.parametrize("spelling", marked(chains(*BEFORE)))
 @given(
     n=st.integers(1, 12),
     d=st.integers(1, 4),

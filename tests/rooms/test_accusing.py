@@ -152,12 +152,12 @@ def test_many_workers_are_told_by_pairs_alone():
 QUADRATIC = {"name": "quadratic", "d": 200, "noise": 1.0, "heterogeneity": 0.0}
 
 
-@pytest.mark.parametrize("attack", ["mimic_index", "mimic_variance"])
-@pytest.mark.parametrize("n, f", [(9, 4), (10, 4)])
-@pytest.mark.parametrize("method", ["safeguard", "byzantine_sgd"])
-def test_who_copies_an_honest_worker_expels_nobody(method, attack, n, f):
+@pytest.mark.parametrize(
+    "attack, n, method", sampled(["mimic_index", "mimic_variance"], [9, 10], ["safeguard", "byzantine_sgd"])
+)
+def test_who_copies_an_honest_worker_expels_nobody(attack, n, method):
     data = {"task": QUADRATIC, "rule": "mean", "method": method, "attack": attack, "rounds": 120, "lr": 0.01}
-    assert run(Spec.of(data | {"n": n, "f": f})).main.expelled == ()
+    assert run(Spec.of(data | {"n": n, "f": 4})).main.expelled == ()
 
 
 DIGITS = {"name": "digits", "partition": "iid", "hidden": []}

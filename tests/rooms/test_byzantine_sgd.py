@@ -24,6 +24,7 @@ from byzopt.states import freeze, thaw
 from byzopt.theory.byzantine_epochs import Epoch
 from byzopt.theory.byzantine_sgd import GuardSetting, thresholds
 from tests.bounded import Bowl, Setup
+from tests.products import sampled
 from tests.reference import byzantine_sgd as twin
 from tests.running import play
 
@@ -66,16 +67,15 @@ class Biased(Bowl):
         return super().draw(t), t
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"anytime": True},
-        {"adaptive_A": True, "mean_over_good": True},
-        {"thresholds": "printed", "vmed": "medoid", "average": "nonsmooth"},
-    ],
-)
-@pytest.mark.parametrize("bias", [3.2, 2.0, -1.1])
+CHANGES = [
+    {},
+    {"anytime": True},
+    {"adaptive_A": True, "mean_over_good": True},
+    {"thresholds": "printed", "vmed": "medoid", "average": "nonsmooth"},
+]
+
+
+@pytest.mark.parametrize("changes, bias", sampled(CHANGES, [3.2, 2.0, -1.1]))
 def test_the_method_is_its_slow_twin(changes, bias):
     task = Biased(Cohort.of(9, 0), d=4, noise=0.4, seed=3)
     task.bias = bias

@@ -478,7 +478,13 @@ def test_a_bridge_no_wider_than_the_tolerance_is_cut_though_nobody_lies() -> Non
 
 
 @pytest.mark.parametrize(
-    "mixer", [CSPlus(), GTS(), ClippedGossip(), Screen(own="beside")], ids=lambda m: m.name
+    "mixer",
+    [
+        CSPlus(),
+        GTS(),
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (ClippedGossip(), Screen(own="beside"))),
+    ],
+    ids=lambda m: m.name,
 )
 def test_how_wide_a_bridge_has_to_be(mixer: Any) -> None:
     """Two cliques of ten at -1 and 1, of which k nodes each hear k of the other: b = 1 cuts what a node

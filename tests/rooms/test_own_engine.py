@@ -18,6 +18,7 @@ from byzopt.methods.base import with_counts
 from byzopt.servers import ServerContext
 from byzopt.wire import EF21, EF21P, Broadcast, Direct, Identity, RandK, TopK
 from byzopt.workers import Plain, WorkerMomentum
+from tests.products import sampled
 
 DATA = {"task": "quartic", "n": 10, "f": 3, "attackers": 0, "rule": "krum", "rounds": 30, "lr": 0.01}
 DATA |= {"method": "robust_gd"}
@@ -169,14 +170,26 @@ def test_one_that_was_built_before_holds_the_methods_own_parts():
             simulate(*given, other, engine=engine)
 
 
+SPOILT = {
+    "n": lambda r: r[:-1],
+    "d": lambda r: r[:, :-1],
+    "dtype": lambda r: r.float(),
+    "type": lambda r: r.tolist(),
+}
+
+
 @pytest.mark.parametrize(
-    "spoil",
-    [lambda r: r[:-1], lambda r: r[:, :-1], lambda r: r.float(), lambda r: r.tolist()],
-    ids=["n", "d", "dtype", "type"],
+    "attack, spoilt, method",
+    sampled(
+        ["none", "ipm", "alie", "sign_flip", "optimal_ipm"],
+        SPOILT,
+        ["robust_gd", "byz_nsgdm", "byz_dm21"],
+        times=4,
+    ),
 )
-@pytest.mark.parametrize("method", ["robust_gd", "byz_nsgdm", "byz_dm21"])
-@pytest.mark.parametrize("attack", ["none", "ipm", "alie", "sign_flip", "optimal_ipm"])
-def test_gradients_that_do_not_fit_are_refused_in_the_tasks_name(spoil, method, attack):
+def test_gradients_that_do_not_fit_are_refused_in_the_tasks_name(attack, spoilt, method):
+    spoil = SPOILT[spoilt]
+
     class SpoiltTask(type(Quartic().build(Cohort.of(10), 0))):
         def grads(self, x, batch):
             return spoil(super().grads(x, batch))

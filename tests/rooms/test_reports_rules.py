@@ -169,7 +169,7 @@ def test_the_limit_is_the_documented_formula():
     assert suspicion_radius(2000, 1) < 15
 
 
-@pytest.mark.parametrize("sizes", [(5, 11), pytest.param((8, 20, 50), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("sizes", [(5,), pytest.param((8, 11, 20, 50), marks=pytest.mark.slow)], ids=str)
 def test_honest_gaussian_rows_practically_never_raise_an_alarm(sizes):
     worst = {}
     for n in sizes:

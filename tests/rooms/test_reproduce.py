@@ -465,7 +465,7 @@ def test_a_page_holds_no_markup_but_its_own_and_the_declarations_formatting(tmp_
     path.write_text(text)
     it = load_reproduction(path)
     for plan in plan_parts(it, tmp_path / "store"):
-        run_sweep(plan)
+        run_sweep(plan, jobs=0)
     page = reproduction_markdown(collect_tables(it, tmp_path / "store"))
     assert not re.search(r"<(?=[a-zA-Z/!?])", page)
     assert not re.search(r"(?<!\\)\]\(javascript", page)

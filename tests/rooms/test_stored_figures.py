@@ -25,10 +25,11 @@ assert len(read(raw, "variant", "t", Limits(100, 1000, ["main"]))["loss"]) == 10
 """
 
 
-def test_reading_a_table_never_ends_the_interpreter_badly():
+@pytest.mark.parametrize("times", [1, pytest.param(8, marks=pytest.mark.slow)])
+def test_reading_a_table_never_ends_the_interpreter_badly(times):
     """`pyarrow.parquet.read_table` on a file object did, about once in twenty calls."""
     root = str(Path(__file__).resolve().parents[2] / "src")
-    for _ in range(3):
+    for _ in range(times):
         several = [
             subprocess.Popen([sys.executable, "-c", READ], env={**os.environ, "PYTHONPATH": root})
             for _ in range(4)

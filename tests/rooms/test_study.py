@@ -240,6 +240,7 @@ def test_captions_name_few_numbers_and_count_many():
     assert captions.describe_cases([Case({}, 7, LOST)]) == "seed 7."
 
 
+@pytest.mark.slow
 def test_drawings_are_vectors_with_their_fonts_in_them(store, tmp_path, drawn):
     save_study(make_report(store), tmp_path / "out", html=False)
     raw = (tmp_path / "out" / "attack-by-rule.pdf").read_bytes()

@@ -21,6 +21,7 @@ from byzopt.servers.inner import Inner, Subproblem
 from byzopt.theory import inexact
 from byzopt.theory.inexact import Guarantee, InexactOracle
 from byzopt.theory.promise import Constants
+from tests.products import sampled
 
 D = 8
 DIRECTIONS = ("-away", "+away", "-grad", "+grad", "flattest", "random")
@@ -185,9 +186,9 @@ def proxy_of(world: World, delta: float) -> tuple[Diagonal, Callable[[Tensor], T
     return Diagonal(tuple(curvature.tolist())), lambda x: (curvature * x**2).sum() / 2
 
 
-@pytest.mark.parametrize("similarity", [0.1, 3.0, 30.0])
-@pytest.mark.parametrize("condition", [10.0, 1e4])
-@pytest.mark.parametrize("longer", [False, True])
+@pytest.mark.parametrize(
+    "similarity, condition, longer", sampled([0.1, 3.0, 30.0], [10.0, 1e4], [True, False])
+)
 def test_theorem_c(similarity, condition, longer):
     mu, big_l = 1 / condition, 1.0
     delta = similarity * mu
@@ -200,8 +201,7 @@ def test_theorem_c(similarity, condition, longer):
         assert floor <= 0.25
 
 
-@pytest.mark.parametrize("similarity", [0.1, 3.0, 100.0])
-@pytest.mark.parametrize("condition", [10.0, 1e3])
+@pytest.mark.parametrize("similarity, condition", sampled([0.1, 3.0, 100.0], [10.0, 1e3]))
 def test_theorem_d(similarity, condition):
     mu, big_l = 1 / condition, 1.0
     delta = similarity * mu

@@ -26,6 +26,7 @@ from tests.liars import (
     huge_in_every_third,
     rounds_of,
 )
+from tests.products import sampled
 
 
 def seen(rows: list[Tensor], rule: str, f: int | None, **settings: object) -> tuple[Suspicion, list[int]]:
@@ -38,16 +39,19 @@ def seen(rows: list[Tensor], rule: str, f: int | None, **settings: object) -> tu
     return watch, alarms
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_no_strategy_gets_an_honest_rank_suspected(lie: Lie):
-    for n, f, rule in ((5, 2, "median"), (6, 2, "trimmed_mean"), (9, 4, "median")):
-        for law in ("line", "heavy"):
-            watch, alarms = seen(rounds_of(lie, n, f, 4, 40, law), rule, f)
-            assert not [i for i in alarms if i < n - f], (n, law)
-            if law != "heavy":  # what is said of single steps takes rows for Gaussian
-                # At level 0.001 a step.
-                assert max(rank.suspicion for rank in watch.ranks[: n - f]) < 0.2
-                assert max(rank.expulsions_total for rank in watch.ranks[: n - f]) <= 1
+CROWDS = [(5, 2, "median"), (6, 2, "trimmed_mean"), (9, 4, "median")]
+
+
+@pytest.mark.parametrize("lie, crowd", sampled(LIES, CROWDS))
+def test_no_strategy_gets_an_honest_rank_suspected(lie: Lie, crowd: tuple[int, int, str]):
+    n, f, rule = crowd
+    for law in ("line", "heavy"):
+        watch, alarms = seen(rounds_of(lie, n, f, 4, 40, law), rule, f)
+        assert not [i for i in alarms if i < n - f], law
+        if law != "heavy":  # what is said of single steps takes rows for Gaussian
+            # At level 0.001 a step.
+            assert max(rank.suspicion for rank in watch.ranks[: n - f]) < 0.2
+            assert max(rank.expulsions_total for rank in watch.ranks[: n - f]) <= 1
 
 
 @pytest.mark.parametrize("lie", [copy, copy_with_noise])
@@ -60,9 +64,12 @@ def test_copies_of_an_honest_rank_expel_nobody_and_are_counted(n: int, f: int, l
     assert [rank.copies_total for rank in watch.ranks] == [copied] + [0] * (n - f - 1) + [copied] * f
 
 
-@pytest.mark.parametrize("n, f", [(5, 2), (6, 1), (9, 4), (20, 3)])
-@pytest.mark.parametrize("rule", ["nnm >> trimmed_mean", "median", "mean"])
-def test_a_rank_that_is_huge_in_every_third_step_gives_alarm(n: int, f: int, rule: str):
+@pytest.mark.parametrize(
+    "size, rule",
+    sampled([(5, 2), (6, 1), (9, 4), (20, 3)], ["nnm >> trimmed_mean", "median", "mean"]),
+)
+def test_a_rank_that_is_huge_in_every_third_step_gives_alarm(size: tuple[int, int], rule: str):
+    n, f = size
     rows = rounds_of(honest_but_last, n, 1, 10, 200)
     watch, alarms = seen(rows, rule, f if rule != "mean" else None)
     assert alarms == [n - 1]

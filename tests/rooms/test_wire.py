@@ -33,6 +33,7 @@ from byzopt.wire import (
     TopK,
 )
 from byzopt.wire.messages import decode_message, encode_message
+from tests.products import sampled
 from tests.running import finish, play
 
 N, B, D = 7, 2, 20
@@ -60,8 +61,7 @@ def steps(method: str, parameters: dict[str, Any], attack: Any = "sign_flip", la
     return play(recipe, TrimmedMean(f=B), ATTACKS.build(attack), task(), **arguments)
 
 
-@pytest.mark.parametrize("placement", ["free", "state", "message"])
-@pytest.mark.parametrize("method", ENDS)
+@pytest.mark.parametrize("method, placement", sampled(ENDS, ["free", "state", "message"]))
 def test_both_ends_agree_bit_for_bit_for_200_rounds(method, placement):
     for snapshot in steps(method, ENDS[method], last=200, placement=placement):
         wire = snapshot.state.engine.wire
