@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from byzopt.registry import registries
 from tests.command import Command, command
+from tests.kernels_once import kept_in
 
 settings.register_profile(
     "ci", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
@@ -32,6 +33,16 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels_once(tmp_path_factory) -> Iterator[None]:
+    """The session's processes share the machine code of kernels: ranks would make it each for themselves."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder  # that of all its workers
+    (folder / "kernels").mkdir(exist_ok=True)
+    with kept_in(folder / "kernels"):
+        yield
 
 
 @pytest.fixture

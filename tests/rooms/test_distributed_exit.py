@@ -51,7 +51,8 @@ print("done")
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, to slow down gloo's thread")
-@pytest.mark.parametrize("collective", ["gather", pytest.param("broadcast", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("collective", ["gather", "broadcast"])
+@pytest.mark.slow
 def test_a_late_thread_does_not_kill_the_rank(tmp_path, collective):
     (tmp_path / "shim.c").write_text(SHIM)
     shim = str(tmp_path / "shim.so")

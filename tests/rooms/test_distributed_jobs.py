@@ -120,6 +120,7 @@ def test_the_command_runs_over_processes(tmp_path):
     assert json.loads(done.stdout)["rounds"] == 3
 
 
+@pytest.mark.slow
 def test_a_killed_run_over_processes_leaves_no_file_and_no_process(tmp_path):
     place = tmp_path / "temporary"
     place.mkdir()

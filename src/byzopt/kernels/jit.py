@@ -109,17 +109,27 @@ def compiled(name: str, arguments: str, emit: Emit) -> Run:
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     emit(builder, function)
     builder.ret_void()
-    parsed, target = machine.llvm.parse_assembly(str(module)), machine.target()
+    engine = made_of(str(module), machine)
+    engine.finalize_object()
+    call = ctypes.CFUNCTYPE(None, *(kinds[a][1] for a in arguments))(engine.get_function_address(name))
+    call.engine = engine  # type: ignore[attr-defined]  # keeps the code in memory
+    return call
+
+
+def made_of(text: str, machine: _Machine) -> Any:
+    """An engine for the module that `text` is in LLVM's language, made good for this machine."""
+    return machine.llvm.create_mcjit_compiler(*tuned(text, machine))
+
+
+def tuned(text: str, machine: _Machine) -> tuple[Any, Any]:
+    """The module after LLVM's passes, and the code generator that they were chosen for."""
+    parsed, target = machine.llvm.parse_assembly(text), machine.target()
     parsed.verify()
     tuning = machine.llvm.create_pipeline_tuning_options(speed_level=2)
     machine.llvm.create_pass_builder(target, tuning).getModulePassManager().run(
         parsed, machine.llvm.create_pass_builder(target, tuning)
     )
-    engine = machine.llvm.create_mcjit_compiler(parsed, target)
-    engine.finalize_object()
-    call = ctypes.CFUNCTYPE(None, *(kinds[a][1] for a in arguments))(engine.get_function_address(name))
-    call.engine = engine  # type: ignore[attr-defined]  # keeps the code in memory
-    return call
+    return parsed, target
 
 
 def address(array: Any) -> int:
