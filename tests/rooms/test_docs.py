@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import re
 import tomllib
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def generator():
     return module
 
 
+@cache
+def generated():
+    """The reference pages by name, as scripts/docs.py writes them."""
+    return generator().pages()
+
+
 def blocks(page: Path, language: str) -> list[str]:
     """The fenced blocks of a page in this language."""
     return re.findall(
@@ -58,7 +65,7 @@ def anchors(page: Path) -> set[str]:
 
 def test_committed_reference_pages_are_what_the_generator_writes():
     docs = generator()
-    wanted = docs.pages()
+    wanted = generated()
     found = {
         page.relative_to(docs.REFERENCE).as_posix(): page.read_text(encoding="utf-8")
         for page in docs.REFERENCE.rglob("*.md")
@@ -73,7 +80,7 @@ def test_committed_reference_pages_are_what_the_generator_writes():
     ids=["rules", "pre_aggregators", "wrappers", "attacks"],
 )
 def test_every_recipe_has_a_page_and_a_line_in_an_index(folder, room):
-    pages = generator().pages()
+    pages = generated()
     index = pages["attacks.md" if folder == "attacks" else "rules.md"]
     for name in room:
         assert f"{folder}/{name}.md" in pages
@@ -82,11 +89,11 @@ def test_every_recipe_has_a_page_and_a_line_in_an_index(folder, room):
 
 @pytest.mark.parametrize("name", list(RULES))
 def test_every_rule_page_states_its_cost(name):
-    assert "**Cost**" in generator().pages()[f"rules/{name}.md"]
+    assert "**Cost**" in generated()[f"rules/{name}.md"]
 
 
 def test_imports_that_reference_pages_name_work():
-    for page in generator().pages().values():
+    for page in generated().values():
         for line in re.findall(r"^`(from byzopt\S* import \w+)`", page, re.MULTILINE):
             exec(line, {})
 
