@@ -38,8 +38,11 @@ def install(extras=""):
 
 def _install(extras):
     print("Installing byzopt into .venv (a minute or two, the first time) ...", file=sys.stderr, flush=True)
-    if not _has_pip() and subprocess.call([sys.executable, "-m", "venv", str(PLACE)]):
-        sys.exit("Could not create .venv. On Debian and Ubuntu install the package python3-venv first.")
+    if not _has_pip():
+        made = subprocess.run([sys.executable, "-m", "venv", str(PLACE)], stderr=subprocess.PIPE)
+        if made.returncode:
+            sys.stderr.buffer.write(made.stderr)
+            sys.exit("Could not create .venv. On Debian and Ubuntu install the package python3-venv first.")
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     what = ["--constraint", "constraints.txt", "--editable", f".[{extras}]" if extras else "."]
     failed = subprocess.call(pip + what, cwd=str(ROOT))

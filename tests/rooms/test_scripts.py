@@ -38,6 +38,9 @@ def setup(tmp_path, monkeypatch):
         return answer
 
     monkeypatch.setattr(subprocess, "call", call)
+    monkeypatch.setattr(
+        subprocess, "run", lambda *of, **how: subprocess.CompletedProcess(*of, call(*of, **how), b"", b"no")
+    )
     return module
 
 
@@ -66,18 +69,18 @@ def test_an_environment_whose_making_was_interrupted_is_made_whole(setup):
 
 
 @pytest.mark.parametrize("when", [MAKE, INSTALL])
-def test_an_interruption_is_a_line_and_the_same_command_goes_on(when, setup, capsys):
+def test_an_interruption_is_a_line_and_the_same_command_goes_on(when, setup, capfd):
     setup.answers[when] = KeyboardInterrupt()
     with pytest.raises(SystemExit) as ended:
         setup.install()
     assert ended.value.code == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "Interrupted. The same command goes on."
+    assert capfd.readouterr().err.splitlines()[-1] == "Interrupted. The same command goes on."
     setup.answers.clear()
     setup.install()
     assert setup.commands[-1] == INSTALL
 
 
-def test_what_cannot_be_installed_ends_with_pips_status_and_is_tried_again(setup):
+def test_what_cannot_be_installed_ends_with_pips_status_and_is_tried_again(setup, capfd):
     setup.answers[INSTALL] = 3
     with pytest.raises(SystemExit) as ended:
         setup.install()
@@ -86,3 +89,4 @@ def test_what_cannot_be_installed_ends_with_pips_status_and_is_tried_again(setup
     setup.answers[MAKE], setup.PYTHON = 1, setup.PYTHON.with_name("none")
     with pytest.raises(SystemExit, match="python3-venv"):
         setup.install()
+    assert capfd.readouterr().err.endswith("no")  # what Python said
