@@ -348,7 +348,7 @@ OTHER = {
     "auto_gm": {"reach": 0.1, "lam": 0.5, "iterations": 1},
     "boba": {"trusted": (1, 2), "least": -3.0, "iterations": 1},
     "clipped_clustering": {"linkage": "single"},
-    "fedseca": {"sparsity": 0.5},
+    "fedseca": {"sparsity": 0.5, "form": "released"},
     "lasa": {"sparsity": 0.8, "norm_radius": 0.5, "sign_radius": 0.1, "layers": (2, 4)},
     "centered_clipping": {"tau": 0.1, "iterations": 4, "start": "zero"},
 }

@@ -29,6 +29,7 @@ from byzopt.theory.poisson_samples import poisson_epsilon, poisson_noise, replac
 from byzopt.wire import Clip21Wire, Identity, Link
 from byzopt.workers import Oracle, PrivateMomentum
 from tests.command import Command
+from tests.products import sampled
 from tests.reference import private as twin
 from tests.running import finish, play
 
@@ -601,10 +602,12 @@ def test_budgets_of_poisson_samples_are_those_of_their_rate_and_never_of_a_walk(
     assert [one.bound for one in unknown] == [None] * 3
 
 
-@pytest.mark.parametrize("q, sigma", [(0.01, 0.7), (0.1, 1.0), (0.5, 3.0), (1.0, 4.0)])
-@pytest.mark.parametrize("delta", [1e-3, 1e-6])
-def test_a_replaced_sample_spends_no_more_than_is_told(q, sigma, delta):
+@pytest.mark.parametrize(
+    "release, delta", sampled([(0.01, 0.7), (0.1, 1.0), (0.5, 3.0), (1.0, 4.0)], [1e-3, 1e-6])
+)
+def test_a_replaced_sample_spends_no_more_than_is_told(release, delta):
     """One release: the sum of the other samples, and with probability q one or the other end of the clip."""
+    q, sigma = release
     epsilon = replaced_epsilon(q, sigma, 1, delta)
     x = torch.linspace(-60.0, 60.0, 400_001, dtype=torch.float64)
 
