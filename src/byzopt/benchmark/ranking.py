@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from byzopt.benchmark.protocol import REFERENCE
+from byzopt.benchmark.protocol import REFERENCE, cells
 from byzopt.benchmark.rows import Row, is_current, once
 from byzopt.benchmark.scoring import Score, apart, interval, resampled, score, share
 from byzopt.stress.catalogue import NO_ATTACK
@@ -76,7 +76,10 @@ def places(rows: Sequence[Row]) -> list[Place]:
         rivals = [other.entry for other, _ in scored if other is not row and _kind(other) == _kind(row)]
         rank, tied = _rank(row.entry, rivals, drawn)
         out.append(Place(row, found, rank, tied, share(row, reference, found.value)))
-    return sorted(out, key=lambda one: (_kind(one.row), one.rank, -one.share, one.row.entry))
+    return sorted(
+        out,
+        key=lambda one: (_kind(one.row), one.rank, -_signed(one.row, [one.score.value])[0], one.row.entry),
+    )
 
 
 def by_cell(rows: Sequence[Row]) -> dict[str, list[Place]]:
@@ -86,9 +89,11 @@ def by_cell(rows: Sequence[Row]) -> dict[str, list[Place]]:
         rows: Rows of any cells.
 
     Returns:
-        The places by the cell's name.
+        The places by the cell's name, in the order in which cells are run.
     """
-    names = dict.fromkeys(row.cell for row in rows)
+    here = {row.cell for row in rows}
+    known = [cell.name for cell in cells("full") if cell.name in here]
+    names = [*known, *sorted(here - set(known))]
     found = {name: places([row for row in rows if row.cell == name]) for name in names}
     return {name: placed for name, placed in found.items() if placed}
 

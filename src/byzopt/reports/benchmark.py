@@ -15,6 +15,7 @@ from byzopt.reports.board_charts import cell_charts
 from byzopt.reports.study.page import environment
 
 __all__ = ["board_tables", "save_board"]
+BEHIND = ("coverage", "settings", "outdated")  # tables at the end of the page
 
 
 def save_board(rows: Sequence[Row], out: Path, damaged: Mapping[str, str] | None = None) -> list[Path]:
@@ -42,8 +43,8 @@ def render_board(rows: Sequence[Row], damaged: Mapping[str, str] | None = None) 
         environment()
         .get_template("board.html.j2")
         .render(
-            tables=[one for one in tables if one.name != "coverage"],
-            coverage=[one for one in tables if one.name == "coverage"],
+            tables=[one for one in tables if one.name not in BEHIND],
+            behind=[one for name in BEHIND for one in tables if one.name == name],
             maps=maps,
             charts_of_cells=[chart for chart in charts if not chart.name.startswith("attacks-")],
             notes=notes,

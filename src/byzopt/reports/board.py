@@ -18,6 +18,7 @@ from byzopt.reports.study.sheet import ReportTable
 from byzopt.stress.catalogue import NO_ATTACK
 
 NOT_RUN = "not run"
+KNOWN, PACE = ("best known", "by"), "round / mean's"  # columns that are there where they say something
 
 
 def board_tables(rows: Sequence[Row]) -> list[ReportTable]:
@@ -42,8 +43,8 @@ def overall_table(ranked: Sequence[Overall], placed: dict[str, list[Place]], kin
     """The defences over all cells."""
     rows: list[tuple[Entry, ...]] = [
         (
-            rank_text(one.rank, one.tied),
             one.entry,
+            rank_text(one.rank, one.tied),
             100 * one.share,
             f"{100 * one.low:.1f} to {100 * one.high:.1f}",
             f"{one.cells} of {len(placed)}",
@@ -58,7 +59,7 @@ def overall_table(ranked: Sequence[Overall], placed: dict[str, list[Place]], kin
         "better in 97.5 % of the resamples; = marks a tie with another. Only defences that were measured in "
         "every cell that any was have a rank."
     )
-    head = ("rank", "defence", "share", "interval", "cells", "what it is")
+    head = ("defence", "rank", "share", "interval", "cells", "what it is")
     name = "overall" + kind.replace(" ", "-")
     return ReportTable(name, f"Defences{kind}", text, head, rows, {"share": ".1f"})
 
@@ -69,25 +70,32 @@ def cell_table(cell: Cell, placed: Sequence[Place], rows: Sequence[Row]) -> Repo
     mean = next((row for row in rows if (row.cell, row.entry) == (cell.name, REFERENCE)), None)
     body = [_line(one, figure, mean) for one in placed]
     body += [
-        ("-", _named(kept), None, state(kept), *[None] * 7)
+        (_named(kept), "-", None, state(kept), *[None] * 7)
         for kept in rows
         if kept.cell == cell.name and not complete(kept)
     ]
     label = f"{figure.label[:1].lower()}{figure.label[1:]}"
-    head = ("rank", "defence", f"worst {label}", "interval", "worst attack", "each seed", "best known", "by",
-            "without attack", "lost without attack", "round / mean's")  # fmt: skip
+    head = ("defence", "rank", f"worst {label}", "interval", "worst attack", "each seed", *KNOWN,
+            "without attack", "lost without attack", PACE)  # fmt: skip
     digits = dict.fromkeys(
-        (f"worst {label}", "best known", "without attack", "lost without attack"), figure.digits
+        (f"worst {label}", "best known", "without attack", "lost without attack"), figure.digits or ".3g"
     )
     liars = f"{cell.f} of {cell.n} workers lie"
     text = (
         f"{cell.rules.title}, data dealt by {cell.partition}; {liars}. Figures are means over the last tenth "
-        f"of {cell.spec['rounds']} rounds and over seeds. Best known: the worst that any attack has done, "
-        "those entered by others too. Lost without attack: beside the mean's. Round: computing time beside "
-        "the mean's. A defence with lots draws some: its figures are means over two draws of them, too."
+        f"of {cell.spec['rounds']} rounds and over seeds. Lost without attack: beside the mean's. "
     )
+    outside, timed = any(one.row.outside for one in placed), any(one.row.slower for one in placed)
+    if outside:
+        text += "Best known: the worst that any attack has done, those entered by others too. "
+    text += "Round: computing time beside the mean's. " if timed else "Times of rounds were not measured. "
+    if any(len(one.row.rules) > 1 for one in placed):
+        text += "A defence with lots draws some: its figures are means over two draws of them, too."
     text += _differing(cell, rows)
-    return ReportTable(f"cell-{cell.name}", cell.name, text, head, body, {**digits, "round / mean's": ".2f"})
+    dropped = {*(() if outside else KNOWN), *(() if timed else (PACE,))}
+    told = [i for i, name in enumerate(head) if name not in dropped]
+    head, body = tuple(head[i] for i in told), [tuple(line[i] for i in told) for line in body]
+    return ReportTable(f"cell-{cell.name}", cell.name, text, head, body, {**digits, PACE: ".2f"})
 
 
 def settings_tables(rows: Iterable[Row]) -> Iterator[ReportTable]:
@@ -159,11 +167,11 @@ def _line(one: Place, figure: Figure, mean: Row | None) -> tuple[Entry, ...]:
     digits = figure.digits or ".3g"
     lost = None
     if mean is not None and NO_ATTACK in mean.hits:
-        lost = figure.unit(fmean(figures(mean, mean.hits[NO_ATTACK]))) - figure.unit(score.clean)
-        lost = lost if row.rises else -lost
+        calm, mine = figure.unit(fmean(figures(mean, mean.hits[NO_ATTACK]))), figure.unit(score.clean)
+        lost = calm - mine if row.rises else mine - calm
     return (
-        rank_text(one.rank, one.tied),
         _named(row),
+        rank_text(one.rank, one.tied),
         figure.unit(score.value),
         f"{figure.unit(score.low):{digits}} to {figure.unit(score.high):{digits}}",
         score.attack,

@@ -25,7 +25,7 @@ AXES = {  # what curves go against: the records' key, the axis's label
 WIDE = 50.0  # values that span this factor are drawn on a log axis
 ROOM = 1.1
 FLED = 10.0  # times where it began: a line that ends above it has left
-SHORT = 24  # letters of names that two columns have room for
+SHORT = 20  # letters of names that two columns have room for
 MOST = 8  # lines in a chart
 
 
