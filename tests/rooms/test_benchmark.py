@@ -34,6 +34,7 @@ from byzopt.benchmark.storing import change_row, read_row, store_row, write_row,
 from byzopt.errors import InvalidInput, UnknownName
 from byzopt.reports.benchmark import save_board
 from byzopt.reports.board import board_tables
+from byzopt.reports.board_charts import cell_charts
 from byzopt.stress import ENSEMBLE
 from tests.benchmark import ATTACKS as SMALL
 from tests.benchmark import CELL, DEFENCE, entered, measured_there, shrink
@@ -321,6 +322,33 @@ def test_the_page_shows_what_is_not_run_and_escapes_what_strangers_wrote(tmp_pat
     whole, part, misfit, missing = coverage["digits-iid-n20-f3"]
     assert (whole, part, misfit) == ("mean, mine", "none", "none")
     assert missing.split(", ") == [name for name in shipped_entries() if name != "mean"]
+
+
+def test_columns_are_there_where_they_say_something_and_cells_stand_in_the_order_of_runs():
+    late, early = (
+        by_hand("a", {}, cell="digits-iid-n20-f3"),
+        by_hand("a", {}, cell="digits-dirichlet1-n20-f6"),
+    )
+    tables = {one.name: one for one in board_tables([late, early])}
+    names = [name for name in tables if name.startswith("cell-")]
+    assert names == ["cell-digits-dirichlet1-n20-f6", "cell-digits-iid-n20-f3"]
+    assert {"best known", "by", "round / mean's"}.isdisjoint(tables[names[0]].head)
+    late.outside, late.slower = {"mine": Hit([0.2] * 3, [], {}, "completed", 0.0)}, 1.5
+    table = {one.name: one for one in board_tables([late, early])}[names[1]]
+    line = dict(zip(table.head, table.rows[0], strict=True))
+    assert (line["best known"], line["by"], line["round / mean's"]) == (pytest.approx(20), "mine", 1.5)
+
+
+def test_what_has_no_finite_mean_is_named_beside_the_chart_and_counted_in_the_map():
+    cell = Cell.of("a9a-iid-n20-f3")
+    rows = [by_hand(name, {}, calm=(0.1, 0.2, 0.3), cell=cell.name) for name in ("good", "lost")]
+    rows[1].hits["alie"].values = [0.1, None, 0.2]
+    for row in rows:
+        row.figure, row.rises, row.start = "gap", False, 0.4
+    found = {chart.name.split("-")[0]: chart for chart in cell_charts(cell, places(rows))}
+    assert "not drawn: lost." in found["price"].caption
+    assert {row["defence"] for row in found["price"].rows} == {"good", "lost"}
+    assert list(found["attacks"].grid.columns) == list(ATTACKS)
 
 
 @pytest.mark.slow
