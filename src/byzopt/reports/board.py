@@ -75,8 +75,10 @@ def cell_table(cell: Cell, placed: Sequence[Place], rows: Sequence[Row]) -> Repo
         if kept.cell == cell.name and not complete(kept)
     ]
     label = f"{figure.label[:1].lower()}{figure.label[1:]}"
-    head = ("defence", "rank", f"worst {label}", "interval", "worst attack", "each seed", *KNOWN,
-            "without attack", "lost without attack", PACE)  # fmt: skip
+    head: tuple[str, ...] = (
+        "defence", "rank", f"worst {label}", "interval", "worst attack", "each seed", *KNOWN,
+        "without attack", "lost without attack", PACE,
+    )  # fmt: skip
     digits = dict.fromkeys(
         (f"worst {label}", "best known", "without attack", "lost without attack"), figure.digits or ".3g"
     )
