@@ -4,7 +4,9 @@
 
 Each case is one call of a filter on n x d rows in float32 (noise of equal lengths about a common gradient),
 its sums well under way: ByzantineSGD's three tests and SafeguardSGD with two windows, with both finders of
-vector medians, and with B as a secret sketch. All are timed in turns; figures are medians in milliseconds.
+vector medians, and with B as a secret sketch. Beside them what remembering alone costs, sums read and written
+once, which SafeguardSGD does for each of two windows. All are timed in turns; figures are medians in
+milliseconds.
 Writes docs/results/guards.md and .json.
 """
 
@@ -32,8 +34,13 @@ from byzopt.theory.byzantine_epochs import Epoch
 SIZES = [(n, d) for n in (10, 50) for d in (10_000, 1_000_000)]
 SKETCH = 512
 PRODUCT = "a Gram product"
+SUMS = "rows added to sums"
 WARM = 3  # rounds before the first that is timed
 MOST = 900  # that are: thresholds are those of 1000
+REMEMBERING = f"""A guard reads and writes a sum for each worker and coordinate, of which it takes products.
+"{SUMS}" is the memory's part, `torch.add(sums, rows, out=others)`. SafeguardSGD does this for each of its two
+windows. Short rows show the hundred operations on n numbers that tests are made of, of some microseconds each.
+"""
 PLAN = (Epoch(1000, 10.0, 0.1),)
 FILTERS: dict[str, Filter] = {
     "mean": Mean().as_filter(),
@@ -87,10 +94,12 @@ def measured(n: int, d: int, seconds: float, device: str) -> dict[str, float]:
     for case in cases.values():
         for _ in range(WARM):
             case.round()
-    times: dict[str, list[float]] = {name: [] for name in [PRODUCT, *cases]}
+    times: dict[str, list[float]] = {name: [] for name in [PRODUCT, SUMS, *cases]}
+    sums = torch.zeros_like(rows[0]), torch.zeros_like(rows[0])
     ends = time.perf_counter() + seconds
     while len(times["mean"]) < 5 or (time.perf_counter() < ends and len(times["mean"]) < MOST):
         times[PRODUCT].append(timed(partial(linalg.gram, rows[0], rows[0][0]), device))
+        times[SUMS].append(timed(partial(torch.add, sums[0], rows[0], out=sums[1]), device))
         for name, case in cases.items():
             times[name].append(timed(case.round, device))
     lost = [name for name, case in cases.items() if not case.kept()]
@@ -108,7 +117,9 @@ def main() -> None:
         found[f"{n} x {d}"] = measured(n, d, given.seconds, given.device)
         print(n, d, {name: round(ms, 3) for name, ms in found[f"{n} x {d}"].items()}, flush=True)
     head = ["filter", *(f"{size} (ms)" for size in found)]
-    rows: list[list[Any]] = [[name, *(of[name] for of in found.values())] for name in [PRODUCT, *FILTERS]]
+    rows: list[list[Any]] = [
+        [name, *(of[name] for of in found.values())] for name in [PRODUCT, SUMS, *FILTERS]
+    ]
     for base in ("mean", PRODUCT):
         head += [f"{size} / {base}" for size in found]
         for row in rows:
@@ -116,7 +127,7 @@ def main() -> None:
     on = machine()
     where = described(on) if given.device == "cpu" else torch.cuda.get_device_name()
     command = "python benchmarks/guards.py" + ("" if given.device == "cpu" else f" --device {given.device}")
-    text = f"{where}. Median milliseconds of a round; `{command}` makes this page.\n"
+    text = f"{where}. Median milliseconds of a round; `{command}` makes this page.\n\n{REMEMBERING}"
     parts = ["# What guards cost\n", text, table(head, rows)]
     write("guards", "\n".join(parts), {"machine": on, "device": given.device, "milliseconds": found})
 
