@@ -28,10 +28,14 @@ def signed_products(plus: Mask, minus: Mask, gram: Array) -> tuple[Array, Array]
     moved, product = np.empty((m, n)), np.empty((m, m))
     _times(lists, np.ascontiguousarray(gram), moved, 0)
     _times(lists, moved, product, 1)
-    for i in range(0, m, _WIDE):  # of the rest half is taken, which is written to its mirror's place
-        tile = product[i:, i : i + _WIDE]
-        tile[:_WIDE] = np.tril(tile[:_WIDE]) + np.tril(tile[:_WIDE], -1).T
-        product[i : i + _WIDE, i + _WIDE :] = tile[_WIDE:].T
+
+    def mirror(start: int, stop: int) -> None:
+        for i in range(start, stop, _WIDE):
+            tile = product[i:, i : i + _WIDE]
+            tile[:_WIDE] = np.tril(tile[:_WIDE]) + np.tril(tile[:_WIDE], -1).T
+            product[i : i + _WIDE, i + _WIDE :] = tile[_WIDE:].T
+
+    parallel_for(m, m * m, _WIDE, mirror)
     return moved, product
 
 
@@ -51,7 +55,15 @@ def _listed(chosen: Mask) -> tuple[Any, Any]:
     """Where the places of each row begin, and the places of all."""
     starts = np.zeros(len(chosen) + 1, dtype=np.int64)
     chosen.sum(axis=1).cumsum(out=starts[1:])
-    return starts, np.append(chosen.nonzero()[1], 0).astype(np.int32)
+    places = np.zeros(starts[-1] + 1, dtype=np.int32)  # one more: there is an address
+
+    def part(start: int, stop: int) -> None:
+        for i in range(start, stop, _WIDE):
+            rows = slice(i, min(i + _WIDE, stop))
+            places[starts[i] : starts[rows.stop]] = chosen[rows].nonzero()[1]
+
+    parallel_for(len(chosen), chosen.size, _WIDE, part)
+    return starts, places
 
 
 @cache

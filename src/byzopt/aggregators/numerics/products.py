@@ -58,8 +58,8 @@ def _even_shares(mixing: Array) -> Mask | None:
     """Which entries of `mixing` are not 0, where all these are equal: its rows are sums of even shares."""
     share: float = mixing.max()
     chosen: Mask = mixing != 0
-    even = (np.array_equal(mixing[i : i + _ROWS], chosen[i : i + _ROWS] * share) for i in _blocks(mixing))
-    return chosen if all(even) else None
+    blocks = (slice(i, i + _ROWS) for i in range(0, len(mixing), _ROWS))
+    return chosen if all(np.array_equal(mixing[rows], chosen[rows] * share) for rows in blocks) else None
 
 
 def _by_deviations(chosen: Mask, gram: Array, share: float) -> Array:
@@ -74,11 +74,15 @@ def _by_deviations(chosen: Mask, gram: Array, share: float) -> Array:
     moved, product = kernels.signed_products(chosen & ~usual, ~chosen & usual, gram)
     shares = usual.astype(np.float64)
     lean, level = moved @ shares, shares @ gram @ shares
-    for i in _blocks(product):
-        part = product[i : i + _ROWS]
-        part += lean[i : i + _ROWS, None] + lean
-        part += level
-        part *= share**2
+
+    def part(start: int, stop: int) -> None:
+        for i in range(start, stop, _ROWS):
+            rows = slice(i, min(i + _ROWS, stop))
+            product[rows] += lean[rows, None] + lean
+            product[rows] += level
+            product[rows] *= share**2
+
+    kernels.parallel_for(len(product), product.size, _ROWS, part)
     return product
 
 
@@ -93,11 +97,6 @@ def _mirrored(mixing: Tensor, gram: Tensor) -> Array:
         out[start:, block] = tile
         out[block, start:] = tile.T
     return out.numpy()
-
-
-def _blocks(many: Array) -> range:
-    """Where blocks of rows that stay in cache begin."""
-    return range(0, len(many), _ROWS)
 
 
 def _first_alike(mixing: Any) -> Index:
