@@ -6,7 +6,7 @@ from byzopt.kernels.centres import TIE, best_shares, bulk_weights, steps_from_bu
 from byzopt.kernels.columns import reduce_columns, reduces_columns, reduces_sets
 from byzopt.kernels.edges import moved_rows, pair_squares
 from byzopt.kernels.gram import fused_gram
-from byzopt.kernels.history import Grown, Walk, fused_history
+from byzopt.kernels.history import Grown, Sums, Walk, fused_history
 from byzopt.kernels.jit import disabled, kernels_available, parallel_for, supports
 from byzopt.kernels.keys import row_sums
 from byzopt.kernels.lengths import fused_lengths
@@ -33,6 +33,7 @@ __all__ = [
     "Grown",
     "Measured",
     "RankWindow",
+    "Sums",
     "Walk",
     "best_shares",
     "bulk_weights",

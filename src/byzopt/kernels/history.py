@@ -6,6 +6,8 @@ and multiplied in turn, all while the block is in the cache. Large sums are writ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -26,18 +28,25 @@ class Walk(NamedTuple):
     home: Tensor
 
 
+class Sums(NamedTuple):
+    """Sums `[n, d]` before the rows, None where they begin, and memory for those after."""
+
+    old: Tensor | None
+    out: Tensor
+
+
 class Grown(NamedTuple):
     """What one pass found, in float64; zeros where it was not asked for.
 
     `rows`: products `[n, n]` of scaled rows about the centre; `lengths` `[n]`: their squared lengths about
-    the origin. `sums`: products of the new sums about one of them; `sizes`: their squared lengths. `along`:
-    products of centred rows with the walk x - home; `path`: its squared length.
+    the origin. Of each table of sums: `sums`, products of the new ones about one of them; `sizes`, their
+    squared lengths. `along`: products of centred rows with the walk x - home; `path`: its squared length.
     """
 
     rows: Array
     lengths: Array
-    sums: Array
-    sizes: Array
+    sums: tuple[Array, ...]
+    sizes: tuple[Array, ...]
     along: Array
     path: float
 
@@ -49,32 +58,37 @@ def fused_history(
     walk: Walk | None = None,
     weights: Array | None = None,
     mixed: Tensor | None = None,
-    old: Tensor | None = None,
-    out: Tensor | None = None,
+    sums: Sequence[Sums] = (),
     pivot: int = 0,
     moved: bool = False,
 ) -> Grown:
     """One pass over usable `rows` `[n, d]`: row i times `factors[i]`. Rows of factor 0 count as 0, unread.
 
-    With `weights` `[n]`: Σ weights[i] rows[i], unscaled, of the rows that are read, into `mixed` `[d]`. With
-    `out` `[n, d]`: `old` (None: 0) + rows there, these about `centre` `[d]` if `moved`, and products about
-    sum `pivot`. All are of the rows' dtype. Blocks are summed in it, then in float64, all products in one
-    order: equal rows have equal products. What is not finite shows in `lengths`, `sizes` and on diagonals.
+    With `weights` `[n]`: Σ weights[i] rows[i], unscaled, of the rows that are read, into `mixed` `[d]`. For
+    each of `sums`: `old` + rows into `out`, and products about sum `pivot`. Rows that are `moved` enter them,
+    one table at most, about `centre` `[d]`. All are of the rows' dtype. Blocks are summed in it, then in
+    float64, all products in one order: equal rows have equal products. What is not finite shows in
+    `lengths`, `sizes` and on diagonals.
     """
     n, d = rows.shape
     points = [one for one in (centre, mixed, *(walk or ())) if one is not None]
-    tables = [one for one in (old, out) if one is not None]
+    tables = [one for each in sums for one in each if one is not None]
     if any(one.shape != (d,) for one in points) or any(one.shape != (n, d) for one in tables):
         raise ValueError(
             "Points should be [d] and sums [n, d], as rows are."
         )  # machine code reads beyond them
     if any(one.dtype != rows.dtype or one.stride(-1) != 1 for one in (*points, *tables)):
         raise ValueError(f"Points and sums should be {rows.dtype} of unit stride, as rows are.")
+    if moved and len(sums) > 1:
+        raise ValueError("Rows that are moved should enter one table of sums, in whose making they are lost.")
     factors = np.ascontiguousarray(factors, dtype=np.float64)
     shares = np.zeros(n) if weights is None else np.ascontiguousarray(weights, dtype=np.float64)
-    summed, past = out is not None, rows.numel() >= _PAST
-    centred, older = centre is not None, summed and old is not None
-    parts = Parts(centred, centred and moved, walk is not None, mixed is not None, summed, older, past)
+    past, centred, older = (
+        rows.numel() >= _PAST,
+        centre is not None,
+        tuple(one.old is not None for one in sums),
+    )
+    parts = Parts(centred, centred and moved, walk is not None, mixed is not None, older, past)
     run, tall, size = history_pass(rows.dtype, parts), -(-n // TILE) * TILE, rows.element_size()
     found: dict[int, tuple[Array, Array]] = {}
 
@@ -82,28 +96,30 @@ def fused_history(
         block = block_width(tall, rows.dtype, stop - start, _BLOCK_BYTES)
         # A line more than there are rows: the sum that others are about. And the walk, in float64.
         room = np.empty((tall + 1) * block * size // 8 + block)
-        products, numbers = np.zeros((2, tall, tall)), np.zeros((3, n + 1))
+        products, numbers = np.zeros((1 + len(sums), tall, tall)), np.zeros((2 + len(sums), n + 1))
         found[start] = products, numbers
         points = _place(centre), *(_place(one) for one in walk or (None, None))
         where = (rows.data_ptr(), rows.stride(0), address(factors), *points, address(shares), _place(mixed))
-        sums = (
-            _place(old),
-            0 if old is None else old.stride(0),
-            _place(out),
-            0 if out is None else out.stride(0),
-        )
-        results = address(room), address(products[0]), address(products[1]), address(numbers)
-        run(*where, *sums, pivot, *results, n, tall, block, start, stop)
+        tables = [
+            (*_table(one.old), *_table(one.out), address(held))
+            for one, held in zip(sums, products[1:], strict=True)
+        ]
+        results = address(room), address(products[0]), address(numbers)
+        run(*where, *chain(*tables), pivot, *results, n, tall, block, start, stop)
 
     parallel_for(d, rows.numel(), lanes(rows.dtype), piece)
-    products, numbers = np.zeros((2, tall, tall)), np.zeros((3, n + 1))
+    products, numbers = np.zeros((1 + len(sums), tall, tall)), np.zeros((2 + len(sums), n + 1))
     for start in sorted(found):  # in the same order however threads are scheduled
         products += found[start][0]
         numbers += found[start][1]
-    of_rows, of_sums = products[:, :n, :n].copy()
-    lengths, sizes, along = numbers[:, :n]
-    return Grown(of_rows, lengths, of_sums, sizes, along, float(numbers[2, n]))
+    of_rows, *of_sums = products[:, :n, :n].copy()
+    lengths, along, *sizes = numbers[:, :n]
+    return Grown(of_rows, lengths, tuple(of_sums), tuple(sizes), along, float(numbers[1, n]))
 
 
 def _place(one: Tensor | None) -> int:
     return 0 if one is None else one.data_ptr()
+
+
+def _table(one: Tensor | None) -> tuple[int, int]:
+    return (0, 0) if one is None else (one.data_ptr(), one.stride(0))

@@ -17,14 +17,13 @@ _LINE = 64  # bytes that are written past the cache at once
 
 class Parts(NamedTuple):
     """What is compiled: rows about a centre, which then also enter the sums `moved`; a walk; a weighted sum;
-    sums, with older ones; whether these are written past the cache."""
+    tables of sums, each with `older` ones or without; whether they are written past the cache."""
 
     centred: bool
     moved: bool
     walked: bool
     mixed: bool
-    summed: bool
-    older: bool
+    older: tuple[bool, ...]
     past: bool
 
 
@@ -33,9 +32,22 @@ def history_pass(dtype: torch.dtype, parts: Parts) -> Run:
     """The kernel for rows of `dtype` that does these parts, compiled once a process."""
     return compiled(
         f"history_{dtype.itemsize}",
-        "pipppppppipiippppiiiii",
+        "pipppppp" + "pipip" * len(parts.older) + "ipppiiiii",
         lambda builder, function: _Pass(builder, function, dtype, parts).emit(),
     )
+
+
+class _Table(NamedTuple):
+    """A table of sums in the kernel: where its parts lie, whether there are older ones, and at which `place`
+    among the numbers their sizes are."""
+
+    old: Any
+    old_stride: Any
+    out: Any
+    out_stride: Any
+    products: Any
+    older: bool
+    place: int
 
 
 class _Pass:
@@ -48,9 +60,13 @@ class _Pass:
         self.wide = [Body(builder, function, torch.float64, width) for width in both]
         (
             self.rows, self.stride, self.factors, self.centre, self.x, self.home, self.weights, self.mixed,
-            self.old, self.old_stride, self.out, self.out_stride, self.pivot, self.scratch, self.row_products,
-            self.sum_products, self.numbers, self.n, self.tall, self.block, self.start, self.stop,
+            *tables, self.pivot, self.scratch, self.row_products, self.numbers, self.n, self.tall, self.block,
+            self.start, self.stop,
         ) = function.args  # fmt: skip
+        self.tables = []
+        for i, older in enumerate(parts.older):
+            old, old_stride, out, out_stride, products = tables[5 * i : 5 * i + 5]
+            self.tables.append(_Table(old, old_stride, out, out_stride, products, older, 2 + i))
 
     def emit(self) -> None:
         k, parts = self.k, self.parts
@@ -74,11 +90,12 @@ class _Pass:
                     self._either(i, self._row)
             if parts.centred:
                 self._multiply(self.row_products)
-            if parts.summed:
+            for table in self.tables:
+                self.table = table
                 self._either(self.pivot, self._pivot)
                 with k.loop(0, self.n) as i:
                     self._either(i, self._sum)
-                self._multiply(self.sum_products)
+                self._multiply(self.table.products)
         if parts.past:
             k.b.fence("seq_cst")  # other threads see what was written past the cache
 
@@ -92,7 +109,7 @@ class _Pass:
             path.add(wide, move, move)
 
         self._over(step)
-        path.into(self.numbers, self.k.add(self.k.times(3, self.n), 2))
+        path.into(self.numbers, self.k.add(self.k.times(2, self.n), 1))
 
     def _row(self, i: Any, read: bool) -> None:
         """Row i into the weighted sum, and about the centre into the scratch memory."""
@@ -120,7 +137,7 @@ class _Pass:
 
         self._over(part)
         length.into(self.numbers, i)
-        along.into(self.numbers, k.add(k.times(2, k.add(self.n, 1)), i))
+        along.into(self.numbers, k.add(self.n, 1, i))
 
     def _pivot(self, i: Any, read: bool) -> None:
         """The sum that the others are centred about."""
@@ -128,25 +145,25 @@ class _Pass:
 
     def _sum(self, i: Any, read: bool) -> None:
         """Sum i into its place, and about the pivot into the scratch memory."""
-        k, size = self.k, _Sum(self.bodies)
-        place = k.add(k.times(i, self.out_stride), self.column)
+        k, size, out = self.k, _Sum(self.bodies), self.table.out
+        place = k.add(k.times(i, self.table.out_stride), self.column)
 
         def part(body: Body, wide: Body, c: Any) -> None:
             value = self._grown(body, i, c, read)
             if self.parts.past and body.lanes > 1:
-                body.store_past(value, self.out, k.add(place, c))
+                body.store_past(value, out, k.add(place, c))
             else:
-                body.store(value, self.out, k.add(place, c))
+                body.store(value, out, k.add(place, c))
             size.add(body, value, value)
             body.store(k.b.fsub(value, body.load(self.about, c)), self.scratch, k.add(self._line(i), c))
 
         self._over(part, self._edge(place) if self.parts.past else None)
-        size.into(self.numbers, k.add(self.n, 1, i))
+        size.into(self.numbers, k.add(k.times(self.table.place, k.add(self.n, 1)), i))
 
     def _grown(self, body: Body, i: Any, c: Any, read: bool) -> Any:
         """A vector of sum i with this round's row."""
-        k, parts = self.k, self.parts
-        if parts.moved:
+        k, table = self.k, self.table
+        if self.parts.moved:
             value = body.load(self.scratch, k.add(self._line(i), c))
         elif read:
             place = k.add(k.times(i, self.stride), self.column, c)
@@ -155,11 +172,11 @@ class _Pass:
             value = self._scaled(body, given, i)
         else:
             value = body.const(0.0)
-        if not parts.older:
+        if not table.older:
             return value
-        place = k.add(k.times(i, self.old_stride), self.column, c)
-        body.fetch(self.old, k.add(place, self.old_stride))
-        old = body.load(self.old, place)
+        place = k.add(k.times(i, table.old_stride), self.column, c)
+        body.fetch(table.old, k.add(place, table.old_stride))
+        old = body.load(table.old, place)
         return k.b.fadd(old, value)
 
     def _scaled(self, body: Body, value: Any, i: Any) -> Any:
@@ -173,7 +190,7 @@ class _Pass:
     def _edge(self, place: Any) -> Any:
         """How many numbers from element `place` of the sums on stand before a line of the cache."""
         k = self.k
-        where = k.b.ptrtoint(k.at(self.out, place, k.scalar), k.i64)
+        where = k.b.ptrtoint(k.at(self.table.out, place, k.scalar), k.i64)
         return k.least(
             k.b.lshr(k.b.and_(k.b.neg(where), k.whole(_LINE - 1)), k.whole(k.size.bit_length() - 1)),
             self.width,

@@ -17,7 +17,7 @@ from byzopt.aggregators.guards import majority, passes
 from byzopt.aggregators.guards.guarded_mean import KnownMean
 from byzopt.aggregators.guards.majority import Crowd
 from byzopt.aggregators.numerics.sketch import sketched
-from byzopt.kernels import Grown, Walk
+from byzopt.kernels import Grown, Sums, Walk
 
 _NEAR = 4.0  # the row may be so many times further from the median than its majority (both squared)
 
@@ -68,17 +68,15 @@ def at_once(rows: Tensor, b: Tensor, walk: Walk, good: Tensor, way: Way) -> Move
     if not passes.one_pass_fits(rows, b, *walk):
         return None
     fit, centre = passes.first_look(rows, good)
-    mean, (old, out) = (
-        torch.empty_like(rows[0]),
-        (b, majority.room(b)) if b.shape == rows.shape else (None, None),
-    )
+    mean = torch.empty_like(rows[0])
+    tables = [Sums(b, majority.room(b))] if b.shape == rows.shape else []
     for _ in range(passes.TRIES):
         if centre is None or not fit[centre]:
             return None
         kept = good & fit
         weights = kept.double() / (way.size or max(1, int(kept.sum())))
         found = kernels.fused_history(
-            rows, passes.array(fit), rows[centre], walk, weights.numpy(), mean, old, out, centre, moved=True
+            rows, passes.array(fit), rows[centre], walk, weights.numpy(), mean, tables, centre, moved=True
         )
         known = passes.known(rows, fit, found.lengths)
         if known is None or not np.isfinite(found.sizes).all():
@@ -89,7 +87,7 @@ def at_once(rows: Tensor, b: Tensor, walk: Walk, good: Tensor, way: Way) -> Move
         here = passes.crowd(rows, fit, found.rows, centre, found.rows.diagonal())
         near = _near(here, centre)
         if near == centre:
-            moves, sums = _sums(here, b, out, found, centre, way)
+            moves, sums = _sums(here, b, tables, found, centre, way)
             return Moved(here, moves, sums, torch.from_numpy(found.along), found.path, KnownMean(kept, mean))
         centre = near
     return None
@@ -103,12 +101,12 @@ def _near(here: Crowd, centre: int) -> int:
 
 
 def _sums(
-    here: Crowd, b: Tensor, out: Tensor | None, found: Grown, centre: int, way: Way
+    here: Crowd, b: Tensor, tables: list[Sums], found: Grown, centre: int, way: Way
 ) -> tuple[Crowd, Crowd]:
-    """Moves and the sums after them: as the pass left them in `out`, or as their sketch."""
-    if out is not None:
+    """Moves and the sums after them: as the pass left them, or as their sketch."""
+    if tables:
         every = here.fit if way.paired else torch.ones_like(here.fit)
-        return here, passes.crowd(out, every, found.sums, centre, found.sizes)
+        return here, passes.crowd(tables[0].out, every, found.sums[0], centre, found.sizes[0])
     sound = majority.sound(here.rows, here.fit)
     short = sketched(sound, way.sketch, way.seed, here.rows[centre])
     return Crowd(short, here.fit), _crowd_of(b + short, here.fit, way)

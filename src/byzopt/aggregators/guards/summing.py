@@ -1,4 +1,4 @@
-"""A round's rows in the sums of SafeguardSGD's windows: one pass by a kernel for each window, or in turn."""
+"""A round's rows in the sums of SafeguardSGD's windows: in one pass by a kernel, or in turn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from byzopt.aggregators.guards import majority, passes
 from byzopt.aggregators.guards.guarded_mean import KnownMean
 from byzopt.aggregators.guards.majority import Crowd
 from byzopt.aggregators.numerics.sketch import sketched
-from byzopt.kernels import Grown
+from byzopt.kernels import Sums
 
 
 class Way(NamedTuple):
@@ -65,57 +65,35 @@ def at_once(rows: Tensor, windows: list[Old], way: Way) -> Summed | None:
     if not fits or windows[0].sums.shape != rows.shape or (way.paired and not way.raw):
         return None
     fit, pivot = passes.first_look(rows, way.good)
-    rooms, mean = [majority.room(old.sums) for old in windows], torch.empty_like(rows[0])
+    tables = [Sums(None if old.begins else old.sums, majority.room(old.sums)) for old in windows]
+    mean = torch.empty_like(rows[0])
     for _ in range(passes.TRIES):
         if pivot is None or not fit[pivot]:
             return None
         kept = way.good & fit
         present = fit if way.everybody else kept
-        found = _passes(rows, windows, rooms, way, present, kept, pivot, mean)
-        known = passes.known(rows, fit, found[0].lengths)
+        found = kernels.fused_history(
+            rows,
+            passes.array(present) * way.share.item(),
+            centre=rows[pivot] if way.paired else None,
+            weights=passes.array(kept) / max(1, int(kept.sum())),
+            mixed=mean,
+            sums=tables,
+            pivot=pivot,
+        )
+        known = passes.known(rows, fit, found.lengths)
         if known is None:
             return None
         if torch.equal(known, fit):
-            if not all(np.isfinite(each.sizes).all() for each in found):
+            if not np.isfinite(found.sizes).all():
                 return None
             here = Crowd(rows, present)
             if way.paired:
-                here = passes.crowd(rows, present, found[0].rows, pivot, found[0].lengths)
+                here = passes.crowd(rows, present, found.rows, pivot, found.lengths)
             sums = [
-                passes.crowd(room, present, each.sums, pivot, each.sizes)
-                for room, each in zip(rooms, found, strict=True)
+                passes.crowd(table.out, present, products, pivot, sizes)
+                for table, products, sizes in zip(tables, found.sums, found.sizes, strict=True)
             ]
             return Summed(fit, here, sums, KnownMean(kept, mean))
         fit = known
     return None
-
-
-def _passes(
-    rows: Tensor,
-    windows: list[Old],
-    rooms: list[Tensor],
-    way: Way,
-    present: Tensor,
-    kept: Tensor,
-    pivot: int,
-    mean: Tensor,
-) -> list[Grown]:
-    """A pass for each window; the first also measures the rows, and takes the mean of those `kept`."""
-    factors = passes.array(present) * way.share.item()
-    weights = passes.array(kept) / max(1, int(kept.sum()))
-    found: list[Grown] = []
-    for old, room in zip(windows, rooms, strict=True):
-        first = not found
-        found.append(
-            kernels.fused_history(
-                rows,
-                factors,
-                centre=rows[pivot] if first and way.paired else None,
-                weights=weights if first else None,
-                mixed=mean if first else None,
-                old=None if old.begins else old.sums,
-                out=room,
-                pivot=pivot,
-            )
-        )
-    return found
