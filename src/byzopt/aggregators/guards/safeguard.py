@@ -177,7 +177,7 @@ class Safeguard(Filter):
     def _summed(
         self, state: SafeguardState, good: Tensor, share: Tensor, rows: Tensor, ages: list[int]
     ) -> Summed:
-        """The round's rows in the windows' sums, in one pass each where that can be."""
+        """The round's rows in the windows' sums, in one pass where that can be."""
         everybody = self.paired or self.measured == "capped"
         way = Way(good, everybody, share, self.sums == "raw", self.paired, self.sketch, self.seed)
         windows = [Old(each.sums, age == 1) for each, age in zip(state.windows, ages, strict=True)]
