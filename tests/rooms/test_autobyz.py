@@ -230,3 +230,17 @@ def test_drawn_columns_stand_for_all():
     assert sum(counts) / 200 == pytest.approx(wide, rel=0.02)
     cosine = whole.cosines(rows[0], 0.0)
     assert float(small.cosines(small.honest[0], 0.0)) == pytest.approx(float(cosine), abs=0.05)
+
+
+@pytest.mark.parametrize("spelling", ["multi_krum", "nnm >> trimmed_mean"])
+def test_it_turns_the_answer_against_as_many_workers_as_can_be(spelling):
+    against = defence(spelling)
+    lengths = torch.where(torch.arange(N) % 4 == 0, 6.0, 1.0).double()  # few have most of the mean
+    rows = lengths[:, None] * (torch.randn(N, D, dtype=torch.float64, generator=stream(0, "rows")) + 0.02)
+    honest = rows[list(COHORT.honest)]
+
+    def opposed(objective: str) -> int:
+        answer = against(forged(AutoByz(objective), rows, against))
+        return int((honest @ answer < 0).sum())
+
+    assert opposed("workers") > opposed("cos") + 2

@@ -16,11 +16,12 @@ from byzopt.attacks.adaptive.trials import SPACES, Trials, seen
 from byzopt.attacks.base import ATTACKS, Knowledge, Remembering, View
 from byzopt.cohort import Cohort
 
-Objective = Literal["cos", "drift", "bias"]
+Objective = Literal["cos", "drift", "bias", "workers"]
 Budget = Literal["cheap", "full"]
 KEPT = 6  # winners of a round with which the next one begins
 DECAY = 0.98  # of the long-run mean
 SHORT = 1e-3  # of the spread: answers that are shorter are taken for shorter than they are
+SHARP = 30.0  # cosines beyond a thirtieth count as for or against a worker
 JITTER = 1e-6  # of the spread: ties of exact copies decide no candidate
 
 
@@ -49,13 +50,15 @@ class AutoByz(Remembering):
 
     `objective`: `"cos"` the least cosine between answer and m, by which a normalised step suffers; `"drift"`
     the least cosine with the long-run mean of m; `"bias"` the answer along one lasting direction, the
-    long-run standard deviation. The attack proper is the worst of the objectives over whole runs. Nothing
-    else is to be set. A heuristic: a lower bound on the worst rows.
+    long-run standard deviation; `"workers"` that the answer points against the own rows of as many honest
+    workers as can be, by however little, which costs accuracy where data differ (a large loss may be that of
+    a few of them). The attack proper is the worst of the objectives over whole runs. Nothing else is to be
+    set. A heuristic: a lower bound on the worst rows.
 
     Cost: one to three hundred answers a round, most of them to a few coordinates.
 
     Args:
-        objective: What is searched for: "cos", "drift" or "bias".
+        objective: What is searched for: "cos", "drift", "bias" or "workers".
         budget: "full", or one that leaves out the evolution strategy.
 
     Examples:
@@ -87,14 +90,17 @@ class AutoByz(Remembering):
         mean, weight = rows.mean(dim=0), max(1 - DECAY, 1 / view.t)
         long = state.mean + weight * (mean - state.mean)
         variance = state.variance + weight * (rows.var(dim=0, correction=0) - state.variance)
-        whole = scene(rows, long, self._aim(mean, long, variance))
+        whole = scene(rows, long, self._aim(rows, mean, long, variance))
         trials = Trials(_asks(view), view.cohort.honest, view.cohort.byzantine, _expels(view))
         best, space = self._search(whole, trials, state, view.b, generator)
         forged = _jittered(whole, best[0]).to(honest)
         return forged, Memory(long, variance, best, torch.tensor(space, device="cpu"))
 
-    def _aim(self, mean: Tensor, long: Tensor, variance: Tensor) -> Tensor:
-        """The direction against which the answer is turned."""
+    def _aim(self, rows: Tensor, mean: Tensor, long: Tensor, variance: Tensor) -> Tensor:
+        """The direction against which the answer is turned; of all workers, the mean of theirs."""
+        if self.objective == "workers":
+            lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+            return torch.mean(rows / lengths.clamp_min(1e-300), dim=0)
         return {"cos": mean, "drift": long, "bias": -variance.sqrt()}[self.objective]
 
     def _search(
@@ -115,7 +121,10 @@ class AutoByz(Remembering):
 
     def _harm(self, at: Scene, trials: Trials, coefficients: Tensor) -> Tensor:
         """How much harm each candidate does `[K]`, on average over the defence's draws."""
-        return -at.cosines(trials.answers(at, coefficients), SHORT).mean(dim=0)
+        answers = trials.answers(at, coefficients)
+        if self.objective == "workers":
+            return at.opposed(answers, SHORT, SHARP).mean(dim=0)
+        return -at.cosines(answers, SHORT).mean(dim=0)
 
 
 def _jittered(whole: Scene, best: Tensor) -> Tensor:

@@ -57,11 +57,21 @@ class Scene:
         """Cosines `[...]` of answers `[..., k]` with the aim. An answer that is shorter than `least` spreads
         has no direction, and counts the less."""
         judged = answers[..., : len(self.aim)]
-        lengths = (judged.square() @ self.weights).sqrt()
-        lengths = torch.where(lengths.isnan(), lengths, lengths.clamp_min(least * self.spread or 1e-300))
         aim = (self.aim.square() @ self.weights).sqrt().clamp_min(1e-300)
-        cosines: Tensor = judged @ (self.weights * self.aim) / lengths / aim
+        cosines: Tensor = judged @ (self.weights * self.aim) / self._lengths(judged, least) / aim
         return cosines
+
+    def opposed(self, answers: Tensor, least: float, sharp: float) -> Tensor:
+        """The mean `[...]` over the honest rows of tanh(- `sharp` · cosine) of the answers `[..., k]` with
+        them: near 1 where the answer points away from nearly all of them, by however little."""
+        judged, rows = answers[..., : len(self.aim)], self.honest[:, : len(self.aim)]
+        lengths = (rows.square() @ self.weights).sqrt().clamp_min(1e-300)
+        cosines = (judged * self.weights) @ rows.T / self._lengths(judged, least).unsqueeze(-1) / lengths
+        return torch.tanh(-sharp * cosines).mean(dim=-1)
+
+    def _lengths(self, judged: Tensor, least: float) -> Tensor:
+        lengths = (judged.square() @ self.weights).sqrt()
+        return torch.where(lengths.isnan(), lengths, lengths.clamp_min(least * self.spread or 1e-300))
 
     def _all(self) -> Tensor:
         return torch.cat([self.honest, self.extras, self.aim.unsqueeze(0)])
