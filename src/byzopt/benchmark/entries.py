@@ -92,7 +92,7 @@ class Entry:
     def settings_in(self, cell: Cell) -> list[dict[str, Any]]:
         """Its settings with rates in the unit of the cell's task. Errors: `InvalidInput`."""
         return [
-            {key: self._unit(cell, one) * value if key == "lr" else value for key, value in one.items()}
+            {**one, "lr": _times(self._unit(cell, one), one["lr"])} if "lr" in one else dict(one)
             for one in self.settings
         ]
 
@@ -231,6 +231,11 @@ def _strays(data: Any, **given: int) -> list[str]:
         here = [f"{key} = {data[key]}" for key in given if data.get(key) not in (None, given[key])]
         return [*here, *(one for value in data.values() for one in _strays(value, **given))]
     return [one for value in data for one in _strays(value, **given)] if isinstance(data, list) else []
+
+
+def _times(unit: float, rate: float) -> float:
+    """Their product as people write it: 3 times 0.3 is 0.9, and not 0.8999999999999999."""
+    return float(f"{unit * rate:.12g}")
 
 
 def _positive(value: object) -> bool:
