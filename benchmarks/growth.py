@@ -66,9 +66,9 @@ TITLES = {
     "file": "A mapped file",
 }
 OVER = """Over torch's: geometric rules over `rows @ rows.T`, coordinate rules over `torch.median`, and
-`nnm >> median` over two products, of which one is the mixing, and `torch.median`. Rules also select among and
-sort n x n numbers, and a stage before a rule sums n x n numbers over where rows are mixed differently, at most
-f n² of them twice: where d is a few n, that is what is left to see.
+`nnm >> median` over two products, of which one is the mixing, and `torch.median`. Rules also select among
+and sort n x n numbers, and a stage before a rule sums them over where rows are mixed differently, twice at
+most f n² numbers for each of n columns: where d is a few n, that is what is left to see.
 """
 MEMORY = "Megabytes: the most memory of its own that a call had, beside its answer; below 1: none.\n"
 
