@@ -227,15 +227,18 @@ def bounded(lie: Lie, n: int, f: int, last: int, drift: float = 0.0) -> Rows:
     return made
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_with_a_known_noise_no_strategy_gets_an_honest_worker_expelled(lie):
+KNOWN = {
+    "default": HistoryGuard((Epoch(120, 1.0, 0.1),), 1.0, "default"),
+    "proved": HistoryGuard((Epoch(120, 1.0, 0.1),), 1.0, "proved"),
+    "windows": Safeguard((60, 120), 120, noise=1.0),
+}
+
+
+@pytest.mark.parametrize("lie, guard", sampled(LIES, KNOWN))
+def test_with_a_known_noise_no_strategy_gets_an_honest_worker_expelled(lie, guard):
     at = GuardSetting(9, 4, 120, 1.0, 1.0)
-    for rule in ("default", "proved"):
-        assert expels_honest(at, rule) < 0.05
-        guard = HistoryGuard((Epoch(120, 1.0, 0.1),), 1.0, rule)
-        assert not [worker for worker in gone(guard, bounded(lie, 9, 4, 120)) if worker < 5]
-    guard = Safeguard((60, 120), 120, noise=1.0)
-    assert not [worker for worker in gone(guard, bounded(lie, 9, 4, 120)) if worker < 5]
+    assert guard == "windows" or expels_honest(at, guard) < 0.05
+    assert not [worker for worker in gone(KNOWN[guard], bounded(lie, 9, 4, 120)) if worker < 5]
 
 
 def test_the_chance_of_an_honest_expulsion_is_the_documented_formula():

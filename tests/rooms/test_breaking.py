@@ -212,6 +212,7 @@ def test_the_mean_is_broken_beyond_any_bound():
     assert breach.bounds["linear"] is None
 
 
+@pytest.mark.usefixtures("few")
 def test_a_bound_that_is_not_true_is_found_out():
     boast = break_rule(Boastful(f=2), 5, 2, 2, budget=1, trials=1)
     assert boast.exceeded == ("squared",)

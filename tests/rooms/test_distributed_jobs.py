@@ -83,14 +83,15 @@ BYZ_VR_DM21 = '{name = "byz_vr_dm21", compressor = "scaled_sign"}'
 DIGITS = '{name = "digits", dtype = "float64", hidden = [8]}'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task, method, attack, count",
     [
         ('"quartic"', BYZ_DM21, '"alie"', 2),
-        pytest.param('"quartic"', '"robust_sgdm"', '"alie"', 3, marks=pytest.mark.slow),
-        pytest.param('"quartic"', BYZ_VR_DM21, '"sign_flip"', 7, marks=pytest.mark.slow),
-        pytest.param(DIGITS, '"robust_sgdm"', '"label_flip"', 3, marks=pytest.mark.slow),
-        pytest.param(DIGITS, '"robust_sgdm"', '{name = "stale", delay = 2}', 7, marks=pytest.mark.slow),
+        ('"quartic"', '"robust_sgdm"', '"alie"', 3),
+        ('"quartic"', BYZ_VR_DM21, '"sign_flip"', 7),
+        (DIGITS, '"robust_sgdm"', '"label_flip"', 3),
+        (DIGITS, '"robust_sgdm"', '{name = "stale", delay = 2}', 7),
     ],
 )
 def test_over_processes_a_spec_runs_as_in_one(tmp_path, task, method, attack, count):

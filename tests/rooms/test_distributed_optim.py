@@ -34,6 +34,7 @@ from byzopt.servers import Descent, ServerContext
 from byzopt.tasks import TASKS
 from byzopt.wire import Direct
 from byzopt.workers import Estimator
+from tests.products import sampled
 from tests.ranks import play_ranks
 
 ROUNDS = 6
@@ -260,11 +261,12 @@ def with_bad_rounds(rank, kind, bad, topology):
     return seen, x.detach().clone(), optimizer.malformed
 
 
-@pytest.mark.parametrize(
-    "kind, topology", [(RobustNSGDM, "sharded"), (RobustDM21, "server"), (RobustDM21, "replicated")]
-)
-@pytest.mark.parametrize("bad", [(1,), (3, 4)])
-def test_a_round_with_nan_costs_a_rank_that_round_alone(kind, topology, bad):
+KINDS = [(RobustNSGDM, "sharded"), (RobustDM21, "server"), (RobustDM21, "replicated")]
+
+
+@pytest.mark.parametrize("kind, bad", sampled(KINDS, [(1,), (3, 4)]))
+def test_a_round_with_nan_costs_a_rank_that_round_alone(kind, bad):
+    kind, topology = kind
     found = play_ranks(4, with_bad_rounds, kind, bad, topology)
     for seen, x, _ in found[:1] if topology == "server" else found:
         assert [t for t, dropped in enumerate(seen, start=1) if dropped == (3,)] == list(bad)

@@ -15,7 +15,8 @@ from byzopt import kernels, linalg
 from byzopt.aggregators.numerics import measuring, selection
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.kernels import RankWindow, tall
-from tests.spellings import SPELLINGS, build
+from tests.products import sampled
+from tests.spellings import SPELLINGS, build, marked
 
 pytestmark = pytest.mark.skipif(not kernels.kernels_available(), reason="needs llvmlite")
 SIZES = [
@@ -143,11 +144,12 @@ def test_one_bad_number_anywhere_is_seen(place, value):
     assert torch.equal(ag.Median(f=1)(rows), kept)
 
 
-@pytest.mark.parametrize("name", CHAINS)
-@pytest.mark.parametrize(
-    "n,d,f", [(11, 5000, 2), (20, 1031, 4), (50, 700, 10), (23, 70001, 5), (300, 300, 60)]
-)
-def test_rules_are_the_same_without_kernels(name, n, d, f):
+SHAPES = [(11, 5000, 2), (20, 1031, 4), (50, 700, 10), (23, 70001, 5), (300, 300, 60)]
+
+
+@pytest.mark.parametrize("name, shape", sampled(CHAINS, SHAPES, times=2))
+def test_rules_are_the_same_without_kernels(name, shape):
+    n, d, f = shape
     if name == "mda" and n > 100:
         pytest.skip("its search takes a minute at this size")
     rule, rows = CHAINS[name](f), drawn(n, d, offset=100.0)
@@ -265,7 +267,7 @@ def test_a_forked_process_computes_too():
     assert queue.get()
 
 
-@pytest.mark.parametrize("spelling", [s for s in SPELLINGS if build(s).splits()])
+@pytest.mark.parametrize("spelling", marked(s for s in SPELLINGS if build(s).splits()))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_part_without_columns_has_an_answer_without_numbers(spelling, dtype):
     """A rank of many may be dealt no column, and takes part in the round like the others."""

@@ -73,6 +73,7 @@ def test_known_names_load_no_plugin_and_unknown_ones_are_still_unknown(tmp_path)
     assert "Did you mean 'krum'" in found.stderr
 
 
+@pytest.mark.slow
 def test_a_broken_plugin_is_a_warning(tmp_path):
     place = installed(tmp_path / "site", "broken", "import nothing_of_this_name\n", "broken")
     found = python(place, "-m", "byzopt", "list", "rules")

@@ -19,7 +19,6 @@ from byzopt.escaping import csv_text, markdown, markdown_cell, one_line, visible
 from byzopt.experiments.specs.spec import MAIN
 from byzopt.experiments.store.run_directory import RunDirectory
 from byzopt.experiments.trials.outcome import Outcome
-from tests.products import sampled
 
 HOSTILE = "\x1b]0;title\x07\x1b[2Jred\x1b[31m\u202egnp.exe\u2066\r\x9b1A[/b][bold]:smile:"
 SPEC = {"task": "quadratic", "rule": "mean", "n": 5, "f": 1, "rounds": 2, "lr": 0.1, "eval_every": 1}
@@ -193,10 +192,10 @@ def test_markdown_of_others_has_no_html_and_no_links_but_to_the_web():
 
 CLOSED = {
     "both": [">&- 2>&-", ""],
-    "a reader that has gone": ["| head -c 1", ""],
     "an ASCII terminal": ["", "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 PYTHONIOENCODING=ascii:strict"],
 }
 CLOSED_TOO = {
+    "a reader that has gone": ["| head -c 1", ""],
     "stdout": [">&-", ""],
     "stderr": ["2>&-", ""],
     "stdin": ["<&-", ""],
@@ -221,6 +220,7 @@ def test_streams_may_be_closed_or_narrow_or_poor(case, tmp_path):
     assert told.stderr == b""
 
 
+@pytest.mark.slow
 def test_a_full_disk_behind_stdout_is_one_line(tmp_path):
     command = f"{sys.executable} -m byzopt list rules > /dev/full"
     told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=60)
@@ -237,7 +237,14 @@ STOPPED = {  # a user's own file, in which the command is when the signal comes
 }
 
 
-@pytest.mark.parametrize("place, number", sampled(STOPPED, ["SIGINT", "SIGTERM"]))
+SIGNALS = [
+    pytest.param(place, number, marks=() if place == "a call" and number == "SIGTERM" else pytest.mark.slow)
+    for place in STOPPED
+    for number in ("SIGINT", "SIGTERM")
+]
+
+
+@pytest.mark.parametrize("place, number", SIGNALS)
 def test_a_signal_ends_a_command_with_its_status_wherever_it_is(place, number, tmp_path):
     (tmp_path / "own.py").write_text(STOPPED[place].format(kill=KILL.format(number)))
     (tmp_path / "spec.toml").write_text('task = "own.py:make"\nrule = "mean"\nrounds = 1\nlr = 0.1\n')
