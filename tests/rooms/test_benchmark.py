@@ -9,6 +9,7 @@ from contextlib import suppress
 from multiprocessing import get_context
 
 import pytest
+from msgspec.structs import replace
 
 from byzopt.benchmark import (
     Cell,
@@ -322,6 +323,22 @@ def test_the_page_shows_what_is_not_run_and_escapes_what_strangers_wrote(tmp_pat
     whole, part, misfit, missing = coverage["digits-iid-n20-f3"]
     assert (whole, part, misfit) == ("mean, mine", "none", "none")
     assert missing.split(", ") == [name for name in shipped_entries() if name != "mean"]
+
+
+def test_nobody_stands_above_one_with_a_better_score():
+    """b is below a for certain; c, which has less than b, is below nobody for certain."""
+    rows = [
+        by_hand("a", {"alie": (0.80, 0.81, 0.82)}),
+        by_hand("b", {"alie": (0.70, 0.71, 0.72)}),
+        by_hand("c", {"alie": (0.10, 0.95, 0.60)}),
+    ]
+    rows = [replace(row, cell=name) for row in rows for name in ("digits-iid-n20-f3", "digits-iid-n20-f6")]
+    for placed in by_cell(rows).values():
+        assert [(one.row.entry, one.rank, one.tied) for one in placed] == [
+            ("a", 1, True), ("b", 2, True), ("c", 2, True),
+        ]  # fmt: skip
+    everywhere = overall(rows, by_cell(rows))
+    assert [(one.entry, one.rank) for one in everywhere] == [("a", 1), ("b", 2), ("c", 2)]
 
 
 def test_columns_are_there_where_they_say_something_and_cells_stand_in_the_order_of_runs():

@@ -13,7 +13,8 @@ from byzopt.stress.catalogue import NO_ATTACK
 
 
 class Place(NamedTuple):
-    """A row with its score and its rank among its rivals: one more than how many are better beyond chance.
+    """A row with its score and its rank among its rivals: one more than how many are better beyond chance,
+    and no better than that of a rival with a better score.
 
     Args:
         row: The row.
@@ -76,10 +77,12 @@ def places(rows: Sequence[Row]) -> list[Place]:
         rivals = [other.entry for other, _ in scored if other is not row and _kind(other) == _kind(row)]
         rank, tied = _rank(row.entry, rivals, drawn)
         out.append(Place(row, found, rank, tied, share(row, reference, found.value)))
-    return sorted(
-        out,
-        key=lambda one: (_kind(one.row), one.rank, -_signed(one.row, [one.score.value])[0], one.row.entry),
-    )
+    out.sort(key=lambda one: (_kind(one.row), -_signed(one.row, [one.score.value])[0], one.row.entry))
+    least = {False: 1, True: 1}
+    for i, one in enumerate(out):
+        least[_kind(one.row)] = rank = max(least[_kind(one.row)], one.rank)
+        out[i] = one._replace(rank=rank)
+    return out
 
 
 def by_cell(rows: Sequence[Row]) -> dict[str, list[Place]]:
@@ -125,7 +128,10 @@ def overall(rows: Sequence[Row], cells: Mapping[str, Sequence[Place]]) -> list[O
             mean = fmean(one.share for one in of[entry])
             title, count = of[entry][0].row.title, len(of[entry])
             ranked.append(Overall(entry, title, mean, low, high, count, rank, tied))
-        out += sorted(ranked, key=lambda one: (one.rank is None, one.rank or 0, -one.share, one.entry))
+        least = 1
+        for one in sorted(ranked, key=lambda one: (one.rank is None, -one.share, one.entry)):
+            least = max(least, one.rank or 1)
+            out.append(one if one.rank is None else one._replace(rank=least))
     return out
 
 

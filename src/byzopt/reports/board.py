@@ -9,7 +9,7 @@ from statistics import fmean
 from byzopt.benchmark.entries import shipped_entries
 from byzopt.benchmark.protocol import ATTACK_SET, PROTOCOL, REFERENCE, TUNED_AGAINST, Cell, cells
 from byzopt.benchmark.ranking import Overall, Place, by_cell, current, overall
-from byzopt.benchmark.rows import Row, is_current, once
+from byzopt.benchmark.rows import Row, Setting, is_current, once
 from byzopt.benchmark.scoring import complete, figures
 from byzopt.experiments.sweeps.runs import point_text
 from byzopt.reports.study.figures_of import Figure, figure_of
@@ -56,8 +56,8 @@ def overall_table(ranked: Sequence[Overall], placed: dict[str, list[Place]], kin
         "Share: how much of the way from knowing nothing (0) to training by the mean without attack (100) is "
         "left under the worst attack, mean over the cells that were run. The interval holds 95 % of what "
         "resampled seeds give, the same seeds in all cells. A rank is one more than how many defences are "
-        "better in 97.5 % of the resamples; = marks a tie with another. Only defences that were measured in "
-        "every cell that any was have a rank."
+        "better in 97.5 % of the resamples, and no better than that of one with a larger share; = marks a "
+        "tie with another. Only defences that were measured in every cell that any was have a rank."
     )
     head = ("defence", "rank", "share", "interval", "cells", "what it is")
     name = "overall" + kind.replace(" ", "-")
@@ -106,13 +106,13 @@ def settings_tables(rows: Iterable[Row]) -> Iterator[ReportTable]:
     for row in rows:
         figure = figure_of(row.figure)
         scores = [
-            f"{point_text(one.setting)}: "
+            f"{_setting_text(one)}: "
             + ("failed" if one.score is None else f"{figure.unit(one.score):{figure.digits or '.3g'}}")
             for one in row.tries
         ]
         if row.tries:
             best = max(row.tries, key=lambda one: _worth(one.score, row.rises))
-            body.append((row.cell, _named(row), point_text(best.setting), "; ".join(scores)))
+            body.append((row.cell, _named(row), _setting_text(best), "; ".join(scores)))
     text = (
         f"Chosen by the worst of {', '.join(TUNED_AGAINST)} in the last round, on a seed that no other "
         "figure has, and on samples held out of training where the task measures on test samples. Every "
@@ -198,6 +198,12 @@ def _differing(cell: Cell, rows: Sequence[Row]) -> str:
         f"with r = f/(n - 2 f) = {ratio:.3g}, is 1 or more, no rule whatever can promise that its answer "
         "points the right way."
     )
+
+
+def _setting_text(tried: Setting) -> str:
+    """A setting with its rates to six digits: they are products with a task's unit."""
+    rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in tried.setting.items()}
+    return point_text(rounded)
 
 
 def _named(row: Row) -> str:
