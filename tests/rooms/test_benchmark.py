@@ -290,11 +290,18 @@ def test_ranks_are_for_what_the_seeds_tell_and_the_rest_is_a_tie():
     assert shares["mean"] == pytest.approx(0, abs=1e-12)  # what is no better than guessing
     assert shares["clear"] == pytest.approx((0.51 - 0.1) / 0.8)
     other = by_hand("clear", {"alie": (0.9, 0.9, 0.9)}, cell="digits-iid-n20-f6")
-    everything = overall([*rows, other], by_cell([*rows, other]))
+    begun = {
+        one.entry: (one.rank, one.cells, one.counted)
+        for one in overall([*rows, other], by_cell([*rows, other]))
+    }
+    assert begun["best"] == (1, 1, 1)  # one of four defences: the cell does not count yet
+    assert begun["clear"] == (3, 1, 1)
+    other = [other, by_hand("best", {"alie": (0.1, 0.1, 0.1)}, cell="digits-iid-n20-f6")]
+    everything = overall([*rows, *other], by_cell([*rows, *other]))
     found = {one.entry: (one.rank, one.cells) for one in everything}
     assert found == {
         "clear": (1, 2),
-        "best": (None, 1),
+        "best": (2, 2),
         "close": (None, 1),
         "mean": (None, 1),
         "clean-data": (1, 1),

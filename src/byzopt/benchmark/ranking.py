@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
 
 class Overall(NamedTuple):
-    """A defence over all cells that were run.
+    """A defence over the cells that count: those in which at least half of the defences were measured.
 
     Args:
         entry: Its name.
@@ -40,7 +40,8 @@ class Overall(NamedTuple):
         share: The mean of its shares over cells.
         low: Lower end of the interval.
         high: Upper end of the interval.
-        cells: Number of cells in which it has a score.
+        cells: Number of those cells in which it has a score.
+        counted: Number of those cells.
         rank: From 1; None: cells are missing.
         tied: Whether it is neither better nor worse than some rival beyond chance.
     """
@@ -51,6 +52,7 @@ class Overall(NamedTuple):
     low: float
     high: float
     cells: int
+    counted: int
     rank: int | None
     tied: bool
 
@@ -102,7 +104,10 @@ def by_cell(rows: Sequence[Row]) -> dict[str, list[Place]]:
 
 
 def overall(rows: Sequence[Row], cells: Mapping[str, Sequence[Place]]) -> list[Overall]:
-    """Every defence over all cells, best first; ranks are for those with a score in every cell that has any.
+    """Every defence over the cells that count, best first; ranks are for those with a score in all of them.
+
+    A cell counts where at least half of the defences that were measured anywhere have a score, so that
+    neither a cell that has just been begun nor an entry that was tried in one takes the others' ranks away.
 
     Args:
         rows: The rows of the table.
@@ -114,7 +119,7 @@ def overall(rows: Sequence[Row], cells: Mapping[str, Sequence[Place]]) -> list[O
     references = _references(rows)
     out: list[Overall] = []
     for trusted in (False, True):
-        mine = [one for placed in cells.values() for one in placed if _kind(one.row) == trusted]
+        mine = _counting([[one for one in placed if _kind(one.row) == trusted] for placed in cells.values()])
         entries = list(dict.fromkeys(one.row.entry for one in mine))
         of = {entry: [one for one in mine if one.row.entry == entry] for entry in entries}
         every = {one.row.cell for one in mine}
@@ -127,12 +132,19 @@ def overall(rows: Sequence[Row], cells: Mapping[str, Sequence[Place]]) -> list[O
             rank, tied = _rank(entry, rivals, drawn) if entry in full else (None, False)
             mean = fmean(one.share for one in of[entry])
             title, count = of[entry][0].row.title, len(of[entry])
-            ranked.append(Overall(entry, title, mean, low, high, count, rank, tied))
+            ranked.append(Overall(entry, title, mean, low, high, count, len(every), rank, tied))
         least = 1
         for one in sorted(ranked, key=lambda one: (one.rank is None, -one.share, one.entry)):
             least = max(least, one.rank or 1)
             out.append(one if one.rank is None else one._replace(rank=least))
     return out
+
+
+def _counting(cells: Sequence[Sequence[Place]]) -> list[Place]:
+    """The places in cells that count: in which half of all that have any were measured, or as many as in none
+    other."""
+    every, most = len({one.row.entry for placed in cells for one in placed}), max(map(len, cells), default=0)
+    return [one for placed in cells if len(placed) >= min(most, every / 2) for one in placed]
 
 
 def _rank(entry: str, rivals: Sequence[str], drawn: Mapping[str, Sequence[float]]) -> tuple[int, bool]:

@@ -30,24 +30,24 @@ def board_tables(rows: Sequence[Row]) -> list[ReportTable]:
     placed = by_cell(kept)
     ranked = overall(kept, placed)
     trusting = {row.entry for row in kept if row.trusted}
-    tables = [overall_table([one for one in ranked if one.entry not in trusting], placed, "")]
+    tables = [overall_table([one for one in ranked if one.entry not in trusting], "")]
     if any(one.entry in trusting for one in ranked):
         mine = [one for one in ranked if one.entry in trusting]
-        tables.append(overall_table(mine, placed, " that trust data of their own"))
+        tables.append(overall_table(mine, " that trust data of their own"))
     tables += [cell_table(Cell.of(name), places, kept) for name, places in placed.items()]
     tables += [*settings_tables(kept), coverage_table(kept), *_outdated(rows)]
     return [one for one in tables if one.rows]
 
 
-def overall_table(ranked: Sequence[Overall], placed: dict[str, list[Place]], kind: str) -> ReportTable:
-    """The defences over all cells."""
+def overall_table(ranked: Sequence[Overall], kind: str) -> ReportTable:
+    """The defences over the cells that count."""
     rows: list[tuple[Entry, ...]] = [
         (
             one.entry,
             rank_text(one.rank, one.tied),
             100 * one.share,
             f"{100 * one.low:.1f} to {100 * one.high:.1f}",
-            f"{one.cells} of {len(placed)}",
+            f"{one.cells} of {one.counted}",
             one.title,
         )
         for one in ranked
@@ -57,7 +57,8 @@ def overall_table(ranked: Sequence[Overall], placed: dict[str, list[Place]], kin
         "left under the worst attack, mean over the cells that were run. The interval holds 95 % of what "
         "resampled seeds give, the same seeds in all cells. A rank is one more than how many defences are "
         "better in 97.5 % of the resamples, and no better than that of one with a larger share; = marks a "
-        "tie with another. Only defences that were measured in every cell that any was have a rank."
+        "tie with another. Cells count in which at least half of the defences were measured; "
+        "only defences with a score in all of these have a rank."
     )
     head = ("defence", "rank", "share", "interval", "cells", "what it is")
     name = "overall" + kind.replace(" ", "-")
