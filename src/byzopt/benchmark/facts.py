@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from math import nan
 from time import process_time
 from typing import Any
 
@@ -14,7 +15,7 @@ from byzopt.experiments.running import prepare_spec
 from byzopt.experiments.trials.outcome import RunProgress
 from byzopt.experiments.trials.trial import Trial
 
-ROUNDS = 20  # of a timed training
+ROUNDS = 40  # of a timed training, beside one of a single round
 REPEATS = 5  # of them, of which the quickest counts
 
 
@@ -48,26 +49,30 @@ def different(cell: Cell) -> tuple[tuple[int, float], ...]:
 def slower(row: Row) -> float:
     """How many times as long a round takes as with the mean in its place, on this processor.
 
-    Quickest of several short unattacked trainings by each, in turn, by the processor's own time; what is
-    measured before and after the rounds counts on both sides.
+    Of short unattacked trainings by each, and of trainings of one round, the quickest of several, in turn, by
+    the processor's own time. What both have, such as figures before and after, is taken off.
 
     Args:
         row: A row that has chosen its setting.
 
     Returns:
-        The ratio.
+        The ratio; NaN where the processor was too busy to tell.
     """
     cell = Cell.of(row.cell)
-    short = {"rounds": ROUNDS, "eval_every": ROUNDS, "attack": "none", "seed": SEEDS[0]}
-    mine = prepare_spec(Spec.of({**row.spec, "rule": row.rules[0], **short}), {})
-    plain = prepare_spec(_reference(cell, ROUNDS), {})
-    times: list[list[float]] = [[], []]
+
+    def mine(rounds: int) -> Spec:
+        short = {"rounds": rounds, "eval_every": rounds, "attack": "none", "seed": SEEDS[0]}
+        return Spec.of({**row.spec, "rule": row.rules[0], **short})
+
+    specs = [mine(ROUNDS), mine(1), _reference(cell, ROUNDS), _reference(cell, 1)]
+    each = [(prepare_spec(spec, {}), list[float]()) for spec in specs]
     for _ in range(REPEATS):
-        for ready, spent in zip((mine, plain), times, strict=True):
+        for ready, spent in each:
             began = process_time()
             Trial(ready, RunProgress(ready.start), lambda record: None).run(lambda t: False)
             spent.append(process_time() - began)
-    return min(times[0]) / min(times[1])
+    long, one, plain, plain_one = (min(spent) for _, spent in each)
+    return (long - one) / (plain - plain_one) if long > one and plain > plain_one else nan
 
 
 def _reference(cell: Cell, rounds: int) -> Spec:

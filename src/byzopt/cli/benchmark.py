@@ -232,6 +232,7 @@ def facts(
             continue
         found = [list(one) for one in different(Cell.of(row.cell)) if isfinite(one[1])]
         ratio = slower(row) if time else None
+        ratio = ratio if ratio is None or isfinite(ratio) else None
 
         def add(now: Row, found: list[list[float]] = found, ratio: float | None = ratio) -> None:
             now.different, now.slower = found, now.slower if ratio is None else ratio
