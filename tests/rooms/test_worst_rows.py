@@ -169,6 +169,15 @@ def test_the_faulty_rows_of_a_structure_follow_its_clusters():
     assert all(len(np.unique(each, axis=0)) == 7 for each in rows)  # no exact ties
 
 
+def test_faulty_rows_that_agree_to_the_last_bit_are_tried():
+    known = [one for one in known_worst("aksel(f=3)", 20, 3) if one.form == "squared" and not one.tie]
+    (steady, tied) = worst_rows("aksel", 20, 3, ["squared"], budget=400, starts=known).found
+    assert not steady.tie
+    assert tied.tie
+    # Aksel takes all rows at the distance of its tenth: three faulty ones beside eight honest, instead of two.
+    assert tied.figure == pytest.approx(2.58, rel=0.01)
+
+
 def test_the_rows_that_a_rule_trusts_are_honest():
     report = worst_rows("monna", 7, 2, ["squared"], budget=300)
     assert all(set(one.faulty) == {1, 2} for one in report.found)

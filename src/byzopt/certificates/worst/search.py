@@ -144,6 +144,8 @@ class RowSearch:
             until -= int(LOOSE * budget) // len(DIMENSIONS)
             self.anneal(self._loose(self._population(elite, d)), until, 0.3, 1.0)
         for worst in self._worst():
+            if self.f:
+                self.judged(self._loose(_alike(worst, self.f)))
             again = self._loose([worst] * self.chains)
             self.anneal(again, self.left // 2, 0.01, 0.3)
             self.anneal(again, 0, 1e-4, 0.03)
@@ -247,6 +249,11 @@ class RowSearch:
         faulty = self.answering.faulty
         draft = WorstRows(rule, self.n, self.f, self.form, figure, tie, self.ratio, faulty, kept)
         return WorstRows(**{**vars(draft), "figure": draft.replay(self.rule)})
+
+
+def _alike(rows: Rows, f: int) -> list[Rows]:
+    """The rows with all faulty ones where one of them stands, for each of them: ties that may be worse."""
+    return [np.concatenate([np.tile(rows[j], (f, 1)), rows[f:]]) for j in range(f)]
 
 
 def _survivors(errors: Tensor, islands: int) -> Tensor:
