@@ -3,10 +3,11 @@
     python benchmarks/autobyz.py [--store DIR] [--minutes M] [--write]
     python benchmarks/autobyz.py --cost          # answers a round, and CPU seconds beside optimal_ipm
 
-Byz-NSGDM on scikit-learn's digits, 20 workers of whom 3 lie, Dirichlet 0.1, all samples with the honest
-workers, 300 rounds of the preset `byz-nsgdm/digits` (lr 0.3, eta 0.1). Accuracy is the mean over the last
-tenth of the rounds. `WANTED` is the table of the prototype that this attack was written after: the worst of
-its two objectives, and what it left without attack.
+Byz-NSGDM on scikit-learn's digits, an MLP 64-32-10, 20 workers of whom 3 lie, Dirichlet 0.1, all samples
+with the honest workers, 300 rounds of the preset `byz-nsgdm/digits` (lr 0.3, eta 0.1). Accuracy is the mean
+over the last tenth of the rounds. The searches are the cheap ones, as in the benchmark. `WANTED` is the table
+of the prototype that this attack was written after: the worst of its two objectives, and what it left without
+attack.
 
 All runs are stored as they end, and the same command goes on where it was stopped. One thread. `--write`
 writes docs/results/autobyz.md and .json from what is stored and from the last `--cost`.
@@ -32,19 +33,20 @@ from byzopt.experiments import load, run
 OUT = Path(__file__).parent.parent / "docs" / "results"
 CELL = "Dirichlet 0.1, f = 3"
 WANTED = {  # by rule: without attack, the worst of the searched (%)
-    "rfa": (95.8, 85.9),
     "nnm >> trimmed_mean": (95.5, 48.2),
+    "krum": (92.7, 9.6),
+    "rfa": (95.8, 85.9),
+    "nnm >> rfa": (95.5, 42.5),
     "multi_krum": (96.1, 67.0),
     "nnm >> krum": (96.1, 43.7),
-    "nnm >> rfa": (95.5, 42.5),
-    "krum": (92.7, 9.6),
-    "centered_clipping": (95.8, 76.6),
-    "nnm >> median": (95.5, 43.9),
-    "trimmed_mean": (87.0, 51.8),
     "median": (63.4, 19.4),
+    "trimmed_mean": (87.0, 51.8),
+    "nnm >> median": (95.5, 43.9),
+    "centered_clipping": (95.8, 76.6),
 }
-SEARCHED = ("searched: drift", "searched: cos")
-COSTED = ("rfa", "krum", "nnm >> rfa")  # geometric rules
+OBJECTIVES = ("workers", "cos", "drift")
+SEARCHED = tuple(f'autobyz(objective="{name}", budget="cheap")' for name in OBJECTIVES)
+COSTED = ("rfa", "krum", "nnm >> rfa")  # geometric rules; with the full budget
 ROUNDS, TURNS = 30, 3  # of a run whose cost is taken, and how often
 
 
@@ -52,12 +54,13 @@ def trials(store: Path, end: float) -> list[dict[str, Any]]:
     """All that is stored, or can be measured before `end`."""
     found: list[dict[str, Any]] = []
     for rule in WANTED:
-        one = Measurement("table", CELL, rule, (f"rule={rule}",), SEARCHED, 0, 1)
+        settings = (f"rule={rule}", "task.hidden=[32]")
+        one = Measurement("table", CELL, rule, settings, SEARCHED, 0, 1)
         told = measured(one, store, lambda: time.monotonic() >= end)
         found += told
         print(
             rule,
-            {t["attack"]: round(100 * fmean(t["values"]), 1) for t in told},
+            {t["attack"][:30]: round(100 * fmean(t["values"]), 1) for t in told},
             flush=True,
         )
     return found
@@ -130,12 +133,11 @@ def page(found: list[dict[str, Any]], costs: dict[str, Any]) -> str:
                 f"{calm:.1f}",
             ]
         )
-    whole = sum(line[4] != "not measured" for line in lines)
+    whole = sum(line[5] != "not measured" for line in lines)
     head = [
         "rule",
         "no attack",
-        "drift",
-        "cos",
+        *OBJECTIVES,
         "worst",
         "prototype: worst",
         "prototype: no attack",
@@ -145,9 +147,9 @@ def page(found: list[dict[str, Any]], costs: dict[str, Any]) -> str:
         "",
         prose(
             "Written by `python benchmarks/autobyz.py --write` from stored runs: digits, Dirichlet 0.1,",
-            "20 workers of whom 3 lie, Byz-NSGDM, 300 rounds, seed 0. Accuracy in %, the mean over the",
-            "last tenth of the rounds. `drift` and `cos` are objectives of",
-            "[autobyz](../reference/attacks/autobyz.md).",
+            "an MLP 64-32-10, 20 workers of whom 3 lie, Byz-NSGDM, 300 rounds, seed 0. Accuracy in %, the",
+            "mean over the last tenth of the rounds. The columns are objectives of",
+            "[autobyz](../reference/attacks/autobyz.md), with its cheap budget: 150 to 180 answers a round.",
         ),
         "",
         table(head, lines),
@@ -173,8 +175,8 @@ def page(found: list[dict[str, Any]], costs: dict[str, Any]) -> str:
             "## Cost",
             "",
             prose(
-                f"Least CPU seconds of {TURNS} runs of {ROUNDS} rounds each, in turn in one process. The",
-                "prototype took about 150 answers a round.",
+                f"Least CPU seconds of {TURNS} runs of {ROUNDS} rounds each, in turn in one process, with",
+                "the full budget. The prototype took about 150 answers a round.",
             ),
             "",
             table(head, body),
