@@ -174,7 +174,7 @@ def test_faulty_rows_that_agree_to_the_last_bit_are_tried():
     (steady, tied) = worst_rows("aksel", 20, 3, ["squared"], budget=400, starts=known).found
     assert not steady.tie
     assert tied.tie
-    # Aksel takes all rows at the distance of its tenth: three faulty ones beside eight honest, instead of two.
+    # Aksel takes all rows at the distance of its tenth: three faulty ones instead of two.
     assert tied.figure == pytest.approx(2.58, rel=0.01)
 
 
