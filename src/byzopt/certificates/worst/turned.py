@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from byzopt.aggregators import rule_from
-from byzopt.certificates.worst.certificate import WorstRows
+from byzopt.certificates.worst.certificate import STEADY, WorstRows
 from byzopt.errors import require
 
 
@@ -27,7 +27,7 @@ def turned(found: WorstRows, ratio: float, rule: Any = None) -> WorstRows:
         rule: The rule, where it is not the one that the certificate names.
 
     Returns:
-        A certificate in the form `turn`, replayed.
+        A certificate in the form `turn`, replayed, and at a tie where it does not bear jitter.
 
     Raises:
         InvalidInput: A `ratio` that is not positive.
@@ -45,4 +45,6 @@ def turned(found: WorstRows, ratio: float, rule: Any = None) -> WorstRows:
         mean[-1] += (length**2 - away**2) ** 0.5
     kept = tuple(tuple(row) for row in (rows + mean).tolist())
     moved = replace(found, form="turn", ratio=ratio, rows=kept)
-    return replace(moved, figure=moved.replay(rule))
+    moved = replace(moved, figure=moved.replay(rule))
+    # Jitter has a coordinate more here, which may break a tie that the shorter rows bore.
+    return replace(moved, tie=moved.tie or min(moved.shaken(rule)) < STEADY * moved.figure)
