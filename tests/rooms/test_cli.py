@@ -165,7 +165,7 @@ def test_a_signal_keeps_a_checkpoint_and_the_same_command_goes_on_bit_for_bit(nu
     (place / "own.py").write_text(KILLED.format(number.name))
     words = [*settings("rounds=60", "eval_every=10", "attack=own.py:Killed"), "--no-compare", "--out", "here"]
     command = [sys.executable, "-m", "byzopt", "run", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 130, done.stderr
     assert "go on with: byzopt run spec.toml" in done.stderr.splitlines()[-1]
     assert {path.name for path in (place / "here").iterdir()} == {"spec.toml", "checkpoint.pt"}

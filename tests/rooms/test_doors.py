@@ -340,7 +340,7 @@ def test_a_working_directory_that_is_gone_is_one_line(place):
     )
     spec = str(place / "spec.toml")
     told = subprocess.run(
-        [sys.executable, "-c", code, "run", spec], cwd=place, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, "run", spec], cwd=place, capture_output=True, text=True, timeout=600
     )
     assert told.returncode == 2
     assert told.stderr.count("\n") == 1

@@ -106,7 +106,7 @@ def test_two_sweeps_on_one_store_at_once_share_the_runs(undisturbed, tmp_path):
     children = [context.Process(target=_sharing, args=(tmp_path, told)) for _ in range(2)]
     for child in children:
         child.start()
-    ended = [told.get(timeout=60) for _ in range(16 + 2)]
+    ended = [told.get(timeout=600) for _ in range(16 + 2)]
     for child in children:
         child.join(60)
     assert [child.exitcode for child in children] == [0, 0]
@@ -297,7 +297,7 @@ def test_the_command_with_a_worker_process_goes_on_after_a_kill_and_after_ctrl_c
         while process.poll() is None and not _checkpoint_since(tmp_path, began):
             time.sleep(0.005)
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=600)
         assert process.returncode == status, err
         while list(tmp_path.glob("st/claims/*")):
             time.sleep(0.01)  # the worker of a parent that is gone notices, keeps a checkpoint and goes
