@@ -236,6 +236,25 @@ def sparse(x: Row, rounds: list[Rows], share: float, scale: float, z: float) -> 
     return out
 
 
+def nearest_z(honest: Rows, places: set[int], scale: float) -> float:
+    """By bisection, as released: the largest z at which the lie's squared distances from all honest rows sum
+    up to no more than those of the honest row for which this sum is least."""
+    m, s = mean(honest), std(honest)
+
+    def total(row: Row) -> float:
+        return sum((a - b) ** 2 for other in honest for a, b in zip(row, other, strict=True))
+
+    def lie(z: float) -> Row:
+        return [m[k] - (scale if k in places else z) * s[k] for k in range(len(m))]
+
+    least = min(total(row) for row in honest)
+    low, high = 0.0, 100.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if total(lie(middle)) <= least else (low, middle)
+    return low
+
+
 def trapsetter(x, own, directions, loss, n, pull, steps):  # type: ignore[no-untyped-def]
     """The lie, from two directions already as long as they should be, point by point of the grid."""
     worst, trap = None, x

@@ -46,6 +46,25 @@ def test_sparse_lies_from_the_origin_go_by_the_mean_and_may_take_the_quantile():
         Sparse(z="quantile")(rows, byzantine=3)
 
 
+@pytest.mark.parametrize(("share", "scale"), [(0.1, 1.5), (0.5, 0.2), (0.1, 9.0), (1.0, 0.2)])
+def test_sparse_lies_may_go_as_far_from_the_mean_as_the_nearest_honest_row(share, scale):
+    x, rows = drawn(12, seed=1), drawn(7, 12, seed=2)
+    honest = rows[:5]
+    mean, spread = honest.mean(dim=0), honest.std(dim=0)
+    places = (x * mean).abs().topk(max(1, round(12 * share + 0.3))).indices.tolist()
+    expected = twin.nearest_z(honest.tolist(), set(places), scale)
+    (found,) = rounds(Sparse(share=share, scale=scale, z="nearest"), x, [rows])
+    moved = (mean - found) / spread
+    small = [k for k in range(12) if k not in places]
+    assert moved[places].tolist() == pytest.approx([scale] * len(places), rel=1e-12)
+    # The bisection halves 100 until sums of squares near 50 no longer differ: 1e-14, a root of which is z.
+    assert moved[small].tolist() == pytest.approx([expected] * len(small), rel=1e-6, abs=1e-6)
+    nearest = float((honest - mean).norm(dim=1).min())
+    if expected and small:
+        assert float((found - mean).norm()) == pytest.approx(nearest, rel=1e-12)
+    assert (expected == 0) == (scale == 9.0)
+
+
 def test_shares_of_signs_and_length_are_those_of_honest_rows_and_signguard_sees_nothing():
     rows = drawn(11, 60, seed=5)  # signs of a mean are as mixed as those of rows
     attacked = SignShares()(rows, byzantine=3)

@@ -39,7 +39,8 @@ class AutoGM(GeometricRule):
     Source: Li, Ngai, Voigt, "Byzantine-robust aggregation in federated learning empowered industrial IoT",
     IEEE Transactions on Industrial Informatics 2023, as the authors' Blades has it (`autogm.py`), since the
     text was not within reach. Where we differ: `reach`, for Blades' λ = 2 fits one length of rows only;
-    each geometric median is solved to a proved gap.
+    each geometric median is solved to a proved gap; and η is found among the distances in ascending order,
+    where Blades takes them in the workers' order, so that its weights need not sum to 1.
 
     Args:
         f: How many rows may be dropped as not finite; None: as many as n allows.

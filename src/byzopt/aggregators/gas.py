@@ -34,7 +34,8 @@ class GAS(RuleWrapper):
     Equivariant as `rule` is. A rule with a memory starts each round afresh. Ties: the first. Cost: `groups`
     calls of `rule` on short rows, of many at once where it can, and a few passes.
     Source: Liu, Chen, Lyu, Wu, Wu, Chen, ICML 2023 (arXiv:2302.06079), algorithm 1, as the authors' code has
-    it (`gas_aggregate`), with its default of 1000 groups and Bulyan for `rule`.
+    it (`gas_aggregate`), with its default of 1000 groups and Bulyan for `rule`. The rules are ours:
+    the authors' Bulyan scores all rows once, their Krum is a multi-Krum, both lower f where n is small.
 
     Args:
         rule: The rule or chain that answers for each group.

@@ -37,7 +37,8 @@ class FLDetector(MethodRecipe):
     f. Where we differ: the paper starts training anew without the detected, here it goes on; two clusters of
     numbers are found exactly; where more than `f` workers would be gone altogether nobody is expelled, for
     they cannot all be liars, and `alarms` counts it. Without that honest workers are expelled one after the
-    other, since some cluster stands out sooner or later.
+    other, since some cluster stands out sooner or later. The gap statistic has the mean of
+    logarithms, as its authors define it, and FLDetector's code the logarithm of the mean.
 
     Args:
         window: Rounds N whose scores are averaged.
