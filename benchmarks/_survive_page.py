@@ -24,7 +24,7 @@ def page(found: Trials) -> str:
             "in %, the mean over the last tenth of the rounds, seed by seed: trainings that are driven to",
             "the brink go one way or the other. `drift` and `cos` are objectives of",
             "[autobyz](../reference/attacks/autobyz.md), searched each round against the rule as it",
-            "stands.",
+            "stands. Its objective `workers`, which takes more, was found later and is not among them.",
         ),
     ]
     for stage, heading in (
