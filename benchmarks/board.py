@@ -25,8 +25,9 @@ INTRODUCTION = """# The benchmark's table
 [rows.json](board/rows.json). [Protocol and entries](../benchmark.md). Protocol {protocol}, attack set
 {attack_set}.
 
-Of the {all} cells of the core {run} were run, on three seeds: differences of some percent are chance.
-What is not in the tables was **not run**. What follows for your training: [which rule](../which-rule.md).
+Of the {all} cells of the core {run} have defences that were measured whole, on three seeds: differences of
+some percent are chance. What is not in the tables was **not run**. What follows for your training:
+[which rule](../which-rule.md).
 
 Written by `python benchmarks/board.py` from the rows. Any of their figures is computed again by
 

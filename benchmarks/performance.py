@@ -30,7 +30,7 @@ compared first. Times move with the machine; ratios are what counts.
 | few workers and short rows, over the arithmetic | `python benchmarks/few.py` | [few](results/few.md) |
 | guards beside the mean and a Gram product | `python benchmarks/guards.py` | [guards](results/guards.md) |
 | all nodes of a graph in one call | `python benchmarks/gossip.py` | [gossip](results/gossip.md) |
-| runs of one graph as a batch | `python benchmarks/graph_sweeps.py` | [graph sweeps](results/graph_sweeps.md) |
+| runs of one graph as a batch | `python benchmarks/graph_sweeps.py` | [sweeps](results/graph_sweeps.md) |
 
 How it is done: [architecture](architecture.md#two-kinds-of-rule).
 """
