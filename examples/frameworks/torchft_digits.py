@@ -37,7 +37,9 @@ def main():
     torch.set_num_threads(1)
     agent = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     if rank == 0:  # in a cluster it is a service of its own
-        lighthouse = LighthouseServer(bind="[::]:0", min_replicas=n - f)
+        # A replica that is alive, though slow, is waited for: else it would be one more fault.
+        wait = int(1000 * PATIENCE.total_seconds())
+        lighthouse = LighthouseServer(bind="[::]:0", min_replicas=n - f, join_timeout_ms=wait)
         agent.set("lighthouse", lighthouse.address())
     model = network()
     inner = torch.optim.AdamW(model.parameters(), lr=3e-3)
