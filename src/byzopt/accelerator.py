@@ -158,7 +158,7 @@ def columns(
     traces: list[Tensor] = []
     for _, block in blocks(rows, dtype):
         mixed = _mixed(block, mixing, pivot)
-        answer, trace = gpu.columns(mixed, plan, None, None, dtype) or _answered(mixed, plan)
+        answer, trace = gpu.columns(mixed, plan, None, None, dtype) or answered(mixed, plan)
         answers.append(answer.to(rows.dtype))
         traces.append(trace)
     return _joined(answers), _joined(traces).sum(dtype=torch.float64)
@@ -170,7 +170,7 @@ def _mixed(block: Tensor, mixing: Tensor | None, pivot: int | None) -> Tensor:
     return mixing @ block if pivot is None else (mixing @ (block - block[pivot])).add_(block[pivot])
 
 
-def _answered(block: Tensor, plan: RankWindow) -> tuple[Tensor, Tensor]:
+def answered(block: Tensor, plan: RankWindow) -> tuple[Tensor, Tensor]:
     """The plan's answer to each column, and numbers whose sum is finite only where all are.
 
     In a sorted column NaN comes last and infinities stand at the ends, so that the range shows them.

@@ -6,8 +6,8 @@ columns says so by `total`, and then need not know.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from math import isfinite, nan
+from collections.abc import Iterator
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,14 @@ from byzopt import accelerator, kernels, linalg
 from byzopt.aggregators.numerics.distances import Index, by_rows
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.measuring import ExtremeRows, geometry_about, geometry_of
+from byzopt.aggregators.numerics.mixer import Mixer
 from byzopt.aggregators.numerics.ordering import Order, keys
 from byzopt.aggregators.numerics.products import chained
-from byzopt.aggregators.numerics.selection import answer
+from byzopt.aggregators.numerics.selection import answers
 from byzopt.errors import InvalidInput
 
 _WIDE = 1 << 24  # bytes of a block for coordinate rules: their cost is torch calls for each pair of rows
+_MIXED = 1 << 23  # bytes of a block that is mixed in plain torch
 _GRAIN = 1 << 15  # numbers beyond which torch wakes its threads for an operation, at the price of several
 
 
@@ -203,32 +205,16 @@ class Mixed:
     def _by_blocks(self, rows: Tensor, plan: kernels.RankWindow, out: Tensor) -> bool:
         """Writes the plan's answer to `out`; False if rows or answers prove not to be finite.
 
-        Threads of ours share the columns, where torch would share each of many short operations; but for
-        mixing, which is torch's product of a block, before a kernel has the mixed block.
+        Mixing is torch's product of a block, by its threads. What becomes of columns is NumPy's, by ours.
         """
-        traces: list[float] = []
-        mixes = self.mixing is not None
-
-        def part(start: int, stop: int) -> None:
-            room: Tensor | None = None
-            mine = Mixed(rows[:, start:stop], 1.0, self.mixing, self.geometry)
-            mine.among, mine.unmixed = self.among, self.unmixed
-            for piece, block in mine.blocks():
-                place = out[start + piece.start : start + piece.stop]
-                if mixes and kernels.supports(block) and kernels.reduces_columns(block):
-                    with linalg.written(place, block.dtype) as values:
-                        traces.append(0.0 if kernels.reduce_columns(block, plan, None, values) else nan)
-                    continue
-                if room is None:
-                    room = block.new_empty(len(block) + 1, block.shape[1])
-                values = answer(block, plan, room[:, : block.shape[1]])
-                place.copy_(values)
-                if not self.admitted:  # a sum is finite only where everything is
-                    traces.append(sum(float(row.sum()) for row in (*block, values)))
-
-        plain = not mixes and rows.device.type == "cpu" and rows.dtype == out.dtype
-        kernels.parallel_for(rows.shape[1], rows.numel() if plain else 0, 1, part)
-        return all(map(isfinite, traces))
+        dtype, fine = linalg.compute_dtype(rows.dtype), True
+        mix = self._mixer(dtype)
+        size = _MIXED if mix else rows.numel() * dtype.itemsize
+        for piece, block in linalg.column_blocks(rows, dtype, size):
+            with linalg.written(out[piece], dtype) as values:
+                block = mix(block, again=True) if mix else block
+                fine = answers(block, plan, values, ours=mix is not None) and fine
+        return fine
 
     def through(self, weights: Tensor) -> Tensor:
         """Weights of the mixed rows as weights of the unmixed ones, `[m] -> [n]`."""
@@ -247,26 +233,13 @@ class Mixed:
         size = min(_WIDE, _GRAIN * self.rows.shape[0] * dtype.itemsize)  # on an accelerator whole rows
         mix = self._mixer(dtype)
         for piece, block in linalg.column_blocks(self.rows, dtype, size):
-            yield piece, mix(block)
+            yield piece, mix(block) if mix else block
 
-    def _mixer(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-        """The function from columns `[n, b]` of the rows to mixed columns `[m, b]`, in `dtype`.
-
-        On a CPU sums are taken in the order of the rows, for which they are copied.
-        """
+    def _mixer(self, dtype: torch.dtype) -> Mixer | None:
+        """What mixes column blocks in `dtype`; None where nothing is mixed."""
         if self.mixing is None:
-            return lambda block: block
-        order = None if accelerator.holds(self.rows) else self.order
-        mixing = self.mixing if order is None else torch.from_numpy(self.mixing.numpy()[:, order])
-        mixing, pivot = mixing.to(self.rows.device, dtype), self._pivot(dtype)
-
-        def mixed(block: Tensor) -> Tensor:
-            sources = block if order is None else block[order]
-            if pivot is None:
-                return mixing @ sources
-            return (mixing @ (sources - block[pivot])).add_(block[pivot])
-
-        return mixed
+            return None
+        return Mixer(self.mixing, self.order, self._pivot(dtype), self.rows, dtype)
 
     def _pivot(self, dtype: torch.dtype) -> int | None:
         """The row about which mixing in `dtype` keeps the digits of means of rows that share an offset: a row

@@ -1,98 +1,143 @@
 """Order statistics of columns by a pruned selection network: minimum and maximum of whole rows, no sort.
 
-The network (`kernels.networks`) runs compiled, in registers or in cache, where kernels are usable; else as
-element-wise minimum and maximum over column blocks with nothing but torch: an order of magnitude faster than
-sorting each column, on any device. Few columns do not pay for its calls, nor do many rows, and are sorted:
-on a CPU by NumPy, which is many times faster than torch, in rows of a copy. All give the same numbers.
+The network (`kernels.networks`) runs compiled, in registers or in cache, where kernels are usable. Elsewhere,
+on a CPU, it is NumPy's element-wise minimum and maximum of long pieces of rows, by our threads: NumPy holds
+Python's lock for half a microsecond a call, a third of what torch does, and wakes no threads of its own. Few
+columns do not pay for its calls, nor do many rows, and are sorted, by NumPy too, in rows of a copy. Where a
+derivative is wanted, or rows lie elsewhere, torch sorts. All give the same numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt import kernels
+from byzopt import accelerator, kernels
 from byzopt.kernels import RankWindow
 
 NARROW = 1024  # columns below which a sort wins (measured on CPU)
-TALL = 100  # rows above which it does
-_PIECE = 256  # columns that are laid out as rows at a time
+_TALL = 64  # rows from which it does
+_BLOCK = 1 << 24  # bytes of rows that a thread works on at once: they stay in its share of the cache
+_CALL = 1 << 19  # bytes of a row in them: much shorter calls take less than passing on Python's lock
+_APART = 3 << 14  # columns that a thread needs for its calls to be long enough
+_MOST = 8  # threads that may share Python's lock, which is held for a tenth of a call
+_PIECE = 1 << 20  # bytes of columns that are laid out as rows at a time
+_SPARE = 2  # rows beside those of a block, in which a comparison's answers are written
+
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 
-def answer(block: Tensor, plan: RankWindow, room: Tensor | None = None) -> Tensor:
-    """What `plan` makes of every column of a finite block: `[n, b] -> [b]`.
-
-    `room` `[n + 1, b]` of the block's dtype may be given to work in, and is overwritten.
-    """
-    n = len(block)
-    if plan.around is not None:
-        ordered = order_statistics(block, 0, n, room)
-        return mean_around(ordered, mean_of(ordered[plan.first : plan.last]), plan.around)
-    if (plan.first, plan.last) == (0, n):
-        return mean_of(block.unbind(0))
-    return mean_of(order_statistics(block, plan.first, plan.last, room))
-
-
-def order_statistics(block: Tensor, first: int, last: int, room: Tensor | None = None) -> Sequence[Tensor]:
-    """The order statistics of ranks first .. last - 1 (from 0) of every column: `[n, b]` to tensors `[b]`.
-
-    Equal to sorting, for finite input. `room`: see `answer`; the result may lie in it.
-    """
-    n, width = block.shape
-    if width < NARROW or n > TALL:
-        return in_order(block, room)[first:last].unbind(0)
-    room = block.new_empty(n + 1, width) if room is None else room
-    *wires, spare = room.unbind(0)
-    for wire, row in zip(wires, block.unbind(0), strict=True):
-        wire.copy_(row)
-    for i, j, low, high in kernels.network(n, first, last):
-        if low and high:
-            torch.minimum(wires[i], wires[j], out=spare)
-            torch.maximum(wires[i], wires[j], out=wires[j])
-            wires[i], spare = spare, wires[i]
-        elif low:
-            torch.minimum(wires[i], wires[j], out=wires[i])
-        else:
-            torch.maximum(wires[i], wires[j], out=wires[j])
-    return wires[first:last]
-
-
-def in_order(block: Tensor, room: Tensor | None = None) -> Tensor:
-    """Every column `[n]` in ascending order; the result may lie in `room`."""
-    if block.device.type != "cpu" or block.requires_grad:
-        return block.sort(dim=0).values
-    out = torch.empty_like(block) if room is None else room[: len(block)]
-    for start in range(0, block.shape[1], _PIECE):
-        piece = slice(start, start + _PIECE)
-        columns = np.array(block.numpy()[:, piece].T, order="C")  # a copy, of a single column too
-        columns.sort(axis=1)
-        out.numpy()[:, piece] = columns.T
+def answer(block: Tensor, plan: RankWindow) -> Tensor:
+    """What `plan` makes of every column of a finite block: `[n, b] -> [b]`."""
+    if not block.is_cpu or block.requires_grad:
+        return accelerator.answered(block, plan)[0]
+    out = block.new_empty(block.shape[1])
+    _write(block.numpy(), plan, out.numpy(), None)
     return out
 
 
-def mean_of(values: Sequence[Tensor]) -> Tensor:
-    """The mean of tensors `[b]` by a plain sum."""
-    total = values[0].clone()
-    for value in values[1:]:
-        total += value
-    return total.div_(len(values))
+def answers(block: Tensor, plan: RankWindow, out: Tensor, ours: bool = False) -> bool:
+    """As `answer`, into `out` `[b]` of the block's dtype, on the CPU, by several threads.
 
-
-def mean_around(ordered: Sequence[Tensor], centre: Tensor, count: int) -> Tensor:
-    """The mean of the `count` values nearest to `centre` of each column, given in order. Ties: the smaller.
-
-    The nearest values are neighbours in order: value s makes way for value s + count when that one is nearer,
-    and s grows one by one. Kept values are summed; nothing is subtracted from a sum.
+    A block that is `ours` is overwritten. Returns whether the block and the answers are finite.
     """
-    n = len(ordered)
-    moved = [centre - ordered[s] > ordered[s + count] - centre for s in range(n - count)]
-    total = torch.zeros_like(centre)
-    for j, value in enumerate(ordered):
-        kept = moved[j - count] if j >= count else None
-        if j < len(moved):
-            kept = ~moved[j] if kept is None else kept & ~moved[j]
-        total += value if kept is None else torch.where(kept, value, 0)
-    return total / count
+    values, found, threads = block.numpy(), out.numpy(), torch.get_num_threads()
+    (n, b), fine = values.shape, []
+    width = max(NARROW, min(_CALL, _BLOCK // n) // values.itemsize)
+
+    def part(start: int, stop: int) -> None:
+        count = -(-(stop - start) // width)
+        bounds = [start + (stop - start) * k // count for k in range(count + 1)]
+        room = np.empty((_SPARE if ours else n + _SPARE, -(-(stop - start) // count)), dtype=values.dtype)
+        for first, last in pairwise(bounds):
+            some, place = values[:, first:last], found[first:last]
+            fine.append(_finite(some))
+            _write(some, plan, place, room[:, : last - first])
+            fine.append(_finite(place))
+
+    pieces = threads if n >= _TALL else max(1, min(threads, _MOST, b // _APART))
+    kernels.parallel_for(b, values.size if pieces > 1 else 0, -(-b // pieces), part)
+    return all(fine)
+
+
+def order_statistics(block: Array, first: int, last: int, room: Array | None = None) -> Sequence[Array]:
+    """The order statistics of ranks first .. last - 1 (from 0) of every column: `[n, b]` to arrays `[b]`.
+
+    Equal to sorting, for finite input. `room` `[n + 2, b]` may be given to work in, and is overwritten; one
+    of two rows, `[2, b]`, says that the block may be too. The result may lie in either.
+    """
+    n, width = block.shape
+    room = np.empty((n + _SPARE, width), dtype=block.dtype) if room is None else room
+    within = len(room) < n + _SPARE
+    if width < NARROW or n >= _TALL:
+        return _sorted(block, first, last, block if within else room)
+    wires, spare, ours = list(block), list(room), [within] * n
+    for i, j, low, high in kernels.network(n, first, last):
+        a, b = wires[i], wires[j]
+        if low:
+            wires[i] = np.minimum(a, b, out=spare.pop())
+        if high:
+            wires[j] = np.maximum(a, b, out=spare.pop())
+        spare += [row for row, k in ((a, i), (b, j)) if ours[k]]
+        ours[i] = ours[j] = True
+    return wires[first:last]
+
+
+def _sorted(block: Array, first: int, last: int, room: Array) -> Sequence[Array]:
+    """As `order_statistics`, by sorting each column; the result lies in `room`, which may be the block."""
+    (n, width), found = block.shape, room[first:last]
+    step = max(1, _PIECE // (n * block.itemsize))
+    for start in range(0, width, step):
+        piece = slice(start, start + step)
+        columns = np.array(block[:, piece].T, order="C")  # a copy, of a single column too
+        columns.sort(axis=1)
+        found[:, piece] = columns[:, first:last].T
+    return list(found)
+
+
+def _finite(values: Array) -> bool:
+    """Whether all numbers are finite: the largest of them is NaN where one is."""
+    return not values.size or bool(np.isfinite(values.max()) and np.isfinite(values.min()))
+
+
+def _write(block: Array, plan: RankWindow, out: Array, room: Array | None) -> None:
+    first, last, around = plan
+    with np.errstate(all="ignore"):  # answers that are not finite are seen by those who asked
+        if around is not None:
+            ordered = order_statistics(block, 0, len(block), room)
+            _mean(ordered[first:last], out)
+            _mean_around(ordered, out, around)
+        elif (first, last) == (0, len(block)):
+            _mean(block, out)
+        else:
+            _mean(order_statistics(block, first, last, room), out)
+
+
+def _mean(values: Sequence[Array] | Array, out: Array) -> None:
+    """Writes the mean of arrays `[b]`, by a plain sum, to `out`."""
+    np.copyto(out, values[0])
+    for value in values[1:]:
+        out += value
+    out /= len(values)
+
+
+def _mean_around(ordered: Sequence[Array], out: Array, count: int) -> None:
+    """Writes the mean of the `count` values nearest to `out` of each column to it. Ties: the smaller.
+
+    `ordered` holds a column's values in order, and is overwritten. The nearest are neighbours in it: value s
+    makes way for value s + count when that one is nearer, and s grows one by one. Kept values are summed;
+    nothing is subtracted from a sum.
+    """
+    moved = [out - ordered[s] > ordered[s + count] - out for s in range(len(ordered) - count)]
+    for s, goes in enumerate(moved):
+        np.putmask(ordered[s], goes, 0)
+        np.putmask(ordered[s + count], ~goes, 0)
+    out[:] = 0
+    for value in ordered:
+        out += value
+    out /= count
