@@ -1,6 +1,6 @@
 """Our rules beside those of ByzFL, ByzPy and Flower: time of a call, on the same inputs, in one run.
 
-    python benchmarks/rules.py [--env DIR] [--parts n,d,f ... growth] [--seconds S]
+    python benchmarks/rules.py [--env DIR] [--parts n,d,f ... growth] [--rules RULE ...] [--seconds S]
 
 Peers live in an environment of their own (`_peers_env.py`) and answer from a process of their own
 (`_rules_peers.py`). For each case all answers are compared first, then all are timed in turns; figures are
@@ -8,8 +8,8 @@ medians. Everybody gets a copy of the rows that was made just before, so that it
 Ours is timed with kernels and with torch alone. The floor is what no program can avoid: one pass over the
 rows (coordinate rules), or one Gram product and one weighted sum (geometric rules), each as our kernels do
 it; torch's floor is the same by its own operations, `rows.mean(0)`, or `rows @ rows.T` and `weights @ rows`.
-Writes docs/results/rules.md and .json; with `--parts` these alone are measured again, and the rest stays as
-it is stored.
+Writes docs/results/rules.md and .json; with `--parts` or `--rules` these alone are measured again, and the
+rest stays as it is stored.
 """
 
 from __future__ import annotations
@@ -131,16 +131,18 @@ def gap(ours: torch.Tensor, theirs: np.ndarray[Any, Any]) -> float:
     return float((ours.double() - other).abs().max() / ours.double().abs().max())
 
 
-def case(peers: Peers, n: int, d: int, f: int, seconds: float, folder: Path) -> list[dict[str, Any]]:
-    """All rules on one size."""
+def case(
+    peers: Peers, n: int, d: int, f: int, names: list[str], seconds: float, folder: Path
+) -> list[dict[str, Any]]:
+    """The rules of these names on one size."""
     rows = torch.randn(n, d, generator=torch.Generator().manual_seed(n + d))
     np.save(folder / "rows.npy", rows.numpy())
     peers.ask(rows=str(folder / "rows.npy"), f=f)
     lines = []
-    for name, build in RULES.items():
+    for name in names:
         if name == "mda" and n > 20:
             continue
-        rule = build(f)
+        rule = RULES[name](f)
         answer = rule(rows)
         wanted = [p for p in peers.rules if name in peers.rules[p] and not too_large(p, name, n, d, f)]
         line: dict[str, Any] = {"n": n, "d": d, "f": f, "rule": name, "peers": {}, "gaps": {}}
@@ -279,18 +281,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env", type=Path, default=DEFAULT, help="where the peers are installed")
     parser.add_argument("--parts", nargs="+", help="n,d,f ..., growth: all by default")
+    parser.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES), help="default: all")
     parser.add_argument("--seconds", type=float, default=2.0, help="about how long for a rule and size")
     given = parser.parse_args()
     parts = given.parts or [*(",".join(map(str, size)) for size in SIZES), "growth"]
     asked = [size for size in SIZES if ",".join(map(str, size)) in parts]
-    stored = json.loads((RESULTS / "rules.json").read_text(encoding="utf-8")) if given.parts else {}
-    lines = [line for line in stored.get("lines", []) if (line["n"], line["d"], line["f"]) not in asked]
+    some = given.parts or len(given.rules) < len(RULES)
+    stored = json.loads((RESULTS / "rules.json").read_text(encoding="utf-8")) if some else {}
+    lines = [
+        line
+        for line in stored.get("lines", [])
+        if (line["n"], line["d"], line["f"]) not in asked or line["rule"] not in given.rules
+    ]
     if asked:
         peers = Peers(peers_python(given.env))
         with tempfile.TemporaryDirectory() as folder:
             for n, d, f in asked:
-                lines += case(peers, n, d, f, given.seconds, Path(folder))
-    lines.sort(key=lambda line: SIZES.index((line["n"], line["d"], line["f"])))
+                lines += case(peers, n, d, f, given.rules, given.seconds, Path(folder))
+    lines.sort(
+        key=lambda line: (SIZES.index((line["n"], line["d"], line["f"])), [*RULES].index(line["rule"]))
+    )
     grown, on = growth() if "growth" in parts else stored["growth"], machine()
     write("rules", page(lines, grown, on), {"machine": on, "lines": lines, "growth": grown})
 
