@@ -116,12 +116,13 @@ def without_kernels(found: Any) -> Iterator[str]:
         if (line["rule"], line["n"], line["d"]) != ("median", 20, 1_000_000):
             continue
         count, one = line["operations"], line["pass"]
+        bytes_, alone, rule = count * 3 / 20, line["alone"] / one, line["rule ms"] / one
         yield (
-            f"With torch and NumPy alone a median of 20 rows is {count} operations on whole rows, each of which\n"
-            f"reads two and writes one in the cache: {count * 3 / 20:.0f} times the bytes of one pass. So many\n"
-            f"`numpy.minimum` and nothing else take {line['alone'] / one:.1f} times as long as `rows.mean(0)`,\n"
-            f"and the rule {line['rule ms'] / one:.1f} times: it is at the bandwidth of the cache, and compiled\n"
-            "code is faster since it keeps columns in registers. See [plain columns](results/plain_columns.md).\n"
+            f"With torch and NumPy alone a median of 20 rows is {count} operations on whole rows, each of\n"
+            f"which reads two and writes one in the cache: {bytes_:.0f} times the bytes of a pass. So many\n"
+            f"`numpy.minimum` and nothing else take {alone:.1f} times as long as `rows.mean(0)`, and the\n"
+            f"rule {rule:.1f} times: it is at the bandwidth of the cache. Compiled code is faster since it\n"
+            "keeps columns in registers. See [plain columns](results/plain_columns.md).\n"
         )
 
 

@@ -9,7 +9,7 @@ derivative is wanted, or rows lie elsewhere, torch sorts. All give the same numb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -37,32 +37,36 @@ def answer(block: Tensor, plan: RankWindow) -> Tensor:
     if not block.is_cpu or block.requires_grad:
         return accelerator.answered(block, plan)[0]
     out = block.new_empty(block.shape[1])
-    _write(block.numpy(), plan, out.numpy(), None)
+    _by_pieces(block.numpy(), plan, out.numpy(), False, lambda values: None)
     return out
 
 
 def answers(block: Tensor, plan: RankWindow, out: Tensor, ours: bool = False) -> bool:
-    """As `answer`, into `out` `[b]` of the block's dtype, on the CPU, by several threads.
+    """As `answer`, for a block on the CPU, into `out` `[b]` of its dtype.
 
     A block that is `ours` is overwritten. Returns whether the block and the answers are finite.
     """
-    values, found, threads = block.numpy(), out.numpy(), torch.get_num_threads()
-    (n, b), fine = values.shape, []
-    width = max(NARROW, min(_CALL, _BLOCK // n) // values.itemsize)
+    fine: list[bool] = []
+    _by_pieces(block.numpy(), plan, out.numpy(), ours, lambda values: fine.append(_finite(values)))
+    return all(fine)
+
+
+def _by_pieces(block: Array, plan: RankWindow, out: Array, ours: bool, look: Callable[[Array], None]) -> None:
+    """Writes what `plan` makes of every column to `out`, by threads that `look` at values and at answers."""
+    (n, b), threads = block.shape, torch.get_num_threads()
+    width = max(NARROW, min(_CALL, _BLOCK // n) // block.itemsize)
 
     def part(start: int, stop: int) -> None:
         count = -(-(stop - start) // width)
         bounds = [start + (stop - start) * k // count for k in range(count + 1)]
-        room = np.empty((_SPARE if ours else n + _SPARE, -(-(stop - start) // count)), dtype=values.dtype)
+        room = np.empty((_SPARE if ours else n + _SPARE, -(-(stop - start) // count)), dtype=block.dtype)
         for first, last in pairwise(bounds):
-            some, place = values[:, first:last], found[first:last]
-            fine.append(_finite(some))
-            _write(some, plan, place, room[:, : last - first])
-            fine.append(_finite(place))
+            look(block[:, first:last])
+            _write(block[:, first:last], plan, out[first:last], room[:, : last - first])
+            look(out[first:last])
 
     pieces = threads if n >= _TALL else max(1, min(threads, _MOST, b // _APART))
-    kernels.parallel_for(b, values.size if pieces > 1 else 0, -(-b // pieces), part)
-    return all(fine)
+    kernels.parallel_for(b, block.size if pieces > 1 else 0, -(-b // pieces), part)
 
 
 def order_statistics(block: Array, first: int, last: int, room: Array | None = None) -> Sequence[Array]:
@@ -105,7 +109,7 @@ def _finite(values: Array) -> bool:
     return not values.size or bool(np.isfinite(values.max()) and np.isfinite(values.min()))
 
 
-def _write(block: Array, plan: RankWindow, out: Array, room: Array | None) -> None:
+def _write(block: Array, plan: RankWindow, out: Array, room: Array) -> None:
     first, last, around = plan
     with np.errstate(all="ignore"):  # answers that are not finite are seen by those who asked
         if around is not None:
