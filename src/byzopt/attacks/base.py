@@ -119,6 +119,11 @@ class Attack(ABC):
         """Whether it is written over leading dimensions, so that one call serves many runs."""
         return False
 
+    @property
+    def searches(self) -> bool:
+        """Whether it asks the server's rule for answers. Default: whether an attack inside it does."""
+        return any(inner.searches for inner in vars(self).values() if isinstance(inner, Attack))
+
     def poison(self, task: Any, workers: tuple[int, ...]) -> Any:
         """The task as the Byzantine workers' data make it. Default: unchanged."""
         return task
@@ -239,16 +244,18 @@ class Adversary:
         defence: Callable[[Tensor], Tensor],
         present: Tensor | None = None,
         losses: OwnLoss | None = None,
+        places: bool = False,
     ) -> tuple[Tensor, State]:
         """The rows `[n, d]` as sent, Byzantine ones forged, and the attack's next state. In a round in which
         none of the liars is `present` the attack is not asked. `losses` are for an attack that knows its own.
+        `places`: rows are points, as those of a graph's nodes, and `x` is where these were.
 
         Errors: `InvalidInput` for forged rows of a wrong shape or without a floating dtype.
         """
         if not self.cohort.byzantine or not _any_of(self.cohort.byzantine, present):
             return rows, state
         some = (present, self.attack.indexed and present is not None)
-        view = View(t, x, rows, self.cohort, self.f, self.attack.knows, defence, *some, losses)
+        view = View(t, x, rows, self.cohort, self.f, self.attack.knows, defence, *some, losses, places)
         forged, state = self.attack.step(state, view, generator)
         wanted = (*rows.shape[:-2], view.b, rows.shape[-1])
         if forged.shape != wanted or not forged.is_floating_point():

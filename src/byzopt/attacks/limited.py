@@ -51,6 +51,10 @@ class Limited(Remembering):
     threat: Threat = "no_rule"
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"own", "honest", "defence", "loss"})
 
+    @property
+    def searches(self) -> bool:
+        return self.attack.searches and self.threat in ("omniscient", "one_round_late")
+
     def poison(self, task: Any, workers: tuple[int, ...]) -> Any:
         return self.attack.poison(task, workers)
 
@@ -97,7 +101,8 @@ class GuessedRules:
 
 
 def _median(rows: Tensor) -> Tensor:
-    return rows.quantile(0.5, dim=-2)
+    ordered, n = rows.sort(dim=-2).values, rows.shape[-2]  # `quantile` takes no more than 16 million numbers
+    return (ordered[..., (n - 1) // 2, :] + ordered[..., n // 2, :]) / 2
 
 
 def _near_medoid(rows: Tensor, f: int) -> Tensor:

@@ -41,6 +41,7 @@ class _Optimal(Attack):
     first_step: float = 10.0
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest", "defence"})
     batched = True
+    searches = True
 
     def __post_init__(self) -> None:
         require(self.evaluations >= 1, "Parameter `evaluations`", "be at least 1", self.evaluations)

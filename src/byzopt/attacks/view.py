@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ class View:
         present: Who takes part, `[n]` of bool; None: everybody.
         filled: Whether `honest` has a row for absentees too.
         losses: The loss of the Byzantine workers' own data; None: there is no task.
+        places: Whether rows are points, as those of a graph's nodes, and not directions.
 
     Raises:
         InvalidInput: On reading what is not in `knows`, and on asking for a loss where there is no task.
@@ -60,7 +62,19 @@ class View:
         tensor([2., 3.])
     """
 
-    __slots__ = ("_defence", "_knows", "_losses", "_rows", "cohort", "f", "filled", "present", "t", "x")
+    __slots__ = (
+        "_defence",
+        "_knows",
+        "_losses",
+        "_rows",
+        "cohort",
+        "f",
+        "filled",
+        "places",
+        "present",
+        "t",
+        "x",
+    )
 
     def __init__(
         self,
@@ -74,9 +88,10 @@ class View:
         present: Tensor | None = None,
         filled: bool = False,
         losses: OwnLoss | None = None,
+        places: bool = False,
     ) -> None:
         self.t, self.x, self.cohort, self.f = t, x, cohort, f
-        self.present, self.filled = present, filled
+        self.present, self.filled, self.places = present, filled, places
         self._rows, self._knows, self._defence, self._losses = rows, knows, defence, losses
 
     @property
@@ -131,14 +146,11 @@ class View:
 
     def since(self, start: int, knows: frozenset[Knowledge]) -> View:
         """The same round for an attack inside another one, which may know less and began after `start`."""
-        known, place = knows & self._knows, (self.t - start, self.x, self._rows, self.cohort, self.f)
-        return View(*place, known, self._defence, self.present, losses=self._losses)
+        return self._for(knows, t=self.t - start)
 
     def owning(self, own: Tensor, knows: frozenset[Knowledge]) -> View:
         """The same round for an attack inside another one, with other own messages `[b, d]`."""
-        rows = put(self._rows, self.cohort.byzantine, own)
-        known, place = knows & self._knows, (self.t, self.x, rows, self.cohort, self.f)
-        return View(*place, known, self._defence, self.present, self.filled, self._losses)
+        return self._for(knows, _rows=put(self._rows, self.cohort.byzantine, own))
 
     def believing(
         self, honest: Tensor, knows: frozenset[Knowledge], defence: Callable[[Tensor], Tensor]
@@ -146,8 +158,14 @@ class View:
         """The same round for an attack inside another one, which takes `honest` `[h, d]` for the honest
         messages and `defence` for the server's rule, and sees no others."""
         rows = put(self._rows, self.cohort.honest, honest)
-        known = knows & self._knows
-        return View(self.t, self.x, rows, self.cohort, self.f, known, defence, losses=self._losses)
+        return self._for(knows, _rows=rows, _defence=defence, present=None, filled=False)
+
+    def _for(self, knows: frozenset[Knowledge], **changed: Any) -> View:
+        """The same round with some attributes changed, for an attack that declares `knows`."""
+        view = copy(self)
+        for name, value in {"_knows": knows & self._knows, **changed}.items():
+            setattr(view, name, value)
+        return view
 
     def _here(self, workers: tuple[int, ...]) -> tuple[int, ...]:
         """Those of the workers who take part."""
@@ -166,8 +184,12 @@ class View:
 
 
 def put(rows: Tensor, workers: tuple[int, ...], forged: Tensor) -> Tensor:
-    """`rows` `[n, d]` with those of the `workers` replaced by `forged`, in the rows' dtype."""
-    return rows.index_copy(-2, _index(workers, rows.device), forged.to(rows.dtype))
+    """`rows` `[n, d]` with those of the `workers` replaced by `forged`, in the rows' dtype: what is finite
+    and too large for that is the largest that it holds."""
+    sent, largest = forged.to(rows.dtype), torch.finfo(rows.dtype).max
+    if largest < torch.finfo(forged.dtype).max:
+        sent = torch.where(forged.isfinite(), sent.clamp(-largest, largest), sent)
+    return rows.index_copy(-2, _index(workers, rows.device), sent)
 
 
 @lru_cache(maxsize=64)

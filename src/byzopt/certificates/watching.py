@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from byzopt import linalg
+from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.expulsion import Expulsion
 from byzopt.aggregators.core.filters import Filter, GuardLimits, RoundContext
 from byzopt.certificates.progress import OnProgress, no_progress
@@ -72,6 +73,9 @@ class RecordingFilter(Filter):
     def preview(self, state: Any, rows: Tensor, at: RoundContext) -> Tensor:
         return self.inner.preview(state, rows, at)
 
+    def rule_of(self, state: Any, at: RoundContext) -> BaseAggregator | None:
+        return self.inner.rule_of(state, at)
+
     def limits(self, state: Any, at: RoundContext) -> GuardLimits | None:
         return self.inner.limits(state, at)
 
@@ -80,6 +84,9 @@ class RecordingFilter(Filter):
 
     def expelled(self, state: Any) -> tuple[Expulsion, ...]:
         return self.inner.expelled(state)
+
+    def expelled_by(self, state: Any, rows: Tensor, at: RoundContext) -> frozenset[int] | None:
+        return self.inner.expelled_by(state, rows, at)
 
 
 def round_figures(t: int, honest: Tensor, g: Tensor) -> AuditedRound:

@@ -179,6 +179,9 @@ def _say(result: Stress, picture: Path | None, as_json: bool) -> None:
         console.print(line)
     if picture is not None:
         console.print(f"picture: {picture}")
+    for why in dict.fromkeys(result.unfit.values()):
+        names = ", ".join(name for name, other in result.unfit.items() if other == why)
+        print(f"byzopt: left out: {names}: {why}", file=sys.stderr)
     if result.left:
         print(f"byzopt: not measured, the same command goes on: {', '.join(result.left)}", file=sys.stderr)
 
@@ -263,5 +266,6 @@ def _data(result: Stress, picture: Path | None) -> dict[str, Any]:
         "trials": [plain(one) for one in result.trials],
         "worst": {rule: plain(result.worst(rule)) for rule in result.rules},
         "not_measured": list(result.left),
+        "left_out": dict(result.unfit),
         "picture": str(picture) if picture is not None else None,
     }

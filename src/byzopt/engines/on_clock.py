@@ -15,6 +15,7 @@ from byzopt.engines.absence import played
 from byzopt.engines.asynchrony import Asynchrony, check_intake
 from byzopt.engines.base import check_rows
 from byzopt.engines.loop import LoopState
+from byzopt.engines.searching import check_heard
 from byzopt.engines.simulated import GradientCount, check_needs
 from byzopt.errors import require
 from byzopt.methods import Method
@@ -70,6 +71,7 @@ class OnClock:
         place, what = self.adversary.placement, "The placement of an attack on a clock"
         require(place == "free", what, "be 'free': workers send rows as they are", repr(place))
         check_needs(self.method.worker, self.task)
+        check_heard(self.adversary.attack, self.asynchrony.intake)
 
     @cached_property
     def serving(self) -> Serving:

@@ -188,7 +188,7 @@ class OnGraph:
         generator = stream(self.seed, "attack", t, device=said.device)
         losses = self.adversary.losses(self.task)
         seen = (attack, t, before, said, generator, defence, None, losses)
-        rows, attack = self.adversary.forge_rows(*seen)
+        rows, attack = self.adversary.forge_rows(*seen, places=True)
         return rows[self.byzantine], attack
 
     def edge_lies(self, t: int, before: Tensor, said: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from byzopt.aggregators.core.filters import RoundContext
 from byzopt.attacks import Adversary
 from byzopt.engines.absence import played, share_of, unmoved, zero_absent
 from byzopt.engines.base import ENGINES, Engine, EngineRecipe, Exchange, MethodPart, check_rows
+from byzopt.engines.searching import check_wire
 from byzopt.engines.transmission import transmit
 from byzopt.errors import require
 from byzopt.methods import Method
@@ -77,6 +78,7 @@ class Simulated(Engine):
         self.wire.check(self.task.layout, bool(self.adversary.cohort.byzantine))
         self.down.check(self.task.layout)
         check_needs(self.worker, self.task)
+        check_wire(self.adversary.attack, self.adversary.placement, self.wire)
 
     @property
     def n(self) -> int:

@@ -32,6 +32,8 @@ ENSEMBLE: dict[str, Mapping[str, Any]] = {
     "optimal alie": {"name": "optimal_alie"},
     "trapsetter": {"name": "trapsetter"},
 }
+# What a task must have, without which an attack is left out.
+NEEDS = {"label flip": "the task has no labels", "trapsetter": "the task tells no worker's loss"}
 # They ask the rule, or for losses, many times a round.
 LATER = ("autobyz", "optimal_ipm", "optimal_alie", "trapsetter")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -14,7 +14,7 @@ from byzopt.errors import InvalidInput, require
 from byzopt.experiments import Spec
 from byzopt.experiments.sweeps import RunStore, Sweep, SweepPlan, plan_sweep, run_sweep
 from byzopt.experiments.trials.memory import build_task
-from byzopt.stress.catalogue import NO_ATTACK, ensemble, is_cheap, is_searched
+from byzopt.stress.catalogue import NEEDS, NO_ATTACK, ensemble, is_cheap, is_searched
 from byzopt.stress.difference import Difference, difference_of
 from byzopt.stress.verdict import Trial, trial, worst
 
@@ -36,6 +36,7 @@ class Stress:
         left: What was not measured.
         attacks: Names of all attacks that were to be tried.
         seeds: Runs of each cell.
+        unfit: Attacks of the ensemble that this training cannot have, and why.
     """
 
     threat: str
@@ -48,6 +49,7 @@ class Stress:
     left: tuple[str, ...]
     attacks: tuple[str, ...] = ()
     seeds: int = 1
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, rule: str, attack: str) -> Trial | None:
         """The trial of a rule under an attack, if it was measured."""
@@ -151,10 +153,8 @@ def stress(
     require(seeds >= 1, "The number of seeds", "be at least 1", seeds)
     require(bool(spec.cohort.byzantine), "A spec to stress", "have attackers", "none", "Set `attackers`.")
     own = {key: value for key, value in spec.data.items() if key not in ("attack", "compare")}
-    rules = _rules(
-        own["rule"], " >> ".join(stage.name for stage in (*spec.rule.stages, spec.rule.last)), compare
-    )
-    tried = ensemble(build_task(spec), threat, attacks)
+    rules = _rules(own["rule"], _defence(spec), compare)
+    tried, unfit = _fitting(own, ensemble(build_task(spec), threat, attacks), bool(attacks))
     every = {NO_ATTACK: {"name": "none"}, **tried}
     own_rule, *others = rules
     plans = {
@@ -173,8 +173,26 @@ def stress(
     left = [f"{rule} under {name}" for name, group in plans for rule in group if (rule, name) not in measured]
     n, f, liars = spec.cohort.n, spec.f, len(spec.cohort.byzantine)
     return Stress(
-        threat, n, f, liars, tuple(rules), tuple(trials), Path(store), tuple(left), tuple(tried), seeds
+        threat, n, f, liars, tuple(rules), tuple(trials), Path(store), tuple(left), tuple(tried), seeds, unfit
     )
+
+
+def _fitting(
+    own: Mapping[str, Any], attacks: Mapping[str, Mapping[str, Any]], named: bool
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """The attacks that this training can have, and why not the others of the ensemble. Errors: `InvalidInput`
+    for one that it cannot have where they were `named`."""
+    fit, unfit = {}, {} if named else {name: why for name, why in NEEDS.items() if name not in attacks}
+    for name, attack in attacks.items():
+        try:
+            Spec.of({**own, "attack": dict(attack)})
+        except InvalidInput as error:
+            if named:
+                raise
+            unfit[name] = str(error).removeprefix("In the spec: ")
+        else:
+            fit[name] = attack
+    return fit, unfit
 
 
 def _share(
@@ -201,6 +219,15 @@ def _share(
     for name, plan in plans.items():
         if not is_cheap(name) and not stopped() and monotonic() < end < inf:
             play_until(name, plan_sweep(plan.sweep, plan.store.root), end)
+
+
+def _defence(spec: Spec) -> str:
+    """What defends a training, in words: its rule, or the mixer or intake that takes the rule's place."""
+    if spec.graph is not None and not spec.graph.mixer.uses_rule:
+        return f"mixer {spec.graph.mixer.name}"
+    if spec.asynchrony is not None and not spec.asynchrony.intake.uses_rule:
+        return f"intake {spec.asynchrony.intake.name}"
+    return " >> ".join(stage.name for stage in (*spec.rule.stages, spec.rule.last))
 
 
 def _rules(own: Any, name: str, compare: Sequence[str]) -> dict[str, Any]:

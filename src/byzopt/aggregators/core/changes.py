@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.filters import Filter, RoundContext
 from byzopt.errors import require
 from byzopt.linalg import clip, norm
@@ -75,6 +76,9 @@ class ClippedChanges(Filter):
         out = self.inner.preview(state.memory, self._cut(state, rows, base, at), at)
         return out if base is None else base + out
 
+    def rule_of(self, state: ChangesState, at: RoundContext) -> BaseAggregator | None:
+        return self.inner.rule_of(state.memory, at) if self.p == 0 else None  # its coin is known to all
+
     def report(self, state: ChangesState) -> dict[str, float]:
         return self.inner.report(state.memory)
 
@@ -140,6 +144,9 @@ class RowMomentum(Filter):
     def preview(self, state: RowMomentumState, rows: Tensor, at: RoundContext) -> Tensor:
         m = (state.m * (1 - self.eta)).add_(rows, alpha=self.eta)
         return self.inner.preview(state.memory, m, at)
+
+    def rule_of(self, state: RowMomentumState, at: RoundContext) -> BaseAggregator | None:
+        return self.inner.rule_of(state.memory, at)
 
     def report(self, state: RowMomentumState) -> dict[str, float]:
         return self.inner.report(state.memory)

@@ -91,6 +91,11 @@ class Filter(ABC):
         None: there is no such limit."""
         return None
 
+    def rule_of(self, state: State, at: RoundContext) -> BaseAggregator | None:
+        """The rule without memory that combines the rows of a round, its lots drawn; None: it is not known.
+        Another `t` may stand for other lots only where it is."""
+        return None
+
     def certifiable(self, n: int, f: int) -> bool:
         """Whether `certified_step` is worth its cost: single answers may be certified for f faulty rows of n,
         and nothing is proved in advance. Default: no."""
@@ -110,6 +115,12 @@ class Filter(ABC):
     def expelled(self, state: State) -> tuple[Expulsion, ...]:
         """Who was expelled for good, when and why. Default: nobody."""
         return ()
+
+    def expelled_by(self, state: State, rows: Tensor, at: RoundContext) -> frozenset[int] | None:
+        """Who would be expelled after `step`, without a change of state; None for what expels nobody."""
+        if type(self).expelled is Filter.expelled:
+            return None
+        return frozenset(one.worker for one in self.expelled(self.step(state, rows, at)[1]))
 
 
 def check_unseen_data(filter: Filter) -> None:
@@ -133,7 +144,7 @@ class Defence:
     at: RoundContext
 
     def __call__(self, rows: Tensor) -> Tensor:
-        return self.filter.preview(self.state, rows, self.at)
+        return self.filter.preview(self.state, self._beside(rows), self.at)
 
     def batch(self, rows: Tensor) -> Tensor:
         """The answers `[K, d]` to K sets of rows `[K, n, d]`, each as this round would answer it.
@@ -144,6 +155,7 @@ class Defence:
         d, what = rows.shape[-1], "Rows for a defence with memory"
         whole = d == self.at.x.shape[-1] or isinstance(self.filter, StatelessFilter)
         require(whole, what, f"have its {self.at.x.shape[-1]} coordinates", d)
+        rows = self._beside(rows)
         if isinstance(self.filter, RoundRule):
             return self.filter.now(self.state, self.at).batch(rows)
         return torch.stack([self.filter.preview(self.state, each, self.at) for each in rows])
@@ -151,23 +163,22 @@ class Defence:
     def draws(self, count: int = 3) -> list[Defence]:
         """The defence as somebody knows it who does not know its lots: with `count` draws of other rounds, or
         as it is where it draws none."""
-        if not isinstance(self.filter, RoundRule):
-            return [self]
         others = [self.at._replace(t=self.at.t + (k << 20)) for k in range(1, count + 1)]
-        drawn = self.filter.now(self.state, self.at) != self.filter.now(self.state, others[0])
-        return [replace(self, at=other) for other in others] if drawn else [self]
+        here, there = (self.filter.rule_of(self.state, at) for at in (self.at, others[0]))
+        return [replace(self, at=other) for other in others] if here != there else [self]
 
     def expelled_by(self, rows: Tensor) -> frozenset[int] | None:
         """Whom the rule would have expelled by the end of this round with these rows `[n, d]`; None for rules
         that expel nobody."""
-        if type(self.filter).expelled is Filter.expelled:
-            return None
-        after = self.filter.step(self.state, rows, self.at)[1]
-        return frozenset(one.worker for one in self.filter.expelled(after))
+        return self.filter.expelled_by(self.state, self._beside(rows), self.at)
 
     def limits(self) -> GuardLimits | None:
         """How far a worker may go this round without being expelled; None where there is no such limit."""
         return self.filter.limits(self.state, self.at)
+
+    def _beside(self, rows: Tensor) -> Tensor:
+        """The rows on the device of what the rule remembers, where it may remember something."""
+        return rows if isinstance(self.filter, StatelessFilter) else rows.to(self.at.x.device)
 
 
 class RoundRule(Filter):
@@ -189,6 +200,9 @@ class RoundRule(Filter):
     @abstractmethod
     def after(self, state: State, out: Tensor) -> State:
         """The state after the rule has answered `out` `[d]`."""
+
+    def rule_of(self, state: State, at: RoundContext) -> BaseAggregator | None:
+        return self.now(state, at)
 
     def step(self, state: State, rows: Tensor, at: RoundContext) -> tuple[Tensor, State]:
         out = self.preview(state, rows, at)

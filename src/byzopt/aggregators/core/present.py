@@ -72,6 +72,9 @@ class PresentRows(Filter):
         out, _ = self._answer(state, rows, at)
         return torch.zeros_like(rows[0]) if out is None else out
 
+    def rule_of(self, state: PresentState, at: RoundContext) -> BaseAggregator | None:
+        return self.inner.rule_of(state.memory, at)
+
     def report(self, state: PresentState) -> dict[str, float]:
         """`idle_rounds`: rounds so far that moved nothing; `lowered_rounds`: those in which so few came that
         the rule tolerated fewer faulty rows than it is to."""
@@ -164,6 +167,9 @@ class LastRows(Filter):
     def preview(self, state: LastState, rows: Tensor, at: RoundContext) -> Tensor:
         shown, _, heard = self._known(state, rows, at)
         return self.inner.preview(state.memory, shown, at._replace(present=_unless_all(heard)))
+
+    def rule_of(self, state: LastState, at: RoundContext) -> BaseAggregator | None:
+        return self.inner.rule_of(state.memory, at)
 
     def report(self, state: LastState) -> dict[str, float]:
         return self.inner.report(state.memory)

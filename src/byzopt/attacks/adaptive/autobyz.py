@@ -15,6 +15,7 @@ from byzopt.attacks.adaptive.search import Best, evolve, refine
 from byzopt.attacks.adaptive.trials import SPACES, Trials, seen
 from byzopt.attacks.base import ATTACKS, Knowledge, Remembering, View
 from byzopt.cohort import Cohort
+from byzopt.errors import ByzoptError
 
 Objective = Literal["cos", "drift", "bias", "workers"]
 Budget = Literal["cheap", "full"]
@@ -22,6 +23,7 @@ KEPT = 6  # winners of a round with which the next one begins
 DECAY = 0.98  # of the long-run mean
 SHORT = 1e-3  # of the spread: answers that are shorter are taken for shorter than they are
 SHARP = 30.0  # cosines beyond a thirtieth count as for or against a worker
+LARGEST = 1e100  # length of all honest rows beyond which squares of theirs may overflow
 JITTER = 1e-6  # of the spread: ties of exact copies decide no candidate
 
 
@@ -45,8 +47,9 @@ class AutoByz(Remembering):
     to give the same there: in the span of the rows for rules that commute with rotations; in 256 columns,
     drawn with chances as the square sums in them, and distances beside these, for coordinate rules (the best
     six then on whole rows); else on whole rows. The six winners of a round are tried again in the next one.
-    Rules that draw lots are asked with draws of the attacker's own. What a rule refuses is a candidate that
-    fails.
+    Rules that draw lots are asked with draws of the attacker's own, but inside a guard, whose lots are known.
+    What a rule refuses is a candidate that fails. On a graph, whose rows are places, the moves of the nodes
+    stand for rows and answers.
 
     `objective`: `"cos"` the least cosine between answer and m, by which a normalised step suffers; `"drift"`
     the least cosine with the long-run mean of m; `"bias"` the answer along one lasting direction, the
@@ -75,6 +78,7 @@ class AutoByz(Remembering):
     objective: Objective = "cos"
     budget: Budget = "full"
     knows: ClassVar[frozenset[Knowledge]] = frozenset({"honest", "defence"})
+    searches = True
 
     def start(self, cohort: Cohort, x: Tensor) -> Memory:
         zeros = torch.zeros(x.shape, dtype=torch.float64, device="cpu")
@@ -84,16 +88,20 @@ class AutoByz(Remembering):
 
     def step(self, state: Memory, view: View, generator: torch.Generator) -> tuple[Tensor, Memory]:
         honest = view.honest
-        if not bool(honest.isfinite().all()):  # nothing to hide in: the run is ending by itself
+        origin = view.x.double().cpu() if view.places else None
+        rows = honest.double().cpu() if origin is None else honest.double().cpu() - origin
+        if not float(torch.linalg.vector_norm(rows)) < LARGEST:  # the run is ending by itself
             return view.alike(honest.mean(dim=-2)), state
-        rows = honest.double().cpu()
         mean, weight = rows.mean(dim=0), max(1 - DECAY, 1 / view.t)
         long = state.mean + weight * (mean - state.mean)
         variance = state.variance + weight * (rows.var(dim=0, correction=0) - state.variance)
         whole = scene(rows, long, self._aim(rows, mean, long, variance))
-        trials = Trials(_asks(view), view.cohort.honest, view.cohort.byzantine, _expels(view))
+        trials = Trials(_asks(view, origin), view.cohort.honest, view.cohort.byzantine, _expels(view))
         best, space = self._search(whole, trials, state, view.b, generator)
-        forged = _jittered(whole, best[0]).to(honest)
+        if not bool((rows != rows[0]).any()):  # of equal rows all spaces give the same: a later round tells
+            space = -1
+        forged = _jittered(whole, best[0])
+        forged = (forged if origin is None else forged + origin).to(honest.device)
         return forged, Memory(long, variance, best, torch.tensor(space, device="cpu"))
 
     def _aim(self, rows: Tensor, mean: Tensor, long: Tensor, variance: Tensor) -> Tensor:
@@ -136,12 +144,18 @@ def _jittered(whole: Scene, best: Tensor) -> Tensor:
     return jittered
 
 
-def _asks(view: View) -> list[Callable[[Tensor], Tensor]]:
-    """The defence as functions of sets of rows `[K, n, k]`, one for each draw of the attacker's own."""
+def _asks(view: View, origin: Tensor | None) -> list[Callable[[Tensor], Tensor]]:
+    """The defence as functions of sets of rows `[K, n, k]`, measured from `origin` as its answers are: one
+    for each draw of the attacker's own."""
     defence = getattr(view.defence, "single", view.defence)
     draws = getattr(defence, "draws", None)  # of a rule in a defence's place it is a trait
     known = draws() if callable(draws) else [defence]
-    return [each.batch if hasattr(each, "batch") else _stacked(each) for each in known]
+    asks = [each.batch if hasattr(each, "batch") else _stacked(each) for each in known]
+    return [_from(origin, ask) for ask in asks] if origin is not None else asks
+
+
+def _from(origin: Tensor, ask: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda sets: ask(sets + origin).to(origin) - origin
 
 
 def _expels(view: View) -> Callable[[Tensor], bool] | None:
@@ -149,9 +163,20 @@ def _expels(view: View) -> Callable[[Tensor], bool] | None:
     defence = getattr(view.defence, "single", view.defence)
     told = getattr(defence, "expelled_by", None)
     faulty = frozenset(view.cohort.byzantine)
-    if told is None or (now := told(view.with_forged(view.alike(view.honest.mean(dim=0))))) is None:
+    if told is None:
         return None
-    return lambda rows: bool((told(rows) - now) & faulty)
+    try:
+        now = told(view.with_forged(view.alike(view.honest.mean(dim=0))))
+    except ByzoptError:  # the honest rows alone are too many faults
+        return None
+
+    def expels(rows: Tensor) -> bool:
+        try:
+            return bool((told(rows) - now) & faulty)
+        except ByzoptError:
+            return True
+
+    return None if now is None else expels
 
 
 def _stacked(defence: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

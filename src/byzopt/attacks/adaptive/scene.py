@@ -24,7 +24,7 @@ class Scene:
     extras: Tensor
     aim: Tensor
     weights: Tensor
-    spread: float  # the root of the honest variance, in all coordinates
+    spread: float  # the root of the honest variance, in all coordinates; the mean's length where that is 0
 
     @property
     def mean(self) -> Tensor:
@@ -94,14 +94,14 @@ def _compact(rows: Tensor) -> Tensor:
 def scene(honest: Tensor, long_mean: Tensor, aim: Tensor) -> Scene:
     """The scene of a round with honest rows `[h, d]`, their long-run mean `[d]` and the aim `[d]`.
 
-    The extras, all of the length of the honest spread z: the mean, the target, the standard deviation of each
-    coordinate, the same with the target's signs, the most opposed honest value of each coordinate (less the
-    mean), the long-run mean.
+    The extras, all of the length of the honest spread z (of the mean, where honest rows do not differ): the
+    mean, the target, the standard deviation of each coordinate, the same with the target's signs, the most
+    opposed honest value of each coordinate (less the mean), the long-run mean.
     """
     honest = honest.double()
     mean = honest.mean(dim=0)
     away = honest - mean
-    spread = float(away.square().sum(dim=1).mean().sqrt())
+    spread = float(away.square().sum(dim=1).mean().sqrt()) or float(torch.linalg.vector_norm(mean))
     deviation = away.square().mean(dim=0).sqrt()
     target = -aim.double()
     worst = torch.where(target > 0, away.amax(dim=0), away.amin(dim=0))

@@ -115,13 +115,13 @@ def _inner(scene: Scene, answers: Tensor) -> Tensor:
 
 def _asked(ask: Ask, rows: Tensor) -> Tensor:
     try:
-        return ask(rows).to(rows.dtype)  # a memory in float32 answers in float32
+        return ask(rows).to(rows)  # a memory answers in its own dtype, where it is
     except ByzoptError:
         return torch.stack([_one(ask, each) for each in rows])
 
 
 def _one(ask: Ask, rows: Tensor) -> Tensor:
     try:
-        return ask(rows.unsqueeze(0))[0].to(rows.dtype)
+        return ask(rows.unsqueeze(0))[0].to(rows)
     except ByzoptError:
         return torch.full_like(rows[0], torch.nan)

@@ -12,6 +12,7 @@ from byzopt.cohort import Cohort
 from byzopt.engines import ENGINES, Asynchrony, EngineRecipe, Graph, InProcess
 from byzopt.engines.asynchrony import check_clock, check_intake
 from byzopt.engines.graph import check_rule, check_server
+from byzopt.engines.searching import check_heard, check_wire
 from byzopt.errors import UnknownName, require, said, unknown
 from byzopt.experiments.specs.attacks import attack_recipe
 from byzopt.experiments.specs.overrides import USUAL, merge
@@ -148,6 +149,8 @@ class Spec:
             check_clock(self.attack)
         else:
             self._check_asynchrony(self.asynchrony)
+        if self.placement != "free" and self.attack.searches:
+            check_wire(self.attack, self.placement, self.built().wire)
         Adversary(self.attack, self.cohort, self.f, self.placement, self.base)
 
     def _check_asynchrony(self, asynchrony: Asynchrony) -> None:
@@ -157,6 +160,7 @@ class Spec:
         require(everybody, what, "have everybody take part", self.participants, remedy)
         require(self.engine == InProcess(), what, "have the simulated engine", self.engine)
         check_intake(asynchrony, self.rule, self.n, self.f)
+        check_heard(self.attack, asynchrony.intake)
 
     @classmethod
     def of(cls, data: Mapping[str, Any], what: str = "the spec") -> Spec:
