@@ -7,6 +7,7 @@ The environment is of the Python that runs this.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +58,12 @@ def _has_pip():
 
 
 def become(module, *arguments):
-    """Go on as `python -m module arguments` of .venv, in the repository root; never returns."""
+    """Go on as `python -m module arguments` of .venv, in the repository root; never returns.
+
+    byzopt is told by which command it was begun, for where it says how to go on.
+    """
+    if module == "byzopt":
+        os.environ["BYZOPT_COMMAND"] = shlex.join([Path(sys.executable).name, *sys.argv])
     os.chdir(str(ROOT))
     os.environ["VIRTUAL_ENV"] = str(PLACE)
     os.environ["PATH"] = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])

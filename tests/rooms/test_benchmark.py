@@ -518,6 +518,79 @@ def test_damaged_rows_are_left_out_and_equal_ones_count_once(tmp_path, byzopt):
     assert "be the same in all sources" in differ.err
 
 
+DRAWING = """
+import torch
+from dataclasses import dataclass, field
+
+from byzopt import Method, MethodRecipe
+from byzopt.aggregators import CoordinateRule
+from byzopt.attacks import Attack
+from byzopt.servers import Descent
+from byzopt.wire import Direct
+from byzopt.workers import Estimator
+
+
+@dataclass(frozen=True)
+class Loose(CoordinateRule):
+    def columns(self, block):
+        return block.mean(dim=0) + 0.1 * torch.randn(block.shape[1])
+
+
+@dataclass(frozen=True)
+class Counting(CoordinateRule):
+    calls: list = field(default_factory=list)
+
+    def columns(self, block):
+        self.calls.append(1)
+        return block.mean(dim=0) / len(self.calls)
+
+
+@dataclass(frozen=True)
+class Noise(Estimator):
+    def init(self, x, oracle):
+        return oracle(x) * torch.rand(1), ()
+
+    def step(self, state, x, oracle):
+        return self.init(x, oracle)
+
+
+@dataclass(frozen=True)
+class Noisy(MethodRecipe):
+    def build(self, rule, lr, rounds=None):
+        return Method(Noise(), Direct(), rule.as_filter(), Descent(lr))
+
+
+@dataclass(frozen=True)
+class Erratic(Attack):
+    def forge(self, view, generator):
+        return view.own * torch.rand(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('rule = "median"', 'rule = "parts.py:Loose"'),
+        ('rule = "median"', 'rule = "parts.py:Counting"'),
+        ('method = {name = "robust_gd"}', 'method = "parts.py:Noisy"'),
+        (DEFENCE, 'kind = "attack"\ntitle = "By chance"\nattack = "parts.py:Erratic"\n'),
+    ],
+    ids=["rule", "memory", "method", "attack"],
+)
+def test_parts_that_do_not_repeat_themselves_are_measured_nowhere(
+    old, new, measured, small, tmp_path, byzopt
+):
+    place = entered(tmp_path, "chance", DEFENCE.replace(old, new))
+    (place / "parts.py").write_text(DRAWING, encoding="utf-8")
+    store = tmp_path / "store"
+    shutil.copytree(measured, store)
+    before = read_rows(store)
+    done = byzopt("benchmark", "run", str(place), "--store", str(store))
+    assert done.status == 1
+    assert "Entry chance should come to the same point" in done.err
+    assert read_rows(store) == before
+
+
 def test_an_entry_that_fails_stops_no_other(measured, small, tmp_path, byzopt):
     store = tmp_path / "store"
     shutil.copytree(measured, store)

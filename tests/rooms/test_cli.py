@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -167,7 +168,7 @@ def test_a_signal_keeps_a_checkpoint_and_the_same_command_goes_on_bit_for_bit(nu
     command = [sys.executable, "-m", "byzopt", "run", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 130, done.stderr
-    assert "go on with: byzopt run spec.toml" in done.stderr.splitlines()[-1]
+    assert re.search(r"go on with: .*byzopt run spec\.toml", done.stderr.splitlines()[-1])
     assert {path.name for path in (place / "here").iterdir()} == {"spec.toml", "checkpoint.pt"}
     assert byzopt("run", *words).status == 0
     changes = ["rounds=60", "eval_every=10", "attack=own.py:Killed"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,31 @@ def test_what_cannot_be_installed_ends_with_pips_status_and_is_tried_again(setup
     with pytest.raises(SystemExit, match="python3-venv"):
         setup.install()
     assert capfd.readouterr().err.endswith("no")  # what Python said
+
+
+def test_a_command_that_a_script_became_is_told_how_it_was_called(setup, monkeypatch):
+    """What an interrupted demo says is typed where the user is, who has no `byzopt` on the path."""
+    from byzopt.cli.again import GIVEN, same_command
+
+    became = []
+
+    def become(path, command):
+        became.extend(command)
+        raise SystemExit  # who becomes another program does not return
+
+    monkeypatch.setattr(os, "execv", become)
+    monkeypatch.setattr(os, "chdir", lambda place: None)
+    for name in (GIVEN, "VIRTUAL_ENV", "PATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    monkeypatch.setattr(sys, "argv", ["scripts/demo.py", "--set", "rounds = 5", "--fresh"])
+    with pytest.raises(SystemExit):
+        setup.become("byzopt", "run", "byz-nsgdm/digits", *sys.argv[1:])
+    assert became[1:4] == ["-m", "byzopt", "run"]
+    assert same_command(without=["--fresh"]) == "python3 scripts/demo.py --set 'rounds = 5'"
+    monkeypatch.delenv(GIVEN)
+    monkeypatch.setattr(sys, "argv", ["byzopt", "run", "mine.toml"])
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert same_command() == "/usr/bin/python3 -m byzopt run mine.toml"
+    monkeypatch.setattr("shutil.which", lambda name: "/somewhere/byzopt")
+    assert same_command() == "byzopt run mine.toml"

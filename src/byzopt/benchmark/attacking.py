@@ -8,6 +8,7 @@ from pathlib import Path
 from byzopt.benchmark.entries import Entry, check_name
 from byzopt.benchmark.evaluating import Play, hit, note, play_here
 from byzopt.benchmark.protocol import Cell
+from byzopt.benchmark.repeating import check_repeats
 from byzopt.benchmark.rows import Hit, Row
 from byzopt.benchmark.storing import change_row, read_row
 from byzopt.errors import InvalidInput, require
@@ -49,6 +50,8 @@ def strike(
             row = read_row(store, cell.name, name)
             if row is None or row.refused:
                 continue
+            if not (done or over()):
+                check_repeats(entry, {**row.spec, "rule": row.rules[0], "attack": attack})
             struck = hit(cell, row.spec, row.rules, attack, store, play, over)
             # Others may have written the row while the runs went on: what was read then is not written back.
             if struck is not None and change_row(store, row, _add(entry.name, *struck)):

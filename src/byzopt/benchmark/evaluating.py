@@ -9,6 +9,7 @@ from typing import Any
 
 from byzopt.benchmark.entries import Entry, check_name
 from byzopt.benchmark.protocol import ATTACK_SET, HELD_OUT, PROTOCOL, REFERENCE, SEEDS, TUNED_AGAINST, Cell
+from byzopt.benchmark.repeating import check_repeats
 from byzopt.benchmark.rows import Hit, Row, Setting
 from byzopt.errors import InvalidInput
 from byzopt.experiments import Outcome, Spec
@@ -58,6 +59,7 @@ def tuned(
     """
     plan = plan_sweep(tuning_sweep(cell, entry), store)
     if plan.to_play and not over():
+        check_repeats(entry, entry.specs(cell)[0])
         play(plan, over)
         plan = plan_sweep(plan.sweep, store)
     if plan.to_play:

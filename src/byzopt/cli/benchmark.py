@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
-import tempfile
 from collections.abc import Callable
-from math import isfinite
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from byzopt.cli.options import directory
-from byzopt.cli.parameters import DEFAULT_STORE, AsJson, StorePath
+from byzopt.cli.again import same_command
+from byzopt.cli.benchmark_rows import facts, replay, say, table
+from byzopt.cli.parameters import DEFAULT_STORE, StorePath
 from byzopt.cli.stress import NO_EVIDENCE, duration
-from byzopt.errors import ByzoptError, InvalidInput, counted, require
+from byzopt.errors import ByzoptError, counted, require
 
 if TYPE_CHECKING:
     from byzopt.benchmark import Cell, Entry, Row
@@ -64,7 +61,8 @@ def run(
     seconds = duration(budget)
     chosen = chosen_cells(cell or (), "quick" if quick else "full" if full else "core")
     if list_all:
-        print("\n".join([f"{name:20}{about}" for name, about in shipped_entries().items()]))
+        wide = max(map(len, shipped_entries())) + 2
+        print("\n".join([f"{name:{wide}}{about}" for name, about in shipped_entries().items()]))
         print("\n".join(one.name for one in chosen))
         return 0
     loaded = [load_entry(one) for one in entries or shipped_entries()]
@@ -81,9 +79,9 @@ def run(
         whole, failed = _measure(loaded, chosen, store, over)
         halted = stopped()
     if failed:
-        _say(f"{failed} of {len(loaded) * len(chosen)} entries in cells failed, see above")
+        say(f"{failed} of {len(loaded) * len(chosen)} entries in cells failed, see above")
     if not whole:
-        _say(f"not all was measured; go on with: {shlex.join(['byzopt', *sys.argv[1:]])}")
+        say(f"not all was measured; go on with: {same_command()}")
         return INTERRUPTED if halted else FAILED if failed else NO_EVIDENCE
     return FAILED if failed else 0
 
@@ -101,6 +99,7 @@ def _measure(
 ) -> tuple[bool, int]:
     """Measure cell by cell; whether nothing is left, and how many entries failed in a cell."""
     from byzopt.experiments.store.run_store import Unwritable
+    from byzopt.own_files import describe_error, place_of
 
     whole, failed = True, 0
     for cell in cells:
@@ -111,8 +110,8 @@ def _measure(
                 raise
             except Exception as error:  # of the entry's own code, too; the others are measured all the same
                 failed += 1
-                kind = "" if isinstance(error, ByzoptError) else f"{type(error).__name__}: "
-                _say(f"{cell.name}: {entry.name} failed: {kind}{error}")
+                where = "" if isinstance(error, ByzoptError) else f"{place_of(error)}: ".lstrip(": ")
+                say(f"{cell.name}: {entry.name} failed: {where}{describe_error(error)}")
             if over() and not whole:  # else what is stored may be all that there is to measure
                 return False, failed
     return whole, failed
@@ -122,7 +121,7 @@ def _strike(cell: Cell, entry: Entry, store: Path, over: Callable[[], bool]) -> 
     from byzopt.benchmark.attacking import strike
 
     struck, left = strike(cell, entry, store, play=_play, over=over)
-    _say(f"{cell.name}: {entry.name} against {counted(struck, 'defence')}")
+    say(f"{cell.name}: {entry.name} against {counted(struck, 'defence')}")
     return not left
 
 
@@ -137,7 +136,7 @@ def _defend(cell: Cell, entry: Entry, store: Path, over: Callable[[], bool]) -> 
     about = _about(kept or row)
     if row is not None and kept is None:
         about += "; the stored row, of another setting or other packages, has more and stays"
-    _say(f"{cell.name}: {entry.name}: {about} ({monotonic() - began:.0f} s)")
+    say(f"{cell.name}: {entry.name}: {about} ({monotonic() - began:.0f} s)")
     return row is not None and (bool(row.refused) or len((kept or row).hits) == len(cell.attacks))
 
 
@@ -169,140 +168,6 @@ def _about(row: Row | None) -> str:
     return f"worst {row.figure} {worst}, by {found.attack}; without attack {clean}"
 
 
-@app.command(name="table")
-def table(
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[SOURCE]...", help="Stores, or files of rows. Default: byzopt-store."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(parser=directory, metavar="DIR", help="Write the page, its charts and the rows there."),
-    ] = None,
-    as_json: AsJson = False,
-) -> int:
-    """Rank the defences of a store, or of a file of rows; with --out also as a page of its own.
-
-    Damaged rows are named and left out; then it exits with 1.
-    """
-    from byzopt.benchmark.ranking import by_cell, current, overall
-    from byzopt.benchmark.rows import once
-    from byzopt.benchmark.storing import read_rows
-    from byzopt.experiments.store.directories import check_directory, explain_refused_writes
-    from byzopt.reports.benchmark import board_tables, save_board
-
-    damaged: dict[str, str] = {}
-    read = [row for source in sources or [str(DEFAULT_STORE)] for row in read_rows(source, damaged)]
-    rows = once(read)
-    _tell(damaged)
-    if len(rows) < len(read):
-        _say(f"counted once: {counted(len(read) - len(rows), 'row')} that another repeats")
-    if out is not None:
-        check_directory(out, "--out")
-    if as_json:
-        ranked = overall(current(rows), by_cell(current(rows)))
-        print(json.dumps([one._asdict() for one in ranked], allow_nan=False))
-    else:
-        _print(board_tables(rows))
-    if out is not None:
-        with explain_refused_writes(out, "Choose another --out."):
-            made = save_board(rows, out, damaged)
-        _say(f"{len(made)} files in {out}")
-    return 1 if damaged else 0
-
-
-@app.command(name="facts")
-def facts(
-    store: StorePath = DEFAULT_STORE,
-    time: Annotated[
-        bool, typer.Option("--time", help="Also how long a round takes, beside the mean's.")
-    ] = False,
-) -> int:
-    """Add to a store's rows how much honest data differ in each cell, and with --time what a round takes.
-
-    Times are of this processor, and only as good as it is idle.
-    """
-    from byzopt.benchmark.facts import different, slower
-    from byzopt.benchmark.protocol import Cell
-    from byzopt.benchmark.storing import change_row, read_rows
-
-    damaged: dict[str, str] = {}
-    for row in read_rows(store, damaged):
-        if row.refused or not row.rules:
-            continue
-        found = [list(one) for one in different(Cell.of(row.cell)) if isfinite(one[1])]
-        ratio = slower(row) if time else None
-        ratio = ratio if ratio is None or isfinite(ratio) else None
-
-        def add(now: Row, found: list[list[float]] = found, ratio: float | None = ratio) -> None:
-            now.different, now.slower = found, now.slower if ratio is None else ratio
-
-        change_row(store, row, add)
-        ratio = row.slower if ratio is None else ratio
-        taken = "" if ratio is None else f", a round takes {ratio:.2f} times the mean's"
-        print(f"{row.cell}: {row.entry}: h = {', '.join(f'{h:.3g}' for _, h in found)}{taken}", flush=True)
-    _tell(damaged)
-    return 1 if damaged else 0
-
-
-@app.command(name="replay")
-def replay(
-    source: Annotated[str, typer.Argument(help="A store, or a file of rows.")],
-    entry: Annotated[str, typer.Argument(help="The entry of the row.")],
-    cell: Annotated[str, typer.Option(help="The cell of the row.")],
-    attacks: Annotated[
-        list[str] | None, typer.Option("--attack", help="Only this attack. Repeatable. Default: all.")
-    ] = None,
-) -> int:
-    """Run a row's attacks again, from what is stored of it alone, and compare every figure to the last digit.
-
-    Exits with 1 where one differs. Figures are the same only with the packages that the row names, on the
-    same kind of processor.
-    """
-    from byzopt.benchmark.evaluating import replay as play_again
-    from byzopt.benchmark.storing import read_rows
-    from byzopt.experiments.sweeps.runs import deciding_versions
-
-    damaged: dict[str, str] = {}
-    row = next((one for one in read_rows(source, damaged) if (one.cell, one.entry) == (cell, entry)), None)
-    if row is None:
-        _tell(damaged)
-        raise InvalidInput(f"{source} should hold a row of {entry} in {cell}. Found none.")
-    if row.versions != deciding_versions():
-        _say(f"the row was made with {row.versions}; here are {deciding_versions()}")
-    same = True
-    for name in attacks or [*row.hits, *row.outside]:
-        with tempfile.TemporaryDirectory() as folder:
-            again = play_again(row, name, folder)
-        stored = {**row.hits, **row.outside}[name].values
-        equal = again == stored
-        same &= equal
-        print(f"{name}: {'the same' if equal else 'DIFFERS'}: stored {stored}, again {again}", flush=True)
-    return 0 if same else 1
-
-
-def _tell(damaged: dict[str, str]) -> None:
-    for name, reason in damaged.items():
-        _say(f"damaged and left out: {name}: {reason}")
-
-
-def _print(tables: Any) -> None:
-    from rich.table import Table
-
-    from byzopt.cli import terminal
-
-    console = terminal.console(width=160)
-    for sheet in tables:
-        shown = Table(title=sheet.title, title_justify="left", title_style="bold", box=None)
-        head, rows, numeric = sheet.joined
-        for name, number in zip(head, numeric, strict=True):
-            shown.add_column(name, overflow="fold", justify="right" if number else "left")
-        for row in rows:
-            shown.add_row(*row)
-        console.print(shown)
-        console.print(sheet.caption, style="dim")
-        console.print()
-
-
-def _say(line: str) -> None:
-    print(f"byzopt: {line}", file=sys.stderr, flush=True)
+app.command(name="table")(table)
+app.command(name="facts")(facts)
+app.command(name="replay")(replay)

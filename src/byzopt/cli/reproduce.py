@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from time import monotonic
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from byzopt.cli.again import same_command
 from byzopt.cli.options import directory
 from byzopt.cli.options import seed_list as some_seeds
 from byzopt.cli.parameters import DEFAULT_STORE, AsJson, CheckpointEvery, DryRun, Jobs, Retry, StorePath
@@ -92,7 +92,7 @@ def command(
     if any(plan.to_play for plan in todo):
         _say(f"{'all runs took' if finished else 'interrupted after'} {_time(monotonic() - began)}")
     if not finished:
-        print(f"byzopt: interrupted; go on with: {shlex.join(['byzopt', *sys.argv[1:]])}", file=sys.stderr)
+        print(f"byzopt: interrupted; go on with: {same_command()}", file=sys.stderr)
         return 130
     return _told(collect_tables(it, store), place, as_json)
 

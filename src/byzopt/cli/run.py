@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from byzopt.cli.again import same_command
 from byzopt.cli.options import AXES, RUN_ENGINES, at_least, directory, one_of
 from byzopt.cli.parameters import MoreSettings, Settings, SpecName
 from byzopt.errors import require
@@ -119,8 +119,7 @@ def command(
         )
     if not result.interrupted:
         return 0 if drawn else FAILED
-    words = [word for word in sys.argv[1:] if word != "--fresh"]
-    print(f"byzopt: interrupted; go on with: {shlex.join(['byzopt', *words])}", file=sys.stderr)
+    print(f"byzopt: interrupted; go on with: {same_command(without=['--fresh'])}", file=sys.stderr)
     return INTERRUPTED
 
 

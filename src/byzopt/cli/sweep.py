@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from byzopt.cli.again import same_command
 from byzopt.cli.options import SWEEP_BACKENDS, directory, one_of, optional
 from byzopt.cli.parameters import DEFAULT_STORE, AsJson, CheckpointEvery, DryRun, Jobs, Retry, StorePath
 
@@ -95,7 +95,7 @@ def command(
     for line in swept.unsent[:SHOWN]:
         print(f"byzopt: not handed on, the same command does it again: {line}", file=sys.stderr)
     if not swept.finished:
-        print(f"byzopt: interrupted; go on with: {shlex.join(['byzopt', *sys.argv[1:]])}", file=sys.stderr)
+        print(f"byzopt: interrupted; go on with: {same_command()}", file=sys.stderr)
         return 130
     return 1 if any(one.kind == "failed" for one in swept.stored.values()) else 0
 

@@ -171,7 +171,8 @@ class InProcess(EngineRecipe):
 
 def check_needs(worker: Estimator, task: Task) -> None:
     """Raise `InvalidInput` where the task cannot give what the estimator needs."""
-    who, what = f"Estimator {worker.name!r}", type(task).__name__
+    name = getattr(worker, "name", type(worker).__name__)  # who is not registered has none
+    who, what = f"Estimator {name!r}", type(task).__name__
     replays = "replay" not in worker.needs or task.replays
     remedy = "Use a method without variance reduction."
     require(replays, f"{who} on {what}", "have gradients at two points on one sample", "none", remedy)

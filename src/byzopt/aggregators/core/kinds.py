@@ -132,7 +132,9 @@ class CoordinateRule(Aggregator):
         answer = self.columns(block)
         if "columns" in self.foreign:  # an answer of another shape might be spread over the columns
             what, shape = f"`columns` of {type(self).__name__}", getattr(answer, "shape", None)
-            require(shape == block.shape[1:], what, f"return a tensor [{block.shape[1]}]", shape)
+            good = isinstance(answer, Tensor) and answer.is_floating_point() and shape == block.shape[1:]
+            found = f"{shape} of {getattr(answer, 'dtype', type(answer).__name__)}"
+            require(good, what, f"return a floating tensor [{block.shape[1]}]", found)
         return answer
 
     def influence(self, mixed: Mixed) -> Tensor:
