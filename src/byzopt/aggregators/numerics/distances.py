@@ -110,7 +110,7 @@ class Distances:
         """Products `<x_j - x_i, x_k - x_i>`, `[m, m]`."""
         gram = self.gram
         moved: Array = gram - gram[i][:, None] - gram[i] + gram[i, i]
-        twins = self.squared[i] == 0
+        twins = self._from(np.array([i]))[0] == 0
         moved[twins], moved[:, twins] = 0, 0
         return moved
 
@@ -118,12 +118,29 @@ class Distances:
         """Squared distances `[..., m]` of every row to Σ weights[i] x_i; `weights` `[..., m]` sum to 1."""
         gram = self.gram
         if weights.ndim == gram.ndim - 1 == 1:
-            lean = gram @ weights
-            sizes: Array = gram.diagonal() - 2 * lean + weights @ lean
-            return np.maximum(sizes, 0, out=sizes)
+            return self.lengths_by(weights, gram @ weights)
         lean = gram @ weights[..., None]
-        sizes = np.einsum("...ii->...i", gram)[..., None] - 2 * lean + weights[..., None, :] @ lean
+        sizes: Array = np.einsum("...ii->...i", gram)[..., None] - 2 * lean + weights[..., None, :] @ lean
         return np.maximum(sizes, 0, out=sizes).squeeze(-1)
+
+    def lengths_by(self, weights: Array, lean: Array) -> Array:
+        """As `lengths_to`, by products `lean` `[m]` of every row with Σ weights[i] x_i."""
+        sizes: Array = self.gram.diagonal() - 2 * lean + weights @ lean
+        return np.maximum(sizes, 0, out=sizes)
+
+    def close(self) -> list[tuple[int, int]]:
+        """Places (j, i), i < j, of rows that may be equal by their products."""
+        sizes = self.gram.diagonal()
+
+        def part(dists: Array, own: Array) -> Any:
+            return dists <= 1e-5 * (own[:, None] + sizes)
+
+        near: Array = by_rows(part, self.squared, sizes)
+        return [(j, i) for j, i in np.argwhere(near).tolist() if i < j]
+
+    def taken(self, order: Index) -> Distances:
+        """Those of the rows in another order `[m]`."""
+        return Distances(self.gram[np.ix_(order, order)])
 
     def bulk(self) -> tuple[Array, Array]:
         """Weights `[..., m]` of the mean of the majority nearest to the row that has the tightest majority,
@@ -138,10 +155,25 @@ class Distances:
             return kernels.bulk_weights(self.gram, self.squared, radii)
         radii = radii * (1 + TIE)
         best = radii <= radii.min(axis=-1, keepdims=True) * (1 + TIE)
+        if best.ndim == 1:  # of many rows few are best
+            several = best.nonzero()[0]
+            near = self._from(several) <= radii[several, None]
+            shares = near / np.maximum(near.sum(axis=-1, keepdims=True), 1)
+            weights: Array = shares.sum(axis=0) / len(several)
+            return weights, self.lengths_to(weights)
         near = (self.squared <= radii[..., None]) & best[..., None]
         shares = near / np.maximum(near.sum(axis=-1, keepdims=True), 1)
-        weights: Array = shares.sum(axis=-2) / best.sum(axis=-1, keepdims=True)
+        weights = shares.sum(axis=-2) / best.sum(axis=-1, keepdims=True)
         return weights, self.lengths_to(weights)
+
+    def _from(self, rows: Index) -> Array:
+        """Squared distances `[k, m]` of some rows to all."""
+        if self._few or "squared" in self.__dict__:
+            return self.squared[rows]
+        own = self.gram.diagonal()
+        dists: Array = np.maximum(own[rows, None] + own - 2 * self.gram[rows], 0)
+        dists[np.arange(len(rows)), rows] = 0
+        return dists
 
     def best_shares(self, neighbours: int, count: int) -> Array | None:
         """Weights `[m]` of the mean of the `count` rows with the least sums of squared distances to their

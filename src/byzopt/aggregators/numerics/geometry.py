@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import NamedTuple
 from weakref import proxy
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -123,13 +122,16 @@ class Geometry:
         """The geometry of the rows in another order `[m]`."""
 
         def centred() -> Tensor:
-            return torch.from_numpy(self.centred.numpy()[np.ix_(order, order)])
+            here.apart = self.apart.taken(order)
+            return torch.from_numpy(here.apart.gram)
 
         def origin() -> Origin:
             cross, square, sq_norms = self.origin
             return Origin(cross[order], square, sq_norms[order])
 
-        return Geometry(self.m, centred, origin, self.unit)
+        result = Geometry(self.m, centred, origin, self.unit)
+        here = proxy(result)  # no circle: see `geometry_of`
+        return result
 
     def mixed(self, mixing: Tensor, affine: bool) -> Geometry:
         """The geometry of `mixing @ rows`. `affine` says that every row of `mixing` sums to one."""

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from byzopt import accelerator, kernels, linalg
-from byzopt.aggregators.numerics.distances import Array, Distances, Index, squared, within_range
+from byzopt.aggregators.numerics.distances import Distances, Index, squared, within_range
+from byzopt.aggregators.numerics.distances_there import distances_by
 from byzopt.aggregators.numerics.geometry import Geometry, Origin
 from byzopt.aggregators.numerics.ordering import Order, listed, row_order, sample
 from byzopt.kernels import FEW
@@ -135,18 +136,18 @@ def _centred_there(rows: Tensor, admitted: bool, among: Order | None, first: int
     """
 
     def product(pivot: int, dtype: torch.dtype) -> Tensor:
-        return fetched(None if pivot == ORIGIN else rows[pivot], dtype)
+        return fetched(linalg.gram(rows, None if pivot == ORIGIN else rows[pivot], dtype))
 
-    def fetched(pivot: Tensor | None, dtype: torch.dtype) -> Tensor:
-        gram = linalg.gram(rows, pivot, dtype)
+    def fetched(there: Tensor) -> Tensor:
         if among is None or not accelerator.holds(among.keys):
-            return accelerator.fetch(gram)[0]
-        gram, keys = accelerator.fetch(gram, among.keys)
+            return accelerator.fetch(there)[0]
+        gram, keys = accelerator.fetch(there, among.keys)
         among.learn(keys)
         return gram
 
     dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
-    seen = Distances(product(ORIGIN, dtype).numpy())
+    there = linalg.gram(rows, None, dtype)
+    seen = distances_by(there, fetched(there).numpy())
     if not (admitted or seen.ordinary):
         raise ExtremeRows
     pivot, apart = about_bulk(product, seen, ORIGIN, dtype, None if among is None else among.index)
@@ -202,7 +203,7 @@ def _equated(rows: Tensor, apart: Distances) -> Distances:
     apart. Only rows that agree in some of their columns are compared whole.
     """
     if accelerator.holds(rows):
-        return _as_kind(apart, _kinds_there(rows, apart.gram))
+        return _as_kind(apart, _kinds_there(rows, apart))
     some = sample(rows) + 0.0  # -0.0 becomes 0.0
     alike: dict[bytes, list[int]] = {}
     kind = list(range(len(rows)))
@@ -219,11 +220,11 @@ def _as_kind(apart: Distances, kind: list[int]) -> Distances:
     return apart if kind == list(range(len(kind))) else Distances(apart.gram[np.ix_(kind, kind)])
 
 
-def _kinds_there(rows: Tensor, values: Array) -> list[int]:
+def _kinds_there(rows: Tensor, apart: Distances) -> list[int]:
     """For each row on an accelerator the first one that equals it. Looking at rows costs more there than
-    looking at their products, `values` `[n, n]`."""
-    kind = list(range(len(values)))
-    for j, i in close_pairs(torch.from_numpy(values)).tolist():
+    looking at their products."""
+    kind, values = list(range(apart.m)), apart.gram
+    for j, i in apart.close():
         if (values[i] == values[j]).all():
             continue  # as equal as they can be made, without a look at the rows
         if kind[j] == j and kind[i] == i and torch.equal(rows[i], rows[j]):

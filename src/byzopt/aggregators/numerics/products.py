@@ -44,14 +44,20 @@ def _congruent_many(mixing: Array, gram: Array) -> Array:
     fitting = len(gram) > FEW and kernels.supports(torch.from_numpy(gram))
     chosen = _even_shares(mixing) if fitting else None
     if chosen is None:
-        product, first = _mirrored(torch.from_numpy(mixing), torch.from_numpy(gram)), _first_alike(mixing)
+        product = _mirrored(torch.from_numpy(mixing), torch.from_numpy(gram))
     else:
         product = _by_deviations(chosen, gram, float(mixing.max()))
-        first = _first_alike(np.packbits(chosen, axis=1))
-    twins = (first != np.arange(len(first))).nonzero()[0]
-    product[twins] = product[first[twins]]
-    product[:, twins] = product[:, first[twins]]
+    first, same = twins(mixing if chosen is None else np.packbits(chosen, axis=1))
+    product[same] = product[first[same]]
+    product[:, same] = product[:, first[same]]
     return product
+
+
+def twins(mixing: Any) -> tuple[Index, Index]:
+    """For each row of `mixing` `[m, n]` the place of the first that equals it, and the places where that is
+    another one."""
+    first = _first_alike(mixing)
+    return first, (first != np.arange(len(first))).nonzero()[0]
 
 
 def _even_shares(mixing: Array) -> Mask | None:
