@@ -141,10 +141,27 @@ def test_the_nearest_are_those_of_a_stable_sort(count, ties, monkeypatch):
     generator = np.random.default_rng(count)
     dists = generator.integers(0, 5, (30, 40)).astype(float) if ties else generator.random((30, 40))
     few = distances.nearest(dists, count)
-    monkeypatch.setattr(distances, "FEW", 3)
+    monkeypatch.setattr(distances, "WHOLE", 3)
     monkeypatch.setattr(distances, "_CACHED", 50)
     assert np.array_equal(distances.nearest(dists, count), few)
     assert (few.sum(axis=1) == count).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 20, 40])
+def test_whether_an_order_is_known_changes_nobody_near(count, monkeypatch):
+    rows = np.random.default_rng(count).integers(-1, 2, (40, 6)).astype(float)
+    few = distances.Distances(rows @ rows.T).nearest_shares(count)
+    monkeypatch.setattr(square, "FEW", 5)
+    monkeypatch.setattr(distances, "WHOLE", 5)
+    many = distances.Distances(rows @ rows.T)
+    unsorted = many.nearest_shares(count)
+    _ = many.ranked
+    order = np.random.default_rng(0).permutation(40)
+    assert np.array_equal(unsorted, few)
+    assert np.array_equal(many.nearest_shares(count), few)
+    assert np.array_equal(
+        many.taken(order).ranked, distances.Distances(many.gram[np.ix_(order, order)]).ranked
+    )
 
 
 def test_numbers_of_many_rows_are_those_of_few_to_rounding(monkeypatch):
@@ -160,11 +177,13 @@ def test_numbers_of_many_rows_are_those_of_few_to_rounding(monkeypatch):
         return plain.sq_dists, plain.ranked, plain.bulk(), mixed.centred, mixed.bulk()
 
     few = numbers()
-    for module in (distances, products, square):
-        monkeypatch.setattr(module, "FEW", 5)
+    for module, name in ((distances, "WHOLE"), (products, "WHOLE"), (square, "FEW")):
+        monkeypatch.setattr(module, name, 5)
     monkeypatch.setattr(distances, "_CACHED", 100)
-    for one, other in zip(few, numbers(), strict=True):
-        assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
+    for most in (5, 1024):
+        monkeypatch.setattr(distances, "_SORTED", most)
+        for one, other in zip(few, numbers(), strict=True):
+            assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
     product = numbers()[3]
     assert torch.equal(product, product.T)
     assert torch.equal(product[20], product[3])

@@ -9,10 +9,10 @@ from byzopt.aggregators.core import inputs
 from byzopt.aggregators.numerics import distances
 from byzopt.aggregators.numerics.distances import Distances
 from byzopt.aggregators.numerics.distances_there import DistancesThere, distances_by
-from byzopt.kernels import FEW
+from byzopt.aggregators.numerics.products import WHOLE
 from tests.pretend import PretendDevice
 
-N = FEW + 44
+N = WHOLE + 44
 RULES = ["krum", "multi_krum", "rfa", "centered_clipping(tau=3)", "nnm >> krum", "nnm >> rfa", "medoid"]
 RULES += ["geometric_median", "nnm >> median", "krum(power=1)"]
 LEAVES_THE_HOST_ALONE = ["krum", "multi_krum", "rfa", "centered_clipping(tau=3)", "nnm >> krum", "nnm >> rfa"]

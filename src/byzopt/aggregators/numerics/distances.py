@@ -12,12 +12,13 @@ from typing import Any, cast
 import numpy as np
 
 from byzopt import kernels
+from byzopt.aggregators.numerics.products import WHOLE, congruent
 from byzopt.aggregators.numerics.products import Array as Array
 from byzopt.aggregators.numerics.products import Index as Index
-from byzopt.aggregators.numerics.products import congruent
-from byzopt.kernels import EXTREME, FEW, TIE
+from byzopt.kernels import EXTREME, TIE
 
 _PRODUCTS = 128  # rows up to which a kernel's products of n x n numbers are faster than BLAS
+_SORTED = 1024  # rows up to which sorting costs little more than selecting, and serves what is asked next
 _LOOK = 64  # numbers of a row that show whether many are equal
 _CACHED = 1 << 16  # numbers at a time where there are many rows
 
@@ -72,7 +73,7 @@ class Distances:
 
     def reach(self, rank: int) -> Array:
         """Squared distances of rows to their `rank`-th nearest, `[..., m]`; 0: themselves."""
-        if self.m <= FEW or "ranked" in self.__dict__:
+        if self._few or self.m <= _SORTED or "ranked" in self.__dict__:
             return self.ranked[..., rank]
         return kth(self.squared, rank)
 
@@ -91,12 +92,15 @@ class Distances:
         if self._few:
             return kernels.nearest_shares(self._few, count).T
 
-        def part(dists: Array, own: Index) -> Any:
+        known = count > 1 and "ranked" in self.__dict__  # the row itself is the first of them
+
+        def part(dists: Array, own: Index, limits: Array) -> Any:
             near = dists.copy()
             near[..., np.arange(len(own)), own] = -1
-            return nearest(near, count) / count
+            return (_nearest(near, count, limits) if known else nearest(near, count)) / count
 
-        return cast(Array, by_rows(part, self.squared, np.arange(self.m)))
+        limits = self.ranked[..., count - 1] if known else self.squared[..., 0]
+        return cast(Array, by_rows(part, self.squared, np.arange(self.m), limits))
 
     def mixed(self, mixing: Array) -> Distances:
         """Those between the rows of `mixing @ rows`, by products `mixing @ gram @ mixing^T`, which are about
@@ -140,7 +144,10 @@ class Distances:
 
     def taken(self, order: Index) -> Distances:
         """Those of the rows in another order `[m]`."""
-        return Distances(self.gram[np.ix_(order, order)])
+        taken = Distances(self.gram[np.ix_(order, order)])
+        if "ranked" in self.__dict__ and not taken._few:
+            taken.ranked = self.ranked[order]
+        return taken
 
     def bulk(self) -> tuple[Array, Array]:
         """Weights `[..., m]` of the mean of the majority nearest to the row that has the tightest majority,
@@ -225,15 +232,15 @@ def squared(gram: Array) -> Array:
 
 def nearest(dists: Array, count: int) -> Array:
     """Which `count` entries of each row of `dists` `[..., m]` are least; of equal ones the first."""
-    if dists.shape[-1] <= FEW:
+    if dists.shape[-1] <= WHOLE:
         chosen = np.zeros(dists.shape, dtype=bool)
         np.put_along_axis(chosen, dists.argsort(axis=-1, kind="stable")[..., :count], True, axis=-1)
         return cast(Array, chosen)
-    return cast(Array, by_rows(lambda part: _nearest(part, count), dists))
+    return cast(Array, by_rows(lambda part: _nearest(part, count, _kth(part, count - 1)), dists))
 
 
-def _nearest(dists: Array, count: int) -> Any:
-    limit = _kth(dists, count - 1)[..., None]
+def _nearest(dists: Array, count: int, limits: Array) -> Any:
+    limit = limits[..., None]
     chosen, rim = dists < limit, dists == limit
     spare = count - chosen.sum(axis=-1, keepdims=True)
     several = (rim.sum(axis=-1, keepdims=True) > spare)[..., 0]
@@ -260,7 +267,7 @@ def by_rows(work: Callable[..., Any], *arrays: Array) -> Any:
     """`work(*arrays)`, whose results belong to the arrays' rows: of large ones a few rows at a time, so that
     what lies between input and output stays in cache, and by several threads."""
     size, n = arrays[0].size, len(arrays[0])
-    if arrays[0].ndim != 2 or n <= FEW:
+    if arrays[0].ndim != 2 or n <= WHOLE:
         return work(*arrays)
     height = max(1, _CACHED * n // size)
     begun = work(*(array[:height] for array in arrays))

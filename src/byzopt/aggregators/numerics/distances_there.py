@@ -15,21 +15,20 @@ from torch import Tensor
 
 from byzopt import accelerator
 from byzopt.aggregators.numerics.distances import Array, Distances, Index, even
-from byzopt.aggregators.numerics.products import twins
-from byzopt.kernels import FEW
+from byzopt.aggregators.numerics.products import WHOLE, twins
 
 
 def distances_by(there: Tensor, here: Array) -> Distances:
     """Distances by products `[n, n]` that lie on an accelerator, `there`, and were fetched, `here`."""
-    return DistancesThere(there, here) if len(here) > FEW else Distances(here)
+    return DistancesThere(there, here) if len(here) > WHOLE else Distances(here)
 
 
 class DistancesThere(Distances):
     """As `Distances` by products that lie in float64 on an accelerator, `there`, and on the CPU, `gram`."""
 
     def __init__(self, there: Tensor, gram: Array) -> None:
-        super().__init__(gram)
-        self.there = there
+        self.there, self.gram, self.m = there, gram, len(gram)
+        self._few = None
 
     @cached_property
     def _squared(self) -> Tensor:

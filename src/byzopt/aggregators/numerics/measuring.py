@@ -18,7 +18,7 @@ from byzopt.aggregators.numerics.distances import Distances, Index, squared, wit
 from byzopt.aggregators.numerics.distances_there import distances_by
 from byzopt.aggregators.numerics.geometry import Geometry, Origin
 from byzopt.aggregators.numerics.ordering import Order, listed, row_order, sample
-from byzopt.kernels import FEW
+from byzopt.aggregators.numerics.products import WHOLE
 
 _FAR = 64.0  # the pivot may be this many times further from the bulk than the bulk is wide (both squared)
 _NEAR = 16.0  # as it appears in a sketch, which may be wrong
@@ -187,7 +187,7 @@ def _sketched(rows: Tensor, order: Index | None, copied: bool) -> int:
     Where rows are `copied` to be centred it is the origin, if that is not far from the bulk.
     """
     n, d = rows.shape
-    among = (np.arange(n) if order is None else order)[:: -(-n // FEW)]
+    among = (np.arange(n) if order is None else order)[:: -(-n // WHOLE)]
     some = rows[:, :: max(1, d // min(_SKETCH, max(64, (_SKETCH << 9) // len(among))))]
     some = (some if len(among) == n and order is None else some[among]).double()
     about = some - some[0]

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 
 from byzopt import kernels
-from byzopt.kernels import FEW
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 Index: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
 Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
-_ROWS = 32  # of many, worked on at a time
+WHOLE = 256  # rows up to which n x n numbers fit the cache, and are best worked on at once
+_ROWS = 32  # of more, worked on at a time
 
 
 def chained(left: Array, right: Array) -> Array:
-    """`left @ right`, `[m, k], [k, n] -> [m, n]`: for up to `FEW` rows each number is summed alike."""
-    return kernels.matrix_product(left, right) if kernels.decides(max(right.shape)) else left @ right
+    """`left @ right`, `[m, k], [k, n] -> [m, n]`: for up to `WHOLE` rows each number is summed alike."""
+    few = max(right.shape) <= WHOLE and kernels.decides(max(right.shape))
+    return kernels.matrix_product(left, right) if few else left @ right
 
 
 def congruent(mixing: Array, gram: Array) -> Array:
@@ -28,7 +29,7 @@ def congruent(mixing: Array, gram: Array) -> Array:
 
     A product may be summed in another order for another place, and rounding must not set twins apart.
     """
-    if mixing.ndim == 2 and len(mixing) > FEW:
+    if mixing.ndim == 2 and len(mixing) > WHOLE:
         return _congruent_many(mixing, gram)
     product = mixing @ gram @ mixing.swapaxes(-1, -2)
     first = _first_alike(mixing)
@@ -41,7 +42,7 @@ def congruent(mixing: Array, gram: Array) -> Array:
 
 def _congruent_many(mixing: Array, gram: Array) -> Array:
     """As above, for many rows."""
-    fitting = len(gram) > FEW and kernels.supports(torch.from_numpy(gram))
+    fitting = len(gram) > WHOLE and kernels.supports(torch.from_numpy(gram))
     chosen = _even_shares(mixing) if fitting else None
     if chosen is None:
         product = _mirrored(torch.from_numpy(mixing), torch.from_numpy(gram))
@@ -96,10 +97,10 @@ def _mirrored(mixing: Tensor, gram: Tensor) -> Array:
     """The full product: of two blocks of it that mirror each other one is taken."""
     left = mixing @ gram
     out = torch.empty(len(left), len(left), dtype=torch.float64, device="cpu")
-    for start in range(0, len(left), FEW):
-        block = slice(start, start + FEW)
+    for start in range(0, len(left), WHOLE):
+        block = slice(start, start + WHOLE)
         tile = left[start:] @ mixing[block].T
-        tile[:FEW] = (tile[:FEW] + tile[:FEW].T) / 2
+        tile[:WHOLE] = (tile[:WHOLE] + tile[:WHOLE].T) / 2
         out[start:, block] = tile
         out[block, start:] = tile.T
     return out.numpy()
