@@ -13,7 +13,9 @@ from byzopt.kernels.jit import Array, Run, address, aligned, compiled, lanes, pa
 
 Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
-_WIDE = 32  # columns of the result at a time: as many rows of the other matrix stay in the second-level cache
+_WIDE = 24  # columns of the result at a time: as many rows of the other matrix stay in second-level cache
+_NEAR = 384  # rows of the other matrix at a time: most of these columns of them stay in first-level cache
+_SUMS = 256  # rows of the result, whose sums lie beside them while they do
 
 
 def signed_products(plus: Mask, minus: Mask, gram: Array) -> tuple[Array, Array]:
@@ -45,24 +47,35 @@ def _times(lists: list[Any], right: Array, out: Array, half: int) -> None:
     run, where = _kernel(), [address(part) for part in lists]
 
     def part(start: int, stop: int) -> None:
-        room = aligned(n * _WIDE)
+        room = aligned((n + _SUMS) * _WIDE)
         run(*where, address(right), address(room), address(out), m, n, width, half, start, stop)
 
     parallel_for(-(-width // _WIDE), m * n, 1, part)
 
 
 def _listed(chosen: Mask) -> tuple[Any, Any]:
-    """Where the places of each row begin, and the places of all."""
-    starts = np.zeros(len(chosen) + 1, dtype=np.int64)
-    chosen.sum(axis=1).cumsum(out=starts[1:])
-    places = np.zeros(starts[-1] + 1, dtype=np.int32)  # one more: there is an address
+    """The places of each row, one row after the other, and where in them those from each `_NEAR` columns on
+    begin, `[k + 1, m]`; the last are the ends of the rows."""
+    m, n = chosen.shape
+    starts = np.zeros((-(-n // _NEAR) + 1, m), dtype=np.int64)
+
+    def count(start: int, stop: int) -> None:
+        for i in range(start, stop, _WIDE):
+            rows = slice(i, min(i + _WIDE, stop))
+            each = np.add.reduceat(chosen[rows].view(np.int8), range(0, n, _NEAR), axis=1, dtype=np.int64)
+            starts[1:, rows] = each.cumsum(axis=1).T
+
+    parallel_for(m, chosen.size, _WIDE, count)
+    begun = np.concatenate([[0], starts[-1].cumsum()])
+    starts += begun[:-1]
+    places = np.zeros(begun[-1] + 1, dtype=np.int32)  # one more: there is an address
 
     def part(start: int, stop: int) -> None:
         for i in range(start, stop, _WIDE):
             rows = slice(i, min(i + _WIDE, stop))
-            places[starts[i] : starts[rows.stop]] = chosen[rows].nonzero()[1]
+            places[begun[i] : begun[rows.stop]] = chosen[rows].nonzero()[1]
 
-    parallel_for(len(chosen), chosen.size, _WIDE, part)
+    parallel_for(m, chosen.size, _WIDE, part)
     return starts, places
 
 
@@ -79,15 +92,27 @@ def _kernel() -> Run:
             with k.loop(0, n) as j:
                 for i, line in enumerate(lines):
                     k.put(k.number_at(right, k.add(line, j)), room, k.add(k.times(j, _WIDE), i))
-            with k.loop(k.times(first, half), m) as row:
-                held = [k.zeros() for _ in vectors]
-                for add, starts, places in ((k.b.fadd, *lists[:2]), (k.b.fsub, *lists[2:])):
-                    ends = (k.b.load(k.at(starts, k.add(row, i), k.i64)) for i in (0, 1))
-                    with k.loop(*ends) as p:
-                        line = k.times(k.index(places, p), _WIDE)
-                        for v, at in zip(vectors, held, strict=True):
-                            k.b.store(add(k.b.load(at), k.load(room, k.add(line, v))), at)
-                for v, at in zip(vectors, held, strict=True):
-                    k.store(k.b.load(at), out, k.add(k.times(row, width), first, v))
+            sums = k.at(room, k.times(n, _WIDE), k.double)
+            with k.loop(k.times(first, half), m, _SUMS) as top:
+                bottom = k.least(k.add(top, _SUMS), m)
+                count = k.times(k.b.sub(bottom, top), _WIDE)
+                with k.loop(0, count, k.lanes) as at:
+                    k.store(k.const(0.0), sums, at)
+                with k.loop(0, n, _NEAR) as near, k.loop(top, bottom) as row:
+                    begin = k.add(k.times(k.b.udiv(near, k.whole(_NEAR)), m), row)
+                    line = k.times(k.b.sub(row, top), _WIDE)
+                    held = [k.local(k.vector, k.load(sums, k.add(line, v))) for v in vectors]
+                    for add, starts, places in ((k.b.fadd, *lists[:2]), (k.b.fsub, *lists[2:])):
+                        ends = (k.b.load(k.at(starts, at, k.i64)) for at in (begin, k.add(begin, m)))
+                        with k.loop(*ends) as p:
+                            other = k.times(k.index(places, p), _WIDE)
+                            for v, at in zip(vectors, held, strict=True):
+                                k.b.store(add(k.b.load(at), k.load(room, k.add(other, v))), at)
+                    for v, at in zip(vectors, held, strict=True):
+                        k.store(k.b.load(at), sums, k.add(line, v))
+                with k.loop(top, bottom) as row:
+                    for v in vectors:
+                        value = k.load(sums, k.add(k.times(k.b.sub(row, top), _WIDE), v))
+                        k.store(value, out, k.add(k.times(row, width), first, v))
 
     return compiled("signed", "pppppppiiiiii", emit)

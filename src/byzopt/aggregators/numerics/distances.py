@@ -144,7 +144,7 @@ class Distances:
 
     def taken(self, order: Index) -> Distances:
         """Those of the rows in another order `[m]`."""
-        taken = Distances(self.gram[np.ix_(order, order)])
+        taken = Distances(by_rows(lambda part: part[:, order], self.gram[order]))
         if "ranked" in self.__dict__ and not taken._few:
             taken.ranked = self.ranked[order]
         return taken

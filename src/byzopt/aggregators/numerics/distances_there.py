@@ -82,7 +82,8 @@ class DistancesThere(Distances):
 
     def taken(self, order: Index) -> Distances:
         places = torch.from_numpy(order).to(self.there.device)
-        return DistancesThere(self.there[places][:, places], super().taken(order).gram)
+        moved = self.there[places][:, places]
+        return DistancesThere(moved, _fetched(moved))
 
 
 def _fetched(numbers: Tensor) -> Array:
