@@ -15,6 +15,8 @@ from byzopt.aggregators.core import inputs
 from byzopt.errors import InvalidInput
 
 F = 3
+MANY, SHORT = (300, 1000, 3000), 500  # rows of few columns, so that what is seen is the work on n x n numbers
+DECIDING = ("krum", "multi_krum", "rfa", "centered_clipping", "geometric_median", "nnm >> krum", "nnm >> rfa")
 CHAINS = ["nnm >> krum", "nnm >> rfa", "nnm >> median", "nnm >> trimmed_mean", "nnm >> geometric_median"]
 
 
@@ -48,4 +50,20 @@ def counts(columns: int) -> list[dict[str, Any]]:
         found = device.counts
         line = {"rule": name, "launches": found.launches, "waits": found.syncs}
         lines.append(line | {"bytes, MB": found.bytes / 1e6, "bytes / rows": found.bytes / rows.nbytes})
+    return lines
+
+
+def many() -> list[dict[str, Any]]:
+    """The same of rules that decide on hundreds of workers' n x n numbers, which most of the bytes are."""
+    from tests.pretend import PretendDevice
+
+    lines = []
+    for n in MANY:
+        rows = torch.randn(n, SHORT, generator=torch.Generator().manual_seed(n))
+        for name in DECIDING:
+            with PretendDevice() as device:
+                rule_from(name, f=n // 5)(device.put(rows))
+            found = device.counts
+            line = {"rule": name, "n": n, "launches": found.launches, "waits": found.syncs}
+            lines.append(line | {"bytes / n x n": found.bytes / (8 * n * n)})
     return lines

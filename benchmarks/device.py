@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from _device_counts import CHAINS, F, built, counts
+from _device_counts import CHAINS, SHORT, F, built, counts, many
 from _device_kernels import decisions, kernel_times
 from _device_peers import PLAIN, WAYS
 from _device_steps import Bench, Found, reductions, rounds
@@ -132,9 +132,10 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=50_000)
     words = parser.parse_args()
     if words.count:
-        found = {"counts": counts(words.columns)}
+        found = {"counts": counts(words.columns), "many workers": many()}
         about = (
-            f"Rows 20 x {words.columns:,}, float32; the words are those of [Rows on a GPU](../devices.md)."
+            f"Rows 20 x {words.columns:,}, float32, and of many workers n x {SHORT}; the words are those of\n"
+            "[Rows on a GPU](../devices.md)."
         )
         text = page("What rules ask of a GPU", " --count", about, found)
         save(words.out or RESULTS, "device_counts", text, found)
