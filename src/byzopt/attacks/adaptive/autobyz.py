@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from byzopt.attacks.adaptive.candidates import candidates
-from byzopt.attacks.adaptive.scene import EXTRAS, Scene, scene
+from byzopt.attacks.adaptive.scene import EXTRAS, Scene, scene, unit
 from byzopt.attacks.adaptive.search import Best, evolve, refine
 from byzopt.attacks.adaptive.trials import SPACES, Trials, seen
 from byzopt.attacks.base import ATTACKS, Knowledge, Remembering, View
 from byzopt.cohort import Cohort
 from byzopt.errors import ByzoptError
 
-Objective = Literal["cos", "drift", "bias", "workers"]
+Objective = Literal["cos", "drift", "bias", "workers", "shrink"]
 Budget = Literal["cheap", "full"]
 KEPT = 6  # winners of a round with which the next one begins
 DECAY = 0.98  # of the long-run mean
@@ -28,7 +29,8 @@ JITTER = 1e-6  # of the spread: ties of exact copies decide no candidate
 
 
 class Memory(NamedTuple):
-    """Long-run mean and variance `[d]` of the honest mean; the last winners `[6, b, h + 6]`; the space."""
+    """Long-run mean `[d]` of the honest mean, and of the variance for "bias"; the last winners
+    `[6, b, h + 6]`; the space."""
 
     mean: Tensor
     variance: Tensor
@@ -55,13 +57,19 @@ class AutoByz(Remembering):
     the least cosine with the long-run mean of m; `"bias"` the answer along one lasting direction, the
     long-run standard deviation; `"workers"` that the answer points against the own rows of as many honest
     workers as can be, by however little, which costs accuracy where data differ (a large loss may be that of
-    a few of them). The attack proper is the worst of the objectives over whole runs. Nothing else is to be
-    set. A heuristic: a lower bound on the worst rows.
+    a few of them); `"shrink"` the least cosine with m / ‖m‖ - x / ‖x‖, by which steps lead uphill and the
+    model x towards 0. A network near 0 says the same of everything: what workers with unlike data then ask
+    for differs most and has nearly no mean, so that there the rule is weak and the training stays. The attack
+    proper is the worst of the objectives over whole runs. Nothing else is to be set. A heuristic: a lower
+    bound on the worst rows.
+
+    The idea of "shrink", lies that lead back instead of merely away, is that of Malinovsky et al.,
+    arXiv:2311.14127, Section 5, whose liars lead back to the start.
 
     Cost: one to three hundred answers a round, most of them to a few coordinates.
 
     Args:
-        objective: What is searched for: "cos", "drift", "bias" or "workers".
+        objective: What is searched for: "cos", "drift", "bias", "workers" or "shrink".
         budget: "full", or one that leaves out the evolution strategy.
 
     Examples:
@@ -94,8 +102,11 @@ class AutoByz(Remembering):
             return view.alike(honest.mean(dim=-2)), state
         mean, weight = rows.mean(dim=0), max(1 - DECAY, 1 / view.t)
         long = state.mean + weight * (mean - state.mean)
-        variance = state.variance + weight * (rows.var(dim=0, correction=0) - state.variance)
-        whole = scene(rows, long, self._aim(rows, mean, long, variance))
+        variance = state.variance
+        if self.objective == "bias":
+            variance = variance + weight * (rows.var(dim=0, correction=0) - variance)
+        shrinking = view.x.to(rows) if origin is None else -origin  # a step is minus a row, a move is one
+        whole = scene(rows, long, self._aim(rows, shrinking, mean, long, variance))
         trials = Trials(_asks(view, origin), view.cohort.honest, view.cohort.byzantine, _expels(view))
         best, space = self._search(whole, trials, state, view.b, generator)
         if not bool((rows != rows[0]).any()):  # of equal rows all spaces give the same: a later round tells
@@ -104,11 +115,14 @@ class AutoByz(Remembering):
         forged = (forged if origin is None else forged + origin).to(honest.device)
         return forged, Memory(long, variance, best, torch.tensor(space, device="cpu"))
 
-    def _aim(self, rows: Tensor, mean: Tensor, long: Tensor, variance: Tensor) -> Tensor:
-        """The direction against which the answer is turned; of all workers, the mean of theirs."""
+    def _aim(self, rows: Tensor, shrinking: Tensor, mean: Tensor, long: Tensor, variance: Tensor) -> Tensor:
+        """The direction against which the answer is turned; of all workers, the mean of theirs. An answer
+        along `shrinking` leads the model towards 0."""
         if self.objective == "workers":
             lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
             return torch.mean(rows / lengths.clamp_min(1e-300), dim=0)
+        if self.objective == "shrink":
+            return unit(mean) - unit(shrinking)
         return {"cos": mean, "drift": long, "bias": -variance.sqrt()}[self.objective]
 
     def _search(
@@ -138,10 +152,14 @@ class AutoByz(Remembering):
 def _jittered(whole: Scene, best: Tensor) -> Tensor:
     """The winner's rows `[b, d]`, no two of them equal to the last bit."""
     rows = whole.rows(best)
-    drawn = torch.Generator("cpu").manual_seed(0)
-    noise = torch.randn(rows.shape, dtype=rows.dtype, generator=drawn, device="cpu")
-    jittered: Tensor = rows + JITTER * whole.spread / rows.shape[1] ** 0.5 * noise
+    jittered: Tensor = rows + JITTER * whole.spread / rows.shape[1] ** 0.5 * _noise(*rows.shape)
     return jittered
+
+
+@lru_cache(maxsize=4)
+def _noise(b: int, d: int) -> Tensor:
+    drawn = torch.Generator("cpu").manual_seed(0)
+    return torch.randn(b, d, dtype=torch.float64, generator=drawn, device="cpu")
 
 
 def _asks(view: View, origin: Tensor | None) -> list[Callable[[Tensor], Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,12 +27,12 @@ class Scene:
     weights: Tensor
     spread: float  # the root of the honest variance, in all coordinates; the mean's length where that is 0
 
-    @property
+    @cached_property
     def mean(self) -> Tensor:
         """The honest mean `[k]`."""
         return self.honest.mean(dim=0)
 
-    @property
+    @cached_property
     def dictionary(self) -> Tensor:
         """Honest deviations, then the extras, `[h + 6, k]`."""
         return torch.cat([self.honest - self.mean, self.extras])
@@ -106,10 +107,11 @@ def scene(honest: Tensor, long_mean: Tensor, aim: Tensor) -> Scene:
     target = -aim.double()
     worst = torch.where(target > 0, away.amax(dim=0), away.amin(dim=0))
     kinds = (mean, target, deviation, deviation * target.sign(), worst, long_mean.double())
-    extras = torch.stack([spread * _unit(kind) for kind in kinds])
+    extras = torch.stack([spread * unit(kind) for kind in kinds])
     return Scene(honest, extras, aim.double(), torch.ones_like(mean), spread)
 
 
-def _unit(row: Tensor) -> Tensor:
+def unit(row: Tensor) -> Tensor:
+    """The row `[d]` scaled to length 1; zeros as they are."""
     length = torch.linalg.vector_norm(row)
     return row / length if float(length) else row

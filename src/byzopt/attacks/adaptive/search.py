@@ -44,7 +44,7 @@ def refine(best: Best, rounds: int = 2) -> None:
         best.add(torch.cat([best.top(1) + step for step in steps]))
 
 
-def evolve(best: Best, generator: torch.Generator, generations: int = 3, size: int = 32) -> None:
+def evolve(best: Best, generator: torch.Generator, generations: int = 2, size: int = 32) -> None:
     """Children of the leaders: half of them moved by the difference of two others, half by lot; in half of
     them all faulty workers send the same row."""
     for g in range(generations):
