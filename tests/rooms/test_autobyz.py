@@ -17,6 +17,7 @@ from byzopt.attacks.adaptive.scene import COLUMNS, scene
 from byzopt.attacks.adaptive.trials import Trials, seen
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput
+from byzopt.experiments import load, run
 from byzopt.rng import stream
 
 N, F, D = 20, 3, 300
@@ -244,3 +245,37 @@ def test_it_turns_the_answer_against_as_many_workers_as_can_be(spelling):
         return int((honest @ answer < 0).sum())
 
     assert opposed("workers") > opposed("cos") + 2
+
+
+@pytest.mark.parametrize("spelling", ["nnm >> rfa", "krum", "median"])
+def test_it_leads_the_model_towards_zero(spelling):
+    against, rows = defence(spelling), honest_rows()
+    x = torch.randn(D, dtype=torch.float64, generator=stream(0, "x"))
+    mean = rows[list(COHORT.honest)].mean(dim=0)
+    away = mean / mean.norm() - x / x.norm()
+
+    def reached(objective: str, at: Tensor) -> float:
+        attack = AutoByz(objective, "cheap")
+        view = View(1, at, rows, COHORT, F, attack.knows, against)
+        sent = attack.step(attack.start(COHORT, at), view, stream(0, "attack", 1))[0]
+        answer = against(view.with_forged(sent))
+        return float(answer @ away / answer.norm() / away.norm())
+
+    # A step is minus the answer: one along x shrinks x.
+    assert reached("shrink", x) < reached("cos", x) - 0.02
+    # At 0 there is no way to shrink, and the mean alone counts: the same but for jitter of 1e-6 a row.
+    zero = torch.zeros(D, dtype=torch.float64)
+    assert reached("shrink", zero) == pytest.approx(reached("cos", zero), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_led_towards_zero_stays_there():
+    fixed = ["rounds=60", "eval_every=60", "task.hidden=[32]", "task.byzantine_data=all", "rule=nnm >> rfa"]
+    usual = [*fixed, "task.partition={name='dirichlet', alpha=0.1}"]
+    reached = {}
+    for objective in ("shrink", "cos"):
+        attack = f"attack={{name='autobyz', objective='{objective}', budget='cheap'}}"
+        reached[objective] = run(load("byz-nsgdm/digits", [*usual, attack], compare=False)).main
+    # Ten classes, and one of them said of everything; away from 0 the cosine alone leaves more.
+    assert reached["shrink"].metrics["accuracy"] < 0.2
+    assert reached["shrink"].x.norm() < 0.5 * reached["cos"].x.norm()

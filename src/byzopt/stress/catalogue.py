@@ -25,6 +25,7 @@ ENSEMBLE: dict[str, Mapping[str, Any]] = {
     "min-max": {"name": "min_max"},
     "sign flip": {"name": "sign_flip"},
     "label flip": {"name": "label_flip"},
+    "searched: shrink": {"name": "autobyz", "objective": "shrink"},
     "searched: workers": {"name": "autobyz", "objective": "workers"},
     "searched: drift": {"name": "autobyz", "objective": "drift"},
     "searched: bias": {"name": "autobyz", "objective": "bias"},
