@@ -268,6 +268,20 @@ def test_it_leads_the_model_towards_zero(spelling):
     assert reached("shrink", zero) == pytest.approx(reached("cos", zero), abs=1e-4)
 
 
+def test_it_leads_places_towards_zero_too():
+    against, x = defence("median"), 5 * torch.randn(D, dtype=torch.float64, generator=stream(0, "x"))
+    points = x + honest_rows()  # a node's row is where it goes, not against what
+
+    def along(objective: str) -> float:
+        attack = AutoByz(objective, "cheap")
+        view = View(1, x, points, COHORT, F, attack.knows, against, places=True)
+        sent = attack.step(attack.start(COHORT, x), view, stream(0, "attack", 1))[0]
+        move = against(view.with_forged(sent)) - x
+        return float(move @ x / move.norm() / x.norm())
+
+    assert along("shrink") < along("cos") - 0.02
+
+
 @pytest.mark.slow
 def test_a_model_that_is_led_towards_zero_stays_there():
     fixed = ["rounds=60", "eval_every=60", "task.hidden=[32]", "task.byzantine_data=all", "rule=nnm >> rfa"]
