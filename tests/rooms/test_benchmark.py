@@ -190,6 +190,9 @@ def test_a_strangers_rule_and_attack_are_entered_from_folders(small, tmp_path, b
         (('rule = "median"', 'rule = "median"\nattack = "alie"'), "leave attacks to the benchmark"),
         (('rule = "median"', 'rule = "median"\nspeed = 1'), "Unknown key 'speed'"),
         (('rule = "median"', 'rule = "median"\nname = "best"'), "be called by its folder"),
+        (("lr = ", '"method.eta" = '), "name `lr`"),
+        (('title = "The median"', f'title = "{300 * "x"}"'), "at most 200 printable characters"),
+        (('title = "The median"', 'title = "\\u001b[31m"'), "at most 200 printable characters"),
         (('rule = "median"', 'rule = "median"\nkind = "bribe"'), "kind"),
     ],
 )
@@ -431,7 +434,7 @@ def test_no_budget_takes_nothing_from_what_is_stored(measured, small, byzopt):
         (('rule = "median"', 'rule = "parts.py:Gone"'), "parts.py"),
         (('rule = "median"', 'rule = "median(power=2)"'), "power"),
         (('"robust_gd"', '"robust_dg"'), "robust_gd"),
-        (("lr = 0.1", '"method.speed" = 1'), "speed"),
+        (("lr = 0.1", 'lr = 0.1\n"method.speed" = 1'), "speed"),
         (('rule = "median"', 'rule = "trimmed_mean(f=9)"'), "leave n and f to the cell. Found f = 9"),
         (('rule = "median"', 'rule = "trimmed_mean(f=3)"'), "leave n and f to the cell"),
         (('rule = "median"', 'rule = "nnm(f=4) >> rfa"'), "leave n and f to the cell"),
@@ -443,7 +446,8 @@ def test_what_fits_no_cell_is_refused_before_any_run(change, reason, small, tmp_
     assert change[0] in DEFENCE
     text = DEFENCE.replace(*change)
     if "method.speed" in change[1]:
-        text = text.replace("lr = 0.5", '"method.speed" = 2').replace("lr = 1.0", '"method.speed" = 3')
+        for lr in ("lr = 0.5", "lr = 1.0"):
+            text = text.replace(lr, f'{lr}\n"method.speed" = 2')
     done = byzopt("benchmark", "run", str(entered(tmp_path, text=text)), "--store", str(tmp_path / "store"))
     assert (done.status, reason in done.err) == (2, True), done.err
     assert not (tmp_path / "store").exists()

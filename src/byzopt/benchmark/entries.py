@@ -18,6 +18,7 @@ from byzopt.experiments import Spec
 from byzopt.experiments.specs import toml
 from byzopt.experiments.specs.loading import path_exists, read_user_text
 from byzopt.experiments.specs.overrides import anchor, assign_settings, parse_path
+from byzopt.own_files import within
 from byzopt.registry import decode, plain
 from byzopt.servers import LMOStep
 
@@ -65,10 +66,13 @@ class Entry:
         good = NAME.fullmatch(self.name) is not None
         require(good, "An entry's name", "hold at most 40 small letters, digits and hyphens", said(self.name))
         require(self.kind in ("defence", "attack"), f"`kind` of {what}", "be defence or attack", self.kind)
+        for text, most in ((self.title, 200), (self.source, 500), (self.remarks, 2000)):
+            fits = len(text) <= most and "".join(text.split()).isprintable()
+            require(fits, f"A text of {what}", f"be of at most {most} printable characters", said(text))
         if self.kind == "attack":
             require(self.attack is not None, what, "name its `attack`", "none")
-            stray = self.rule is not None or bool(self.settings)
-            require(not stray, what, "set nothing but its attack", "a rule or settings")
+            stray = self.rule is not None or bool(self.settings) or self.method != Entry.method
+            require(not stray, what, "set nothing but its attack", "a rule, a method or settings")
             return
         require(self.rule is not None, what, "name its `rule`", "none")
         require(self.attack is None, what, "leave attacks to the benchmark", "`attack`")
@@ -86,15 +90,13 @@ class Entry:
                 if path[0] == "lr":
                     require(key == "lr", f"A rate of {what}", "be called `lr`", said(key))
                     require(_positive(value), f"`lr` of {what}", "be a finite number above 0", said(value))
+            require("lr" in one, f"A setting of {what}", "name `lr`", said(dict(one)))
         alike = {frozenset(one) for one in self.settings}
         require(len(alike) == 1, f"`settings` of {what}", "all set the same keys", "others")
 
     def settings_in(self, cell: Cell) -> list[dict[str, Any]]:
         """Its settings with rates in the unit of the cell's task. Errors: `InvalidInput`."""
-        return [
-            {**one, "lr": _times(self._unit(cell, one), one["lr"])} if "lr" in one else dict(one)
-            for one in self.settings
-        ]
+        return [{**one, "lr": _times(self._unit(cell, one), one["lr"])} for one in self.settings]
 
     def specs(self, cell: Cell) -> list[dict[str, Any]]:
         """The plain data of its specs in a cell, one for each setting. Errors: `InvalidInput`."""
@@ -119,8 +121,13 @@ class Entry:
         Raises:
             InvalidInput: An unknown part, a value that a part does not take, or an `f` or `n` of its own.
         """
+        with within(f"In entry {self.name}"):
+            self._check()
+
+    def _check(self) -> None:
         if self.kind == "attack":
-            _ = self.attack_data
+            named = self.attack_data["name"]
+            require(named != "none", "Its attack", "be one that attacks", repr(named))
             return
         failed: list[InvalidInput] = []
         for n, f in SIZES:
@@ -133,7 +140,7 @@ class Entry:
                 full = Spec.of(data).data
                 own = [*_strays(full["rule"], n=n, f=f), *_strays(full["method"], n=n, f=f)]
                 remedy = "Leave it out."
-                require(not own, f"Entry {self.name}", "leave n and f to the cell", ", ".join(own), remedy)
+                require(not own, "Its parts", "leave n and f to the cell", ", ".join(own), remedy)
         if len(failed) == len(SIZES):
             raise failed[0]
 
