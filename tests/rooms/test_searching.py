@@ -143,6 +143,29 @@ def test_finite_rows_of_a_short_dtype_are_answered_by_finite_ones(name):
     assert bool(attack(half, byzantine=2, loss=loss).isfinite().all())
 
 
+def test_many_candidates_of_long_rows_are_asked_about_in_pieces(monkeypatch):
+    rows, asked = torch.randn(9, 50, dtype=torch.float64, generator=stream(0, "rows")) + 0.3, []
+
+    class Whole:
+        """A defence that is asked about whole rows: one that remembers where they were."""
+
+        def __call__(self, rows):
+            return self.batch(rows[None])[0]
+
+        def batch(self, sets):
+            asked.append(sets.numel())
+            return (sets - torch.linspace(0, 1, 50, dtype=sets.dtype)).median(dim=1).values
+
+    attack, cohort = AutoByz(budget="cheap"), Cohort.of(9, 2)
+    view = View(1, rows[0], rows, cohort, 2, attack.knows, Whole())
+    at_once = attack.forge(view, stream(0, "attack"))
+    monkeypatch.setattr("byzopt.attacks.adaptive.trials.MOST_NUMBERS", 9 * 50 * 10)
+    assert max(asked) > 9 * 50 * 10
+    asked.clear()
+    assert torch.equal(attack.forge(view, stream(0, "attack")), at_once)
+    assert max(asked) == 9 * 50 * 10
+
+
 def test_a_guard_that_refuses_rows_refuses_a_candidate():
     class Guard:
         at = RoundContext(1, torch.zeros(6))

@@ -14,6 +14,7 @@ from byzopt.errors import ByzoptError
 Space = Literal["span", "columns", "whole"]
 SPACES: tuple[Space, ...] = ("span", "columns", "whole")
 Ask = Callable[[Tensor], Tensor]
+MOST_NUMBERS = 1 << 26  # in the sets of rows of one call: half a gigabyte in float64
 AGREE = 1e-3  # of the spread: how far answers in fewer coordinates may be from those to whole rows
 
 
@@ -45,6 +46,11 @@ class Trials:
 
     def answers(self, scene: Scene, coefficients: Tensor) -> Tensor:
         """Answers `[draws, K, k]`; NaN where the defence refuses the rows."""
+        width = (len(self.honest) + len(self.byzantine)) * scene.honest.shape[1]
+        pieces = torch.split(coefficients, max(1, MOST_NUMBERS // width))
+        return torch.cat([self._answers(scene, piece) for piece in pieces], dim=1)
+
+    def _answers(self, scene: Scene, coefficients: Tensor) -> Tensor:
         rows = self.sets(scene, coefficients)
         self.count += len(self.asks) * len(rows)
         answers = torch.stack([_asked(ask, rows) for ask in self.asks])
