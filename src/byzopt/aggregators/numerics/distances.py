@@ -144,7 +144,8 @@ class Distances:
 
     def taken(self, order: Index) -> Distances:
         """Those of the rows in another order `[m]`."""
-        taken = Distances(by_rows(lambda part: part[:, order], self.gram[order]))
+        gram = self.gram
+        taken = Distances(by_rows(lambda _, rows: gram[np.ix_(rows, order)], gram, order))
         if "ranked" in self.__dict__ and not taken._few:
             taken.ranked = self.ranked[order]
         return taken
