@@ -144,8 +144,8 @@ class Distances:
 
     def taken(self, order: Index) -> Distances:
         """Those of the rows in another order `[m]`."""
-        gram = self.gram
-        taken = Distances(by_rows(lambda _, rows: gram[np.ix_(rows, order)], gram, order))
+        gram, places = self.gram, cast(Any, order)
+        taken = Distances(by_rows(lambda _, rows: gram[np.ix_(rows, places)], gram, places))
         if "ranked" in self.__dict__ and not taken._few:
             taken.ranked = self.ranked[order]
         return taken
