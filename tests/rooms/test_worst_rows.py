@@ -16,6 +16,7 @@ from byzopt.certificates.worst import (
     FORMS,
     WorstRows,
     add_to_ledger,
+    allowance,
     exceeded_forms,
     figures,
     known_worst,
@@ -23,12 +24,17 @@ from byzopt.certificates.worst import (
     read_certificate,
     read_ledger,
     turned,
+    worst,
     worst_rows,
 )
 from byzopt.certificates.worst.certificate import STEADY
+from byzopt.certificates.worst.described import described
+from byzopt.certificates.worst.families import bulks, two_clusters
 from byzopt.certificates.worst.figures import has_ratio, honest_ratio
+from byzopt.certificates.worst.resized import resized
 from byzopt.certificates.worst.structures import Structures
 from byzopt.errors import InvalidInput, UnknownName
+from byzopt.rng import stream
 
 KNOWN = read_ledger()
 SAME = 1e-6  # relative: a stored error is a float64 sum of some hundred terms, and solvers stop at 1e-10
@@ -65,6 +71,35 @@ def test_a_stored_certificate_replays_and_bears_jitter(one):
     if one.form == "turn":
         order = [*one.faulty, *one.honest]
         assert float(honest_ratio(one.sent()[None, order], one.f)) == pytest.approx(one.ratio, rel=1e-6)
+
+
+# What other searches have found at (20, 3): less would be a step back.
+FOUND_ELSEWHERE = {
+    "aksel": 2.58, "bulyan": 1.45, "caf": 0.458, "centered_clipping": 1.125, "dnc": 0.898, "faba": 0.9995,
+    "flame": 1.125, "geometric_median": 1.4286, "krum": 1.684, "mda": 1.6289, "meamed": 0.97,
+    "median": 1.125, "median_of_means": 1.833, "medoid": 1.95, "multi_krum": 0.857, "mva": 0.857,
+    "phocas": 0.857, "rfa": 2.38, "signguard": 2.42, "smea": 0.857, "trimmed_mean": 0.2143,
+    "nnm >> krum": 1.008, "nnm >> median": 0.97, "nnm >> rfa": 0.97, "nnm >> geometric_median": 0.96,
+    "nnm >> trimmed_mean": 0.857,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", FOUND_ELSEWHERE)
+def test_the_ledger_has_what_other_searches_have_found(rule):
+    known = known_worst(rule_spelling(rule_from(rule, f=3)), 20, 3)
+    figures = [one.figure for one in known if one.form == "squared"]  # each replays: see above
+    assert max(figures) >= 0.99 * FOUND_ELSEWHERE[rule]
+
+
+@pytest.mark.parametrize("n, f", [(20, 3), (50, 10)])
+def test_the_worst_rows_of_least_diameter_are_the_projection_of_what_moves_it(n, f):
+    """On a line the answer is off by c · h/N: one row far up with 1 + f, f - 1 more that are dropped with 1,
+    one far down with -f, and the rest, that all bear the faulty ones, with -f together."""
+    many = n - f
+    worst = ((1 + f) ** 2 + (f - 1) + f**2 + f**2 / (many - f - 1)) / many
+    known = known_worst(f"mda(f={f})", n, f)
+    stored = next(one.figure for one in known if one.form == "squared" and not one.tie)
+    assert stored >= 0.999 * worst
 
 
 def test_ledgers_hold_one_certificate_of_a_kind():
@@ -107,6 +142,46 @@ def test_the_search_is_deterministic_and_keeps_to_its_budget():
     torch.manual_seed(1)
     assert worst_rows("krum", 9, 2, ["squared"], budget=300, seed=4) == first
     assert first.evaluations < 300 + 500  # what is begun is finished: a stack of rows, and looks for ties
+
+
+def test_seconds_of_the_processor_are_a_bound(monkeypatch):
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(allowance, "process_time", lambda: 0.01 * next(ticks))
+    monkeypatch.setattr(worst, "process_time", lambda: 0.01 * next(ticks))
+    report = worst_rows("median", 7, 2, seconds=1.5)
+    assert 1.5 <= 0.01 * next(ticks) < 1.6  # what is begun is finished
+    assert {one.form for one in report.found} == set(FORMS)
+
+
+def test_a_budget_and_seconds_hold_both():
+    both = worst_rows("median", 7, 2, ["squared"], budget=300, seconds=1000.0)
+    assert both == worst_rows("median", 7, 2, ["squared"], budget=300)
+
+
+def test_certificates_of_another_size_are_guesses_in_proportion():
+    assert (resized(LINE, 5, 1) == LINE.sent().numpy()).all()  # the faulty one is the first
+    larger = resized(LINE, 10, 2)
+    assert sorted(larger[:2, 0]) == [1.0, 1.0]
+    assert sorted(larger[2:, 0]) == [0.0] * 4 + [1.0] * 4
+    report = worst_rows("median", 9, 2, ["squared"], budget=20, starts=[LINE])
+    assert report.found[0].figure > 0.5
+
+
+def test_rows_of_few_clusters_are_described_by_them():
+    numbers = np.random.default_rng(3)
+    sets = np.stack([*two_clusters(12, 2), *bulks(12, 2)])
+    again = described(sets, 2, (True, True)).rows(numbers)
+    spread = sets[:, 2:].std(axis=1)[:, None]
+    away = np.abs(again - sets) / np.maximum(spread, np.abs(sets))  # far rows are so in relation
+    assert away.max() < 1e-3  # the grain that keeps rows apart is 1e-5 of the spread
+
+
+def test_where_lots_decide_the_search_chooses_who_lies():
+    report = worst_rows("median_of_means", 21, 3, ["squared"], budget=1500)
+    order = torch.randperm(21, generator=stream(0, "median_of_means", 0)).tolist()
+    spoilt = {order.index(worker) % 10 for worker in report.found[0].faulty}  # of ten groups
+    assert len(spoilt) == 3  # workers 0, 1 and 2 would spoil two
+    assert report.found[0].replay() == report.found[0].figure
 
 
 def test_a_turn_follows_from_the_squared_error_of_equivariant_rules():
@@ -206,7 +281,14 @@ def test_errors_without_a_name_are_told_with_the_rows():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"f": 4, "n": 8}, {"budget": 0}, {"ratio": 0.0}, {"forms": ["cubic"]}, {"rule": "krum", "n": 6}],
+    [
+        {"f": 4, "n": 8},
+        {"budget": 0},
+        {"seconds": 0.0},
+        {"ratio": 0.0},
+        {"forms": ["cubic"]},
+        {"rule": "krum", "n": 6},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(InvalidInput):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,17 +12,18 @@ from byzopt.errors import ByzoptError
 
 
 class Answering:
-    """A rule whose faulty rows come first, though those that it trusts never are: `order` says who sends
-    what.
+    """A rule whose faulty rows come first, though the workers `faulty` send them: `order` says who sends
+    what. By default these are the first whom the rule does not trust.
 
     `failures` holds the messages of errors without a name, and of answers that are not finite; `refusals`
     counts the sets that the rule refused by a named error.
     """
 
-    def __init__(self, rule: Aggregator, n: int, f: int) -> None:
+    def __init__(self, rule: Aggregator, n: int, f: int, faulty: Sequence[int] | None = None) -> None:
         self.rule = rule
-        faulty = [worker for worker in range(n) if worker not in rule.trusts][:f]
-        senders = faulty + [worker for worker in range(n) if worker not in faulty]
+        if faulty is None:
+            faulty = [worker for worker in range(n) if worker not in rule.trusts][:f]
+        senders = [*faulty] + [worker for worker in range(n) if worker not in faulty]
         self.faulty = tuple(faulty)
         self.order = torch.tensor(senders, device="cpu").argsort()  # row i is worker i's
         self.failures: dict[str, Tensor] = {}

@@ -127,6 +127,10 @@ class Loose:
         """The same: they do not follow the answers."""
         return self
 
+    def lengths(self, many: int, numbers: np.random.Generator) -> Loose:
+        """The same: the faulty rows are on no way. Only for one length."""
+        return self
+
     def mutated(self, largest: float, numbers: np.random.Generator) -> Loose:
         """Changed copies: one move, sometimes several, of sizes from 1e-4 of `largest` up to it."""
         sets = self.sets.copy()

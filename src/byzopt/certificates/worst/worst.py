@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import process_time
 from typing import Any
 
 from torch import Tensor
 
 from byzopt.aggregators import Aggregator, rule_from
 from byzopt.certificates.breaking.report import ROUNDING, rule_spelling
+from byzopt.certificates.worst.allowance import Allowance
 from byzopt.certificates.worst.certificate import WorstRows
 from byzopt.certificates.worst.figures import FORMS, Form
+from byzopt.certificates.worst.resized import resized
 from byzopt.certificates.worst.search import RowSearch, answers_together
 from byzopt.certificates.worst.turned import turned
 from byzopt.errors import require, unknown
 from byzopt.experiments.trials.memory import check_memory
 
 MANY, FEW = 300_000, 20_000  # sets of rows for a form, where a rule answers many at once, and where not
+LEAST = 1e-3  # seconds: for a form, where all are spent by those before it
 RATIO = 1.0  # mean‖v_i - v̄‖²/‖v̄‖² at which turns are looked for
 _LIKELY_D = 32  # coordinates of the longest rows that are likely, for the estimate of memory
 
@@ -54,8 +58,10 @@ def worst_rows(
     budget: int | None = None,
     seed: int = 0,
     starts: Sequence[WorstRows] = (),
+    seconds: float | None = None,
 ) -> RowsReport:
-    """Search the rows of all n workers, honest and faulty, for the largest errors of `rule`. Deterministic.
+    """Search the rows of all n workers, honest and faulty, for the largest errors of `rule`. Deterministic,
+    unless `seconds` are set.
 
     A lower bound on the worst case: what is not found may exist. A rule that draws lots is searched with
     the lots of its round 0, which the attacker then knows.
@@ -66,10 +72,13 @@ def worst_rows(
         f: Faulty ones among them; 2 f < n.
         forms: Which errors to look for: see `figures`.
         ratio: mean‖v_i - v̄‖²/‖v̄‖² of the honest rows for a turn.
-        budget: Sets of rows to try for each form; None: 300,000 where the rule answers many at once, else
-            20,000.
+        budget: Sets of rows to try for each form; None: with `seconds` any number, else 300,000 where the
+            rule answers many at once, and 20,000 where not.
         seed: Of the search.
-        starts: Certificates to begin from, of any rule at this n and f.
+        starts: Certificates to begin from, of any rule, of any size: each row stands where that of
+            the certificate does, as often in proportion.
+        seconds: Seconds of the processor for all forms together, at most; what is begun is finished, a stack
+            of rows. What is found then depends on the machine. None: any number.
 
     Returns:
         The worst certificates.
@@ -87,6 +96,7 @@ def worst_rows(
         if form not in FORMS:
             raise unknown("form of error", form, list(FORMS))
     require(budget is None or budget >= 1, "The `budget`", "be at least 1 set of rows", budget)
+    require(seconds is None or seconds > 0, "The `seconds` of a search", "be positive", seconds)
     require(ratio > 0, "The `ratio` of a turn", "be positive", ratio)
     require(0 <= 2 * f < n, "The count `f`", "satisfy 0 <= 2 f < n", f"f = {f} with n = {n}")
     built = rule_from(rule, f=f)
@@ -98,15 +108,15 @@ def worst_rows(
     if derived and "squared" not in needed:
         needed.insert(0, "squared")
     spelling, known, searches = rule_spelling(built), list(starts), []
-    for form in needed:
-        search = RowSearch(
-            built, n, f, form, ratio if form == "turn" else None, budget or usual_budget(built), seed
-        )
-        begun = search.left
-        search.run(
-            [one.sent()[[*one.faulty, *one.honest]].numpy() for one in known if (one.n, one.f) == (n, f)]
-        )
-        searches.append((search, begun - search.left))
+    ends = None if seconds is None else process_time() + seconds
+    for at, form in enumerate(needed):
+        share = None if ends is None else max(ends - process_time(), LEAST) / (len(needed) - at)
+        tries = usual_budget(built) if budget is None and seconds is None else budget
+        allowance = Allowance(tries, share)
+        search = RowSearch(built, n, f, form, ratio if form == "turn" else None, allowance, seed)
+        own = [one for one in known if (one.rule, one.n, one.f) == (spelling, n, f)]
+        search.run([resized(one, n, f) for one in reversed(known)], [one.faulty for one in reversed(own)])
+        searches.append(search)
         known += _certificates(search, spelling)
     found = known[len(starts) :]
     if derived:
@@ -117,9 +127,9 @@ def worst_rows(
         f=f,
         found=tuple(one for one in found if one.form in forms),
         bounds=proved_bounds(built, n, f),
-        failures={why: rows for search, _ in searches for why, rows in search.answering.failures.items()},
-        refusals=sum(search.answering.refusals for search, _ in searches),
-        evaluations=sum(spent for _, spent in searches),
+        failures={why: rows for search in searches for why, rows in search.answering.failures.items()},
+        refusals=sum(search.answering.refusals for search in searches),
+        evaluations=sum(search.allowance.spent for search in searches),
     )
 
 
