@@ -124,10 +124,31 @@ class Narrow(CoordinateRule):
         return block.mean(dim=0)[:1]  # which would be spread over all columns
 
 
+class Whole(CoordinateRule):
+    def columns(self, block):
+        return block.mean(dim=0).int()
+
+
+class Rounded(Aggregator):
+    """A rule that answers whole numbers of the rows' length."""
+
+    def reduce(self, mixed):
+        return mixed.rows.mean(dim=0).int()
+
+    def influence(self, mixed):
+        raise AssertionError("nothing is told of an answer that is refused")
+
+
+def test_whole_numbers_are_no_answer():
+    for door in (Rounded(), NNM(f=1) >> Rounded()):
+        with pytest.raises(InvalidInput, match=r"should be of floating numbers\. Found torch\.int32"):
+            door(some_rows(7, 5))
+
+
 @pytest.mark.parametrize(
     "rule",
-    [Returns(None), Returns([1.0] * 7), Returns(torch.ones(6)), Returns(torch.ones(7, 1)), Narrow()],
-    ids=["nothing", "a list", "too few", "a column", "one number for all columns"],
+    [Returns(None), Returns([1.0] * 7), Returns(torch.ones(6)), Returns(torch.ones(7, 1)), Narrow(), Whole()],
+    ids=["nothing", "a list", "too few", "a column", "one number for all columns", "whole numbers"],
 )
 def test_what_is_no_answer_is_said_by_every_door(rule):
     rows, sets = some_rows(7, 5), some_rows(3, 7, 5)

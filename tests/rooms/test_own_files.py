@@ -416,11 +416,13 @@ def test_code_that_nobody_can_tell_is_refused_where_it_has_to_be_told():
 
 def test_what_is_no_recipe_is_refused(here):
     path = file(here, "from dataclasses import dataclass\nfrom byzopt import Attack\nx = 1\ndef f(): ...\n"
-                "class Loose(Attack):\n    def forge(self, view, generator): return view.own\n")  # fmt: skip
+                "class Loose(Attack):\n    def forge(self, view, generator): return view.own\n"
+                "@dataclass(frozen=True)\nclass Open(Attack):\n    z: float = 1.0\n")  # fmt: skip
     for name, message in [
         ("x", "should be a class that extends Attack. Found 1"),
         ("f", "should be a class that extends Attack"),
         ("Loose", "be a frozen dataclass"),
+        ("Open", r"write what its base class leaves open\. Found Open without forge"),
         ("missing", "Unknown part 'missing'"),
     ]:
         with pytest.raises(InvalidInput, match=message):

@@ -50,10 +50,12 @@ def called(recipe: Any, known: Mapping[str, Any]) -> Any:
 
 
 def check_frozen(cls: type[Any], what: str) -> None:
-    """Raise `InvalidInput` unless a recipe's class is a frozen dataclass of its own."""
+    """Raise `InvalidInput` unless a recipe's class is a frozen dataclass of its own, and whole."""
     options = vars(cls).get("__dataclass_params__")
     remedy = "Write @dataclass(frozen=True) above the class."
     require(options is not None and options.frozen, what, "be a frozen dataclass", cls.__name__, remedy)
+    left = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+    require(not left, what, "write what its base class leaves open", f"{cls.__name__} without {left}")
 
 
 def _hash(recipe: Any) -> int:

@@ -33,11 +33,13 @@ def checked_value(part: Traits, method: str, value: Any, shape: Sequence[int]) -
 
 
 def checked_answer(rule: Any, answer: Any, shape: tuple[int, ...]) -> Tensor:
-    """`answer` as it is. Errors: `BadAnswer` where it is no tensor of this shape; or where code of another
-    package has made NaN or Inf of finite rows."""
+    """`answer` as it is. Errors: `BadAnswer` where it is no floating tensor of this shape; or where code of
+    another package has made NaN or Inf of finite rows."""
     if not isinstance(answer, Tensor) or answer.shape != shape:
         kind = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         raise BadAnswer(f"The answer of {rule!r} should be a tensor {list(shape)}. Found {kind}.")
+    if not answer.is_floating_point():
+        raise BadAnswer(f"The answer of {rule!r} should be of floating numbers. Found {answer.dtype}.")
     if rule.foreign and not answer.isfinite().all():
         lost = f"NaN or Inf in {int((~answer.isfinite()).sum())} of {answer.numel()} numbers"
         raise BadAnswer(
