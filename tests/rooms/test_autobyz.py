@@ -268,6 +268,19 @@ def test_it_leads_the_model_towards_zero(spelling):
     assert reached("shrink", zero) == pytest.approx(reached("cos", zero), abs=1e-4)
 
 
+@pytest.mark.parametrize("spelling", ["mean", "nnm >> rfa", "krum", "trimmed_mean", "centered_clipping"])
+def test_it_leads_the_answer_far_away(spelling):
+    against, rows = defence(spelling), honest_rows()
+    mean = rows[list(COHORT.honest)].mean(dim=0)
+
+    def reached(attack: object) -> float:
+        return float((against(forged(attack, rows, against)) - mean).norm())
+
+    others = AutoByz("cos", "cheap"), ATTACKS.build("min_max"), ATTACKS.build("alie")
+    # Its first guesses are those of "cos"; where both take the same rows, jitter of 1e-6 a row is between.
+    assert reached(AutoByz("dist", "cheap")) >= (1 - 1e-4) * max(map(reached, others))
+
+
 def test_it_leads_places_towards_zero_too():
     against, x = defence("median"), 5 * torch.randn(D, dtype=torch.float64, generator=stream(0, "x"))
     points = x + honest_rows()  # a node's row is where it goes, not against what

@@ -29,6 +29,7 @@ ENSEMBLE: dict[str, Mapping[str, Any]] = {
     "searched: workers": {"name": "autobyz", "objective": "workers"},
     "searched: drift": {"name": "autobyz", "objective": "drift"},
     "searched: bias": {"name": "autobyz", "objective": "bias"},
+    "searched: dist": {"name": "autobyz", "objective": "dist"},
     "optimal ipm": {"name": "optimal_ipm"},
     "optimal alie": {"name": "optimal_alie"},
     "trapsetter": {"name": "trapsetter"},

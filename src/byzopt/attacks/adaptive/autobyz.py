@@ -18,7 +18,7 @@ from byzopt.attacks.base import ATTACKS, Knowledge, Remembering, View
 from byzopt.cohort import Cohort
 from byzopt.errors import ByzoptError
 
-Objective = Literal["cos", "drift", "bias", "workers", "shrink"]
+Objective = Literal["cos", "drift", "bias", "workers", "shrink", "dist"]
 Budget = Literal["cheap", "full"]
 KEPT = 6  # winners of a round with which the next one begins
 DECAY = 0.98  # of the long-run mean
@@ -59,9 +59,10 @@ class AutoByz(Remembering):
     workers as can be, by however little, which costs accuracy where data differ (a large loss may be that of
     a few of them); `"shrink"` the least cosine with m / ‖m‖ - x / ‖x‖, by which steps lead uphill and the
     model x towards 0. A network near 0 says the same of everything: what workers with unlike data then ask
-    for differs most and has nearly no mean, so that there the rule is weak and the training stays. The attack
-    proper is the worst of the objectives over whole runs. Nothing else is to be set. A heuristic: a lower
-    bound on the worst rows.
+    for differs most and has nearly no mean, so that there the rule is weak and the training stays; `"dist"`
+    the largest distance of the answer from m, by which steps suffer that are as long as the answer. The
+    attack proper is the worst of the objectives over whole runs. Nothing else is to be set. A heuristic: a
+    lower bound on the worst rows.
 
     The idea of "shrink", lies that lead back instead of merely away, is that of Malinovsky et al.,
     arXiv:2311.14127, Section 5, whose liars lead back to the start.
@@ -69,7 +70,7 @@ class AutoByz(Remembering):
     Cost: one to three hundred answers a round, most of them to a few coordinates.
 
     Args:
-        objective: What is searched for: "cos", "drift", "bias", "workers" or "shrink".
+        objective: What is searched for: "cos", "drift", "bias", "workers", "shrink" or "dist".
         budget: "full", or one that leaves out the evolution strategy.
 
     Examples:
@@ -123,7 +124,7 @@ class AutoByz(Remembering):
             return torch.mean(rows / lengths.clamp_min(1e-300), dim=0)
         if self.objective == "shrink":
             return unit(mean) - unit(shrinking)
-        return {"cos": mean, "drift": long, "bias": -variance.sqrt()}[self.objective]
+        return {"cos": mean, "dist": mean, "drift": long, "bias": -variance.sqrt()}[self.objective]
 
     def _search(
         self, whole: Scene, trials: Trials, state: Memory, b: int, generator: torch.Generator
@@ -146,6 +147,8 @@ class AutoByz(Remembering):
         answers = trials.answers(at, coefficients)
         if self.objective == "workers":
             return at.opposed(answers, SHORT, SHARP).mean(dim=0)
+        if self.objective == "dist":
+            return at.distances(answers).mean(dim=0)
         return -at.cosines(answers, SHORT).mean(dim=0)
 
 

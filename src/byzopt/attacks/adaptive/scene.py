@@ -62,6 +62,11 @@ class Scene:
         cosines: Tensor = judged @ (self.weights * self.aim) / self._lengths(judged, least) / aim
         return cosines
 
+    def distances(self, answers: Tensor) -> Tensor:
+        """How far answers `[..., k]` are from the aim `[...]`."""
+        away = answers[..., : len(self.aim)] - self.aim
+        return (away.square() @ self.weights).sqrt()
+
     def opposed(self, answers: Tensor, least: float, sharp: float) -> Tensor:
         """The mean `[...]` over the honest rows of tanh(- `sharp` · cosine) of the answers `[..., k]` with
         them: near 1 where the answer points away from nearly all of them, by however little."""
