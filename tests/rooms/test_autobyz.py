@@ -277,8 +277,8 @@ def test_it_leads_the_answer_far_away(spelling):
         return float((against(forged(attack, rows, against)) - mean).norm())
 
     others = AutoByz("cos", "cheap"), ATTACKS.build("min_max"), ATTACKS.build("alie")
-    # Its first guesses are those of "cos"; where both take the same rows, jitter of 1e-6 a row is between.
-    assert reached(AutoByz("dist", "cheap")) >= (1 - 1e-4) * max(map(reached, others))
+    # The guesses for a coordinate rule are compared in 256 of the 300 columns.
+    assert reached(AutoByz("dist", "cheap")) >= 0.98 * max(map(reached, others))
 
 
 def test_it_leads_places_towards_zero_too():
