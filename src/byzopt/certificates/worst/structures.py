@@ -87,7 +87,8 @@ class Structures:
         honest = self.honest()
         rows = np.concatenate([self._between(self.start, self.end, self.part), honest], axis=1)
         away = honest - honest.mean(axis=1, keepdims=True)
-        spread = np.sqrt(np.square(away).sum(axis=2).mean(axis=1))[:, None, None]
+        largest = np.abs(away).max(axis=(1, 2), keepdims=True, initial=np.finfo(away.dtype).tiny)
+        spread = largest * np.sqrt(np.square(away / largest).sum(axis=2).mean(axis=1))[:, None, None]
         noise: Rows = rows + GRAIN * spread * numbers.standard_normal(rows.shape)
         return noise
 
