@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from byzopt.aggregators import Median
 from byzopt.aggregators.core.filters import RoundContext
 from byzopt.aggregators.guards import majority
 from byzopt.aggregators.guards.guard import HistoryGuard
+from byzopt.aggregators.guards.guarded_mean import guarded_mean
 from byzopt.aggregators.guards.safeguard import Safeguard
 from byzopt.aggregators.guards.spare import room_after
+from byzopt.errors import TooManyFaults
 from byzopt.theory.byzantine_epochs import Epoch
 
 GUARDS = [HistoryGuard((Epoch(100, 10.0, 0.1),), 1.0, finder="medoid"), Safeguard((3, 7), 100, noise=1.0)]
@@ -66,3 +69,12 @@ def test_memory_is_used_again_once_nobody_holds_it_nor_a_view_of_it():
     assert third.data_ptr() != place
     del view
     assert room_after(third).data_ptr() == place
+
+
+def test_a_rule_that_is_left_too_few_says_that_the_guard_expelled_them():
+    rows = drawn(9, 4, 0)
+    kept, fit = torch.arange(9) >= 3, torch.ones(9, dtype=torch.bool)
+    told = r"that the guard expelled.*f = 2 of 9.*Found 3: workers \[0, 1, 2\]"
+    with pytest.raises(TooManyFaults, match=told):
+        guarded_mean(Median(f=2), rows, kept, fit, True, 1)
+    assert torch.equal(guarded_mean(Median(f=3), rows, kept, fit, True, 1), Median(f=0)(rows[3:]))

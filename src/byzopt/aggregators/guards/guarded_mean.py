@@ -11,6 +11,7 @@ from torch import Tensor
 from byzopt import linalg
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.mean import Mean
+from byzopt.errors import TooManyFaults
 
 
 class KnownMean(NamedTuple):
@@ -42,7 +43,17 @@ def guarded_mean(
         return _share(rows, kept, fit, size.clamp_min(1) if over_good else rows.shape[-2])
     here = rule.at(t)
     present = torch.where(kept.unsqueeze(-1), rows, nan)
-    answer = here(present) if rows.ndim == 2 else here.batch(present)
+    try:
+        answer = here(present) if rows.ndim == 2 else here.batch(present)
+    except TooManyFaults as error:
+        n, gone = rows.shape[-2], list(error.rows)
+        raise TooManyFaults(
+            "Workers that the guard expelled, or whose rows are not finite, should be at most "
+            f"f = {rule.tolerance(n)} of {n} for the rule behind it. Found {len(gone)}: workers {gone}. "
+            "Raise f, or take the mean, which answers for those who are left. A guard that takes workers "
+            "with other data for liars is the wrong one.",
+            gone,
+        ) from None
     return answer if over_good else answer * (size / rows.shape[-2]).to(answer.dtype)
 
 
