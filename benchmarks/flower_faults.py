@@ -32,7 +32,7 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "FedAvg()": FedAvg,
     **{
         f'RobustFedAvg(rule="{rule}", f=1)': partial(RobustFedAvg, rule=rule, f=1)
-        for rule in ("nnm >> rfa", "median", "trimmed_mean", "centered_clipping", "krum")
+        for rule in ("rfa", "nnm >> rfa", "median", "trimmed_mean", "centered_clipping", "krum")
     },
     'RobustFedAvg(rule="nnm >> rfa", f=1, weighted_by_key="num-examples")': partial(
         RobustFedAvg, rule="nnm >> rfa", f=1, weighted_by_key="num-examples"

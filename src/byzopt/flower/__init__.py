@@ -2,11 +2,11 @@
 
 For a Flower app as it is, whose clients train and return weights:
 
-    strategy = RobustFedAvg(rule="nnm >> rfa", f=1)     # where FedAvg() was, in the ServerApp
+    strategy = RobustFedAvg(rule="rfa", f=1)            # where FedAvg() was, in the ServerApp
 
 For clients that answer with gradients, as the theorems have it:
 
-    strategy = RobustStrategy("nnm >> rfa", method="byz_nsgdm", lr=0.1, f=3, n=20)     # in the ServerApp
+    strategy = RobustStrategy("rfa", method="byz_nsgdm", lr=0.1, f=3, n=20)     # in the ServerApp
     app = client_app(make)     # the ClientApp, with make(context) -> Local
 
 Needs the extra `flower`.

@@ -104,7 +104,7 @@ class RobustFedAvg(ServerStrategy):
     Examples:
         >>> from byzopt.flower import RobustFedAvg
         >>> from flwr.serverapp.strategy import Strategy
-        >>> strategy = RobustFedAvg(rule="nnm >> rfa", f=1, min_available_nodes=5)
+        >>> strategy = RobustFedAvg(rule="rfa", f=1, min_available_nodes=5)
         >>> isinstance(strategy, Strategy)
         True
     """
@@ -122,7 +122,7 @@ class RobustFedAvg(ServerStrategy):
         train_metrics_aggr_fn: CombineMetrics | None = None,
         evaluate_metrics_aggr_fn: CombineMetrics | None = None,
         *,
-        rule: Aggregator | str = "nnm >> rfa",
+        rule: Aggregator | str = "rfa",
         f: int | None = None,
         weight_cap: float = 2.0,
         server_learning_rate: float = 1.0,

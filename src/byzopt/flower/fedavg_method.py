@@ -79,5 +79,5 @@ class MethodChoice(NamedTuple):
 
 def _given(rule: Aggregator | None) -> Aggregator:
     if rule is None:
-        raise InvalidInput("RobustFedAvg should have a rule. Found none. Write rule='nnm >> rfa', say.")
+        raise InvalidInput("RobustFedAvg should have a rule. Found none. Write rule='rfa', say.")
     return rule

@@ -86,14 +86,14 @@ class RobustStrategy(ServerStrategy):
     Examples:
         >>> from byzopt.flower import RobustStrategy
         >>> from flwr.serverapp.strategy import Strategy
-        >>> strategy = RobustStrategy("nnm >> rfa", method="byz_nsgdm", lr=0.1, f=3, n=20)
+        >>> strategy = RobustStrategy("rfa", method="byz_nsgdm", lr=0.1, f=3, n=20)
         >>> isinstance(strategy, Strategy)
         True
     """
 
     def __init__(
         self,
-        rule: Aggregator | str = "nnm >> rfa",
+        rule: Aggregator | str = "rfa",
         *,
         method: str | Mapping[str, Any] | MethodRecipe | Method = "byz_nsgdm",
         lr: float = 0.1,
