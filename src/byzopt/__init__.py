@@ -48,8 +48,9 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    public = _public()  # first: what it loads becomes a global
     own = (name for name, value in globals().items() if name[:2] == "__" or isinstance(value, ModuleType))
-    return sorted({*_public(), *own, "__all__"})
+    return sorted({*public, *own, "__all__"})
 
 
 def _public() -> list[str]:

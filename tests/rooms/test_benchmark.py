@@ -525,10 +525,11 @@ def test_damaged_rows_are_left_out_and_equal_ones_count_once(tmp_path, byzopt):
 DRAWING = """
 import torch
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from byzopt import Method, MethodRecipe
 from byzopt.aggregators import CoordinateRule
-from byzopt.attacks import Attack
+from byzopt.attacks import Attack, Remembering
 from byzopt.servers import Descent
 from byzopt.wire import Direct
 from byzopt.workers import Estimator
@@ -568,6 +569,19 @@ class Noisy(MethodRecipe):
 class Erratic(Attack):
     def forge(self, view, generator):
         return view.own * torch.rand(1)
+
+
+class Way(NamedTuple):
+    way: torch.Tensor
+
+
+@dataclass(frozen=True)
+class OneWay(Remembering):
+    def start(self, cohort, x):
+        return Way(torch.randn(x.shape))
+
+    def step(self, state, view, generator):
+        return view.alike(state.way), state
 """
 
 
@@ -578,8 +592,9 @@ class Erratic(Attack):
         ('rule = "median"', 'rule = "parts.py:Counting"'),
         ('method = {name = "robust_gd"}', 'method = "parts.py:Noisy"'),
         (DEFENCE, 'kind = "attack"\ntitle = "By chance"\nattack = "parts.py:Erratic"\n'),
+        (DEFENCE, 'kind = "attack"\ntitle = "One way"\nattack = "parts.py:OneWay"\n'),
     ],
-    ids=["rule", "memory", "method", "attack"],
+    ids=["rule", "memory", "method", "attack", "start"],
 )
 def test_parts_that_do_not_repeat_themselves_are_measured_nowhere(
     old, new, measured, small, tmp_path, byzopt

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -370,6 +372,12 @@ def test_all_public_names_and_no_others_come_with_a_star():
     assert not {"TYPE_CHECKING", "Any", "import_module", "annotations"} & names.keys()
     assert set(byzopt.__all__) <= set(dir(byzopt))
     assert "TYPE_CHECKING" not in dir(byzopt)
+
+
+def test_names_are_listed_before_anything_is_loaded():
+    code = "import byzopt; names = dir(byzopt); assert {'Krum', '__all__', '__version__'} <= set(names)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("device", ["meta", "cuda:99", "nonsense"])

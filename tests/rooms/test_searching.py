@@ -16,11 +16,14 @@ from byzopt.attacks import ATTACKS, Adversary, Attack, AutoByz, Limited, Sleeper
 from byzopt.attacks.limited import GuessedRules
 from byzopt.certificates.audit import audit
 from byzopt.cohort import Cohort
-from byzopt.engines import Simulated, begin, rounds
+from byzopt.engines import Graph, OnGraph, Simulated, begin, rounds
+from byzopt.engines.on_graph import MeanAfter
 from byzopt.errors import InvalidInput, TooManyFaults
 from byzopt.experiments import Spec
+from byzopt.graphs import Complete
 from byzopt.layout import Layout
 from byzopt.methods import METHODS
+from byzopt.mixers import Screen
 from byzopt.rng import stream
 from byzopt.servers import ServerContext
 from byzopt.stress import stress
@@ -198,6 +201,21 @@ def test_lots_are_not_known_inside_another_memory(wrap):
     for spelling, count in (("bucketing >> rfa", 3), ("rfa", 1)):
         filter = around(spelling)
         assert len(Defence(filter, filter.init(x, 9), RoundContext(1, x)).draws()) == count
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_lots_of_a_rule_on_a_graph_are_not_known(together):
+    task, rows = Bowl(), torch.randn(12, 16, dtype=torch.float64, generator=stream(1, "rows"))
+    adversary = Adversary(AutoByz(), task.cohort, 3)
+    for spelling, count in (("bucketing >> median", 3), ("median", 1)):
+        rule = rule_from(spelling, f=2)
+        graph = Graph(Complete(), Screen(), together=together)
+        method = METHODS.build("robust_gd").build(rule, lr=0.1)
+        run = OnGraph(task, method, graph, adversary, b=3, seed=0)
+        defence = MeanAfter(run, rows[run.honest], 1)
+        draws = defence.draws()
+        assert len(draws) == count
+        assert (len({tuple(each(rows).tolist()) for each in (defence, *draws)}) > 1) == (count > 1)
 
 
 def test_a_search_leaves_no_rounds_in_an_audit():

@@ -285,7 +285,10 @@ def test_errors_without_a_name_are_told_with_the_rows():
         {"f": 4, "n": 8},
         {"budget": 0},
         {"seconds": 0.0},
+        {"seconds": float("inf")},  # it would never end
+        {"seconds": float("nan")},
         {"ratio": 0.0},
+        {"ratio": float("inf"), "forms": ["turn"]},
         {"forms": ["cubic"]},
         {"rule": "krum", "n": 6},
     ],

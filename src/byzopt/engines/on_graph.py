@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -230,8 +230,11 @@ class MeanAfter:
         return torch.stack([self(each) for each in rows])
 
     def draws(self, count: int = 3) -> list[MeanAfter]:
-        """The defence with other lots: there are none."""
-        return [self]
+        """The defence as somebody knows it who does not know the lots of the nodes' rule: with `count` draws
+        of other rounds, or as it is where there are none."""
+        others = [replace(self, t=self.t + (k << 20)) for k in range(1, count + 1)]
+        rule, used = self.run.rule, self.run.graph.mixer.uses_rule
+        return others if used and rule.at(self.t) != rule.at(others[0].t) else [self]
 
     def expelled_by(self, rows: Tensor) -> None:
         """Whom the rule would expel: nobody."""

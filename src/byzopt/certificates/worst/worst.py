@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from time import process_time
 from typing import Any
 
@@ -96,8 +97,9 @@ def worst_rows(
         if form not in FORMS:
             raise unknown("form of error", form, list(FORMS))
     require(budget is None or budget >= 1, "The `budget`", "be at least 1 set of rows", budget)
-    require(seconds is None or seconds > 0, "The `seconds` of a search", "be positive", seconds)
-    require(ratio > 0, "The `ratio` of a turn", "be positive", ratio)
+    limited = seconds is None or 0 < seconds < inf
+    require(limited, "The `seconds` of a search", "be positive and finite", seconds)
+    require(0 < ratio < inf, "The `ratio` of a turn", "be positive and finite", ratio)
     require(0 <= 2 * f < n, "The count `f`", "satisfy 0 <= 2 f < n", f"f = {f} with n = {n}")
     built = rule_from(rule, f=f)
     built.check(n)
