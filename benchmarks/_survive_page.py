@@ -2,76 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from _peers_env import table
 from _stressed import prose
 
-Trials = Sequence[dict[str, Any]]
+Found = Mapping[str, Any]
 NOT = "-"
 
 
-def page(found: Trials) -> str:
-    """Tables of both stages, with every seed, and how different honest rows were."""
+def attacked(one: Found) -> dict[str, list[float]]:
+    """Each seed's accuracy under every attack that a candidate met."""
+    hits = {**one["hits"], **one["again"]}
+    return {attack: values for attack, values in hits.items() if attack != "no attack"}
+
+
+def worst_attack(one: Found) -> str:
+    """The attack under which the mean over seeds is least."""
+    hits = attacked(one)
+    return min(hits, key=lambda attack: fmean(hits[attack]))
+
+
+def worst(one: Found) -> float:
+    """The least mean over seeds, over all attacks."""
+    return fmean(attacked(one)[worst_attack(one)])
+
+
+def page(found: Sequence[Found]) -> str:
+    """A table of each cell, the second attacks on the best, and how sure their order is."""
+    seeds = len(found[0]["hits"]["no attack"]) if found else 0
     text = [
         "# Which defences survive a searched attack",
         "",
         prose(
-            "Written by `python benchmarks/survive.py --write` from stored runs. Byz-NSGDM (eta = 0.1) on",
-            "scikit-learn's digits, 20 workers, 300 rounds, all samples with the honest workers. Accuracy",
-            "in %, the mean over the last tenth of the rounds, seed by seed: trainings that are driven to",
-            "the brink go one way or the other. `drift` and `cos` are objectives of",
-            "[autobyz](../reference/attacks/autobyz.md), searched each round against the rule as it",
-            "stands. Its objective `workers`, which takes more, was found later and is not among them.",
+            "Written by `python benchmarks/survive.py --write` from stored runs. Digits, an MLP 64-24-10,",
+            "20 workers, 60 rounds: the [benchmark](../benchmark.md)'s protocol 2, in which each defence",
+            "has the best of three rates against three attacks, on a seed and samples that no figure has.",
+            f"The figures are of {seeds} seeds that neither the benchmark nor its tuning uses: accuracy (%),",
+            "the mean over the last tenth of the rounds; guessing is 10. `workers`, `cos` and the other",
+            "searches are objectives of [autobyz](../reference/attacks/autobyz.md). Rules come with worker",
+            "momentum of eta = 0.1 where nothing else is said. What a rule costs: [rules](rules.md),",
+            "[guards](guards.md).",
         ),
     ]
-    for stage, heading in (
-        ("screening", "Screening, seeds 0 and 1"),
-        ("held out", "On seeds 10 and 11, not looked at before"),
-    ):
-        for cell in dict.fromkeys(t["cell"] for t in found if t["stage"] == stage):
-            here = [t for t in found if (t["stage"], t["cell"]) == (stage, cell)]
-            text += ["", f"## {heading}: {cell}", "", *_cell(here)]
+    ended = [one["candidate"] for one in found if not any(one["hits"]["no attack"])]
+    if ended:
+        names = ", ".join(f"`{name}`" for name in dict.fromkeys(ended))
+        text += [
+            "",
+            prose(
+                f"Runs that end before their last round count as 0: {names}, whose guards take honest",
+                "workers with other data for liars and expel more than the rule behind them can do without.",
+            ),
+        ]
+    for cell in dict.fromkeys(one["cell"] for one in found):
+        here = sorted((one for one in found if one["cell"] == cell), key=worst, reverse=True)
+        text += ["", f"## {cell}", "", *_cell(here)]
     return "\n".join(text).rstrip() + "\n"
 
 
-def _cell(here: Trials) -> list[str]:
-    attacks = list(dict.fromkeys(t["attack"] for t in here))
-    by = {(t["candidate"], t["attack"]): t for t in here}
-    rows = []
-    for candidate in dict.fromkeys(t["candidate"] for t in here):
-        mine = [by.get((candidate, attack)) for attack in attacks]
-        attacked = [t for t in mine if t and t["attack"] != "no attack"]
-        worst = min((fmean(t["values"]) for t in attacked), default=None)
-        rows.append(
+def _cell(here: Sequence[Found]) -> list[str]:
+    attacks = list(here[0]["hits"])
+    head = ["defence", "rate", *attacks, "worst", "each seed under it"]
+    rows = [
+        [
+            f"`{one['candidate']}`",
+            f"{one['lr']:g}",
+            *(f"{100 * fmean(one['hits'][attack]):.1f}" for attack in attacks),
+            f"{100 * worst(one):.1f}",
+            _seeds(attacked(one)[worst_attack(one)]),
+        ]
+        for one in here
+    ]
+    text = [table(head, rows), _order(here)]
+    again = [one for one in here if one["again"]]
+    if again:
+        kinds = list(dict.fromkeys(attack for one in again for attack in one["again"]))
+        rows = [
             [
-                f"`{candidate}`",
-                *map(_values, mine),
-                NOT if worst is None else f"{100 * worst:.1f}",
+                f"`{one['candidate']}`",
+                *(
+                    f"{100 * fmean(one['again'][attack]):.1f}" if attack in one["again"] else NOT
+                    for attack in kinds
+                ),
             ]
-        )
-    calm = [t["h"] for t in here if t["attack"] == "no attack" and t["h"] is not None]
-    liars = int(here[0]["cell"].rpartition(" ")[2])
-    text = [table(["defence", *attacks, "worst mean"], rows)]
-    if calm:
-        r = liars / (20 - 2 * liars)
-        least, most = r * min(calm), r * max(calm)
-        said = (
-            "from 1 on no rule that sees the rows alone [can promise a direction]"
-            if least >= 1
-            else "that has [this meaning]"
-        )
+            for one in again
+        ]
         text += [
-            prose(
-                f"Without attack h = variance/‖m‖² of the honest rows was {min(calm):.1f} to",
-                f"{max(calm):.1f} in the median round, and r = f/(n - 2 f) is {r:.3f}, so that r h was",
-                f"{least:.1f} to {most:.1f}; {said}(../stress.md#how-different-is-too-different).",
-            ),
+            "",
+            "The best, attacked again by what is not in the benchmark's set (searches with the full budget):",
+            "",
+            table(["defence", *kinds], rows),
         ]
     return text
 
 
-def _values(trial: dict[str, Any] | None) -> str:
-    return NOT if trial is None else ", ".join(f"{100 * value:.1f}" for value in trial["values"])
+def _order(here: Sequence[Found]) -> str:
+    """What the seeds say of the best: beside whom it is better on every one of them, and beside whom not."""
+    best, rest = here[0], here[1:]
+    mine = attacked(best)[worst_attack(best)]
+    close = [
+        one
+        for one in rest
+        if not all(a > b for a, b in zip(mine, attacked(one)[worst_attack(one)], strict=True))
+    ]
+    if not close:
+        return prose(f"`{best['candidate']}` is above each of the others on every seed.")
+    names = ", ".join(f"`{one['candidate']}`" for one in close)
+    return prose(
+        f"The first is not above {names} on every seed: between these the order is not settled.",
+    )
+
+
+def _seeds(values: Sequence[float]) -> str:
+    return ", ".join(f"{100 * value:.0f}" for value in values)

@@ -65,7 +65,7 @@ def test_without_faults_iterates_are_those_of_the_simulated_engine(method):
 
 def test_float32_modules_agree_with_the_simulated_engine_to_rounding():
     task = TASKS.build({"name": "digits", "hidden": [8]}).build(Cohort.of(5), 1)
-    wanted = finish(play(ByzNSGDM(), rule_from("nnm >> rfa", f=1), task=task, last=5, byzantine=0, n=5))
+    wanted = finish(play(ByzNSGDM(), rule_from("rfa", f=1), task=task, last=5, byzantine=0, n=5))
     result, _ = run(task, RobustStrategy(f=1), 5)
     assert float((to_point(result.arrays).x - wanted.x).norm()) <= 1e-6 * float(wanted.x.norm())
 
@@ -85,7 +85,7 @@ def test_malicious_crashing_and_slow_clients_cost_less_than_a_point_of_accuracy(
     task = TASKS.build("digits").build(Cohort.of(N, 6), 0)
     rounds = 60
     wanted = finish(
-        play(ByzNSGDM(), rule_from("nnm >> rfa", f=6), "sign_flip", task, last=rounds, byzantine=6, lr=0.3)
+        play(ByzNSGDM(), rule_from("rfa", f=6), "sign_flip", task, last=rounds, byzantine=6, lr=0.3)
     )
     ways = {19: forged(-1), 18: forged(-10), 17: forged(1e30), 16: crash, 15: crash, 14: silent}
     result, grid = run(task, RobustStrategy(lr=0.3, f=6, n=N), rounds, ways)

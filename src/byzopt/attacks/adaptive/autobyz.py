@@ -26,6 +26,7 @@ SHORT = 1e-3  # of the spread: answers that are shorter are taken for shorter th
 SHARP = 30.0  # cosines beyond a thirtieth count as for or against a worker
 LARGEST = 1e100  # length of all honest rows beyond which squares of theirs may overflow
 JITTER = 1e-6  # of the spread: ties of exact copies decide no candidate
+KEPT_NUMBERS = 1 << 18  # of jitter that is kept from round to round: two megabytes
 
 
 class Memory(NamedTuple):
@@ -155,14 +156,17 @@ class AutoByz(Remembering):
 def _jittered(whole: Scene, best: Tensor) -> Tensor:
     """The winner's rows `[b, d]`, no two of them equal to the last bit."""
     rows = whole.rows(best)
-    jittered: Tensor = rows + JITTER * whole.spread / rows.shape[1] ** 0.5 * _noise(*rows.shape)
+    noise = _kept_noise(*rows.shape) if rows.numel() <= KEPT_NUMBERS else _noise(*rows.shape)
+    jittered: Tensor = rows + JITTER * whole.spread / rows.shape[1] ** 0.5 * noise
     return jittered
 
 
-@lru_cache(maxsize=4)
 def _noise(b: int, d: int) -> Tensor:
     drawn = torch.Generator("cpu").manual_seed(0)
     return torch.randn(b, d, dtype=torch.float64, generator=drawn, device="cpu")
+
+
+_kept_noise = lru_cache(maxsize=4)(_noise)
 
 
 def _asks(view: View, origin: Tensor | None) -> list[Callable[[Tensor], Tensor]]:
