@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from byzopt.cli.stress import _advice, _verdict
 from byzopt.errors import InvalidInput, Status
 from byzopt.experiments import Outcome, Spec
 from byzopt.experiments.sweeps import run_sweep
+from byzopt.reports.stress import draw
 from byzopt.stress import ENSEMBLE, Stress, Trial, stress, worst
 from byzopt.stress.catalogue import NO_ATTACK, ensemble
 from byzopt.stress.verdict import tail_mean, trial
@@ -249,3 +251,10 @@ def test_bad_options_are_one_line_and_status_two(written, monkeypatch, byzopt, b
     assert done.status == 2
     assert len(done.err.strip().splitlines()) == 1
     assert not (written / "byzopt-store").exists()
+
+
+def test_a_picture_of_no_attack_alone_is_drawn_without_a_warning(tmp_path, recwarn):
+    result = stress(Spec.of(SPEC), tmp_path, attacks=["ipm"])
+    calm = [one for one in result.trials if one.attack == NO_ATTACK]
+    assert draw(replace(result, trials=calm)).stat().st_size > 5_000
+    assert not [one for one in recwarn if "legend" in str(one.message)]

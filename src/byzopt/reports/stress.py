@@ -77,7 +77,8 @@ def _curves(axes: Any, result: Stress) -> None:
     if accuracy:
         axes.set_ylim(0, 100)
     axes.grid(alpha=0.3)
-    axes.legend(loc="best", fontsize="small")
+    if axes.lines:
+        axes.legend(loc="best", fontsize="small")
 
 
 def _shown(one: Trial | None) -> float:
