@@ -7,7 +7,7 @@ import sys
 import tempfile
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -37,6 +37,7 @@ def table(
     from byzopt.benchmark.ranking import by_cell, current, overall
     from byzopt.benchmark.rows import once
     from byzopt.benchmark.storing import read_rows
+    from byzopt.cli import terminal
     from byzopt.experiments.store.directories import check_directory, explain_refused_writes
     from byzopt.reports.benchmark import board_tables, save_board
 
@@ -52,7 +53,7 @@ def table(
         ranked = overall(current(rows), by_cell(current(rows)))
         print(json.dumps([one._asdict() for one in ranked], allow_nan=False))
     else:
-        _print(board_tables(rows))
+        terminal.print_sheets(board_tables(rows))
     if out is not None:
         with explain_refused_writes(out, "Choose another --out."):
             made = save_board(rows, out, damaged)
@@ -131,24 +132,6 @@ def replay(
 def _tell(damaged: dict[str, str]) -> None:
     for name, reason in damaged.items():
         say(f"damaged and left out: {name}: {reason}")
-
-
-def _print(tables: Any) -> None:
-    from rich.table import Table
-
-    from byzopt.cli import terminal
-
-    console = terminal.console(width=160)
-    for sheet in tables:
-        shown = Table(title=sheet.title, title_justify="left", title_style="bold", box=None)
-        head, rows, numeric = sheet.joined
-        for name, number in zip(head, numeric, strict=True):
-            shown.add_column(name, overflow="fold", justify="right" if number else "left")
-        for row in rows:
-            shown.add_row(*row)
-        console.print(shown)
-        console.print(sheet.caption, style="dim")
-        console.print()
 
 
 def say(line: str) -> None:

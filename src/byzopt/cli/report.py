@@ -30,6 +30,7 @@ def command(
     bound: Annotated[bool, typer.Option("--bound", help="With what theory promises of each run.")] = False,
 ) -> int:
     """Draw curves, heat maps and tables of a store's runs, each as PNG, SVG, PDF, CSV and LaTeX."""
+    from byzopt.cli import terminal
     from byzopt.cli.progress import StageProgress
     from byzopt.experiments.store.directories import check_directory, explain_refused_writes
     from byzopt.reports.study import make_report, save_study
@@ -39,7 +40,7 @@ def command(
         check_directory(place, "--out")
     with StageProgress() as tell:
         report = make_report(store, _target(target), bound, tell)
-    _print(report.sheets)
+    terminal.print_sheets(report.sheets)
     with explain_refused_writes(place, "Choose another --out."):
         made = save_study(report, place, html)
     for name, reason in report.study.damaged.items():
@@ -59,24 +60,3 @@ def _target(text: str | None) -> tuple[str, float] | None:
         return None
     name, _, value = text.partition("=")
     return name.strip(), float(value)
-
-
-def _print(sheets: object) -> None:
-    from rich.table import Table
-
-    from byzopt.cli import terminal
-    from byzopt.reports.study.sheet import ReportTable
-
-    assert isinstance(sheets, tuple)
-    console = terminal.console(width=160)
-    for sheet in sheets:
-        assert isinstance(sheet, ReportTable)
-        table = Table(title=sheet.title, title_justify="left", title_style="bold", box=None)
-        head, rows, numeric = sheet.joined
-        for cell, number in zip(head, numeric, strict=True):
-            table.add_column(cell, overflow="fold", justify="right" if number else "left")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-        console.print(sheet.caption, style="dim")
-        console.print()

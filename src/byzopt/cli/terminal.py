@@ -93,6 +93,23 @@ def console(stderr: bool = False, width: int | None = None) -> Console:
     return _Console(file=stream, width=fixed, markup=False, emoji=False, highlight=False)
 
 
+def print_sheets(sheets: Iterable[Any]) -> None:
+    """Print a report's tables, each with its title and caption."""
+    from rich.table import Table
+
+    wide = console(width=160)
+    for sheet in sheets:
+        table = Table(title=sheet.title, title_justify="left", title_style="bold", box=None)
+        head, rows, numeric = sheet.joined
+        for name, number in zip(head, numeric, strict=True):
+            table.add_column(name, overflow="fold", justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*row)
+        wide.print(table)
+        wide.print(sheet.caption, style="dim")
+        wide.print()
+
+
 def words(text: str, style: str = "") -> Text:
     """Text in a style, for a cell or a line of a console."""
     return Text(visible(text), style)
