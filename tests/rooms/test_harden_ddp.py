@@ -151,6 +151,7 @@ RULES = (
     "dnc",
     "norm_clipping",
     "nnm >> mean",
+    "normalise >> mean",
     "fail_closed(rule='nnm >> rfa')",
     "sign_majority",
 )

@@ -18,6 +18,7 @@ from byzopt.aggregators import (
     RULES,
     SMEA,
     Bucketing,
+    CappedNNM,
     CoordinateRule,
     FailClosed,
     GeometricMedian,
@@ -39,6 +40,7 @@ from byzopt.kernels import RankWindow
 from byzopt.theory import order_statistics, published, selecting
 from byzopt.theory import robustness as rb
 from byzopt.theory.robustness import NOTHING, Coefficients
+from tests.reference import rules as twin
 from tests.spellings import chains
 
 SIZES = [(n, f) for n in range(3, 24) for f in range((n - 1) // 2 + 1)]
@@ -271,6 +273,25 @@ def test_nnm_leaves_at_most_what_its_lemmas_say():
     assert rb.nnm_dispersion(20, 3) == pytest.approx(2 + 2 * 3 / 17)
     assert rb.nnm_dispersion(21, 1) == pytest.approx(1 + 2 / 20)
     assert rb.nnm_dispersion(20, 2) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("cap", [0.1, 0.5, 1.0, 100.0])
+@pytest.mark.parametrize("n, f", [(5, 1), (7, 2), (9, 4)])
+@pytest.mark.parametrize("name", ["trimmed_mean", "median", "geometric_median"])
+def test_the_coefficient_behind_capped_nnm_is_kept_over_all_honest_subsets(name, n, f, cap):
+    rule = rule_from(f"capped_nnm(cap={cap}) >> {name}", f=f)
+    promised, behind = rule.coefficients(n, f), rule_from(name, f=f).coefficients(n, f)
+    assert promised.squared == pytest.approx((1 + 4 * f / (n - f)) * (behind.squared + 1))
+    draws = np.random.default_rng(n + f)
+    for place in (0.0, 1.0, -1.0, 3.0):
+        rows = np.concatenate([np.full((f, 2), place), draws.integers(-1, 2, (n - f, 2))])
+        rows = rows + 1e-3 * draws.standard_normal(rows.shape)
+        linear, squared = twin.worst_ratios(rows, rule(rows), f)
+        assert squared <= promised.squared * (1 + 1e-9) and linear <= promised.linear * (1 + 1e-9)
+
+
+def test_capped_nnm_before_a_rule_with_another_f_has_no_coefficient():
+    assert (CappedNNM(f=2) >> Median(f=3)).kappa_squared(20, 3) is None
 
 
 @pytest.mark.parametrize("n, f", [(20, 3), (7, 2), (11, 5), (13, 4), (9, 1)])

@@ -42,6 +42,7 @@ class Clipping(PreAggregator):
     convex = False
 
     affine = False
+    bounds = True
     mixes = False
     batched = True
 
@@ -77,6 +78,7 @@ class ARC(PreAggregator):
     convex = False
 
     affine = False
+    bounds = True
     mixes = False
     batched = True
 

@@ -32,6 +32,7 @@ class Mean(RankRule):
     """
 
     validates = True
+    keeps_bounds = True
 
     def tolerance(self, n: int) -> int:
         return 0

@@ -44,6 +44,7 @@ class Normalise(PreAggregator):
     convex = False
 
     affine = False
+    bounds = True
     batched = True
 
     most: ClassVar[float] = 100.0  # times that a row is stretched

@@ -60,6 +60,26 @@ def mixes_equal_rows_to_that_row(stage: PreAggregator) -> None:
     holds(torch.allclose(out, row.expand_as(out), rtol=1e-12), f"{out[0].tolist()} for {row[0].tolist()}")
 
 
+def bounds_every_row(stage: PreAggregator) -> None:
+    """No row that comes out is longer than the longest honest one, or than a length of its own, however long
+    as many faulty rows are as its `breakdown` says."""
+    n = enough(stage)
+    f = stage.breakdown(n)
+    rows = 1 + 0.3 * normal(n, 6)
+    longest = []
+    for value in (1e6, 1e15, 1e30):
+        rows[:f] = value
+        longest.append(float(stage(rows).norm(dim=1).max()))
+    most = max(float(rows[f:].norm(dim=1).max()), longest[0])
+    holds(max(longest) <= most * (1 + 1e-9), f"rows of length {max(longest):.3g}")
+    if stage.scale_equivariant:
+        holds(longest[0] <= 2 * float(rows[f:].norm(dim=1).max()), f"rows of length {longest[0]:.3g}")
+
+
+def _bounds(stage: PreAggregator) -> str:
+    return "" if stage.bounds else "It declares no bound on the length of rows."
+
+
 def _affine(stage: PreAggregator) -> str:
     return "" if stage.affine else "It declares that it is not affine."
 
@@ -70,4 +90,5 @@ PROMISES = (
     Requirement(refuses_malformed_rows),
     Requirement(repeats_to_the_last_bit),
     Requirement(mixes_equal_rows_to_that_row, _affine),
+    Requirement(bounds_every_row, _bounds),
 )

@@ -298,6 +298,29 @@ def nnm(inner: Coefficients, n: int, f: int) -> Coefficients:
     return closed(Coefficients(linear, squared), n, f)
 
 
+def partly_nnm(inner: Coefficients, n: int, f: int) -> Coefficients:
+    """Rows that are moved any part of their way to where NNM has them, and then a rule.
+
+    ‖y_i - v̄‖² is at most the larger of ‖v_i - v̄‖² and what NNM leaves of it, hence mean‖y_i - v̄‖² at most
+    1 + 4 f/N times the variance, and κ₂ = (1 + 4 f/N) (κ₂ + 1); κ = `anywhere` of the rule times
+    1 + `nnm_dispersion`. Not sharp.
+
+    Args:
+        inner: What is proved of the rule behind it.
+        n: Number of rows.
+        f: Number of faulty rows, 0 <= 2 f < n.
+
+    Examples:
+        >>> from byzopt.theory.robustness import Coefficients, partly_nnm
+        >>> round(partly_nnm(Coefficients(squared=1.0), 20, 3).squared, 4)
+        3.4118
+    """
+    inner = closed(inner, n, f)
+    squared = None if inner.squared is None else (1 + nnm_variance(n, f)) * (inner.squared + 1)
+    linear = None if inner.anywhere is None else (1 + nnm_dispersion(n, f)) * inner.anywhere
+    return closed(Coefficients(linear, squared), n, f)
+
+
 def _leverage(n: int, f: int, leverage: float | None) -> float:
     ratio(n, f)
     require(leverage is None or leverage >= 1, "The leverage constant C", "be at least 1", leverage)

@@ -71,6 +71,8 @@ class Aggregator(BaseAggregator):
         super().__init_subclass__()
         if all(replaces(cls, name, ANSWERS) for name in ("proved", "order_weights")):
             cls.proved = Aggregator.proved  # type: ignore[method-assign]
+        if replaces(cls, "keeps_bounds", (*ANSWERS, "plan")):
+            cls.keeps_bounds = False
         for name in ("answered", "certifiable", "as_filter"):
             if replaces(cls, name, ANSWERS):
                 setattr(cls, name, getattr(kind_of(cls), name))

@@ -6,7 +6,7 @@ Authors of rules subclass `Aggregator` or one of its kinds, which add how a rule
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -28,6 +28,8 @@ class BaseAggregator(Stage):
     """
 
     stages: tuple[MixingStage, ...] = ()  # before the rule, in a chain
+    # Whether it withstands no faulty row by itself, and any number where a stage bounds the rows.
+    keeps_bounds: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, rows: RowsLike, *, f: float | None = None, fail_closed: bool = False) -> Any:

@@ -27,7 +27,8 @@ class Chain(Aggregator):
     Every stage is checked with the number of rows that reach it. Stages see the rows in an order of their
     values (`ordering`), so that the answer does not depend on the order of workers, whatever ties there are;
     not so where a stage draws lots among places (bucketing) or a rule trusts one. The chain tolerates the
-    smallest f among its stages, and a κ is claimed only where a lemma covers the stages, all set to the same
+    smallest f among its stages and rule; a mean does not count behind a stage that bounds every row
+    (`normalise`, `clipping`, `arc`), which leaves nothing that could carry it off. A κ is claimed only where a lemma covers the stages, all set to the same
     f, and the rule tolerates that f.
 
     Args:
@@ -153,7 +154,7 @@ class Chain(Aggregator):
         return hash((self.stages, self.rule))
 
     def tolerance(self, n: int) -> int:
-        return min(part.tolerance(m) for part, m in zip(self.parts, self._sizes(n), strict=True))
+        return min(part.tolerance(m) for part, m in self._withstanding(n))
 
     def check(self, n: int) -> None:
         for stage in self.stages:
@@ -171,7 +172,7 @@ class Chain(Aggregator):
         return Chain([stage.tolerating(f) for stage in self.stages], self.rule.tolerating(f))
 
     def breakdown(self, n: int) -> int:
-        return min(part.breakdown(m) for part, m in zip(self.parts, self._sizes(n), strict=True))
+        return min(part.breakdown(m) for part, m in self._withstanding(n))
 
     def splits(self) -> bool:
         return all(part.splits() for part in self.parts)
@@ -230,6 +231,13 @@ class Chain(Aggregator):
         for stage, m in reversed(list(zip(self.stages, self._sizes(n), strict=False))):
             known = stage.compose(known, m, most)
         return NOTHING if f < most and self.trusts else carried(known, n, most, f)
+
+    def _withstanding(self, n: int) -> list[tuple[Stage, int]]:
+        """What has to withstand faulty rows, and how many rows reach it: not a mean of rows that a stage has
+        bounded."""
+        parts = list(zip(self.parts, self._sizes(n), strict=True))
+        bounded = self.rule.keeps_bounds and any(stage.bounds for stage in self.stages)
+        return parts[:-1] if bounded else parts
 
     def _sizes(self, n: int) -> list[int]:
         """Rows that reach each stage, and last the rule."""

@@ -21,14 +21,19 @@ class MixingStage(Stage):
     validates = True
     affine: ClassVar[bool] = True  # every row of the mixing matrix sums to one
     mixes: ClassVar[bool] = True  # what comes out for a worker holds something of others' rows
+    # No row that comes out is longer than some honest one, or than a length that was set, whatever as many
+    # faulty rows as `breakdown` says hold: then a mean behind it stays bounded too.
+    bounds: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
-        """As for rules: nothing is proved or said of a plugin's stage that mixes in a way of its own."""
+        """As for rules: nothing is proved or said of a stage of another package that mixes in its own way."""
         super().__init_subclass__()
         if replaces(cls, "compose", DECIDE):
             cls.compose = MixingStage.compose  # type: ignore[method-assign]
         if replaces(cls, "mixes", DECIDE):
             cls.mixes = True
+        if replaces(cls, "bounds", DECIDE):
+            cls.bounds = False
 
     @abstractmethod
     def mixing(self, geometry: Geometry) -> Tensor:
