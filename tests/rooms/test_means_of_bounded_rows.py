@@ -10,8 +10,8 @@ import torch
 from byzopt.aggregators import PRE_AGGREGATORS, Mean, Normalise, PreAggregator, rule_from
 from byzopt.errors import TooManyFaults
 from byzopt.methods import ByzNSGDM
-from tests.running import play
 from byzopt.testing.rules import enough
+from tests.running import play
 
 BOUNDED = ("normalise >> mean", "clipping >> mean", "arc >> mean", "normalise >> capped_nnm >> mean")
 N, F = 20, 3
@@ -41,7 +41,8 @@ def test_a_mean_behind_it_withstands_what_the_stages_withstand(name):
     honest = float(huge(N, k, 0.0)[k:].norm(dim=1).max())
     for value in (1e6, -1e30):
         assert float(rule(huge(N, k, value)).norm()) <= honest
-    assert rule.kappa_squared(N, F) is None and "no coefficient is proved" in rule.unproved(N, F)
+    assert rule.kappa_squared(N, F) is None
+    assert "no coefficient is proved" in rule.unproved(N, F)
 
 
 @pytest.mark.parametrize("name", BOUNDED)
@@ -73,7 +74,8 @@ def test_nothing_is_said_of_a_stage_or_a_mean_that_decides_in_its_own_way():
         def reduce(self, mixed):
             return super().reduce(mixed) * 1e9
 
-    assert not Longer.bounds and not Largest.keeps_bounds
+    assert not Longer.bounds
+    assert not Largest.keeps_bounds
     assert (Longer() >> Mean()).tolerance(N) == (Normalise() >> Largest()).tolerance(N) == 0
 
 
@@ -92,4 +94,5 @@ def test_a_stage_that_says_so_of_itself_is_believed():
 @pytest.mark.parametrize("name", ["normalise >> mean", "normalise >> capped_nnm(cap=0.5) >> mean"])
 def test_a_training_survives_workers_whose_rows_are_not_finite(name):
     ended = list(play(ByzNSGDM(), rule_from(name, f=2), "nan", n=9, byzantine=2, last=5))
-    assert len(ended) == 5 and bool(ended[-1].x.isfinite().all())
+    assert len(ended) == 5
+    assert bool(ended[-1].x.isfinite().all())

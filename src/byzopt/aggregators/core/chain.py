@@ -28,8 +28,8 @@ class Chain(Aggregator):
     values (`ordering`), so that the answer does not depend on the order of workers, whatever ties there are;
     not so where a stage draws lots among places (bucketing) or a rule trusts one. The chain tolerates the
     smallest f among its stages and rule; a mean does not count behind a stage that bounds every row
-    (`normalise`, `clipping`, `arc`), which leaves nothing that could carry it off. A κ is claimed only where a lemma covers the stages, all set to the same
-    f, and the rule tolerates that f.
+    (`normalise`, `clipping`, `arc`), which leaves nothing that could carry it off. A κ is claimed only where
+    a lemma covers the stages, all set to the same f, and the rule tolerates that f.
 
     Args:
         stages: Pre-aggregators in order.
