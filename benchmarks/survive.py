@@ -48,6 +48,7 @@ AGAIN = (  # searches with the full budget
     *("optimal ipm", "optimal alie", "trapsetter"),
 )
 BEST = 4  # that are attacked again
+ASCENT = Path(__file__).parent / "_ascent.py"  # an attack written for chains that end in a mean
 MOMENTUM = {"name": "byz_nsgdm", "eta": 0.1}
 RATES = tuple({"lr": lr} for lr in (0.3, 1.0, 3.0))
 GUARDED = tuple({"lr": lr} for lr in (0.1, 0.3, 1.0))
@@ -64,7 +65,7 @@ CANDIDATES: dict[str, tuple[Any, Mapping[str, Any], Sequence[Mapping[str, Any]]]
         "normalise >> rfa",
         "geometric_median",
         "normalise >> nnm >> mean",
-        "normalise >> capped_nnm(cap=0.5) >> mean",
+        *(f"normalise >> capped_nnm(cap={cap}) >> mean" for cap in (0.25, 0.5, 1)),
         "capped_nnm(cap=0.5) >> rfa",
         "bucketing >> rfa",
     )
@@ -143,10 +144,21 @@ def measurements(store: Path, over: Callable[[], bool]) -> Iterator[dict[str, An
         for one in here:
             late = over if one in best else lambda: True  # of the others what is stored
             spec, _ = tuned(cell, candidate(one["candidate"]), store, play_here, lambda: True) or ({}, [])
-            for attack in AGAIN:
-                if (values := struck(spec, ENSEMBLE[attack], store, late)) is not None:
+            attacks = {attack: ENSEMBLE[attack] for attack in AGAIN}
+            if one["candidate"].startswith("normalise >> ") and one["candidate"].endswith(">> mean"):
+                attacks |= ascents(one["candidate"])
+            for attack, written in attacks.items():
+                if (values := struck(spec, written, store, late)) is not None:
                     one["again"][f"{attack} (full)" if attack in one["hits"] else attack] = values
         yield from here
+
+
+def ascents(chain: str) -> dict[str, dict[str, Any]]:
+    """The attack that was written for a chain, by objective."""
+    return {
+        f"ascent: {objective}": {"name": f"{ASCENT}:Ascent", "objective": objective, "chain": chain}
+        for objective in ("workers", "shrink")
+    }
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ def main() -> None:
     given.add_argument("--lying", type=int, default=1, help="how many nodes lie")
     given.add_argument("--crashing", type=int, default=0, help="how many nodes crash; both together are f")
     given.add_argument("--rounds", type=int, default=10)
-    given.add_argument("--rule", default="nnm >> rfa")
+    given.add_argument("--rule", default="rfa")
     given.add_argument("--timeout", type=float, default=60.0, help="seconds that a round waits for replies")
     given.add_argument("--stranger", action="store_true", help="try one more node, whose key nobody knows")
     options = given.parse_args()

@@ -27,7 +27,7 @@ def main():
     loader = DataLoader(share, batch_size=16, shuffle=True)
     model, optimizer = accelerator.prepare(model, optimizer)
     if not options.undefended:
-        harden(model, "nnm >> rfa", f=1)
+        harden(model, "rfa", f=1)
     lie = -10 if options.faulty and accelerator.process_index == 1 else 1
     for _ in range(6):
         for x, y in loader:

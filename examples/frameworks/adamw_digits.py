@@ -28,7 +28,7 @@ def main():
     torch.set_num_threads(1)
     model = DistributedDataParallel(network())
     if not options.undefended:
-        harden(model, "nnm >> rfa", f=1)
+        harden(model, "rfa", f=1)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others}], lr=1e-2)

@@ -25,7 +25,7 @@ def main():
     rank, ranks = dist.get_rank(), dist.get_world_size()
     torch.set_num_threads(1)
     model = network()
-    rule, f = ("mean", 0) if options.undefended else ("nnm >> rfa", 1)
+    rule, f = ("mean", 0) if options.undefended else ("rfa", 1)
     local = LocalSteps(model, every=EVERY, rule=rule, f=f)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     x, y = digits(rank, ranks).tensors

@@ -33,7 +33,7 @@ def main():
             fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     if not options.undefended:
-        harden(model, "nnm >> rfa", f=1)
+        harden(model, "rfa", f=1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     x, y = digits(rank, ranks).tensors
     generator = torch.Generator().manual_seed(rank)

@@ -48,7 +48,7 @@ def main():
     model = GPT(len(symbols), CONTEXT, layers=2, heads=2, width=32, dropout=0.0, seed=0)
     model = DistributedDataParallel(model)
     if not options.undefended:
-        harden(model, "nnm >> rfa", f=1)
+        harden(model, "rfa", f=1)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]

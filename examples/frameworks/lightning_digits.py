@@ -50,7 +50,7 @@ def main():
         strategy="ddp",
         max_epochs=6,
         gradient_clip_val=1.0,
-        callbacks=[] if options.undefended else [Harden("nnm >> rfa", f=1)],
+        callbacks=[] if options.undefended else [Harden("rfa", f=1)],
         use_distributed_sampler=False,
         logger=False,
         enable_checkpointing=False,

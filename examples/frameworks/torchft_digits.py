@@ -75,7 +75,7 @@ def main():
         batch = torch.randint(len(x), (32,), generator=generator)
         optimizer.zero_grad()  # a new quorum
         (lie * functional.cross_entropy(model(x[batch]), y[batch])).backward()
-        combine(manager, group, model, None if options.undefended else "nnm >> rfa", n, f)
+        combine(manager, group, model, None if options.undefended else "rfa", n, f)
         optimizer.step()  # where the manager finds that all went well
     if rank == 0:
         print(f"accuracy {accuracy(model):.3f} with {manager.num_participants()} of {n} replicas")

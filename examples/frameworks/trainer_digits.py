@@ -21,7 +21,7 @@ class Harden(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **given):
         if state.global_step == 0:
-            self.guard = harden(self.trainer.model_wrapped, "nnm >> rfa", f=1)
+            self.guard = harden(self.trainer.model_wrapped, "rfa", f=1)
 
 
 class Digits(nn.Module):

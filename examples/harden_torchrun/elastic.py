@@ -42,7 +42,7 @@ def main() -> None:
     own = torch.randperm(len(images))[rank::world]
 
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    optimizer = RobustSGD(model.parameters(), lr=LR, momentum=0.9, rule="nnm >> rfa", f=1)
+    optimizer = RobustSGD(model.parameters(), lr=LR, momentum=0.9, rule="rfa", f=1)
     checkpoints = RankCheckpoints(options.keep)
     start = checkpoints.restore(model=model, optimizer=optimizer)
 

@@ -39,7 +39,7 @@ def main() -> None:
 
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     model = DistributedDataParallel(model)
-    harden(model, "nnm >> rfa", f=1)
+    harden(model, "rfa", f=1)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
 
     for _ in range(STEPS):

@@ -39,7 +39,7 @@ def main() -> None:
 
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     model = DistributedDataParallel(model)
-    optimizer = RobustSGD(model, lr=LR, momentum=0.9, rule="nnm >> rfa", f=1)
+    optimizer = RobustSGD(model, lr=LR, momentum=0.9, rule="rfa", f=1)
 
     for _ in range(STEPS):
         batch = own[torch.randint(len(own), (BATCH,), generator=generator)]
