@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from byzopt.experiments import Outcome, Spec
 from byzopt.experiments.sweeps import run_sweep
 from byzopt.reports.stress import draw
 from byzopt.stress import ENSEMBLE, Stress, Trial, stress, worst
-from byzopt.stress.catalogue import NO_ATTACK, ensemble
+from byzopt.stress.catalogue import LATER, NO_ATTACK, ensemble
 from byzopt.stress.verdict import tail_mean, trial
 from byzopt.tasks import TASKS, Task
 
@@ -73,28 +74,116 @@ def test_what_a_budget_does_not_reach_is_named_and_no_rule_is_called_best(tmp_pa
 @pytest.mark.parametrize(("slow", "budget", "whole"), [(1, 18, 8), (4, 18, 4)], ids=["enough", "too little"])
 def test_a_budget_tries_cheap_attacks_and_the_first_searched_one(tmp_path, monkeypatch, slow, budget, whole):
     """Cheap runs take `slow`, searched ones ten times that; `whole` runs are to end."""
-    dear = ("searched", "optimal", "trapsetter")
-    left = {name: 10 if any(word in name for word in dear) else 1 for name in (NO_ATTACK, *ENSEMBLE)}
-    left, clock = {name: slow * cost for name, cost in left.items()}, [0]
-    names = {str(dict(attack)): name for name, attack in ENSEMBLE.items()}
+    left, clock = {}, [0]
     monkeypatch.setattr("byzopt.stress.running.monotonic", lambda: clock[0])
 
     def play(plan, over):
-        name = names.get(str(plan.sweep.spec["attack"]), NO_ATTACK)
-        while left[name] and not over():
-            clock[0] += 1
-            left[name] -= 1
-        if not left[name]:
-            run_sweep(plan, jobs=0)
+        for batch in plan.batches:
+            (run,), worked = batch.runs, 0
+            dear = run.point["attack"]["name"] in LATER
+            left.setdefault(run.id, slow * (10 if dear else 1))
+            while left[run.id] and worked < batch.patience and not over():
+                clock[0] += 1
+                worked += 1
+                left[run.id] -= 1
+            if not left[run.id]:
+                run_sweep(replace(plan, batches=(batch,)), jobs=0)
 
     done = stress(Spec.of(SPEC), tmp_path, compare=["mean"], budget=budget, play=play)
     assert clock[0] <= budget
-    cheap = [name for name in ENSEMBLE if left[name] == 0 and name != "searched: cos"]
     tried = [one.attack for one in done.trials]
     assert len(tried) == whole
     assert tried[0] == NO_ATTACK
-    assert {*tried} == {NO_ATTACK, *cheap} | ({"searched: cos"} if slow == 1 else set())
+    assert ("searched: cos" in tried) == (slow == 1)
+    assert not [name for name in tried if "searched" in name and name != "searched: cos"]
+    assert {one.rule for one in done.trials} == {"median"}
     assert not done.complete("median")
+
+
+def test_what_is_put_aside_goes_on_after_what_is_cheap_and_ends_on_the_same_bits(tmp_path):
+    spec = Spec.of(SPEC)
+    seen = []
+
+    def play(plan, over):
+        hasty = [batch._replace(patience=0.0) if batch.patience < inf else batch for batch in plan.batches]
+        run_sweep(
+            replace(plan, batches=tuple(hasty)),
+            jobs=0,
+            tell=lambda kind, content: seen.append(content[0]) if kind == "ended" else None,
+        )
+
+    few = ["searched: cos", "ipm x10", "searched: drift"]
+    hasty = stress(spec, tmp_path / "hasty", attacks=few, budget=1000.0, play=play)
+    whole = stress(spec, tmp_path / "whole", attacks=few)
+    assert hasty.trials == whole.trials
+    names = {one.runs[0]: one.attack for one in hasty.trials}
+    assert [names[run] for run in seen] == [NO_ATTACK, "ipm x10", "searched: cos", "searched: drift"]
+    hasty_logs = [log.read_text() for log in (tmp_path / "hasty").rglob("log*")]
+    assert sum("goes on after round 1" in log for log in hasty_logs) == 2
+
+
+@pytest.mark.slow
+def test_figures_hang_neither_on_the_number_of_processes_nor_on_interruptions(tmp_path):
+    ended = []
+
+    def play(jobs, plan, over):
+        run_sweep(plan, jobs=jobs, stopped=over, tell=lambda kind, content: ended.append(kind))
+
+    few = {"compare": ["mean"], "attacks": ["searched: shrink", "ipm x10", "optimal ipm", "alie"]}
+    spec, store, here = Spec.of({**SPEC, "rounds": 40}), tmp_path / "processes", tmp_path / "here"
+    cut = stress(spec, store, play=partial(play, 2), stopped=lambda: "ended" in ended, budget=1e3, **few)
+    assert cut.left
+    assert stress(spec, store, play=partial(play, 1), **few).trials == stress(spec, here, **few).trials
+    two = stress(spec, tmp_path / "two", play=partial(play, 2), budget=1e3, **few)
+    assert two.trials == stress(spec, here, **few).trials
+    assert two.complete("median")
+
+
+def test_a_run_that_fails_ends_it_all(tmp_path, monkeypatch):
+    (tmp_path / "parts.py").write_text(
+        OWN.replace("return view", "raise ValueError('no lie today')\n        return view")
+    )
+    monkeypatch.chdir(tmp_path)
+    attacks = ["alie", "parts.py:Swing", "ipm"]
+    with pytest.raises(InvalidInput, match="under parts.py:Swing failed: .*no lie today"):
+        stress(Spec.of(SPEC), tmp_path / "s", attacks=attacks)
+    stored = list((tmp_path / "s").glob("*/result.json"))
+    assert len(stored) == 3  # without attack, alie, and what failed
+
+
+@pytest.mark.parametrize("compare", [["median"], ["median()", "mean", "mean()"]])
+def test_a_rule_may_be_written_in_several_ways(tmp_path, compare):
+    done = stress(Spec.of(SPEC), tmp_path, compare=compare, attacks=["alie"])
+    for rule in compare:
+        other = "mean" if "mean" in rule else "median"
+        assert done.of(rule, "alie").value == done.of(other, "alie").value
+
+
+GOSSIP = {**SPEC, "graph": {"topology": "complete", "mixer": "clipped"}}
+CLOCK = {**SPEC, "asynchrony": {"intake": "kardam"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"), [(GOSSIP, "mixer clipped"), (CLOCK, "intake kardam")], ids=["graph", "clock"]
+)
+def test_where_no_rule_combines_there_is_none_to_compare(tmp_path, spec, said):
+    data = {key: value for key, value in spec.items() if key != "rule"}
+    with pytest.raises(InvalidInput, match=f"combine rows by a rule. Found the {said}") as refused:
+        stress(Spec.of(data), tmp_path, compare=["rfa"])
+    assert "rule = " not in str(refused.value)
+    assert "incompatible" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"), [("krm", "Did you mean 'krum'"), ("krum", "n >= 2 f"), ("sum(k=", "sum")]
+)
+def test_a_rule_to_compare_that_does_not_fit_is_named_before_any_run(tmp_path, rule, said):
+    spec = Spec.of({**SPEC, "n": 5, "f": 2})
+    with pytest.raises(InvalidInput, match=said) as refused:
+        stress(spec, tmp_path / "s", compare=["mean", rule])
+    assert f"Rule {rule!r} to compare" in str(refused.value)
+    assert "incompatible" not in str(refused.value)
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize("threat", ["omniscient", "own_data"])

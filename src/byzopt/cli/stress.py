@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -130,22 +129,20 @@ def _names(text: str) -> list[str]:
 
 
 def _player(jobs: int | None) -> Callable[[Any, Callable[[], bool]], None]:
-    """Plays the plan of one attack with progress on stderr."""
+    """Plays a plan with progress on stderr; a run that failed ends it."""
     from byzopt.cli.sweep_progress import SweepDisplay
     from byzopt.experiments.sweeps import run_sweep
-    from byzopt.experiments.sweeps.cores import best_layout
-
-    measured = cache(best_layout)  # not before all else is known to be in order
+    from byzopt.experiments.sweeps.cores import ProcessLayout, best_layout
 
     def play(plan: Any, over: Callable[[], bool]) -> None:
-        layout = measured() if jobs is None else None
+        layout = best_layout() if jobs is None else ProcessLayout(jobs, 1)
         with SweepDisplay(plan) as display:
             run_sweep(
                 plan,
-                jobs=(layout.processes if len(plan.batches) > 1 else 0) if layout else jobs or 0,
-                threads=layout.threads if layout else 1,
+                jobs=layout.processes if len(plan.batches) > 1 else 0,
+                threads=layout.threads,
                 tell=display.hear,
-                stopped=over,
+                stopped=lambda: display.failed > 0 or over(),
             )
 
     return play

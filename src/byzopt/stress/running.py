@@ -1,4 +1,4 @@
-"""Running a spec under the ensemble: each attack a small sweep in one store, and fair shares of a budget."""
+"""Running a spec under the ensemble: one sweep over all attacks, in order of importance."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from time import monotonic
 from typing import Any
 
 from byzopt.attacks.limited import Threat
-from byzopt.errors import InvalidInput, require
+from byzopt.errors import InvalidInput, Status, require
 from byzopt.experiments import Spec
-from byzopt.experiments.sweeps import RunStore, Sweep, SweepPlan, plan_sweep, run_sweep
+from byzopt.experiments.sweeps import SweepPlan, run_sweep
 from byzopt.experiments.trials.memory import build_task
-from byzopt.stress.catalogue import NEEDS, NO_ATTACK, ensemble, is_cheap, is_searched
+from byzopt.stress.catalogue import NEEDS, NO_ATTACK, ensemble
 from byzopt.stress.difference import Difference, difference_of
-from byzopt.stress.verdict import Trial, trial, worst
+from byzopt.stress.planning import cells_of, joined, rules_of
+from byzopt.stress.verdict import Trial, worst
 
 Play = Callable[[SweepPlan, Callable[[], bool]], Any]
 
@@ -129,7 +130,8 @@ def stress(
         budget: Seconds after which no further run is begun and running ones are put aside. The first
             searched attack and the cheap ones come before the others, the spec's own rule before those to
             compare, and no attack that may be slow keeps the others from their share. None: no limit.
-        play: Runs the plan of one small sweep; default: in this process.
+        play: Runs the plan of one sweep until the function that it gets says that it is over; default: in
+            this process, one run after another.
         stopped: Whether to stop; checkpoints are kept.
 
     Returns:
@@ -153,28 +155,25 @@ def stress(
     require(seeds >= 1, "The number of seeds", "be at least 1", seeds)
     require(bool(spec.cohort.byzantine), "A spec to stress", "have attackers", "none", "Set `attackers`.")
     own = {key: value for key, value in spec.data.items() if key not in ("attack", "compare")}
-    rules = _rules(own["rule"], _defence(spec), compare)
+    rules = rules_of(spec, own, compare)
     tried, unfit = _fitting(own, ensemble(build_task(spec), threat, attacks), bool(attacks))
     every = {NO_ATTACK: {"name": "none"}, **tried}
-    own_rule, *others = rules
-    plans = {
-        (name, group): _plan(own, spec.seed, [rules[rule] for rule in group], attack, seeds, Path(store))
-        for group in ((own_rule,), tuple(others))
-        if group
-        for name, attack in every.items()
-    }
-    searched = [name for name, attack in tried.items() if is_searched(attack)]
-    order = [[name for name in every if name not in searched[1:]], searched[1:]]
-    for group in dict.fromkeys(group for _, group in plans):
-        for names in order:
-            _share(group, {name: plans[name, group] for name in names}, end, play or _here, stopped)
-    trials = [one for (name, group), plan in plans.items() for one in _trials(name, plan, group)]
-    measured = {(one.rule, one.attack) for one in trials}
-    left = [f"{rule} under {name}" for name, group in plans for rule in group if (rule, name) not in measured]
+    ranks = cells_of(own, rules, every, [spec.seed + k for k in range(seeds)], Path(store))
+    plan = joined(ranks, inf if budget is None else budget)
+
+    def over() -> bool:
+        return stopped() or monotonic() >= end
+
+    if plan.to_play and not over():
+        (play or _here)(plan, over)
+    cells = {(cell.rule, cell.attack): cell.trial() for rank in ranks for cell in rank}
+    order = [
+        (rule, attack) for group in (list(rules)[:1], list(rules)[1:]) for attack in every for rule in group
+    ]
+    trials = tuple(one for at in order if (one := cells[at]) is not None)
+    left = tuple(f"{rule} under {attack}" for rule, attack in order if cells[rule, attack] is None)
     n, f, liars = spec.cohort.n, spec.f, len(spec.cohort.byzantine)
-    return Stress(
-        threat, n, f, liars, tuple(rules), tuple(trials), Path(store), tuple(left), tuple(tried), seeds, unfit
-    )
+    return Stress(threat, n, f, liars, tuple(rules), trials, Path(store), left, tuple(tried), seeds, unfit)
 
 
 def _fitting(
@@ -195,76 +194,12 @@ def _fitting(
     return fit, unfit
 
 
-def _share(
-    rules: Sequence[str],
-    plans: Mapping[str, SweepPlan],
-    end: float,
-    play: Play,
-    stopped: Callable[[], bool],
-) -> None:
-    """Plays the plans of attacks until `end`. What is cheap is played whole; what may be slow gets an equal
-    share of half of the time and goes on afterwards, since what is put aside everywhere measures nothing."""
-    share = inf if end == inf else (end - monotonic()) / (2 * max(1, len(plans)))
-
-    def play_until(name: str, plan: SweepPlan, until: float) -> None:
-        def over() -> bool:
-            return stopped() or monotonic() >= until
-
-        if plan.to_play and not over():
-            play(plan, over)
-            _trials(name, plan, rules)  # a run that failed ends it all
-
-    for name, plan in plans.items():
-        play_until(name, plan, end if is_cheap(name) else min(end, monotonic() + share))
-    for name, plan in plans.items():
-        if not is_cheap(name) and not stopped() and monotonic() < end < inf:
-            play_until(name, plan_sweep(plan.sweep, plan.store.root), end)
-
-
-def _defence(spec: Spec) -> str:
-    """What defends a training, in words: its rule, or the mixer or intake that takes the rule's place."""
-    if spec.graph is not None and not spec.graph.mixer.uses_rule:
-        return f"mixer {spec.graph.mixer.name}"
-    if spec.asynchrony is not None and not spec.asynchrony.intake.uses_rule:
-        return f"intake {spec.asynchrony.intake.name}"
-    return " >> ".join(stage.name for stage in (*spec.rule.stages, spec.rule.last))
-
-
-def _rules(own: Any, name: str, compare: Sequence[str]) -> dict[str, Any]:
-    """The rules by name, the spec's own first."""
-    return {name: own, **{rule: rule for rule in compare}}
-
-
-def _plan(
-    spec: Mapping[str, Any],
-    seed: int,
-    rules: Sequence[Any],
-    attack: Mapping[str, Any],
-    seeds: int,
-    store: Path,
-) -> SweepPlan:
-    grid = {"rule": list(rules), "seed": [seed + k for k in range(seeds)]}
-    every = spec.get("eval_every") or max(1, int(spec["rounds"]) // 50)
-    data = {**spec, "attack": dict(attack), "eval_every": every}
-    sweep = Sweep(name="stress", spec={k: v for k, v in data.items() if k not in grid}, grid=grid)
-    return plan_sweep(sweep, store)
-
-
 def _here(plan: SweepPlan, over: Callable[[], bool]) -> None:
-    run_sweep(plan, jobs=0, stopped=over)
+    """Plays in this process; a run that failed ends it."""
+    failed: list[str] = []
 
+    def hear(kind: str, content: Any) -> None:
+        if kind == "ended" and content[1] == Status.ERROR:
+            failed.append(content[0])
 
-def _trials(attack: str, plan: SweepPlan, rules: Sequence[str]) -> list[Trial]:
-    """The trials of one attack whose runs have all ended."""
-    store, out = RunStore(plan.store.root), []
-    runs = [run.id for run in plan.expansion.runs]
-    each = len(runs) // len(rules)
-    for k, rule in enumerate(rules):
-        mine = runs[k * each : (k + 1) * each]
-        stored = [store.inspect(run) for run in mine]
-        failed = next((one for one in stored if one.kind == "failed"), None)
-        if failed is not None:
-            raise InvalidInput(f"The run of {rule} under {attack} failed: {failed.message}")
-        if all(one.kind == "whole" for one in stored):
-            out.append(trial(rule, attack, mine, [store.read_outcome(run) for run in mine]))
-    return out
+    run_sweep(plan, jobs=0, tell=hear, stopped=lambda: bool(failed) or over())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
+from math import inf
 from typing import NamedTuple
 
 from byzopt.experiments.sweeps.runs import Run
@@ -11,9 +12,11 @@ from byzopt.experiments.trials.batched import batch_groups
 
 
 class RunBatch(NamedTuple):
-    """Runs that are computed together, in this order."""
+    """Runs that are computed together, in this order. What has been worked on for `patience` seconds is put
+    aside with its checkpoint; it goes on where the same runs stand in the queue again."""
 
     runs: tuple[Run, ...]
+    patience: float = inf
 
     @property
     def id(self) -> str:

@@ -41,7 +41,8 @@ def run_local(
         _here(work, store, tell, stopped, every, threads)
         return
     with _quiet(threads):
-        workers = [_Worker(store, every, threads) for _ in range(max(1, min(jobs, len(batches))))]
+        apart = len({batch.id for batch in batches})  # what stands in the queue twice is one batch
+        workers = [_Worker(store, every, threads) for _ in range(max(1, min(jobs, apart)))]
     try:
         _drive(work, workers, tell, stopped)
     finally:

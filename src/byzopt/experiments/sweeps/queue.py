@@ -21,13 +21,14 @@ class BatchQueue:
     """A queue of batches.
 
     A batch whose process died is tried once more as it is; then its runs one by one, each twice; a run whose
-    process died both times has failed.
+    process died both times has failed. A batch may be in the queue twice, first with little patience; while
+    it is under way its second place waits.
     """
 
     def __init__(self, batches: Sequence[RunBatch], store: RunStore, tell: OnEvent) -> None:
         self.waiting, self.store, self.tell = deque(batches), store, tell
         self.later: deque[tuple[float, RunBatch]] = deque()
-        self.under_way = 0
+        self.under_way: set[str] = set()  # ids
         self.crashes: Counter[str] = Counter()
 
     @property
@@ -39,25 +40,27 @@ class BatchQueue:
         """A batch to run now, if there is one."""
         while self.later and self.later[0][0] <= monotonic():
             self.waiting.append(self.later.popleft()[1])
-        if not self.waiting:
-            return None
-        self.under_way += 1
-        return self.waiting.popleft()
+        for place, batch in enumerate(self.waiting):
+            if batch.id not in self.under_way:
+                del self.waiting[place]
+                self.under_way.add(batch.id)
+                return batch
+        return None
 
     def ended(self, batch: RunBatch, played: BatchStatus) -> None:
         """Note how the work on a batch ended."""
-        self.under_way -= 1
+        self.under_way.discard(batch.id)
         if played is BatchStatus.BUSY:
             self.later.append((monotonic() + AGAIN, batch))
 
     def crashed(self, batch: RunBatch, reason: str) -> None:
         """The process that played a batch is gone."""
-        self.under_way -= 1
+        self.under_way.discard(batch.id)
         self.crashes[batch.id] += 1
         if self.crashes[batch.id] == 1:
             self.waiting.appendleft(batch)
         elif len(batch.runs) > 1:
-            self.waiting.extendleft(RunBatch((run,)) for run in reversed(batch.runs))
+            self.waiting.extendleft(batch._replace(runs=(run,)) for run in reversed(batch.runs))
         else:
             self._fail(batch, reason)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 import torch
 
@@ -24,9 +25,14 @@ def run_batch(
     """Compute and store those runs of a batch that are not stored, from its checkpoint if there is one.
 
     Sums in another number of `threads` end on other bits. `every`: see `Pace`. `stop` is asked after every
-    round; then a checkpoint is kept. Errors: `Unwritable`; what is wrong with a run is stored as its outcome,
-    and the others go on.
+    round, and the batch's patience looked at; then a checkpoint is kept. Errors: `Unwritable`; what is wrong
+    with a run is stored as its outcome, and the others go on.
     """
+    end = monotonic() + batch.patience
+
+    def over() -> bool:
+        return stop() or monotonic() >= end
+
     with Claims(store.claims) as claims:
         with store_writes(store.root):
             taken = claims.take(_missing(batch, store))
@@ -37,7 +43,7 @@ def run_batch(
         if not wanted:
             return BatchStatus.DONE
         with _threads(threads):
-            return BatchRunner(batch, store, wanted, tell, stop, every).play()
+            return BatchRunner(batch, store, wanted, tell, over, every).play()
 
 
 @contextmanager
