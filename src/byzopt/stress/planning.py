@@ -8,11 +8,13 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from byzopt.aggregators import Aggregator
 from byzopt.errors import InvalidInput, require
 from byzopt.experiments import Spec
 from byzopt.experiments.sweeps import RunStore, Sweep, SweepPlan, plan_sweep
 from byzopt.experiments.sweeps.batches import RunBatch
 from byzopt.experiments.sweeps.runs import Expansion
+from byzopt.own_files import UserError
 from byzopt.stress.catalogue import is_cheap, is_searched
 from byzopt.stress.verdict import Trial, trial
 
@@ -51,14 +53,20 @@ def rules_of(spec: Spec, own: Mapping[str, Any], rules: Sequence[str]) -> dict[s
         f"the {instead}, which does that itself",
         "Compare no rules, and stress a spec with another of its kind instead.",
     )
-    for rule in rules:
-        try:
-            Spec.of({**own, "rule": rule})
-        except InvalidInput as error:
-            why = str(error).removeprefix("In the spec: ")
-            raise type(error)(f"Rule {rule!r} to compare does not fit this spec. {why}") from None
     name = instead or " >> ".join(stage.name for stage in (*spec.rule.stages, spec.rule.last))
-    return {name: own["rule"], **{rule: rule for rule in rules}}
+    others = {rule: rule for rule in rules if _recipe(own, rule) != spec.rule or rule != name}
+    return {f"{name} (the spec's)" if name in others else name: own["rule"], **others}
+
+
+def _recipe(own: Mapping[str, Any], rule: str) -> Aggregator:
+    """A rule to compare, filled in as the spec's own is."""
+    try:
+        return Spec.of({**own, "rule": rule}).rule
+    except UserError:
+        raise
+    except InvalidInput as error:
+        why = str(error).removeprefix("In the spec: ")
+        raise type(error)(f"Rule {rule!r} to compare does not fit this spec. {why}") from None
 
 
 def cells_of(
