@@ -102,6 +102,25 @@ def test_products_of_even_shares_are_those_of_the_full_product(n, count, compile
     assert np.abs(found - mixed @ mixed.T).max() <= n * 500 * 1e-16
 
 
+@pytest.mark.parametrize("count", [151, 260])
+def test_sums_of_products_in_single_precision_lose_no_more_than_those_lost(count):
+    n = 300
+    mixing = shares_of(n, count, seed=n)
+    rows = np.random.default_rng(1).standard_normal((n, 50)) + 2
+    gram = rows @ rows.T
+    if not kernels.supports(torch.from_numpy(gram)):
+        pytest.skip("no kernels")
+    exact, found = (products.congruent(mixing, gram, single) for single in (False, True))
+    usual = 2 * (mixing > 0).sum(axis=0) > n
+    unlike = ((mixing > 0) ^ usual).sum(axis=1).max()
+    # Two passes of sums of at most 256 numbers, and their rounding, over all rows that are not as usual.
+    assert 0 < np.abs(found - exact).max() <= 2 * 257 * 6e-8 * gram.max() * (unlike / count) ** 2
+    assert np.array_equal(found[n // 3], found[3])
+    # Products too large for it are summed in float64.
+    scale = 2.0**200
+    assert np.array_equal(products.congruent(mixing, gram * scale, True), exact * scale)
+
+
 @pytest.mark.parametrize("huge", [1e10, 1e60])
 def test_rows_that_nobody_chooses_leave_no_trace_in_products_of_the_others(huge):
     n, liars = 300, 90

@@ -12,6 +12,7 @@ from byzopt.kernels.keys import row_sums
 from byzopt.kernels.lengths import fused_lengths
 from byzopt.kernels.measure import measured_rows
 from byzopt.kernels.networks import network
+from byzopt.kernels.ranks import nearest_rows, reaches, selects
 from byzopt.kernels.scatter import fused_scatter
 from byzopt.kernels.signed import signed_products
 from byzopt.kernels.square import (
@@ -51,15 +52,18 @@ __all__ = [
     "mixed_blend",
     "mixed_products",
     "moved_rows",
+    "nearest_rows",
     "nearest_shares",
     "network",
     "pair_squares",
     "parallel_for",
+    "reaches",
     "reduce_columns",
     "reduce_tall_sets",
     "reduces_columns",
     "reduces_sets",
     "row_sums",
+    "selects",
     "signed_products",
     "steps_from_bulk",
     "supports",

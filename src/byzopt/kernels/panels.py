@@ -20,6 +20,7 @@ from byzopt.kernels.jit import Array, Run, address, aligned, compiled, lanes, pa
 
 _WIDE = 3  # vectors of a tile: with 8 rows their 24 sums and what they are made of fill 32 registers
 _DEPTH = 256  # columns at a time: a panel of them stays in the second-level cache
+_SHARED = 64  # rows with which a number is multiplied in the time that it takes to read
 _APART = 1024  # rows up to which each thread has sums of its own
 
 
@@ -33,6 +34,7 @@ def products_by_panels(rows: Tensor, pivot: Tensor, dtype: torch.dtype) -> Tenso
     groups = -(-n // (_WIDE * width)) * _WIDE
     tall, threads = groups * width, torch.get_num_threads()
     found: dict[int, Array] = {}
+    work = n * d * max(1, n // _SHARED)
 
     def add(sums: Array, own: int, shares: int, start: int, stop: int) -> None:
         room = aligned(_DEPTH * tall * dtype.itemsize // 8)
@@ -48,10 +50,10 @@ def products_by_panels(rows: Tensor, pivot: Tensor, dtype: torch.dtype) -> Tenso
             add(found[0], own, threads, 0, d)
 
     if tall <= min(_APART, d // 8):
-        parallel_for(d, n * d, _DEPTH, columns)
+        parallel_for(d, work, _DEPTH, columns)
     else:  # rows are laid out by every thread, which costs little beside so many products
         found[0] = np.zeros((tall, tall))
-        parallel_for(threads, n * d, 1, tiles)
+        parallel_for(threads, work, 1, tiles)
     sums = found.pop(0)
     for start in sorted(found):  # in the same order however threads are scheduled
         sums += found[start]

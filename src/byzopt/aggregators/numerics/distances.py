@@ -28,11 +28,14 @@ class Distances:
     what follows from these alone.
 
     Nothing is computed before it is asked for, but that a kernel gives everything at once. Where decisions
-    are made one by one (`gram.ndim` is 2) and rows are few, kernels take them too.
+    are made one by one (`gram.ndim` is 2) and rows are few, kernels take them too. `single` says that rows
+    were multiplied in float32.
     """
 
-    def __init__(self, gram: Array) -> None:
-        self.gram = gram
+    single = False
+
+    def __init__(self, gram: Array, single: bool = False) -> None:
+        self.gram, self.single = gram, single
         self.m = gram.shape[-1]
         self._few = kernels.measured_products(gram) if gram.ndim == 2 and kernels.decides(self.m) else None
 
@@ -73,9 +76,11 @@ class Distances:
 
     def reach(self, rank: int) -> Array:
         """Squared distances of rows to their `rank`-th nearest, `[..., m]`; 0: themselves."""
-        if self._few or self.m <= _SORTED or "ranked" in self.__dict__:
+        if self._few or "ranked" in self.__dict__:
             return self.ranked[..., rank]
-        return kth(self.squared, rank)
+        if self._selects:
+            return kernels.reaches(self.gram, rank)
+        return self.ranked[..., rank] if self.m <= _SORTED else kth(self.squared, rank)
 
     def middle(self, order: Index | None = None) -> tuple[int, float]:
         """The row whose majority lies nearest, and the squared radius of that majority. Ties: the first, in
@@ -91,6 +96,8 @@ class Distances:
         others coincide with it, and of equally near ones the first."""
         if self._few:
             return kernels.nearest_shares(self._few, count).T
+        if self._selects:
+            return cast(Array, by_rows(lambda part: part / count, kernels.nearest_rows(self.gram, count)))
 
         known = count > 1 and "ranked" in self.__dict__  # the row itself is the first of them
 
@@ -102,13 +109,18 @@ class Distances:
         limits = self.ranked[..., count - 1] if known else self.squared[..., 0]
         return cast(Array, by_rows(part, self.squared, np.arange(self.m), limits))
 
+    @property
+    def _selects(self) -> bool:
+        """Whether kernels select among the numbers of many rows."""
+        return self.gram.ndim == 2 and kernels.selects()
+
     def mixed(self, mixing: Array) -> Distances:
         """Those between the rows of `mixing @ rows`, by products `mixing @ gram @ mixing^T`, which are about
         the same row where each row of `mixing` `[..., m', m]` sums to one."""
         size = max(mixing.shape)
         if self._few and size <= _PRODUCTS and kernels.decides(size):
             return Distances.of(kernels.mixed_products(mixing.T, self._few))
-        return Distances(congruent(mixing, self.gram))
+        return Distances(congruent(mixing, self.gram, self.single), self.single)
 
     def about(self, i: int) -> Array:
         """Products `<x_j - x_i, x_k - x_i>`, `[m, m]`."""
@@ -145,7 +157,8 @@ class Distances:
     def taken(self, order: Index) -> Distances:
         """Those of the rows in another order `[m]`."""
         gram, places = self.gram, cast(Any, order)
-        taken = Distances(by_rows(lambda _, rows: gram[np.ix_(rows, places)], gram, places))
+        moved = by_rows(lambda _, rows: gram[rows].take(places, axis=1), gram, places)
+        taken = Distances(moved, self.single)
         if "ranked" in self.__dict__ and not taken._few:
             taken.ranked = self.ranked[order]
         return taken

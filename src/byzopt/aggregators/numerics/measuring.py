@@ -121,7 +121,7 @@ def _centred(rows: Tensor, admitted: bool, among: Order | None, pivot: int) -> t
     elif order is not None:
         pivot = int(order[len(order) // 2])  # likely of the bulk
     dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
-    first = Distances(product(pivot, dtype).numpy())
+    first = Distances(product(pivot, dtype).numpy(), dtype != torch.float64)
     if not (admitted or first.ordinary):
         raise ExtremeRows
     pivot, apart = about_bulk(product, first, pivot, dtype, order)
@@ -177,7 +177,7 @@ def about_bulk(
             break
         else:
             pivot = best
-        apart = Distances(product(pivot, dtype).numpy())
+        apart = Distances(product(pivot, dtype).numpy(), dtype != torch.float64)
     return pivot, apart
 
 
@@ -217,7 +217,9 @@ def _equated(rows: Tensor, apart: Distances) -> Distances:
 
 def _as_kind(apart: Distances, kind: list[int]) -> Distances:
     """Distances by products that are those of the row `kind[i]` for each row i."""
-    return apart if kind == list(range(len(kind))) else Distances(apart.gram[np.ix_(kind, kind)])
+    return (
+        apart if kind == list(range(len(kind))) else Distances(apart.gram[np.ix_(kind, kind)], apart.single)
+    )
 
 
 def _kinds_there(rows: Tensor, apart: Distances) -> list[int]:

@@ -127,8 +127,9 @@ class Mixed:
         if self._sorted is None:
             _ = self.geometry.centred if accelerator.holds(self.rows) else None  # fetched with the keys
             order = self.among.index
-            places = torch.from_numpy(np.eye(self.m)[order])
-            self._sorted = self._derived(places, self.geometry.taken(order))
+            places = np.zeros((self.m, self.m))  # memory that is not written to is not fetched either
+            places[np.arange(self.m), order] = 1
+            self._sorted = self._derived(torch.from_numpy(places), self.geometry.taken(order))
             self._sorted._in_order = True
         return self._sorted
 

@@ -16,6 +16,7 @@ Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
 WHOLE = 256  # rows up to which n x n numbers fit the cache, and are best worked on at once
 _ROWS = 32  # of more, worked on at a time
+_LARGE = 1e30  # products up to which float32 holds sums of them
 
 
 def chained(left: Array, right: Array) -> Array:
@@ -24,13 +25,14 @@ def chained(left: Array, right: Array) -> Array:
     return kernels.matrix_product(left, right) if few else left @ right
 
 
-def congruent(mixing: Array, gram: Array) -> Array:
+def congruent(mixing: Array, gram: Array, single: bool = False) -> Array:
     """mixing @ gram @ mixing^T, symmetric, with rows that are mixed alike made equal to the last bit.
 
-    A product may be summed in another order for another place, and rounding must not set twins apart.
+    A product may be summed in another order for another place, and rounding must not set twins apart. `gram`
+    is finite. Where its numbers are of `single` precision, sums of them may be too (`_by_deviations`).
     """
     if mixing.ndim == 2 and len(mixing) > WHOLE:
-        return _congruent_many(mixing, gram)
+        return _congruent_many(mixing, gram, single)
     product = mixing @ gram @ mixing.swapaxes(-1, -2)
     first = _first_alike(mixing)
     if (first != np.arange(first.shape[-1])).any():
@@ -40,14 +42,14 @@ def congruent(mixing: Array, gram: Array) -> Array:
     return symmetric
 
 
-def _congruent_many(mixing: Array, gram: Array) -> Array:
+def _congruent_many(mixing: Array, gram: Array, single: bool) -> Array:
     """As above, for many rows."""
     fitting = len(gram) > WHOLE and kernels.supports(torch.from_numpy(gram))
     chosen = _even_shares(mixing) if fitting else None
     if chosen is None:
         product = _mirrored(torch.from_numpy(mixing), torch.from_numpy(gram))
     else:
-        product = _by_deviations(chosen, gram, float(mixing.max()))
+        product = _by_deviations(chosen, gram, float(mixing.max()), single and gram.diagonal().max() < _LARGE)
     first, same = twins(mixing if chosen is None else np.packbits(chosen, axis=1))
     product[same] = product[first[same]]
     product[:, same] = product[:, first[same]]
@@ -69,16 +71,21 @@ def _even_shares(mixing: Array) -> Mask | None:
     return chosen if all(np.array_equal(mixing[rows], chosen[rows] * share) for rows in blocks) else None
 
 
-def _by_deviations(chosen: Mask, gram: Array, share: float) -> Array:
+def _by_deviations(chosen: Mask, gram: Array, share: float, single: bool) -> Array:
     """`share`² `chosen @ gram @ chosen^T` for bools, by where each row differs from what most rows choose.
 
     With u that choice and chosen = 1 u^T + D, D of 1, -1 and mostly 0, the product is D G D^T + 1 (D G u)^T +
     (D G u) 1^T + u^T G u: rows are seen from the sum of the usual ones, which is of the bulk. As in the full
     product, what a row does not choose and is not usual has no part in its numbers, however huge it is. What
     two rows share is not summed at all.
+
+    Products that were multiplied in a `single` precision, 256 columns at a time, are off by up to 256 of its
+    roundings of the rows' lengths. So are sums of them, and adding 256 of them at a time in that precision,
+    twice, makes it three times as much at most.
     """
-    usual = 2 * chosen.sum(axis=0) > len(chosen)
-    moved, product = kernels.signed_products(chosen & ~usual, ~chosen & usual, gram)
+    usual = 2 * np.add.reduce(chosen, axis=0, dtype=np.int32) > len(chosen)
+    dtype = torch.float32 if single else torch.float64
+    moved, product = kernels.signed_products(chosen ^ usual, usual, gram, dtype)
     shares = usual.astype(np.float64)
     lean, level = moved @ shares, shares @ gram @ shares
 

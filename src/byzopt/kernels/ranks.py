@@ -1,0 +1,210 @@
+"""Of many rows, each row's distance of a rank to all rows, and who lies within: selected, not sorted.
+
+Doubles that are not negative are in the order of their bits. So the number of a rank is found by counting how
+many are at most a pivot: that is one comparison for each, a vector at a time, of a row that stays in the
+first-level cache. Pivots are where the rank would be were the numbers spread evenly between two known ones,
+and in every fourth pass halfway by their bits, so that there are never more than four passes for each bit.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from byzopt.kernels.emit import Body
+from byzopt.kernels.jit import Array, Run, address, aligned, compiled, lanes, parallel_for, switched
+
+Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
+
+_DEEP = 4  # vectors at a time, whose counts are apart
+_EVERY = 4  # of so many passes one halves the bits that are in question
+
+
+def selects() -> bool:
+    """Whether kernels select among n x n numbers."""
+    return switched("cpu") and lanes(torch.float64) > 0
+
+
+def reaches(gram: Array, rank: int) -> Array:
+    """Squared distances `[n]` of rows to their `rank`-th nearest (0: themselves), by finite products `gram`
+    `[n, n]` about any row."""
+    return _selected(gram, rank, None)
+
+
+def nearest_rows(gram: Array, count: int) -> Mask:
+    """Which `count` rows lie nearest to each row, `[n, n]`: itself, and of equally near ones the first."""
+    chosen = np.empty(gram.shape, dtype=np.bool_)
+    _selected(gram, count - 1, chosen)
+    return chosen
+
+
+def _selected(gram: Array, rank: int, chosen: Mask | None) -> Array:
+    """The squared distances of that rank; who is within is written to `chosen`."""
+    n, limits = len(gram), np.empty(len(gram))
+    gram = gram if gram.strides[1] == gram.itemsize else np.ascontiguousarray(gram)
+    own, run = np.ascontiguousarray(gram.diagonal()), _kernel(chosen is not None)
+    step = _DEEP * lanes(torch.float64)
+    where = address(gram), gram.strides[0] // gram.itemsize, address(own)
+    to = (address(limits),) if chosen is None else (address(limits), address(chosen))
+
+    def part(start: int, stop: int) -> None:
+        room = aligned(-(-n // step) * step)
+        run(*where, address(room), *to, n, rank, start, stop)
+
+    parallel_for(n, n * n, 1, part)
+    return limits
+
+
+@cache
+def _kernel(marks: bool) -> Run:
+    def emit(builder: Any, function: Any) -> None:
+        k = Body(builder, function, torch.float64)
+        gram, stride, own, room, limits, *chosen, n, rank, start, stop = function.args
+        step = _DEEP * k.lanes
+        full = k.b.and_(k.add(n, step - 1), k.whole(-step))
+        with k.loop(n, full) as j:  # beyond the last row there is nobody near
+            k.put(k.double(float("inf")), room, j)
+        with k.loop(start, stop) as i:
+            top = _measure(k, k.at(gram, k.times(i, stride), k.double), own, room, i, n)
+            limit, within = _select(k, room, full, n, rank, top)
+            k.put(limit, limits, i)
+            if marks:
+                _mark(k, room, limit, within, k.at(chosen[0], k.times(i, n), k.ir.IntType(8)), i, n, rank)
+
+    return compiled(f"ranks_{marks}", "pippppiiii" if marks else "pipppiiii", emit)
+
+
+def _measure(k: Body, products: Any, own: Any, room: Any, i: Any, n: Any) -> Any:
+    """Row i's squared distances to all n rows into `room`, and the largest."""
+    most, full = k.zeros(), k.b.and_(n, k.whole(-k.lanes))
+    one = Body(k.b, k.function, torch.float64, 1)
+    for body, start, stop in ((k, k.whole(0), full), (one, full, n)):
+        mine, nothing = body.spread(own, i), body.const(0.0)
+        with k.loop(start, stop, body.lanes) as j:
+            product = body.load(products, j)
+            apart = k.b.fsub(k.b.fadd(mine, body.load(own, j)), k.b.fadd(product, product))
+            body.store(body.greater(apart, nothing), room, j)
+    k.put(k.double(0.0), room, i)
+    with k.loop(0, full, k.lanes) as j:
+        k.b.store(k.greater(k.load(room, j), k.b.load(most)), most)
+    top, found = k.local(k.double, k.double(0.0)), k.b.load(most)
+    for lane in range(k.lanes):
+        _raise(k, top, k.b.extract_element(found, k.ir.Constant(k.ir.IntType(32), lane)))
+    with k.loop(full, n) as j:
+        _raise(k, top, k.number_at(room, j))
+    return k.b.load(top)
+
+
+def _raise(k: Body, place: Any, value: Any) -> None:
+    before = k.b.load(place)
+    k.b.store(k.b.select(k.b.fcmp_ordered(">", value, before), value, before), place)
+
+
+def _select(k: Body, room: Any, full: Any, n: Any, rank: Any, top: Any) -> tuple[Any, Any]:
+    """The number of that rank among those in `room`, none of which is above `top`, and how many are at most
+    that.
+
+    It lies from `low` to `high`; so many numbers are `below` the one, and at most the other: `within`.
+    """
+    low, high = k.local(k.i64, k.whole(0)), k.local(k.i64, k.b.bitcast(top, k.i64))
+    below, within, turn = (k.local(k.i64, value) for value in (k.whole(0), n, k.whole(0)))
+    head, body, end = (k.function.append_basic_block(part) for part in ("head", "body", "end"))
+    k.b.branch(head)
+    k.b.position_at_end(head)
+    apart = k.b.icmp_signed("<", k.b.load(low), k.b.load(high))
+    several = k.b.icmp_signed(">", k.b.load(within), k.add(rank, 1))
+    k.b.cbranch(k.b.and_(apart, several), body, end)
+    k.b.position_at_end(body)
+    pivot = _pivot(k, *(k.b.load(each) for each in (low, high, below, within, turn)), rank)
+    count = _count(k, room, full, k.b.bitcast(pivot, k.double))
+    reached = k.b.icmp_signed(">", count, rank)
+    for place, value in ((high, pivot), (within, count)):
+        k.b.store(k.b.select(reached, value, k.b.load(place)), place)
+    for place, value in ((low, k.add(pivot, 1)), (below, count)):
+        k.b.store(k.b.select(reached, k.b.load(place), value), place)
+    k.b.store(k.add(k.b.load(turn), 1), turn)
+    k.b.branch(head)
+    k.b.position_at_end(end)
+    return _greatest(k, room, full, k.b.bitcast(k.b.load(high), k.double)), k.b.load(within)
+
+
+def _pivot(k: Body, low: Any, high: Any, below: Any, within: Any, turn: Any, rank: Any) -> Any:
+    """Bits from `low` on and below `high`."""
+    half = k.b.add(low, k.b.lshr(k.b.sub(high, low), k.whole(1)))
+    first, last = (k.b.bitcast(each, k.double) for each in (low, high))
+    many = k.b.sitofp(k.b.sub(within, below), k.double)
+    # In turns a little above and below, by as much as a rank among so many strays: soon both ends are near.
+    up = k.b.icmp_signed("==", k.b.and_(turn, k.whole(1)), k.whole(0))
+    one = Body(k.b, k.function, torch.float64, 1)
+    stray = k.b.extract_element(one.root(one.everywhere(many)), k.ir.Constant(k.ir.IntType(32), 0))
+    stray = k.b.fmul(stray, k.b.select(up, k.double(0.5), k.double(-0.5)))
+    aimed = k.b.fadd(k.b.sitofp(k.b.sub(rank, below), k.double), k.b.fadd(stray, k.double(0.5)))
+    least = k.double(0.5)
+    share = k.b.fdiv(k.b.select(k.b.fcmp_ordered("<", aimed, least), least, aimed), many)
+    at = k.b.bitcast(k.b.fadd(first, k.b.fmul(k.b.fsub(last, first), share)), k.i64)
+    fits = k.b.and_(k.b.icmp_signed(">=", at, low), k.b.icmp_signed("<", at, high))
+    evenly = k.b.icmp_signed("<", k.b.and_(turn, k.whole(_EVERY - 1)), k.whole(_EVERY - 1))
+    return k.b.select(k.b.and_(fits, evenly), at, half)
+
+
+def _count(k: Body, room: Any, full: Any, pivot: Any) -> Any:
+    """How many of the numbers in `room` are at most the pivot."""
+    kind, spread = k.ir.VectorType(k.i64, k.lanes), k.everywhere(pivot)
+    held = [k.local(kind, k.ir.Constant(kind, None)) for _ in range(_DEEP)]
+    with k.loop(0, full, _DEEP * k.lanes) as j:
+        for v, place in enumerate(held):
+            near = k.b.fcmp_ordered("<=", k.load(room, k.add(j, v * k.lanes)), spread)
+            k.b.store(k.b.add(k.b.load(place), k.b.zext(near, kind)), place)
+    total, count = k.b.load(held[0]), k.whole(0)
+    for place in held[1:]:
+        total = k.b.add(total, k.b.load(place))
+    for lane in range(k.lanes):
+        count = k.add(count, k.b.extract_element(total, k.ir.Constant(k.ir.IntType(32), lane)))
+    return count
+
+
+def _greatest(k: Body, room: Any, full: Any, bound: Any) -> Any:
+    """The greatest of the numbers in `room` that are at most the bound."""
+    most, spread, nothing = k.zeros(), k.everywhere(bound), k.const(0.0)
+    with k.loop(0, full, k.lanes) as j:
+        value = k.load(room, j)
+        inside = k.b.select(k.b.fcmp_ordered("<=", value, spread), value, nothing)
+        k.b.store(k.greater(inside, k.b.load(most)), most)
+    top, found = k.local(k.double, k.double(0.0)), k.b.load(most)
+    for lane in range(k.lanes):
+        _raise(k, top, k.b.extract_element(found, k.ir.Constant(k.ir.IntType(32), lane)))
+    return k.b.load(top)
+
+
+def _mark(k: Body, room: Any, limit: Any, within: Any, chosen: Any, i: Any, n: Any, rank: Any) -> None:
+    """Writes which of the numbers in `room` are the first rank + 1: those below the limit, number i, and of
+    others that equal the limit the first; `within` are at most the limit."""
+    byte, spread, full = k.ir.IntType(8), k.everywhere(limit), k.b.and_(n, k.whole(-k.lanes))
+    kind = k.ir.VectorType(byte, k.lanes)
+    with k.loop(0, full, k.lanes) as j:
+        near = k.b.zext(k.b.fcmp_ordered("<=", k.load(room, j), spread), kind)
+        k.b.store(near, k.b.bitcast(k.at(chosen, j, byte), kind.as_pointer()), align=1)
+    with k.loop(full, n) as j:
+        near = k.b.fcmp_ordered("<=", k.number_at(room, j), limit)
+        k.b.store(k.b.zext(near, byte), k.at(chosen, j, byte))
+    with k.b.if_then(k.b.icmp_signed(">", within, k.add(rank, 1))):
+        spare = k.local(k.i64, k.add(rank, 1))
+
+        def take(taken: Any) -> None:
+            k.b.store(k.b.sub(k.b.load(spare), k.b.zext(taken, k.i64)), spare)
+
+        def inside(j: Any) -> Any:
+            near = k.b.fcmp_ordered("<", k.number_at(room, j), limit)
+            return k.b.or_(near, k.b.icmp_signed("==", j, i))
+
+        with k.loop(0, n) as j:
+            take(inside(j))
+        with k.loop(0, n) as j:
+            near = k.b.fcmp_ordered("==", k.number_at(room, j), limit)
+            there = inside(j)
+            rim = k.b.and_(k.b.and_(near, k.b.not_(there)), k.b.icmp_signed(">", k.b.load(spare), k.whole(0)))
+            take(rim)
+            k.b.store(k.b.zext(k.b.or_(there, rim), byte), k.at(chosen, j, byte))
