@@ -66,7 +66,7 @@ def far(rows, t):
 
 def hidden(rows, t):
     """A number that is not finite, where no look at some columns finds it, from round 3 on."""
-    rows[-1, 1] = inf if t >= 3 else 0.0
+    rows[-1, -1] = inf if t >= 3 else 0.0
 
 
 def huge(rows, t):
@@ -77,7 +77,7 @@ def huge(rows, t):
 def central(rows, t):
     """Liars amid the others in the columns that are looked at, and far from them in all others."""
     looked = torch.zeros(D, dtype=torch.bool)
-    looked[:: D // passes.LOOK] = True
+    looked[passes.looked_at(torch.arange(D).unsqueeze(0))[0]] = True
     middle = rows[:-LIARS].mean(dim=0)
     rows[-LIARS:] = torch.where(looked, middle, middle + 3.5 / D**0.5)
 

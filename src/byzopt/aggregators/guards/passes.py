@@ -19,6 +19,7 @@ from byzopt.aggregators.numerics.measuring import SMALL, about_bulk
 TRIES = 3  # passes: with rows that prove unfit, with one that proves far, and without
 MOST = 512  # rows up to which blocks of them and their sums are wide enough
 LOOK = 1 << 9  # columns that the first centre is chosen by
+_RUN = 16  # of them side by side: a line of the cache, which is fetched whole
 
 
 def one_pass_fits(rows: Tensor, *others: Tensor) -> bool:
@@ -51,14 +52,23 @@ def crowd(rows: Tensor, fit: Tensor, gram: Array, pivot: int, squares: Array) ->
 
 def first_look(rows: Tensor, good: Tensor) -> tuple[Tensor, int | None]:
     """By some columns: which rows may be fit, `[n]`, and the medoid of those that are `good` too."""
-    step = max(1, rows.shape[1] // LOOK)
-    some = torch.from_numpy(rows.detach().numpy()[:, ::step].astype(np.float64))
-    fit = torch.from_numpy(np.isfinite(some.numpy()).all(axis=1))
-    able = (fit & good).nonzero()[:, 0]
+    some = looked_at(rows.detach()).numpy().astype(np.float64)
+    fit = np.isfinite(some).all(axis=1)
+    able = np.flatnonzero(fit & good.numpy())
     if not len(able):
-        return fit, None
-    apart = Distances(linalg.gram(some[able], some[able[0]]).numpy())
-    return fit, int(able[apart.middle()[0] if apart.finite else 0])
+        return torch.from_numpy(fit), None
+    some = torch.from_numpy(some if len(able) == len(some) else some[able])
+    apart = Distances(linalg.gram(some, some[0]).numpy())
+    return torch.from_numpy(fit), able.item(apart.middle()[0] if apart.finite else 0)
+
+
+def looked_at(rows: Tensor) -> Tensor:
+    """The columns `[n, k]` of rows `[n, d]` that the first centre is chosen by, k about `LOOK`."""
+    runs = LOOK // _RUN
+    step = rows.shape[1] // runs
+    if step <= _RUN:
+        return rows
+    return rows[:, : runs * step].unflatten(1, (runs, step))[:, :, :_RUN].flatten(1)
 
 
 def array(values: Tensor) -> Array:
