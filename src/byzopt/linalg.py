@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from byzopt import accelerator, kernels
 BLOCK_BYTES = 1 << 19
 PIECE_BYTES = 1 << 24  # of rows that have to be converted before a kernel reads them
 _ROWS = 256  # of a block for BLAS: of the blocks above the diagonal none is taken
+_COPIED = 3  # times that a row is read or written where it is copied to be summed
 _DEEP = 4096  # columns that BLAS sums in the rows' dtype, at least
 
 
@@ -195,17 +197,21 @@ def blend(weights: Tensor, rows: Tensor, order: Any = None, place: Tensor | None
             with written(out[piece], block.dtype) as part:
                 kernels.fused_blend(block, chosen, values[chosen], part)
         else:
-            whole = order is None and len(chosen) == len(rows)
-            out[piece] = _blend(weights[chosen], block, None if whole else chosen)
+            out[piece] = _blend(weights, block, chosen, order is None)
     return out
 
 
-def _blend(weights: Tensor, rows: Tensor, chosen: Any) -> Tensor:
-    """The weighted sum of the rows `chosen`, in that order, by torch; of all as they lie where it is None."""
-    shares = weights.to(rows.dtype)
-    if chosen is None:
-        return shares @ rows
-    index = torch.from_numpy(chosen).to(rows.device)
+def _blend(weights: Tensor, rows: Tensor, chosen: Any, any_order: bool) -> Tensor:
+    """The weighted sum of the rows `chosen`, in that order or in any, by torch.
+
+    Where many are chosen a product with all rows, some of weight 0, takes less than copying those chosen. Only
+    where that is not finite did the others hold something that counts, and are left out.
+    """
+    if any_order and len(chosen) * _COPIED >= len(rows):
+        out: Tensor = weights.to(rows.dtype) @ rows
+        if len(chosen) == len(rows) or isfinite(float(out.sum(dtype=torch.float64))):
+            return out
+    shares, index = weights[chosen].to(rows.dtype), torch.from_numpy(chosen).to(rows.device)
     sums = [
         shares @ block.index_select(0, index)
         for _, block in column_blocks(rows, rows.dtype, PIECE_BYTES // 4)

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from byzopt import linalg
+from byzopt import kernels, linalg
 from byzopt.aggregators.numerics.measuring import geometry_of
 
 
@@ -31,6 +31,18 @@ def test_column_blocks_cover_every_column_once():
     rows = normal(5, 70_001, dtype=torch.float32)
     assert torch.equal(torch.cat([block for _, block in linalg.column_blocks(rows)], dim=1), rows)
     assert all(block.shape[1] <= 64 for _, block in linalg.column_blocks(rows, size=1))
+
+
+@pytest.mark.parametrize("chosen", [1, 2, 5, 6, 7])
+@pytest.mark.parametrize("other", [0.0, 3e38, float("inf"), float("nan")])
+def test_a_weighted_sum_without_kernels_leaves_rows_of_weight_zero_out(chosen, other):
+    rows, weights = normal(7, 5_000, dtype=torch.float32), torch.zeros(7, dtype=torch.float64)
+    weights[:chosen] = torch.rand(chosen, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    rows[chosen:, 40:50] = other
+    exact = weights[:chosen] @ rows[:chosen].double()
+    with kernels.disabled():
+        found = linalg.blend(weights, rows)
+    assert torch.allclose(found.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_squared_distances_are_symmetric_and_zero_on_the_diagonal():

@@ -163,7 +163,7 @@ def test_no_subset_between_the_rows_kept_and_those_left_is_below_the_bound(cost,
         judge = cost(sq_dists(rows), size)
         fills = [np.append(kept, some) for some in combinations(free, size - fixed)]
         least = min(judge.value(fill.astype(int)) for fill in fills)
-        bound, worst = judge.least(kept, free)
+        bound, worst, _ = judge.least(kept, free)
         assert bound <= least * (1 + 1e-9) + 1e-14 * n * size * judge.sq_dists.max()
         assert worst in free
         tight += bound > 0.9 * least
@@ -210,6 +210,25 @@ def test_smea_of_rows_too_many_to_prove_ends_and_is_no_worse_than_the_honest_row
     assert not found.proved
     assert cost.value(found.rows) <= min(cost.value(np.arange(25)), cost.value(np.arange(15, 40)))
     assert np.isfinite(SMEA(f=15, budget=200)(rows)).all()
+
+
+def test_what_is_known_of_many_rows_changes_no_bound_and_no_choice():
+    rng = np.random.default_rng(6)
+    rows = rng.normal(size=(60, 20))
+    rows[:9] += 2
+    cost, order = TopEigenvalue(sq_dists(rows), 48), rng.permutation(60)
+    _, worst, known = cost.least(order[:3], order[3:])
+    kept, free = np.append(order[:3], worst), order[3:][order[3:] != worst]
+    for one, other in zip(cost.least(kept, free)[:2], cost.least(kept, free, known)[:2], strict=True):
+        assert one == pytest.approx(other, rel=1e-12)
+    for _ in range(20):  # the best neighbourhood by factors is that by all eigenvalues
+        subsets = [rng.permutation(60)[:48] for _ in range(8)]
+        values = [cost.value(each) for each in subsets]
+        limit = np.median(values)
+        found = [cost.below(each, limit) for each in subsets]
+        assert [value if value < limit else None for value in values] == [
+            value if value < limit else None for value in found
+        ]
 
 
 @pytest.mark.parametrize("size", [1e15, 1e30])

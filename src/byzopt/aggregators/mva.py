@@ -17,11 +17,11 @@ class SubsetVariance(SubsetCost):
     def value(self, chosen: Index) -> float:
         return float(self.sq_dists[np.ix_(chosen, chosen)].sum()) / 2
 
-    def least(self, kept: Index, free: Index) -> tuple[float, int]:
+    def least(self, kept: Index, free: Index, known: None = None) -> tuple[float, int, None]:
         wanted = self.size - len(kept)
         between = np.sort(self.sq_dists[np.ix_(free, free)], axis=1)[:, :wanted]
         costs = self.sq_dists[np.ix_(free, kept)].sum(axis=1) + between.sum(axis=1) / 2
-        return self.value(kept) + float(np.sort(costs)[:wanted].sum()), int(free[costs.argmax()])
+        return self.value(kept) + float(np.sort(costs)[:wanted].sum()), int(free[costs.argmax()]), None
 
     def least_with(self, near: Array) -> Array:
         return near

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cache
-from math import ceil, comb
-from typing import NamedTuple, TypeAlias
+from math import ceil, comb, inf
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -23,8 +23,8 @@ from threadpoolctl import ThreadpoolController
 Array: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"
 Index: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.intp]]"
 
-_SAME = 1e-9  # subsets whose costs differ by less, relatively, are equally good
-_ROWS = 30  # of which a bound takes the time that a budget speaks of
+SAME = 1e-9  # subsets whose costs differ by less, relatively, are equally good
+ROWS = 30  # of which a bound takes the time that a budget speaks of
 
 
 class BestSubset(NamedTuple):
@@ -45,9 +45,14 @@ class SubsetCost(ABC):
     def value(self, chosen: Index) -> float:
         """The cost of the subset `chosen`."""
 
+    def below(self, chosen: Index, limit: float) -> float:
+        """The cost of the subset `chosen` where it is below `limit`; else any number that is not."""
+        return self.value(chosen)
+
     @abstractmethod
-    def least(self, kept: Index, free: Index) -> tuple[float, int]:
-        """A bound from below on subsets that hold `kept` and fill up from `free`, and whom to remove next."""
+    def least(self, kept: Index, free: Index, known: Any = None) -> tuple[float, int, Any]:
+        """A bound from below on subsets that hold `kept` and fill up from `free`, whom to remove next, and
+        what is then `known` of all these rows, wherever they are free or kept."""
 
     @abstractmethod
     def least_with(self, near: Array) -> Array:
@@ -62,22 +67,22 @@ def best_subset(cost: SubsetCost, budget: int) -> BestSubset:
     """
     with _blas().limit(limits=1):
         best, least, free = _start(cost)
-        stack = [(free[:0], free)]
+        stack: list[tuple[Index, Index, Any]] = [(free[:0], free, None)]
         for _ in range(_bounds(budget, len(cost.sq_dists))):
             if not stack:
                 break
-            kept, free = stack.pop()
+            kept, free, known = stack.pop()
             wanted = cost.size - len(kept)
             if wanted in (0, len(free)):
                 chosen = np.sort(np.concatenate([kept, free[:wanted]]))
-                value = cost.value(chosen)
-                if value < least * (1 - _SAME):
+                value = cost.below(chosen, least * (1 - SAME))
+                if value < least * (1 - SAME):
                     best, least = chosen, value
                 continue
-            bound, worst = cost.least(kept, free)
-            if bound < least * (1 - _SAME):
+            bound, worst, known = cost.least(kept, free, known)
+            if bound < least * (1 - SAME):
                 rest = free[free != worst]
-                stack += [(np.append(kept, worst), rest), (kept, rest)]
+                stack += [(np.append(kept, worst), rest, known), (kept, rest, None)]
     return BestSubset(best, not stack)
 
 
@@ -87,7 +92,7 @@ def surely_ends(n: int, f: int, budget: int) -> bool:
 
 
 def _bounds(budget: int, n: int) -> int:
-    return ceil(budget * min(1.0, (_ROWS / n) ** 3))
+    return ceil(budget * min(1.0, (ROWS / n) ** 3))
 
 
 @cache
@@ -101,8 +106,10 @@ def _start(cost: SubsetCost) -> tuple[Index, float, Index]:
     order = cost.sq_dists.argsort(axis=1, kind="stable")[:, : cost.size]
     near = np.take_along_axis(cost.sq_dists, order, axis=1).sum(axis=1)
     hoods = np.unique(np.sort(order, axis=1), axis=0)
-    values = [cost.value(hood) for hood in hoods]
-    best = int(np.argmin(values))
-    held = cost.least_with(near) <= values[best] * (1 + _SAME)
-    held[hoods[best]] = True  # whatever rounding says: rows may be equal but for it
-    return hoods[best], values[best], np.flatnonzero(held)
+    best, least = hoods[0], inf
+    for hood in hoods:
+        value = cost.below(hood, least)
+        best, least = (hood, value) if value < least else (best, least)
+    held = cost.least_with(near) <= least * (1 + SAME)
+    held[best] = True  # whatever rounding says: rows may be equal but for it
+    return best, least, np.flatnonzero(held)
