@@ -118,7 +118,8 @@ def _select(k: Body, room: Any, full: Any, n: Any, rank: Any, top: Any) -> tuple
     several = k.b.icmp_signed(">", k.b.load(within), k.add(rank, 1))
     k.b.cbranch(k.b.and_(apart, several), body, end)
     k.b.position_at_end(body)
-    pivot = _pivot(k, *(k.b.load(each) for each in (low, high, below, within, turn)), rank)
+    ends = [k.b.load(each) for each in (low, high, below, within)]
+    pivot = _pivot(k, ends, k.b.load(turn), rank)
     count = _count(k, room, full, k.b.bitcast(pivot, k.double))
     reached = k.b.icmp_signed(">", count, rank)
     for place, value in ((high, pivot), (within, count)):
@@ -131,8 +132,9 @@ def _select(k: Body, room: Any, full: Any, n: Any, rank: Any, top: Any) -> tuple
     return _greatest(k, room, full, k.b.bitcast(k.b.load(high), k.double)), k.b.load(within)
 
 
-def _pivot(k: Body, low: Any, high: Any, below: Any, within: Any, turn: Any, rank: Any) -> Any:
+def _pivot(k: Body, ends: list[Any], turn: Any, rank: Any) -> Any:
     """Bits from `low` on and below `high`."""
+    low, high, below, within = ends
     half = k.b.add(low, k.b.lshr(k.b.sub(high, low), k.whole(1)))
     first, last = (k.b.bitcast(each, k.double) for each in (low, high))
     many = k.b.sitofp(k.b.sub(within, below), k.double)

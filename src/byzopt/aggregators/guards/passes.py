@@ -57,8 +57,8 @@ def first_look(rows: Tensor, good: Tensor) -> tuple[Tensor, int | None]:
     able = np.flatnonzero(fit & good.numpy())
     if not len(able):
         return torch.from_numpy(fit), None
-    some = torch.from_numpy(some if len(able) == len(some) else some[able])
-    apart = Distances(linalg.gram(some, some[0]).numpy())
+    seen = torch.from_numpy(some if len(able) == len(some) else some[able])
+    apart = Distances(linalg.gram(seen, seen[0]).numpy())
     return torch.from_numpy(fit), able.item(apart.middle()[0] if apart.finite else 0)
 
 
@@ -68,7 +68,7 @@ def looked_at(rows: Tensor) -> Tensor:
     step = rows.shape[1] // runs
     if step <= _RUN:
         return rows
-    return rows[:, : runs * step].unflatten(1, (runs, step))[:, :, :_RUN].flatten(1)
+    return rows[:, : runs * step].view(len(rows), runs, step)[:, :, :_RUN].flatten(1)
 
 
 def array(values: Tensor) -> Array:

@@ -97,7 +97,8 @@ class Distances:
         if self._few:
             return kernels.nearest_shares(self._few, count).T
         if self._selects:
-            return cast(Array, by_rows(lambda part: part / count, kernels.nearest_rows(self.gram, count)))
+            near: Any = kernels.nearest_rows(self.gram, count)
+            return cast(Array, by_rows(lambda part: part / count, near))
 
         known = count > 1 and "ranked" in self.__dict__  # the row itself is the first of them
 
