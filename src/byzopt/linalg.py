@@ -204,8 +204,8 @@ def blend(weights: Tensor, rows: Tensor, order: Any = None, place: Tensor | None
 def _blend(weights: Tensor, rows: Tensor, chosen: Any, any_order: bool) -> Tensor:
     """The weighted sum of the rows `chosen`, in that order or in any, by torch.
 
-    Where many are chosen a product with all rows, some of weight 0, takes less than copying those chosen. Where
-    that is not finite the others may hold what is not, and are left out.
+    Where many are chosen a product with all rows, some of weight 0, takes less than copying those chosen.
+    Where that is not finite the others may hold what is not, and are left out.
     """
     if any_order and len(chosen) * _COPIED >= len(rows):
         out: Tensor = weights.to(rows.dtype) @ rows
