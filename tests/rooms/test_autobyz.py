@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import rule_from
-from byzopt.aggregators.core.filters import Defence, RoundContext
+from byzopt.aggregators.core.defence import Defence
+from byzopt.aggregators.core.filters import RoundContext
 from byzopt.attacks import ATTACKS, Attack, AutoByz, Limited, View
 from byzopt.attacks.adaptive.scene import COLUMNS, scene
 from byzopt.attacks.adaptive.trials import Trials, seen

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import LastRows, PresentRows, RowMomentum, rule_from
-from byzopt.aggregators.core.filters import Defence, Filter, RoundContext
+from byzopt.aggregators.core.defence import Defence
+from byzopt.aggregators.core.filters import Filter, RoundContext
 from byzopt.attacks import ATTACKS, Adversary, Attack, AutoByz, Limited, Sleeper, View
 from byzopt.attacks.limited import GuessedRules
 from byzopt.certificates.audit import audit

@@ -14,6 +14,7 @@ from byzopt import linalg
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.expulsion import Expulsion
 from byzopt.aggregators.core.filters import Filter, GuardLimits, RoundContext
+from byzopt.aggregators.core.foreseeing import Foreseen
 from byzopt.certificates.progress import OnProgress, no_progress
 from byzopt.engines import Engine, rounds
 from byzopt.errors import TooManyFaults, require
@@ -85,8 +86,18 @@ class RecordingFilter(Filter):
     def expelled(self, state: Any) -> tuple[Expulsion, ...]:
         return self.inner.expelled(state)
 
-    def expelled_by(self, state: Any, rows: Tensor, at: RoundContext) -> frozenset[int] | None:
-        return self.inner.expelled_by(state, rows, at)
+    @property
+    def expels(self) -> bool:
+        return self.inner.expels
+
+    def foresee(self, state: Any, rows: Tensor, at: RoundContext) -> Foreseen:
+        return self.inner.foresee(state, rows, at)
+
+    def vectors(self, state: Any, at: RoundContext) -> Tensor | None:
+        return self.inner.vectors(state, at)
+
+    def with_vectors(self, state: Any, at: RoundContext, vectors: Tensor) -> tuple[Filter, Any, RoundContext]:
+        return self.inner.with_vectors(state, at, vectors)
 
 
 def round_figures(t: int, honest: Tensor, g: Tensor) -> AuditedRound:

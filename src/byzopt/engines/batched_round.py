@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.filters import Defence, Filter, GuardLimits, RoundContext
+from byzopt.aggregators.core.defence import Defence
+from byzopt.aggregators.core.filters import Filter, GuardLimits, RoundContext
 from byzopt.engines.absence import unmoved, zero_absent
 from byzopt.engines.loop import LoopState
 from byzopt.engines.simulated import Simulated

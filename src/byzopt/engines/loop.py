@@ -10,8 +10,8 @@ from torch import Tensor
 
 from byzopt import linalg
 from byzopt.aggregators.core.certificate import Certificate
+from byzopt.aggregators.core.defence import Defence
 from byzopt.aggregators.core.expulsion import Expulsion
-from byzopt.aggregators.core.filters import Defence
 from byzopt.engines.base import Engine, check_rows
 from byzopt.engines.honest_rows import Honest, honest_figures, nobody
 from byzopt.methods import Method

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.core.filters import Defence
+from byzopt.aggregators.core.defence import Defence
 from byzopt.attacks import Adversary, ClockAttack
 from byzopt.engines.absence import played
 from byzopt.engines.asynchrony import Asynchrony, check_intake

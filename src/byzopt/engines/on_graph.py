@@ -236,10 +236,6 @@ class MeanAfter:
         rule, used = self.run.rule, self.run.graph.mixer.uses_rule
         return others if used and rule.at(self.t) != rule.at(others[0].t) else [self]
 
-    def expelled_by(self, rows: Tensor) -> None:
-        """Whom the rule would expel: nobody."""
-        return
-
     def limits(self) -> None:
         """How far a worker may go unseen: there is no such limit."""
         return

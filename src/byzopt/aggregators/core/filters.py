@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
+from byzopt.aggregators.core import foreseeing
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.certificate import Certificate
 from byzopt.aggregators.core.expulsion import Expulsion
-from byzopt.errors import require
+from byzopt.aggregators.core.foreseeing import Foreseen
+from byzopt.errors import ByzoptError, require
 
 State = Any  # a typed tuple of tensors and numbers, fixed in structure for the whole run
 
@@ -116,11 +117,42 @@ class Filter(ABC):
         """Who was expelled for good, when and why. Default: nobody."""
         return ()
 
-    def expelled_by(self, state: State, rows: Tensor, at: RoundContext) -> frozenset[int] | None:
-        """Who would be expelled after `step`, without a change of state; None for what expels nobody."""
-        if type(self).expelled is Filter.expelled:
-            return None
-        return frozenset(one.worker for one in self.expelled(self.step(state, rows, at)[1]))
+    @property
+    def expels(self) -> bool:
+        """Whether it may expel workers: whether it says whom (`expelled`)."""
+        return type(self).expelled is not Filter.expelled
+
+    def gone(self, states: State, count: int, n: int) -> Tensor:
+        """Who of n workers is expelled in each of `count` states side by side, `[count, n]`: of a `batched`
+        filter. Default: those whom `expelled` tells of."""
+        return foreseeing.masks(self.expelled, states, count, n)
+
+    def foresee(self, state: State, rows: Tensor, at: RoundContext) -> Foreseen:
+        """What `step` would answer to each of K sets of rows `[K, n, d]`, and who would be expelled after it,
+        without a change of state. For what expels nobody, too."""
+        if self.batched:
+
+            def steps(states: State, some: Tensor) -> tuple[Tensor, State]:
+                return self.step(states, some, at._replace(x=at.x.expand(len(some), -1)))
+
+            try:
+                return foreseeing.together(steps, self.gone, state, rows)
+            except ByzoptError:
+                pass  # one after another tells which sets are refused
+        return foreseeing.in_turn(lambda one: self.step(state, one, at), self.expelled, rows)
+
+    def vectors(self, state: State, at: RoundContext) -> Tensor | None:
+        """All that it remembers in the coordinates of rows and that `step` depends on, `[m, d]`: for a filter
+        that does the same in any orthonormal basis, but for the rule behind it. None: it does not, or does
+        not say."""
+        return None
+
+    def with_vectors(
+        self, state: State, at: RoundContext, vectors: Tensor
+    ) -> tuple[Filter, State, RoundContext]:
+        """The same filter, its state and the context with `vectors` `[m, k]` in their places: for rows of k
+        coordinates, in which all inner products are what they were."""
+        raise NotImplementedError
 
 
 def check_unseen_data(filter: Filter) -> None:
@@ -133,52 +165,6 @@ def check_unseen_data(filter: Filter) -> None:
         "one that takes them for alike",
         "Build it with differing=True if they all sample one distribution; else take another method.",
     )
-
-
-@dataclass(frozen=True)
-class Defence:
-    """The server's rule in the state of a round, for attackers that may know it: `defence(rows)` `[d]`."""
-
-    filter: Filter
-    state: State
-    at: RoundContext
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        return self.filter.preview(self.state, self._beside(rows), self.at)
-
-    def batch(self, rows: Tensor) -> Tensor:
-        """The answers `[K, d]` to K sets of rows `[K, n, d]`, each as this round would answer it.
-
-        A rule without memory may be asked in fewer coordinates, too. Errors: `InvalidInput` for a filter that
-        may remember rows, which those would not fit.
-        """
-        d, what = rows.shape[-1], "Rows for a defence with memory"
-        whole = d == self.at.x.shape[-1] or isinstance(self.filter, StatelessFilter)
-        require(whole, what, f"have its {self.at.x.shape[-1]} coordinates", d)
-        rows = self._beside(rows)
-        if isinstance(self.filter, RoundRule):
-            return self.filter.now(self.state, self.at).batch(rows)
-        return torch.stack([self.filter.preview(self.state, each, self.at) for each in rows])
-
-    def draws(self, count: int = 3) -> list[Defence]:
-        """The defence as somebody knows it who does not know its lots: with `count` draws of other rounds, or
-        as it is where it draws none."""
-        others = [self.at._replace(t=self.at.t + (k << 20)) for k in range(1, count + 1)]
-        here, there = (self.filter.rule_of(self.state, at) for at in (self.at, others[0]))
-        return [replace(self, at=other) for other in others] if here != there else [self]
-
-    def expelled_by(self, rows: Tensor) -> frozenset[int] | None:
-        """Whom the rule would have expelled by the end of this round with these rows `[n, d]`; None for rules
-        that expel nobody."""
-        return self.filter.expelled_by(self.state, self._beside(rows), self.at)
-
-    def limits(self) -> GuardLimits | None:
-        """How far a worker may go this round without being expelled; None where there is no such limit."""
-        return self.filter.limits(self.state, self.at)
-
-    def _beside(self, rows: Tensor) -> Tensor:
-        """The rows on the device of what the rule remembers, where it may remember something."""
-        return rows if isinstance(self.filter, StatelessFilter) else rows.to(self.at.x.device)
 
 
 class RoundRule(Filter):

@@ -18,6 +18,7 @@ from byzopt import linalg
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.expulsion import Expulsion, Roster
 from byzopt.aggregators.core.filters import Filter, RoundContext
+from byzopt.aggregators.core.foreseeing import Foreseen, in_turn
 from byzopt.aggregators.guards import majority
 from byzopt.aggregators.guards.guarded_mean import guarded_mean
 from byzopt.aggregators.mean import Mean
@@ -87,12 +88,39 @@ class Consistency(Filter):
     def step(
         self, state: ConsistencyState, rows: Tensor, at: RoundContext
     ) -> tuple[Tensor, ConsistencyState]:
+        return self._stepped(state, rows, at, self._predicted(state.past, at))
+
+    def foresee(self, state: ConsistencyState, rows: Tensor, at: RoundContext) -> Foreseen:
+        predicted = self._predicted(state.past, at)  # whatever is sent
+        return in_turn(lambda one: self._stepped(state, one, at, predicted), self.expelled, rows)
+
+    def vectors(self, state: ConsistencyState, at: RoundContext) -> Tensor | None:
+        past = state.past
+        one_by_one = torch.stack([past.g, at.x.to(past.x) - past.x])
+        return torch.cat([past.rows, past.steps, past.changes, one_by_one]).double()
+
+    def with_vectors(
+        self, state: ConsistencyState, at: RoundContext, vectors: Tensor
+    ) -> tuple[Consistency, ConsistencyState, RoundContext]:
+        sizes = [len(state.past.rows), self.memory, self.memory, 2]
+        rows, steps, changes, (g, walked) = torch.split(vectors, sizes)
+        past = Past(rows, torch.zeros_like(g), g, steps, changes, state.past.scores)
+        return self, state._replace(past=past), at._replace(x=walked)
+
+    def _predicted(self, past: Past, at: RoundContext) -> Tensor | None:
+        """The rows `[n, d]` that everybody's past lets expect; None in the first rounds, when none are."""
+        walked = at.x.to(past.x.dtype) - past.x
+        return past.rows + self._bent(past, walked, at.t) if at.t > self.warmup else None
+
+    def _stepped(
+        self, state: ConsistencyState, rows: Tensor, at: RoundContext, predicted: Tensor | None
+    ) -> tuple[Tensor, ConsistencyState]:
         fit, past = majority.fit(rows), state.past
         kept, alarms = state.roster.good & fit, state.alarms
         wide = torch.where(fit.unsqueeze(-1), rows, 0).to(past.rows.dtype)
         walked = at.x.to(past.x.dtype) - past.x
-        if at.t > self.warmup:
-            away = linalg.norm(past.rows + self._bent(past, walked, at.t) - wide)
+        if predicted is not None:
+            away = linalg.norm(predicted - wide)
             past = past._replace(scores=_pushed(past.scores, _shares(away, kept)))
         odd = torch.zeros_like(kept)
         left = self.f - int((~kept).sum())

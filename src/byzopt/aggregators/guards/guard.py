@@ -189,6 +189,22 @@ class HistoryGuard(Filter):
         radii = self._radii(ahead, noise, state.scale, epoch, k, state.roster.good.shape[-1])
         return GuardLimits(float(noise), float(radii.b), k, max(epoch.rounds, k))
 
+    def gone(self, states: GuardState, count: int, n: int) -> Tensor:
+        return states.roster.round > 0
+
+    def vectors(self, state: GuardState, at: RoundContext) -> Tensor | None:
+        sums = (_fresh(state, at.x) if self._clock(at.t)[1] == 1 else state).sums
+        if sums.b.shape[-1] != at.x.shape[-1]:
+            return None  # a sketch keeps inner products nearly, and does not see a basis
+        return torch.cat([sums.b.double(), (at.x.double() - sums.home.double()).unsqueeze(0)])
+
+    def with_vectors(
+        self, state: GuardState, at: RoundContext, vectors: Tensor
+    ) -> tuple[HistoryGuard, GuardState, RoundContext]:
+        b, walked = vectors[:-1], vectors[-1]
+        sums = state.sums._replace(b=b, home=torch.zeros_like(walked))
+        return self, state._replace(sums=sums), at._replace(x=walked)
+
     def report(self, state: GuardState) -> dict[str, float]:
         gone = float((~state.roster.good).sum())
         return {"expelled": gone, "no_median": float(state.misses), "alarms": float(state.alarms)}

@@ -6,7 +6,7 @@ stay n times below them; here one convention is kept (`sums`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf, isfinite
 from typing import Literal, NamedTuple
 
@@ -163,6 +163,23 @@ class Safeguard(Filter):
         roster = roster.keep(kept, at.t, (~fit, odd, ~kept))
         return aggregate, SafeguardState(roster, tuple(windows), misses)
 
+    def gone(self, states: SafeguardState, count: int, n: int) -> Tensor:
+        return ~states.roster.good & (states.roster.round > 0)
+
+    def vectors(self, state: SafeguardState, at: RoundContext) -> Tensor | None:
+        if state.windows[0].sums.shape[-1] != at.x.shape[-1]:
+            return None  # a sketch keeps inner products nearly, and does not see a basis
+        return torch.cat([window.sums.double() for window in state.windows])
+
+    def with_vectors(
+        self, state: SafeguardState, at: RoundContext, vectors: Tensor
+    ) -> tuple[Safeguard, SafeguardState, RoundContext]:
+        sums = torch.split(vectors, len(vectors) // len(state.windows))
+        windows = [old._replace(sums=new) for old, new in zip(state.windows, sums, strict=True)]
+        there = replace(self, c=self._factor(at.x.shape[-1])) if self.measured == "medoid" else self
+        at = at._replace(x=vectors.new_zeros(vectors.shape[1]))  # it does not look at points
+        return there, state._replace(windows=tuple(windows)), at
+
     def report(self, state: SafeguardState) -> dict[str, float]:
         return {"expelled": float((~state.roster.good).sum()), "no_median": float(state.misses)}
 
@@ -189,7 +206,7 @@ class Safeguard(Filter):
     def _after(self, window: Window, summed: Summed, weight: Tensor, place: int, age: int) -> Window:
         before = window.pairs
         if age == 1:
-            before = pairs.empty_window(before.sums.shape[-1], weight.device)
+            before = Pairs(*(torch.zeros_like(part) for part in before))
         else:
             weight = window.weight + weight
         between = pairs.extended(before, summed.moves, summed.sums[place]) if self.paired else before
@@ -214,8 +231,7 @@ class Safeguard(Filter):
         scale = (window.weight / age).sqrt() if self.sums == "normalised" else torch.ones_like(window.weight)
         if self.limits_of is None and self.noise is None:
             middle = majority.medoid_row(sums, torch.full_like(scale, inf))
-            c = self.c or (NEAR if window.sums.shape[-1] >= WIDE else FAR)
-            limit = torch.maximum(self.floor * scale, c * middle.radius)
+            limit = torch.maximum(self.floor * scale, self._factor(window.sums.shape[-1]) * middle.radius)
             old_enough = age > min(SETTLE, self.lengths[place] - 1)
         else:
             limit = 2 * self._limit(place, sums.fit.shape[-1]) * scale
@@ -224,6 +240,10 @@ class Safeguard(Filter):
         finite = middle.radius.isfinite()
         passed = (middle.dists <= limit.unsqueeze(-1)) | ~finite.unsqueeze(-1)
         return (passed if old_enough else torch.ones_like(passed)), middle.found & finite, window.limit
+
+    def _factor(self, d: int) -> float:
+        """What radii of medoids are multiplied by for sums of d coordinates."""
+        return self.c or (NEAR if d >= WIDE else FAR)
 
     @property
     def _level(self) -> float:

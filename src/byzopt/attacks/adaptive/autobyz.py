@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,10 +13,9 @@ from torch import Tensor
 from byzopt.attacks.adaptive.candidates import candidates
 from byzopt.attacks.adaptive.scene import EXTRAS, Scene, scene, unit
 from byzopt.attacks.adaptive.search import Best, evolve, refine
-from byzopt.attacks.adaptive.trials import SPACES, Trials, seen
+from byzopt.attacks.adaptive.trials import SPACES, Guard, Trials, seen
 from byzopt.attacks.base import ATTACKS, Knowledge, Remembering, View
 from byzopt.cohort import Cohort
-from byzopt.errors import ByzoptError
 
 Objective = Literal["cos", "drift", "bias", "workers", "shrink", "dist"]
 Budget = Literal["cheap", "full"]
@@ -108,8 +107,9 @@ class AutoByz(Remembering):
         if self.objective == "bias":
             variance = variance + weight * (rows.var(dim=0, correction=0) - variance)
         shrinking = view.x.to(rows) if origin is None else -origin  # a step is minus a row, a move is one
-        whole = scene(rows, long, self._aim(rows, shrinking, mean, long, variance))
-        trials = Trials(_asks(view, origin), view.cohort.honest, view.cohort.byzantine, _expels(view))
+        guard = _guard(view)
+        whole = scene(rows, long, self._aim(rows, shrinking, mean, long, variance), _remembered(guard))
+        trials = Trials(_asks(view, origin), view.cohort.honest, view.cohort.byzantine, guard)
         best, space = self._search(whole, trials, state, view.b, generator)
         if not bool((rows != rows[0]).any()):  # of equal rows all spaces give the same: a later round tells
             space = -1
@@ -183,25 +183,16 @@ def _from(origin: Tensor, ask: Callable[[Tensor], Tensor]) -> Callable[[Tensor],
     return lambda sets: ask(sets + origin).to(origin) - origin
 
 
-def _expels(view: View) -> Callable[[Tensor], bool] | None:
-    """Whether a set of rows `[n, d]` has a faulty worker expelled who is not yet; None without a guard."""
-    defence = getattr(view.defence, "single", view.defence)
-    told = getattr(defence, "expelled_by", None)
-    faulty = frozenset(view.cohort.byzantine)
-    if told is None:
-        return None
-    try:
-        now = told(view.with_forged(view.alike(view.honest.mean(dim=0))))
-    except ByzoptError:  # the honest rows alone are too many faults
-        return None
+def _guard(view: View) -> Guard | None:
+    """The defence, if it may expel workers."""
+    defence: Any = getattr(view.defence, "single", view.defence)
+    return defence if getattr(defence, "expels", False) else None
 
-    def expels(rows: Tensor) -> bool:
-        try:
-            return bool((told(rows) - now) & faulty)
-        except ByzoptError:
-            return True
 
-    return None if now is None else expels
+def _remembered(guard: Guard | None) -> Tensor | None:
+    """What a guard says that it remembers, `[m, d]`."""
+    told: Tensor | None = getattr(guard, "vectors", None)
+    return told
 
 
 def _stacked(defence: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

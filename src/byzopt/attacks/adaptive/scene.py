@@ -18,7 +18,8 @@ class Scene:
 
     A forged row is mean + c · dictionary, with c `[h + 6]`: the first h entries weigh the honest deviations.
     The answer is to be turned away from `aim` `[judged]`: only the first `judged` coordinates are looked at,
-    each of which stands for as many as `weights` `[judged]` says.
+    each of which stands for as many as `weights` `[judged]` says. `remembered` `[m, k]` is what the defence
+    remembers in these coordinates.
     """
 
     honest: Tensor
@@ -26,6 +27,7 @@ class Scene:
     aim: Tensor
     weights: Tensor
     spread: float  # the root of the honest variance, in all coordinates; the mean's length where that is 0
+    remembered: Tensor
 
     @cached_property
     def mean(self) -> Tensor:
@@ -42,7 +44,7 @@ class Scene:
         return self.mean + coefficients @ self.dictionary
 
     def rotated(self) -> Scene:
-        """The same rows in an orthonormal basis of their span: at most h + 7 coordinates."""
+        """The same in an orthonormal basis of the span of all: at most h + 7 + m coordinates."""
         small = _compact(self._all())
         return self._with(small, torch.ones(small.shape[1], dtype=small.dtype, device="cpu"))
 
@@ -80,11 +82,20 @@ class Scene:
         return torch.where(lengths.isnan(), lengths, lengths.clamp_min(least * self.spread or 1e-300))
 
     def _all(self) -> Tensor:
-        return torch.cat([self.honest, self.extras, self.aim.unsqueeze(0)])
+        return torch.cat([self.honest, self.extras, self.aim.unsqueeze(0), self.remembered / self._scales])
 
     def _with(self, rows: Tensor, weights: Tensor) -> Scene:
         h = len(self.honest)
-        return Scene(rows[:h], rows[h : h + EXTRAS], rows[-1, : len(weights)], weights, self.spread)
+        honest, extras, aim, remembered = torch.split(rows, [h, EXTRAS, 1, len(self.remembered)])
+        aim, remembered = aim[0, : len(weights)], remembered * self._scales
+        return Scene(honest, extras, aim, weights, self.spread, remembered)
+
+    @property
+    def _scales(self) -> Tensor:
+        """What is remembered may be far longer than rows, or shorter: over these scales `[m, 1]` it is as
+        long and, in coordinates that are found for all together, rounded no worse."""
+        lengths = torch.linalg.vector_norm(self.remembered, dim=1, keepdim=True)
+        return torch.where(lengths > 0, lengths, 1.0) / (self.spread or 1.0)
 
 
 def _compact(rows: Tensor) -> Tensor:
@@ -97,8 +108,9 @@ def _compact(rows: Tensor) -> Tensor:
     return small
 
 
-def scene(honest: Tensor, long_mean: Tensor, aim: Tensor) -> Scene:
-    """The scene of a round with honest rows `[h, d]`, their long-run mean `[d]` and the aim `[d]`.
+def scene(honest: Tensor, long_mean: Tensor, aim: Tensor, remembered: Tensor | None = None) -> Scene:
+    """The scene of a round with honest rows `[h, d]`, their long-run mean `[d]`, the aim `[d]`, and what the
+    defence remembers `[m, d]`.
 
     The extras, all of the length of the honest spread z (of the mean, where honest rows do not differ): the
     mean, the target, the standard deviation of each coordinate, the same with the target's signs, the most
@@ -113,7 +125,8 @@ def scene(honest: Tensor, long_mean: Tensor, aim: Tensor) -> Scene:
     worst = torch.where(target > 0, away.amax(dim=0), away.amin(dim=0))
     kinds = (mean, target, deviation, deviation * target.sign(), worst, long_mean.double())
     extras = torch.stack([spread * unit(kind) for kind in kinds])
-    return Scene(honest, extras, aim.double(), torch.ones_like(mean), spread)
+    known = honest[:0] if remembered is None else remembered.to(honest)
+    return Scene(honest, extras, aim.double(), torch.ones_like(mean), spread, known)
 
 
 def unit(row: Tensor) -> Tensor:

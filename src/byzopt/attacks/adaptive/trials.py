@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,17 @@ from byzopt.errors import ByzoptError
 Space = Literal["span", "columns", "whole"]
 SPACES: tuple[Space, ...] = ("span", "columns", "whole")
 Ask = Callable[[Tensor], Tensor]
+
+
+class Guard(Protocol):
+    """A defence that may expel workers, in the state of a round."""
+
+    def foresee(self, rows: Tensor, vectors: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Its answers `[K, k]` to sets of rows `[K, n, k]`, and who would be expelled after each, `[K, n]`;
+        `vectors` `[m, k]` are what it remembers, where that is known."""
+        ...
+
+
 MOST_NUMBERS = 1 << 26  # in the sets of rows of one call: half a gigabyte in float64
 AGREE = 1e-3  # of the spread: how far answers in fewer coordinates may be from those to whole rows
 
@@ -22,7 +33,8 @@ class Trials:
     """A defence, the rows `[n, .]` around the forged ones, and a count of what was asked.
 
     `asks` are the defence with each draw of its own that the attacker makes: one for a rule that draws none.
-    `expels` tells of a guard whether rows `[n, k]` would cost a faulty worker its place: those are refused.
+    A `guard`, which may expel workers, is asked in the place of `asks`, and rows that would cost a faulty
+    worker its place are refused.
     """
 
     def __init__(
@@ -30,10 +42,10 @@ class Trials:
         asks: Sequence[Ask],
         honest: Sequence[int],
         byzantine: Sequence[int],
-        expels: Callable[[Tensor], bool] | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.asks, self.honest, self.byzantine, self.count = asks, list(honest), list(byzantine), 0
-        self.expels = expels
+        self.guard = guard
 
     def sets(self, scene: Scene, coefficients: Tensor) -> Tensor:
         """Whole sets of rows `[K, n, k]` for coefficients `[K, b, h + 6]`."""
@@ -51,16 +63,28 @@ class Trials:
         return torch.cat([self._answers(scene, piece) for piece in pieces], dim=1)
 
     def _answers(self, scene: Scene, coefficients: Tensor) -> Tensor:
+        if self.guard is not None:
+            return self._unseen(self.guard, scene, coefficients).unsqueeze(0)
         rows = self.sets(scene, coefficients)
         self.count += len(self.asks) * len(rows)
-        answers = torch.stack([_asked(ask, rows) for ask in self.asks])
-        if self.expels is not None:
-            caught = torch.tensor([self.expels(each) for each in rows], device="cpu")
-            answers[:, caught] = torch.nan
-        return answers
+        return torch.stack([_asked(ask, rows) for ask in self.asks])
+
+    def _unseen(self, guard: Guard, scene: Scene, coefficients: Tensor) -> Tensor:
+        """A guard's answers `[K, k]`; NaN where a faulty worker would be expelled who is not when all of them
+        send the honest mean, for which the coefficients are 0."""
+        rows = self.sets(scene, torch.cat([torch.zeros_like(coefficients[:1]), coefficients]))
+        self.count += len(rows)
+        answers, expelled = guard.foresee(rows, scene.remembered if len(scene.remembered) else None)
+        gone = expelled[:, self.byzantine]
+        caught = (gone & ~gone[0]).any(dim=1)
+        return torch.where(caught.unsqueeze(1), torch.nan, answers.to(rows))[1:]
 
     def space(self, whole: Scene, some: Tensor, generator: torch.Generator) -> Space:
         """In which space the defence answers `some` coefficients as it does in the whole one: probed."""
+        if self.guard is not None:
+            if not len(whole.remembered):
+                return "whole"  # it does not say what it remembers
+            some = torch.cat([torch.zeros_like(some[:1]), some])  # it may refuse all others
         answers = self.answers(whole, some)
         for space in ("span", "columns"):
             small = seen(whole, space, generator)
@@ -72,8 +96,8 @@ class Trials:
                 expected, found = _inner(whole, answers), _inner(small, found)
             else:
                 expected, found = answers[..., _chosen(whole, generator)[0]], found[..., : len(small.aim)]
-            scale = float(expected.abs().amax().nan_to_num(0.0)) or 1.0
-            if found.shape == expected.shape and bool(((found - expected).abs() <= AGREE * scale).all()):
+            scale = float(expected.nan_to_num(0.0).abs().amax()) or 1.0
+            if found.shape == expected.shape and _alike(found, expected, AGREE * scale):
                 return space
         return "whole"
 
@@ -117,6 +141,11 @@ def _chances(shares: Tensor) -> Tensor:
 def _inner(scene: Scene, answers: Tensor) -> Tensor:
     """Inner products of answers with the honest rows and the aim: the same in every orthonormal basis."""
     return answers @ torch.cat([scene.honest, scene.aim.unsqueeze(0)]).T
+
+
+def _alike(found: Tensor, expected: Tensor, most: float) -> bool:
+    """Whether the same answers are refused (NaN) and no other is further away than `most`."""
+    return bool(torch.isclose(found, expected, rtol=0.0, atol=most, equal_nan=True).all())
 
 
 def _asked(ask: Ask, rows: Tensor) -> Tensor:
