@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -38,6 +39,37 @@ def test_a_table_has_a_row_for_each_variant_and_only_the_figures_there_are():
         assert word in text
     assert "accuracy" not in text
     assert len(list(tables.outcome_notes(run(spec).outcomes))) == 2
+
+
+EVERYBODY = tuple((worker, 2 + worker, "sum B") for worker in range(5))
+LISTED = "main: expelled workers " + ", ".join(f"{worker} (round {t}, {why})" for worker, t, why in EVERYBODY)
+
+
+@pytest.mark.parametrize(
+    "gone, told",
+    [
+        (EVERYBODY[4:], ["main: expelled workers 4 (round 6, sum B)"]),
+        (
+            EVERYBODY[3:],
+            [
+                "main: expelled workers 3 (round 5, sum B), 4 (round 6, sum B)",
+                "main: 1 of the 2 expelled is honest",
+            ],
+        ),
+        (
+            EVERYBODY,
+            [
+                LISTED,
+                "main: 4 of the 5 expelled are honest",
+                "main: nobody is left since round 6 of 9: no row counted after it",
+            ],
+        ),
+    ],
+)
+def test_of_the_expelled_is_told_how_many_were_honest_and_whether_anybody_is_left(gone, told):
+    spec, ended = Spec.of(SPEC | {"n": 5, "f": 1}), replace(outcome(1.0), expelled=gone)
+    assert list(tables.outcome_notes({"main": ended}, {"main": spec}))[: len(told)] == told
+    assert list(tables.outcome_notes({"main": ended})) == told[:1]  # who is honest is not known
 
 
 def test_names_in_a_table_are_text_and_no_markup():

@@ -19,7 +19,7 @@ from byzopt.certificates.audit import audit
 from byzopt.cohort import Cohort
 from byzopt.engines import Graph, OnGraph, Simulated, begin, rounds
 from byzopt.engines.on_graph import MeanAfter
-from byzopt.errors import InvalidInput, TooManyFaults
+from byzopt.errors import InvalidInput
 from byzopt.experiments import Spec
 from byzopt.graphs import Complete
 from byzopt.layout import Layout
@@ -173,14 +173,14 @@ def test_many_candidates_of_long_rows_are_asked_about_in_pieces(monkeypatch):
 def test_a_guard_that_refuses_rows_refuses_a_candidate():
     class Guard:
         at = RoundContext(1, torch.zeros(6))
+        expels = True
 
         def __call__(self, rows):
             return rows.mean(dim=0)
 
-        def expelled_by(self, rows):
-            if float(rows[7:].norm(dim=1).max()) > self.limit:
-                raise TooManyFaults("Too long.")
-            return frozenset()
+        def foresee(self, rows, vectors=None):
+            long = rows[:, 7:].norm(dim=-1).amax(dim=-1, keepdim=True) > self.limit
+            return rows.mean(dim=1).masked_fill(long, torch.nan), long.expand(-1, 9)
 
     rows = torch.randn(9, 6, generator=stream(0, "rows")) + 0.3
     guard = Guard()

@@ -44,9 +44,7 @@ def outcome_notes(outcomes: Mapping[str, Outcome], specs: Mapping[str, Spec] = N
         if outcome.risen:
             first, last = outcome.risen
             yield f"{name}: the loss rose from {first:.4g} at the start to {last:.4g}: {NO_SUCCESS}"
-        if outcome.expelled:
-            listed = ", ".join(f"{worker} (round {t}, {why})" for worker, t, why in outcome.expelled)
-            yield f"{name}: expelled workers {listed}"
+        yield from (f"{name}: {line}" for line in _expulsions(outcome, specs.get(name)))
         if outcome.status is Status.INTERRUPTED and outcome.records:
             yield f"{name}: the figures are those of round {outcome.records[-1]['t']:.0f}, the last measured"
         if name in specs:
@@ -55,6 +53,22 @@ def outcome_notes(outcomes: Mapping[str, Outcome], specs: Mapping[str, Spec] = N
             certified = str(summarise_certificates(outcome.records) or "")
         if certified:
             yield f"{name}: {certified}"
+
+
+def _expulsions(outcome: Outcome, spec: Spec | None) -> Iterator[str]:
+    """Whom the server expelled, how many of these were honest, and whether anybody is left."""
+    if not outcome.expelled:
+        return
+    yield "expelled workers " + ", ".join(f"{i} (round {t}, {why})" for i, t, why in outcome.expelled)
+    if spec is None:
+        return
+    honest = sum(i in spec.cohort.honest for i, *_ in outcome.expelled)
+    if honest:
+        verb = "is" if honest == 1 else "are"
+        yield f"{honest} of the {len(outcome.expelled)} expelled {verb} honest"
+    if len(outcome.expelled) == spec.n:
+        last = max(t for _, t, _ in outcome.expelled)
+        yield f"nobody is left since round {last} of {outcome.rounds}: no row counted after it"
 
 
 def last_line(outcomes: Mapping[str, Outcome]) -> str:
