@@ -71,10 +71,12 @@ def command(
 
 
 def catalogue() -> dict[str, list[dict[str, Any]]]:
-    """Kind to components, each with `name`, `summary` and `parameters` (their defaults, or "required")."""
+    """Kind to components, each with `name`, `summary` and `parameters` (their defaults, or "required").
+    Presets have `searched` too: what attacks that search leave of them."""
     from byzopt.experiments.specs.loading import presets, sweeps
     from byzopt.plugins import load_plugins
     from byzopt.reproductions.loading import reproductions
+    from byzopt.reproductions.searched import searched_sentence
 
     load_plugins()
     components = {kind: [_described(room[name]) for name in room] for kind, room in _rooms().items()}
@@ -83,6 +85,8 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
         components[kind] = [
             {"name": name, "summary": text, "parameters": {}} for name, text in summaries.items()
         ]
+    for preset in components["presets"]:
+        preset["searched"] = searched_sentence(preset["name"])
     return components
 
 
@@ -153,6 +157,7 @@ def _print(shown: dict[str, list[dict[str, Any]]]) -> None:
         for one in components:
             parameters = ", ".join(f"{key}={_spelled(value)}" for key, value in one["parameters"].items())
             rest = (f"({parameters})" if parameters else "") + f"\n  {one['summary']}"
+            rest += f"\n  {one['searched']}" if "searched" in one else ""
             out.print(Padding(Text.assemble(words(one["name"], "cyan"), words(rest)), (0, 0, 0, 2)))
 
 

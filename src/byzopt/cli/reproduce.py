@@ -161,6 +161,7 @@ def _told(account: ReproducedTables, out: Path, as_json: bool) -> int:
     from byzopt.experiments.store.directories import explain_refused_writes
     from byzopt.reports.reproduction import results, save_reproduction
     from byzopt.reports.reproduction_page import (
+        attacks_of,
         cell_columns,
         cell_row,
         drop_empty,
@@ -179,6 +180,8 @@ def _told(account: ReproducedTables, out: Path, as_json: bool) -> int:
             lines = drop_empty([line for line in account.lines if line.part is part])
             fits = [one for one in account.fitted if one.part is part]
             print(f"\n{part_title(part)}")
+            if attacks := attacks_of(account, part):
+                print(attacks)
             if fits:
                 _table([fit_columns(part), *map(fit_row, fits)])
                 print(verdict_counts(fits) + "\n")

@@ -14,6 +14,7 @@ from byzopt.reports.study.chart import Chart, slug
 from byzopt.reproductions.fits import FittedValue
 from byzopt.reproductions.reproduction import Part
 from byzopt.reproductions.running import ReproducedTables
+from byzopt.reproductions.searched import searched_of
 from byzopt.reproductions.verdict import ComparedCell
 
 SIDES = {"": "", "at_least": "≥ ", "at_most": "≤ "}
@@ -28,14 +29,33 @@ def reproduction_markdown(account: ReproducedTables, drawn: Sequence[Chart] = ()
         "",
         f"Written by `byzopt reproduce {it.name}` from stored runs. Paper: {prose(it.paper)}.",
     ]
-    text += ["", *prose(it.remarks.strip()).splitlines()]
+    text += ["", *prose(it.remarks.strip()).splitlines(), *_searched(it.name)]
     for part in it.parts:
         lines = drop_empty([line for line in account.lines if line.part is part and line.values])
         fits = [one for one in account.fitted if one.part is part]
-        here = (runs for key, runs in account.found.items() if key[:2] == (part.name, part.protocol))
-        attacks = attack_sentence([run.spec for runs in here for run in runs])
-        text += _section(part, lines, fits, drawn, attacks) if lines else [*_headed(part), "Not run here."]
+        text += (
+            _section(part, lines, fits, drawn, attacks_of(account, part))
+            if lines
+            else [*_headed(part), "Not run here."]
+        )
     return "\n".join(text) + "\n"
+
+
+def _searched(name: str) -> list[str]:
+    """What searches leave of the presets of the same paper."""
+    paper, _, shipped = name.partition("/")
+    found = searched_of(paper) if shipped else {}
+    lead = (
+        "**Under attacks that search** each round for the rows to send (`autobyz`, in `byzopt stress "
+        "PRESET`), on one seed. The tables below are of other attacks, which they name:"
+    )
+    return ["", lead, "", *(f"- `{preset}`: {told}" for preset, told in found.items())] if found else []
+
+
+def attacks_of(account: ReproducedTables, part: Part) -> str:
+    """On which attacks the verdicts of a part rest."""
+    here = (runs for key, runs in account.found.items() if key[:2] == (part.name, part.protocol))
+    return attack_sentence([run.spec for runs in here for run in runs])
 
 
 def attack_sentence(specs: Sequence[Spec]) -> str:

@@ -40,6 +40,11 @@ class Cell(NamedTuple):
         return trial(self.rule, self.attack, runs, [store.read_outcome(run) for run in runs])
 
 
+def defence_of(spec: Spec) -> str:
+    """What defends a training, in words: its rule, or the mixer or intake that takes the rule's place."""
+    return _instead(spec) or " >> ".join(stage.name for stage in (*spec.rule.stages, spec.rule.last))
+
+
 def rules_of(spec: Spec, own: Mapping[str, Any], rules: Sequence[str]) -> dict[str, Any]:
     """The rules by name, the spec's own first.
 
@@ -53,7 +58,7 @@ def rules_of(spec: Spec, own: Mapping[str, Any], rules: Sequence[str]) -> dict[s
         f"the {instead}, which does that itself",
         "Compare no rules, and stress a spec with another of its kind instead.",
     )
-    name = instead or " >> ".join(stage.name for stage in (*spec.rule.stages, spec.rule.last))
+    name = defence_of(spec)
     others = {rule: rule for rule in rules if _recipe(own, rule) != spec.rule or rule != name}
     return {f"{name} (the spec's)" if name in others else name: own["rule"], **others}
 
