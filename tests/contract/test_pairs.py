@@ -100,7 +100,7 @@ def test_it_runs_with_each_compressor_or_says_why_not(name):
 def runs_or_says(name, method, parameters):
     task = task_of(name)
     found = outcome(task, method, parameters, rounds=2 if name in HEAVY else 3)
-    if parts_of(method).step.needs_proxy:
+    if parts_of(method).needs_proxy:
         assert "a loss that the server owns" in found
         return
     made = {place: COMPRESSORS.build(what) for place, what in parameters.items()}

@@ -109,7 +109,7 @@ def test_every_rule(name: str) -> None:
 @pytest.mark.parametrize("method, task", sampled(METHODS, SMALL))
 def test_every_method_on_every_small_task(method: str, task: str) -> None:
     of: Any = SMALL[task]
-    if PARTS[method].step.needs_proxy:
+    if PARTS[method].needs_proxy:
         if task == "quartic":
             of = "quadratic"  # a quartic has no proxy loss
         of = ({"name": of} if isinstance(of, str) else of) | {"proxy": "worker"}

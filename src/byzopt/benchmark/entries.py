@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from byzopt.aggregators import Aggregator, rule_data
 from byzopt.attacks import ATTACKS as KNOWN_ATTACKS
-from byzopt.benchmark.protocol import ATTACKS, DRAWS, NAME, SETTINGS, SIZES, Cell
+from byzopt.benchmark.protocol import ATTACKS, CLEAN, DRAWS, NAME, SETTINGS, SIZES, Cell
 from byzopt.errors import InvalidInput, require, said, unknown
 from byzopt.experiments import Spec
 from byzopt.experiments.specs import toml
 from byzopt.experiments.specs.loading import path_exists, read_user_text
-from byzopt.experiments.specs.overrides import anchor, assign_settings, parse_path
+from byzopt.experiments.specs.overrides import anchor, assign_settings, merge, parse_path
 from byzopt.own_files import within
 from byzopt.registry import decode, plain
 from byzopt.servers import LMOStep
@@ -105,9 +105,16 @@ class Entry:
             Spec.of(data)
         return found
 
-    def _spec(self, cell: Cell, setting: Mapping[str, Any]) -> dict[str, Any]:
+    def base(self, cell: Cell) -> dict[str, Any]:
+        """What its specs in a cell share. A method that needs a loss of the server's, with any setting, is
+        granted one on clean data. Errors: `InvalidInput`."""
         base = {**cell.spec, "rule": self.rule, "method": self.method}
-        return assign_settings(base, [(parse_path(key), value) for key, value in setting.items()])
+        tried = [Spec.of(_assigned(base, one)).built() for one in self.settings]
+        owns = any(method.needs_proxy for method in tried)
+        return merge(base, {"task": {"proxy": dict(CLEAN)}}) if owns else base
+
+    def _spec(self, cell: Cell, setting: Mapping[str, Any]) -> dict[str, Any]:
+        return _assigned(self.base(cell), setting)
 
     def _unit(self, cell: Cell, setting: Mapping[str, Any]) -> float:
         """What a rate of 1 stands for: a length where a step's length does not follow the rows', else a
@@ -238,6 +245,10 @@ def _strays(data: Any, **given: int) -> list[str]:
         here = [f"{key} = {data[key]}" for key in given if data.get(key) not in (None, given[key])]
         return [*here, *(one for value in data.values() for one in _strays(value, **given))]
     return [one for value in data for one in _strays(value, **given)] if isinstance(data, list) else []
+
+
+def _assigned(base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
+    return assign_settings(base, [(parse_path(key), value) for key, value in setting.items()])
 
 
 def _times(unit: float, rate: float) -> float:

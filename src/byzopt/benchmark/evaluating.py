@@ -37,7 +37,7 @@ def tuning_sweep(cell: Cell, entry: Entry) -> Sweep:
     walked = {key: [setting[key] for setting in settings] for key in keys}
     against = (NO_ATTACK,) if entry.name == REFERENCE else TUNED_AGAINST
     attacks = [dict(cell.attacks[name]) for name in against]
-    spec = {**cell.spec, "rule": entry.rule, "method": entry.method}
+    spec = entry.base(cell)
     tune = Tune(tuple(keys), cell.rules.tuned_by, "best_worst_case")
     grid = {"attack": attacks, "seed": [HELD_OUT]}
     return Sweep("benchmark-tuning", spec=spec, grid=grid, zip=(walked,), tune=tune)

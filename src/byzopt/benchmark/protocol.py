@@ -18,6 +18,8 @@ SEEDS = (0, 1, 2)  # of the figures; the same for all defences and attacks
 HELD_OUT = 1000  # the seed of tuning, which no figure has
 SETTINGS = 3  # that every defence names and of which one is chosen
 DRAWS = 2  # of the lots of a defence that draws some, for each seed
+# The loss that a method's server is granted where it needs one: data that no worker has changed.
+CLEAN = {"name": "sample", "size": 100}
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")  # of an entry
 # Numbers of workers and liars of cells, and before them one in which every rule has room.
 SIZES = ((50, 1), (20, 3), (20, 6), (11, 5))

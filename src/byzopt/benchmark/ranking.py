@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from byzopt.benchmark.protocol import REFERENCE, cells
-from byzopt.benchmark.rows import Row, is_current, once
+from byzopt.benchmark.rows import Row, is_current, once, trusts
 from byzopt.benchmark.scoring import Score, apart, interval, resampled, score, share
 from byzopt.stress.catalogue import NO_ATTACK
 
@@ -63,7 +63,7 @@ def current(rows: Sequence[Row]) -> list[Row]:
 
 
 def places(rows: Sequence[Row]) -> list[Place]:
-    """The complete rows of one cell, best first. Defences with a trusted row are ranked among themselves.
+    """The complete rows of one cell, best first. Defences with trusted data are ranked among themselves.
 
     Args:
         rows: Rows of one cell.
@@ -76,13 +76,13 @@ def places(rows: Sequence[Row]) -> list[Place]:
     drawn = {row.entry: _signed(row, resampled(row)) for row, _ in scored}
     out = []
     for row, found in scored:
-        rivals = [other.entry for other, _ in scored if other is not row and _kind(other) == _kind(row)]
+        rivals = [other.entry for other, _ in scored if other is not row and trusts(other) == trusts(row)]
         rank, tied = _rank(row.entry, rivals, drawn)
         out.append(Place(row, found, rank, tied, share(row, reference, found.value)))
-    out.sort(key=lambda one: (_kind(one.row), -_signed(one.row, [one.score.value])[0], one.row.entry))
+    out.sort(key=lambda one: (trusts(one.row), -_signed(one.row, [one.score.value])[0], one.row.entry))
     least = {False: 1, True: 1}
     for i, one in enumerate(out):
-        least[_kind(one.row)] = rank = max(least[_kind(one.row)], one.rank)
+        least[trusts(one.row)] = rank = max(least[trusts(one.row)], one.rank)
         out[i] = one._replace(rank=rank)
     return out
 
@@ -119,7 +119,7 @@ def overall(rows: Sequence[Row], cells: Mapping[str, Sequence[Place]]) -> list[O
     references = _references(rows)
     out: list[Overall] = []
     for trusted in (False, True):
-        mine = _counting([[one for one in placed if _kind(one.row) == trusted] for placed in cells.values()])
+        mine = _counting([[one for one in placed if trusts(one.row) == trusted] for placed in cells.values()])
         entries = list(dict.fromkeys(one.row.entry for one in mine))
         of = {entry: [one for one in mine if one.row.entry == entry] for entry in entries}
         every = {one.row.cell for one in mine}
@@ -169,8 +169,3 @@ def _references(rows: Sequence[Row]) -> dict[str, Row]:
 def _signed(row: Row, values: Sequence[float]) -> list[float]:
     """Figures of which more is better."""
     return list(values) if row.rises else [-value for value in values]
-
-
-def _kind(row: Row) -> bool:
-    """Whether a defence trusts data of its own."""
-    return bool(row.trusted)

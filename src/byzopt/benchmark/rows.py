@@ -98,6 +98,11 @@ def is_current(row: Row) -> bool:
     return (row.protocol, row.attack_set) == (PROTOCOL, ATTACK_SET)
 
 
+def trusts(row: Row) -> bool:
+    """Whether a defence has more than workers' rows: one that it trusts, or clean data of the server's."""
+    return bool(row.trusted) or row.spec.get("task", {}).get("proxy") is not None
+
+
 def check_row(row: Row) -> None:
     """Refuse a row that the protocol cannot have led to; one of an earlier protocol is not looked into.
 

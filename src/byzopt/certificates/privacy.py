@@ -5,7 +5,7 @@ from __future__ import annotations
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.trials.memory import build_task
 from byzopt.methods import MethodRecipe
-from byzopt.tasks import WorkerProxy
+from byzopt.tasks import SampleProxy, WorkerProxy
 from byzopt.theory.promise import Promise
 
 
@@ -14,5 +14,5 @@ def spec_privacy(spec: Spec) -> tuple[Promise, ...]:
     if type(spec.method).privacy is MethodRecipe.privacy:
         return ()
     uses = build_task(spec).uses(spec.rounds)
-    told = isinstance(getattr(spec.task, "proxy", None), WorkerProxy)
+    told = isinstance(getattr(spec.task, "proxy", None), (SampleProxy, WorkerProxy))
     return spec.method.privacy(uses._replace(open=told, pooled=spec.task.pooled()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Literal, NamedTuple
@@ -57,8 +57,15 @@ class RecordingFilter(Filter):
     def assumes_one_distribution(self) -> bool:
         return self.inner.assumes_one_distribution
 
+    @property
+    def needs_proxy(self) -> bool:
+        return self.inner.needs_proxy
+
     def init(self, x0: Tensor, n: int) -> Any:
         return self.inner.init(x0, n)
+
+    def begin(self, x0: Tensor, n: int, proxy: Callable[[Tensor], Tensor] | None) -> Any:
+        return self.inner.begin(x0, n, proxy)
 
     def step(self, state: Any, rows: Tensor, at: RoundContext) -> tuple[Tensor, Any]:
         g, after, certificates = self.inner.certified_step(state, rows, at, len(rows) - len(self.honest))

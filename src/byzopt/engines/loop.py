@@ -140,7 +140,7 @@ def begin(method: Method, x0: Tensor, site: ServerContext, n: int) -> LoopState:
         >>> begin(method, task.start(), ServerContext(task.layout), task.n).t
         0
     """
-    return LoopState(0, method.step.init(x0, site), method.filter.init(x0, n), None, 0.0, 0.0)
+    return LoopState(0, method.step.init(x0, site), method.filter.begin(x0, n, site.proxy), None, 0.0, 0.0)
 
 
 def never(t: int) -> int | None:

@@ -58,7 +58,7 @@ class Server:
             proxy,
         )
         step = method.step.init(point.x, ServerContext(point.layout, proxy))
-        self.state = ServerState(0, step, method.filter.init(point.x, k), None)
+        self.state = ServerState(0, step, method.filter.begin(point.x, k, proxy), None)
         self.faults: dict[int, Faults] = {}
 
     @property

@@ -1,12 +1,14 @@
 """Named methods: one paper, one file."""
 
 from byzopt.methods.accelerated import NAG, AcceleratedExtragradient, Nesterov
+from byzopt.methods.bant import Bant
 from byzopt.methods.base import METHODS, Method, MethodRecipe
 from byzopt.methods.byz_dm21 import ByzDM21, ByzVRDM21
 from byzopt.methods.byz_nsgdm import ByzNSGDM, RobustGD, RobustSGDM
 from byzopt.methods.byzantine_sgd import ByzantineSGD
 from byzopt.methods.feedback import ByzEF21, ByzEF21BC, ByzEF21SGDM, EFSign
 from byzopt.methods.fldetector import FLDetector
+from byzopt.methods.hybrid import Hybrid
 from byzopt.methods.local_steps import DiLoCo, FedAvg, FedOpt
 from byzopt.methods.private import Clip21, SafeDSHB
 from byzopt.methods.safeguard import SafeguardSGD
@@ -35,6 +37,7 @@ __all__ = [
     "AEGProx",
     "AcceleratedExtragradient",
     "BRDiana",
+    "Bant",
     "ByzDM21",
     "ByzDashaPage",
     "ByzEF21",
@@ -53,6 +56,7 @@ __all__ = [
     "FLDetector",
     "FedAvg",
     "FedOpt",
+    "Hybrid",
     "Method",
     "MethodRecipe",
     "Nesterov",

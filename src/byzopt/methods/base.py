@@ -49,6 +49,11 @@ class Method:
     down: Downlink = Broadcast()
     participants: Participants = EVERYBODY
 
+    @property
+    def needs_proxy(self) -> bool:
+        """Whether its step or its filter needs a loss that the server owns."""
+        return self.step.needs_proxy or self.filter.needs_proxy
+
     def among(self, participants: Participants) -> Method:
         """This method with these participants, its rule fitted to them.
 

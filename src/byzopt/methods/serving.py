@@ -81,7 +81,7 @@ class Serving:
         owns, remedy = site.proxy is not None, 'Set the task\'s `proxy`, "worker" for instance.'
         what = f"The server of intake {self.intake.name!r}"
         require(owns or not self.intake.needs_proxy, what, "own a loss", "none", remedy)
-        step, memory = self.method.step.init(x0, site), self.method.filter.init(x0, self.n)
+        step, memory = self.method.step.init(x0, site), self.method.filter.begin(x0, self.n, site.proxy)
         nobody = (0,) * self.n
         parts = (step, memory, self.intake.start(x0, self.n, self.f), (x0,) * self.n, nobody, nobody)
         return ServerState(0, *parts, 0, nobody, 0.0, 0, nobody, 0)

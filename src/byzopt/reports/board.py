@@ -9,7 +9,7 @@ from statistics import fmean
 from byzopt.benchmark.entries import shipped_entries
 from byzopt.benchmark.protocol import ATTACK_SET, PROTOCOL, REFERENCE, TUNED_AGAINST, Cell, cells
 from byzopt.benchmark.ranking import Overall, Place, by_cell, current, overall
-from byzopt.benchmark.rows import Row, Setting, is_current, once
+from byzopt.benchmark.rows import Row, Setting, is_current, once, trusts
 from byzopt.benchmark.scoring import complete, figures
 from byzopt.experiments.sweeps.runs import point_text
 from byzopt.reports.study.figures_of import Figure, figure_of
@@ -29,7 +29,7 @@ def board_tables(rows: Sequence[Row]) -> list[ReportTable]:
     kept = current(rows)
     placed = by_cell(kept)
     ranked = overall(kept, placed)
-    trusting = {row.entry for row in kept if row.trusted}
+    trusting = {row.entry for row in kept if trusts(row)}
     tables = [overall_table([one for one in ranked if one.entry not in trusting], "")]
     if any(one.entry in trusting for one in ranked):
         mine = [one for one in ranked if one.entry in trusting]
@@ -208,7 +208,7 @@ def _setting_text(tried: Setting) -> str:
 
 
 def _named(row: Row) -> str:
-    marks = (", lots" if len(row.rules) > 1 else "") + (", trusted data" if row.trusted else "")
+    marks = (", lots" if len(row.rules) > 1 else "") + (", trusted data" if trusts(row) else "")
     return f"{row.entry}{marks}"
 
 

@@ -23,7 +23,7 @@ from byzopt.tasks.partitions import (
     Unbalanced,
 )
 from byzopt.tasks.pool import Pool
-from byzopt.tasks.proxies import PROXIES, Proxy, ServerProxy, WorkerProxy
+from byzopt.tasks.proxies import PROXIES, Proxy, SampleProxy, ServerProxy, WorkerProxy
 from byzopt.tasks.quadratic import Quadratic
 from byzopt.tasks.quartic import Quartic
 from byzopt.tasks.quartic_released import ReleasedQuartic
@@ -57,6 +57,7 @@ __all__ = [
     "ReleasedMnist",
     "ReleasedQuartic",
     "ReleasedShakespeare",
+    "SampleProxy",
     "Sampler",
     "ServerProxy",
     "Shakespeare",

@@ -22,7 +22,7 @@ from byzopt.tasks.devices import device_of
 from byzopt.tasks.modules import ModuleTask
 from byzopt.tasks.partitions import Dirichlet, Partition, SortedByLabel
 from byzopt.tasks.pool import Pool
-from byzopt.tasks.proxies import Proxy
+from byzopt.tasks.proxies import Proxy, owned
 from byzopt.tasks.sampling import check_batch
 
 ByzantineData = Literal["share", "all", "mirror"]
@@ -44,7 +44,8 @@ class Images(DataTaskRecipe):
 
     `batch = "full"` takes full gradients. `wd`/2 ‖x‖² is part of every loss, weights and biases alike.
     `proxy` is the loss that the server owns: "worker" for an honest worker's, "server" for one more share of
-    the partition. `pool` averages squares of so many pixels. `initial` is the module's own start or "zero".
+    the partition, "sample" for a clean sample of all. `pool` averages squares of so many pixels. `initial` is
+    the module's own start or "zero".
     With `gap` (linear, wd > 0, float64) `measure` adds `train_loss`, its `grad_norm` and its `gap`.
     """
 
@@ -83,8 +84,9 @@ class Images(DataTaskRecipe):
         order = torch.randperm(m, generator=stream(data_seed, "images", "validation"), device="cpu")
         kept, out = order[held:].sort().values, order[:held].sort().values
         generator = stream(data_seed, "images", "partition")
-        owner = self.proxy.owner(cohort) if self.proxy else None
+        owner, chosen = owned(self.proxy, cohort, len(kept), stream(data_seed, "images", "proxy"))
         shards, server = self._dealt(cohort, labels, kept, owner == cohort.n, generator)
+        server = server if chosen is None else kept[chosen]
         task = ModuleTask(
             self._module(tuple(images.shape[1:]), classes, seed),
             functional.cross_entropy,

@@ -24,7 +24,7 @@ from byzopt.tasks.crowd import Crowd
 from byzopt.tasks.data import FEATURES, libsvm, share_while_used
 from byzopt.tasks.optimum import Lowest
 from byzopt.tasks.partitions import IID, Partition
-from byzopt.tasks.proxies import Proxy, ProxyLoss
+from byzopt.tasks.proxies import Proxy, ProxyLoss, owned
 from byzopt.tasks.sampling import PoissonSample, Sampler, check_batch
 from byzopt.theory.privacy import Uses
 
@@ -277,8 +277,8 @@ class LogisticRegression(DataTaskRecipe):
     0 for all of its data. `unit_norm` scales each row of features to length 1 (rows of zeros stay).
     `partition` deals the samples to all n workers, Byzantine ones too; with `byzantine_data = "honest"` to
     the G honest ones, and the j-th Byzantine worker uses the shard of the (j mod G)-th honest one again.
-    `proxy` is the loss that the server owns: an honest "worker"'s, or that of one more share of the partition
-    ("server").
+    `proxy` is the loss that the server owns: an honest "worker"'s, that of one more share of the partition
+    ("server"), or that of a clean "sample" of all.
 
     Measured on the honest workers' true labels: `loss`, the mean over honest workers of their training
     losses; `grad_norm` of it; `accuracy`, weighted alike; with `gap` also `gap` to the least loss, solved for
@@ -340,13 +340,15 @@ class LogisticRegression(DataTaskRecipe):
         features, labels = _samples(self.data, data_seed if self.data == "synthetic" else 0, self.unit_norm)
         check_batch(self.batch, len(labels))
         generator = stream(data_seed, "partition")
-        owner = self.proxy.owner(cohort) if self.proxy else None
+        owner, chosen = owned(self.proxy, cohort, len(labels), stream(data_seed, "proxy"))
         serves = owner == cohort.n
         dealt_to = cohort.n if self.byzantine_data == "share" else len(cohort.honest)
         dealt = self.partition.split(labels, len(labels), dealt_to + serves, generator)
         server = dealt[dealt_to:]
         shards = dealt[:dealt_to] if self.byzantine_data == "share" else _reused(dealt[:dealt_to], cohort)
         shards = [*shards, *server]
+        if chosen is not None:
+            owner, shards = cohort.n, [*shards, chosen]
         return LogisticTask(cohort, features, labels, shards, self.l2, self.batch, seed, owner, self.gap)
 
 

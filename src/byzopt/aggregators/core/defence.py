@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.filters import (
     Filter,
     GuardLimits,
     RoundContext,
-    RoundRule,
     State,
     StatelessFilter,
 )
@@ -39,10 +37,7 @@ class Defence:
         d, what = rows.shape[-1], "Rows for a defence with memory"
         whole = d == self.at.x.shape[-1] or isinstance(self.filter, StatelessFilter)
         require(whole, what, f"have its {self.at.x.shape[-1]} coordinates", d)
-        rows = self._beside(rows)
-        if isinstance(self.filter, RoundRule):
-            return self.filter.now(self.state, self.at).batch(rows)
-        return torch.stack([self.filter.preview(self.state, each, self.at) for each in rows])
+        return self.filter.previews(self.state, self._beside(rows), self.at)
 
     def draws(self, count: int = 3) -> list[Defence]:
         """The defence as somebody knows it who does not know its lots: with `count` draws of other rounds, or

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from byzopt.aggregators.core import foreseeing
@@ -75,9 +77,19 @@ class Filter(ABC):
         must not run where they do not."""
         return False
 
+    @property
+    def needs_proxy(self) -> bool:
+        """Whether it judges by a loss that the server owns, which `begin` hands it."""
+        return False
+
     @abstractmethod
     def init(self, x0: Tensor, n: int) -> State:
         """State before round 1 for n workers."""
+
+    def begin(self, x0: Tensor, n: int, proxy: Callable[[Tensor], Tensor] | None) -> State:
+        """State before round 1 for n workers and a server that owns the loss `proxy`, or none. Default: that
+        of `init`, which knows of no loss. Errors: `InvalidInput` without a loss that it needs."""
+        return self.init(x0, n)
 
     @abstractmethod
     def step(self, state: State, rows: Tensor, at: RoundContext) -> tuple[Tensor, State]:
@@ -86,6 +98,10 @@ class Filter(ABC):
     @abstractmethod
     def preview(self, state: State, rows: Tensor, at: RoundContext) -> Tensor:
         """What `step` would answer, without a change of state: attacks may search against it."""
+
+    def previews(self, state: State, rows: Tensor, at: RoundContext) -> Tensor:
+        """The answers `[K, d]` of `preview` to K sets of rows `[K, n, d]`. Default: asked one by one."""
+        return torch.stack([self.preview(state, each, at) for each in rows])
 
     def limits(self, state: State, at: RoundContext) -> GuardLimits | None:
         """How far a worker may go this round without being expelled, for attackers that know the defence.
@@ -204,6 +220,9 @@ class RoundRule(Filter):
         rule = self.now(state, at)
         out: Tensor = rule(rows) if rows.ndim == 2 else rule.batch(rows)
         return out
+
+    def previews(self, state: State, rows: Tensor, at: RoundContext) -> Tensor:
+        return self.now(state, at).batch(rows)
 
 
 @dataclass(frozen=True)
