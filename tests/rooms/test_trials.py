@@ -29,7 +29,7 @@ from byzopt.benchmark import Cell, load_entry
 from byzopt.benchmark.protocol import CLEAN
 from byzopt.benchmark.rows import Row, trusts
 from byzopt.cohort import Cohort
-from byzopt.errors import InvalidInput, Status, TooManyFaults
+from byzopt.errors import DoubtfulSetting, InvalidInput, Status, TooManyFaults
 from byzopt.experiments import Spec
 from tests.reference import trials as by_hand
 
@@ -81,6 +81,17 @@ def test_with_another_rule_those_who_pass_are_weighed_alike():
         filter = TrialTrust(rule_from(rule), 0.1)
         answers.append(filter.step(filter.begin(x, N, bowl), rows, RoundContext(1, x))[0])
     torch.testing.assert_close(*answers, rtol=1e-12, atol=1e-14)
+
+
+def test_a_rule_that_has_no_answer_to_so_few_gives_no_step():
+    rows, x = torch.full((N, D), 9.0, dtype=torch.float64), torch.zeros(D, dtype=torch.float64)
+    rows[0] = -1.0  # it alone leads downhill
+    filter = TrialTrust(rule_from("krum", f=2), 0.1)
+    g, state = filter.step(filter.begin(x, N, bowl), rows, RoundContext(1, x))
+    assert not g.any()
+    assert (filter.report(state)["passed_rows"], filter.report(state)["idle_rounds"]) == (1, 1)
+    with pytest.raises(InvalidInput, match="n >= 2 f"):
+        TrialTrust(rule_from("krum", f=3), 0.1).begin(x, N, bowl)
 
 
 def test_where_nobody_gains_all_pass_or_none():
@@ -140,7 +151,9 @@ def test_without_others_a_hybrid_is_momentum_sgd_to_the_bit():
 @pytest.mark.parametrize("attack", [{"name": "sign_flip"}, {"name": "ipm", "scale": 3.0}, "nan"])
 def test_bant_takes_the_steps_of_descent_though_most_workers_lie(attack):
     """Where honest rows are one, and liars lead uphill, it is gradient descent without liars."""
-    attacked = simulate(ALIKE.build(Cohort.of(10, 8), 0), "mean", 0.5, 30, 4, Bant(), ATTACKS.build(attack))
+    task = ALIKE.build(Cohort.of(10, 8), 0)
+    with pytest.warns(DoubtfulSetting, match="8 of 10"):
+        attacked = simulate(task, "mean", 0.5, 30, 4, Bant(), ATTACKS.build(attack))
     plain = simulate(ALIKE.build(Cohort.of(2), 0), "mean", 0.5, 30, 0, RobustGD())
     assert attacked.status is Status.COMPLETED
     torch.testing.assert_close(attacked.x, plain.x, rtol=1e-12, atol=1e-14)

@@ -29,7 +29,8 @@ class Bant(MethodRecipe):
 
     The task has to own a loss: `proxy = "sample"` is the clean sample that the paper has. With
     `rule = "mean"`, as in the paper, the answer is the weighted mean; another rule gets the same weighted
-    rows of those who pass, and the others as missing rows, counted against its f.
+    rows of those who pass, and the others as missing rows, counted against its f. Where it has no answer to
+    so few the server takes no step.
 
     A *reconstruction*: of the paper only the abstract was within reach; formulas and defaults are those of
     the authors' code (brain-lab-research/Bant, `bant.py`). There rows are whole local trainings and here

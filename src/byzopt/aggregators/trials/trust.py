@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.filters import Filter, RoundContext
-from byzopt.aggregators.core.present import PresentRows
+from byzopt.aggregators.core.present import PresentRows, PresentState
 from byzopt.aggregators.mean import Mean
 from byzopt.aggregators.trials.losses import ServerLoss, owned_loss, trial_losses
-from byzopt.errors import require
+from byzopt.errors import InvalidInput, require
 from byzopt.schedules import Constant, Schedule
 
 FALLBACK = 0.001  # the weight of a round in which nobody's row gains anything: the authors' code
@@ -29,7 +29,7 @@ class TrustState(NamedTuple):
     trust: Tensor
     passed: int
     blind: int
-    rule: Any
+    rule: PresentState
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class TrialTrust(Filter):
 
     A row passes if the server's loss at x - γ_t v_i is below that at x; what it gains there, as a share of
     all gains, goes into its worker's trust with weight `beta`. With the mean for `rule` this is Σ ω_i v_i.
-    Who does not pass is a missing row to the rule. Rows that are not finite gain nothing. If no row gains
+    Who does not pass is a missing row to the rule; where it has no answer to so few, the answer is 0 and the
+    round counts as idle. Rows that are not finite gain nothing. If no row gains
     anything, all finite rows pass with the trust that they have, or with `otherwise = "none"` none does, and
     the answer is 0. Source: see `methods.Bant`.
 
@@ -71,9 +72,7 @@ class TrialTrust(Filter):
 
     def step(self, state: TrustState, rows: Tensor, at: RoundContext) -> tuple[Tensor, TrustState]:
         weights, after = self._trusted(state, rows, self._losses(state, rows, at), at)
-        if self._averages:
-            return _weighted_sum(rows, weights), after
-        g, memory = self._inner.step(state.rule, *_shown(rows, weights, at))
+        g, memory = self._combined(state.rule, rows, weights, at)
         return g, after._replace(rule=memory)
 
     def preview(self, state: TrustState, rows: Tensor, at: RoundContext) -> Tensor:
@@ -85,10 +84,7 @@ class TrialTrust(Filter):
         answers = []
         for some, tried in zip(rows, losses[1:].view(K, n), strict=True):
             weights, _ = self._trusted(state, some, torch.cat([losses[:1], tried]), at)
-            if self._averages:
-                answers.append(_weighted_sum(some, weights))
-            else:
-                answers.append(self._inner.preview(state.rule, *_shown(some, weights, at)))
+            answers.append(self._combined(state.rule, some, weights, at)[0])
         return torch.stack(answers)
 
     def report(self, state: TrustState) -> dict[str, float]:
@@ -96,11 +92,6 @@ class TrialTrust(Filter):
         `blind_rounds`: rounds so far in which no row gained anything on the server's loss."""
         counts = {"passed_rows": float(state.passed), "blind_rounds": float(state.blind)}
         return self._inner.report(state.rule) | counts | {"most_trusted": float(state.trust.max())}
-
-    @property
-    def _averages(self) -> bool:
-        """Whether the rule is the mean, for which trust is all that counts."""
-        return type(self.rule) is Mean
 
     @property
     def _inner(self) -> PresentRows:
@@ -134,15 +125,15 @@ class TrialTrust(Filter):
         passed = int((share > 0).sum())
         return weights, state._replace(k=state.k + 1, trust=trust, passed=passed, blind=state.blind + blind)
 
-
-def _weighted_sum(rows: Tensor, weights: Tensor) -> Tensor:
-    """Σ ω_i v_i over the rows with weight; 0 where none has any."""
-    passing = weights > 0
-    return weights[passing].to(rows) @ rows[passing.to(rows.device)]
-
-
-def _shown(rows: Tensor, weights: Tensor, at: RoundContext) -> tuple[Tensor, RoundContext]:
-    """What the rule sees: rows scaled so that their mean over those who pass is the weighted sum."""
-    passing = weights > 0
-    scale = (weights * passing.sum()).to(rows)
-    return rows * scale.unsqueeze(1), at._replace(present=passing)
+    def _combined(
+        self, memory: PresentState, rows: Tensor, weights: Tensor, at: RoundContext
+    ) -> tuple[Tensor, PresentState]:
+        """The rule on the rows with weight, scaled so that their mean is the weighted sum; its next state."""
+        passing = weights > 0
+        if type(self.rule) is Mean:  # trust is all that counts
+            return weights[passing].to(rows) @ rows[passing.to(rows.device)], memory
+        scaled = rows * (weights * passing.sum()).to(rows).unsqueeze(1)
+        try:
+            return self._inner.step(memory, scaled, at._replace(present=passing))
+        except InvalidInput:  # it works on n rows, as was seen at the start, but not on so few
+            return torch.zeros_like(rows[0]), memory._replace(idle=memory.idle + 1)
