@@ -13,22 +13,25 @@ from byzopt.kernels.answers import RankWindow, column_answer
 from byzopt.kernels.blend import mixed_rows
 from byzopt.kernels.emit import Body
 from byzopt.kernels.jit import NUMPY, Array, Run, address, all_finite, compiled, lanes, parallel_for
+from byzopt.kernels.sums import mean_rows
 from byzopt.kernels.tall import reduce_tall_columns, tall_step
 
 _TILE = 4  # mixed rows at a time
 _DEEP = 4  # vectors at a time while mixing
+_MANY = 1024  # rows beyond which a network is walked for no less than a step of columns
 _QUICK = 64  # rows up to which a network fits the registers, or nearly, and compiles in a tenth of a second
 
 
-def reduces_columns(rows: Tensor, mixing: Any = None) -> bool:
-    """Whether `reduce_columns` fits usable `rows`: few after the mixing, or wide enough for a step.
+def reduces_columns(rows: Tensor, mixing: Any = None, plan: RankWindow | None = None) -> bool:
+    """Whether `reduce_columns` fits usable `rows`. It does not where a sort of few columns takes less.
 
     Up to 64 rows a kernel is made in the first call for its plan and number of rows, in less than a tenth of
     a second. For more rows, or fewer columns than a vector holds, one kernel reads their network as data
-    (`tall`).
+    (`tall`). The `plan` of a mean needs none.
     """
     m = rows.shape[0] if mixing is None else len(mixing)
-    return m <= _QUICK or rows.shape[1] >= tall_step(rows.dtype)
+    mean = mixing is None and plan == (0, m, None)
+    return mean or m <= _MANY or rows.shape[1] >= tall_step(rows.dtype)
 
 
 def reduces_sets(rows: Tensor, m: int) -> bool:
@@ -48,6 +51,8 @@ def reduce_columns(
     if mixing is not None and d < step:
         return reduce_columns(mixed_rows(rows, mixing, order), plan, None, out)
     m = n if mixing is None else len(mixing)
+    if mixing is None and plan == (0, n, None):
+        return mean_rows(rows, out)
     if m > _QUICK or d < step:
         return reduce_tall_columns(rows, plan, out, mixing, order)
     run, offsets, mixed = _kernel(rows.dtype, n, m, mixing is not None, plan), 0, 0

@@ -22,13 +22,15 @@ def straight_answer(rule: Any, rows: Tensor) -> Tensor | None:
 
     Raises `ExtremeRows` as that does, where the policy for input has to see them.
     """
-    if not (rows.shape[0] <= kernels.FEW and kernels.supports(rows)) or accelerator.holds(rows):
+    if not kernels.supports(rows) or accelerator.holds(rows):
         return None
     mixing: Any = None
     step: Any = None
     last, ranks = rule.last, rule.columnwise
     if ranks and not rule.stages:
         return _columns(rows, last.plan(rows.shape[0]), None, None)
+    if rows.shape[0] > kernels.FEW:
+        return None
     measured = usual_distances(rows, rule.by_value)
     if measured is None:
         return None
@@ -46,7 +48,7 @@ def straight_answer(rule: Any, rows: Tensor) -> Tensor | None:
 def _columns(
     rows: Tensor, plan: kernels.RankWindow, mixing: Array | None, order: Index | None
 ) -> Tensor | None:
-    if not kernels.reduces_columns(rows, mixing):
+    if not kernels.reduces_columns(rows, mixing, plan):
         return None
     out = rows.new_empty(rows.shape[1])
     if not kernels.reduce_columns(rows, plan, mixing, out, order):

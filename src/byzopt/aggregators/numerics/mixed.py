@@ -177,7 +177,7 @@ class Mixed:
         if out is None:
             out = torch.empty(self.rows.shape[1], dtype=self.rows.dtype, device=self.rows.device)
         for piece, rows in linalg.pieces(self.rows):
-            if kernels.supports(rows) and kernels.reduces_columns(rows, self.mixing):
+            if kernels.supports(rows) and kernels.reduces_columns(rows, self.mixing, plan):
                 with linalg.written(out if rows is self.rows else out[piece], rows.dtype) as part:
                     mixing, order = None if self.mixing is None else self.mixing.numpy(), self.order
                     mixing = mixing if mixing is None or order is None else mixing[:, order]

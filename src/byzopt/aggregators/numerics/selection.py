@@ -22,6 +22,7 @@ from byzopt.kernels import RankWindow
 
 NARROW = 1024  # columns below which a sort wins (measured on CPU)
 _TALL = 64  # rows from which it does
+_FEW = 128  # columns of which a call costs more than its arithmetic
 _BLOCK = 1 << 24  # bytes of rows that a thread works on at once: they stay in its share of the cache
 _CALL = 1 << 19  # bytes of a row in them: much shorter calls take less than passing on Python's lock
 _APART = 3 << 14  # columns that a thread needs for its calls to be long enough
@@ -69,7 +70,9 @@ def _by_pieces(block: Array, plan: RankWindow, out: Array, ours: bool, look: Cal
     kernels.parallel_for(b, block.size if pieces > 1 else 0, -(-b // pieces), part)
 
 
-def order_statistics(block: Array, first: int, last: int, room: Array | None = None) -> Sequence[Array]:
+def order_statistics(
+    block: Array, first: int, last: int, room: Array | None = None
+) -> Sequence[Array] | Array:
     """The order statistics of ranks first .. last - 1 (from 0) of every column: `[n, b]` to arrays `[b]`.
 
     Equal to sorting, for finite input. `room` `[n + 2, b]` may be given to work in, and is overwritten; one
@@ -92,7 +95,7 @@ def order_statistics(block: Array, first: int, last: int, room: Array | None = N
     return wires[first:last]
 
 
-def _sorted(block: Array, first: int, last: int, room: Array) -> Sequence[Array]:
+def _sorted(block: Array, first: int, last: int, room: Array) -> Array:
     """As `order_statistics`, by sorting each column; the result lies in `room`, which may be the block."""
     (n, width), found = block.shape, room[first:last]
     step = max(1, _PIECE // (n * block.itemsize))
@@ -101,7 +104,7 @@ def _sorted(block: Array, first: int, last: int, room: Array) -> Sequence[Array]
         columns = np.array(block[:, piece].T, order="C")  # a copy, of a single column too
         columns.sort(axis=1)
         found[:, piece] = columns[:, first:last].T
-    return list(found)
+    return found
 
 
 def _finite(values: Array) -> bool:
@@ -124,19 +127,30 @@ def _write(block: Array, plan: RankWindow, out: Array, room: Array) -> None:
 
 def _mean(values: Sequence[Array] | Array, out: Array) -> None:
     """Writes the mean of arrays `[b]`, by a plain sum, to `out`."""
-    np.copyto(out, values[0])
-    for value in values[1:]:
-        out += value
+    if isinstance(values, np.ndarray) and values.shape[1] < _FEW:
+        out[:] = np.add.accumulate(values, axis=0)[-1]  # a plain sum too, in one call
+    else:
+        np.copyto(out, values[0])
+        for value in values[1:]:
+            out += value
     out /= len(values)
 
 
-def _mean_around(ordered: Sequence[Array], out: Array, count: int) -> None:
+def _mean_around(ordered: Sequence[Array] | Array, out: Array, count: int) -> None:
     """Writes the mean of the `count` values nearest to `out` of each column to it. Ties: the smaller.
 
     `ordered` holds a column's values in order, and is overwritten. The nearest are neighbours in it: value s
     makes way for value s + count when that one is nearer, and s grows one by one. Kept values are summed;
     nothing is subtracted from a sum.
     """
+    if isinstance(ordered, np.ndarray) and ordered.shape[1] < _FEW:
+        spare = len(ordered) - count
+        goes = out - ordered[:spare] > ordered[count:] - out
+        np.putmask(ordered[:spare], goes, 0)
+        np.putmask(ordered[count:], ~goes, 0)
+        out[:] = np.add.accumulate(ordered, axis=0)[-1]
+        out /= count
+        return
     moved = [out - ordered[s] > ordered[s + count] - out for s in range(len(ordered) - count)]
     for s, goes in enumerate(moved):
         np.putmask(ordered[s], goes, 0)
