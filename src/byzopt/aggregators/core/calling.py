@@ -10,7 +10,16 @@ from torch import Tensor
 from byzopt import accelerator
 from byzopt.aggregators.core.base import BaseAggregator
 from byzopt.aggregators.core.foreign import reduced
-from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows, fault_count, like, reiterable, restored
+from byzopt.aggregators.core.inputs import (
+    RowsLike,
+    admit,
+    as_rows,
+    fault_count,
+    laid_out,
+    like,
+    reiterable,
+    restored,
+)
 from byzopt.aggregators.core.straight import straight_answer
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.aggregators.core.suspicion import refuse_suspects, remoteness, suspects
@@ -42,15 +51,18 @@ def answer_to(rule: BaseAggregator, given: RowsLike, f: float | None, fail_close
     """What `call_rule` gives `out`, by the straight way where there is one."""
     given = reiterable(given)
     rows, extreme = as_rows(given), False
-    if rule.direct and f is None and not (fail_closed or rule.fail_closed):
+    if not rule.direct or rule.foreign or fail_closed or rule.fail_closed:
+        return _run(rule, given, rows, f, fail_closed, looked_at=False).out
+    rows, dtype = laid_out(rows), rows.dtype
+    if f is None:
         rule.check(rows.shape[0])
         try:
             answer = straight_answer(rule, rows)
         except ExtremeRows:
             answer, extreme = None, True
         if answer is not None:
-            return like(given, answer)
-    return _run(rule, given, rows, f, fail_closed, looked_at=extreme).out
+            return like(given, restored(answer, 1.0, dtype))
+    return _run(rule, given, rows, f, fail_closed, looked_at=extreme, dtype=dtype).out
 
 
 @isolated
@@ -63,10 +75,16 @@ def call_rule(
 
 
 def _run(
-    rule: BaseAggregator, given: RowsLike, rows: Tensor, f: float | None, fail_closed: bool, looked_at: bool
+    rule: BaseAggregator,
+    given: RowsLike,
+    rows: Tensor,
+    f: float | None,
+    fail_closed: bool,
+    looked_at: bool,
+    dtype: torch.dtype | None = None,
 ) -> RuleCall:
     """The call, with rows that are `looked_at` before the answer even where the rule would find what is wrong
-    with them."""
+    with them. `dtype` is that of the answer; None: the rows'."""
     n = len(rows)
     if rule.foreign and rule.foreign & GIVEN_ROWS:
         rows = rows.clone()  # code of others that writes to its rows does not write to the caller's
@@ -76,7 +94,7 @@ def _run(
     ready, mixed, answer = (None if closed or looked_at else _at_once(rule, rows)) or _in_order(
         rule, rows, closed
     )
-    out = restored(answer, mixed.unit, rows.dtype)
+    out = restored(answer, mixed.unit, dtype or rows.dtype)
     return RuleCall(rule, ready, rows, mixed, answer, like(given, out))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt import accelerator, linalg
+from byzopt import accelerator, kernels, linalg
 from byzopt.aggregators.core.surroundings import unreadable
 from byzopt.errors import InvalidInput, TooManyFaults, require
 
@@ -29,6 +29,14 @@ def as_rows(rows: RowsLike) -> Tensor:
     if not isinstance(rows, Tensor):
         rows = _converted(rows)
     return _matrices(rows, 2, "Rows", "be one matrix [n, d]")
+
+
+def laid_out(rows: Tensor) -> Tensor:
+    """`rows` `[n, d]` as kernels can read them: a copy of those that they cannot, where it is no larger than
+    the blocks that would be copied one by one, again for every pass."""
+    dtype = linalg.compute_dtype(rows.dtype)
+    fits = rows.numel() * dtype.itemsize <= linalg.PIECE_BYTES and rows.is_cpu and kernels.selects()
+    return rows.to(dtype).contiguous() if fits and not kernels.supports(rows) else rows
 
 
 def as_sets(rows: Tensor) -> Tensor:

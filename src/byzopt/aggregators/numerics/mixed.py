@@ -169,10 +169,9 @@ class Mixed:
         """The order statistics that `plan` asks for in each mixed column, `[d]`: one pass over the rows."""
         if accelerator.holds(self.rows):
             return self._there(plan)
-        plain = self.rows.dtype == linalg.compute_dtype(self.rows.dtype) and not kernels.supports(self.rows)
-        if self.mixing is None and plan == (0, self.m, None) and plain:
-            # A product with ones is torch's fastest sum over rows.
-            return self._seen((self.rows.new_ones(self.m) @ self.rows).div_(self.m))
+        if self.mixing is None and plan == (0, self.m, None) and not kernels.supports(self.rows):
+            mean = self.rows.mean(dim=0, dtype=linalg.compute_dtype(self.rows.dtype))
+            return self._seen(mean).to(self.rows.dtype)
         out = self.place
         if out is None:
             out = torch.empty(self.rows.shape[1], dtype=self.rows.dtype, device=self.rows.device)
