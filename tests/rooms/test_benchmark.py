@@ -236,7 +236,7 @@ def test_settings_are_chosen_on_what_no_figure_is_taken_of():
 
 def test_sizes_hold_one_another():
     quick, core, full = (cells(size) for size in ("quick", "core", "full"))
-    assert (len(quick), len(core), len(full)) == (1, 8, 27)
+    assert (len(quick), len(core), len(full)) == (1, 8, 33)
     assert set(quick) < set(core) < set(full)
     assert all(Cell.of(cell.name) == cell for cell in full)
     with pytest.raises(InvalidInput, match="be quick, core or full"):

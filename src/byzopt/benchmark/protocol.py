@@ -44,6 +44,7 @@ PARTITIONS: dict[str, Mapping[str, Any]] = {
     "iid": {"name": "iid"},
     "dirichlet1": {"name": "dirichlet", "alpha": 1.0},
     "dirichlet0.1": {"name": "dirichlet", "alpha": 0.1},
+    "contiguous": {"name": "contiguous"},
 }
 
 
@@ -64,6 +65,7 @@ class TaskRules:
     floor: float | None = None
     length: float = 1.0
     multiple: float = 1.0
+    partitions: tuple[str, ...] = ("iid", "dirichlet1", "dirichlet0.1")
 
     @property
     def rises(self) -> bool:
@@ -124,6 +126,27 @@ TASKS: dict[str, TaskRules] = {
         "validation_accuracy",
         floor=0.1,
         multiple=3.0,
+    ),
+    "shakespeare": TaskRules(
+        "tiny Shakespeare, character transformer: test loss",
+        {
+            "task": {
+                "name": "shakespeare",
+                "context": 32,
+                "layers": 1,
+                "heads": 2,
+                "width": 32,
+                "dropout": 0.0,
+                "batch": 8,
+                "eval_samples": 256,
+                "validation": 256,
+                "byzantine_data": "mirror",
+            },
+            "rounds": 200,
+        },
+        "loss",
+        "validation_loss",
+        partitions=("iid", "contiguous"),
     ),
 }
 
@@ -212,7 +235,8 @@ def cells(size: Size) -> tuple[Cell, ...]:
     core = [Cell(task, part, 20, f) for part in (unlike, alike) for f in (3, 6) for task in ("digits", "a9a")]
     if size != "full":
         return tuple(core[:1] if size == "quick" else core)
-    every = [Cell(task, part, n, f) for task in TASKS for part in PARTITIONS for n, f in SIZES[1:]]
+    dealt = [(task, part) for task in TASKS for part in TASKS[task].partitions]
+    every = [Cell(task, part, n, f) for task, part in dealt for n, f in SIZES[1:]]
     return (*core, *(cell for cell in every if cell not in core))
 
 

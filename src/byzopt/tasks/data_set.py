@@ -17,8 +17,9 @@ from byzopt.rng import stream
 from byzopt.tasks import models
 from byzopt.tasks.base import TASKS
 from byzopt.tasks.data import files, packages, samples, share_while_used
+from byzopt.tasks.dealing import ByzantineData
 from byzopt.tasks.devices import device_of
-from byzopt.tasks.images import DTYPES, ByzantineData, Images
+from byzopt.tasks.images import DTYPES, Images
 from byzopt.tasks.partitions import IID, Partition
 from byzopt.tasks.proxies import Proxy
 from byzopt.tasks.vision import NETWORKS, Norm

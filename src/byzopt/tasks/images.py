@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from itertools import cycle, pairwise
+from itertools import pairwise
 from math import isqrt, prod
 from typing import ClassVar, Literal
 
@@ -18,6 +18,7 @@ from byzopt.rng import stream
 from byzopt.tasks import data, models
 from byzopt.tasks.base import TASKS, DataTaskRecipe
 from byzopt.tasks.data import share_while_used
+from byzopt.tasks.dealing import ByzantineData, dealt
 from byzopt.tasks.devices import device_of
 from byzopt.tasks.modules import ModuleTask
 from byzopt.tasks.partitions import Dirichlet, Partition, SortedByLabel
@@ -25,7 +26,6 @@ from byzopt.tasks.pool import Pool
 from byzopt.tasks.proxies import Proxy, owned
 from byzopt.tasks.sampling import check_batch
 
-ByzantineData = Literal["share", "all", "mirror"]
 CLASSES = 10
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -85,7 +85,8 @@ class Images(DataTaskRecipe):
         kept, out = order[held:].sort().values, order[:held].sort().values
         generator = stream(data_seed, "images", "partition")
         owner, chosen = owned(self.proxy, cohort, len(kept), stream(data_seed, "images", "proxy"))
-        shards, server = self._dealt(cohort, labels, kept, owner == cohort.n, generator)
+        whose = labels[kept], kept, self.byzantine_data, owner == cohort.n
+        shards, server = dealt(self.partition, cohort, *whose, generator)
         server = server if chosen is None else kept[chosen]
         task = ModuleTask(
             self._module(tuple(images.shape[1:]), classes, seed),
@@ -114,20 +115,6 @@ class Images(DataTaskRecipe):
     @abstractmethod
     def network(self, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
         """The model for samples of this shape, as PyTorch starts it."""
-
-    def _dealt(
-        self, cohort: Cohort, labels: Tensor, kept: Tensor, serves: bool, generator: torch.Generator
-    ) -> tuple[list[Tensor], Tensor | None]:
-        """Every worker's samples, and the server's own where it has some."""
-        liars = set(cohort.byzantine) if self.byzantine_data != "share" else set()
-        owners = cohort.n - len(liars)
-        dealt = [
-            kept[part] for part in self.partition.split(labels[kept], len(kept), owners + serves, generator)
-        ]
-        server = dealt.pop() if serves else None
-        theirs = [kept] if self.byzantine_data == "all" else dealt
-        honest_shards, copies = iter(dealt), cycle(theirs)
-        return [next(copies) if i in liars else next(honest_shards) for i in range(cohort.n)], server
 
     def _module(self, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
         """The model for samples of this shape."""

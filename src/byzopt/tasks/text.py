@@ -13,12 +13,14 @@ from byzopt.errors import require
 from byzopt.rng import stream
 from byzopt.tasks import data
 from byzopt.tasks.base import TASKS, DataTaskRecipe
+from byzopt.tasks.dealing import ByzantineData, dealt
 from byzopt.tasks.grads import sequence_cross_entropy
 from byzopt.tasks.images import DTYPES
 from byzopt.tasks.models import GPT
 from byzopt.tasks.modules import ModuleTask
 from byzopt.tasks.partitions import Contiguous, Partition
 from byzopt.tasks.pool import Pool
+from byzopt.tasks.proxies import Proxy, owned
 from byzopt.tasks.sampling import check_batch
 
 TRAIN_SHARE = 0.9
@@ -28,10 +30,14 @@ TRAIN_SHARE = 0.9
 class Text(DataTaskRecipe):
     """A pre-LN GPT that predicts each next character of a text.
 
-    The first 90 % of the characters train, the rest validate; both are cut into blocks of `context`
-    characters that do not overlap, with the next character of each as its target, and the training blocks are
-    dealt to all n workers. `measure` gives `loss` (nats a character) and `perplexity` on the first
-    `eval_samples` validation blocks in order, 0 for all of them. `batch` blocks a worker and round.
+    The first 90 % of the characters train, the rest test; both are cut into blocks of `context` characters
+    that do not overlap, with the next character of each as its target, and the training blocks are dealt to
+    all n workers, or with `byzantine_data = "mirror"` to the honest, so that each Byzantine worker holds the
+    blocks of an honest one, in turn ("all": all blocks). `measure` gives `loss` (nats a character) and
+    `perplexity` on the first `eval_samples` test blocks in order, 0 for all of them, and the same under names
+    that begin with `validation_` on `validation` training blocks, drawn by lot and held out of all workers'
+    text, for choosing rates. `batch` blocks a worker and round. `proxy` is the loss that the server owns:
+    an honest "worker"'s, that of one more share ("server"), or that of a clean "sample" of all blocks.
     """
 
     tested: ClassVar[bool] = True
@@ -45,13 +51,17 @@ class Text(DataTaskRecipe):
     eval_samples: int = 0
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
+    byzantine_data: ByzantineData = "share"
+    validation: int = 0
+    proxy: Proxy | None = None
 
     def __post_init__(self) -> None:
         for name in ("context", "batch", "layers", "heads", "width"):
             value = getattr(self, name)
             require(value >= 1, f"Parameter `{name}`", "be at least 1", value)
         require(0 <= self.dropout < 1, "Parameter `dropout`", "lie in [0, 1)", self.dropout)
-        require(self.eval_samples >= 0, "Parameter `eval_samples`", "be at least 0", self.eval_samples)
+        for name in ("eval_samples", "validation"):
+            require(getattr(self, name) >= 0, f"Parameter `{name}`", "be at least 0", getattr(self, name))
         fits = self.width % self.heads == 0
         require(fits, "Parameter `width`", "be a multiple of `heads`", f"{self.width} and {self.heads}")
 
@@ -74,9 +84,15 @@ class Text(DataTaskRecipe):
         cut = int(TRAIN_SHARE * len(codes))
         inputs, targets = blocks(codes[:cut], self.context)
         test = [part[: self.eval_samples or None] for part in blocks(codes[cut:], self.context)]
-        check_batch(self.batch, len(inputs))
-        generator = stream(data_seed, "text", "partition")
-        shards = self.partition.split(None, len(inputs), cohort.n, generator)
+        m, held = len(inputs), self.validation
+        require(held < m, "Parameter `validation`", f"leave some of the {m} training blocks", held)
+        check_batch(self.batch, m - held)
+        order = torch.randperm(m, generator=stream(data_seed, "text", "validation"), device="cpu")
+        kept, out = order[held:].sort().values, order[:held]
+        owner, chosen = owned(self.proxy, cohort, len(kept), stream(data_seed, "text", "proxy"))
+        whose = None, kept, self.byzantine_data, owner == cohort.n
+        shards, server = dealt(self.partition, cohort, *whose, stream(data_seed, "text", "partition"))
+        server = server if chosen is None else kept[chosen]
         shape = (self.context, self.layers, self.heads, self.width, self.dropout)
         return ModuleTask(
             GPT(symbols, *shape, seed),
@@ -84,17 +100,19 @@ class Text(DataTaskRecipe):
             Pool.dealt(inputs, targets, shards),
             batch=self.batch,
             test=(test[0], test[1]),
+            validation=(inputs[out], targets[out]) if held else None,
             seed=seed,
             byzantine=cohort.byzantine,
             device=self.device,
             dtype=DTYPES[self.dtype],
+            proxy=owner if server is None else (inputs[server], targets[server]),
         )
 
 
 @TASKS.register("shakespeare")
 @dataclass(frozen=True)
 class Shakespeare(Text):
-    """Tiny Shakespeare, 1,115,394 characters of 65 kinds: 7,842 training and 871 validation blocks of 128.
+    """Tiny Shakespeare, 1,115,394 characters of 65 kinds: 7,842 training and 871 test blocks of 128.
 
     Defaults are the language model of arXiv:2603.12512 as released, 818,048 parameters. See `Text`.
 
@@ -106,9 +124,12 @@ class Shakespeare(Text):
         width: Width of the model.
         dropout: Share of activations dropped, in [0, 1).
         partition: Who owns which training blocks.
-        eval_samples: Number of validation blocks; 0: all.
+        eval_samples: Number of test blocks; 0: all.
         dtype: "float32" or "float64".
         device: Where the model and the data are.
+        byzantine_data: What Byzantine workers draw from: a "share", "all", or a "mirror" of an honest one.
+        validation: Number of training blocks held out of all workers' text, for choosing rates.
+        proxy: The loss that the server owns, if any.
 
     Raises:
         MissingData: The file is neither on disk nor downloadable.
