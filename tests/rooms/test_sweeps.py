@@ -297,6 +297,7 @@ def test_a_setting_with_a_failed_run_loses_and_without_any_other_none_is_chosen(
 
 DIGITS = {"base": "byz-nsgdm/digits", "grid": {"lr": [0.1, 0.3]}}
 TEXT = {"base": "byz-nsgdm/shakespeare", "grid": {"lr": [0.1, 0.3]}}
+RELEASED = {**TEXT, "spec": {"task": {"name": "shakespeare_released"}}}
 
 
 @pytest.mark.parametrize("figure", ["accuracy", "loss", "validation_accuracy"])
@@ -308,14 +309,17 @@ def test_tuning_on_test_figures_is_refused(figure):
 
 def test_a_task_that_can_hold_nothing_out_needs_an_explicit_word():
     tune = {"choose": ["lr"], "figure": "loss"}
-    assert "test_figures" in refusal(**TEXT, tune=tune)
-    assert Sweep.of({**TEXT, "tune": tune | {"test_figures": True}}).expand()
+    assert "test_figures" in refusal(**RELEASED, tune=tune)
+    assert Sweep.of({**RELEASED, "tune": tune | {"test_figures": True}}).expand()
 
 
 def test_validation_figures_and_tasks_without_test_samples_may_choose():
     held = {**DIGITS, "spec": {"task": {"validation": 50}}}
     assert "validation" in refusal(**held, tune={"choose": ["lr"], "figure": "accuracy"})
     assert Sweep.of({**held, "tune": {"choose": ["lr"], "figure": "validation_accuracy"}}).expand()
+    blocks = {**TEXT, "spec": {"task": {"validation": 20}}}
+    assert "validation" in refusal(**TEXT, tune={"choose": ["lr"], "figure": "validation_loss"})
+    assert Sweep.of({**blocks, "tune": {"choose": ["lr"], "figure": "validation_loss"}}).expand()
     data = {"spec": SPEC, "grid": {"lr": [0.1, 0.2]}, "tune": {"choose": ["lr"], "figure": "grad_norm"}}
     assert Sweep.of(data).expand()
 
