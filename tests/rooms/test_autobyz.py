@@ -143,7 +143,7 @@ def test_liars_that_a_guard_would_expel_are_no_candidates():
         def __call__(self, rows):
             return rows.mean(dim=0)
 
-        def foresee(self, rows, vectors=None):
+        def foresee(self, rows, vectors=None, rounds=1):
             assert vectors is None  # it says of none
             centre = rows.median(dim=-2, keepdim=True).values
             return rows.mean(dim=-2), (rows - centre).norm(dim=-1) > 25

@@ -19,6 +19,7 @@ from byzopt.attacks.adaptive.scene import scene
 from byzopt.attacks.adaptive.trials import Trials
 from byzopt.certificates.watching import RecordingFilter
 from byzopt.cohort import Cohort
+from byzopt.errors import TooManyFaults
 from byzopt.experiments import Outcome, Spec
 from byzopt.experiments.running import prepare_spec
 from byzopt.experiments.trials.batched import BatchedTrials
@@ -92,10 +93,21 @@ def moment(
     return Round(filter, state, RoundContext(t, x), sets)
 
 
-def one_by_one(now: Round) -> foreseeing.Foreseen:
-    return foreseeing.in_turn(
-        lambda rows: now.filter.step(now.state, rows, now.at), now.filter.expelled, now.sets
-    )
+def one_by_one(now: Round, rounds: int = 1) -> foreseeing.Foreseen:
+    """By steps of the guard, whatever its `foresee` does."""
+    found = []
+    for rows in now.sets:
+        try:
+            answer, state = now.filter.step(now.state, rows, now.at)
+            for ahead in range(1, rounds):
+                _, state = now.filter.step(state, rows, now.at._replace(t=now.at.t + ahead))
+        except TooManyFaults:
+            found.append((torch.full_like(now.at.x, torch.nan), torch.ones(len(rows), dtype=torch.bool)))
+            continue
+        gone = torch.zeros(len(rows), dtype=torch.bool)
+        gone[[one.worker for one in now.filter.expelled(state)]] = True
+        found.append((answer, gone))
+    return foreseeing.Foreseen(*(torch.stack(each) for each in zip(*found, strict=True)))
 
 
 def same(found: Any, expected: Any, within: float) -> None:
@@ -117,8 +129,9 @@ def test_sets_at_once_are_as_one_after_another(name, n, d):
     for t in ROUNDS:
         for dtype, within in ((torch.float64, CLOSE), (torch.float32, NEAR)):
             now = moment(name, n, d, t, dtype)
-            expected = one_by_one(now)
-            same(now.filter.foresee(now.state, now.sets, now.at), expected, within)
+            for rounds in (1, 2):
+                expected = one_by_one(now, rounds)
+                same(now.filter.foresee(now.state, now.sets, now.at, rounds), expected, within)
             gone += int(expected.expelled.sum())
     assert gone > 0  # somebody is, or nothing is tested
 
@@ -137,8 +150,8 @@ def test_a_guard_does_the_same_in_any_orthonormal_basis(name):
         vectors = now.filter.vectors(now.state, now.at)
         basis = torch.linalg.qr(torch.cat([now.sets.flatten(0, 1), vectors]).T).Q
         assert basis.shape[1] < 100  # fewer than a guard takes for many
-        found = Defence(now.filter, now.state, now.at).foresee(now.sets @ basis, vectors @ basis)
-        same(found._replace(answers=found.answers @ basis.T), one_by_one(now), CLOSE)
+        found = Defence(now.filter, now.state, now.at).foresee(now.sets @ basis, vectors @ basis, 2)
+        same(found._replace(answers=found.answers @ basis.T), one_by_one(now, 2), CLOSE)
 
 
 @pytest.mark.parametrize("name", SKETCHED)
@@ -297,3 +310,14 @@ def test_runs_of_one_guard_under_a_search_advance_together(thresholds):
 def advanced(specs: list[Spec]) -> list[Outcome]:
     runs = [prepare_spec(one, {}) for one in specs]
     return BatchedTrials(runs, None, lambda i, record: None).run(lambda t: False)
+
+
+@pytest.mark.parametrize("ahead, left", [(1, 0), (2, F)])
+def test_a_search_spends_no_more_than_leaves_it_its_places(monkeypatch, ahead, left):
+    monkeypatch.setattr("byzopt.attacks.adaptive.trials.AHEAD", ahead)
+    filter = METHODS.build("safeguard", windows=(30,), limits=(100.0,)).build(Mean(), 0.1, 60).filter
+    defence, rows, _ = searched(filter, 8)[-1]
+    after = filter.step(defence.state, rows, defence.at)[1]
+    gone = {one.worker for one in filter.expelled(after)}
+    assert len(set(COHORT.byzantine) - gone) == left
+    assert not gone & set(COHORT.honest)

@@ -178,7 +178,7 @@ def test_a_guard_that_refuses_rows_refuses_a_candidate():
         def __call__(self, rows):
             return rows.mean(dim=0)
 
-        def foresee(self, rows, vectors=None):
+        def foresee(self, rows, vectors=None, rounds=1):
             long = rows[:, 7:].norm(dim=-1).amax(dim=-1, keepdim=True) > self.limit
             return rows.mean(dim=1).masked_fill(long, torch.nan), long.expand(-1, 9)
 

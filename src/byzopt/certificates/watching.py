@@ -97,8 +97,8 @@ class RecordingFilter(Filter):
     def expels(self) -> bool:
         return self.inner.expels
 
-    def foresee(self, state: Any, rows: Tensor, at: RoundContext) -> Foreseen:
-        return self.inner.foresee(state, rows, at)
+    def foresee(self, state: Any, rows: Tensor, at: RoundContext, rounds: int = 1) -> Foreseen:
+        return self.inner.foresee(state, rows, at, rounds)
 
     def vectors(self, state: Any, at: RoundContext) -> Tensor | None:
         return self.inner.vectors(state, at)

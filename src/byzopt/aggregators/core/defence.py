@@ -56,16 +56,16 @@ class Defence:
         """What the rule remembers in the coordinates of rows, `[m, d]`; None: it does not say."""
         return self.filter.vectors(self.state, self.at)
 
-    def foresee(self, rows: Tensor, vectors: Tensor | None = None) -> Foreseen:
-        """The answers to K sets of rows `[K, n, d]`, and who would be expelled by the end of this round.
+    def foresee(self, rows: Tensor, vectors: Tensor | None = None, rounds: int = 1) -> Foreseen:
+        """The answers to K sets of rows `[K, n, d]`, and who would be expelled after so many rounds of each.
 
         With `vectors` `[m, k]`, which are its own in other coordinates, rows have k of these.
         """
         rows = self._beside(rows)
         if vectors is None:
-            return self.filter.foresee(self.state, rows, self.at)
+            return self.filter.foresee(self.state, rows, self.at, rounds)
         filter, state, at = self.filter.with_vectors(self.state, self.at, vectors.to(rows))
-        return filter.foresee(state, rows, at)
+        return filter.foresee(state, rows, at, rounds)
 
     def limits(self) -> GuardLimits | None:
         """How far a worker may go this round without being expelled; None where there is no such limit."""

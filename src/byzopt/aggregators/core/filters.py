@@ -143,19 +143,20 @@ class Filter(ABC):
         filter. Default: those whom `expelled` tells of."""
         return foreseeing.masks(self.expelled, states, count, n)
 
-    def foresee(self, state: State, rows: Tensor, at: RoundContext) -> Foreseen:
-        """What `step` would answer to each of K sets of rows `[K, n, d]`, and who would be expelled after it,
-        without a change of state. For what expels nobody, too."""
+    def foresee(self, state: State, rows: Tensor, at: RoundContext, rounds: int = 1) -> Foreseen:
+        """What `step` would answer to each of K sets of rows `[K, n, d]`, and who would be expelled after so
+        many `rounds` of it, without a change of state. For what expels nobody, too."""
+
+        def step(states: State, some: Tensor, ahead: int) -> tuple[Tensor, State]:
+            x = at.x.expand(len(some), -1) if some.ndim == 3 else at.x
+            return self.step(states, some, at._replace(t=at.t + ahead, x=x))
+
         if self.batched:
-
-            def steps(states: State, some: Tensor) -> tuple[Tensor, State]:
-                return self.step(states, some, at._replace(x=at.x.expand(len(some), -1)))
-
             try:
-                return foreseeing.together(steps, self.gone, state, rows)
+                return foreseeing.together(step, self.gone, state, rows, rounds)
             except ByzoptError:
                 pass  # one after another tells which sets are refused
-        return foreseeing.in_turn(lambda one: self.step(state, one, at), self.expelled, rows)
+        return foreseeing.in_turn(step, self.expelled, state, rows, rounds)
 
     def vectors(self, state: State, at: RoundContext) -> Tensor | None:
         """All that it remembers in the coordinates of rows and that `step` depends on, `[m, d]`: for a filter

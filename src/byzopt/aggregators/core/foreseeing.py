@@ -14,8 +14,9 @@ from byzopt.states import map_leaves
 
 MOST_NUMBERS = 1 << 24  # in the rows and memories of one call: 128 megabytes in float64
 
-Step = Callable[[Tensor], tuple[Tensor, Any]]  # rows to the answer and the state after it
-Steps = Callable[[Any, Tensor], tuple[Tensor, Any]]  # the same for states side by side
+# State, rows `[n, d]`, and how many rounds ahead: the answer and the state after it. Or the same of states
+# side by side and rows `[K, n, d]`.
+Step = Callable[[Any, Tensor, int], tuple[Tensor, Any]]
 Gone = Callable[[Any, int, int], Tensor]  # who of n workers so many such states have expelled
 Told = Callable[[Any], Collection[Expulsion]]  # whom a state has expelled
 
@@ -23,7 +24,7 @@ Told = Callable[[Any], Collection[Expulsion]]  # whom a state has expelled
 class Foreseen(NamedTuple):
     """The `answers` `[K, d]` to K sets of rows, and who would be `expelled` after each, `[K, n]` on the CPU.
 
-    Where rows are refused the answer is NaN, and nobody is left.
+    Where rows are refused the answer is NaN, and all are taken for expelled.
 
     Args:
         answers: `[K, d]`.
@@ -43,33 +44,42 @@ class Foreseen(NamedTuple):
     expelled: Tensor
 
 
-def in_turn(step: Step, expelled: Told, rows: Tensor) -> Foreseen:
-    """Foreseen by a step for each set of rows `[K, n, d]`."""
+def in_turn(step: Step, expelled: Told, state: Any, rows: Tensor, rounds: int = 1) -> Foreseen:
+    """Foreseen by steps for each set of rows `[K, n, d]`."""
     answers = torch.full_like(rows[:, 0], torch.nan)
     gone = torch.ones(rows.shape[:2], dtype=torch.bool, device="cpu")
     for k, each in enumerate(rows):
         try:
-            answer, after = step(each)
+            answer, after = _steps(step, state, each, rounds)
         except ByzoptError:
             continue
         answers[k], gone[k] = answer, _mask(expelled(after), rows.shape[1])
     return Foreseen(answers, gone)
 
 
-def together(steps: Steps, gone: Gone, state: Any, rows: Tensor) -> Foreseen:
-    """Foreseen by a step of many states at once, each beside its set of rows `[K, n, d]`.
+def together(step: Step, gone: Gone, state: Any, rows: Tensor, rounds: int = 1) -> Foreseen:
+    """Foreseen by steps of many states at once, each beside its set of rows `[K, n, d]`.
 
-    Errors: those of `steps`, which may be about one set of rows alone.
+    Errors: those of `step`, which may be about one set of rows alone.
     """
     most = max(1, MOST_NUMBERS // (rows[0].numel() + _numbers(state)))
-    parts = [_at_once(steps, gone, state, piece) for piece in torch.split(rows, most)]
+    parts = [_at_once(step, gone, state, piece, rounds) for piece in torch.split(rows, most)]
     return Foreseen(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
-def _at_once(steps: Steps, gone: Gone, state: Any, rows: Tensor) -> Foreseen:
+def _at_once(step: Step, gone: Gone, state: Any, rows: Tensor, rounds: int) -> Foreseen:
     count, n = rows.shape[:2]
-    answers, after = steps(map_leaves(lambda leaf: _each(leaf, count), state), rows)
+    states = map_leaves(lambda leaf: _each(leaf, count), state)
+    answers, after = _steps(step, states, rows, rounds)
     return Foreseen(answers.to(rows), gone(after, count, n).cpu())
+
+
+def _steps(step: Step, state: Any, rows: Tensor, rounds: int) -> tuple[Tensor, Any]:
+    """The answer of the first of so many rounds with the same rows, and the state after them."""
+    answer, after = step(state, rows, 0)
+    for later in range(1, rounds):
+        _, after = step(after, rows, later)
+    return answer, after
 
 
 def masks(expelled: Told, states: Any, count: int, n: int) -> Tensor:

@@ -90,9 +90,16 @@ class Consistency(Filter):
     ) -> tuple[Tensor, ConsistencyState]:
         return self._stepped(state, rows, at, self._predicted(state.past, at))
 
-    def foresee(self, state: ConsistencyState, rows: Tensor, at: RoundContext) -> Foreseen:
-        predicted = self._predicted(state.past, at)  # whatever is sent
-        return in_turn(lambda one: self._stepped(state, one, at, predicted), self.expelled, rows)
+    def foresee(self, state: ConsistencyState, rows: Tensor, at: RoundContext, rounds: int = 1) -> Foreseen:
+        predicted = self._predicted(state.past, at)  # in this round whatever is sent
+
+        def step(before: ConsistencyState, some: Tensor, ahead: int) -> tuple[Tensor, ConsistencyState]:
+            there = at._replace(t=at.t + ahead)
+            return self._stepped(
+                before, some, there, self._predicted(before.past, there) if ahead else predicted
+            )
+
+        return in_turn(step, self.expelled, state, rows, rounds)
 
     def vectors(self, state: ConsistencyState, at: RoundContext) -> Tensor | None:
         past = state.past

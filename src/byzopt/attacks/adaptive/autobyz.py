@@ -50,9 +50,10 @@ class AutoByz(Remembering):
     drawn with chances as the square sums in them, and distances beside these, for coordinate rules (the best
     six then on whole rows); else on whole rows. The six winners of a round are tried again in the next one.
     Rules that draw lots are asked with draws of the attacker's own, but inside a guard, whose lots are known.
-    What a rule refuses is a candidate that fails, and so is what a guard would expel a faulty worker for, as
-    its memory stands: its sums are brought into the same few coordinates. On a graph, whose rows are places,
-    the moves of the nodes stand for rows and answers.
+    What a rule refuses is a candidate that fails, and so is what a guard would expel a faulty worker for, if
+    it came in this round and again in the next: who spends at once what a guard bears is soon gone. The guard
+    is asked as its memory stands, which is brought into the same few coordinates. On a graph, whose rows are
+    places, the moves of the nodes stand for rows and answers.
 
     `objective`: `"cos"` the least cosine between answer and m, by which a normalised step suffers; `"drift"`
     the least cosine with the long-run mean of m; `"bias"` the answer along one lasting direction, the

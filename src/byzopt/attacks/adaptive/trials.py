@@ -19,13 +19,14 @@ Ask = Callable[[Tensor], Tensor]
 class Guard(Protocol):
     """A defence that may expel workers, in the state of a round."""
 
-    def foresee(self, rows: Tensor, vectors: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Its answers `[K, k]` to sets of rows `[K, n, k]`, and who would be expelled after each, `[K, n]`;
-        `vectors` `[m, k]` are what it remembers, where that is known."""
+    def foresee(self, rows: Tensor, vectors: Tensor | None, rounds: int) -> tuple[Tensor, Tensor]:
+        """Its answers `[K, k]` to sets of rows `[K, n, k]`, and who would be expelled after so many rounds of
+        each, `[K, n]`; `vectors` `[m, k]` are what it remembers, where that is known."""
         ...
 
 
 MOST_NUMBERS = 1 << 26  # in the sets of rows of one call: half a gigabyte in float64
+AHEAD = 2  # rounds of its rows that a liar wants to survive: who spends all that a guard bears is gone next
 AGREE = 1e-3  # of the spread: how far answers in fewer coordinates may be from those to whole rows
 
 
@@ -70,11 +71,11 @@ class Trials:
         return torch.stack([_asked(ask, rows) for ask in self.asks])
 
     def _unseen(self, guard: Guard, scene: Scene, coefficients: Tensor) -> Tensor:
-        """A guard's answers `[K, k]`; NaN where a faulty worker would be expelled who is not when all of them
-        send the honest mean, for which the coefficients are 0."""
+        """A guard's answers `[K, k]`; NaN where a faulty worker would be expelled, if the same came again,
+        who is not when all of them send the honest mean, for which the coefficients are 0."""
         rows = self.sets(scene, torch.cat([torch.zeros_like(coefficients[:1]), coefficients]))
         self.count += len(rows)
-        answers, expelled = guard.foresee(rows, scene.remembered if len(scene.remembered) else None)
+        answers, expelled = guard.foresee(rows, scene.remembered if len(scene.remembered) else None, AHEAD)
         gone = expelled[:, self.byzantine]
         caught = (gone & ~gone[0]).any(dim=1)
         return torch.where(caught.unsqueeze(1), torch.nan, answers.to(rows))[1:]
