@@ -271,6 +271,26 @@ def test_a_worker_that_dies_is_tried_again_and_then_its_run_has_failed(tmp_path)
     assert not work.left
 
 
+def test_a_batch_that_is_put_aside_goes_on_at_its_second_place_and_not_while_it_is_under_way(tmp_path):
+    runs = Sweep(spec=SPEC | {"rounds": 3, "rule": "mean"}, grid={"seed": [0, 1]}).expand().runs
+    slow, other = RunBatch(runs[:1]), RunBatch(runs[1:])
+    store, ended = RunStore(tmp_path), []
+    work = BatchQueue([slow._replace(patience=0.0), slow, other], store, lambda kind, content: None)
+    hasty, between = work.next(), work.next()
+    assert (hasty.id, hasty.patience, between.id) == (slow.id, 0.0, other.id)
+    assert work.next() is None  # its second place waits
+    for batch in (hasty, between):
+        work.ended(batch, run_batch(batch, store, work.tell, lambda: False))
+        ended.append(store.inspect(batch.ids[0]).kind)
+    assert ended == ["missing", "whole"]
+    assert store.has_checkpoint(slow.id)
+    last = work.next()
+    assert last == slow
+    work.ended(last, run_batch(last, store, work.tell, lambda: False))
+    assert store.inspect(slow.ids[0]).kind == "whole"
+    assert not work.left
+
+
 FILE = """
 name = "small"
 together = 6
