@@ -257,7 +257,7 @@ def test_an_error_in_one_run_of_a_batch_is_that_runs_alone(tmp_path, monkeypatch
 def test_a_worker_that_dies_is_tried_again_and_then_its_run_has_failed(tmp_path):
     runs = Sweep(spec=SPEC | {"rounds": 3, "rule": "mean"}, grid={"seed": [0, 1, 2]}).expand().runs
     store, ended = RunStore(tmp_path), []
-    work = BatchQueue([RunBatch(runs)], store, lambda kind, content: ended.append(content[:2]))
+    work = BatchQueue([RunBatch(runs)], store, lambda kind, content: ended.append((kind, *content[:2])))
     tried = []
     while (batch := work.next()) is not None:
         tried.append(len(batch.runs))
@@ -266,7 +266,8 @@ def test_a_worker_that_dies_is_tried_again_and_then_its_run_has_failed(tmp_path)
         else:
             work.ended(batch, run_batch(batch, store, work.tell, lambda: False))
     assert tried == [3, 3, 1, 1, 1, 1]
-    assert dict(ended) == {runs[0].id: "completed", runs[1].id: "error", runs[2].id: "completed"}
+    told = {run: status for kind, run, status in ended if kind == "ended"}  # on a busy machine also of rounds
+    assert told == {runs[0].id: "completed", runs[1].id: "error", runs[2].id: "completed"}
     assert "killed by SIGKILL" in store.inspect(runs[1].id).message
     assert not work.left
 
