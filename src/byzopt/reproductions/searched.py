@@ -74,7 +74,8 @@ def searched_sentence(preset: str) -> str:
         for name, value in worst.figures.items()
     )
     ended = "" if worst.status in ("completed", "converged") else f" The run ended as {worst.status}."
-    return f"`{worst.kind}`{others}, leaves {figures}.{ended}"
+    mild = " Its own attack does more." if worst.badness < beside[OWN].badness else ""
+    return f"`{worst.kind}`{others}, leaves {figures}.{mild}{ended}"
 
 
 def spelled(figure: str, value: float | None, named: bool = False) -> str:
