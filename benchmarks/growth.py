@@ -38,7 +38,16 @@ from _peers_env import RESULTS, described, machine, table, write
 from byzopt import aggregators as ag
 from byzopt.aggregators import Aggregator
 
-MANY = ((100, 100_000), (300, 100_000), (1000, 30_000), (1000, 100_000), (2000, 30_000), (3000, 10_000))
+MANY = (
+    (100, 100_000),
+    (300, 100_000),
+    (1000, 3_000),
+    (1000, 30_000),
+    (1000, 100_000),
+    (2000, 30_000),
+    (3000, 3_000),
+    (3000, 10_000),
+)
 DECIDED = (20, 100, 300, 500, 1000, 3000)  # rows of SHORT coordinates
 SHORT, SEARCHED = 500, 100  # searches over subsets are for so many rows at most
 LONG = ((10, 10_000), (10, 1_000_000), (10, 10_000_000), (10, 100_000_000))

@@ -133,7 +133,7 @@ def _select(k: Body, room: Any, full: Any, n: Any, rank: Any, top: Any) -> tuple
 
 
 def _pivot(k: Body, ends: list[Any], turn: Any, rank: Any) -> Any:
-    """Bits from `low` on and below `high`."""
+    """Bits from `low` on and below `high`; first 0, as far apart as many rows are behind a stage."""
     low, high, below, within = ends
     half = k.b.add(low, k.b.lshr(k.b.sub(high, low), k.whole(1)))
     first, last = (k.b.bitcast(each, k.double) for each in (low, high))
@@ -149,7 +149,8 @@ def _pivot(k: Body, ends: list[Any], turn: Any, rank: Any) -> Any:
     at = k.b.bitcast(k.b.fadd(first, k.b.fmul(k.b.fsub(last, first), share)), k.i64)
     fits = k.b.and_(k.b.icmp_signed(">=", at, low), k.b.icmp_signed("<", at, high))
     evenly = k.b.icmp_signed("<", k.b.and_(turn, k.whole(_EVERY - 1)), k.whole(_EVERY - 1))
-    return k.b.select(k.b.and_(fits, evenly), at, half)
+    begun = k.b.icmp_signed(">", turn, k.whole(0))
+    return k.b.select(begun, k.b.select(k.b.and_(fits, evenly), at, half), low)
 
 
 def _count(k: Body, room: Any, full: Any, pivot: Any) -> Any:

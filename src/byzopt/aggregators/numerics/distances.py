@@ -20,6 +20,7 @@ from byzopt.kernels import EXTREME, TIE
 _PRODUCTS = 128  # rows up to which a kernel's products of n x n numbers are faster than BLAS
 _SORTED = 1024  # rows up to which sorting costs little more than selecting, and serves what is asked next
 _LOOK = 64  # numbers of a row that show whether many are equal
+_SOME = 32  # rows at a time where sums over them are taken
 _CACHED = 1 << 16  # numbers at a time where there are many rows
 
 
@@ -177,12 +178,12 @@ class Distances:
             return kernels.bulk_weights(self.gram, self.squared, radii)
         radii = radii * (1 + TIE)
         best = radii <= radii.min(axis=-1, keepdims=True) * (1 + TIE)
-        if best.ndim == 1:  # of many rows few are best
-            several = best.nonzero()[0]
-            near = self._from(several) <= radii[several, None]
-            shares = near / np.maximum(near.sum(axis=-1, keepdims=True), 1)
-            weights: Array = shares.sum(axis=0) / len(several)
-            return weights, self.lengths_to(weights)
+        if best.ndim == 1:  # of many rows few are best, but where many are equal
+            several, weights = best.nonzero()[0], np.zeros(self.m)
+            for some in np.split(several, range(_SOME, len(several), _SOME)):
+                near = self._from(some) <= radii[some, None]
+                weights += (near / np.maximum(near.sum(axis=-1, keepdims=True), 1)).sum(axis=0)
+            return (weights := weights / len(several)), self.lengths_to(weights)
         near = (self.squared <= radii[..., None]) & best[..., None]
         shares = near / np.maximum(near.sum(axis=-1, keepdims=True), 1)
         weights = shares.sum(axis=-2) / best.sum(axis=-1, keepdims=True)

@@ -51,9 +51,20 @@ def _congruent_many(mixing: Array, gram: Array, single: bool) -> Array:
     else:
         product = _by_deviations(chosen, gram, float(mixing.max()), single and gram.diagonal().max() < _LARGE)
     first, same = twins(mixing if chosen is None else np.packbits(chosen, axis=1))
-    product[same] = product[first[same]]
-    product[:, same] = product[:, first[same]]
-    return product
+    return _as_first(product, first) if len(same) else product
+
+
+def _as_first(product: Array, first: Index) -> Array:
+    """`product` with what stands for the row `first[i]` in the place of row i, and of column i."""
+    out = np.empty_like(product)
+
+    def part(start: int, stop: int) -> None:
+        for i in range(start, stop, _ROWS):
+            rows = slice(i, min(i + _ROWS, stop))
+            out[rows] = product[first[rows]].take(first, axis=1)
+
+    kernels.parallel_for(len(out), out.size, _ROWS, part)
+    return out
 
 
 def twins(mixing: Any) -> tuple[Index, Index]:
