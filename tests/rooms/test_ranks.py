@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import fsum
+
 import numpy as np
 import pytest
 
@@ -41,3 +43,8 @@ def test_rows_selected_by_counting_are_those_of_a_stable_sort(n):
             chosen = np.zeros((n, n), dtype=bool)
             np.put_along_axis(chosen, nearest[:, : rank + 1], True, axis=1)
             assert np.array_equal(kernels.nearest_rows(within[:n, :n], rank + 1), chosen)
+            sums = kernels.nearest_sums(within[:n, :n], rank + 1)
+            exact = np.array([fsum(row[: rank + 1]) for row in ordered])
+            assert (np.abs(sums - exact) <= 4e-16 * exact + 1e-320).all()
+            order = np.random.default_rng(1).permutation(n)  # the same distances in another order
+            assert np.array_equal(kernels.nearest_sums(gram[np.ix_(order, order)], rank + 1), sums[order])

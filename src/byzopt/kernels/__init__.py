@@ -12,7 +12,7 @@ from byzopt.kernels.keys import row_sums
 from byzopt.kernels.lengths import fused_lengths
 from byzopt.kernels.measure import measured_rows
 from byzopt.kernels.networks import network
-from byzopt.kernels.ranks import nearest_rows, reaches, selects
+from byzopt.kernels.ranks import nearest_rows, nearest_sums, reaches, selects
 from byzopt.kernels.scatter import fused_scatter
 from byzopt.kernels.signed import signed_products
 from byzopt.kernels.square import (
@@ -54,6 +54,7 @@ __all__ = [
     "moved_rows",
     "nearest_rows",
     "nearest_shares",
+    "nearest_sums",
     "network",
     "pair_squares",
     "parallel_for",

@@ -31,38 +31,48 @@ def selects() -> bool:
 def reaches(gram: Array, rank: int) -> Array:
     """Squared distances `[n]` of rows to their `rank`-th nearest (0: themselves), by finite products `gram`
     `[n, n]` about any row."""
-    return _selected(gram, rank, None)
+    found = np.empty(len(gram))
+    _select_from(gram, rank, "reach", found)
+    return found
+
+
+def nearest_sums(gram: Array, count: int) -> Array:
+    """Σ `[n]` of each row's squared distances to the `count` rows nearest to it, itself the first of them.
+
+    It is as good as exact, and so the same for rows that have the same distances in another order: see
+    `_total`.
+    """
+    found = np.empty(len(gram))
+    _select_from(gram, count - 1, "sum", found)
+    return found
 
 
 def nearest_rows(gram: Array, count: int) -> Mask:
     """Which `count` rows lie nearest to each row, `[n, n]`: itself, and of equally near ones the first."""
     chosen = np.empty(gram.shape, dtype=np.bool_)
-    _selected(gram, count - 1, chosen)
+    _select_from(gram, count - 1, "marks", chosen)
     return chosen
 
 
-def _selected(gram: Array, rank: int, chosen: Mask | None) -> Array:
-    """The squared distances of that rank; who is within is written to `chosen`."""
-    n, limits = len(gram), np.empty(len(gram))
+def _select_from(gram: Array, rank: int, what: str, out: Any) -> None:
+    """Writes to `out` what is asked of each row's first rank + 1 distances."""
+    n = len(gram)
     gram = gram if gram.strides[1] == gram.itemsize else np.ascontiguousarray(gram)
-    own, run = np.ascontiguousarray(gram.diagonal()), _kernel(chosen is not None)
-    step = _DEEP * lanes(torch.float64)
+    own, run, step = np.ascontiguousarray(gram.diagonal()), _kernel(what), _DEEP * lanes(torch.float64)
     where = address(gram), gram.strides[0] // gram.itemsize, address(own)
-    to = (address(limits),) if chosen is None else (address(limits), address(chosen))
 
     def part(start: int, stop: int) -> None:
         room = aligned(-(-n // step) * step)
-        run(*where, address(room), *to, n, rank, start, stop)
+        run(*where, address(room), address(out), n, rank, start, stop)
 
     parallel_for(n, n * n, 1, part)
-    return limits
 
 
 @cache
-def _kernel(marks: bool) -> Run:
+def _kernel(what: str) -> Run:
     def emit(builder: Any, function: Any) -> None:
         k = Body(builder, function, torch.float64)
-        gram, stride, own, room, limits, *chosen, n, rank, start, stop = function.args
+        gram, stride, own, room, out, n, rank, start, stop = function.args
         step = _DEEP * k.lanes
         full = k.b.and_(k.add(n, step - 1), k.whole(-step))
         with k.loop(n, full) as j:  # beyond the last row there is nobody near
@@ -70,11 +80,12 @@ def _kernel(marks: bool) -> Run:
         with k.loop(start, stop) as i:
             top = _measure(k, k.at(gram, k.times(i, stride), k.double), own, room, i, n)
             limit, within = _select(k, room, full, n, rank, top)
-            k.put(limit, limits, i)
-            if marks:
-                _mark(k, room, limit, within, k.at(chosen[0], k.times(i, n), k.ir.IntType(8)), i, n, rank)
+            if what == "marks":
+                _mark(k, room, limit, within, k.at(out, k.times(i, n), k.ir.IntType(8)), i, n, rank)
+            else:
+                k.put(limit if what == "reach" else _total(k, room, full, limit, n, rank), out, i)
 
-    return compiled(f"ranks_{marks}", "pippppiiii" if marks else "pipppiiii", emit)
+    return compiled(f"ranks_{what}", "pipppiiii", emit)
 
 
 def _measure(k: Body, products: Any, own: Any, room: Any, i: Any, n: Any) -> Any:
@@ -211,3 +222,35 @@ def _mark(k: Body, room: Any, limit: Any, within: Any, chosen: Any, i: Any, n: A
             rim = k.b.and_(k.b.and_(near, k.b.not_(there)), k.b.icmp_signed(">", k.b.load(spare), k.whole(0)))
             take(rim)
             k.b.store(k.b.zext(k.b.or_(there, rim), byte), k.at(chosen, j, byte))
+
+
+def _total(k: Body, room: Any, full: Any, limit: Any, n: Any, rank: Any) -> Any:
+    """The sum of the rank + 1 least numbers in `room`, the last of which is the limit.
+
+    A number is cut in two by adding and subtracting a power of two above twice all sums: what is left of it
+    then are multiples of one last place, whose sums are exact in any order. The rest is cut in the same way.
+    """
+    many, top = k.b.sitofp(n, k.double), k.ir.Constant(k.i64, 0x7FF << 52)
+
+    def above(value: Any) -> Any:
+        """A power of two that is more than twice a number."""
+        floor = k.b.bitcast(k.b.and_(k.b.bitcast(value, k.i64), top), k.double)
+        return k.b.fmul(floor, k.double(4.0))
+
+    coarse = above(k.b.fmul(many, limit))
+    fine = above(k.b.fmul(many, k.b.fmul(coarse, k.double(2.0**-52))))
+    sums, counts, bound = [k.zeros(), k.zeros()], k.zeros(), k.everywhere(limit)
+    with k.loop(0, full, k.lanes) as j:
+        value = k.load(room, j)
+        inside = k.b.fcmp_ordered("<", value, bound)
+        rest = k.b.select(inside, value, k.const(0.0))
+        for cut, place in zip((coarse, fine), sums, strict=True):
+            level = k.everywhere(cut)
+            piece = k.b.fsub(k.b.fadd(rest, level), level)
+            rest = k.b.fsub(rest, piece)
+            k.b.store(k.b.fadd(k.b.load(place), piece), place)
+        one = k.b.select(inside, k.const(1.0), k.const(0.0))
+        k.b.store(k.b.fadd(k.b.load(counts), one), counts)
+    left = k.b.fsub(k.b.sitofp(k.add(rank, 1), k.double), k.total(k.b.load(counts)))
+    high, low = (k.total(k.b.load(place)) for place in sums)
+    return k.b.fadd(k.b.fadd(high, low), k.b.fmul(left, limit))

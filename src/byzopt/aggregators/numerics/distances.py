@@ -100,7 +100,6 @@ class Distances:
         if self._selects:
             near: Any = kernels.nearest_rows(self.gram, count)
             return cast(Array, by_rows(lambda part: part / count, near))
-
         known = count > 1 and "ranked" in self.__dict__  # the row itself is the first of them
 
         def part(dists: Array, own: Index, limits: Array) -> Any:
@@ -201,7 +200,9 @@ class Distances:
     def best_shares(self, neighbours: int, count: int) -> Array | None:
         """Weights `[m]` of the mean of the `count` rows with the least sums of squared distances to their
         nearest `neighbours` others, of equal ones the first; None where no kernel gives them."""
-        return None if self._few is None else kernels.best_shares(self._few, neighbours, count)
+        if self._few or not self._selects:
+            return None if self._few is None else kernels.best_shares(self._few, neighbours, count)
+        return even(kernels.nearest_sums(self.gram, neighbours + 1).argsort(kind="stable")[:count], self.m)
 
     def steps_from_bulk(self, nu: float, steps: int) -> Array | None:
         """`weiszfeld` from the bulk, with `nu` times the rows' median distance to it as floor, or the first
