@@ -19,7 +19,7 @@ from byzopt.kernels.emit import Body
 from byzopt.kernels.jit import Array, Run, address, compiled, lanes, switched
 from byzopt.kernels.networks import Places, pruned
 
-FEW = 512  # rows up to which one thread measures n x n numbers faster than NumPy does in pieces by several
+FEW = 256  # rows up to which one thread measures n x n numbers faster than selections by several do
 EXTREME = 1e-200  # squared lengths of float64 rows beyond this and its inverse ask for another unit
 _TILE = 4  # rows of a product at a time
 _FLAGS = 5  # numbers that say what distances are worth
