@@ -39,7 +39,8 @@ WARM = 3  # rounds before the first that is timed
 MOST = 900  # that are: thresholds are those of 1000
 REMEMBERING = f"""A guard reads and writes a sum for each worker and coordinate, of which it takes products.
 "{SUMS}" is the memory's part, `torch.add(sums, rows, out=others)`. SafeguardSGD does this for each of its two
-windows. Short rows show the hundred operations on n numbers that tests are made of, of microseconds each.
+windows. Short rows show the hundred operations on n numbers that tests are made of, of microseconds each: at
+10 x 10,000 the pass over rows and sums is about a seventh of a round.
 """
 PLAN = (Epoch(1000, 10.0, 0.1),)
 FILTERS: dict[str, Filter] = {
