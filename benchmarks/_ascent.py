@@ -61,7 +61,7 @@ class Ascent(AutoByz):
         answer = through(chain, torch.cat([honest, rows], dim=1))
         sets = torch.empty_like(torch.cat([honest, rows], dim=1))
         sets[:, trials.honest], sets[:, trials.byzantine] = honest, rows
-        met = trials.asks[0](sets)
+        met = trials.asks[0](sets, None)
         away = float((met - answer).norm() / met.norm())
         require(away < 1e-6, "The defence", f"be {self.chain}", f"answers that are {away:.2g} off")
         unit = float(small.honest.norm(dim=-1).median())

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators import rule_from
+from byzopt.aggregators.centered_clipping import Following
 from byzopt.aggregators.core.defence import Defence
 from byzopt.aggregators.core.filters import RoundContext
 from byzopt.attacks import ATTACKS, Attack, AutoByz, Limited, View
+from byzopt.attacks.adaptive.autobyz import _ask
 from byzopt.attacks.adaptive.scene import COLUMNS, scene
 from byzopt.attacks.adaptive.trials import Trials, seen
 from byzopt.cohort import Cohort
@@ -25,22 +27,22 @@ N, F, D = 20, 3, 300
 COHORT = Cohort.of(N, F)
 
 
-def honest_rows(seed: int = 0) -> Tensor:
+def honest_rows(d: int = D, seed: int = 0) -> Tensor:
     """Rows of workers whose data differ: the spread is five times the length of the mean."""
-    drawn = torch.randn(N, D, dtype=torch.float64, generator=stream(seed, "rows"))
-    clusters = torch.randn(4, D, dtype=torch.float64, generator=stream(seed, "clusters"))
+    drawn = torch.randn(N, d, dtype=torch.float64, generator=stream(seed, "rows"))
+    clusters = torch.randn(4, d, dtype=torch.float64, generator=stream(seed, "clusters"))
     return 0.5 * drawn + clusters[torch.arange(N) % 4] + 0.2
 
 
-def defence(spelling: str) -> Defence:
+def defence(spelling: str, d: int = D) -> Defence:
     rule = rule_from(spelling, f=F).as_filter()
-    x = torch.zeros(D, dtype=torch.float64)
+    x = torch.zeros(d, dtype=torch.float64)
     return Defence(rule, rule.init(x, N), RoundContext(1, x))
 
 
 def forged(attack: object, rows: Tensor, against: Defence, t: int = 1) -> Tensor:
     """The rows `[n, d]` that the server gets when the last f forge."""
-    view = View(t, torch.zeros(D, dtype=torch.float64), rows, COHORT, F, attack.knows, against)
+    view = View(t, torch.zeros_like(rows[0]), rows, COHORT, F, attack.knows, against)
     state = attack.start(COHORT, rows[0])
     return view.with_forged(attack.step(state, view, stream(0, "attack", t))[0])
 
@@ -80,7 +82,7 @@ def test_the_space_is_probed_and_gives_the_answers_of_whole_rows(spelling, space
     against, rows = defence(spelling), honest_rows()
     honest = rows[list(COHORT.honest)]
     whole = scene(honest, honest.mean(dim=0), honest.mean(dim=0))
-    trials = Trials([against.batch], COHORT.honest, COHORT.byzantine)
+    trials = Trials([_ask(against, None)], COHORT.honest, COHORT.byzantine)
     some = torch.zeros(3, F, 17 + 6, dtype=torch.float64)
     some[0, :, 17], some[1, :, 2], some[2, :, 18] = -0.7, 1.3, 0.5
     generator = stream(0, "attack")
@@ -91,20 +93,45 @@ def test_the_space_is_probed_and_gives_the_answers_of_whole_rows(spelling, space
     torch.testing.assert_close(gram @ gram.T, wide @ wide.T, rtol=1e-9, atol=1e-9)
 
 
-def test_a_rule_with_a_memory_of_whole_rows_is_asked_about_whole_rows():
-    against, rows = defence("centered_clipping"), honest_rows()
+@pytest.mark.parametrize("d", [60, 200, D])  # also where columns by lot are all of them, in another order
+@pytest.mark.parametrize("spelling", ["centered_clipping", "nnm >> centered_clipping"])
+def test_what_a_rule_remembers_goes_with_it_into_the_span(spelling, d):
+    against, rows = defence(spelling, d), honest_rows(d)
     before = against.state
     found = forged(AutoByz(budget="cheap"), rows, against)
     assert bool(found.isfinite().all())
     assert against.state is before
     aside = replace(against, state=against.filter.step(before, 9 * rows, against.at)[1])
     honest = rows[list(COHORT.honest)]
-    whole, some = scene(honest, honest.mean(dim=0), honest.mean(dim=0)), torch.zeros(3, F, 17 + 6).double()
+    some = torch.zeros(3, F, 17 + 6).double()
+    some[0, :, 17], some[1, :, 2], some[2, :, 18] = -0.7, 1.3, 0.5
     for known in (against, aside):  # also before there is anything to remember
-        trials = Trials([known.batch], COHORT.honest, COHORT.byzantine)
-        assert trials.space(whole, some, stream(0, "attack")) == "whole"
+        whole = scene(honest, honest.mean(dim=0), honest.mean(dim=0), known.vectors)
+        trials = Trials([_ask(known, None)], COHORT.honest, COHORT.byzantine, hides=known.hides)
+        assert trials.space(whole, some, stream(0, "attack")) == "span"
+        small = seen(whole, "span", stream(0, "attack"))
+        met = torch.stack([known(set_) for set_ in trials.sets(whole, some)])
+        found = trials.answers(small, some)[0]
+        torch.testing.assert_close(found @ small.honest.T, met @ honest.T, rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(met, torch.stack([against(set_) for set_ in trials.sets(whole, some)]))
     with pytest.raises(InvalidInput, match="have its"):
         aside.batch(rows[None, :, :5])
+
+
+@pytest.mark.parametrize("d", [60, D])
+def test_who_does_not_say_what_it_remembers_is_asked_about_whole_rows(d):
+    @dataclass(frozen=True)
+    class Quiet(Following):
+        def vectors(self, state, at):
+            return None
+
+    said = defence("centered_clipping", d)
+    against = replace(said, filter=Quiet(said.filter.rule))
+    rows = honest_rows(d)
+    honest = rows[list(COHORT.honest)]
+    whole = scene(honest, honest.mean(dim=0), honest.mean(dim=0), against.vectors)
+    trials = Trials([_ask(against, None)], COHORT.honest, COHORT.byzantine, hides=against.hides)
+    assert trials.space(whole, torch.zeros(3, F, 17 + 6).double(), stream(0, "attack")) == "whole"
 
 
 def test_lots_are_not_known():
@@ -177,7 +204,7 @@ def told(threat: str, rows: Tensor, before: Tensor) -> tuple[Tensor, bool]:
 
 
 def test_a_threat_model_hands_over_what_it_says_and_nothing_else():
-    rows, before = honest_rows(0), honest_rows(1)
+    rows, before = honest_rows(seed=0), honest_rows(seed=1)
     honest, own = list(COHORT.honest), rows[list(COHORT.byzantine)]
     for threat, expected, rule in (
         ("omniscient", rows[honest], True),

@@ -156,6 +156,14 @@ class Following(RoundRule):
     def after(self, state: Last, out: Tensor) -> Last:
         return Last(out, state.rounds + 1)
 
+    def vectors(self, state: Last, at: RoundContext) -> Tensor:
+        return state.centre.double().unsqueeze(0)
+
+    def with_vectors(
+        self, state: Last, at: RoundContext, vectors: Tensor
+    ) -> tuple[Following, Last, RoundContext]:
+        return self, Last(vectors[0], state.rounds), at
+
 
 @dataclass(frozen=True, eq=False)
 class _Continued(GeometricRule):

@@ -28,12 +28,16 @@ class Defence:
     def __call__(self, rows: Tensor) -> Tensor:
         return self.filter.preview(self.state, self._beside(rows), self.at)
 
-    def batch(self, rows: Tensor) -> Tensor:
+    def batch(self, rows: Tensor, vectors: Tensor | None = None) -> Tensor:
         """The answers `[K, d]` to K sets of rows `[K, n, d]`, each as this round would answer it.
 
-        A rule without memory may be asked in fewer coordinates, too. Errors: `InvalidInput` for a filter that
-        may remember rows, which those would not fit.
+        With `vectors` `[m, k]`, which are its own in other coordinates, rows have k of these. A rule without
+        memory may be asked in any. Errors: `InvalidInput` for a filter that may remember rows, which fewer
+        coordinates would not fit.
         """
+        if vectors is not None:
+            filter, state, at = self.filter.with_vectors(self.state, self.at, vectors.to(rows))
+            return filter.previews(state, rows, at)
         d, what = rows.shape[-1], "Rows for a defence with memory"
         whole = d == self.at.x.shape[-1] or isinstance(self.filter, StatelessFilter)
         require(whole, what, f"have its {self.at.x.shape[-1]} coordinates", d)
@@ -50,6 +54,11 @@ class Defence:
     def expels(self) -> bool:
         """Whether the rule may expel workers."""
         return self.filter.expels
+
+    @property
+    def hides(self) -> bool:
+        """Whether it may remember what it does not say in `vectors`: then only whole rows fit."""
+        return not isinstance(self.filter, StatelessFilter) and self.vectors is None
 
     @property
     def vectors(self) -> Tensor | None:

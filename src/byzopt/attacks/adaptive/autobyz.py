@@ -13,7 +13,7 @@ from torch import Tensor
 from byzopt.attacks.adaptive.candidates import candidates
 from byzopt.attacks.adaptive.scene import EXTRAS, Scene, scene, unit
 from byzopt.attacks.adaptive.search import Best, evolve, refine
-from byzopt.attacks.adaptive.trials import SPACES, Guard, Trials, seen
+from byzopt.attacks.adaptive.trials import SPACES, Ask, Guard, Trials, seen
 from byzopt.attacks.base import ATTACKS, Knowledge, Remembering, View
 from byzopt.cohort import Cohort
 
@@ -110,8 +110,9 @@ class AutoByz(Remembering):
             variance = variance + weight * (rows.var(dim=0, correction=0) - variance)
         shrinking = view.x.to(rows) if origin is None else -origin  # a step is minus a row, a move is one
         guard = _guard(view)
-        whole = scene(rows, long, self._aim(rows, shrinking, mean, long, variance), _remembered(guard))
-        trials = Trials(_asks(view, origin), view.cohort.honest, view.cohort.byzantine, guard)
+        whole = scene(rows, long, self._aim(rows, shrinking, mean, long, variance), _remembered(view))
+        asks = _asks(view, origin)
+        trials = Trials(asks, view.cohort.honest, view.cohort.byzantine, guard, _hides(view))
         best, space = self._search(whole, trials, state, view.b, generator)
         if not bool((rows != rows[0]).any()):  # of equal rows all spaces give the same: a later round tells
             space = -1
@@ -171,30 +172,45 @@ def _noise(b: int, d: int) -> Tensor:
 _kept_noise = lru_cache(maxsize=4)(_noise)
 
 
-def _asks(view: View, origin: Tensor | None) -> list[Callable[[Tensor], Tensor]]:
-    """The defence as functions of sets of rows `[K, n, k]`, measured from `origin` as its answers are: one
-    for each draw of the attacker's own."""
-    defence = getattr(view.defence, "single", view.defence)
+def _asks(view: View, origin: Tensor | None) -> list[Ask]:
+    """The defence as functions of sets of rows `[K, n, k]`, measured from `origin` as its answers are, and of
+    what it remembers: one for each draw of the attacker's own."""
+    defence = _defence(view)
     draws = getattr(defence, "draws", None)  # of a rule in a defence's place it is a trait
     known = draws() if callable(draws) else [defence]
-    asks = [each.batch if hasattr(each, "batch") else _stacked(each) for each in known]
-    return [_from(origin, ask) for ask in asks] if origin is not None else asks
+    return [_ask(each, origin) for each in known]
 
 
-def _from(origin: Tensor, ask: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda sets: ask(sets + origin).to(origin) - origin
+def _ask(defence: Any, origin: Tensor | None) -> Ask:
+    batch: Callable[..., Tensor] = getattr(defence, "batch", None) or _stacked(defence)
+
+    def ask(sets: Tensor, vectors: Tensor | None) -> Tensor:
+        if origin is not None:
+            return batch(sets + origin).to(origin) - origin
+        return batch(sets) if vectors is None else batch(sets, vectors)
+
+    return ask
 
 
 def _guard(view: View) -> Guard | None:
     """The defence, if it may expel workers."""
-    defence: Any = getattr(view.defence, "single", view.defence)
+    defence = _defence(view)
     return defence if getattr(defence, "expels", False) else None
 
 
-def _remembered(guard: Guard | None) -> Tensor | None:
-    """What a guard says that it remembers, `[m, d]`."""
-    told: Tensor | None = getattr(guard, "vectors", None)
+def _remembered(view: View) -> Tensor | None:
+    """What the defence says that it remembers, `[m, d]`."""
+    told: Tensor | None = getattr(_defence(view), "vectors", None)
     return told
+
+
+def _hides(view: View) -> bool:
+    """Whether it may remember what it does not say."""
+    return bool(getattr(_defence(view), "hides", False))
+
+
+def _defence(view: View) -> Any:
+    return getattr(view.defence, "single", view.defence)
 
 
 def _stacked(defence: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -13,7 +13,7 @@ from byzopt.errors import ByzoptError
 
 Space = Literal["span", "columns", "whole"]
 SPACES: tuple[Space, ...] = ("span", "columns", "whole")
-Ask = Callable[[Tensor], Tensor]
+Ask = Callable[[Tensor, Tensor | None], Tensor]  # sets of rows `[K, n, k]`, and what is remembered `[m, k]`
 
 
 class Guard(Protocol):
@@ -35,7 +35,7 @@ class Trials:
 
     `asks` are the defence with each draw of its own that the attacker makes: one for a rule that draws none.
     A `guard`, which may expel workers, is asked in the place of `asks`, and rows that would cost a faulty
-    worker its place are refused.
+    worker its place are refused. What `hides` something that it remembers is asked about whole rows only.
     """
 
     def __init__(
@@ -44,9 +44,10 @@ class Trials:
         honest: Sequence[int],
         byzantine: Sequence[int],
         guard: Guard | None = None,
+        hides: bool = False,
     ) -> None:
         self.asks, self.honest, self.byzantine, self.count = asks, list(honest), list(byzantine), 0
-        self.guard = guard
+        self.guard, self.hides = guard, hides
 
     def sets(self, scene: Scene, coefficients: Tensor) -> Tensor:
         """Whole sets of rows `[K, n, k]` for coefficients `[K, b, h + 6]`."""
@@ -68,23 +69,23 @@ class Trials:
             return self._unseen(self.guard, scene, coefficients).unsqueeze(0)
         rows = self.sets(scene, coefficients)
         self.count += len(self.asks) * len(rows)
-        return torch.stack([_asked(ask, rows) for ask in self.asks])
+        return torch.stack([_asked(ask, rows, _known(scene)) for ask in self.asks])
 
     def _unseen(self, guard: Guard, scene: Scene, coefficients: Tensor) -> Tensor:
         """A guard's answers `[K, k]`; NaN where a faulty worker would be expelled, if the same came again,
         who is not when all of them send the honest mean, for which the coefficients are 0."""
         rows = self.sets(scene, torch.cat([torch.zeros_like(coefficients[:1]), coefficients]))
         self.count += len(rows)
-        answers, expelled = guard.foresee(rows, scene.remembered if len(scene.remembered) else None, AHEAD)
+        answers, expelled = guard.foresee(rows, _known(scene), AHEAD)
         gone = expelled[:, self.byzantine]
         caught = (gone & ~gone[0]).any(dim=1)
         return torch.where(caught.unsqueeze(1), torch.nan, answers.to(rows))[1:]
 
     def space(self, whole: Scene, some: Tensor, generator: torch.Generator) -> Space:
         """In which space the defence answers `some` coefficients as it does in the whole one: probed."""
+        if self.hides or (self.guard is not None and not len(whole.remembered)):
+            return "whole"  # it does not say what it remembers
         if self.guard is not None:
-            if not len(whole.remembered):
-                return "whole"  # it does not say what it remembers
             some = torch.cat([torch.zeros_like(some[:1]), some])  # it may refuse all others
         answers = self.answers(whole, some)
         for space in ("span", "columns"):
@@ -149,15 +150,20 @@ def _alike(found: Tensor, expected: Tensor, most: float) -> bool:
     return bool(torch.isclose(found, expected, rtol=0.0, atol=most, equal_nan=True).all())
 
 
-def _asked(ask: Ask, rows: Tensor) -> Tensor:
+def _known(scene: Scene) -> Tensor | None:
+    """What the defence says that it remembers, in the scene's coordinates."""
+    return scene.remembered if len(scene.remembered) else None
+
+
+def _asked(ask: Ask, rows: Tensor, known: Tensor | None) -> Tensor:
     try:
-        return ask(rows).to(rows)  # a memory answers in its own dtype, where it is
+        return ask(rows, known).to(rows)  # a memory answers in its own dtype, where it is
     except ByzoptError:
-        return torch.stack([_one(ask, each) for each in rows])
+        return torch.stack([_one(ask, each, known) for each in rows])
 
 
-def _one(ask: Ask, rows: Tensor) -> Tensor:
+def _one(ask: Ask, rows: Tensor, known: Tensor | None) -> Tensor:
     try:
-        return ask(rows.unsqueeze(0))[0].to(rows)
+        return ask(rows.unsqueeze(0), known)[0].to(rows)
     except ByzoptError:
         return torch.full_like(rows[0], torch.nan)
