@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+from math import inf
+
+import numpy as np
 import pytest
 import torch
 
 from byzopt.aggregators import SignGuard
-from byzopt.attacks import DBA, Adversary, Backdoor, EdgeCase, FreeRider, Neurotoxin, SignShares, Sparse
+from byzopt.attacks import (
+    DBA,
+    Adversary,
+    Backdoor,
+    EdgeCase,
+    FreeRider,
+    Neurotoxin,
+    SignShares,
+    Sparse,
+    TurnedSigns,
+)
+from byzopt.attacks.turned_signs import turned
 from byzopt.cohort import Cohort
 from byzopt.errors import InvalidInput
 from byzopt.experiments import simulate
@@ -74,6 +89,36 @@ def test_shares_of_signs_and_length_are_those_of_honest_rows_and_signguard_sees_
     assert torch.equal(attacked[8], lie)
     report = SignGuard(f=3).explain(attacked)
     assert set(report.selected) >= {8, 9, 10}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_turned_signs_are_the_worst_of_all_rows_with_as_many_of_each(seed):
+    drawn_from = np.random.default_rng(seed)
+    row = torch.from_numpy(drawn_from.normal(size=7) * (drawn_from.random(7) < 0.8))
+    aim = torch.from_numpy(drawn_from.normal(size=7))
+    found, places = turned(row, aim), row.nonzero().squeeze(1).tolist()
+    least = inf
+    for chosen in combinations(places, int((row < 0).sum())):
+        other = row.abs()
+        other[list(chosen)] *= -1
+        least = min(least, float(other @ aim))
+    assert float(found @ aim) == pytest.approx(least, rel=1e-12)
+    assert torch.equal(found.abs(), row.abs())
+    assert torch.equal(found.sign().sort().values, row.sign().sort().values)
+
+
+@pytest.mark.parametrize("against", ["mean", "shrink"])
+def test_signguard_sees_no_turned_signs_where_a_mixture_of_rows_is_seen(against):
+    rows = drawn(11, 60, seed=5) + 0.3
+    silent = drawn(11, 60, seed=6) < 0.4  # where a worker's network has not fired
+    rows[silent] = 0
+    attacked = TurnedSigns(against=against)(rows, byzantine=3, x=-torch.ones(60, dtype=rows.dtype))
+    mean = rows[:8].mean(dim=0)
+    aim = mean if against == "mean" else mean / mean.norm() + 60**-0.5
+    assert bool((attacked[8:] @ aim < 0).all())
+    assert set(SignGuard(f=3).explain(attacked).selected) >= {8, 9, 10}
+    plain = torch.cat([rows[:8], -mean.expand(3, -1) * rows[:8].norm(dim=1).median() / mean.norm()])
+    assert not set(SignGuard(f=3).explain(plain).selected) & {8, 9, 10}
 
 
 # Pictures.

@@ -121,17 +121,21 @@ def test_mixers_that_need_more_than_rows_are_refused() -> None:
 
 
 def mortal(rank: int, deadline: float) -> dict[str, Any]:
-    """Rank 4 kills itself in round 3; rank 1 sleeps through round 5."""
+    """Rank 4 kills itself in round 3, when its rows of round 2 are heard; rank 1 sleeps through round 5."""
+    store = dist.distributed_c10d._get_default_store()
     node = GossipNode(Network.of(RING, Cohort.of(RANKS)), CSPlus(alpha=0.2), b=2, deadline=deadline)
     x = torch.full((4,), float(rank), dtype=torch.float64)
     missing = []
     for t in range(1, 8):
         if (rank, t) == (4, 3):
+            store.wait([f"{beside} heard" for beside in node.neighbours])
             os.kill(os.getpid(), signal.SIGKILL)
         if (rank, t) == (1, 5):
             time.sleep(1.5 * deadline)
         x = node.mix(x)
         missing.append(dict(node.missing))
+        if t == 2:
+            store.set(f"{rank} heard", "yes")
     node.close()
     return {"x": x, "missing": missing}
 

@@ -44,6 +44,7 @@ from byzopt.attacks.sign_shares import SignShares
 from byzopt.attacks.sleeper import Sleeper
 from byzopt.attacks.sparse import Sparse
 from byzopt.attacks.trapsetter import Trapsetter
+from byzopt.attacks.turned_signs import TurnedSigns
 
 __all__ = [
     "ALIE",
@@ -113,6 +114,7 @@ __all__ = [
     "Straddle",
     "Straggle",
     "Trapsetter",
+    "TurnedSigns",
     "TwoFaced",
     "UnderThreshold",
     "Uniform",

@@ -25,6 +25,7 @@ ENSEMBLE: dict[str, Mapping[str, Any]] = {
     "min-max": {"name": "min_max"},
     "sign flip": {"name": "sign_flip"},
     "label flip": {"name": "label_flip"},
+    "turned signs": {"name": "turned_signs", "against": "shrink"},
     "searched: shrink": {"name": "autobyz", "objective": "shrink"},
     "searched: workers": {"name": "autobyz", "objective": "workers"},
     "searched: drift": {"name": "autobyz", "objective": "drift"},

@@ -64,7 +64,9 @@ class AutoByz(Remembering):
     for differs most and has nearly no mean, so that there the rule is weak and the training stays; `"dist"`
     the largest distance of the answer from m, by which steps suffer that are as long as the answer. The
     attack proper is the worst of the objectives over whole runs. Nothing else is to be set. A heuristic: a
-    lower bound on the worst rows.
+    lower bound on the worst rows. **Not searched**: what is no mixture of rows, as zeros where a worker's
+    network has not fired. A rule that goes by these (`signguard`) sees all that is found, and falls to
+    `turned_signs`.
 
     The idea of "shrink", lies that lead back instead of merely away, is that of Malinovsky et al.,
     arXiv:2311.14127, Section 5, whose liars lead back to the start.
