@@ -71,7 +71,7 @@ def test_what_a_budget_does_not_reach_is_named_and_no_rule_is_called_best(tmp_pa
     assert stress(Spec.of(SPEC), tmp_path, compare=["mean"]).left == ()
 
 
-@pytest.mark.parametrize(("slow", "budget", "whole"), [(1, 18, 8), (4, 18, 4)], ids=["enough", "too little"])
+@pytest.mark.parametrize(("slow", "budget", "whole"), [(1, 19, 9), (4, 19, 4)], ids=["enough", "too little"])
 def test_a_budget_tries_cheap_attacks_and_the_first_searched_one(tmp_path, monkeypatch, slow, budget, whole):
     """Cheap runs take `slow`, searched ones ten times that; `whole` runs are to end."""
     left, clock = {}, [0]
