@@ -43,7 +43,9 @@ def page(found: Sequence[Found]) -> str:
             f"The figures are of {seeds} seeds that neither the benchmark nor its tuning uses: accuracy (%),",
             "the mean over the last tenth of the rounds; guessing is 10. `workers`, `cos` and the other",
             "searches are objectives of [autobyz](../reference/attacks/autobyz.md). Rules come with worker",
-            "momentum of eta = 0.1 where nothing else is said. What a rule costs: [rules](rules.md),",
+            "momentum of eta = 0.1 where nothing else is said. `ascent` was written for chains that end in a",
+            "mean: it follows the gradient of the objective through the chain, from 24 starts",
+            "(`benchmarks/_ascent.py`). What a rule costs: [rules](rules.md),",
             "[guards](guards.md).",
         ),
     ]
