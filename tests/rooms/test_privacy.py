@@ -585,6 +585,7 @@ def test_what_draws_no_poisson_samples_is_refused_before_anything_is_run():
                 recipe(**fields)
 
 
+@pytest.mark.slow
 def test_budgets_of_poisson_samples_are_those_of_their_rate_and_never_of_a_walk():
     settings = {"name": "safe_dshb", "noise_multiplier": 2.0, "per": "sample"}
     added, swapped, every = spec_privacy(spec(settings | {"sampling": "poisson"}))

@@ -119,6 +119,7 @@ rule.mean = {rule = "mean"}
 """
 
 
+@pytest.mark.slow
 def test_from_a_declaration_to_a_page_with_a_fit(tmp_path):
     path = tmp_path / "small.toml"
     path.write_text(SMALL)

@@ -63,6 +63,7 @@ def test_the_worst_of_the_ensemble_is_found_and_everything_is_stored(tmp_path):
     assert again.trials == result.trials
 
 
+@pytest.mark.slow
 def test_what_a_budget_does_not_reach_is_named_and_no_rule_is_called_best(tmp_path):
     result = stress(Spec.of(SPEC), tmp_path, compare=["mean"], budget=1e-9)
     assert result.trials == ()

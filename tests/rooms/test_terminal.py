@@ -191,10 +191,10 @@ def test_markdown_of_others_has_no_html_and_no_links_but_to_the_web():
 
 
 CLOSED = {
-    "both": [">&- 2>&-", ""],
     "an ASCII terminal": ["", "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 PYTHONIOENCODING=ascii:strict"],
 }
 CLOSED_TOO = {
+    "both": [">&- 2>&-", ""],
     "a reader that has gone": ["| head -c 1", ""],
     "stdout": [">&-", ""],
     "stderr": ["2>&-", ""],
