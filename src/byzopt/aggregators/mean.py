@@ -34,6 +34,10 @@ class Mean(RankRule):
     validates = True
     keeps_bounds = True
 
+    @property
+    def direct(self) -> bool:
+        return type(self).reduce is Mean.reduce and type(self).columns is RankRule.columns
+
     def tolerance(self, n: int) -> int:
         return 0
 

@@ -19,6 +19,7 @@ from byzopt.kernels.tall import reduce_tall_columns, tall_step
 _TILE = 4  # mixed rows at a time
 _DEEP = 4  # vectors at a time while mixing
 _MANY = 1024  # rows beyond which a network is walked for no less than a step of columns
+_ADDED = 10  # rows with which a number is compared in the time that it takes to be added
 _QUICK = 64  # rows up to which a network fits the registers, or nearly, and compiles in a tenth of a second
 
 
@@ -67,7 +68,7 @@ def reduce_columns(
         trace = spoilt[start] = np.zeros(lanes(rows.dtype), dtype=NUMPY[rows.dtype])
         run(*where, address(trace), start, stop)
 
-    parallel_for(d, m * d, step, piece)
+    parallel_for(d, m * d * (1 + m // _ADDED), step, piece)
     return all_finite(spoilt.values())
 
 

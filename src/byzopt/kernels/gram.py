@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from byzopt.kernels.emit import Body
-from byzopt.kernels.jit import Array, Run, address, compiled, lanes, parallel_for
+from byzopt.kernels.jit import Array, Run, address, compiled, lanes, parts_of
 from byzopt.kernels.panels import products_by_panels
 
 TILE = 4  # rows of a tile: 4 x 4 sums and 8 operands fit the registers
 _SHORT = 1 << 16  # numbers that are multiplied in a microsecond or so: calls are what costs
 _MANY = 256  # rows beyond which a block of them that stays in cache is too narrow for sums along rows
+_ADDED = 8  # rows with which a number is multiplied in the time that it takes to be added
 _FEW = 8  # rows that are multiplied in registers: 36 sums, some of which spill
 _BLOCK = 4096  # columns at most whose products are summed in the rows' dtype
 _BLOCK_BYTES = 1 << 19  # of centred rows at a time: they are read n / 4 times from the second-level cache
@@ -41,16 +42,14 @@ def fused_gram(rows: Tensor, pivot: Tensor, dtype: torch.dtype | None = None) ->
         return products_by_panels(rows, pivot, dtype)
     width, few = lanes(dtype), n <= _FEW and dtype == rows.dtype
     aligned = d - d % width
-    sums: dict[int, Tensor] = {}
 
-    def piece(start: int, stop: int) -> None:
+    def part(start: int, stop: int) -> Tensor:
         args = rows, pivot, dtype, start, stop
-        sums[start] = torch.from_numpy(_in_registers(*args) if few else _in_tiles(*args))
+        return torch.from_numpy(_in_registers(*args) if few else _in_tiles(*args))
 
-    parallel_for(aligned, size, width, piece)
+    parts = parts_of(aligned, size * (1 + n // _ADDED), width, part)
     if aligned < d:
-        sums[d] = torch.from_numpy(_in_tiles(rows, pivot, dtype, aligned, d))
-    parts = [sums[start] for start in sorted(sums)]  # in the same order however threads are scheduled
+        parts.append(torch.from_numpy(_in_tiles(rows, pivot, dtype, aligned, d)))
     return sum(parts[1:], parts[0])
 
 

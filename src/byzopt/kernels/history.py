@@ -15,9 +15,10 @@ from torch import Tensor
 
 from byzopt.kernels.gram import TILE, block_width
 from byzopt.kernels.history_pass import Parts, history_pass
-from byzopt.kernels.jit import Array, address, lanes, parallel_for
+from byzopt.kernels.jit import Array, address, lanes, parts_of
 
 _PAST = 1 << 22  # numbers of sums that would not stay in the cache until the next round
+_ADDED = 8  # rows with which a number is multiplied in the time that it takes to be added
 _BLOCK_BYTES = 1 << 18  # of rows at a time: the sums pass through the cache too
 
 
@@ -90,14 +91,12 @@ def fused_history(
     )
     parts = Parts(centred, centred and moved, walk is not None, mixed is not None, older, past)
     run, tall, size = history_pass(rows.dtype, parts), -(-n // TILE) * TILE, rows.element_size()
-    found: dict[int, tuple[Array, Array]] = {}
 
-    def piece(start: int, stop: int) -> None:
+    def part(start: int, stop: int) -> tuple[Array, Array]:
         block = block_width(tall, rows.dtype, stop - start, _BLOCK_BYTES)
         # A line more than there are rows: the sum that others are about. And the walk, in float64.
         room = np.empty((tall + 1) * block * size // 8 + block)
         products, numbers = np.zeros((1 + len(sums), tall, tall)), np.zeros((2 + len(sums), n + 1))
-        found[start] = products, numbers
         points = _place(centre), *(_place(one) for one in walk or (None, None))
         where = (rows.data_ptr(), rows.stride(0), address(factors), *points, address(shares), _place(mixed))
         tables = [
@@ -106,12 +105,13 @@ def fused_history(
         ]
         results = address(room), address(products[0]), address(numbers)
         run(*where, *chain(*tables), pivot, *results, n, tall, block, start, stop)
+        return products, numbers
 
-    parallel_for(d, rows.numel(), lanes(rows.dtype), piece)
+    work = rows.numel() * (1 + len(sums)) * (1 + n // _ADDED)
     products, numbers = np.zeros((1 + len(sums), tall, tall)), np.zeros((2 + len(sums), n + 1))
-    for start in sorted(found):  # in the same order however threads are scheduled
-        products += found[start][0]
-        numbers += found[start][1]
+    for one in parts_of(d, work, lanes(rows.dtype), part):
+        products += one[0]
+        numbers += one[1]
     of_rows, *of_sums = products[:, :n, :n].copy()
     lengths, along, *sizes = numbers[:, :n]
     return Grown(of_rows, lengths, tuple(of_sums), tuple(sizes), along, float(numbers[1, n]))

@@ -9,23 +9,26 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import cache
 from math import isfinite
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-PARALLEL = 1 << 21  # numbers below which one thread is faster than waking another
+from byzopt.kernels.team import run_all
+
+PARALLEL = 1 << 20  # numbers below which one thread adds them before another would be at work
+_PARTS = 32  # of the columns whose sums are taken apart, at most
 _LINE = 64  # bytes of a line of the cache
 _WORDS = {"off": (), "0": (), "no": (), "cpu": ("cpu",)}  # of BYZOPT_KERNELS; any other: all kernels
 _state = {"on": _WORDS.get(os.environ.get("BYZOPT_KERNELS", "on").lower(), ("cpu", "gpu"))}
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 NUMPY: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
+T = TypeVar("T")
 Run = Callable[..., None]
 Emit = Callable[[Any, Any], None]  # (IR builder, function): writes the body
 
@@ -155,23 +158,35 @@ def all_finite(parts: Iterable[Array]) -> bool:
 def parallel_for(d: int, work: int, step: int, run: Callable[[int, int], None]) -> None:
     """`run(start, stop)` over 0 .. d in pieces whose bounds are multiples of `step` (but for the end).
 
-    `work` numbers in all decide whether threads pay.
+    `work` decides whether threads pay: numbers in all, times how much longer each takes than to be added.
     """
-    if work < PARALLEL:
+    pieces = torch.get_num_threads() if work >= PARALLEL else 1
+    if pieces == 1:
         if d > 0:
             run(0, d)
         return
-    pieces = torch.get_num_threads()
     width = max(1, -(-d // (pieces * step))) * step
     bounds = [(start, min(start + width, d)) for start in range(0, d, width)]
-    waiting = [_pool(os.getpid(), pieces).submit(run, *each) for each in bounds[1:]]
-    if bounds:
-        run(*bounds[0])
-    for one in waiting:
-        one.result()
+    run_all(len(bounds), lambda i: run(*bounds[i]), pieces)
 
 
-@lru_cache(maxsize=4)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this process: a forked child inherits none."""
-    return ThreadPoolExecutor(threads, "byzopt-kernels")
+def parts_of(d: int, work: int, step: int, run: Callable[[int, int], T]) -> list[T]:
+    """`run(start, stop)` over the parts of 0 .. d, by as many threads as pay, and what it gives, in order:
+    sums of that are the same on any number of threads."""
+    bounds = parts(d, work, step)
+    found: list[Any] = [None] * len(bounds)
+
+    def some(first: int, last: int) -> None:
+        for i in range(first, last):
+            found[i] = run(*bounds[i])
+
+    parallel_for(len(bounds), work, 1, some)
+    return found
+
+
+def parts(d: int, work: int, step: int, most: int = _PARTS) -> list[tuple[int, int]]:
+    """Where parts of 0 .. d begin and end, at multiples of `step` but for the end: as many as the `work` is
+    worth, on whichever machine."""
+    count = max(1, min(most, work // (2 * PARALLEL)))
+    width = max(1, -(-d // (count * step))) * step
+    return [(start, min(start + width, d)) for start in range(0, d, width)]

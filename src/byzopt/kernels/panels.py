@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from byzopt.kernels.emit import Body
-from byzopt.kernels.jit import Array, Run, address, aligned, compiled, lanes, parallel_for
+from byzopt.kernels.jit import Array, Run, address, aligned, compiled, lanes, parallel_for, parts
 
 _WIDE = 3  # vectors of a tile: with 8 rows their 24 sums and what they are made of fill 32 registers
 _DEPTH = 256  # columns at a time: a panel of them stays in the second-level cache
-_SHARED = 64  # rows with which a number is multiplied in the time that it takes to read
-_APART = 1024  # rows up to which each thread has sums of its own
+_ADDED = 8  # rows with which a number is multiplied in the time that it takes to be added
+_HELD = 1 << 20  # sums of all parts of the columns together, where there are several
 
 
 def products_by_panels(rows: Tensor, pivot: Tensor, dtype: torch.dtype) -> Tensor:
@@ -33,30 +33,22 @@ def products_by_panels(rows: Tensor, pivot: Tensor, dtype: torch.dtype) -> Tenso
     (n, d), width, run = rows.shape, lanes(dtype), _kernel(rows.dtype, dtype)
     groups = -(-n // (_WIDE * width)) * _WIDE
     tall, threads = groups * width, torch.get_num_threads()
-    found: dict[int, Array] = {}
-    work = n * d * max(1, n // _SHARED)
+    work = n * d * (n // _ADDED)
 
-    def add(sums: Array, own: int, shares: int, start: int, stop: int) -> None:
-        room = aligned(_DEPTH * tall * dtype.itemsize // 8)
-        where = rows.data_ptr(), rows.stride(0), pivot.data_ptr(), address(room), address(sums)
-        run(*where, n, groups, own, shares, start, stop)
+    bounds = parts(d, work, _DEPTH, _HELD // (tall * tall))
+    each, shares = np.zeros((len(bounds), tall, tall)), -(-threads // len(bounds))
 
-    def columns(start: int, stop: int) -> None:
-        found[start] = np.zeros((tall, tall))
-        add(found[start], 0, 1, start, stop)
+    def some(first: int, last: int) -> None:  # tiles of a part of the columns
+        for i in range(first, last):
+            (start, stop), sums = bounds[i // shares], each[i // shares]
+            room = aligned(_DEPTH * tall * dtype.itemsize // 8)
+            where = rows.data_ptr(), rows.stride(0), pivot.data_ptr(), address(room), address(sums)
+            run(*where, n, groups, i % shares, shares, start, stop)
 
-    def tiles(start: int, stop: int) -> None:
-        for own in range(start, stop):
-            add(found[0], own, threads, 0, d)
-
-    if tall <= min(_APART, d // 8):
-        parallel_for(d, work, _DEPTH, columns)
-    else:  # rows are laid out by every thread, which costs little beside so many products
-        found[0] = np.zeros((tall, tall))
-        parallel_for(threads, work, 1, tiles)
-    sums = found.pop(0)
-    for start in sorted(found):  # in the same order however threads are scheduled
-        sums += found[start]
+    parallel_for(len(each) * shares, work, 1, some)
+    sums = each[0]
+    for part in each[1:]:
+        sums += part
     _mirror(sums, _WIDE * width)
     return torch.from_numpy(sums)[:n, :n]
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from byzopt.kernels.emit import Body
-from byzopt.kernels.jit import Array, Run, address, aligned, compiled, lanes, parallel_for
+from byzopt.kernels.jit import Array, Run, address, aligned, compiled, lanes, parts_of
 
+_ADDED = 4  # times that adding a number takes to scale, centre, sign and place one
 _BLOCK = 1 << 8  # columns that are scaled, centred and signed at a time
 
 
@@ -36,19 +37,16 @@ def fused_scatter(
     run, factors = _kernel(rows.dtype, centre is not None), np.ascontiguousarray(factors, dtype=np.float64)
     about, side = 0 if centre is None else centre.data_ptr(), lanes(torch.float64)
     groups = -(-n // side)
-    sums: dict[int, Array] = {}
 
-    def piece(start: int, stop: int) -> None:
+    def part(start: int, stop: int) -> Array:
         own, room = aligned(groups * k * side), aligned(_BLOCK * side)
         own.fill(0)
         where = rows.data_ptr(), rows.stride(0), address(factors), about, places.data_ptr(), signs.data_ptr()
         run(*where, address(room), address(own), k, n, start, stop)
-        sums[start] = own
+        return own
 
-    parallel_for(d, rows.numel(), lanes(rows.dtype), piece)
-    total = np.zeros(groups * k * side)
-    for start in sorted(sums):  # in the same order however threads are scheduled
-        total += sums[start]
+    parts = parts_of(d, rows.numel() * _ADDED, lanes(rows.dtype), part)
+    total: Array = sum(parts, np.zeros(groups * k * side))
     by_row = total.reshape(groups, k, side).swapaxes(1, 2).reshape(groups * side, k)
     return torch.from_numpy(by_row[:n])
 

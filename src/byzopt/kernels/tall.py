@@ -22,6 +22,7 @@ from byzopt.kernels.networks import Places, pruned
 Lines: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 _DEEP = 4  # vectors of columns at a time
 _LINE = 64  # bytes of a cache line, which is as much as the widest vector
+_ADDED = 8  # times that adding a number takes to sort one
 _TILE = 4  # mixed rows at a time
 _SKEW = 5  # every 32 rows one place is left free: else rows that are compared often share a set of the cache
 
@@ -46,7 +47,7 @@ def reduce_tall_columns(
     def piece(start: int, stop: int) -> None:
         walk.run(where, out.data_ptr(), start, stop, *sources)
 
-    parallel_for(d, m * d, walk.step, piece)
+    parallel_for(d, m * d * _ADDED, walk.step, piece)
     return walk.finite
 
 
@@ -63,7 +64,7 @@ def reduce_tall_sets(rows: Tensor, sets: Lines, plan: RankWindow, out: Tensor) -
         for i in range(first, last):
             walk.run(lines[i], out[i].data_ptr(), 0, d)
 
-    parallel_for(k, k * m * d, 1, piece)
+    parallel_for(k, k * m * d * _ADDED, 1, piece)
     return walk.finite
 
 

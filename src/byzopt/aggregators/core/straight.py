@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from byzopt import accelerator, kernels
@@ -40,8 +41,12 @@ def straight_answer(rule: Any, rows: Tensor) -> Tensor | None:
         step = stage.decide(apart)
         mixing = step if mixing is None else chained(step, mixing)
     if ranks:
-        return _columns(rows, last.plan(len(mixing)), mixing, order)
-    weights = last.decide(apart if step is None else apart.mixed(step))
+        plan, m = last.plan(len(mixing)), len(mixing)
+        if plan != (0, m, None):
+            return _columns(rows, plan, mixing, order)
+        weights = np.full(m, 1 / m)  # a mean of means
+    else:
+        weights = last.decide(apart if step is None else apart.mixed(step))
     return kernels.mixed_blend(weights, None if mixing is None else mixing.T, rows, order)
 
 
