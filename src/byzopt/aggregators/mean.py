@@ -34,27 +34,14 @@ class Mean(RankRule):
     validates = True
     keeps_bounds = True
 
-    @property
-    def direct(self) -> bool:
-        return type(self).reduce is Mean.reduce and type(self).columns is RankRule.columns
-
     def tolerance(self, n: int) -> int:
         return 0
 
     def plan(self, m: int) -> RankWindow:
         return RankWindow(0, m)
 
-    def reduce(self, mixed: Mixed) -> Tensor:
-        if mixed.mixing is None:
-            return super().reduce(mixed)
-        _ = mixed.geometry.centred  # the one look at the rows
-        return mixed.blend(self._even(mixed))
-
     def influence(self, mixed: Mixed) -> Tensor:
-        return mixed.through(self._even(mixed))
-
-    def _even(self, mixed: Mixed) -> Tensor:
-        return torch.full((mixed.m,), 1 / mixed.m, dtype=torch.float64, device="cpu")
+        return mixed.through(torch.full((mixed.m,), 1 / mixed.m, dtype=torch.float64, device="cpu"))
 
     def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
         return WeightedSum(lambda mixed: row_weights / row_weights.sum())

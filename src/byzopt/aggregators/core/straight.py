@@ -44,7 +44,7 @@ def straight_answer(rule: Any, rows: Tensor) -> Tensor | None:
         plan, m = last.plan(len(mixing)), len(mixing)
         if plan != (0, m, None):
             return _columns(rows, plan, mixing, order)
-        weights = np.full(m, 1 / m)  # a mean of means
+        weights = np.full(m, 1 / m)  # a mean of sums
     else:
         weights = last.decide(apart if step is None else apart.mixed(step))
     return kernels.mixed_blend(weights, None if mixing is None else mixing.T, rows, order)
