@@ -14,7 +14,7 @@ from byzopt import aggregators as ag
 from byzopt import kernels, linalg
 from byzopt.aggregators.numerics import measuring, selection
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.kernels import RankWindow, tall
+from byzopt.kernels import RankWindow, tall, team
 from tests.products import sampled
 from tests.spellings import SPELLINGS, build, marked
 
@@ -229,18 +229,35 @@ def test_many_rows_are_mixed_on_the_way(n, d):
     assert torch.equal(chain(rows), (ag.NNM(f=4) >> ag.Median())(kept))
 
 
-def test_threads_do_not_change_results():
-    rows = drawn(20, 300_001)
-    before = torch.get_num_threads()
+@pytest.mark.parametrize(("n", "d"), [(20, 300_001), (70, 60_001), (300, 9_001), (700, 1_030)])
+def test_threads_do_not_change_results(n, d):
+    """Columns are cut into parts that do not depend on threads, and their sums are taken in order."""
+    rows, before, answers = drawn(n, d), torch.get_num_threads(), []
+    names = ("mean", "median", "nnm >> median", "meamed", "krum", "geometric_median", "nnm >> rfa")
     try:
-        answers = []
-        for threads in (1, 3):
+        for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            answers.append([CHAINS[name](4)(rows) for name in ("median", "nnm >> median", "meamed")])
+            answers.append([CHAINS[name](4)(rows) for name in names])
     finally:
         torch.set_num_threads(before)
-    for one, three in zip(*answers, strict=True):
-        assert torch.allclose(one, three, rtol=1e-6, atol=1e-6)
+    for name, *found in zip(names, *answers, strict=True):
+        assert all(torch.equal(found[0], other) for other in found[1:]), name
+
+
+def test_an_error_in_a_team_is_raised_once_all_have_ended(monkeypatch):
+    for reachable in (True, False):  # torch's team, and a pool of ours
+        ended = []
+
+        def run(i, ended=ended):
+            ended.append(i)
+            if i % 2:
+                raise KeyError(i)
+
+        if not reachable:
+            monkeypatch.setattr(team, "_openmp", lambda: None)
+        with pytest.raises(KeyError):
+            team.run_all(3, run, 3)
+        assert sorted(ended) == [0, 1, 2]
 
 
 def test_kernels_can_be_switched_off_from_outside():
@@ -274,3 +291,15 @@ def test_a_part_without_columns_has_an_answer_without_numbers(spelling, dtype):
     rule, whole = build(spelling), torch.randn(25, 5, dtype=dtype, generator=torch.Generator().manual_seed(0))
     part = Mixed(whole[:, :0], 1.0, None, measuring.geometry_of(whole))
     assert rule.reduce(part).shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 7), (5, 130), (31, 1000), (300, 65)])
+def test_votes_are_the_signs_of_sums_of_signs(shape, dtype):
+    rows = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=dtype).round()
+    out = rows.new_empty(shape[1])
+    assert kernels.vote_rows(rows, out)
+    assert torch.equal(out, rows.sign().sum(dim=0).sign())
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        rows[-1, -1] = bad
+        assert not kernels.vote_rows(rows, out)

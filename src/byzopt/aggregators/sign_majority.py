@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from byzopt import kernels
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.kinds import CoordinateRule
+from byzopt.aggregators.numerics.measuring import ExtremeRows
 from byzopt.aggregators.numerics.mixed import Mixed
 
 
@@ -37,6 +39,7 @@ class SignMajority(CoordinateRule):
     translation_equivariant = False
     scale_equivariant = False
     convex = False
+    validates = True
 
     f: int | None = None
 
@@ -48,7 +51,16 @@ class SignMajority(CoordinateRule):
         return block.sign()
 
     def reduce(self, mixed: Mixed) -> Tensor:
-        return super().reduce(mixed) / mixed.unit  # votes have no unit; the caller multiplies by it
+        counted = type(self).votes is SignMajority.votes and type(self).columns is SignMajority.columns
+        if counted and mixed.mixing is None and kernels.supports(mixed.rows):
+            out = mixed.rows.new_empty(mixed.rows.shape[1])
+            if not (kernels.vote_rows(mixed.rows, out) or mixed.admitted):
+                raise ExtremeRows
+        elif mixed.admitted:
+            out = super().reduce(mixed)
+        else:  # nothing below shows what is not finite
+            raise ExtremeRows
+        return out if mixed.unit == 1 else out / mixed.unit  # votes have no unit; the caller multiplies by it
 
     def influence(self, mixed: Mixed) -> Tensor:
         """Every column with a majority is shared evenly by those who voted with it."""

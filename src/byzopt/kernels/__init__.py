@@ -25,6 +25,7 @@ from byzopt.kernels.square import (
     mixed_products,
     nearest_shares,
 )
+from byzopt.kernels.sums import vote_rows
 from byzopt.kernels.tall import reduce_tall_sets
 
 __all__ = [
@@ -68,5 +69,6 @@ __all__ = [
     "signed_products",
     "steps_from_bulk",
     "supports",
+    "vote_rows",
     "weiszfeld_steps",
 ]
