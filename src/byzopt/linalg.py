@@ -58,7 +58,12 @@ def pieces(rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield slice(0, rows.shape[1]), rows
         return
     for piece, block in column_blocks(rows, size=PIECE_BYTES):
-        yield piece, block.contiguous()
+        yield piece, lined(block)
+
+
+def lined(rows: Tensor) -> Tensor:
+    """`rows` `[n, d]` one after the other in memory: themselves, or a copy."""
+    return kernels.turned_rows(rows) if kernels.turns(rows) and rows.stride(1) != 1 else rows.contiguous()
 
 
 def gram(

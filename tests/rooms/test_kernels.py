@@ -32,6 +32,7 @@ SIZES = [
     (64, 100),
     (300, 130),
 ]
+TURNED = [(2, 2), (2, 9), (5, 3), (16, 16), (20, 300), (33, 515), (300, 17), (7, 300_001)]
 TALL = [(65, 64), (100, 333), (513, 130), (1500, 70)]
 CHAINS = {
     "mean": lambda f: ag.Mean(),
@@ -303,3 +304,15 @@ def test_votes_are_the_signs_of_sums_of_signs(shape, dtype):
     for bad in (float("nan"), float("inf"), -float("inf")):
         rows[-1, -1] = bad
         assert not kernels.vote_rows(rows, out)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n", "d"), TURNED)
+def test_rows_that_lie_column_by_column_are_copied_as_they_are(n, d, dtype):
+    rows = torch.arange(n * d, dtype=dtype).view(d, n).T
+    wide = torch.arange(2 * n * d, dtype=dtype).view(d, 2 * n).T[:n]  # with other numbers between columns
+    for each in (rows, wide):
+        assert kernels.turns(each)
+        copy = kernels.turned_rows(each)
+        assert copy.is_contiguous()
+        assert torch.equal(copy, each)

@@ -27,6 +27,7 @@ from byzopt.kernels.square import (
 )
 from byzopt.kernels.sums import vote_rows
 from byzopt.kernels.tall import reduce_tall_sets
+from byzopt.kernels.turned import turned_rows, turns
 
 __all__ = [
     "EXTREME",
@@ -69,6 +70,8 @@ __all__ = [
     "signed_products",
     "steps_from_bulk",
     "supports",
+    "turned_rows",
+    "turns",
     "vote_rows",
     "weiszfeld_steps",
 ]

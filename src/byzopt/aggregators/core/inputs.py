@@ -36,7 +36,7 @@ def laid_out(rows: Tensor) -> Tensor:
     the blocks that would be copied one by one, again for every pass."""
     dtype = linalg.compute_dtype(rows.dtype)
     fits = rows.numel() * dtype.itemsize <= linalg.PIECE_BYTES and rows.is_cpu and kernels.selects()
-    return rows.to(dtype).contiguous() if fits and not kernels.supports(rows) else rows
+    return linalg.lined(rows.to(dtype)) if fits and not kernels.supports(rows) else rows
 
 
 def as_sets(rows: Tensor) -> Tensor:

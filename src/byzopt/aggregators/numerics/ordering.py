@@ -33,7 +33,7 @@ def keys(rows: Tensor, first: int, d: int) -> Tensor:
     if rows.shape[-1] < d:
         here = (columns >= first) & (columns < first + rows.shape[-1])
         columns, factors = columns[here] - first, factors[here]
-    some = rows if rows.shape[-1] == len(columns) else rows.index_select(-1, columns)
+    some = rows if rows.shape[-1] == len(columns) else _picked(rows, columns)
     return some.to(torch.float64) @ factors
 
 
@@ -46,7 +46,14 @@ def row_keys(rows: Tensor) -> Array:
 def sample(rows: Tensor) -> Tensor:
     """The columns of whole `rows` `[n, d]` that decide, `[n, k]`."""
     columns, _ = _chosen(rows.shape[1], rows.device)
-    return rows.index_select(1, columns)
+    return _picked(rows, columns)
+
+
+def _picked(rows: Tensor, columns: Tensor) -> Tensor:
+    """Some columns of `rows` `[..., n, b]`. Torch picks those that lie one after the other best as rows."""
+    if rows.stride(-2) == 1:
+        return rows.mT.index_select(-2, columns).mT.contiguous()
+    return rows.index_select(-1, columns)
 
 
 def taken(rows: Tensor, order: Index) -> Tensor:
