@@ -25,8 +25,15 @@ def seed_of(seed: int, *names: Name) -> int:
 
 
 def stream(seed: int, *names: Name, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator for `(seed, *names)`; equal arguments give equal streams in any order of calls."""
-    return torch.Generator(device).manual_seed(seed_of(seed, *names))
+    """A fresh generator for `(seed, *names)`; equal arguments give equal streams in any order of calls.
+
+    It is the CPU's for a device that has no generators, so that who draws nothing need not have one.
+    """
+    try:
+        generator = torch.Generator(device)
+    except RuntimeError:
+        generator = torch.Generator("cpu")
+    return generator.manual_seed(seed_of(seed, *names))
 
 
 def coin(seed: int, t: int, p: float) -> bool:

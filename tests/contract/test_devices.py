@@ -16,7 +16,6 @@ import torch
 
 from byzopt import kernels
 from byzopt.aggregators import Bulyan, CoordinateRule, GeometricRule, MeaMed, Phocas, rule_from
-from byzopt.aggregators.core import inputs
 from byzopt.aggregators.core.filters import RoundContext
 from byzopt.aggregators.guards.guard import HistoryGuard
 from byzopt.aggregators.guards.safeguard import Safeguard
@@ -27,12 +26,6 @@ from tests.spellings import build, every, ties
 N, FEW, MANY = 20, 10_000, 20_000
 SMALL = 300_000  # bytes of n x n numbers, of their spans and of the columns that decide on an order
 PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
-
-
-@pytest.fixture(autouse=True)
-def readable(monkeypatch):
-    """Rows on the pretend device are no plain tensors, and are let in all the same."""
-    monkeypatch.setattr(inputs, "unreadable", lambda rows: ("", ""))
 
 
 def budgets():
@@ -112,6 +105,26 @@ def test_longer_rows_cost_more_bytes_and_nothing_else(spelling):
     assert few.launches - many.launches in (0, *range(-2, 3))
     assert few.waits == many.waits
     assert many.bytes <= 2 * few.bytes
+
+
+ODD = {
+    "a row with NaN": lambda rows: rows.index_fill_(0, torch.tensor([5]), torch.nan),
+    "a row with an infinity": lambda rows: rows[7].fill_(torch.inf),
+    "rows far away together": lambda rows: rows[:3].add_(1e4),
+    "all rows nearly equal": lambda rows: rows.mul_(1e-3).add_(1),
+}
+
+
+@pytest.mark.parametrize("oddity", ODD)
+@pytest.mark.parametrize(
+    "spelling", ["median", "meamed", "sign_majority", "krum", "rfa", "nnm >> median", "flame"]
+)
+def test_odd_rows_cost_two_waits_more_at_most(spelling, oddity):
+    """Which rows are not finite is one look, and which of those that are close are equal takes two."""
+    rule, plain, odd = built(spelling), some(FEW), some(FEW)
+    ODD[oddity](odd)
+    (_, usual), (_, found) = counted(rule, plain), counted(rule, odd)
+    assert found.syncs <= usual.syncs + 2, found.waits
 
 
 PLAN = (Epoch(1000, 10.0, 0.1),)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.masked import masked_tensor
 
@@ -305,6 +306,25 @@ def test_a_rule_stands_in_a_compiled_function_and_its_answer_is_the_same():
 
 
 ROWS = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+
+
+class Wrapped(torch.Tensor):
+    """A tensor of somebody's own that wraps another one: kernels do not find its numbers on the CPU."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise NotImplementedError
+
+
+def fake_rows(device):
+    with FakeTensorMode():
+        return torch.empty(5, 3, device=device)
+
+
 STRANGE = {
     "sparse": (lambda rule: rule(ROWS.to_sparse()), "to_dense"),
     "sparse rows in a list": (lambda rule: rule([row.to_sparse() for row in ROWS]), "to_dense"),
@@ -321,6 +341,9 @@ STRANGE = {
     "complex": (lambda rule: rule(ROWS.to(torch.complex64)), "view_as_real"),
     "whole numbers": (lambda rule: rule(ROWS.long()), "rows.float"),
     "eight bits": (lambda rule: rule(ROWS.to(torch.float8_e4m3fn)), "rows.float"),
+    "fake": (lambda rule: rule(FakeTensorMode().from_tensor(ROWS)), "FakeTensor"),
+    "fake rows of a GPU": (lambda rule: rule(fake_rows("cuda")), "FakeTensor"),
+    "wrapped on the CPU": (lambda rule: rule(Wrapped(ROWS)), "a Wrapped"),
     "vmap": (lambda rule: torch.func.vmap(rule)(ROWS.expand(2, 5, 3)), "rule.batch"),
     "grad": (lambda rule: torch.func.grad(lambda rows: rule(rows).sum())(ROWS), "no derivative"),
     "jvp": (lambda rule: torch.func.jvp(rule, (ROWS,), (ROWS,)), "no derivative"),

@@ -13,16 +13,14 @@ from torch import nn
 from torch.nn import functional
 
 import byzopt as bz
-from byzopt.aggregators.core import inputs
 from byzopt.cohort import Cohort
-from byzopt.engines import rounds, simulated
+from byzopt.engines import rounds
 from byzopt.errors import InvalidInput
 from byzopt.experiments.running import run
 from byzopt.experiments.specs.spec import Spec
 from byzopt.experiments.trials.prepared import RunSettings, prepare
 from byzopt.methods import ByzNSGDM
-from byzopt.rng import stream
-from byzopt.tasks import Pool, devices, modules, sequence_cross_entropy
+from byzopt.tasks import Pool, devices, sequence_cross_entropy
 from byzopt.tasks.models import GPT, mlp
 from tests.pretend import DEVICE, Counts, PretendDevice
 
@@ -121,11 +119,7 @@ def small_task(kind):
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn", "gpt"])
-def test_a_round_of_training_on_a_device_waits_once_for_the_products_of_its_rule(kind, monkeypatch):
-    monkeypatch.setattr(inputs, "unreadable", lambda rows: ("", ""))
-    monkeypatch.setattr(modules, "device_of", torch.device)
-    # A pretend device has no generator of its own.
-    monkeypatch.setattr(simulated, "stream", lambda seed, *names, device: stream(seed, *names))
+def test_a_round_of_training_on_a_device_waits_once_for_the_products_of_its_rule(kind):
     with PretendDevice() as device:
         task, attack = small_task(kind), bz.ATTACKS.build("alie")
         method = ByzNSGDM().build(bz.rule_from("nnm >> rfa", f=3), 0.1)
@@ -136,6 +130,37 @@ def test_a_round_of_training_on_a_device_waits_once_for_the_products_of_its_rule
         next(played)
     assert device.counts.waits == ["aten._to_copy.default"]
     assert device.counts.launches <= 250
+
+
+QUICK = ("byz_nsgdm", "byz_dm21", "byz_vr_marina_pp", "rosdhb")
+SLOW = sorted(
+    set(bz.METHODS) - {*QUICK, "diloco", "fldetector"}
+)  # of 500 steps a round; looks at its history
+
+
+def waits(rounds, **said):
+    """What a whole run waited for that is measured at its two ends alone; the run."""
+    with PretendDevice() as device:
+        said = {"rule": "nnm >> rfa", "f": 3, "lr": 0.1, "attack": "alie", "eval_every": 10**9} | said
+        result = bz.simulate(small_task("mlp"), rounds=rounds, **said)
+    return len(device.counts.waits), result
+
+
+@pytest.mark.parametrize("method", [*QUICK, *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW)])
+def test_runs_of_all_methods_wait_once_a_round(method):
+    try:
+        few, _ = waits(2, method=method)
+    except InvalidInput as error:  # a method for other tasks
+        assert "loss that the server owns" in str(error) or "one distribution" in str(error)  # noqa: PT017
+        return
+    assert waits(5, method=method)[0] == few + 3
+
+
+@pytest.mark.parametrize("method", ["robust_gd", "byz_nsgdm"])
+def test_a_run_that_diverges_on_a_device_says_so_when_it_is_next_measured(method):
+    """Also where its rows have long ceased to be finite, which is no fault of workers."""
+    _, result = waits(400, method=method, rule="median", attack="none", lr=1e30, eval_every=100)
+    assert result.status.value in ("diverged", "nonfinite"), result.outcome
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from byzopt.aggregators import rule_from
-from byzopt.aggregators.core import inputs
 from byzopt.aggregators.numerics import distances
 from byzopt.aggregators.numerics.distances import Distances
 from byzopt.aggregators.numerics.distances_there import DistancesThere, distances_by
@@ -16,12 +15,6 @@ N = WHOLE + 44
 RULES = ["krum", "multi_krum", "rfa", "centered_clipping(tau=3)", "nnm >> krum", "nnm >> rfa", "medoid"]
 RULES += ["geometric_median", "nnm >> median", "krum(power=1)"]
 LEAVES_THE_HOST_ALONE = ["krum", "multi_krum", "rfa", "centered_clipping(tau=3)", "nnm >> krum", "nnm >> rfa"]
-
-
-@pytest.fixture(autouse=True)
-def readable(monkeypatch):
-    """Rows on the pretend device are no plain tensors, and are let in all the same."""
-    monkeypatch.setattr(inputs, "unreadable", lambda rows: ("", ""))
 
 
 def drawn(n=N, d=300):

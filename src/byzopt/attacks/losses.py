@@ -77,7 +77,7 @@ class OwnLoss:
     def __call__(self, points: Tensor) -> Tensor:
         """The loss at each of `points` `[p, d]`: `[p]` in float64."""
         values = [self.value(point) for point in _checked(points)]
-        return torch.tensor(values, dtype=torch.float64, device=points.device)
+        return torch.tensor(values, dtype=torch.float64, device="cpu").to(points.device)
 
     def slopes(self, points: Tensor) -> Tensor:
         """Its gradient at each of `points` `[p, d]`: `[p, d]`.

@@ -85,7 +85,7 @@ class Header(NamedTuple):
 
 def max_magnitude(vec: Tensor) -> float:
     """The largest magnitude in `vec`; ∞ where something is not finite."""
-    low, high = torch.stack(torch.aminmax(vec)).tolist()  # one look, where `vec` is on a GPU
+    low, high = torch.stack(torch.aminmax(vec)).cpu().tolist()  # one look, where `vec` is on a GPU
     size = max(-low, high)
     return size if size < inf else inf  # NaN compares false
 

@@ -64,7 +64,7 @@ class BatchedRuns:
     @property
     def reaches(self) -> list[float]:
         """The lengths of the iterates."""
-        lengths: list[float] = linalg.norm(self.x).tolist()
+        lengths: list[float] = linalg.norm(self.x).cpu().tolist()
         return lengths
 
     def state(self, r: int) -> LoopState:

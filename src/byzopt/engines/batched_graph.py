@@ -75,7 +75,7 @@ class BatchedGraphRuns:
     @property
     def reaches(self) -> list[float]:
         """The length of each run's longest node."""
-        lengths: list[float] = linalg.norm(self._nodes[:, self.runs[0].honest]).amax(dim=-1).tolist()
+        lengths: list[float] = linalg.norm(self._nodes[:, self.runs[0].honest]).amax(dim=-1).cpu().tolist()
         return lengths
 
     @property

@@ -28,8 +28,9 @@ def honest_figures(rows: Tensor, honest: Sequence[int], present: Tensor | None =
     if not here:
         return {}
     dtype = linalg.compute_dtype(rows.dtype) if accelerator.holds(rows) else torch.float64
-    parts = [_squares(block[here]) for _, block in linalg.column_blocks(rows, dtype)]
-    apart, length = torch.stack(parts).sum(dim=0).tolist()
+    index = torch.tensor(here, device="cpu").to(rows.device)
+    parts = [_squares(block.index_select(0, index)) for _, block in linalg.column_blocks(rows, dtype)]
+    apart, length = torch.stack(parts).sum(dim=0).cpu().tolist()
     variance = apart / len(here)
     ratio = variance / length if length else (inf if variance else 0.0)
     return {"honest_variance": variance, "relative_variance": ratio if isfinite(ratio) else inf}

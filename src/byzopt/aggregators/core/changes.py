@@ -91,7 +91,7 @@ class ClippedChanges(Filter):
         if base is None:
             return rows
         changes = rows - base
-        return changes if self.a == inf else clip(changes, self.a * float(norm(at.x - state.x)))
+        return changes if self.a == inf else clip(changes, self.a * norm(at.x - state.x))
 
 
 class RowMomentumState(NamedTuple):

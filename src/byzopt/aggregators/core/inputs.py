@@ -106,19 +106,24 @@ def admit(stage: Any, rows: Tensor) -> tuple[Any, Tensor, float]:
     The result of the stage on the rows returned, times the unit, is the answer.
     """
     stage.check(rows.shape[0])
-    low, high = _ends(rows)
+    if accelerator.holds(rows):
+        return _admitted_there(stage, rows)
+    low, high = map(float, torch.aminmax(rows))
     if not (isfinite(low) and isfinite(high)):
         finite = torch.isfinite(rows).all(dim=1)
-        kept = finite.cpu()
-        stage, rows = for_finite_rows(stage, kept), rows[kept.nonzero().flatten().to(rows.device)]
-        low, high = _ends(rows)
+        stage, rows = for_finite_rows(stage, finite), rows[finite]
+        low, high = map(float, torch.aminmax(rows))
     return stage, *in_safe_range(rows, max(-low, high))
 
 
-def _ends(rows: Tensor) -> list[float]:
-    """The least and the greatest number in `rows`, fetched at once where they lie on an accelerator."""
-    ends = torch.aminmax(rows)
-    return torch.stack(ends).cpu().tolist() if accelerator.holds(rows) else list(map(float, ends))
+def _admitted_there(stage: Any, rows: Tensor) -> tuple[Any, Tensor, float]:
+    """As `admit` for rows on an accelerator: the ends of each row tell everything, and are fetched once."""
+    low, high = torch.stack(torch.aminmax(rows, dim=1)).cpu()
+    finite, sizes = low.isfinite() & high.isfinite(), torch.maximum(-low, high)
+    if not finite.all():
+        stage, kept = for_finite_rows(stage, finite), finite.nonzero().flatten()
+        rows, sizes = rows.index_select(0, kept.to(rows.device)), sizes[kept]
+    return stage, *in_safe_range(rows, float(sizes.max()), sizes)
 
 
 def for_finite_rows(stage: Any, finite: Tensor) -> Any:
@@ -150,6 +155,7 @@ def in_safe_range(rows: Tensor, largest: float, sizes: Tensor | None = None) -> 
     bulk = float(sizes.sort().values[rows.shape[0] // 2]) or largest
     if bulk == 0 or (bulk > 1 / _SAFE and largest < _SAFE * min(1.0, bulk * _SAFE)):
         return rows, 1.0
+    sizes = sizes.to(rows.device)
     unit = ldexp(1.0, max(frexp(bulk)[1] - 1, -1000))  # so that its inverse is finite too
     near = sizes <= _FAR * unit if _FAR * unit < float("inf") else torch.ones_like(sizes, dtype=torch.bool)
     scaled = torch.where(near.unsqueeze(1), rows, 0) / unit

@@ -92,7 +92,7 @@ class PresentRows(Filter):
         rule = fitted(whole, present, self.tolerated)
         wanted = whole.tolerance(len(rows)) if self.tolerated is None else self.tolerated
         try:
-            out: Tensor = rule(rows[present.to(rows.device)])
+            out: Tensor = rule(rows.index_select(0, present.nonzero().flatten().to(rows.device)))
         except TooManyFaults:
             return None, False
         return out, rule.tolerance(int(present.sum())) < wanted

@@ -61,10 +61,11 @@ def unreadable(rows: Tensor) -> tuple[str, str]:
         return f"layout {rows.layout}", "Use rows.to_dense()."
     if rows.is_quantized:
         return "a quantized tensor", "Use rows.dequantize()."
-    if rows.is_meta:
-        return "a tensor on the meta device, which holds no numbers", "Move the numbers to a device."
     if type(rows).__torch_dispatch__ is not Tensor.__torch_dispatch__:
-        return f"a {type(rows).__name__}", "Give the plain tensor of its numbers."
+        if rows.is_cpu or type(rows).__module__.partition(".")[0] == "torch":
+            return f"a {type(rows).__name__}", "Give the plain tensor of its numbers."
+    elif rows.is_meta:
+        return "a tensor on the meta device, which holds no numbers", "Move the numbers to a device."
     if rows.is_complex():
         return f"{rows.dtype}", "Use torch.view_as_real(rows).flatten(1)."
     return "", ""

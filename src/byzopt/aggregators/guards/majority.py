@@ -132,7 +132,7 @@ def _drawn(crowd: Crowd, radius: Tensor, order: list[int]) -> MedianRow:
     for i in order:
         if not crowd.fit[i]:
             continue
-        middle = _middle(crowd.dists_from(i), torch.tensor(i, device=crowd.rows.device), radius)
+        middle = _middle(crowd.dists_from(i), torch.tensor(i, device="cpu").to(crowd.rows.device), radius)
         if middle.found:
             return middle
     return medoid_row(crowd, radius)

@@ -224,13 +224,18 @@ def _as_kind(apart: Distances, kind: list[int]) -> Distances:
 
 def _kinds_there(rows: Tensor, apart: Distances) -> list[int]:
     """For each row on an accelerator the first one that equals it. Looking at rows costs more there than
-    looking at their products."""
+    looking at their products: two looks at most, whatever their number."""
     kind, values = list(range(apart.m)), apart.gram
-    for j, i in apart.close():
-        if (values[i] == values[j]).all():
-            continue  # as equal as they can be made, without a look at the rows
-        if kind[j] == j and kind[i] == i and torch.equal(rows[i], rows[j]):
-            kind[j] = i
+    # Rows with equal products are as equal as they can be made.
+    close = [(j, i) for j, i in apart.close() if (values[i] != values[j]).any()]
+    if close:
+        some = sample(rows).cpu()
+        close = [(j, i) for j, i in close if torch.equal(some[i], some[j])]
+    if close:
+        same = torch.stack([(rows[i] == rows[j]).all() for j, i in close]).cpu()
+        for (j, i), equal in zip(close, same.tolist(), strict=True):
+            if equal and kind[j] == j and kind[i] == i:
+                kind[j] = i
     return kind
 
 

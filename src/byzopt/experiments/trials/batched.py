@@ -7,6 +7,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from byzopt import accelerator
 from byzopt.attacks import Adversary
 from byzopt.engines import InProcess, OnGraph
 from byzopt.engines.batched import BatchedRuns
@@ -164,9 +165,11 @@ class BatchedTrials:
     def _judge(self, before: _Lanes, after: _Lanes) -> None:
         """Hand the round to the runs that are to be measured, and to those that have diverged."""
         t, trials = after.many.t, [self.trials[i] for i in after.who]
-        lengths = after.many.reaches
-        near = [length <= trial.bound for length, trial in zip(lengths, trials, strict=True)]
-        due = [k for k, trial in enumerate(trials) if near[k] and trial.ready.settings.measures(t)]
+        measures, near = [trial.ready.settings.measures(t) for trial in trials], [True] * len(trials)
+        if any(measures) or not accelerator.holds(after.many.x):  # as a trial by itself
+            lengths = after.many.reaches
+            near = [length <= trial.bound for length, trial in zip(lengths, trials, strict=True)]
+        due = [k for k, measured in enumerate(measures) if near[k] and measured]
         figures = dict(zip(due, after.many.crowd.measure(after.many.x[due], due), strict=True)) if due else {}
         for k, i in enumerate(after.who):
             if near[k] and k not in figures:

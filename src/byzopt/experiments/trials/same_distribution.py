@@ -47,7 +47,8 @@ def gradient_spread(task: Task) -> float:
     x = task.start()
     drawn = torch.randn(x.shape, dtype=torch.float64, generator=stream(0, "alike"), device="cpu").to(x)
     near = x + 0.1 * (1 + x.abs()) * drawn
-    rows = task.grads(near, task.full())[list(task.cohort.honest)].double()
+    honest = torch.tensor(task.cohort.honest, device="cpu").to(x.device)
+    rows = task.grads(near, task.full()).index_select(0, honest).double()
     longest = float(torch.linalg.vector_norm(rows, dim=1).max())
     away = float(torch.linalg.vector_norm(rows - rows.mean(dim=0), dim=1).max())
     return away / longest if longest else 0.0

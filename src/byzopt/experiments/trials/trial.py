@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from byzopt import linalg
+from byzopt import accelerator, linalg
 from byzopt.errors import Status, TooManyFaults, require
 from byzopt.experiments.specs.spec import RISING
 from byzopt.experiments.trials.outcome import RESERVED, Outcome, Record, RunProgress
@@ -84,9 +84,10 @@ class Trial:
         return None if self.records else self._measure()
 
     def lost(self, error: TooManyFaults) -> Outcome:
-        """The outcome of a run whose next round has no majority."""
+        """The outcome of a run whose next round has no majority, or whose iterate has run away before."""
         self._salvage()
-        return self.outcome(Status.NO_MAJORITY, str(error))
+        status = self._run_away(self.latest) if self.latest else None
+        return self.outcome(status or Status.NO_MAJORITY, "" if status else str(error))
 
     def outcome(self, status: Status, message: str = "") -> Outcome:
         """How the run ends, with this status."""
@@ -112,16 +113,24 @@ class Trial:
     ) -> Status | None:
         """Take in a finished round. Its status, if the run ends with it. `figures` if measured already."""
         self.state = snapshot.state
-        if not snapshot.reach <= self.bound:
+        measures = self.ready.settings.measures(snapshot.state.t)
+        # Elsewhere than on a CPU a look makes the host wait, and is taken only where there are others.
+        status = self._run_away(snapshot) if measures or not accelerator.holds(snapshot.x) else None
+        if status is not None:
             self._salvage(snapshot)
-            return Status.DIVERGED if snapshot.x.isfinite().all() else Status.NONFINITE
-        status = None
-        if self.ready.settings.measures(snapshot.state.t):
+            return status
+        if measures:
             status = self._measure(snapshot, figures)
         if status is Status.NONFINITE:
             self._salvage()
         self.latest = snapshot
         return status
+
+    def _run_away(self, snapshot: AnySnapshot) -> Status | None:
+        """The status of a run whose iterate is too far away to go on, or no longer finite."""
+        if snapshot.reach <= self.bound:
+            return None
+        return Status.DIVERGED if snapshot.x.isfinite().all() else Status.NONFINITE
 
     def _measure(
         self, snapshot: AnySnapshot | None = None, figures: Mapping[str, float] | None = None

@@ -88,7 +88,7 @@ class Evaluation(NamedTuple):
             values |= {
                 name: _number(name, measures[name](together, *self.pure.given(targets))) for name in whole
             }
-        return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
+        return dict(zip(values, torch.stack(list(values.values())).cpu().tolist(), strict=True))
 
     def output(self, inputs: Tensor) -> Any:
         """What the module puts out."""
