@@ -1,11 +1,12 @@
 """How rules grow with workers and coordinates: beside torch's own operations, and from a file in the end.
 
-    python benchmarks/growth.py [--part many | decisions | long | file ...] [--seconds S] [--more]
+    python benchmarks/growth.py [--part many | decisions | short | long | file ...] [--seconds S] [--more]
 
 - many: from 100 to 3,000 workers. Geometric rules beside one product `rows @ rows.T`, coordinate rules beside
   `torch.median` (the lower of two middle values) and `torch.sort`, in turns.
 - decisions: rows of 500 coordinates, so that what is seen is the work on n x n numbers, with liars whom
   distances show; beside the same product, one of n x n numbers in float64, and Krum written out in torch.
+- short: more workers than coordinates, beside the fastest way found in torch to the same answer.
 - long: from 10,000 to 100,000,000 coordinates, in memory.
 - file: 100,000,000 coordinates in a mapped file, with the most memory of its own that a call had.
 
@@ -34,6 +35,7 @@ os.environ.update(WAITING)  # idle threads must not slow others
 import torch
 
 from _peers_env import RESULTS, described, machine, table, write
+from _plain import PLAIN, plain_krum
 from byzopt import aggregators as ag
 from byzopt.aggregators import Aggregator
 
@@ -49,6 +51,7 @@ MANY = (
 )
 DECIDED = (20, 100, 300, 500, 1000, 3000)  # rows of SHORT coordinates
 SHORT, SEARCHED = 500, 100  # searches over subsets are for so many rows at most
+MORE = ((300, 1), (300, 7), (300, 100), (1000, 1), (1000, 7), (1000, 100), (3000, 3), (3000, 100))  # workers
 LONG = ((10, 10_000), (10, 1_000_000), (10, 10_000_000), (10, 100_000_000))
 WORKERS = 8  # of the mapped file: 3.2 GB
 Calls = dict[str, Callable[[], Any]]
@@ -70,6 +73,7 @@ SEARCHES: dict[str, Callable[[int], Aggregator]] = {
 TITLES = {
     "many": "Many workers",
     "decisions": "Decisions on n x n numbers",
+    "short": "Short rows",
     "long": "Long rows",
     "file": "A mapped file",
 }
@@ -78,6 +82,10 @@ OVER = """Over torch's: geometric rules over `rows @ rows.T`, coordinate rules o
 and sort n x n numbers, and a stage before a rule sums them over where rows are mixed differently, twice at
 most f n² numbers for each of n columns: where d is a few n, that is what is left to see, and with d = n or
 3 n `nnm >> rfa` takes two to three products.
+"""
+BESIDE = """Ours / torch's, and their ratio. `torch.median` takes the lower of two middle values. Torch's
+geometric median ends where its sum of distances stands still, and proves nothing. No way of torch's looks
+whether rows are finite.
 """
 MEMORY = "Megabytes: the most memory of its own that a call had, beside its answer; below 1: none.\n"
 
@@ -121,15 +129,6 @@ def least(found: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def plain_krum(rows: torch.Tensor, f: int) -> torch.Tensor:
-    """Krum by one product and `topk`, torch's fastest way: about the origin, looking at nothing."""
-    product = rows @ rows.T
-    squares = product.diagonal()
-    dists = squares[:, None] + squares - 2 * product
-    scores = dists.topk(len(rows) - f - 1, dim=1, largest=False).values.sum(dim=1)
-    return rows[scores.argmin()]
-
-
 def decisions(seconds: float) -> dict[str, Any]:
     found = {}
     for n in DECIDED:
@@ -147,6 +146,18 @@ def decisions(seconds: float) -> dict[str, Any]:
             calls[name] = partial(build(f), rows)
         found[f"{n} x {SHORT}"] = in_turns(calls, seconds)
         print(n, found[f"{n} x {SHORT}"], flush=True)
+    return found
+
+
+def short(seconds: float) -> dict[str, Any]:
+    found = {}
+    for n, d in MORE:
+        rows, f = torch.randn(n, d), n // 5
+        calls: Calls = {}
+        for name, (build, plain) in PLAIN.items():
+            calls[f"{name} in torch"], calls[name] = partial(plain, rows, f), partial(build(f), rows)
+        found[f"{n} x {d}"] = in_turns(calls, seconds)
+        print(n, d, found[f"{n} x {d}"], flush=True)
     return found
 
 
@@ -203,6 +214,7 @@ def _anonymous() -> float:
 PARTS: dict[str, Callable[[float], dict[str, Any]]] = {
     "many": many,
     "decisions": decisions,
+    "short": short,
     "long": long,
     "file": file,
 }
@@ -230,6 +242,15 @@ def beside(found: dict[str, dict[str, float]]) -> list[str]:
     return [*sizes(found), OVER, table(["n x d", *ticked(RULES)], rows)]
 
 
+def paired(found: dict[str, dict[str, float]]) -> list[str]:
+    def both(of: dict[str, float], name: str) -> str:
+        ours, plain = of[name], of[f"{name} in torch"]
+        return f"{ours:.3g} / {plain:.3g} ({ours / plain:.2f}x)"
+
+    rows = [[size, *(both(of, name) for name in PLAIN)] for size, of in found.items()]
+    return [BESIDE, table(["n x d", *ticked(PLAIN)], rows)]
+
+
 def mapped(found: dict[str, Any]) -> list[str]:
     held = found["megabytes"]
     rows = [[f"`{name}`", ms, held.get(name)] for name, ms in found["milliseconds"].items()]
@@ -243,6 +264,7 @@ def ticked(names: Iterable[str]) -> list[str]:
 SHOWN: dict[str, Callable[[Any], list[str]]] = {
     "many": beside,
     "decisions": sizes,
+    "short": paired,
     "long": sizes,
     "file": mapped,
 }

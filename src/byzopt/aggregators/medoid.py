@@ -13,6 +13,7 @@ from byzopt.aggregators.core.kinds import PairwiseRule
 from byzopt.aggregators.core.weighted_form import WeightedSum
 from byzopt.aggregators.numerics.distances import Array, Distances, even
 from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.aggregators.numerics.products import WHOLE
 from byzopt.aggregators.numerics.weiszfeld import medoid_of
 from byzopt.theory import selecting
 from byzopt.theory.robustness import Coefficients
@@ -44,7 +45,7 @@ class Medoid(PairwiseRule):
     f: int | None = None
 
     def decide(self, apart: Distances) -> Array:
-        return even(np.array([medoid_of(apart.about(apart.middle()[0]))]), apart.m)
+        return even(np.array([medoid_of(_about_bulk(apart))]), apart.m)
 
     def proved(self, n: int, f: int) -> Coefficients:
         return selecting.medoid(n, f)
@@ -52,7 +53,13 @@ class Medoid(PairwiseRule):
     def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
         def act(mixed: Mixed) -> Tensor:
             apart = mixed.geometry.apart
-            best = medoid_of(apart.about(apart.middle()[0]), row_weights.numpy())
+            best = medoid_of(_about_bulk(apart), row_weights.numpy())
             return torch.from_numpy(even(np.array([best]), mixed.m))
 
         return WeightedSum(act)
+
+
+def _about_bulk(apart: Distances) -> Array:
+    """Products about a row of the bulk: of few rows about the one whose majority is tightest. Of many the
+    products at hand will do, which are about a row near it, and are not copied."""
+    return apart.gram if apart.m > WHOLE else apart.about(apart.middle()[0])

@@ -5,6 +5,7 @@ from byzopt.kernels.blend import fused_blend, mixed_blend
 from byzopt.kernels.centres import TIE, best_shares, bulk_weights, steps_from_bulk, weiszfeld_steps
 from byzopt.kernels.columns import reduce_columns, reduces_columns, reduces_sets
 from byzopt.kernels.edges import moved_rows, pair_squares
+from byzopt.kernels.excess import sums_beyond
 from byzopt.kernels.gram import fused_gram
 from byzopt.kernels.history import Grown, Sums, Walk, fused_history
 from byzopt.kernels.jit import disabled, kernels_available, parallel_for, supports
@@ -12,8 +13,9 @@ from byzopt.kernels.keys import row_sums
 from byzopt.kernels.lengths import fused_lengths
 from byzopt.kernels.measure import measured_rows
 from byzopt.kernels.networks import network
-from byzopt.kernels.ranks import nearest_rows, nearest_sums, reaches, selects
+from byzopt.kernels.ranks import nearest_rows, nearest_sums, reaches, selects, tightest
 from byzopt.kernels.scatter import fused_scatter
+from byzopt.kernels.seen import pulls, spread_along, squares_to, ways_to
 from byzopt.kernels.signed import signed_products
 from byzopt.kernels.square import (
     EXTREME,
@@ -60,6 +62,7 @@ __all__ = [
     "network",
     "pair_squares",
     "parallel_for",
+    "pulls",
     "reaches",
     "reduce_columns",
     "reduce_tall_sets",
@@ -68,10 +71,15 @@ __all__ = [
     "row_sums",
     "selects",
     "signed_products",
+    "spread_along",
+    "squares_to",
     "steps_from_bulk",
+    "sums_beyond",
     "supports",
+    "tightest",
     "turned_rows",
     "turns",
     "vote_rows",
+    "ways_to",
     "weiszfeld_steps",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from byzopt.kernels.answers import RankWindow, column_answer
 from byzopt.kernels.blend import mixed_rows
 from byzopt.kernels.emit import Body
+from byzopt.kernels.few_columns import by_columns, reduce_few_columns
 from byzopt.kernels.jit import NUMPY, Array, Run, address, all_finite, compiled, lanes, parallel_for
 from byzopt.kernels.sums import mean_rows
 from byzopt.kernels.tall import reduce_tall_columns, tall_step
@@ -28,11 +29,12 @@ def reduces_columns(rows: Tensor, mixing: Any = None, plan: RankWindow | None = 
 
     Up to 64 rows a kernel is made in the first call for its plan and number of rows, in less than a tenth of
     a second. For more rows, or fewer columns than a vector holds, one kernel reads their network as data
-    (`tall`). The `plan` of a mean needs none.
+    (`tall`). The `plan` of a mean needs none, nor do few columns of many rows (`few_columns`).
     """
     m = rows.shape[0] if mixing is None else len(mixing)
     mean = mixing is None and plan == (0, m, None)
-    return mean or m <= _MANY or rows.shape[1] >= tall_step(rows.dtype)
+    few = mixing is None and plan is not None and by_columns(m, rows.shape[1], tall_step(rows.dtype), plan)
+    return mean or few or m <= _MANY or rows.shape[1] >= tall_step(rows.dtype)
 
 
 def reduces_sets(rows: Tensor, m: int) -> bool:
@@ -54,6 +56,8 @@ def reduce_columns(
     m = n if mixing is None else len(mixing)
     if mixing is None and plan == (0, n, None):
         return mean_rows(rows, out)
+    if mixing is None and by_columns(n, d, tall_step(rows.dtype), plan):
+        return reduce_few_columns(rows, plan, out)
     if m > _QUICK or d < step:
         return reduce_tall_columns(rows, plan, out, mixing, order)
     run, offsets, mixed = _kernel(rows.dtype, n, m, mixing is not None, plan), 0, 0

@@ -1,9 +1,6 @@
 """Of many rows, each row's distance of a rank to all rows, and who lies within: selected, not sorted.
 
-Doubles that are not negative are in the order of their bits. So the number of a rank is found by counting how
-many are at most a pivot: that is one comparison for each, a vector at a time, of a row that stays in the
-first-level cache. Pivots are where the rank would be were the numbers spread evenly between two known ones,
-and in every fourth pass halfway by their bits, so that there are never more than four passes for each bit.
+A row's distances stay in the first-level cache while those at most a pivot are counted (`selecting`).
 """
 
 from __future__ import annotations
@@ -14,13 +11,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from byzopt.kernels.centres import TIE
 from byzopt.kernels.emit import Body
 from byzopt.kernels.jit import Array, Run, address, aligned, compiled, lanes, parallel_for, switched
+from byzopt.kernels.selecting import DEEP, count_within, raise_to, select
 
 Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
-
-_DEEP = 4  # vectors at a time, whose counts are apart
-_EVERY = 4  # of so many passes one halves the bits that are in question
 
 
 def selects() -> bool:
@@ -33,6 +29,17 @@ def reaches(gram: Array, rank: int) -> Array:
     `[n, n]` about any row."""
     found = np.empty(len(gram))
     _select_from(gram, rank, "reach", found)
+    return found
+
+
+def tightest(gram: Array, rank: int) -> Array:
+    """As `reaches`, of the rows where it is least, within a share of `TIE`; Inf of others, which one count
+    shows to reach further."""
+    own = gram.diagonal()
+    first, found = int(own.argmin()), np.empty(len(gram))
+    _select_from(gram, rank, "reach", found, first, first + 1)
+    found[:] = found[first]
+    _select_from(gram, rank, "tight", found)
     return found
 
 
@@ -54,18 +61,21 @@ def nearest_rows(gram: Array, count: int) -> Mask:
     return chosen
 
 
-def _select_from(gram: Array, rank: int, what: str, out: Any) -> None:
-    """Writes to `out` what is asked of each row's first rank + 1 distances."""
+def _select_from(
+    gram: Array, rank: int, what: str, out: Any, first: int = 0, last: int | None = None
+) -> None:
+    """Writes to `out` what is asked of the first rank + 1 distances of all rows, or of first .. last - 1."""
     n = len(gram)
+    last = n if last is None else last
     gram = gram if gram.strides[1] == gram.itemsize else np.ascontiguousarray(gram)
-    own, run, step = np.ascontiguousarray(gram.diagonal()), _kernel(what), _DEEP * lanes(torch.float64)
+    own, run, step = np.ascontiguousarray(gram.diagonal()), _kernel(what), DEEP * lanes(torch.float64)
     where = address(gram), gram.strides[0] // gram.itemsize, address(own)
 
     def part(start: int, stop: int) -> None:
         room = aligned(-(-n // step) * step)
-        run(*where, address(room), address(out), n, rank, start, stop)
+        run(*where, address(room), address(out), n, rank, first + start, first + stop)
 
-    parallel_for(n, n * n, 1, part)
+    parallel_for(last - first, (last - first) * n, 1, part)
 
 
 @cache
@@ -73,19 +83,28 @@ def _kernel(what: str) -> Run:
     def emit(builder: Any, function: Any) -> None:
         k = Body(builder, function, torch.float64)
         gram, stride, own, room, out, n, rank, start, stop = function.args
-        step = _DEEP * k.lanes
+        step = DEEP * k.lanes
         full = k.b.and_(k.add(n, step - 1), k.whole(-step))
         with k.loop(n, full) as j:  # beyond the last row there is nobody near
             k.put(k.double(float("inf")), room, j)
+        bound = k.local(k.double, k.number_at(out, start) if what == "tight" else k.double(0.0))
         with k.loop(start, stop) as i:
             top = _measure(k, k.at(gram, k.times(i, stride), k.double), own, room, i, n)
-            limit, within = _select(k, room, full, n, rank, top)
-            if what == "marks":
-                _mark(k, room, limit, within, k.at(out, k.times(i, n), k.ir.IntType(8)), i, n, rank)
+            if what == "tight":
+                _tighten(k, room, full, n, rank, top, bound, k.at(out, i, k.double))
             else:
-                k.put(limit if what == "reach" else _total(k, room, full, limit, n, rank), out, i)
+                _write(k, what, room, full, n, rank, top, out, i)
 
     return compiled(f"ranks_{what}", "pipppiiii", emit)
+
+
+def _write(k: Body, what: str, room: Any, full: Any, n: Any, rank: Any, top: Any, out: Any, i: Any) -> None:
+    """Writes what is asked of row i, whose distances are in `room`."""
+    limit, within = select(k, room, full, n, rank, top)
+    if what == "marks":
+        _mark(k, room, limit, within, k.at(out, k.times(i, n), k.ir.IntType(8)), i, n, rank)
+    else:
+        k.put(limit if what == "reach" else _total(k, room, full, limit, n, rank), out, i)
 
 
 def _measure(k: Body, products: Any, own: Any, room: Any, i: Any, n: Any) -> Any:
@@ -103,94 +122,22 @@ def _measure(k: Body, products: Any, own: Any, room: Any, i: Any, n: Any) -> Any
         k.b.store(k.greater(k.load(room, j), k.b.load(most)), most)
     top, found = k.local(k.double, k.double(0.0)), k.b.load(most)
     for lane in range(k.lanes):
-        _raise(k, top, k.b.extract_element(found, k.ir.Constant(k.ir.IntType(32), lane)))
+        raise_to(k, top, k.b.extract_element(found, k.ir.Constant(k.ir.IntType(32), lane)))
     with k.loop(full, n) as j:
-        _raise(k, top, k.number_at(room, j))
+        raise_to(k, top, k.number_at(room, j))
     return k.b.load(top)
 
 
-def _raise(k: Body, place: Any, value: Any) -> None:
-    before = k.b.load(place)
-    k.b.store(k.b.select(k.b.fcmp_ordered(">", value, before), value, before), place)
-
-
-def _select(k: Body, room: Any, full: Any, n: Any, rank: Any, top: Any) -> tuple[Any, Any]:
-    """The number of that rank among those in `room`, none of which is above `top`, and how many are at most
-    that.
-
-    It lies from `low` to `high`; so many numbers are `below` the one, and at most the other: `within`.
-    """
-    low, high = k.local(k.i64, k.whole(0)), k.local(k.i64, k.b.bitcast(top, k.i64))
-    below, within, turn = (k.local(k.i64, value) for value in (k.whole(0), n, k.whole(0)))
-    head, body, end = (k.function.append_basic_block(part) for part in ("head", "body", "end"))
-    k.b.branch(head)
-    k.b.position_at_end(head)
-    apart = k.b.icmp_signed("<", k.b.load(low), k.b.load(high))
-    several = k.b.icmp_signed(">", k.b.load(within), k.add(rank, 1))
-    k.b.cbranch(k.b.and_(apart, several), body, end)
-    k.b.position_at_end(body)
-    ends = [k.b.load(each) for each in (low, high, below, within)]
-    pivot = _pivot(k, ends, k.b.load(turn), rank)
-    count = _count(k, room, full, k.b.bitcast(pivot, k.double))
-    reached = k.b.icmp_signed(">", count, rank)
-    for place, value in ((high, pivot), (within, count)):
-        k.b.store(k.b.select(reached, value, k.b.load(place)), place)
-    for place, value in ((low, k.add(pivot, 1)), (below, count)):
-        k.b.store(k.b.select(reached, k.b.load(place), value), place)
-    k.b.store(k.add(k.b.load(turn), 1), turn)
-    k.b.branch(head)
-    k.b.position_at_end(end)
-    return _greatest(k, room, full, k.b.bitcast(k.b.load(high), k.double)), k.b.load(within)
-
-
-def _pivot(k: Body, ends: list[Any], turn: Any, rank: Any) -> Any:
-    """Bits from `low` on and below `high`; first 0, as far apart as many rows are behind a stage."""
-    low, high, below, within = ends
-    half = k.b.add(low, k.b.lshr(k.b.sub(high, low), k.whole(1)))
-    first, last = (k.b.bitcast(each, k.double) for each in (low, high))
-    many = k.b.sitofp(k.b.sub(within, below), k.double)
-    # In turns a little above and below, by as much as a rank among so many strays: soon both ends are near.
-    up = k.b.icmp_signed("==", k.b.and_(turn, k.whole(1)), k.whole(0))
-    one = Body(k.b, k.function, torch.float64, 1)
-    stray = k.b.extract_element(one.root(one.everywhere(many)), k.ir.Constant(k.ir.IntType(32), 0))
-    stray = k.b.fmul(stray, k.b.select(up, k.double(0.5), k.double(-0.5)))
-    aimed = k.b.fadd(k.b.sitofp(k.b.sub(rank, below), k.double), k.b.fadd(stray, k.double(0.5)))
-    least = k.double(0.5)
-    share = k.b.fdiv(k.b.select(k.b.fcmp_ordered("<", aimed, least), least, aimed), many)
-    at = k.b.bitcast(k.b.fadd(first, k.b.fmul(k.b.fsub(last, first), share)), k.i64)
-    fits = k.b.and_(k.b.icmp_signed(">=", at, low), k.b.icmp_signed("<", at, high))
-    evenly = k.b.icmp_signed("<", k.b.and_(turn, k.whole(_EVERY - 1)), k.whole(_EVERY - 1))
-    begun = k.b.icmp_signed(">", turn, k.whole(0))
-    return k.b.select(begun, k.b.select(k.b.and_(fits, evenly), at, half), low)
-
-
-def _count(k: Body, room: Any, full: Any, pivot: Any) -> Any:
-    """How many of the numbers in `room` are at most the pivot."""
-    kind, spread = k.ir.VectorType(k.i64, k.lanes), k.everywhere(pivot)
-    held = [k.local(kind, k.ir.Constant(kind, None)) for _ in range(_DEEP)]
-    with k.loop(0, full, _DEEP * k.lanes) as j:
-        for v, place in enumerate(held):
-            near = k.b.fcmp_ordered("<=", k.load(room, k.add(j, v * k.lanes)), spread)
-            k.b.store(k.b.add(k.b.load(place), k.b.zext(near, kind)), place)
-    total, count = k.b.load(held[0]), k.whole(0)
-    for place in held[1:]:
-        total = k.b.add(total, k.b.load(place))
-    for lane in range(k.lanes):
-        count = k.add(count, k.b.extract_element(total, k.ir.Constant(k.ir.IntType(32), lane)))
-    return count
-
-
-def _greatest(k: Body, room: Any, full: Any, bound: Any) -> Any:
-    """The greatest of the numbers in `room` that are at most the bound."""
-    most, spread, nothing = k.zeros(), k.everywhere(bound), k.const(0.0)
-    with k.loop(0, full, k.lanes) as j:
-        value = k.load(room, j)
-        inside = k.b.select(k.b.fcmp_ordered("<=", value, spread), value, nothing)
-        k.b.store(k.greater(inside, k.b.load(most)), most)
-    top, found = k.local(k.double, k.double(0.0)), k.b.load(most)
-    for lane in range(k.lanes):
-        _raise(k, top, k.b.extract_element(found, k.ir.Constant(k.ir.IntType(32), lane)))
-    return k.b.load(top)
+def _tighten(k: Body, room: Any, full: Any, n: Any, rank: Any, top: Any, bound: Any, place: Any) -> None:
+    """Writes the number of that rank, if it is not above the bound but for rounding, which it then becomes;
+    else Inf."""
+    limit = k.local(k.double, k.double(np.inf))
+    loose = k.b.fmul(k.b.load(bound), k.double(1 + 2 * TIE))
+    with k.b.if_then(k.b.icmp_signed(">", count_within(k, room, full, loose), rank)):
+        value, _ = select(k, room, full, n, rank, top)
+        k.b.store(value, limit)
+        k.b.store(k.b.select(k.b.fcmp_ordered("<", value, k.b.load(bound)), value, k.b.load(bound)), bound)
+    k.put(k.b.load(limit), place, 0)
 
 
 def _mark(k: Body, room: Any, limit: Any, within: Any, chosen: Any, i: Any, n: Any, rank: Any) -> None:

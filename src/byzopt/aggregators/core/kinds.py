@@ -51,9 +51,10 @@ class GeometricRule(Aggregator):
         return True
 
     def reduce(self, mixed: Mixed) -> Tensor:
-        _ = mixed.geometry.centred  # some weights need no look at the rows; the policy does
         mixed = mixed.sorted() if self.by_value else mixed
-        return mixed.blend(self.decided(mixed.geometry))
+        weights = self.decided(mixed.geometry)
+        mixed.geometry.look()  # some weights need none; the policy for bad rows does
+        return mixed.blend(weights)
 
     def answered(self, mixed: Mixed, f: int, source: ChainInput) -> Coefficients:
         known, n = self.coefficients(mixed.m, f), mixed.m

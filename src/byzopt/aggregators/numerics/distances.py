@@ -15,6 +15,7 @@ from byzopt import kernels
 from byzopt.aggregators.numerics.products import WHOLE, congruent
 from byzopt.aggregators.numerics.products import Array as Array
 from byzopt.aggregators.numerics.products import Index as Index
+from byzopt.aggregators.numerics.shares import even as even
 from byzopt.kernels import EXTREME, TIE
 
 _PRODUCTS = 128  # rows up to which a kernel's products of n x n numbers are faster than BLAS
@@ -34,6 +35,7 @@ class Distances:
     """
 
     single = False
+    looked = True  # whether rows are known to be finite, and in a safe range
 
     def __init__(self, gram: Array, single: bool = False) -> None:
         self.gram, self.single = gram, single
@@ -83,12 +85,20 @@ class Distances:
             return kernels.reaches(self.gram, rank)
         return self.ranked[..., rank] if self.m <= _SORTED else kth(self.squared, rank)
 
+    @cached_property
+    def radii(self) -> Array:
+        """Squared radii `[..., m]` of the majorities nearest to rows: of many rows those of the tightest, and
+        Inf for others."""
+        if self._few or "ranked" in self.__dict__ or not self._selects:
+            return self.reach(self.m // 2)
+        return kernels.tightest(self.gram, self.m // 2)
+
     def middle(self, order: Index | None = None) -> tuple[int, float]:
         """The row whose majority lies nearest, and the squared radius of that majority. Ties: the first, in
         the `order` given or as rows come."""
         if order is None and self._few:
             return self._few.best, self._few.radius
-        radii = self.reach(self.m // 2)
+        radii = self.radii
         best = int(radii.argmin()) if order is None else int(order[radii[order].argmin()])
         return best, radii.item(best)
 
@@ -172,7 +182,7 @@ class Distances:
         other's farthest in their majorities have equal radii whatever the rows hold: of rows whose majority
         is equally tight the means are averaged, and a majority holds all rows that lie on its rim.
         """
-        radii = self.reach(self.m // 2)
+        radii = self.radii
         if self._few:
             return kernels.bulk_weights(self.gram, self.squared, radii)
         radii = radii * (1 + TIE)
@@ -219,16 +229,6 @@ class Distances:
             weights /= np.add.reduce(weights, axis=-1, keepdims=True)
             squares = self.lengths_to(weights)
         return weights
-
-
-def even(chosen: Index, m: int) -> Array:
-    """Equal weights `[..., m]` for the rows `chosen` `[..., k]`, 0 for the others."""
-    weights = np.zeros((*chosen.shape[:-1], m))
-    if chosen.ndim == 1:
-        weights[chosen] = 1 / len(chosen)
-    else:
-        np.put_along_axis(weights, chosen, 1 / chosen.shape[-1], axis=-1)
-    return weights
 
 
 def within_range(squares: Array) -> bool:

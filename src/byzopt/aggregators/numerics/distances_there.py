@@ -47,6 +47,10 @@ class DistancesThere(Distances):
     def reach(self, rank: int) -> Array:
         return _fetched(self._squared.kthvalue(rank + 1, dim=0).values)
 
+    @cached_property
+    def radii(self) -> Array:
+        return self.reach(self.m // 2)
+
     def close(self) -> list[tuple[int, int]]:
         least = 1e-5 * (self.there.diagonal()[:, None] + self.there.diagonal())
         near = (self._squared <= least).tril(-1)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.numerics.distances import Distances, Index
+from byzopt.aggregators.numerics.distances_seen import DistancesSeen
 
 
 class Origin(NamedTuple):
@@ -80,6 +81,12 @@ class Geometry:
         gram = self.centred.numpy()
         return self.__dict__.get("apart") or Distances(gram)
 
+    def look(self) -> None:
+        """Sees to it that somebody has looked at the rows, and that what is wrong with them was raised."""
+        apart = self.__dict__.get("apart")
+        if apart is None or not apart.looked:
+            _ = self.centred
+
     @cached_property
     def sq_dists(self) -> Tensor:
         """Squared distances between rows, `[..., m, m]`."""
@@ -122,7 +129,7 @@ class Geometry:
         """The geometry of the rows in another order `[m]`."""
 
         def centred() -> Tensor:
-            here.apart = self.apart.taken(order)
+            here.apart = here.__dict__.get("apart") or self.apart.taken(order)
             return torch.from_numpy(here.apart.gram)
 
         def origin() -> Origin:
@@ -131,6 +138,9 @@ class Geometry:
 
         result = Geometry(self.m, centred, origin, self.unit)
         here = proxy(result)  # no circle: see `geometry_of`
+        seen = self.__dict__.get("apart")
+        if isinstance(seen, DistancesSeen):
+            result.apart = seen.taken(order)
         return result
 
     def mixed(self, mixing: Tensor, affine: bool) -> Geometry:

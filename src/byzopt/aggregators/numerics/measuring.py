@@ -15,9 +15,12 @@ from torch import Tensor
 
 from byzopt import accelerator, kernels, linalg
 from byzopt.aggregators.numerics.distances import Distances, Index, squared, within_range
+from byzopt.aggregators.numerics.distances_seen import DistancesSeen
 from byzopt.aggregators.numerics.distances_there import distances_by
 from byzopt.aggregators.numerics.geometry import Geometry, Origin
 from byzopt.aggregators.numerics.ordering import Order, listed, row_order, sample
+from byzopt.aggregators.numerics.points import ExtremeRows as ExtremeRows
+from byzopt.aggregators.numerics.points import Points, are_points
 from byzopt.aggregators.numerics.products import WHOLE
 
 _FAR = 64.0  # the pivot may be this many times further from the bulk than the bulk is wide (both squared)
@@ -27,10 +30,6 @@ _SKETCH = 1 << 9  # columns from which the first pivot is chosen
 _LARGE = 1 << 20  # numbers from which a second pass costs more than a sketch
 ORIGIN = -1  # in the place of a row that products are about
 SMALL = 1 << 16  # up to this many numbers float64 costs nothing worth saving
-
-
-class ExtremeRows(Exception):
-    """Rows that were not validated prove to be extreme or not finite: the policy for input must see them."""
 
 
 def geometry_of(
@@ -45,10 +44,14 @@ def geometry_of(
     """
     measure = _centred_there if accelerator.holds(rows) else _centred
 
+    def measured() -> tuple[int, Distances]:
+        return measure(rows, admitted, order, first)
+
     def centred() -> Tensor:
-        pivot, here.apart = measure(rows, admitted, order, first)
-        here.pivot = None if pivot == ORIGIN else pivot
-        return torch.from_numpy(here.apart.gram)
+        apart = here.__dict__.get("apart")
+        pivot, found = apart.measured if isinstance(apart, DistancesSeen) else measured()
+        here.apart, here.pivot = apart or found, None if pivot == ORIGIN else pivot
+        return torch.from_numpy(found.gram)
 
     def origin() -> Origin:
         centred = here.centred  # decides on the pivot
@@ -61,6 +64,8 @@ def geometry_of(
 
     geometry = Geometry(rows.shape[0], centred, origin, unit)
     here = proxy(geometry)  # a circle would keep the rows until garbage is collected
+    if are_points(rows):
+        geometry.apart = DistancesSeen(Points(rows, admitted), measured)
     return geometry
 
 
@@ -204,7 +209,7 @@ def _equated(rows: Tensor, apart: Distances) -> Distances:
     """
     if accelerator.holds(rows):
         return _as_kind(apart, _kinds_there(rows, apart))
-    some = sample(rows) + 0.0  # -0.0 becomes 0.0
+    some = (sample(rows) + 0.0).clone(memory_format=torch.contiguous_format)  # -0.0 becomes 0.0
     alike: dict[bytes, list[int]] = {}
     kind = list(range(len(rows)))
     for j, part in enumerate(some.view(torch.uint8).numpy()):

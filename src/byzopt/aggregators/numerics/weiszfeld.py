@@ -18,16 +18,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from byzopt import kernels
 from byzopt.aggregators.numerics.distances import Array, Index, by_rows
+from byzopt.aggregators.numerics.products import WHOLE
 from byzopt.kernels import TIE
 
 ROUNDS = 200  # at most this many steps; Newton's method needs about ten
-_SETTLED = 1e-6  # ‖∇F‖ D relative to the bulk's share of F; a gradient's norm is known to about 1e-8
+SETTLED = 1e-6  # ‖∇F‖ D relative to the bulk's share of F; a gradient's norm is known to about 1e-8
 _SPARE = 5  # steps that may go nowhere: next to the minimum rounding decides which way one goes
 _DIRECT = 128  # rows up to which factorising costs less than products with n x n numbers
 _PRODUCTS = 40  # of these, at most, before factorising after all
 _RESIDUAL = 1e-8  # of a Newton step: what is left of it falls to the next one
-_TIE = 1e-13  # rows whose sums of distances differ by less, relatively, are equally good
+TIED = 1e-13  # rows whose sums of distances differ by less, relatively, are equally good
 
 
 class Solution(NamedTuple):
@@ -48,14 +50,14 @@ def certified_median(gram: Array, tol: float, row_weights: Array | None = None) 
     gram[here], gram[:, here] = 0, 0
     gap, start = _at_row(gram, row_weights)
     if here.all() or gap <= tol:
-        tied = (excess <= excess[k] + _TIE * _majority_sum(lengths, row_weights)).nonzero()[0]
+        tied = (excess <= excess[k] + TIED * majority_sum(lengths, row_weights)).nonzero()[0]
         chosen = np.zeros(len(gram))
         chosen[_unlike(gram, tied)] = 1
         return Solution(chosen / chosen.sum(), gap)
     at = best = _look(gram, start, row_weights)
     spare = _SPARE
     for _ in range(ROUNDS):
-        if at.gap <= tol and at.subgradient <= _SETTLED:
+        if at.gap <= tol and at.subgradient <= SETTLED:
             break
         point, descends = _step(at)
         after = _look(gram, point, row_weights)
@@ -78,12 +80,14 @@ def medoid_of(gram: Array, row_weights: Array | None = None) -> int:
     row_weights = np.ones(len(gram)) if row_weights is None else row_weights
     excess = _excess(gram, row_weights)
     k = int(excess.argmin())
-    share = _majority_sum(_lengths_from(gram, k), row_weights)
+    share = majority_sum(_lengths_from(gram, k), row_weights)
     return int((excess <= excess[k] + TIE * share).argmax())
 
 
 def _excess(gram: Array, row_weights: Array) -> Array:
     """Each row's sum of distances less that of the row `gram` is about."""
+    if len(gram) > WHOLE and kernels.selects():
+        return kernels.sums_beyond(gram, row_weights)
     squares = gram.diagonal()
     far = np.sqrt(np.maximum(squares, 0))
 
@@ -113,7 +117,7 @@ def _unlike(gram: Array, rows: Index) -> Index:
     return rows[~np.tril(equal, -1).any(axis=1)]
 
 
-def _majority_sum(lengths: Array, row_weights: Array) -> float:
+def majority_sum(lengths: Array, row_weights: Array) -> float:
     """Σ w_i r_i over the nearest rows that hold more than half of the row_weights."""
     order = lengths.argsort(kind="stable")
     held = row_weights[order].cumsum()
@@ -182,9 +186,7 @@ def _look(gram: Array, point: Array, row_weights: Array) -> _View:
     held, near, total = row_weights[order].cumsum(), lengths[order], row_weights.sum()
     most = held > total / 2
     reach = float((2 * held[most] * near[most] / (2 * held[most] - total)).min())
-    subgradient = (
-        float(np.sqrt(max(float(inverse @ pull), 0.0))) * reach / _majority_sum(lengths, row_weights)
-    )
+    subgradient = float(np.sqrt(max(float(inverse @ pull), 0.0))) * reach / majority_sum(lengths, row_weights)
     gap = max(0.0, float(pull.max())) / float((row_weights * lengths).sum())
     return _View(point, row_weights, lengths, about, gap, subgradient)
 
