@@ -32,7 +32,7 @@ def holds(rows: Tensor) -> bool:
 
 def fetch(*parts: Tensor) -> tuple[Tensor, ...]:
     """Copies of `parts` on the CPU, float64, in one transfer: the host waits once."""
-    flat = torch.cat([part.flatten().to(torch.float64) for part in parts]).cpu()
+    flat = joined([part.flatten().to(torch.float64) for part in parts]).cpu()
     pieces = torch.split(flat, [part.numel() for part in parts])
     return tuple(piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True))
 
@@ -94,7 +94,7 @@ def _products(block: Tensor) -> Tensor:
     n, d = block.shape
     span = max(_SPAN, 8 * n)  # so that the products of all spans are few beside the rows
     spans = d // span
-    if not spans:
+    if d <= span:
         return (block @ block.T).double()
     parts = block[:, : spans * span].view(n, spans, span).transpose(0, 1)
     total = torch.bmm(parts, parts.mT).sum(dim=0, dtype=torch.float64)
@@ -118,16 +118,12 @@ def squares(rows: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _squares(block: Tensor) -> Tensor:
     n, spans = len(block), block.shape[1] // _SPAN
-    if not spans:
-        return _norms(block, 1).square()
     whole, rest = block[:, : spans * _SPAN].view(n, spans, _SPAN), block[:, spans * _SPAN :]
-    total = _norms(whole, 2).square().sum(dim=1)
-    return total + _norms(rest, 1).square() if rest.shape[1] else total
-
-
-def _norms(block: Tensor, dim: int) -> Tensor:
-    lengths: Tensor = torch.linalg.vector_norm(block, dim=dim)
-    return lengths.double()
+    parts = [torch.linalg.vector_norm(whole, dim=2)] if spans else []
+    if rest.shape[1] or not spans:
+        parts.append(torch.linalg.vector_norm(rest, dim=1, keepdim=True))
+    lengths: Tensor = torch.linalg.vector_norm(joined(parts).double(), dim=1)
+    return lengths.square()
 
 
 @full_float32()
@@ -137,7 +133,7 @@ def blended(weights: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
     if found is not None:
         return found[0]
     weights = weights.to(rows.device, dtype)
-    return _joined([(weights @ block).to(rows.dtype) for _, block in blocks(rows, dtype)])
+    return joined([(weights @ block).to(rows.dtype) for _, block in blocks(rows, dtype)])
 
 
 @full_float32()
@@ -161,7 +157,7 @@ def columns(
         answer, trace = gpu.columns(mixed, plan, None, None, dtype) or answered(mixed, plan)
         answers.append(answer.to(rows.dtype))
         traces.append(trace)
-    return _joined(answers), _joined(traces).sum(dtype=torch.float64)
+    return joined(answers), joined(traces).sum(dtype=torch.float64)
 
 
 def _mixed(block: Tensor, mixing: Tensor | None, pivot: int | None) -> Tensor:
@@ -191,5 +187,6 @@ def answered(block: Tensor, plan: RankWindow) -> tuple[Tensor, Tensor]:
     return answer, spread.add_(answer)
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def joined(parts: list[Tensor]) -> Tensor:
+    """`parts` side by side; one that is alone is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from byzopt import kernels
-from byzopt.aggregators import Bulyan, CoordinateRule, GeometricRule, MeaMed, Phocas, rule_from
+from byzopt.aggregators import RULES, Bulyan, CoordinateRule, GeometricRule, MeaMed, Phocas, rule_from
 from byzopt.aggregators.core.filters import RoundContext
 from byzopt.aggregators.guards.guard import HistoryGuard
 from byzopt.aggregators.guards.safeguard import Safeguard
@@ -25,6 +25,7 @@ from tests.spellings import build, every, ties
 
 N, FEW, MANY = 20, 10_000, 20_000
 SMALL = 300_000  # bytes of n x n numbers, of their spans and of the columns that decide on an order
+GEOMETRIC = [name for name in RULES if issubclass(RULES[name], GeometricRule) and name != "boba"]
 PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
 
 
@@ -36,6 +37,8 @@ def budgets():
 
 
 def budget_of(spelling, rule):
+    if "(rule=" in spelling:
+        return next(numbers for name, numbers in budgets().items() if name.startswith("rules in a wrapper"))
     stages, last = spelling.rpartition(" >> ")[::2]
     known = budgets()
     if stages and last in ("lasa", "fedseca"):
@@ -79,8 +82,8 @@ def counted(rule, rows):
     return out.inner, device.counts
 
 
-@every
-def test_rules_keep_to_their_budgets_and_answer_as_on_the_cpu(spelling):
+def keeps_to_its_budget(spelling):
+    """It does, and answers as on the CPU."""
     rule, rows = built(spelling), some(FEW)
     out, found = counted(rule, rows)
     launches, waits, times = budget_of(spelling, rule)
@@ -95,6 +98,39 @@ def test_rules_keep_to_their_budgets_and_answer_as_on_the_cpu(spelling):
     # centre, rounding decides which one counts: MeaMed and its like may differ by more in one column of 500.
     off = (out - expected).abs() > 1e-5
     assert off.double().mean() <= (0.002 if isinstance(rule.last, (Bulyan, MeaMed, Phocas)) else 0)
+
+
+@every
+def test_rules_keep_to_their_budgets_and_answer_as_on_the_cpu(spelling):
+    keeps_to_its_budget(spelling)
+
+
+WRAPPED = [
+    f"{wrapper}(rule='{rule}')"
+    for wrapper in ("foundation", "gas", "rlr", "fail_closed")
+    for rule in ("bulyan", "flame", "median", "nnm >> rfa")
+]
+
+
+@pytest.mark.parametrize("spelling", WRAPPED)
+def test_wrapped_rules_keep_to_their_budget_and_answer_as_on_the_cpu(spelling):
+    keeps_to_its_budget(spelling)
+
+
+@pytest.mark.parametrize("name", GEOMETRIC)
+def test_a_projection_before_a_geometric_rule_keeps_to_the_budget_of_those(name):
+    _, found = counted(built(f"random_projection >> {name}"), some(FEW))
+    assert found.launches <= 24, found.what
+    assert found.syncs <= 2, found.waits
+
+
+@pytest.mark.parametrize("spelling", ["aksel", "median", "nnm >> krum"])
+def test_many_short_sets_are_answered_in_one_transfer(spelling):
+    rule, sets = built(spelling), some(6 * 50).view(N, 6, 50).transpose(0, 1).contiguous()
+    with PretendDevice() as device:
+        out = rule.batch(device.put(sets))
+    assert device.counts.syncs == 1
+    assert torch.equal(out.inner, rule.batch(sets))
 
 
 @pytest.mark.parametrize("spelling", ["median", "krum", "nnm >> rfa", "clipping >> phocas", "flame"])

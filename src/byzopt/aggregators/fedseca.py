@@ -72,28 +72,31 @@ class FedSECA(Aggregator):
         return self.sparsity == 0
 
     def reduce(self, mixed: Mixed) -> Tensor:
-        out = torch.empty(mixed.rows.shape[1], dtype=mixed.rows.dtype, device=mixed.rows.device)
-        for piece, elected, sizes, taken in self._elections(mixed):
-            total = sizes.where(taken, 0).sum(dim=0)
-            out[piece] = elected * total / taken.sum(dim=0).clamp_min(1)
-        return out
+        parts = []
+        for elected, sizes, taken in self._elections(mixed):
+            total = (sizes * taken).sum(dim=0)
+            parts.append((elected * total / taken.sum(dim=0).clamp_min(1)).to(mixed.rows.dtype))
+        return accelerator.joined(parts)
 
     def influence(self, mixed: Mixed) -> Tensor:
         """Every column is shared evenly by those who take part in it."""
         total = torch.zeros(mixed.m, dtype=torch.float64, device="cpu")
-        for _, _, _, taken in self._elections(mixed):
+        for elected, _, taken in self._elections(mixed):
+            taken &= elected != 0
             total += (taken.double() / taken.sum(dim=0).clamp_min(1)).sum(dim=1).cpu()
         return mixed.through(total / mixed.d)
 
-    def _elections(self, mixed: Mixed) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-        """Blocks of columns: where they lie, elected signs `[b]`, cut sizes and who takes part `[m, b]`."""
+    def _elections(self, mixed: Mixed) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Blocks of columns: elected signs `[b]`, cut sizes and who takes part `[m, b]`."""
         plain = whole(mixed)
         norms, say = row_norms(plain), _say(plain)
         cut = shrink(norms, median_value(norms)).unsqueeze(1)
-        limits = size_limits(plain.rows.abs(), 1 - self.sparsity)
+        magnitudes = plain.rows.abs()
+        limits = size_limits(magnitudes, 1 - self.sparsity)
         middle = RankWindow((plain.m - 1) // 2, plain.m // 2 + 1)
         for piece, block in plain.blocks(None if linalg.ordinary(cut) else torch.float64):
-            signs, sizes, released = block.sign(), block.abs(), self.form == "released"
+            signs, sizes = block.sign(), magnitudes[:, piece].to(block.dtype)
+            released = self.form == "released"
             large = sizes >= limits
             elected = (say.to(signs) @ (signs.where(large, 0) if released else signs)).sign()
             short = sizes * cut.to(sizes)
@@ -101,15 +104,18 @@ class FedSECA(Aggregator):
                 typical = accelerator.columns(short, middle, None, None, short.dtype)[0]
             else:
                 typical = answer(short, middle)
-            taken = large & (signs * elected > 0)
-            yield piece, elected, (sizes if released else short).minimum(typical), taken
+            taken = large & (signs == elected)  # also those without a sign, where none is elected
+            yield elected, (sizes if released else short).minimum(typical), taken
 
 
 def _say(plain: Mixed) -> Tensor:
     """n times ρ `[m]`, whole numbers, so that votes are counted without rounding."""
-    total = torch.zeros(plain.m, plain.m, dtype=torch.float64, device=plain.rows.device)
+    total: Tensor | None = None
     for _, block in plain.blocks():
         signs = block.sign()
         held = accelerator.holds(signs)
-        total += accelerator.products(signs, None, signs.dtype) if held else (signs @ signs.T).double()
-    return total.sign().sum(dim=1).clamp_min(0).cpu()
+        part = accelerator.products(signs, None, signs.dtype) if held else (signs @ signs.T).double()
+        total = part if total is None else total + part
+    assert total is not None
+    (agreement,) = accelerator.fetch(total)
+    return agreement.sign().sum(dim=1).clamp_min(0)

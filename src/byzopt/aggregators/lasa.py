@@ -124,7 +124,7 @@ class LASA(Aggregator):
         norms = row_norms(plain)
         cut = shrink(norms, median_value(norms))
         sizes = plain.rows.abs()
-        rows = plain.rows.where(sizes >= size_limits(sizes, 1 - self.sparsity), 0)
+        rows = plain.rows.masked_fill(sizes < size_limits(sizes, 1 - self.sparsity), 0)
         found = accelerator.fetch(*(figure for part in layers for figure in _figures(rows[:, part])))
         lengths, above, below = (torch.stack(found[k::3]) for k in range(3))
         shares = (above - below) / (above + below).clamp_min(1)
@@ -142,7 +142,7 @@ class LASA(Aggregator):
 def _figures(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The length of each row, and how many of its values are above and below 0: `[m]` each."""
     length = torch.linalg.vector_norm(part, dim=1, dtype=torch.float64)
-    return length, (part > 0).sum(dim=1), (part < 0).sum(dim=1)
+    return length, *((side.sum(dim=1, dtype=torch.float64)) for side in (part > 0, part < 0))
 
 
 def _usual(values: Array, radius: float) -> np.ndarray[Any, np.dtype[np.bool_]]:

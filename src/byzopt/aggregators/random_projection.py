@@ -42,6 +42,7 @@ class RandomProjection(PreAggregator):
         torch.Size([10000])
     """
 
+    sketches = True
     mixes = False
 
     k: int = 4096
@@ -65,7 +66,10 @@ class RandomProjection(PreAggregator):
         geometry = geometry_of(sums, mixed.unit, order=mixed.among)
         if mixed.mixing is not None:
             geometry = geometry.mixed(mixed.mixing, affine=False)  # clipping may stand before
-        return mixed.seen(geometry)
+        seen = mixed.seen(geometry)
+        if mixed.mixing is None:
+            seen.unmixed = geometry  # knows a row of the bulk
+        return seen
 
     def projected(self, rows: Tensor, first: int = 0, d: int | None = None) -> Tensor:
         """P v_i for all rows, `[n, d] -> [n, k]`, float64; or what the columns from `first` on, of d, add.

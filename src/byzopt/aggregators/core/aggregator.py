@@ -28,6 +28,7 @@ from byzopt.aggregators.core.inputs import RowsLike, as_sets
 from byzopt.aggregators.core.report import RowReport
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.aggregators.core.traits import ANSWERS, kind_of, replaces
+from byzopt.aggregators.numerics.measuring import SMALL
 from byzopt.errors import InvalidInput, said
 from byzopt.registry import Registry
 
@@ -110,6 +111,9 @@ class Aggregator(BaseAggregator):
         rows = as_sets(rows)
         self.check(rows.shape[1])
         stacked = None if "__call__" in self.foreign else batch_aggregate(self.stages, self.last, rows)
+        if stacked is None and rows.device.type != "cpu" and not self.foreign and rows[0].numel() <= SMALL:
+            # A call of short rows costs several times as much there as here, and their transfer little.
+            return self.batch(rows.cpu()).to(rows.device)
         if stacked is None:
             return torch.stack([self(each) for each in rows.unbind(0)])
         return checked_answer(self, stacked[0], (len(rows), rows.shape[2]))

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from byzopt import accelerator
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.certificate import ChainInput
 from byzopt.aggregators.core.filters import Filter
@@ -193,8 +194,12 @@ class Chain(Aggregator):
     def _mix(self, mixed: Mixed) -> Mixed:
         """The rows after all stages, kept with `mixed` for the next who asks."""
         if mixed.chained is None or mixed.chained[0] != self.stages:
-            last = mixed.sorted() if self.by_value else mixed
-            for stage in self.stages:
+            last, stages = mixed, self.stages
+            if self.by_value and stages and stages[0].sketches and accelerator.holds(mixed.rows):
+                # The order's keys are fetched with the sketch's products, and no others are taken for it.
+                last, stages = stages[0].apply(mixed), stages[1:]
+            last = last.sorted() if self.by_value else last
+            for stage in stages:
                 last = stage.apply(last)
             if last is mixed:  # no stage has moved them
                 return mixed

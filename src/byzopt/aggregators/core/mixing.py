@@ -20,6 +20,7 @@ class MixingStage(Stage):
 
     validates = True
     affine: ClassVar[bool] = True  # every row of the mixing matrix sums to one
+    sketches: ClassVar[bool] = False  # it only says how rows lie, by products of its own
     mixes: ClassVar[bool] = True  # what comes out for a worker holds something of others' rows
     # No row that comes out is longer than some honest one, or than a length that was set, whatever as many
     # faulty rows as `breakdown` says hold: then a mean behind it stays bounded too.

@@ -253,6 +253,8 @@ class Mixed:
         """The mixed rows `[m, d]`."""
         if self.mixing is None:
             return self.rows.clone()
+        if accelerator.holds(self.rows):  # in one block, which is not copied
+            return accelerator.joined([block.to(self.rows.dtype) for _, block in self.blocks()])
         out = self.rows.new_empty(self.m, self.rows.shape[1])
         for piece, block in self.blocks():
             out[:, piece] = block
