@@ -1,12 +1,14 @@
 """How rules grow with workers and coordinates: beside torch's own operations, and from a file in the end.
 
-    python benchmarks/growth.py [--part many | decisions | short | long | file ...] [--seconds S] [--more]
+    python benchmarks/growth.py [--part many | decisions | short | lengths | long | file ...] [--seconds S]
+                                [--more]
 
 - many: from 100 to 3,000 workers. Geometric rules beside one product `rows @ rows.T`, coordinate rules beside
   `torch.median` (the lower of two middle values) and `torch.sort`, in turns.
 - decisions: rows of 500 coordinates, so that what is seen is the work on n x n numbers, with liars whom
   distances show; beside the same product, one of n x n numbers in float64, and Krum written out in torch.
 - short: more workers than coordinates, beside the fastest way found in torch to the same answer.
+- lengths: rules that go by figures of single rows, such as lengths, beside torch's way for the same.
 - long: from 10,000 to 100,000,000 coordinates, in memory.
 - file: 100,000,000 coordinates in a mapped file, with the most memory of its own that a call had.
 
@@ -34,6 +36,7 @@ os.environ.update(WAITING)  # idle threads must not slow others
 
 import torch
 
+import _row_figures
 from _peers_env import RESULTS, described, machine, table, write
 from _plain import PLAIN, plain_krum
 from byzopt import aggregators as ag
@@ -74,6 +77,7 @@ TITLES = {
     "many": "Many workers",
     "decisions": "Decisions on n x n numbers",
     "short": "Short rows",
+    "lengths": "Lengths of rows",
     "long": "Long rows",
     "file": "A mapped file",
 }
@@ -161,6 +165,14 @@ def short(seconds: float) -> dict[str, Any]:
     return found
 
 
+def lengths(seconds: float) -> dict[str, Any]:
+    found = {}
+    for n, d in _row_figures.SIZES:
+        found[f"{n} x {d:,}"] = in_turns(_row_figures.calls(n, d), seconds)
+        print(n, d, found[f"{n} x {d:,}"], flush=True)
+    return found
+
+
 def long(seconds: float) -> dict[str, Any]:
     found = {}
     for n, d in LONG:
@@ -215,6 +227,7 @@ PARTS: dict[str, Callable[[float], dict[str, Any]]] = {
     "many": many,
     "decisions": decisions,
     "short": short,
+    "lengths": lengths,
     "long": long,
     "file": file,
 }
@@ -251,6 +264,13 @@ def paired(found: dict[str, dict[str, float]]) -> list[str]:
     return [BESIDE, table(["n x d", *ticked(PLAIN)], rows)]
 
 
+def by_lengths(found: dict[str, dict[str, float]]) -> list[str]:
+    times = [[size, *(of[name] for name in _row_figures.RULES)] for size, of in found.items()]
+    rows = [[size, *_row_figures.ratios(of)] for size, of in found.items()]
+    head = ["n x d", *ticked(_row_figures.RULES)]
+    return [table(head, times), _row_figures.OVER, table(head, rows)]
+
+
 def mapped(found: dict[str, Any]) -> list[str]:
     held = found["megabytes"]
     rows = [[f"`{name}`", ms, held.get(name)] for name, ms in found["milliseconds"].items()]
@@ -265,6 +285,7 @@ SHOWN: dict[str, Callable[[Any], list[str]]] = {
     "many": beside,
     "decisions": sizes,
     "short": paired,
+    "lengths": by_lengths,
     "long": sizes,
     "file": mapped,
 }

@@ -110,13 +110,14 @@ def squares(rows: Tensor, dtype: torch.dtype) -> Tensor:
         return found
     total: Tensor | None = None
     for _, block in blocks(rows, dtype):
-        part = _squares(block)
+        part = span_squares(block)
         total = part if total is None else total + part
     assert total is not None
     return total
 
 
-def _squares(block: Tensor) -> Tensor:
+def span_squares(block: Tensor) -> Tensor:
+    """Squared norms `[n]` float64 of the rows of `block`, in whose dtype squares of a span are summed."""
     n, spans = len(block), block.shape[1] // _SPAN
     whole, rest = block[:, : spans * _SPAN].view(n, spans, _SPAN), block[:, spans * _SPAN :]
     parts = [torch.linalg.vector_norm(whole, dim=2)] if spans else []

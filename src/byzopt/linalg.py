@@ -134,31 +134,6 @@ def _gram(rows: Tensor, pivot: Tensor | None, order: Any) -> Tensor:
     return total[back][:, back]
 
 
-def lengths(rows: Tensor, pivot: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-    """`<x_i - p, p>` and `<x_i, x_i>` as `[n]` float64; `pivot` `[d]`. Cost: one pass over the rows.
-
-    Blocks are multiplied in `dtype` (default: the compute dtype) and accumulated in float64.
-    """
-    dtype = dtype or compute_dtype(rows.dtype)
-    cross = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device)
-    squares = torch.zeros_like(cross)
-    for piece, block in pieces(rows) if rows.dtype == dtype else column_blocks(rows, dtype, PIECE_BYTES):
-        p = pivot[piece].to(dtype)
-        lean, square = kernels.fused_lengths(block, p) if kernels.supports(block) else _lengths(block, p)
-        cross += lean
-        squares += square
-    return cross, squares
-
-
-def _lengths(rows: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
-    cross = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device)
-    squares = torch.zeros_like(cross)
-    for piece, block in column_blocks(rows):
-        cross += ((block - pivot[piece]) * pivot[piece]).sum(dim=1)
-        squares += torch.linalg.vector_norm(block, dim=1).double().square()
-    return cross, squares
-
-
 def sq_dists_of(inner: Tensor) -> Tensor:
     """Squared distances `[..., n, n]` from inner products; symmetric, non-negative, zero diagonal."""
     norms = inner.diagonal(dim1=-2, dim2=-1)

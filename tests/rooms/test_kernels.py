@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from byzopt import aggregators as ag
-from byzopt import kernels, linalg
+from byzopt import kernels, lengths
 from byzopt.aggregators.numerics import measuring, selection
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.kernels import RankWindow, tall, team
@@ -76,7 +76,7 @@ def test_lengths_are_those_of_float64(n, d, dtype, compiled):
     rows = drawn(n, d, dtype, offset=0.5)
     pivot = rows[n // 2]
     with nullcontext() if compiled else kernels.disabled():
-        cross, squares = linalg.lengths(rows, pivot)
+        cross, squares = lengths.lengths(rows, pivot)
     x, p = rows.double(), pivot.double()
     eps = 1e2 * torch.finfo(dtype).eps
     assert ((squares - x.square().sum(dim=1)) / squares).abs().max() <= eps

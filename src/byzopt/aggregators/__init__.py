@@ -17,12 +17,12 @@ from byzopt.aggregators.core.chain import Chain
 from byzopt.aggregators.core.changes import ClippedChanges, RowMomentum
 from byzopt.aggregators.core.filters import Filter, RoundContext, RoundRule, StatelessFilter
 from byzopt.aggregators.core.kinds import CoordinateRule, GeometricRule, RankRule
-from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator, PreChain
+from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator, PreChain, ScalingStage
 from byzopt.aggregators.core.present import LastRows, PresentRows
 from byzopt.aggregators.core.report import RowReport
 from byzopt.aggregators.core.spelling import rule_data, rule_from
-from byzopt.aggregators.core.trusting import TrustingRule
-from byzopt.aggregators.core.weighing import WeighingRule
+from byzopt.aggregators.core.trusting import MeasuringRule, TrustingRule
+from byzopt.aggregators.core.weighing import FigureRule, WeighingRule
 from byzopt.aggregators.core.weighted_form import WeightedColumns, WeightedSum
 from byzopt.aggregators.core.wrapper import WRAPPERS
 from byzopt.aggregators.dnc import DnC
@@ -99,6 +99,7 @@ __all__ = [
     "FLTrust",
     "FailClosed",
     "FedSECA",
+    "FigureRule",
     "Filter",
     "FoolsGold",
     "Foundation",
@@ -109,6 +110,7 @@ __all__ = [
     "LastRows",
     "MeaMed",
     "Mean",
+    "MeasuringRule",
     "Median",
     "MedianOfMeans",
     "Medoid",
@@ -128,6 +130,7 @@ __all__ = [
     "RoundRule",
     "RowMomentum",
     "RowReport",
+    "ScalingStage",
     "SignGuard",
     "SignMajority",
     "StatelessFilter",

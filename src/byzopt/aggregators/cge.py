@@ -9,6 +9,8 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.kinds import GeometricRule
+from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.figures import Ask, least
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 
@@ -37,11 +39,15 @@ class CGE(GeometricRule):
 
     by_value = True
     measure = "norm"
+    asks = "squares"
 
     f: int
 
     def scores(self, mixed: Mixed) -> Tensor:
         return mixed.geometry.sq_norms.sqrt() * mixed.unit
+
+    def shares(self, found: Array, unit: float, order: Ask | None = None) -> Array:
+        return least(found[-1], found.shape[-1] - self.f, order)
 
     def weights(self, geometry: Geometry) -> Tensor:
         kept = geometry.sq_norms.argsort(stable=True)[: geometry.m - self.f]

@@ -29,7 +29,7 @@ class ClippedClustering(WeighingRule):
     among the honest norms. κ unproved: there are always two clusters, so an honest worker with unusual data
     may be all that the smaller one holds, while rows that turn a little from the honest mean stay in the
     larger. Scale-equivariant, not translation-equivariant. Ties among joins: the first. Cost: two passes over
-    the rows, one of them a float64 Gram product of unit rows, and n² steps of clustering.
+    the rows, one of them a float64 Gram product, and n² steps of clustering.
     Source: Li, Ngai, Voigt, "An experimental study of Byzantine-robust aggregation schemes in federated
     learning", IEEE Transactions on Big Data 2023, as the authors' Blades has it (`clippedclustering.py`),
     since the text was not within reach. Where we differ: M is that of the given rows; the paper's is the
@@ -49,6 +49,7 @@ class ClippedClustering(WeighingRule):
 
     translation_equivariant = False
     convex = False
+    validates = True
     ties = "first"
 
     f: int | None = None

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator
-from byzopt.aggregators.numerics.geometry import Geometry
+from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, ScalingStage
+from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.figures import cut
 from byzopt.errors import require
-
-
-def clip_to(norms: Tensor, bound: Tensor | float) -> Tensor:
-    """The diagonal matrices `[..., m, m]` with min(1, bound / norm): rows of norm 0 are left alone."""
-    safe = torch.where(norms > 0, norms, torch.ones_like(norms))
-    return torch.where(norms > bound, bound / safe, torch.ones_like(norms)).diag_embed()
 
 
 @PRE_AGGREGATORS.register("clipping")
 @dataclass(frozen=True)
-class Clipping(PreAggregator):
+class Clipping(ScalingStage):
     """Shorten every row longer than `tau` to length `tau` (in the rows' own units).
 
     `tau` is an absolute length: neither scale- nor translation-equivariant. No κ is composed. Cost: one pass
@@ -41,7 +35,6 @@ class Clipping(PreAggregator):
     scale_equivariant = False
     convex = False
 
-    affine = False
     bounds = True
     mixes = False
     batched = True
@@ -51,13 +44,13 @@ class Clipping(PreAggregator):
     def __post_init__(self) -> None:
         require(self.tau > 0, "Parameter `tau` of Clipping", "be positive", self.tau)
 
-    def mixing(self, geometry: Geometry) -> Tensor:
-        return clip_to(geometry.sq_norms.sqrt(), self.tau / geometry.unit)
+    def scales(self, norms: Array, unit: float) -> Array:
+        return cut(norms, self.tau / unit)
 
 
 @PRE_AGGREGATORS.register("arc")
 @dataclass(frozen=True)
-class ARC(PreAggregator):
+class ARC(ScalingStage):
     """Shorten the k = floor(2 (f/n) (n - f)) longest rows to the length of the next one.
 
     Needs 2 f < n. Scale- but not translation-equivariant. No κ is composed here. Cost: one pass for norms.
@@ -77,14 +70,13 @@ class ARC(PreAggregator):
     translation_equivariant = False
     convex = False
 
-    affine = False
     bounds = True
     mixes = False
     batched = True
 
     f: int
 
-    def mixing(self, geometry: Geometry) -> Tensor:
-        m, norms = geometry.m, geometry.sq_norms.sqrt()
-        k = 2 * self.f * (m - self.f) // m
-        return clip_to(norms, norms.sort(dim=-1, descending=True).values[..., k].unsqueeze(-1))
+    def scales(self, norms: Array, unit: float) -> Array:
+        m = norms.shape[-1]
+        last = m - 1 - 2 * self.f * (m - self.f) // m  # in ascending order
+        return cut(norms, np.partition(norms, last)[..., last : last + 1])

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from byzopt.aggregators.core.aggregator import RULES
-from byzopt.aggregators.core.trusting import TrustingRule
-from byzopt.aggregators.core.weighing import inner_products, row_norms
-from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.aggregators.core.trusting import MeasuringRule
+from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.figures import Ask
 
 
 @RULES.register("fltrust")
 @dataclass(frozen=True)
-class FLTrust(TrustingRule):
+class FLTrust(MeasuringRule):
     """Σ s_i (‖v_0‖/‖v_i‖) v_i / Σ s_i over i ≠ 0, with s_i = max(0, cos(v_i, v_0)) and v_0 the trusted row.
 
     `trusted` is the index of v_0, the server's own row; it is compared with, not averaged, as in the paper.
@@ -26,7 +25,8 @@ class FLTrust(TrustingRule):
 
     Breakdown point: (n - 1)/n, given that v_0 is honest; 0 if it is not. κ unproved (the guarantee is
     relative to v_0, not to the honest mean). Scale-equivariant; neither translation-equivariant nor
-    permutation-invariant. Cost: three passes over the rows.
+    permutation-invariant. Cost: two passes over the rows, with float64
+    products.
     Source: Cao, Fang, Liu, Gong, NDSS 2021 (arXiv:2012.13995), algorithm 2. Where we differ: no row with
     positive trust gives v_0 (the paper divides 0 by 0); zero rows have trust 0.
 
@@ -44,18 +44,20 @@ class FLTrust(TrustingRule):
 
     translation_equivariant = False
     convex = False
+    asks = "inner"
 
     f: int | None = None
     trusted: int = 0
 
-    def weigh(self, mixed: Mixed) -> Tensor:
-        self.in_place(mixed)
-        norms, inner = row_norms(mixed), inner_products(mixed, self.trusted)
-        sizes = norms * norms[self.trusted]
-        trust = torch.where(sizes > 0, inner / sizes, 0).clamp(0, 1)
+    def shares(self, found: Array, unit: float, order: Ask | None = None) -> Array:
+        inner, norms = found[0], np.sqrt(found[1])
+        own = norms[self.trusted]
+        sizes = norms * own
+        trust: Array = np.divide(inner, sizes, out=np.zeros_like(sizes), where=sizes > 0).clip(0, 1)
         trust[self.trusted] = 0
         total = trust.sum()
         if total == 0:
             trust[self.trusted] = 1
             return trust
-        return torch.where(trust > 0, trust / total * norms[self.trusted] / norms, 0)
+        np.divide(trust * (own / total), norms, out=trust, where=trust > 0)
+        return trust

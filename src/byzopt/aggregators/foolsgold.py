@@ -28,7 +28,8 @@ class FoolsGold(WeighingRule):
     points its own way gets full weight, so no f is tolerated in the sense of the other rules (breakdown
     point 0, κ none; the answer is at most `reach` median norms long). `f` only says how many rows may be
     dropped. Needs 2 f < n. Honest rows that are all alike lose weight too. Scale-equivariant, not
-    translation-equivariant. Cost: one float64 Gram product of unit rows.
+    translation-equivariant. Cost: one float64 Gram product of the rows, so
+    that 1 - cosine is known to about 1e-15.
     Source: Fung, Yoon, Beschastnikh, arXiv:1808.04866, algorithm 1. Where we differ: the paper compares
     each worker's sum of updates over all rounds and weighs features by importance; this is the pure form,
     which compares the given rows in all coordinates and remembers nothing (worker momentum makes rows
@@ -51,6 +52,7 @@ class FoolsGold(WeighingRule):
 
     translation_equivariant = False
     convex = False
+    validates = True
 
     f: int | None = None
     confidence: float = 1.0

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES, Aggregator
-from byzopt.aggregators.core.weighing import WeighingRule, median_value, medians, row_norms, shrink
+from byzopt.aggregators.core.weighing import FigureRule, row_norms, shrink
 from byzopt.aggregators.core.weighted_form import WeightedSum
+from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.figures import Ask, cut, middle
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.weighted_columns import ranked, weighted_median
@@ -17,7 +21,7 @@ from byzopt.errors import require
 
 @RULES.register("norm_clipping")
 @dataclass(frozen=True)
-class NormClipping(WeighingRule):
+class NormClipping(FigureRule):
     """(1/n) Σ min(1, c/‖v_i‖) v_i with c the median of the norms, or `bound` (in the rows' own units).
 
     One faulty row moves the answer by at most 2c/n: bounded, but never filtered, so f of them that turn
@@ -43,6 +47,7 @@ class NormClipping(WeighingRule):
     translation_equivariant = False
     convex = False
     batched = True
+    asks = "squares"
 
     f: int | None = None
     bound: float | None = None
@@ -56,16 +61,16 @@ class NormClipping(WeighingRule):
     def scale_equivariant(self) -> bool:
         return self.bound is None
 
-    def weigh(self, mixed: Mixed) -> Tensor:
-        norms = row_norms(mixed)
-        bound = median_value(norms) if self.bound is None else self.bound / mixed.unit
-        return shrink(norms, bound) / mixed.m
+    def shares(self, found: Array, unit: float, order: Ask | None = None) -> Array:
+        norms = np.sqrt(found[-1])
+        bound = middle(norms) if self.bound is None else self.bound / unit
+        weights: Array = cut(norms, bound) / norms.shape[-1]
+        return weights
 
     def decided(self, geometry: Geometry) -> Tensor:
         """Weights `[..., m]` of rows as they were sent, by their lengths: `weigh` for many sets at once."""
-        norms = geometry.sq_norms.sqrt()
-        bound = medians(norms) if self.bound is None else self.bound / geometry.unit
-        return shrink(norms, bound) / geometry.m
+        squares = geometry.sq_norms.numpy()[None]
+        return torch.from_numpy(self.shares(squares, geometry.unit))
 
     def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
         def act(mixed: Mixed) -> Tensor:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, PreAggregator
-from byzopt.aggregators.core.weighing import medians
-from byzopt.aggregators.numerics.geometry import Geometry
+from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, ScalingStage
+from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.figures import middle
 
 
 @PRE_AGGREGATORS.register("normalise")
 @dataclass(frozen=True)
-class Normalise(PreAggregator):
+class Normalise(ScalingStage):
     """Bring every row to the median of the rows' lengths.
 
     So no row weighs more than another, however long or short it was sent: one faulty row moves the mean of n
@@ -43,13 +42,12 @@ class Normalise(PreAggregator):
     translation_equivariant = False
     convex = False
 
-    affine = False
     bounds = True
     batched = True
 
     most: ClassVar[float] = 100.0  # times that a row is stretched
 
-    def mixing(self, geometry: Geometry) -> Tensor:
-        norms = geometry.sq_norms.sqrt()
-        stretched = medians(norms) / norms.clamp_min(torch.finfo(norms.dtype).tiny)
-        return torch.where(norms > 0, stretched.clamp_max(self.most), 1.0).diag_embed()
+    def scales(self, norms: Array, unit: float) -> Array:
+        stretched = middle(norms) / np.maximum(norms, np.finfo(np.float64).tiny)
+        scales: Array = np.where(norms > 0, np.minimum(stretched, self.most), 1.0)
+        return scales

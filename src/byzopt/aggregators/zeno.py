@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
-from byzopt.aggregators.core.trusting import TrustingRule
-from byzopt.aggregators.core.weighing import inner_products, row_squares
+from byzopt.aggregators.core.trusting import MeasuringRule
+from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.figures import Ask, least
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 
 
 @RULES.register("zeno")
 @dataclass(frozen=True)
-class Zeno(TrustingRule):
+class Zeno(MeasuringRule):
     """The mean of the n - f rows with the highest score <v_0, v_i> - ρ‖v_i‖², v_0 being the trusted row.
 
     `trusted` is the index of v_0, which is scored like the others. `rho` ρ > 0 is a pure number, so the
@@ -26,7 +27,8 @@ class Zeno(TrustingRule):
 
     Needs f < n. Breakdown point f/n, given that v_0 is honest; 0 if it is not: a faulty row is either
     dropped or scores no less than the worst of the honest. κ unproved. Neither translation-equivariant (but
-    for ρ = 1/2) nor permutation-invariant. Ties: the lower index. Cost: three passes over the rows.
+    for ρ = 1/2) nor permutation-invariant. Ties: the lower index. Cost: two passes over the rows, with
+    float64 products.
     Source: Xie, Koyejo, Gupta, ICML 2019 (arXiv:1805.10032), definitions 2-3. Where we differ: the paper's
     score is the descent f_r(x) - f_r(x - γ v_i) - ρ‖v_i‖² of a sampled loss; a rule sees rows only, so the
     first-order form of Zeno++ (arXiv:1903.07020) stands for it, divided by γ (our ρ is the paper's ρ/γ).
@@ -51,6 +53,7 @@ class Zeno(TrustingRule):
     translation_equivariant = False
 
     measure = "minus the Zeno score"
+    asks = "inner"
 
     f: int
     trusted: int = 0
@@ -60,14 +63,13 @@ class Zeno(TrustingRule):
         super().__post_init__()
         require(self.rho > 0, "Parameter `rho` of Zeno", "be positive", self.rho)
 
-    def weigh(self, mixed: Mixed) -> Tensor:
-        self.in_place(mixed)
-        scores = self._promise(mixed)
-        kept = scores.argsort(descending=True, stable=True)[: mixed.m - self.f]
-        return torch.zeros_like(scores).index_fill(0, kept, 1 / len(kept))
+    def shares(self, found: Array, unit: float, order: Ask | None = None) -> Array:
+        return least(self._loss(found), found.shape[-1] - self.f)
 
     def scores(self, mixed: Mixed) -> Tensor:
-        return -self._promise(mixed) * mixed.unit * mixed.unit
+        return torch.from_numpy(self._loss(self.figures(mixed))) * mixed.unit * mixed.unit
 
-    def _promise(self, mixed: Mixed) -> Tensor:
-        return inner_products(mixed, self.trusted) - self.rho * row_squares(mixed)
+    def _loss(self, found: Array) -> Array:
+        inner, squares = found
+        loss: Array = self.rho * squares - inner
+        return loss

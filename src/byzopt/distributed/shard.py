@@ -13,7 +13,7 @@ from weakref import proxy
 import torch
 from torch import Tensor
 
-from byzopt import linalg
+from byzopt import lengths, linalg
 from byzopt.aggregators.numerics.distances import Distances, Index
 from byzopt.aggregators.numerics.geometry import Geometry, Origin
 from byzopt.aggregators.numerics.measuring import SMALL, about_bulk, close_pairs
@@ -100,7 +100,7 @@ def summed(
     def origin() -> Origin:
         _ = here.centred  # decides on the pivot
         pivot, n = here.pivot or 0, len(blocks[0])
-        parts = [linalg.lengths(rows, rows[pivot], torch.float64) for rows in blocks]
+        parts = [lengths.lengths(rows, rows[pivot]) for rows in blocks]
         cross, norms = (sum(part[1:], part[0]) for part in zip(*parts, strict=True))
         own = torch.stack([linalg.norm(rows[pivot]).square() for rows in blocks]).sum().unsqueeze(0)
         whole = comm.all_reduce(torch.cat([cross, norms, own])).cpu()

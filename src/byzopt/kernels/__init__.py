@@ -10,7 +10,7 @@ from byzopt.kernels.gram import fused_gram
 from byzopt.kernels.history import Grown, Sums, Walk, fused_history
 from byzopt.kernels.jit import disabled, kernels_available, parallel_for, supports
 from byzopt.kernels.keys import row_sums
-from byzopt.kernels.lengths import fused_lengths
+from byzopt.kernels.lengths import COUNTS, Figures, row_figures
 from byzopt.kernels.measure import measured_rows
 from byzopt.kernels.networks import network
 from byzopt.kernels.ranks import nearest_rows, nearest_sums, reaches, selects, tightest
@@ -32,9 +32,11 @@ from byzopt.kernels.tall import reduce_tall_sets
 from byzopt.kernels.turned import turned_rows, turns
 
 __all__ = [
+    "COUNTS",
     "EXTREME",
     "FEW",
     "TIE",
+    "Figures",
     "Grown",
     "Measured",
     "RankWindow",
@@ -47,7 +49,6 @@ __all__ = [
     "fused_blend",
     "fused_gram",
     "fused_history",
-    "fused_lengths",
     "fused_scatter",
     "kernels_available",
     "matrix_product",
@@ -68,6 +69,7 @@ __all__ = [
     "reduce_tall_sets",
     "reduces_columns",
     "reduces_sets",
+    "row_figures",
     "row_sums",
     "selects",
     "signed_products",

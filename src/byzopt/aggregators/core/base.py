@@ -15,6 +15,8 @@ from byzopt.aggregators.core.influence import blended
 from byzopt.aggregators.core.inputs import RowsLike
 from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.core.stage import Stage
+from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.figures import Ask
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import counted
 from byzopt.theory.robustness import NOTHING, Coefficients, both, carried, closed
@@ -62,6 +64,11 @@ class BaseAggregator(Stage):
         """What is worth saying of it before a run on a model whose tensors have these sizes, in the order of
         a row's columns; "" where that is nothing."""
         return ""
+
+    def shares(self, found: Array, unit: float, order: Ask | None = None) -> Array:
+        """Weights `[m]` of the rows by the figures `found` `[k, m]` that the rule `asks` for, with lengths in
+        units of `unit`. `order` gives the places of the rows in the order of their values, for ties."""
+        raise NotImplementedError(f"{self!r} asks for no figures of rows.")
 
     @abstractmethod
     def reduce(self, mixed: Mixed) -> Tensor:

@@ -51,7 +51,7 @@ def answer_to(rule: BaseAggregator, given: RowsLike, f: float | None, fail_close
     """What `call_rule` gives `out`, by the straight way where there is one."""
     given = reiterable(given)
     rows, extreme = as_rows(given), False
-    if not rule.direct or rule.foreign or fail_closed or rule.fail_closed:
+    if not (rule.direct or rule.asks) or rule.foreign or fail_closed or rule.fail_closed:
         return _run(rule, given, rows, f, fail_closed, looked_at=False).out
     rows, dtype = laid_out(rows), rows.dtype
     if f is None:
@@ -71,7 +71,9 @@ def call_rule(
 ) -> RuleCall:
     """Run `rule` on the rows `given`, in the one order: shape, f, finite rows, suspicion, answer."""
     given = reiterable(given)
-    return _run(rule, given, as_rows(given), f, fail_closed, looked_at=explained)
+    # What the call finds is asked for more: products may call for a look at rows whose lengths did not.
+    looked_at = explained or any(part.asks for part in (rule, *rule.stages))
+    return _run(rule, given, as_rows(given), f, fail_closed, looked_at)
 
 
 def _run(
@@ -111,13 +113,15 @@ def _at_once(rule: BaseAggregator, rows: Tensor) -> tuple[BaseAggregator, Mixed,
 
 
 def _seen(rule: BaseAggregator, rows: Tensor) -> Mixed:
-    """Rows that nobody has looked at, as `rule` sees them: few are put in order, many in an order of sums."""
-    return _sorted(rule, rows, 1.0, False) or Mixed(rows, admitted=False, ordered=rule.by_value)
+    """Rows that nobody has looked at, as `rule` sees them: few are put in order, many in an order of sums.
+    Where figures of single rows decide their order is asked for when some tie."""
+    ordered = rule.by_value and not rule.asks
+    return _sorted(rule, rows, 1.0, False) or Mixed(rows, admitted=False, ordered=ordered)
 
 
 def _sorted(rule: BaseAggregator, rows: Tensor, unit: float, admitted: bool) -> Mixed | None:
     """Rows in the order of their values; None where `rule` needs none, or it would cost much."""
-    if not (rule.by_value and not accelerator.holds(rows) and rows.numel() <= SMALL):
+    if not rule.by_value or rule.asks or accelerator.holds(rows) or rows.numel() > SMALL:
         return None
     rows = taken(rows, order_of(keys(rows, 0, rows.shape[1])))
     return Mixed(rows, unit, None, geometry_of(rows, unit, admitted, first=len(rows) // 2), admitted)
@@ -126,7 +130,7 @@ def _sorted(rule: BaseAggregator, rows: Tensor, unit: float, admitted: bool) -> 
 def _in_order(rule: BaseAggregator, rows: Tensor, closed: bool) -> tuple[BaseAggregator, Mixed, Tensor]:
     """As `_at_once`, with the finite rows in their places, and the same answer to the last bit."""
     ready, kept, unit = admit(rule, rows)
-    mixed = Mixed(kept, unit, ordered=ready.by_value)
+    mixed = Mixed(kept, unit, ordered=ready.by_value and not ready.asks)
     if closed:
         suspected = suspects(finite_rows(rows, mixed), remoteness(mixed, rows.dtype))
         refuse_suspects(suspected, rule.tolerance(len(rows)), len(rows))

@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from byzopt import accelerator
@@ -14,11 +16,16 @@ from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.certificate import ChainInput
 from byzopt.aggregators.core.filters import Filter
 from byzopt.aggregators.core.foreign import require_own_call
+from byzopt.aggregators.core.kinds import GeometricRule, RankRule
 from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.core.stage import Stage
 from byzopt.aggregators.core.traits import Ties
+from byzopt.aggregators.core.weighing import weighted_sum
+from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.figures import Ask, figures_of, measures, value_order
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import InvalidInput, require
+from byzopt.kernels import Figures
 from byzopt.theory.robustness import NOTHING, Coefficients, carried, geometric_median
 
 
@@ -88,6 +95,43 @@ class Chain(Aggregator):
     @cached_property
     def direct(self) -> bool:
         return all(part.direct for part in self.parts)
+
+    @cached_property
+    def asks(self) -> Figures | None:
+        """Rows that stages scale by their lengths are known by the same figures to a rule that goes by these;
+        a mean needs no others."""
+        if self.foreign or not all(stage.asks for stage in self.stages):
+            return None
+        return "squares" if self._averages else None if self.rule.asks == "apart" else self.rule.asks
+
+    @cached_property
+    def _multiplies(self) -> bool:
+        """Whether stages ask for the rows' lengths, and somebody after them for products of the same rows."""
+        asked = [bool(stage.asks) for stage in self.stages]
+        last = isinstance(self.rule, GeometricRule)
+        return any(asked) and (not all(asked) or last) and not any(stage.sketches for stage in self.stages)
+
+    @property
+    def _averages(self) -> bool:
+        """Whether the last rule is a plain mean."""
+        return isinstance(self.rule, RankRule) and self.rule.keeps_bounds
+
+    @property
+    def row(self) -> int | None:
+        return self.rule.row
+
+    def shares(self, found: Array, unit: float, order: Ask | None = None) -> Array:
+        """The weights of the rows as they were sent, by their figures."""
+        scales: Any = 1.0
+        for stage in self.stages:
+            scales = scales * stage.scales(scales * np.sqrt(found[-1]), unit)
+        if self._averages:
+            return cast(Array, scales / len(scales))
+        scaled = found.copy()
+        scaled[-1] *= scales * scales
+        if self.row is not None:
+            scaled[0] *= scales * scales[self.row]
+        return cast(Array, scales * self.rule.shares(scaled, unit, order))
 
     @cached_property
     def positional(self) -> bool:
@@ -186,15 +230,22 @@ class Chain(Aggregator):
         return lifted
 
     def reduce(self, mixed: Mixed) -> Tensor:
+        if self.asks and measures(mixed):
+            return weighted_sum(self.influence(mixed), mixed.rows)
         return self.rule.reduce(self._mix(mixed))
 
     def influence(self, mixed: Mixed) -> Tensor:
+        if self.asks and measures(mixed):
+            found = figures_of(mixed, self.asks, self.row)
+            return torch.from_numpy(self.shares(found, mixed.unit, lambda: value_order(mixed)))
         return self.rule.influence(self._mix(mixed))
 
     def _mix(self, mixed: Mixed) -> Mixed:
         """The rows after all stages, kept with `mixed` for the next who asks."""
         if mixed.chained is None or mixed.chained[0] != self.stages:
             last, stages = mixed, self.stages
+            if self._multiplies and not accelerator.holds(mixed.rows):
+                _ = mixed.geometry.centred  # from which lengths follow too
             if self.by_value and stages and stages[0].sketches and accelerator.holds(mixed.rows):
                 # The order's keys are fetched with the sketch's products, and no others are taken for it.
                 last, stages = stages[0].apply(mixed), stages[1:]

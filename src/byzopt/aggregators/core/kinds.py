@@ -13,6 +13,7 @@ from byzopt.aggregators.core.certificate import ChainInput, nearly_median
 from byzopt.aggregators.core.foreign import checked_value
 from byzopt.aggregators.core.influence import column_weights
 from byzopt.aggregators.numerics.distances import Array, Distances
+from byzopt.aggregators.numerics.figures import figures_of, measures, value_order
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.selection import answer
@@ -51,6 +52,10 @@ class GeometricRule(Aggregator):
         return True
 
     def reduce(self, mixed: Mixed) -> Tensor:
+        if self.asks and measures(mixed):
+            found = figures_of(mixed, self.asks, self.row)
+            shares = self.shares(found, mixed.unit, lambda: value_order(mixed))
+            return mixed.blend(torch.from_numpy(shares))
         mixed = mixed.sorted() if self.by_value else mixed
         weights = self.decided(mixed.geometry)
         mixed.geometry.look()  # some weights need none; the policy for bad rows does
@@ -184,7 +189,7 @@ class RankRule(CoordinateRule):
         plan, m = self.plan(mixed.m), mixed.m
         if mixed.mixing is None or plan != (0, m, None):
             return mixed.columns(plan)
-        _ = mixed.geometry.centred  # the one look at the rows
+        mixed.unmixed.look()
         return mixed.blend(torch.full((m,), 1 / m, dtype=torch.float64, device="cpu"))  # a mean of sums
 
 

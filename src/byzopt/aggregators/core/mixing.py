@@ -10,6 +10,7 @@ from torch import Tensor
 from byzopt.aggregators.core.foreign import checked_value
 from byzopt.aggregators.core.stage import Stage
 from byzopt.aggregators.core.traits import DECIDE, replaces
+from byzopt.aggregators.numerics.distances import Array
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.theory.robustness import NOTHING, Coefficients
@@ -40,17 +41,23 @@ class MixingStage(Stage):
     def mixing(self, geometry: Geometry) -> Tensor:
         """The mixing matrix `[m, n]`, float64."""
 
+    def scales(self, norms: Array, unit: float) -> Array:
+        """What each row is multiplied by, `[..., m]`, by the rows' lengths in units of `unit`, where a stage
+        `asks` for nothing else: then its matrix is diagonal."""
+        raise NotImplementedError(f"{self!r} does not scale rows by their lengths.")
+
     def splits(self) -> bool:
         return True
 
     def apply(self, mixed: Mixed) -> Mixed:
         """The rows after this stage."""
-        return mixed.then(self.decided(mixed.geometry), self.affine)
+        matrix = self.decided(mixed.geometry)
+        return mixed.then(matrix, self.affine, scales=bool(self.asks) and not self.foreign)
 
     def decided(self, geometry: Geometry) -> Tensor:
         """`mixing(geometry)`, checked where it is code of another package."""
         matrix = self.mixing(geometry)
-        if "mixing" not in self.foreign:
+        if not self.foreign & {"mixing", "scales"}:
             return matrix
         *lead, m = geometry.shape
         return checked_value(self, "mixing", matrix, (*lead, self.out(m), m))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
@@ -14,6 +15,8 @@ from byzopt.aggregators.core.inputs import RowsLike, admit, as_rows, like, reite
 from byzopt.aggregators.core.mixing import MixingStage
 from byzopt.aggregators.core.surroundings import isolated
 from byzopt.aggregators.core.traits import GIVEN_ROWS
+from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import InvalidInput, said
 from byzopt.registry import Registry
@@ -61,6 +64,28 @@ class PreAggregator(MixingStage):
     def __rshift__(self, after: Aggregator) -> Chain: ...
     def __rshift__(self, after: PreAggregator | Aggregator) -> PreChain | Chain:
         return PreChain((self,)) >> after
+
+
+class ScalingStage(PreAggregator):
+    """A stage that multiplies each row by a number, decided by the rows' lengths: `scales(norms, unit)`.
+
+    Examples:
+        >>> from byzopt import Clipping
+        >>> from byzopt.aggregators import ScalingStage
+        >>> isinstance(Clipping(), ScalingStage), Clipping().asks
+        (True, 'squares')
+    """
+
+    asks = "squares"
+    affine = False
+
+    @abstractmethod
+    def scales(self, norms: Array, unit: float) -> Array:
+        """What each row is multiplied by, `[..., m]`, at least 0, by the rows' lengths in units of `unit`."""
+
+    def mixing(self, geometry: Geometry) -> Tensor:
+        norms = geometry.sq_norms.sqrt().numpy()
+        return torch.from_numpy(self.scales(norms, geometry.unit)).diag_embed()
 
 
 class PreChain:

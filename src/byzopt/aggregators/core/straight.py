@@ -1,8 +1,9 @@
 """The usual call on rows on a CPU: straight from the rows to the answer.
 
 Where rows are few and short, what lies between kernels costs more than they do. So rules that ask for
-distances or ranks alone are answered here in as few steps as it takes, by the kernels that `Mixed` and
-`Geometry` use, in the same order, so that bits are the same. All that is out of the ordinary is left to them.
+distances, ranks or figures of single rows alone are answered here in as few steps as it takes, by the kernels
+that `Mixed` and `Geometry` use, in the same order, so that bits are the same. All that is out of the ordinary
+is left to them.
 """
 
 from __future__ import annotations
@@ -14,17 +15,22 @@ from torch import Tensor
 
 from byzopt import accelerator, kernels
 from byzopt.aggregators.numerics.distances import Array, Index
+from byzopt.aggregators.numerics.figures import in_range, ordinary
 from byzopt.aggregators.numerics.measuring import ExtremeRows, usual_distances
+from byzopt.aggregators.numerics.ordering import row_order
 from byzopt.aggregators.numerics.products import chained
 
 
 def straight_answer(rule: Any, rows: Tensor) -> Tensor | None:
-    """The answer `[d]` of a rule that is `direct` to rows nobody has looked at; None: ask the long way.
+    """The answer `[d]` of a rule that is `direct`, or `asks` for figures, to rows nobody has looked at; None:
+    ask the long way.
 
     Raises `ExtremeRows` as that does, where the policy for input has to see them.
     """
     if not kernels.supports(rows) or accelerator.holds(rows):
         return None
+    if rule.asks:
+        return _by_figures(rule, rows)
     mixing: Any = None
     step: Any = None
     last, ranks = rule.last, rule.columnwise
@@ -48,6 +54,14 @@ def straight_answer(rule: Any, rows: Tensor) -> Tensor | None:
     else:
         weights = last.decide(apart if step is None else apart.mixed(step))
     return kernels.mixed_blend(weights, None if mixing is None else mixing.T, rows, order)
+
+
+def _by_figures(rule: Any, rows: Tensor) -> Tensor | None:
+    found = kernels.row_figures(rows, rule.row, rule.asks)
+    if not in_range(found[-1], rows.dtype):
+        raise ExtremeRows
+    weights = rule.shares(found, 1.0, lambda: row_order(rows))
+    return kernels.mixed_blend(weights, None, rows, None) if ordinary(weights) else None
 
 
 def _columns(

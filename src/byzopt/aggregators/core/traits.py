@@ -10,8 +10,10 @@ from dataclasses import MISSING, fields, is_dataclass
 from inspect import isabstract
 from typing import Any, Literal, TypeAlias
 
+from byzopt.kernels import Figures
+
 # Methods that decide an answer, those of them that are given rows, and the answer itself.
-DECIDE = ("reduce", "apply", "weights", "weigh", "mixing", "columns")
+DECIDE = ("reduce", "apply", "weights", "weigh", "shares", "mixing", "scales", "columns")
 GIVEN_ROWS = frozenset({"reduce", "apply", "weigh", "columns"})
 ANSWERS = (*DECIDE, "__call__")
 _PROMISES = (
@@ -42,6 +44,18 @@ class Traits:
         """Whether nothing is asked of rows but their distances, by `decide(apart)`, or ranks, by `plan(m)`:
         then the usual call goes straight (`straight`)."""
         return False
+
+    @property
+    def asks(self) -> Figures | None:
+        """What of each row alone decides (`kernels.row_figures`): a rule by `shares`, a stage by lengths.
+        Then it wants no products of rows with each other, and a rule's usual call goes straight. None: more
+        than that."""
+        return None
+
+    @property
+    def row(self) -> int | None:
+        """The row that the figures which it `asks` for are measured against."""
+        return None
 
     @property
     def validates(self) -> bool:
@@ -135,12 +149,14 @@ class Traits:
         if not _ours(cls) and "positional" not in vars(cls):
             _state(cls, positional=True, by_value=False)
         looks = vars(cls).keys() & {"reduce", "apply"} and "validates" not in vars(cls)
-        if looks or replaces(cls, "validates", ("reduce", "apply", "columns")):
+        if looks or replaces(cls, "validates", ("reduce", "apply", "columns", "weigh")):
             _state(cls, validates=False)
         if replaces(cls, "batched", ANSWERS):
             _state(cls, batched=False)
         if replaces(cls, "direct", ANSWERS):
             _state(cls, direct=False)
+        if replaces(cls, "asks", tuple(set(ANSWERS) - {"shares", "scales"})):
+            _state(cls, asks=None)
         for trait in _PROMISES:
             if replaces(cls, trait, ANSWERS):
                 _state(cls, **{trait: getattr(kind_of(cls), trait)})

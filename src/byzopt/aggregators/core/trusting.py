@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 
 from torch import Tensor
 
-from byzopt.aggregators.core.weighing import WeighingRule
+from byzopt.aggregators.core.weighing import FigureRule, WeighingRule
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import InvalidInput, TooManyFaults, require
 
@@ -73,3 +73,22 @@ class TrustingRule(WeighingRule):
                 f"Stages before {type(self).__name__} should leave the trusted row {i} in its place. "
                 "Found one that moves rows. Remove it (clipping keeps rows in place)."
             )
+
+
+class MeasuringRule(FigureRule, TrustingRule):
+    """A trusting rule that needs no more of each row than a few figures, measured against the trusted one.
+
+    Examples:
+        >>> from byzopt import MoNNA
+        >>> from byzopt.aggregators import MeasuringRule
+        >>> isinstance(MoNNA(f=1), MeasuringRule), MoNNA(f=1, trusted=2).row
+        (True, 2)
+    """
+
+    @property
+    def row(self) -> int | None:
+        return self.trusted
+
+    def weigh(self, mixed: Mixed) -> Tensor:
+        self.in_place(mixed)
+        return super().weigh(mixed)

@@ -2,15 +2,19 @@
 well.
 
 `<v_i, v_j>` put together from products about a pivot loses its digits as soon as one row dwarfs the pivot,
-and such rules must judge just those rows. So lengths and angles are taken from the rows, in float64, and so
-is the weighted sum, because a weight like ‖v_0‖/‖v_i‖ may lie outside float32's range.
+and such rules must judge just those rows. So lengths and angles are taken from the rows. Lengths of rows as
+they were sent have a relative error below 1e-6 where rows are float32 and many (`kernels.row_figures`), so
+that rows which are nearer to a tie than this may be taken for tied or in the other order; of few, of float64
+and behind a stage they are float64. Cosines come from float64 products of the rows: rows of float32 whose
+angle is a millionth are still told apart, where float32 products would show a difference of 0. A weighted
+sum is float64 only where a weight like ‖v_0‖/‖v_i‖ lies outside float32's range.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from math import ceil
+from math import ceil, isfinite
 
 import torch
 from torch import Tensor
@@ -18,6 +22,9 @@ from torch import Tensor
 from byzopt import accelerator, linalg
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.foreign import checked_value
+from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.figures import Ask, figures_of, in_range, measures, value_order
+from byzopt.aggregators.numerics.measuring import ExtremeRows
 from byzopt.aggregators.numerics.mixed import Mixed
 
 _TINY = 1e-30  # squares below this may have lost digits in float32
@@ -42,17 +49,57 @@ class WeighingRule(Aggregator):
 
     def influence(self, mixed: Mixed) -> Tensor:
         weights = self.weigh(mixed)
-        weights = checked_value(self, "weigh", weights, (mixed.m,)) if "weigh" in self.foreign else weights
+        for name in self.foreign & {"weigh", "shares"}:
+            weights = checked_value(self, name, weights, (mixed.m,))
         return mixed.through(weights)
 
     def reduce(self, mixed: Mixed) -> Tensor:
         return weighted_sum(self.influence(mixed), mixed.rows)
 
 
+class FigureRule(WeighingRule):
+    """A weighing rule that needs no more of each row than a few figures: it says which it `asks` for, and
+    `shares(found, unit, order)` gives the weights by them.
+
+    Examples:
+        >>> from byzopt import NormClipping
+        >>> from byzopt.aggregators import FigureRule
+        >>> isinstance(NormClipping(), FigureRule), NormClipping().asks
+        (True, 'squares')
+    """
+
+    validates = True
+
+    @abstractmethod
+    def shares(self, found: Array, unit: float, order: Ask | None = None) -> Array:
+        """Weights `[m]` of the rows by the figures `found` `[k, m]`, in which lengths are in units of `unit`.
+        `order` gives the places of the rows in the order of their values, for ties."""
+
+    def weigh(self, mixed: Mixed) -> Tensor:
+        return torch.from_numpy(self.shares(self.figures(mixed), mixed.unit, lambda: value_order(mixed)))
+
+    def figures(self, mixed: Mixed) -> Array:
+        """What the rule `asks` for of the mixed rows, `[k, m]`, however they are held."""
+        assert self.asks is not None
+        if measures(mixed):
+            return figures_of(mixed, self.asks, self.row)
+        if self.asks == "apart" and self.row is not None:
+            return mixed.geometry.sq_dists[self.row : self.row + 1].numpy()
+        parts: list[Tensor] = []
+        if self.asks == "inner" and self.row is not None:
+            parts = [inner_products(mixed, self.row)]
+        elif self.asks == "signs":
+            parts = list(_signs(mixed))
+        return torch.stack([*parts, row_squares(mixed)]).numpy()
+
+
 def weighted_sum(weights: Tensor, rows: Tensor) -> Tensor:
-    """`weights` `[n]` times `rows` `[n, d]`, in float64 wherever float32 might not hold a weight or a sum."""
-    if accelerator.holds(rows) and linalg.ordinary(weights):
-        return linalg.blend(weights, rows)
+    """`weights` `[n]` times finite `rows` `[n, d]`, in float64 where float32 does not hold a weight or a
+    sum."""
+    if linalg.ordinary(weights):
+        out = linalg.blend(weights, rows)
+        if accelerator.holds(rows) or isfinite(float(out.sum(dtype=torch.float64))):
+            return out
     total = weights.to(rows.device)
     out = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
     for piece, block in linalg.column_blocks(rows, torch.float64):
@@ -87,13 +134,22 @@ def wide_blocks(mixed: Mixed) -> Iterator[Tensor]:
 
 
 def row_squares(mixed: Mixed) -> Tensor:
-    """Squared Euclidean norms of the mixed rows, `[m]`."""
+    """Squared Euclidean norms of the mixed rows, `[m]`.
+
+    Raises `ExtremeRows` as `figures_of` does, of rows that are not admitted.
+    """
+    if measures(mixed):
+        return torch.from_numpy(figures_of(mixed, "squares")[-1])
     if accelerator.holds(mixed.rows):
-        return _row_squares_there(mixed)
-    total = torch.zeros(mixed.m, dtype=torch.float64, device=mixed.rows.device)
-    for block in wide_blocks(mixed):
-        total += block.square().sum(dim=1)
-    return mixed.total(total).cpu()
+        total = _row_squares_there(mixed)
+    else:
+        total = torch.zeros(mixed.m, dtype=torch.float64, device="cpu")
+        for block in wide_blocks(mixed):
+            total += block.square().sum(dim=1)
+        total = mixed.total(total)
+    if not (mixed.admitted or in_range(total.numpy(), mixed.rows.dtype)):
+        raise ExtremeRows
+    return total
 
 
 def _row_squares_there(mixed: Mixed) -> Tensor:
@@ -113,16 +169,28 @@ def row_norms(mixed: Mixed) -> Tensor:
 
 def inner_products(mixed: Mixed, i: int) -> Tensor:
     """Inner products `<v_j, v_i>` of all mixed rows with row i, `[m]`."""
+    if measures(mixed):
+        return torch.from_numpy(figures_of(mixed, "inner", i)[0])
     inner = torch.zeros(mixed.m, dtype=torch.float64, device=mixed.rows.device)
     for block in wide_blocks(mixed):
         inner += block @ block[i]
     return mixed.total(inner).cpu()
 
 
+def _signs(mixed: Mixed) -> Tensor:
+    """How many coordinates of each row are positive, zero and negative: `[3, m]`."""
+    there = accelerator.holds(mixed.rows)
+    blocks = (block for _, block in mixed.blocks()) if there else wide_blocks(mixed)
+    parts = [torch.stack([(block > 0).sum(1), (block < 0).sum(1)]) for block in blocks]
+    counts = sum(parts[1:], parts[0]) if parts else torch.zeros(2, mixed.m, device="cpu")
+    ((more, less),) = accelerator.fetch(mixed.total(counts.double()))
+    return torch.stack([more, mixed.d - more - less, less])
+
+
 def cosines(mixed: Mixed, norms: Tensor) -> Tensor:
     """Cosines between the mixed rows, `[m, m]`; 0 with a row of zeros. Exact whatever the lengths are."""
-    if accelerator.holds(mixed.rows):
-        return _cosines_there(mixed)
+    if mixed.mixing is None or accelerator.holds(mixed.rows):
+        return _cosines_of(mixed)
     scale = torch.where(norms > 0, 1 / norms, 0).unsqueeze(1).to(mixed.rows.device)
     total = torch.zeros(mixed.m, mixed.m, dtype=torch.float64, device=mixed.rows.device)
     for block in wide_blocks(mixed):
@@ -131,9 +199,13 @@ def cosines(mixed: Mixed, norms: Tensor) -> Tensor:
     return mixed.total(total).cpu().clamp(-1, 1)
 
 
-def _cosines_there(mixed: Mixed) -> Tensor:
-    """As `cosines`, on an accelerator: float64 products about the origin, which hold the lengths too."""
-    parts = [accelerator.products(block, None, torch.float64) for block in wide_blocks(mixed)]
+def _cosines_of(mixed: Mixed) -> Tensor:
+    """As `cosines`, of rows that nothing has mixed, and of all on an accelerator: by float64 products about
+    the origin, which hold the lengths too."""
+    if accelerator.holds(mixed.rows):
+        parts = [accelerator.products(block, None, torch.float64) for block in wide_blocks(mixed)]
+    else:
+        parts = [linalg.gram(mixed.rows, None, torch.float64)]
     (products,) = accelerator.fetch(mixed.total(sum(parts[1:], parts[0])))
     scale = products.diagonal().sqrt()
     scale = torch.where(scale > 0, 1 / scale, 0)

@@ -11,7 +11,10 @@ from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.filters import Filter
 from byzopt.aggregators.core.foreign import require_own_call
 from byzopt.aggregators.core.traits import Ties
+from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.figures import Ask
 from byzopt.aggregators.numerics.mixed import Mixed
+from byzopt.kernels import Figures
 from byzopt.registry import Registry
 
 
@@ -56,6 +59,15 @@ class RuleWrapper(Aggregator):
     @property
     def translation_equivariant(self) -> bool:
         return self.rule.translation_equivariant
+
+    @property
+    def asks(self) -> Figures | None:
+        """As the inner rule, where its answer is left alone."""
+        return self.rule.asks if type(self).reduce is RuleWrapper.reduce else None
+
+    @property
+    def row(self) -> int | None:
+        return self.rule.row
 
     @property
     def scale_equivariant(self) -> bool:
@@ -110,6 +122,9 @@ class RuleWrapper(Aggregator):
 
     def reduce(self, mixed: Mixed) -> Tensor:
         return self.rule.reduce(mixed)
+
+    def shares(self, found: Array, unit: float, order: Ask | None = None) -> Array:
+        return self.rule.shares(found, unit, order)
 
     def influence(self, mixed: Mixed) -> Tensor:
         return self.rule.influence(mixed)

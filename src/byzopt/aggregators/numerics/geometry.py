@@ -39,6 +39,7 @@ class Geometry:
         centred: Their products about a pivot, `[m, m]`, when they are needed.
         origin: Their products about the origin, when they are needed.
         unit: Of all lengths.
+        squares: Their squared norms, `[m]`, where these can be had without the products.
 
     Examples:
         A rule gets one ready-made:
@@ -52,13 +53,19 @@ class Geometry:
     """
 
     def __init__(
-        self, m: int, centred: Callable[[], Tensor], origin: Callable[[], Origin], unit: float = 1.0
+        self,
+        m: int,
+        centred: Callable[[], Tensor],
+        origin: Callable[[], Origin],
+        unit: float = 1.0,
+        squares: Callable[[], Tensor] | None = None,
     ) -> None:
         self.m = m
         self.unit = unit
         self.pivot: int | None = None  # the row of the bulk that products are about, once it is known
         self._centred = centred
         self._origin = origin
+        self._squares = squares
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -84,8 +91,8 @@ class Geometry:
     def look(self) -> None:
         """Sees to it that somebody has looked at the rows, and that what is wrong with them was raised."""
         apart = self.__dict__.get("apart")
-        if apart is None or not apart.looked:
-            _ = self.centred
+        if not ("sq_norms" in self.__dict__ or (apart is not None and apart.looked)):
+            _ = self.centred if self._squares is None else self.sq_norms
 
     @cached_property
     def sq_dists(self) -> Tensor:
@@ -110,8 +117,11 @@ class Geometry:
 
     @cached_property
     def sq_norms(self) -> Tensor:
-        """Squared norms of the rows, `[..., m]`."""
-        return self.origin.sq_norms
+        """Squared norms of the rows, `[..., m]`. Where nobody has asked for products they cost one pass over
+        the rows, and no product of all with each other."""
+        if self._squares is None or self.__dict__.keys() & {"centred", "origin"}:
+            return self.origin.sq_norms
+        return self._squares()
 
     def about(self, i: int) -> Tensor:
         """`<x_j - x_i, x_k - x_i>`, `[m, m]`."""
@@ -136,15 +146,16 @@ class Geometry:
             cross, square, sq_norms = self.origin
             return Origin(cross[order], square, sq_norms[order])
 
-        result = Geometry(self.m, centred, origin, self.unit)
+        result = Geometry(self.m, centred, origin, self.unit, lambda: self.sq_norms[order])
         here = proxy(result)  # no circle: see `geometry_of`
         seen = self.__dict__.get("apart")
         if isinstance(seen, DistancesSeen):
             result.apart = seen.taken(order)
         return result
 
-    def mixed(self, mixing: Tensor, affine: bool) -> Geometry:
-        """The geometry of `mixing @ rows`. `affine` says that every row of `mixing` sums to one."""
+    def mixed(self, mixing: Tensor, affine: bool, scales: bool = False) -> Geometry:
+        """The geometry of `mixing @ rows`. `affine` says that every row of `mixing` sums to one, `scales`
+        that it is diagonal."""
 
         def spare() -> Tensor:
             return mixing.sum(-1) - 1
@@ -165,7 +176,10 @@ class Geometry:
             lean = _outer(spare(), _times(mixing, cross))
             return product + lean + lean.mT + _outer(spare(), spare()) * square.unsqueeze(-1)
 
-        result = Geometry(mixing.shape[-2], centred, origin, self.unit)
+        def squares() -> Tensor:
+            return self.sq_norms * mixing.diagonal(dim1=-2, dim2=-1).square()
+
+        result = Geometry(mixing.shape[-2], centred, origin, self.unit, squares if scales else None)
         here = proxy(result)  # no circle: see `geometry_of`
         return result
 

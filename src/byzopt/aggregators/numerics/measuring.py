@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt import accelerator, kernels, linalg
+from byzopt import accelerator, kernels, lengths, linalg
 from byzopt.aggregators.numerics.distances import Distances, Index, squared, within_range
 from byzopt.aggregators.numerics.distances_seen import DistancesSeen
 from byzopt.aggregators.numerics.distances_there import distances_by
@@ -62,7 +62,14 @@ def geometry_of(
             raise ExtremeRows
         return measured
 
-    geometry = Geometry(rows.shape[0], centred, origin, unit)
+    def squares() -> Tensor:
+        found = lengths.figures(rows, None, "squares")[0]
+        if not (admitted or within_range(found.numpy())):
+            raise ExtremeRows
+        return found
+
+    pass_ = None if accelerator.holds(rows) else squares  # there products about the origin hold them
+    geometry = Geometry(rows.shape[0], centred, origin, unit, pass_)
     here = proxy(geometry)  # a circle would keep the rows until garbage is collected
     if are_points(rows):
         geometry.apart = DistancesSeen(Points(rows, admitted), measured)
@@ -261,10 +268,7 @@ def close_pairs(product: Tensor) -> Tensor:
 
 def _origin(rows: Tensor, pivot: Tensor) -> Origin:
     """Norms are summed from the rows themselves: a short row far from the pivot keeps an exact norm."""
-    dtype = torch.float64 if rows.numel() <= SMALL else linalg.compute_dtype(rows.dtype)
-    cross, norms = linalg.lengths(rows, pivot, dtype)
-    if dtype != torch.float64 and not (norms.isfinite().all() and _kept(rows, norms)):
-        cross, norms = linalg.lengths(rows, pivot, torch.float64)
+    cross, norms = lengths.lengths(rows, pivot)
     square = linalg.norm(pivot).square()
     return Origin(cross.cpu(), square.cpu(), norms.cpu())
 
@@ -275,9 +279,3 @@ def _own_origin(rows: Tensor, sq_norms: Tensor) -> Origin:
         (sq_norms,) = accelerator.fetch(accelerator.squares(rows, torch.float64))
     zeros = torch.zeros_like(sq_norms)
     return Origin(zeros, zeros.sum(), sq_norms)
-
-
-def _kept(rows: Tensor, norms: Tensor) -> bool:
-    """Whether no square of a row has vanished in float32."""
-    short = norms < _TINY
-    return not (short.any() and rows[short].any())

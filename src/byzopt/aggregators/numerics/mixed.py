@@ -18,7 +18,7 @@ from byzopt import accelerator, kernels, linalg
 from byzopt.aggregators.numerics.distances import Index, by_rows
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.measuring import ExtremeRows, geometry_about, geometry_of
-from byzopt.aggregators.numerics.mixer import Mixer
+from byzopt.aggregators.numerics.mixer import Mixer, Scaler
 from byzopt.aggregators.numerics.ordering import Order, keys
 from byzopt.aggregators.numerics.products import chained
 from byzopt.aggregators.numerics.selection import answers
@@ -78,6 +78,7 @@ class Mixed:
         self.chained: tuple[Any, Mixed] | None = None  # stages, and the rows after them
         self._sorted: Mixed | None = None
         self._in_order = False  # whether `mixing` only puts rows in the `order`
+        self._scales = False  # whether it does no more than that, and multiply each row by a number
 
     @property
     def order(self) -> Index | None:
@@ -110,15 +111,17 @@ class Mixed:
         """Other rows whose columns are held in the same way as these."""
         return Mixed(rows, self.unit, mixing, geometry, self.admitted)
 
-    def then(self, mixing: Tensor, affine: bool) -> Mixed:
-        """These rows, mixed once more by `mixing` `[m', m]`."""
+    def then(self, mixing: Tensor, affine: bool, scales: bool = False) -> Mixed:
+        """These rows, mixed once more by `mixing` `[m', m]`, which is diagonal if it only `scales` them."""
         total, order = mixing, self.order
         if self._in_order and order is not None:
             back = order.argsort()
             total = torch.from_numpy(by_rows(lambda part: part[:, back], mixing.numpy()))
         elif self.mixing is not None:
             total = torch.from_numpy(chained(mixing.numpy(), self.mixing.numpy()))
-        return self._derived(total, self.geometry.mixed(mixing, affine))
+        after = self._derived(total, self.geometry.mixed(mixing, affine, scales))
+        after._scales = scales and (self.mixing is None or self._in_order or self._scales)
+        return after
 
     def sorted(self) -> Mixed:
         """These rows in the order of their values, if they are `ordered` and no stage has moved them yet."""
@@ -175,6 +178,8 @@ class Mixed:
         out = self.place
         if out is None:
             out = torch.empty(self.rows.shape[1], dtype=self.rows.dtype, device=self.rows.device)
+        if self._scales:
+            return self._scaled_columns(plan, out)
         for piece, rows in linalg.pieces(self.rows):
             if kernels.supports(rows) and kernels.reduces_columns(rows, self.mixing, plan):
                 with linalg.written(out if rows is self.rows else out[piece], rows.dtype) as part:
@@ -185,6 +190,17 @@ class Mixed:
                 fine = self._by_blocks(rows, plan, out[piece])
             if not (fine or self.admitted):
                 raise ExtremeRows
+        return out
+
+    def _scaled_columns(self, plan: kernels.RankWindow, out: Tensor) -> Tensor:
+        """As `columns`, of rows that are each multiplied by a number, in whatever order."""
+        assert self.mixing is not None
+        factors, dtype = self.mixing.sum(dim=0).unsqueeze(1), linalg.compute_dtype(self.rows.dtype)
+        room = self.rows.new_empty(0, dtype=dtype)
+        for piece, block in linalg.column_blocks(self.rows, dtype, _MIXED):
+            room = block.new_empty(block.numel()) if room.numel() < block.numel() else room
+            scaled = torch.mul(block, factors.to(dtype), out=room[: block.numel()].view_as(block))
+            out[piece] = self.again(scaled).columns(plan)
         return out
 
     def _there(self, plan: kernels.RankWindow) -> Tensor:
@@ -235,10 +251,12 @@ class Mixed:
         for piece, block in linalg.column_blocks(self.rows, dtype, size):
             yield piece, mix(block) if mix else block
 
-    def _mixer(self, dtype: torch.dtype) -> Mixer | None:
+    def _mixer(self, dtype: torch.dtype) -> Mixer | Scaler | None:
         """What mixes column blocks in `dtype`; None where nothing is mixed."""
         if self.mixing is None:
             return None
+        if self._scales and not accelerator.holds(self.rows):
+            return Scaler(self.mixing, dtype)
         return Mixer(self.mixing, self.order, self._pivot(dtype), self.rows, dtype)
 
     def _pivot(self, dtype: torch.dtype) -> int | None:

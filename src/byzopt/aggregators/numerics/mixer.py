@@ -43,3 +43,17 @@ class Mixer:
         mixed = self.mixed[: m * b].view(m, b) if again else block.new_empty(m, b)
         torch.mm(self.mixing, block, out=mixed)
         return mixed if about is None else mixed.add_(about)
+
+
+class Scaler:
+    """Multiplies each row of a block by a number, and puts rows in their order, as a matrix `mixing` `[m, m]`
+    with one number in each row and column does. Nothing is multiplied by 0."""
+
+    def __init__(self, mixing: Tensor, dtype: torch.dtype) -> None:
+        factors, index = mixing.max(dim=1)
+        self.factors = factors.to(dtype).unsqueeze(1)
+        self.index = None if torch.equal(index, torch.arange(len(index), device="cpu")) else index
+
+    def __call__(self, block: Tensor, again: bool = False) -> Tensor:
+        """The scaled block, in memory of its own."""
+        return (block if self.index is None else block[self.index]) * self.factors
