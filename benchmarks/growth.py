@@ -58,6 +58,8 @@ MORE = ((300, 1), (300, 7), (300, 100), (1000, 1), (1000, 7), (1000, 100), (3000
 LONG = ((10, 10_000), (10, 1_000_000), (10, 10_000_000), (10, 100_000_000))
 WORKERS = 8  # of the mapped file: 3.2 GB
 Calls = dict[str, Callable[[], Any]]
+Sizes = tuple[tuple[int, int], ...]
+Ways = dict[str, tuple[Callable[[int], Aggregator], Callable[[torch.Tensor, int], torch.Tensor]]]
 
 RULES: dict[str, Callable[[int], Aggregator]] = {
     "median": lambda f: ag.Median(f=f),
@@ -153,23 +155,16 @@ def decisions(seconds: float) -> dict[str, Any]:
     return found
 
 
-def short(seconds: float) -> dict[str, Any]:
+def pairs(sizes: Sizes, ways: Ways, seconds: float) -> dict[str, Any]:
+    """Rules and torch's `ways` to the same."""
     found = {}
-    for n, d in MORE:
+    for n, d in sizes:
         rows, f = torch.randn(n, d), n // 5
         calls: Calls = {}
-        for name, (build, plain) in PLAIN.items():
+        for name, (build, plain) in ways.items():
             calls[f"{name} in torch"], calls[name] = partial(plain, rows, f), partial(build(f), rows)
         found[f"{n} x {d}"] = in_turns(calls, seconds)
         print(n, d, found[f"{n} x {d}"], flush=True)
-    return found
-
-
-def lengths(seconds: float) -> dict[str, Any]:
-    found = {}
-    for n, d in _row_figures.SIZES:
-        found[f"{n} x {d:,}"] = in_turns(_row_figures.calls(n, d), seconds)
-        print(n, d, found[f"{n} x {d:,}"], flush=True)
     return found
 
 
@@ -226,8 +221,8 @@ def _anonymous() -> float:
 PARTS: dict[str, Callable[[float], dict[str, Any]]] = {
     "many": many,
     "decisions": decisions,
-    "short": short,
-    "lengths": lengths,
+    "short": partial(pairs, MORE, PLAIN),
+    "lengths": partial(pairs, _row_figures.SIZES, _row_figures.PLAIN),
     "long": long,
     "file": file,
 }
@@ -255,20 +250,13 @@ def beside(found: dict[str, dict[str, float]]) -> list[str]:
     return [*sizes(found), OVER, table(["n x d", *ticked(RULES)], rows)]
 
 
-def paired(found: dict[str, dict[str, float]]) -> list[str]:
+def paired(ways: Ways, about: str, found: dict[str, dict[str, float]]) -> list[str]:
     def both(of: dict[str, float], name: str) -> str:
         ours, plain = of[name], of[f"{name} in torch"]
         return f"{ours:.3g} / {plain:.3g} ({ours / plain:.2f}x)"
 
-    rows = [[size, *(both(of, name) for name in PLAIN)] for size, of in found.items()]
-    return [BESIDE, table(["n x d", *ticked(PLAIN)], rows)]
-
-
-def by_lengths(found: dict[str, dict[str, float]]) -> list[str]:
-    times = [[size, *(of[name] for name in _row_figures.RULES)] for size, of in found.items()]
-    rows = [[size, *_row_figures.ratios(of)] for size, of in found.items()]
-    head = ["n x d", *ticked(_row_figures.RULES)]
-    return [table(head, times), _row_figures.OVER, table(head, rows)]
+    rows = [[size, *(both(of, name) for name in ways)] for size, of in found.items()]
+    return [about, table(["n x d", *ticked(ways)], rows)]
 
 
 def mapped(found: dict[str, Any]) -> list[str]:
@@ -284,8 +272,8 @@ def ticked(names: Iterable[str]) -> list[str]:
 SHOWN: dict[str, Callable[[Any], list[str]]] = {
     "many": beside,
     "decisions": sizes,
-    "short": paired,
-    "lengths": by_lengths,
+    "short": partial(paired, PLAIN, BESIDE),
+    "lengths": partial(paired, _row_figures.PLAIN, _row_figures.BESIDE),
     "long": sizes,
     "file": mapped,
 }

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
-from byzopt.aggregators.core.weighing import WeighingRule, cosines, median_value, row_norms, shrink
+from byzopt.aggregators.core.weighing import WeighingRule, cosines, row_norms
+from byzopt.aggregators.numerics.distances import Array, by_rows
+from byzopt.aggregators.numerics.figures import cut, middle
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import require
 
@@ -67,12 +71,21 @@ class FoolsGold(WeighingRule):
         return 0
 
     def weigh(self, mixed: Mixed) -> Tensor:
-        norms = row_norms(mixed)
-        alike = cosines(mixed, norms).fill_diagonal_(0)
-        most = alike.max(dim=1).values
-        pardon = torch.where(most > most.unsqueeze(1), most.unsqueeze(1) / most, 1)
-        spread = 1 - (alike * pardon).max(dim=1).values
-        spread = spread.where((spread > _ALIKE) & (norms > 0), 0)  # a row of zeros points nowhere
-        share = (spread / spread.max().clamp_min(_ALIKE)).logit().add(0.5).mul(self.confidence).clamp(0, 1)
-        share = share if share.any() else torch.ones_like(share)
-        return share / share.sum() * shrink(norms, self.reach * median_value(norms))
+        lengths = row_norms(mixed)
+        norms, alike = lengths.numpy(), cosines(mixed, lengths).numpy()
+        np.fill_diagonal(alike, 0)
+        most: Array = by_rows(lambda part: part.max(axis=1), alike)
+
+        def part(own: Array, first: Array) -> Any:
+            place = first[:, None]
+            pardon = np.divide(place, most, out=np.ones_like(own), where=most > place)
+            return 1 - (own * pardon).max(axis=1)
+
+        with np.errstate(all="ignore"):
+            spread: Array = by_rows(part, alike, most)
+        spread = np.where((spread > _ALIKE) & (norms > 0), spread, 0.0)  # a row of zeros points nowhere
+        share = spread / max(spread.max(), _ALIKE)
+        with np.errstate(divide="ignore"):
+            share = ((np.log(share) - np.log1p(-share) + 0.5) * self.confidence).clip(0, 1)
+        share = share if share.any() else np.ones_like(share)
+        return torch.from_numpy(share / share.sum() * cut(norms, self.reach * middle(norms)))

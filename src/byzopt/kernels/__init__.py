@@ -1,7 +1,7 @@
 """Kernels compiled at run time for the CPU at hand; plain torch is always there too, and gives the same."""
 
 from byzopt.kernels.answers import RankWindow
-from byzopt.kernels.blend import fused_blend, mixed_blend
+from byzopt.kernels.blend import fused_blend, mixed_blend, weighted_rows
 from byzopt.kernels.centres import TIE, best_shares, bulk_weights, steps_from_bulk, weiszfeld_steps
 from byzopt.kernels.columns import reduce_columns, reduces_columns, reduces_sets
 from byzopt.kernels.edges import moved_rows, pair_squares
@@ -83,5 +83,6 @@ __all__ = [
     "turns",
     "vote_rows",
     "ways_to",
+    "weighted_rows",
     "weiszfeld_steps",
 ]

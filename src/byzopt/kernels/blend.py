@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ from byzopt.kernels.jit import Array, Run, address, compiled, lanes, parallel_fo
 from byzopt.kernels.square import body
 
 _DEEP = 4  # vectors at a time
+_SHORT = 1 << 14  # numbers that are read before it is known which rows have weight
 _TILE = 4  # rows at a time whose weights are carried
 
 Index: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
@@ -41,6 +42,21 @@ def mixed_blend(weights: Array, shares: Array | None, rows: Tensor, order: Index
     out = rows.new_empty(d)
     _blend(rows, first + 8 * n, first, count, out)
     return out
+
+
+def weighted_rows(weights: Array, rows: Tensor) -> Tensor:
+    """`weights @ rows` of finite usable rows, in the order of the rows, for weights `[n]`."""
+    (n, d), stride = rows.shape, rows.stride(0)
+    if n * d > _SHORT or d == 0:
+        return mixed_blend(weights, None, rows, None)
+    out = rows.new_empty(d)  # what has no weight adds nothing
+    _blend(rows, address(_offsets(n, stride)), address(np.ascontiguousarray(weights)), n, out)
+    return out
+
+
+@lru_cache(maxsize=64)
+def _offsets(n: int, stride: int) -> Index:
+    return np.arange(n) * stride
 
 
 def mixed_rows(rows: Tensor, mixing: Array, order: Index | None) -> Tensor:

@@ -61,7 +61,7 @@ def _by_figures(rule: Any, rows: Tensor) -> Tensor | None:
     if not in_range(found[-1], rows.dtype):
         raise ExtremeRows
     weights = rule.shares(found, 1.0, lambda: row_order(rows))
-    return kernels.mixed_blend(weights, None, rows, None) if ordinary(weights) else None
+    return kernels.weighted_rows(weights, rows) if ordinary(weights) else None
 
 
 def _columns(

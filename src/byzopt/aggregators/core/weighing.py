@@ -16,13 +16,14 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from math import ceil, isfinite
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from byzopt import accelerator, linalg
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.foreign import checked_value
-from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.distances import Array, by_rows
 from byzopt.aggregators.numerics.figures import Ask, figures_of, in_range, measures, value_order
 from byzopt.aggregators.numerics.measuring import ExtremeRows
 from byzopt.aggregators.numerics.mixed import Mixed
@@ -207,9 +208,11 @@ def _cosines_of(mixed: Mixed) -> Tensor:
     else:
         parts = [linalg.gram(mixed.rows, None, torch.float64)]
     (products,) = accelerator.fetch(mixed.total(sum(parts[1:], parts[0])))
-    scale = products.diagonal().sqrt()
-    scale = torch.where(scale > 0, 1 / scale, 0)
-    return (products * scale * scale.unsqueeze(1)).clamp(-1, 1)
+    gram: Array = products.numpy()
+    lengths = np.sqrt(gram.diagonal())
+    scale = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    found = by_rows(lambda part, own: (part * scale * own[:, None]).clip(-1, 1), gram, scale)
+    return torch.from_numpy(found)
 
 
 def shrink(norms: Tensor, bound: Tensor | float) -> Tensor:

@@ -95,8 +95,8 @@ def cut(norms: Array, bound: Array | float) -> Array:
 
 
 def ordinary(weights: Array) -> bool:
-    """As `linalg.ordinary`, of an array."""
-    if weights.item(weights.argmin()) > 1e-30:
-        return bool(weights.item(weights.argmax()) < 1e30)
-    sizes = np.abs(weights)
-    return bool(sizes.max() < 1e30) and np.count_nonzero(sizes > 1e-30) == np.count_nonzero(weights)
+    """As `linalg.ordinary`, of an array of weights that are all at least 0."""
+    some = weights if weights.item(weights.argmin()) > 0 else weights[weights != 0]
+    if not len(some):
+        return True
+    return bool(some.item(some.argmin()) > 1e-30 and some.item(some.argmax()) < 1e30)
