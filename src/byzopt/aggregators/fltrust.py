@@ -59,5 +59,6 @@ class FLTrust(MeasuringRule):
         if total == 0:
             trust[self.trusted] = 1
             return trust
-        np.divide(trust * (own / total), norms, out=trust, where=trust > 0)
+        with np.errstate(over="ignore"):
+            np.divide(trust / total * own, norms, out=trust, where=trust > 0)
         return trust

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,5 +72,6 @@ class Zeno(MeasuringRule):
 
     def _loss(self, found: Array) -> Array:
         inner, squares = found
-        loss: Array = self.rho * squares - inner
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss: Array = self.rho * squares - inner
         return loss
