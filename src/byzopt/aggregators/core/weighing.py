@@ -158,7 +158,10 @@ def _row_squares_there(mixed: Mixed) -> Tensor:
     for dtype in (linalg.compute_dtype(mixed.rows.dtype), torch.float64):
         parts = [accelerator.squares(block, dtype) for _, block in mixed.blocks(dtype)]
         (total,) = accelerator.fetch(mixed.total(sum(parts[1:], parts[0])))
-        if total.isfinite().all() and (total > _TINY).all():
+        finite = bool(total.isfinite().all())
+        if not (finite or mixed.admitted):
+            raise ExtremeRows  # who looks at the rows next sees why
+        if finite and (total > _TINY).all():
             break
     return total
 
