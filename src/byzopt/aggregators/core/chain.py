@@ -98,18 +98,17 @@ class Chain(Aggregator):
 
     @cached_property
     def asks(self) -> Figures | None:
-        """Rows that stages scale by their lengths are known by the same figures to a rule that goes by these;
-        a mean needs no others."""
+        """Rows that stages scale by their lengths are known by the same figures; a mean needs no others."""
         if self.foreign or not all(stage.asks for stage in self.stages):
             return None
         return "squares" if self._averages else None if self.rule.asks == "apart" else self.rule.asks
 
     @cached_property
     def _multiplies(self) -> bool:
-        """Whether stages ask for the rows' lengths, and somebody after them for products of the same rows."""
-        asked = [bool(stage.asks) for stage in self.stages]
-        last = isinstance(self.rule, GeometricRule)
-        return any(asked) and (not all(asked) or last) and not any(stage.sketches for stage in self.stages)
+        """Whether stages ask for the rows' lengths, and others after them for products of the same rows."""
+        asks = [stage.asks for stage in self.stages if not stage.sketches]
+        others = not all(asks) or isinstance(self.rule, GeometricRule)
+        return any(asks) and others and len(asks) == len(self.stages)
 
     @property
     def _averages(self) -> bool:
@@ -127,8 +126,7 @@ class Chain(Aggregator):
             scales = scales * stage.scales(scales * np.sqrt(found[-1]), unit)
         if self._averages:
             return cast(Array, scales / len(scales))
-        scaled = found.copy()
-        scaled[-1] *= scales * scales
+        scaled = np.concatenate([found[:-1], found[-1:] * scales * scales])
         if self.row is not None:
             scaled[0] *= scales * scales[self.row]
         return cast(Array, scales * self.rule.shares(scaled, unit, order))
