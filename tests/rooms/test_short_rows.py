@@ -178,21 +178,23 @@ def test_what_is_seen_of_rows_from_a_place_is_exact(n, d, dtype):
     place[:] = 0 if dtype == torch.float64 else place
     ways = rows.double().numpy() - place
     squares = (ways**2).sum(axis=1)
-    found, pull = kernels.pulls(rows, place, weights)
+    found, shares, pull = kernels.pulls(rows, place, weights)
     away = squares > 0
     # Sums of n numbers of size 10, rounded to 1e-16 of it each.
     atol = n * 1e-14
     assert np.allclose(found, squares, rtol=1e-13, atol=0)
+    assert np.allclose(shares[away], (weights[away] / np.sqrt(squares[away])), rtol=1e-13, atol=0)
+    assert (shares[~away] == 0).all()
     assert np.allclose(pull, (weights[away] / np.sqrt(squares[away])) @ ways[away], rtol=0, atol=atol)
     floored = weights / np.maximum(np.sqrt(squares), 1.5)
-    assert np.allclose(kernels.pulls(rows, place, weights, 1.5)[1], floored @ ways, rtol=0, atol=atol)
+    assert np.allclose(kernels.pulls(rows, place, weights, 1.5)[2], floored @ ways, rtol=0, atol=atol)
     assert np.allclose(kernels.ways_to(rows, place, weights), weights @ ways, rtol=0, atol=atol)
     along = (weights * (ways @ way)) @ ways
     assert np.allclose(kernels.spread_along(rows, place, way, weights), along, rtol=0, atol=atol * d)
     assert np.array_equal(kernels.squares_to(rows, place), found)
     with kernels.disabled():
         plain = Points(rows)
-        assert np.allclose(plain.pulls(place, weights)[1], pull, rtol=0, atol=atol)
+        assert np.allclose(plain.pulls(place, weights)[2], pull, rtol=0, atol=atol)
         assert np.allclose(plain.spread_along(place, way, weights), along, rtol=0, atol=atol * d)
         assert np.allclose(plain.squares_to(place), found, rtol=1e-13)
 
@@ -275,6 +277,36 @@ def test_the_tightest_majorities_are_those_of_a_sort(n):
         best = every <= every.min() * (1 + kernels.TIE)
         assert np.array_equal(few[best], every[best])
         assert (few >= every).all()
+
+
+@pytest.mark.parametrize("n,d", [(257, 1), (300, 30), (641, 3)])
+@pytest.mark.parametrize("kind", ["spread", "far", "equal"])
+def test_what_distances_between_short_rows_decide_is_as_by_products(kind, n, d):
+    if not kernels.selects():
+        pytest.skip("no kernels")
+    rows, weights = drawn(n, d).numpy(), np.random.default_rng(0).random(n)
+    if kind == "far":
+        rows[::3] *= 1e15
+        rows[5] *= 1e15
+    if kind == "equal":
+        rows[:, :] = rows[0]
+        rows[0] += 1
+    gram, beside = rows @ rows.T, kernels.SideBySide(rows)
+    every, few = kernels.reaches(gram, n // 2), beside.tightest(n // 2)
+    best = every <= every.min() * (1 + kernels.TIE)
+    # Products of d numbers, and squares that are differences of these.
+    rounding = 4 * (d + 2) * 1.2e-16 * np.diagonal(gram)
+    assert (np.abs(few - every)[best] <= 3 * rounding[best]).all()
+    assert (few >= every - 3 * rounding).all()
+    sums = [fsum(weights * (lengths(rows, row) - np.sqrt(np.diagonal(gram)))) for row in rows]
+    bulk = np.argsort(sums)[: n // 2]
+    found = beside.sums_beyond(weights)
+    # Distances of a tenth of the rows' lengths, or 0 of twins, keep all but some of their digits.
+    size = np.sqrt(np.median(np.diagonal(gram)))
+    atol = n * size * 1e-12
+    assert np.abs(found - sums)[bulk].max() <= atol + 1e-16 * (1e15 * size * n if kind == "far" else 0)
+    # By BLAS's products twins are not quite at distance 0: half of the digits of their lengths are left.
+    assert np.allclose(kernels.sums_beyond(gram, weights)[bulk], found[bulk], rtol=0, atol=n * size * 1e-7)
 
 
 @pytest.mark.parametrize("stage", [ag.NNM(f=60), ag.Bucketing(2), ag.Clipping(1.0)], ids=repr)

@@ -31,7 +31,7 @@ class GeometricMedian(PairwiseRule):
     Exact where the median is a row. Where it is not unique (all rows on a line, n even) it is the mean of the
     rows that are medians, in one dimension the midpoint. The gap is proved for the distances as computed:
     those of float32 rows carry about 1e-7. Scale- and translation-equivariant; at most `weiszfeld.ROUNDS`
-    Newton steps: on n x n numbers, or in d coordinates where there are more than 256 rows and d < n.
+    Newton steps: on n x n numbers, or of more than 256 rows in coordinates, if d < n or rows are small.
 
     `f` only says how many rows may be dropped and which κ is meant; None means the most that n allows.
     Needs 2 f < n; breakdown point 1/2. κ₂ = n/(n - 2 f), sharp, and κ = (n - f)/(n - 2 f) (derived here;

@@ -12,9 +12,10 @@ from byzopt.aggregators.core.aggregator import RULES, Aggregator
 from byzopt.aggregators.core.kinds import PairwiseRule
 from byzopt.aggregators.core.weighted_form import WeightedSum
 from byzopt.aggregators.numerics.distances import Array, Distances, even
+from byzopt.aggregators.numerics.distances_seen import DistancesSeen
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.products import WHOLE
-from byzopt.aggregators.numerics.weiszfeld import medoid_of
+from byzopt.aggregators.numerics.weiszfeld import first_of_least, medoid_of
 from byzopt.theory import selecting
 from byzopt.theory.robustness import Coefficients
 
@@ -45,7 +46,7 @@ class Medoid(PairwiseRule):
     f: int | None = None
 
     def decide(self, apart: Distances) -> Array:
-        return even(np.array([medoid_of(_about_bulk(apart))]), apart.m)
+        return even(np.array([_best(apart)]), apart.m)
 
     def proved(self, n: int, f: int) -> Coefficients:
         return selecting.medoid(n, f)
@@ -53,13 +54,19 @@ class Medoid(PairwiseRule):
     def weighted_form(self, row_weights: Tensor, heaviest: float) -> Aggregator:
         def act(mixed: Mixed) -> Tensor:
             apart = mixed.geometry.apart
-            best = medoid_of(_about_bulk(apart), row_weights.numpy())
+            best = _best(apart, row_weights.numpy())
             return torch.from_numpy(even(np.array([best]), mixed.m))
 
         return WeightedSum(act)
 
 
-def _about_bulk(apart: Distances) -> Array:
-    """Products about a row of the bulk: of few rows about the one whose majority is tightest. Of many the
-    products at hand will do, which are about a row near it, and are not copied."""
-    return apart.gram if apart.m > WHOLE else apart.about(apart.middle()[0])
+def _best(apart: Distances, row_weights: Array | None = None) -> int:
+    """The medoid of rows that may count with weights `[m]`."""
+    points = apart.points if isinstance(apart, DistancesSeen) else None
+    if points is not None and points.side_by_side is not None:
+        row_weights = np.ones(apart.m) if row_weights is None else row_weights
+        excess = points.side_by_side.sums_beyond(row_weights)
+        return first_of_least(excess, lambda k: np.sqrt(points.squares_to(points.row(k))), row_weights)
+    # Of few rows products are taken about the one whose majority is tightest. Of many those at hand will do,
+    # which are about a row near the bulk, and are not copied.
+    return medoid_of(apart.gram if apart.m > WHOLE else apart.about(apart.middle()[0]), row_weights)

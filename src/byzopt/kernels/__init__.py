@@ -1,6 +1,7 @@
 """Kernels compiled at run time for the CPU at hand; plain torch is always there too, and gives the same."""
 
 from byzopt.kernels.answers import RankWindow
+from byzopt.kernels.between import SideBySide
 from byzopt.kernels.blend import fused_blend, mixed_blend, weighted_rows
 from byzopt.kernels.centres import TIE, best_shares, bulk_weights, steps_from_bulk, weiszfeld_steps
 from byzopt.kernels.columns import reduce_columns, reduces_columns, reduces_sets
@@ -40,6 +41,7 @@ __all__ = [
     "Grown",
     "Measured",
     "RankWindow",
+    "SideBySide",
     "Sums",
     "Walk",
     "best_shares",

@@ -91,7 +91,7 @@ def _kernel(what: str) -> Run:
         with k.loop(start, stop) as i:
             top = _measure(k, k.at(gram, k.times(i, stride), k.double), own, room, i, n)
             if what == "tight":
-                _tighten(k, room, full, n, rank, top, bound, k.at(out, i, k.double))
+                tighten(k, room, full, n, rank, bound, k.at(out, i, k.double))
             else:
                 _write(k, what, room, full, n, rank, top, out, i)
 
@@ -128,13 +128,13 @@ def _measure(k: Body, products: Any, own: Any, room: Any, i: Any, n: Any) -> Any
     return k.b.load(top)
 
 
-def _tighten(k: Body, room: Any, full: Any, n: Any, rank: Any, top: Any, bound: Any, place: Any) -> None:
-    """Writes the number of that rank, if it is not above the bound but for rounding, which it then becomes;
-    else Inf."""
+def tighten(k: Body, room: Any, full: Any, n: Any, rank: Any, bound: Any, place: Any) -> None:
+    """Writes the number of that rank in `room`, if it is not above the bound but for rounding, which it then
+    becomes; else Inf."""
     limit = k.local(k.double, k.double(np.inf))
     loose = k.b.fmul(k.b.load(bound), k.double(1 + 2 * TIE))
     with k.b.if_then(k.b.icmp_signed(">", count_within(k, room, full, loose), rank)):
-        value, _ = select(k, room, full, n, rank, top)
+        value, _ = select(k, room, full, n, rank, loose)
         k.b.store(value, limit)
         k.b.store(k.b.select(k.b.fcmp_ordered("<", value, k.b.load(bound)), value, k.b.load(bound)), bound)
     k.put(k.b.load(limit), place, 0)

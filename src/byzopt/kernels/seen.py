@@ -23,12 +23,12 @@ _HEIGHT = 4  # rows at a time
 _WORK = 4  # numbers elsewhere that take as long as one here
 
 
-def pulls(rows: Tensor, point: Array, row_weights: Array, floor: float = 0.0) -> tuple[Array, Array]:
-    """Squared distances `[n]` of usable `rows` `[n, d]` to a `point` `[d]`, and, over the ways y_i to rows
-    that are elsewhere, Σ w_i y_i / max(‖y_i‖, `floor`) `[d]`."""
-    squares, sums = np.empty(len(rows)), _sums(rows)
-    _run(rows, "pull", point, np.array([floor]), row_weights, squares, sums)
-    return squares, sums.sum(axis=0)
+def pulls(rows: Tensor, point: Array, row_weights: Array, floor: float = 0.0) -> tuple[Array, Array, Array]:
+    """Squared distances `[n]` of usable `rows` `[n, d]` to a `point` `[d]`; over the ways y_i to rows that
+    are elsewhere w_i / max(‖y_i‖, `floor`) `[n]`, 0 for others; and the sum of ways times these, `[d]`."""
+    squares, shares, sums = np.empty(len(rows)), np.empty(len(rows)), _sums(rows)
+    _run(rows, "pull", point, np.array([floor]), row_weights, squares, sums, shares)
+    return squares, shares, np.add.reduce(sums, axis=0)
 
 
 def spread_along(rows: Tensor, point: Array, way: Array, row_weights: Array) -> Array:
@@ -59,12 +59,23 @@ def _sums(rows: Tensor) -> Array:
 
 
 def _run(
-    rows: Tensor, what: str, point: Array, way: Array, row_weights: Array, squares: Array, sums: Array
+    rows: Tensor,
+    what: str,
+    point: Array,
+    way: Array,
+    row_weights: Array,
+    squares: Array,
+    sums: Array,
+    shares: Array | None = None,
 ) -> None:
     (n, d), width = rows.shape, lanes(torch.float64)
     run = _kernel(rows.dtype, what, min(width, 1 << (d.bit_length() - 1)))
     arrays = [np.ascontiguousarray(each, dtype=np.float64) for each in (point, way, row_weights)]
-    where = rows.data_ptr(), rows.stride(0), *map(address, (*arrays, squares, sums))
+    where = (
+        rows.data_ptr(),
+        rows.stride(0),
+        *map(address, (*arrays, squares, squares if shares is None else shares, sums)),
+    )
     parallel_for(n, _WORK * n * d, _SHARE, lambda start, stop: run(*where, d, start, stop))
 
 
@@ -73,7 +84,7 @@ def _kernel(given: torch.dtype, what: str, width: int) -> Run:
     """What the functions above ask for, named "pull", "along", "ways" and "only"."""
 
     def emit(builder: Any, function: Any) -> None:
-        rows, stride, point, way, row_weights, squares, sums, d, start, stop = function.args
+        rows, stride, point, way, row_weights, squares, shares, sums, d, start, stop = function.args
         k = Body(builder, function, torch.float64, 1)
         with k.loop(start, stop, _SHARE) as first:
             last = k.least(k.add(first, _SHARE), stop)
@@ -84,11 +95,11 @@ def _kernel(given: torch.dtype, what: str, width: int) -> Run:
                     kind = k.double if given == torch.float64 else k.ir.FloatType()
                     lines = [k.at(rows, k.times(k.add(i, a), stride), kind) for a in range(height)]
                     some = _Some(k, given, what, width, lines, point, d)
-                    factors = some.factors(i, way, row_weights, squares)
+                    factors = some.factors(i, way, row_weights, squares, shares)
                     if what != "only":
                         some.add(factors, own)
 
-    return compiled(f"seen_{what}_{given.itemsize}_{width}", "pipppppiii", emit)
+    return compiled(f"seen_{what}_{given.itemsize}_{width}", "pippppppiii", emit)
 
 
 class _Some:
@@ -100,7 +111,7 @@ class _Some:
         self.k, self.given, self.what, self.width = k, given, what, width
         self.lines, self.point, self.d = lines, point, d
 
-    def factors(self, i: Any, way: Any, row_weights: Any, squares: Any) -> list[Any]:
+    def factors(self, i: Any, way: Any, row_weights: Any, squares: Any, shares: Any) -> list[Any]:
         """With what each way to them is to be multiplied; row i is the first."""
         k, factors = self.k, []
         found = self._sums(way) if self.what != "ways" else [None] * len(self.lines)
@@ -117,6 +128,7 @@ class _Some:
                 length = k.b.extract_element(length, k.ir.Constant(k.ir.IntType(32), 0))
                 away = k.b.fcmp_ordered(">", total, k.double(0.0))
                 factor = k.b.select(away, k.b.fdiv(factor, length), k.double(0.0))
+                k.put(factor, shares, k.add(i, a))
             factors.append(factor)
         return factors
 

@@ -32,8 +32,23 @@ class DistancesSeen(Distances):
         return self.measured[1].single
 
     @property
+    def _known(self) -> bool:
+        """Whether products are there, and fewer than numbers of rows."""
+        return "gram" in self.__dict__ and self.points.d >= self.m
+
+    @property
     def looked(self) -> bool:  # type: ignore[override]
         return self.points.looked or "gram" in self.__dict__
+
+    @cached_property
+    def radii(self) -> Array:
+        beside = None if "gram" in self.__dict__ else self.points.side_by_side
+        return super().radii if beside is None else beside.tightest(self.m // 2)
+
+    def _from(self, rows: Index) -> Array:
+        if "gram" in self.__dict__:
+            return super()._from(rows)
+        return np.stack([self.points.squares_to(self.points.row(int(i))) for i in rows])
 
     def taken(self, order: Index) -> Distances:
         return DistancesSeen(
@@ -41,27 +56,24 @@ class DistancesSeen(Distances):
         )
 
     def lengths_to(self, weights: Array) -> Array:
-        if weights.ndim > 1:
+        if weights.ndim > 1 or self._known:
             return super().lengths_to(weights)
         return self.points.squares_to(self.points.mean(weights))
 
     def weiszfeld(self, row_weights: Array, squares: Array, floor: Array, steps: int) -> Array:
-        if row_weights.ndim > 1:
+        if row_weights.ndim > 1 or self._known:
             return super().weiszfeld(row_weights, squares, floor, steps)
 
-        def weights() -> Array:
+        def weights(squares: Array) -> Array:
             shares: Array = row_weights / np.maximum(np.sqrt(squares), floor)
             return shares
 
-        shares, place = weights(), None
-        for _ in range(steps - 1):
-            if place is None:
-                place = self.points.mean(shares / shares.sum())
-                continue
-            squares, way = self.points.pulls(place, row_weights, floor.item())
-            place = place + way / weights().sum()
-        if place is not None:
-            squares = self.points.squares_to(place)
-            shares = weights()
+        shares = weights(squares)
+        if steps > 1:
+            place = self.points.mean(shares / shares.sum())
+            for _ in range(steps - 2):
+                squares, _, way = self.points.pulls(place, row_weights, floor.item())
+                place = place + way / weights(squares).sum()
+            shares = weights(self.points.squares_to(place))
         shares /= shares.sum()
         return shares

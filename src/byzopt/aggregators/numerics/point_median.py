@@ -10,6 +10,7 @@ median that is a row is found exactly.
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -60,16 +61,14 @@ class _Search:
         self.total = float(row_weights.sum())
 
     def look(self, place: Array) -> _View:
-        squares, pull = self.points.pulls(place, self.row_weights)
-        lengths = np.sqrt(squares)
-        strength, size = float(np.sqrt(pull @ pull)), float(self.row_weights @ lengths)
-        if squares.min() > 0:
-            gap, there, inverse = strength * float(lengths.max()) / size, 0.0, self.row_weights / lengths
-        else:
-            away = lengths > 0
-            there = float(self.row_weights[~away].sum())
-            inverse = np.divide(self.row_weights, lengths, out=np.zeros_like(lengths), where=away)
+        squares, inverse, pull = self.points.pulls(place, self.row_weights)
+        strength, size, there = sqrt(pull @ pull), float(inverse @ squares), 0.0
+        if np.count_nonzero(inverse) < len(inverse):
+            there = float(self.row_weights @ (squares == 0))
+        if there:
             gap = max(0.0, 1 - there / strength) if strength > 0 else 0.0
+        else:
+            gap = strength * sqrt(squares.max()) / size
         return _View(place, squares, inverse, pull, strength, there, size, gap)
 
     def ended(self, at: _View) -> Solution:
@@ -118,7 +117,7 @@ class _Search:
         It is taken as exactly as the square of the error before it is worth, or as the proof asks.
         """
         weight, bends = float(at.inverse.sum()), at.inverse / at.squares
-        goal = self.tol * at.size / float(np.sqrt(at.squares.max()))
+        goal = self.tol * at.size / sqrt(at.squares.max())
         share = _LEFT * max(at.strength / self.total, min(1.0, goal / at.strength))
         found, left = np.zeros_like(at.pull), at.pull
         way, size = left.copy(), float(left @ left)

@@ -20,9 +20,13 @@ from byzopt.kernels import RankWindow
 
 
 def are_points(rows: Tensor) -> bool:
-    """Whether `rows` `[n, d]` are many and short enough for it, on a CPU."""
+    """Whether `rows` `[n, d]` are many, and short enough for it or all in the cache, on a CPU."""
     n, d = rows.shape
-    return n > WHOLE and 0 < d < n and not accelerator.holds(rows)
+    return n > WHOLE and d > 0 and (d < n or n * d <= _CACHED) and not accelerator.holds(rows)
+
+
+_CACHED = 1 << 22  # numbers that stay in the cache, nearly: of so many a dozen looks cost less than products
+_BRIEF = 128  # columns up to which distances between all rows are best worked out where they are asked for
 
 
 class ExtremeRows(Exception):
@@ -50,7 +54,7 @@ class Points:
 
     @cached_property
     def _copy(self) -> Array:
-        """The rows in float64, where no kernel reads them."""
+        """The rows in float64."""
         return self.rows.double().numpy()
 
     def taken(self, order: Index) -> Points:
@@ -81,6 +85,17 @@ class Points:
         found: Array = out.double().numpy()
         return found
 
+    @cached_property
+    def side_by_side(self) -> kernels.SideBySide | None:
+        """The rows about the `centre`, for questions about distances between them; None where products answer
+        these in less time."""
+        if self.d > _BRIEF or not kernels.supports(self.rows):
+            return None
+        with np.errstate(all="ignore"):  # what is not finite is seen by the lengths
+            found = kernels.SideBySide(self.rows.numpy() - self.centre)
+        self.accept(found.own[: self.n])
+        return found
+
     def mean(self, weights: Array) -> Array:
         """The mean `[d]` with weights `[n]`, which sum to one."""
         return self.centre + self._ways_to(self.centre, weights)
@@ -97,15 +112,16 @@ class Points:
             return kernels.squares_to(self.rows, place)
         return _squares(self._copy - place)
 
-    def pulls(self, place: Array, row_weights: Array, floor: float = 0.0) -> tuple[Array, Array]:
-        """Squared distances `[n]` to a `place` `[d]`, and Σ w_i y_i / max(‖y_i‖, `floor`) `[d]` over the ways
-        y_i to rows that are elsewhere."""
+    def pulls(self, place: Array, row_weights: Array, floor: float = 0.0) -> tuple[Array, Array, Array]:
+        """Squared distances `[n]` to a `place` `[d]`; over the ways y_i to rows that are elsewhere w_i /
+        max(‖y_i‖, `floor`) `[n]`, 0 for others; and the sum of the ways times these, `[d]`."""
         if kernels.supports(self.rows):
             return kernels.pulls(self.rows, place, row_weights, floor)
         ways = self._copy - place
         squares = _squares(ways)
         lengths = np.maximum(np.sqrt(squares), floor)
-        return squares, np.divide(row_weights, lengths, out=np.zeros_like(lengths), where=lengths > 0) @ ways
+        shares = np.divide(row_weights, lengths, out=np.zeros_like(lengths), where=squares > 0)
+        return squares, shares, shares @ ways
 
     def spread_along(self, place: Array, way: Array, row_weights: Array) -> Array:
         """Σ w_i <y_i, `way`> y_i `[d]` over the ways y_i from a `place` `[d]` to the rows."""

@@ -14,6 +14,7 @@ D <= 2 p ρ/(2 p - W).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -78,9 +79,14 @@ def medoid_of(gram: Array, row_weights: Array | None = None) -> int:
     `gram` `[n, n]` is about any row of the bulk.
     """
     row_weights = np.ones(len(gram)) if row_weights is None else row_weights
-    excess = _excess(gram, row_weights)
+    return first_of_least(_excess(gram, row_weights), lambda k: _lengths_from(gram, k), row_weights)
+
+
+def first_of_least(excess: Array, lengths_from: Callable[[int], Array], row_weights: Array) -> int:
+    """The first of the rows whose sums of distances, given by their `excess` over that of one row, are least
+    but for rounding. `lengths_from` gives the distances of all rows from one."""
     k = int(excess.argmin())
-    share = majority_sum(_lengths_from(gram, k), row_weights)
+    share = majority_sum(lengths_from(k), row_weights)
     return int((excess <= excess[k] + TIE * share).argmax())
 
 
