@@ -119,6 +119,9 @@ def squares(rows: Tensor, dtype: torch.dtype) -> Tensor:
 def span_squares(block: Tensor) -> Tensor:
     """Squared norms `[n]` float64 of the rows of `block`, in whose dtype squares of a span are summed."""
     n, spans = len(block), block.shape[1] // _SPAN
+    if not spans:
+        found: Tensor = torch.linalg.vector_norm(block, dim=1).double().square()
+        return found
     whole, rest = block[:, : spans * _SPAN].view(n, spans, _SPAN), block[:, spans * _SPAN :]
     parts = [torch.linalg.vector_norm(whole, dim=2)] if spans else []
     if rest.shape[1] or not spans:

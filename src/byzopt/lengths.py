@@ -6,12 +6,15 @@ Rows may be float16, bfloat16, float32 or float64, and may lie anywhere. Nothing
 
 from __future__ import annotations
 
+from math import inf
+
 import torch
 from torch import Tensor
 
 from byzopt import accelerator, kernels, linalg
 from byzopt.kernels import Figures
 
+_FEW = 1 << 16  # numbers that cost no more in float64
 _TINY = 1e-30  # squared lengths below this may have lost digits in float32
 
 
@@ -24,6 +27,8 @@ def figures(rows: Tensor, centre: Tensor | int | None, asked: Figures) -> Tensor
     if kernels.supports(rows) and not accelerator.holds(rows):
         return torch.from_numpy(kernels.row_figures(rows, centre, asked))
     centre = rows[centre] if isinstance(centre, int) else centre
+    if rows.is_cpu and rows.numel() <= _FEW:
+        return _summed(rows.double(), centre, asked, torch.float64)
     if accelerator.holds(rows):
         return _figures(rows, centre, asked)
     total = torch.zeros(kernels.COUNTS[asked], len(rows), dtype=torch.float64, device="cpu")
@@ -42,32 +47,36 @@ def _figures(rows: Tensor, centre: Tensor | None, asked: Figures) -> Tensor:
     found = _summed(rows, centre, asked, dtype)
     if dtype == torch.float64:
         return found
-    squares = found if asked == "apart" else found[-1:]
-    lost = ~((squares >= _TINY) & (squares < torch.inf)).all(dim=0)
-    if lost.any():
-        found[:, lost] = _summed(rows[lost], centre, asked, torch.float64)
+    squares = (found if asked == "apart" else found[-1]).cpu().numpy()
+    if squares.min() >= _TINY and squares.max() < inf:
+        return found
+    fine = ((squares >= _TINY) & (squares < inf)).reshape(-1, len(rows)).all(axis=0)
+    lost = torch.from_numpy(~fine).to(rows.device)
+    found[:, lost] = _summed(rows[lost], centre, asked, torch.float64)
     return found
 
 
 def _summed(rows: Tensor, centre: Tensor | None, asked: Figures, dtype: torch.dtype) -> Tensor:
     """The figures in `dtype`, of whole rows where nothing has to be written for it."""
-    if asked == "squares" and rows.dtype == dtype:
-        return accelerator.span_squares(rows).unsqueeze(0)
+    if rows.dtype == dtype and (asked == "squares" or rows.numel() <= _FEW):
+        return torch.stack(_parts(rows, centre, asked))
     total = torch.zeros(kernels.COUNTS[asked], len(rows), dtype=torch.float64, device=rows.device)
     for piece, block in linalg.column_blocks(rows, dtype, linalg.PIECE_BYTES // 4):
-        squares = accelerator.span_squares(block)
-        if centre is None:
-            parts = _signs(block) if asked == "signs" else []
-        else:
-            p = centre[piece].to(dtype)
-            away = block if asked == "inner" else block - p
-            parts = [
-                accelerator.span_squares(away)
-                if asked == "apart"
-                else (away * p).sum(dim=1, dtype=torch.float64)  # equal rows alike, as by no product of BLAS
-            ]
-        total += torch.stack([*parts, squares])
+        total += torch.stack(_parts(block, None if centre is None else centre[piece], asked))
     return total
+
+
+def _parts(block: Tensor, centre: Tensor | None, asked: Figures) -> list[Tensor]:
+    """The figures of a block of columns, in its dtype, each `[n]`."""
+    squares = accelerator.span_squares(block)
+    if centre is None:
+        return [*_signs(block), squares] if asked == "signs" else [squares]
+    p = centre.to(block.dtype)
+    away = block if asked == "inner" else block - p
+    if asked == "apart":
+        return [accelerator.span_squares(away), squares]
+    # No product of BLAS, which may sum equal rows in another order.
+    return [(away * p).sum(dim=1, dtype=torch.float64), squares]
 
 
 def _signs(block: Tensor) -> list[Tensor]:

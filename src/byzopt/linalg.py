@@ -163,6 +163,9 @@ def blend(weights: Tensor, rows: Tensor, order: Any = None, place: Tensor | None
     if accelerator.holds(weights):  # nobody looks at them
         return mix(weights.unsqueeze(0), rows)[0]
     values = weights.detach().numpy()
+    plain = order is None and place is None and not (kernels.supports(rows) or accelerator.holds(rows))
+    if plain and rows.dtype == compute_dtype(rows.dtype) and values.min() > 0 and len(values) > 1:
+        return weights.to(rows.dtype) @ rows  # as below, with less about it
     chosen = values.nonzero()[0] if order is None else order[values[order] != 0]
     if len(chosen) == 1 and values.item(chosen[0]) == 1.0:
         return rows[int(chosen[0])].clone()

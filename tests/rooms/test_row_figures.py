@@ -263,6 +263,21 @@ def test_rows_that_a_stage_leaves_alone_are_chosen_by_their_lengths():
     assert torch.equal((ag.Clipping(tau=1e6) >> ag.CGE(f=2))(rows), ag.CGE(f=2)(rows))
 
 
+@pytest.mark.parametrize("last", [ag.CGE(f=2), ag.MoNNA(f=2), ag.NormClipping(), ag.FLTrust()], ids=repr)
+def test_behind_a_sketch_rules_of_distances_decide_on_the_sketch(last):
+    rows = drawn(20, 9_001) * torch.linspace(0.9, 1.1, 20)[:, None]
+    stage = ag.RandomProjection(k=2)
+    seen = stage.apply(mixed.Mixed(rows))
+    out = (stage >> last)(rows)
+    if isinstance(last, (ag.CGE, ag.MoNNA)):
+        sizes = seen.geometry.sq_norms if isinstance(last, ag.CGE) else seen.geometry.sq_dists[0]
+        kept = sizes.argsort()[:18]
+        assert torch.allclose(out, rows[kept].mean(0), atol=1e-6)
+        assert not torch.allclose(out, last(rows), atol=1e-3)
+    else:  # of these a sketch says nothing: lengths and angles are those of the rows
+        assert torch.allclose(out, last(rows), atol=1e-6)
+
+
 def test_stages_scale_rows_without_a_number_of_another_row():
     rows = drawn(20, 9_001).double()
     rows[4] *= 1e150  # times 0 of a matrix it would be 0, and beside small numbers it would drown them

@@ -9,7 +9,7 @@ from byzopt.kernels.edges import moved_rows, pair_squares
 from byzopt.kernels.excess import sums_beyond
 from byzopt.kernels.gram import fused_gram
 from byzopt.kernels.history import Grown, Sums, Walk, fused_history
-from byzopt.kernels.jit import disabled, kernels_available, parallel_for, supports
+from byzopt.kernels.jit import NUMPY, disabled, kernels_available, parallel_for, supports
 from byzopt.kernels.keys import row_sums
 from byzopt.kernels.lengths import COUNTS, Figures, row_figures
 from byzopt.kernels.measure import measured_rows
@@ -36,6 +36,7 @@ __all__ = [
     "COUNTS",
     "EXTREME",
     "FEW",
+    "NUMPY",
     "TIE",
     "Figures",
     "Grown",

@@ -18,7 +18,7 @@ class _Watched(Mixed):
     def __init__(self, mixed: Mixed, weights_seen: list[Tensor]) -> None:
         super().__init__(mixed.rows, mixed.unit, mixed.mixing, mixed.geometry)
         self.inner, self.watched, self.first = mixed, weights_seen, mixed.first
-        self.among, self.unmixed = mixed.among, mixed.unmixed
+        self.among, self.unmixed, self.sketched = mixed.among, mixed.unmixed, mixed.sketched
 
     @property
     def d(self) -> int:

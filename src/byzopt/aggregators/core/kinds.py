@@ -13,7 +13,7 @@ from byzopt.aggregators.core.certificate import ChainInput, nearly_median
 from byzopt.aggregators.core.foreign import checked_value
 from byzopt.aggregators.core.influence import column_weights
 from byzopt.aggregators.numerics.distances import Array, Distances
-from byzopt.aggregators.numerics.figures import figures_of, measures, value_order
+from byzopt.aggregators.numerics.figures import figures_of, measures_all, value_order
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.aggregators.numerics.selection import answer
@@ -52,7 +52,7 @@ class GeometricRule(Aggregator):
         return True
 
     def reduce(self, mixed: Mixed) -> Tensor:
-        if self.asks and measures(mixed):
+        if self.asks and measures_all(mixed):
             found = figures_of(mixed, self.asks, self.row)
             shares = self.shares(found, mixed.unit, lambda: value_order(mixed))
             return mixed.blend(torch.from_numpy(shares))

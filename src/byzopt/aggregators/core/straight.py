@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from byzopt import accelerator, kernels
+from byzopt import accelerator, kernels, lengths, linalg
 from byzopt.aggregators.numerics.distances import Array, Index
 from byzopt.aggregators.numerics.figures import in_range, ordinary
 from byzopt.aggregators.numerics.measuring import ExtremeRows, usual_distances
-from byzopt.aggregators.numerics.ordering import row_order
+from byzopt.aggregators.numerics.ordering import keys, order_of
 from byzopt.aggregators.numerics.products import chained
 
 
@@ -27,10 +28,12 @@ def straight_answer(rule: Any, rows: Tensor) -> Tensor | None:
 
     Raises `ExtremeRows` as that does, where the policy for input has to see them.
     """
-    if not kernels.supports(rows) or accelerator.holds(rows):
+    if accelerator.holds(rows):
         return None
     if rule.asks:
         return _by_figures(rule, rows)
+    if not kernels.supports(rows):
+        return None
     mixing: Any = None
     step: Any = None
     last, ranks = rule.last, rule.columnwise
@@ -57,11 +60,17 @@ def straight_answer(rule: Any, rows: Tensor) -> Tensor | None:
 
 
 def _by_figures(rule: Any, rows: Tensor) -> Tensor | None:
-    found = kernels.row_figures(rows, rule.row, rule.asks)
+    plain = not kernels.supports(rows)
+    if plain and rows.dtype not in kernels.NUMPY:
+        return None  # a sum in half precision may leave its range
+    found = lengths.figures(rows, rule.row, rule.asks).numpy() if plain else None
+    found = kernels.row_figures(rows, rule.row, rule.asks) if found is None else found
     if not in_range(found[-1], rows.dtype):
         raise ExtremeRows
-    weights = rule.shares(found, 1.0, lambda: row_order(rows))
-    return kernels.weighted_rows(weights, rows) if ordinary(weights) else None
+    weights = rule.shares(found, 1.0, lambda: order_of(keys(rows, 0, rows.shape[1])))
+    if not ordinary(weights):
+        return None
+    return linalg.blend(torch.from_numpy(weights), rows) if plain else kernels.weighted_rows(weights, rows)
 
 
 def _columns(

@@ -24,7 +24,7 @@ from byzopt import accelerator, linalg
 from byzopt.aggregators.core.aggregator import Aggregator
 from byzopt.aggregators.core.foreign import checked_value
 from byzopt.aggregators.numerics.distances import Array, by_rows
-from byzopt.aggregators.numerics.figures import Ask, figures_of, in_range, measures, value_order
+from byzopt.aggregators.numerics.figures import Ask, figures_of, in_range, measures, measures_all, value_order
 from byzopt.aggregators.numerics.measuring import ExtremeRows
 from byzopt.aggregators.numerics.mixed import Mixed
 
@@ -82,7 +82,7 @@ class FigureRule(WeighingRule):
     def figures(self, mixed: Mixed) -> Array:
         """What the rule `asks` for of the mixed rows, `[k, m]`, however they are held."""
         assert self.asks is not None
-        if measures(mixed):
+        if measures_all(mixed) or (measures(mixed) and self.asks != "apart"):
             return figures_of(mixed, self.asks, self.row)
         if self.asks == "apart" and self.row is not None:
             return mixed.geometry.sq_dists[self.row : self.row + 1].numpy()

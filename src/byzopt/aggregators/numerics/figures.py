@@ -45,6 +45,11 @@ def measures(mixed: Mixed) -> bool:
     return mixed.mixing is None and not accelerator.holds(mixed.rows)
 
 
+def measures_all(mixed: Mixed) -> bool:
+    """As `measures`, and the rows' geometry is their own, and no sketch of them."""
+    return measures(mixed) and not mixed.sketched
+
+
 def in_range(squares: Array, dtype: torch.dtype) -> bool:
     """Whether squared lengths `[n]` of rows of `dtype` are finite and may be squared, those of the bulk do
     not vanish, and no sum of the rows leaves the range of their compute dtype."""

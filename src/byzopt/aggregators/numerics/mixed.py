@@ -74,6 +74,7 @@ class Mixed:
         if ordered:
             self.among = Order(self.total(keys(rows, self.first, self.d)))
         self.geometry = self.unmixed = geometry or self.measured()
+        self.sketched = False  # whether the geometry is that of a sketch of the rows
         self.weights: Tensor | None = None  # of the last blend
         self.chained: tuple[Any, Mixed] | None = None  # stages, and the rows after them
         self._sorted: Mixed | None = None
@@ -138,11 +139,13 @@ class Mixed:
 
     def seen(self, geometry: Geometry) -> Mixed:
         """The same rows with another geometry."""
-        return self._derived(self.mixing, geometry)
+        derived = self._derived(self.mixing, geometry)
+        derived.sketched = True
+        return derived
 
     def _derived(self, mixing: Tensor | None, geometry: Geometry) -> Mixed:
         derived = self.again(self.rows, mixing, geometry)
-        derived.among, derived.unmixed = self.among, self.unmixed
+        derived.among, derived.unmixed, derived.sketched = self.among, self.unmixed, self.sketched
         return derived
 
     def widened(self, centre: Tensor) -> Geometry:
