@@ -55,13 +55,14 @@ def certified_median(gram: Array, tol: float, row_weights: Array | None = None) 
         chosen = np.zeros(len(gram))
         chosen[_unlike(gram, tied)] = 1
         return Solution(chosen / chosen.sum(), gap)
-    at = best = _look(gram, start, row_weights)
+    floor = 1e-28 * np.median(gram.diagonal())  # keeps the units finite should z meet a row
+    at = best = _look(gram, start, row_weights, floor)
     spare = _SPARE
     for _ in range(ROUNDS):
         if at.gap <= tol and at.subgradient <= SETTLED:
             break
         point, descends = _step(at)
-        after = _look(gram, point, row_weights)
+        after = _look(gram, point, row_weights, floor)
         spare -= not (descends or after.gap < at.gap)
         if spare < 0:
             break
@@ -181,10 +182,9 @@ class _View(NamedTuple):
     subgradient: float
 
 
-def _look(gram: Array, point: Array, row_weights: Array) -> _View:
+def _look(gram: Array, point: Array, row_weights: Array, floor: float) -> _View:
     lean = gram @ point
     about = _About(gram, lean, float(point @ lean))
-    floor = 1e-28 * np.median(gram.diagonal())  # keeps the units finite should z meet a row
     lengths = np.sqrt(np.maximum(about.diagonal(), floor))
     inverse = row_weights / lengths
     pull = about.times(inverse)  # <-∇F, x_i - z>
