@@ -5,6 +5,7 @@ from byzopt.kernels.between import SideBySide
 from byzopt.kernels.blend import fused_blend, mixed_blend, weighted_rows
 from byzopt.kernels.centres import TIE, best_shares, bulk_weights, steps_from_bulk, weiszfeld_steps
 from byzopt.kernels.columns import reduce_columns, reduces_columns, reduces_sets
+from byzopt.kernels.definite import solved
 from byzopt.kernels.edges import moved_rows, pair_squares
 from byzopt.kernels.excess import sums_beyond
 from byzopt.kernels.gram import fused_gram
@@ -76,6 +77,7 @@ __all__ = [
     "row_sums",
     "selects",
     "signed_products",
+    "solved",
     "spread_along",
     "squares_to",
     "steps_from_bulk",

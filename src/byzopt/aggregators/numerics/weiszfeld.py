@@ -21,7 +21,6 @@ import numpy as np
 
 from byzopt import kernels
 from byzopt.aggregators.numerics.distances import Array, Index, by_rows
-from byzopt.aggregators.numerics.products import WHOLE
 from byzopt.kernels import TIE
 
 ROUNDS = 200  # at most this many steps; Newton's method needs about ten
@@ -55,7 +54,9 @@ def certified_median(gram: Array, tol: float, row_weights: Array | None = None) 
         chosen = np.zeros(len(gram))
         chosen[_unlike(gram, tied)] = 1
         return Solution(chosen / chosen.sum(), gap)
-    floor = 1e-28 * np.median(gram.diagonal())  # keeps the units finite should z meet a row
+    floor = 1e-28 * float(
+        np.sort(gram.diagonal())[len(gram) // 2]
+    )  # keeps the units finite should z meet a row
     at = best = _look(gram, start, row_weights, floor)
     spare = _SPARE
     for _ in range(ROUNDS):
@@ -93,7 +94,7 @@ def first_of_least(excess: Array, lengths_from: Callable[[int], Array], row_weig
 
 def _excess(gram: Array, row_weights: Array) -> Array:
     """Each row's sum of distances less that of the row `gram` is about."""
-    if len(gram) > WHOLE and kernels.selects():
+    if kernels.selects():
         return kernels.sums_beyond(gram, row_weights)
     squares = gram.diagonal()
     far = np.sqrt(np.maximum(squares, 0))
@@ -172,12 +173,14 @@ class _About(NamedTuple):
 
 
 class _View(NamedTuple):
-    """A point and what is seen from it: lengths to the rows, inner products about it, and the two proofs."""
+    """A point and what is seen from it: lengths to the rows, inner products about it, those of the rows with
+    -∇F, and the two proofs."""
 
     point: Array
     row_weights: Array
     lengths: Array
     about: _About
+    pull: Array
     gap: float
     subgradient: float
 
@@ -191,10 +194,12 @@ def _look(gram: Array, point: Array, row_weights: Array, floor: float) -> _View:
     order = lengths.argsort(kind="stable")
     held, near, total = row_weights[order].cumsum(), lengths[order], row_weights.sum()
     most = held > total / 2
+    sums = row_weights * lengths
+    majority = float(sums[order[: len(order) - int(np.count_nonzero(most)) + 1]].sum())
     reach = float((2 * held[most] * near[most] / (2 * held[most] - total)).min())
-    subgradient = float(np.sqrt(max(float(inverse @ pull), 0.0))) * reach / majority_sum(lengths, row_weights)
-    gap = max(0.0, float(pull.max())) / float((row_weights * lengths).sum())
-    return _View(point, row_weights, lengths, about, gap, subgradient)
+    subgradient = float(np.sqrt(max(float(inverse @ pull), 0.0))) * reach / majority
+    gap = max(0.0, float(pull.max())) / float(sums.sum())
+    return _View(point, row_weights, lengths, about, pull, gap, subgradient)
 
 
 def _step(at: _View) -> tuple[Array, bool]:
@@ -224,9 +229,8 @@ def _newton(at: _View, inverse: Array) -> list[Array]:
     """
     weight, shrink = float(inverse.sum()), 1 / at.lengths
     half = np.sqrt(inverse) * shrink  # inner products of V are half_i half_j times those about z
-    pull = at.about.times(inverse)
     try:
-        bend = _solved(at.about, weight, half, half * pull)
+        bend = _solved(at.about, weight, half, half * at.pull)
     except np.linalg.LinAlgError:
         return []
     full = (inverse + half * bend) / weight
@@ -257,4 +261,6 @@ def _solved(about: _About, weight: float, half: Array, right: Array) -> Array:
             way += left
     products = about.whole() * half * half[:, None]
     inside = weight * np.eye(len(right)) - products
+    if kernels.decides(len(right)):
+        return kernels.solved(inside, right)
     return np.asarray(np.linalg.solve(inside, right), dtype=np.float64)
