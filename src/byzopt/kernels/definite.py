@@ -13,7 +13,7 @@ from byzopt.kernels.square import body, widest
 
 
 def solved(matrix: Array, right: Array) -> Array:
-    """x with `matrix @ x = right`, `matrix` `[n, n]` symmetric and positive definite, `right` `[n]`, float64: by
+    """x with `matrix @ x = right`, all float64, `matrix` `[n, n]` symmetric and positive definite: by
     elimination, which needs no exchanges there. Not finite where a pivot proves to be 0."""
     n, width = len(matrix), widest(len(matrix))
     wide = -(-n // width) * width

@@ -54,9 +54,8 @@ def certified_median(gram: Array, tol: float, row_weights: Array | None = None) 
         chosen = np.zeros(len(gram))
         chosen[_unlike(gram, tied)] = 1
         return Solution(chosen / chosen.sum(), gap)
-    floor = 1e-28 * float(
-        np.sort(gram.diagonal())[len(gram) // 2]
-    )  # keeps the units finite should z meet a row
+    middle = np.sort(gram.diagonal())[len(gram) // 2]
+    floor = 1e-28 * float(middle)  # keeps the units finite should z meet a row
     at = best = _look(gram, start, row_weights, floor)
     spare = _SPARE
     for _ in range(ROUNDS):
