@@ -55,6 +55,10 @@ class DistancesSeen(Distances):
             self.points.taken(order), lambda: (self.measured[0], super(DistancesSeen, self).taken(order))
         )
 
+    def mixed_as(self, points: Points, mixing: Array) -> Distances:
+        """Those between the rows of `mixing @ rows`, which are `points`; rows of `mixing` sum to one."""
+        return DistancesSeen(points, lambda: (self.measured[0], self.mixed(mixing)))
+
     def lengths_to(self, weights: Array) -> Array:
         if weights.ndim > 1 or self._known:
             return super().lengths_to(weights)

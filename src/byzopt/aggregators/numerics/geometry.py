@@ -167,7 +167,7 @@ class Geometry:
             return Origin(cross, square, (own + 2 * cross + square).clamp_min(0))
 
         def centred() -> Tensor:
-            apart = self.apart.mixed(mixing.numpy())
+            apart = here.__dict__.get("apart") or self.apart.mixed(mixing.numpy())
             product = torch.from_numpy(apart.gram)
             if affine:
                 here.apart = apart
@@ -181,6 +181,11 @@ class Geometry:
 
         result = Geometry(mixing.shape[-2], centred, origin, self.unit, squares if scales else None)
         here = proxy(result)  # no circle: see `geometry_of`
+        seen = self.__dict__.get("apart")
+        if affine and isinstance(seen, DistancesSeen):
+            points = seen.points.mixed(mixing.numpy())
+            if points is not None:
+                result.apart = seen.mixed_as(points, mixing.numpy())
         return result
 
 

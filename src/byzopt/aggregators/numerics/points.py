@@ -14,7 +14,7 @@ from torch import Tensor
 
 from byzopt import accelerator, kernels, linalg
 from byzopt.aggregators.numerics.distances import Array, Index, within_range
-from byzopt.aggregators.numerics.products import WHOLE
+from byzopt.aggregators.numerics.products import WHOLE, mixed_ways
 from byzopt.aggregators.numerics.selection import answers
 from byzopt.kernels import RankWindow
 
@@ -60,6 +60,11 @@ class Points:
     def taken(self, order: Index) -> Points:
         """The same points in another order `[n]`."""
         return Points(self._given, self.looked, order if self._order is None else self._order[order])
+
+    def mixed(self, mixing: Array) -> Points | None:
+        """The points `mixing @ rows`, where each row of `mixing` `[m, n]` sums to one; None where products
+        answer questions about them in less time."""
+        return MixedPoints(self, mixing) if self.d <= _BRIEF and len(mixing) > WHOLE else None
 
     def accept(self, squares: Array) -> None:
         """Raises `ExtremeRows` where rows that nobody has looked at are not finite, or out of range, by their
@@ -130,6 +135,23 @@ class Points:
         ways = self._copy - place
         found: Array = (row_weights * (ways @ way)) @ ways
         return found
+
+
+class MixedPoints(Points):
+    """The points `mixing @ rows` of `unmixed` ones, in float64."""
+
+    def __init__(self, unmixed: Points, mixing: Array) -> None:
+        self.n, self.d, self.looked = len(mixing), unmixed.d, unmixed.looked
+        self._unmixed, self._mixing = unmixed, mixing
+
+    @cached_property
+    def rows(self) -> Tensor:
+        about = self._unmixed.centre
+        with np.errstate(all="ignore"):  # what is not finite is seen in the first look
+            return torch.from_numpy(mixed_ways(self._mixing, self._unmixed.rows.numpy() - about) + about)
+
+    def taken(self, order: Index) -> Points:
+        return MixedPoints(self._unmixed, self._mixing[order])
 
 
 def _squares(ways: Array) -> Array:

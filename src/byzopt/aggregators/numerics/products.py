@@ -42,6 +42,15 @@ def congruent(mixing: Array, gram: Array, single: bool = False) -> Array:
     return symmetric
 
 
+def mixed_ways(mixing: Array, ways: Array) -> Array:
+    """`mixing @ ways`, `[m, n], [n, d] -> [m, d]`, of rows that are mixed alike equal to the last bit."""
+    product = (torch.from_numpy(mixing) @ torch.from_numpy(ways)).numpy()
+    chosen = _even_shares(mixing)
+    first, same = twins(mixing if chosen is None else np.packbits(chosen, axis=1))
+    product[same] = product[first[same]]
+    return product
+
+
 def _congruent_many(mixing: Array, gram: Array, single: bool) -> Array:
     """As above, for many rows."""
     fitting = len(gram) > WHOLE and kernels.supports(torch.from_numpy(gram))
