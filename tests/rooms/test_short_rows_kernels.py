@@ -48,6 +48,12 @@ def test_what_is_seen_of_rows_from_a_place_is_exact(n, d, dtype):
     floored = weights / np.maximum(np.sqrt(squares), 1.5)
     assert np.allclose(kernels.pulls(rows, place, weights, 1.5)[2], floored @ ways, rtol=0, atol=atol)
     assert np.allclose(kernels.ways_to(rows, place, weights), weights @ ways, rtol=0, atol=atol)
+    there = place
+    for steps in range(4):  # of Weiszfeld's; each shrinks what rounding left
+        assert np.allclose(kernels.walk(rows, place, weights, steps), there, rtol=0, atol=1e-12)
+        away = rows.double().numpy() - there
+        shares = np.divide(weights, norms := np.sqrt((away**2).sum(axis=1)), out=np.zeros(n), where=norms > 0)
+        there = there + shares @ away / shares.sum()
     along = (weights * (ways @ way)) @ ways
     assert np.allclose(kernels.spread_along(rows, place, way, weights), along, rtol=0, atol=atol * d)
     assert np.array_equal(kernels.squares_to(rows, place), found)

@@ -17,7 +17,7 @@ from byzopt.kernels.measure import measured_rows
 from byzopt.kernels.networks import network
 from byzopt.kernels.ranks import nearest_rows, nearest_sums, reaches, selects, tightest
 from byzopt.kernels.scatter import fused_scatter
-from byzopt.kernels.seen import pulls, spread_along, squares_to, ways_to
+from byzopt.kernels.seen import pulls, spread_along, squares_to, walk, ways_to
 from byzopt.kernels.signed import signed_products
 from byzopt.kernels.square import (
     EXTREME,
@@ -87,6 +87,7 @@ __all__ = [
     "turned_rows",
     "turns",
     "vote_rows",
+    "walk",
     "ways_to",
     "weighted_rows",
     "weiszfeld_steps",

@@ -7,7 +7,7 @@ an offset that all rows share nor a huge row blurs the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -29,6 +29,17 @@ def pulls(rows: Tensor, point: Array, row_weights: Array, floor: float = 0.0) ->
     squares, shares, sums = np.empty(len(rows)), np.empty(len(rows)), _sums(rows)
     _run(rows, "pull", point, np.array([floor]), row_weights, squares, sums, shares)
     return squares, shares, np.add.reduce(sums, axis=0)
+
+
+def walk(rows: Tensor, point: Array, row_weights: Array, steps: int) -> Array:
+    """Where so many of Weiszfeld's `steps` lead from a `point` `[d]`: each to the mean of the rows that are
+    elsewhere with weights w_i / ‖y_i‖. One thread takes them, in one call: for few numbers."""
+    place, sums, floor = np.array(point, dtype=np.float64), np.empty(rows.shape[1]), np.zeros(1)
+    row_weights = np.ascontiguousarray(row_weights, dtype=np.float64)
+    run = _walk(rows.dtype, min(lanes(torch.float64), 1 << (rows.shape[1].bit_length() - 1)))
+    where = rows.data_ptr(), rows.stride(0), *map(address, (place, row_weights, floor, sums))
+    run(*where, *rows.shape, steps)
+    return place
 
 
 def spread_along(rows: Tensor, point: Array, way: Array, row_weights: Array) -> Array:
@@ -85,21 +96,50 @@ def _kernel(given: torch.dtype, what: str, width: int) -> Run:
 
     def emit(builder: Any, function: Any) -> None:
         rows, stride, point, way, row_weights, squares, shares, sums, d, start, stop = function.args
-        k = Body(builder, function, torch.float64, 1)
+        k, kind = Body(builder, function, torch.float64, 1), _kind(given)
         with k.loop(start, stop, _SHARE) as first:
             last = k.least(k.add(first, _SHARE), stop)
             own = k.at(sums, k.times(k.b.udiv(first, k.whole(_SHARE)), d), k.double)
             full = k.add(first, k.b.and_(k.b.sub(last, first), k.whole(-_HEIGHT)))
             for height, begin, end in ((_HEIGHT, first, full), (1, full, last)):
                 with k.loop(begin, end, height) as i:
-                    kind = k.double if given == torch.float64 else k.ir.FloatType()
-                    lines = [k.at(rows, k.times(k.add(i, a), stride), kind) for a in range(height)]
+                    lines = [k.at(rows, k.times(k.add(i, a), stride), kind(k)) for a in range(height)]
                     some = _Some(k, given, what, width, lines, point, d)
                     factors = some.factors(i, way, row_weights, squares, shares)
                     if what != "only":
                         some.add(factors, own)
 
     return compiled(f"seen_{what}_{given.itemsize}_{width}", "pippppppiii", emit)
+
+
+@cache
+def _walk(given: torch.dtype, width: int) -> Run:
+    def emit(builder: Any, function: Any) -> None:
+        rows, stride, place, row_weights, floor, sums, n, d, steps = function.args
+        k, kind = Body(builder, function, torch.float64, 1), _kind(given)
+        full = k.b.and_(n, k.whole(-_HEIGHT))
+        with k.loop(0, steps):
+            total = k.local(k.double, k.double(0.0))
+            with k.loop(0, d) as c:
+                k.put(k.double(0.0), sums, c)
+            for height, begin, end in ((_HEIGHT, k.whole(0), full), (1, full, n)):
+                with k.loop(begin, end, height) as i:
+                    lines = [k.at(rows, k.times(k.add(i, a), stride), kind(k)) for a in range(height)]
+                    some = _Some(k, given, "walk", width, lines, place, d)
+                    factors = some.factors(i, floor, row_weights, None, None)
+                    some.add(factors, sums)
+                    for factor in factors:
+                        k.b.store(k.b.fadd(k.b.load(total), factor), total)
+            found = k.b.load(total)
+            with k.b.if_then(k.b.fcmp_ordered(">", found, k.double(0.0))), k.loop(0, d) as c:
+                k.increase(place, c, k.b.fdiv(k.number_at(sums, c), found))
+
+    return compiled(f"walk_{given.itemsize}_{width}", "pippppiii", emit)
+
+
+def _kind(given: torch.dtype) -> Callable[[Body], Any]:
+    """The kind of numbers that rows hold."""
+    return lambda k: k.double if given == torch.float64 else k.ir.FloatType()
 
 
 class _Some:
@@ -123,12 +163,13 @@ class _Some:
             factor = k.number_at(row_weights, k.add(i, a))
             if self.what == "along":
                 factor = k.b.fmul(factor, total)
-            elif self.what == "pull":
+            elif self.what in ("pull", "walk"):
                 length = k.greater(k.root(k.everywhere(total)), k.spread(way, 0))
                 length = k.b.extract_element(length, k.ir.Constant(k.ir.IntType(32), 0))
                 away = k.b.fcmp_ordered(">", total, k.double(0.0))
                 factor = k.b.select(away, k.b.fdiv(factor, length), k.double(0.0))
-                k.put(factor, shares, k.add(i, a))
+                if shares is not None:
+                    k.put(factor, shares, k.add(i, a))
             factors.append(factor)
         return factors
 

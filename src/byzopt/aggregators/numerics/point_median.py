@@ -23,6 +23,7 @@ _SPARE = 8  # looks that may prove no less than the best before: at the end roun
 _FAST = (
     0.2  # of the pull that Weiszfeld's step may leave to be as good as Newton's, which costs several looks
 )
+_STEPS = 7  # of Weiszfeld's more, where they cost no look
 _PRODUCTS = 40  # for a Newton step, at most
 _LEFT = 0.1  # of what the next look may leave: a step need not be known better
 _CURVED = 1e-12  # a Hessian's share of its largest eigenvalue below which it is flat
@@ -83,7 +84,7 @@ class _Search:
             at = row if row is not None and row.size < at.size else at
             after = None if fast or at.there else self._newton(at)
             if after is None:
-                after = self.look(at.place + self._short_step(at))
+                after = self.look(self._short_steps(at))
                 fast = fast and after.strength <= _FAST * at.strength
             at = after
             spare -= not at.gap < best.gap
@@ -92,10 +93,11 @@ class _Search:
                 break
         return self._solution(best if at.gap > self.tol else at)
 
-    def _short_step(self, at: _View) -> Array:
-        """Weiszfeld's step, which lowers F always; from a row that of Vardi and Zhang (PNAS 2000)."""
-        way: Array = at.pull * ((at.gap if at.there else 1.0) / at.inverse.sum())
-        return way
+    def _short_steps(self, at: _View) -> Array:
+        """Where Weiszfeld's step leads, which lowers F always, and of few rows some more of them; from a row
+        that of Vardi and Zhang (PNAS 2000)."""
+        place: Array = at.place + at.pull * ((at.gap if at.there else 1.0) / at.inverse.sum())
+        return place if at.there else self.points.walked(place, self.row_weights, _STEPS)
 
     def _near(self, at: _View, tried: set[int]) -> _View | None:
         """What is seen from the nearest row, if it is near and was not tried before."""

@@ -26,6 +26,7 @@ def are_points(rows: Tensor) -> bool:
 
 
 _CACHED = 1 << 22  # numbers that stay in the cache, nearly: of so many a dozen looks cost less than products
+_FEW = 1 << 16  # numbers at which a look costs about as little as its call
 _BRIEF = 128  # columns up to which distances between all rows are best worked out where they are asked for
 
 
@@ -127,6 +128,13 @@ class Points:
         lengths = np.maximum(np.sqrt(squares), floor)
         shares = np.divide(row_weights, lengths, out=np.zeros_like(lengths), where=squares > 0)
         return squares, shares, shares @ ways
+
+    def walked(self, place: Array, row_weights: Array, steps: int) -> Array:
+        """Where so many of Weiszfeld's `steps` lead from a `place` `[d]`, if one call for them costs less
+        than as many looks; else the place."""
+        if self.n * self.d > _FEW or not kernels.supports(self.rows):
+            return place
+        return kernels.walk(self.rows, place, row_weights, steps)
 
     def spread_along(self, place: Array, way: Array, row_weights: Array) -> Array:
         """Σ w_i <y_i, `way`> y_i `[d]` over the ways y_i from a `place` `[d]` to the rows."""
