@@ -70,7 +70,7 @@ class SideBySide:
 
     @property
     def _work(self) -> int:
-        return int(self.n * self.n * (self.d // 2 + _WORK))
+        return int(self.n * self.n * (self.d // 2 + _WORK) // 4)  # by vectors
 
     def _run(self, what: str, own: Array, far: Array, row_weights: Array, out: Array, rank: int) -> None:
         run, arrays = _kernel(what), (self.across, own, far, row_weights)
