@@ -3,11 +3,16 @@ by agglomeration."""
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from byzopt.aggregators.numerics.distances import Array
+from byzopt.aggregators.numerics.distances import Array, Index, kth
+from byzopt.aggregators.numerics.products import WHOLE
+
+Chosen: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
 SHIFTS = 300  # at most this many moves; with a flat kernel a few are enough
 _SLACK = 1e-9  # of the window, so that rounding never leaves a mean without points, nor moves one for ever
@@ -22,33 +27,54 @@ def largest_mode(points: Tensor, quantile: float = 0.5) -> Tensor:
     dropped, and each point joins the nearest mode left. Ties are broken in the lexicographic order of the
     points, so that their places mean nothing.
     """
-    order = np.lexsort(points.numpy().T[::-1])
-    return _largest_mode(points[order], quantile)[order.argsort()]
+    values = points.numpy()
+    order = np.lexsort(values.T[::-1])
+    chosen = np.empty(len(values), dtype=np.bool_)
+    chosen[order] = _largest_mode(values[order], quantile)
+    return torch.from_numpy(chosen)
 
 
-def _largest_mode(points: Tensor, quantile: float) -> Tensor:
+def _largest_mode(points: Array, quantile: float) -> Chosen:
     n = len(points)
-    radii = _apart(points, points).sort(dim=1).values
-    radius = float(radii[:, max(1, int(n * quantile)) - 1].mean()) + _SLACK
+    reach = kth(_apart(points, points), max(1, int(n * quantile)) - 1)
+    radius = float(reach.mean()) + _SLACK
+    counted = np.concatenate([points, np.ones((n, 1))], axis=1)
     modes = points
     for _ in range(SHIFTS):
-        near = (_apart(modes, points) <= radius).to(points)
-        moved = near @ points / near.sum(dim=1, keepdim=True)
-        still = float((moved - modes).abs().max()) <= _SLACK
+        some, places = _distinct(modes)  # soon most points have moved to a few modes
+        sums = (_apart(some, points) <= radius).astype(np.float64) @ counted
+        moved = (sums[:, :-1] / sums[:, -1:])[places]
+        still = float(np.abs(moved - modes).max()) <= _SLACK
         modes = moved
         if still:
             break
-    apart, centres = _apart(modes, modes), list[int]()
-    for i in near.sum(dim=1).argsort(descending=True, stable=True).tolist():
-        if not centres or float(apart[i, centres].min()) > radius:
+    counts, centres = sums[places, -1], list[int]()
+    some, places = _distinct(modes)
+    apart = _apart(some, some)
+    for i in (-counts).argsort(kind="stable").tolist():
+        if not centres or float(apart[places[i], places[centres]].min()) > radius:
             centres.append(i)
-    label = _apart(points, modes[centres]).argmin(dim=1)
-    return label == label.bincount().argmax()
+    label = _apart(points, modes[centres]).argmin(axis=1)
+    return np.asarray(label == np.bincount(label).argmax())
 
 
-def _apart(a: Tensor, b: Tensor) -> Tensor:
+def _distinct(points: Array) -> tuple[Array, Index]:
+    """The different ones among points `[n, p]`, and which of them each is."""
+    some, places = np.unique(points, axis=0, return_inverse=True)
+    return some, places.reshape(-1)
+
+
+def _apart(a: Array, b: Array) -> Array:
     """Distances without the Gram trick: equal points must be at distance 0."""
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+    if len(a) > WHOLE:
+        exact = "donot_use_mm_for_euclid_dist"
+        many: Array = torch.cdist(torch.from_numpy(a), torch.from_numpy(b), compute_mode=exact).numpy()
+        return many
+    squares = np.zeros((len(a), len(b)))
+    for own, other in zip(a.T, b.T, strict=True):
+        squares += np.square(own[:, None] - other)
+    few: Array = np.sqrt(squares)
+    return few
 
 
 def linked_majority(dists: Tensor) -> Tensor:
@@ -57,29 +83,31 @@ def linked_majority(dists: Tensor) -> Tensor:
     Components are those of a minimum spanning tree cut at t, so n^2 work is enough.
     """
     n = len(dists)
-    group, limit = torch.arange(n, device="cpu"), float("inf") if n > 1 else 0.0
-    for length, i, j in sorted(_spanning_tree(dists)):
+    group, limit = np.arange(n), float("inf") if n > 1 else 0.0
+    for length, i, j in sorted(_spanning_tree(dists.numpy())):
         if length > limit:
             break
-        group[group == group[j]] = int(group[i])
-        if limit == float("inf") and int((group == group[i]).sum()) > n // 2:
+        group[group == group[j]] = group[i]
+        if limit == float("inf") and np.count_nonzero(group == group[i]) > n // 2:
             limit = length + _TIE
-    return group == group.bincount().argmax()
+    return torch.from_numpy(group == np.bincount(group).argmax())
 
 
-def _spanning_tree(dists: Tensor) -> list[tuple[float, int, int]]:
+def _spanning_tree(dists: Array) -> list[tuple[float, int, int]]:
     """A minimum spanning tree by Prim's algorithm, as (length, i, j)."""
     n = len(dists)
     edges = []
-    best, parent = dists[0].clone(), torch.zeros(n, dtype=torch.long, device="cpu")
-    outside = torch.ones(n, dtype=torch.bool, device="cpu")
-    outside[0] = False
+    best, parent = dists[0].copy(), np.zeros(n, dtype=np.int64)
+    inside = np.zeros(n, dtype=np.bool_)
+    inside[0], best[0] = True, np.inf  # rows inside are as far away as can be
     for _ in range(n - 1):
-        j = int(best.masked_fill(~outside, float("inf")).argmin())
+        j = int(best.argmin())
+        if inside[j]:  # all that is left is infinitely far away, or no number
+            j = int(inside.argmin())
         edges.append((float(best[j]), int(parent[j]), j))
-        outside[j] = False
-        closer = dists[j] < best
-        best, parent = torch.where(closer, dists[j], best), torch.where(closer, j, parent)
+        inside[j], best[j] = True, np.inf
+        closer = (dists[j] < best) & ~inside
+        best[closer], parent[closer] = dists[j][closer], j
     return edges
 
 
