@@ -33,6 +33,7 @@ COMMANDS = {
     "run over processes": "run spec.toml --engine torchrun --processes 1",
     "sweep": "sweep sweep.toml --jobs 0",
     "sweep over processes": "sweep sweep.toml --jobs 2",
+    "plan of a sweep": "sweep sweep.toml --dry-run",
     "stress": "stress spec.toml --jobs 0",
     "audit": "audit spec.toml",
     "explain": "explain spec.toml",
@@ -154,6 +155,26 @@ def test_runs_of_all_methods_wait_once_a_round(method):
         assert "loss that the server owns" in str(error) or "one distribution" in str(error)  # noqa: PT017
         return
     assert waits(5, method=method)[0] == few + 3
+
+
+TABLES = {
+    "linear": {},
+    "full gradients": {"batch": "full", "partition": {"name": "dirichlet", "alpha": 1.0}},
+    "perceptron": {"model": "mlp", "validation": 100, "proxy": "sample", "byzantine_data": "all"},
+}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_a_round_of_digits_waits_once_on_a_device(table):
+    counts = []
+    for last in (1, 3):
+        with PretendDevice() as device:
+            recipe = bz.TASKS.build({"name": "digits", "device": str(DEVICE)} | table)
+            task = recipe.build(Cohort.of(20, 3), 0)
+            device.counts = Counts()
+            bz.simulate(task, rule="nnm >> rfa", f=3, attack="alie", lr=0.1, rounds=last, eval_every=10**9)
+        counts.append(device.counts.syncs)
+    assert counts[1] == counts[0] + 2
 
 
 @pytest.mark.parametrize("method", ["robust_gd", "byz_nsgdm"])

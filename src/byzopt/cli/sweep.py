@@ -63,6 +63,7 @@ def command(
     from byzopt.experiments.specs.loading import path_exists
     from byzopt.experiments.store.directories import check_directory
     from byzopt.experiments.sweeps import load_sweep, plan_sweep
+    from byzopt.experiments.sweeps.running import check_devices
     from byzopt.experiments.sweeps.runs import point_text
     from byzopt.own_files import within
 
@@ -79,6 +80,8 @@ def command(
         plan = plan_sweep(loaded, store, retry)
     remark({point_text(intent.run.point): intent.run.spec for intent in plan.intents})
     if dry_run:
+        if backend == "local":
+            check_devices(plan)
         _preview(plan, as_json)
         return 0
     if plan.to_play:  # else there is nothing to write

@@ -36,3 +36,10 @@ def dealt(
     theirs = [kept] if byzantine_data == "all" else parts
     honest_shards, copies = iter(parts), cycle(theirs)
     return [next(copies) if i in liars else next(honest_shards) for i in range(cohort.n)], server
+
+
+def picked(places: Tensor, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The `inputs` `[m, ...]` and `labels` `[m, ...]` at `places`, indices on the CPU, which go where those
+    lie."""
+    there = places.to(inputs.device)
+    return inputs.index_select(0, there), labels.index_select(0, there)

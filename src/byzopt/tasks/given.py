@@ -90,7 +90,7 @@ def _wrong(targets: Tensor, classes: int, ignored: int) -> Tensor:
 
 
 def _refuse(whose: str, targets: Tensor, classes: int, ignored: int) -> None:
-    wrong = sorted(set(_wrong(targets, classes, ignored).tolist()))
+    wrong = sorted(set(_wrong(targets, classes, ignored).cpu().tolist()))
     listed = ", ".join(map(str, wrong[:SHOWN])) + (", ..." if len(wrong) > SHOWN else "")
     rule = f"lie in 0..{classes - 1}, as the module puts out {classes} scores"
     require(not wrong, f"{whose} targets", rule, listed, "Number classes from 0, or add outputs.")

@@ -18,7 +18,7 @@ from byzopt.rng import stream
 from byzopt.tasks import data, models
 from byzopt.tasks.base import TASKS, DataTaskRecipe
 from byzopt.tasks.data import share_while_used
-from byzopt.tasks.dealing import ByzantineData, dealt
+from byzopt.tasks.dealing import ByzantineData, dealt, picked
 from byzopt.tasks.devices import device_of
 from byzopt.tasks.modules import ModuleTask
 from byzopt.tasks.partitions import Dirichlet, Partition, SortedByLabel
@@ -85,7 +85,7 @@ class Images(DataTaskRecipe):
         kept, out = order[held:].sort().values, order[:held].sort().values
         generator = stream(data_seed, "images", "partition")
         owner, chosen = owned(self.proxy, cohort, len(kept), stream(data_seed, "images", "proxy"))
-        whose = labels[kept], kept, self.byzantine_data, owner == cohort.n
+        whose = labels.cpu()[kept], kept, self.byzantine_data, owner == cohort.n
         shards, server = dealt(self.partition, cohort, *whose, generator)
         server = server if chosen is None else kept[chosen]
         task = ModuleTask(
@@ -94,13 +94,13 @@ class Images(DataTaskRecipe):
             Pool.dealt(images, labels, shards),
             batch=self.batch,
             test=(test[0], test[1]),
-            validation=(images[out], labels[out]) if held else None,
+            validation=picked(out, images, labels) if held else None,
             seed=seed,
             byzantine=cohort.byzantine,
             device=self.device,
             dtype=DTYPES[self.dtype],
             wd=self.wd,
-            proxy=owner if server is None else (images[server], labels[server]),
+            proxy=owner if server is None else picked(server, images, labels),
             gap=self.gap,
         )
         if task.lowest:  # attackers whose data are not dealt with the others' change nothing about it

@@ -100,10 +100,7 @@ def run_sweep(
     if backend == "ray" or jobs:
         _check_found_again(plan)
     if backend == "local":  # a cluster's machines have devices of their own
-        for device in {
-            getattr(intent.run.spec.task, "device", "cpu") for intent in plan.intents if intent.play
-        }:
-            device_of(device)
+        check_devices(plan)
     run_store.write_sweep_files(plan.folder, _about(plan))
     threads = _kept(run_store, plan.folder, threads)
     for intent in plan.intents:
@@ -115,6 +112,12 @@ def run_sweep(
     else:
         run_local(plan.batches, run_store, listener, stopped, every, jobs, threads)
     return _told(plan, listener)
+
+
+def check_devices(plan: SweepPlan) -> None:
+    """Raise `InvalidInput` where a run that is to be played wants a device that this machine has not got."""
+    for device in {getattr(intent.run.spec.task, "device", "cpu") for intent in plan.intents if intent.play}:
+        device_of(device)
 
 
 def _check_found_again(plan: SweepPlan) -> None:

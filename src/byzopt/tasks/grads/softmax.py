@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from byzopt import accelerator
 from byzopt.layout import Layout
 from byzopt.tasks.grads.losses import Loss, unwrap_loss
 
@@ -35,8 +36,8 @@ class Softmax:
         by_id = {id(shard): shard for shard in shards}
         place, unique = {key: i for i, key in enumerate(by_id)}, list(by_id.values())
         device = inputs.device
-        self.which = torch.tensor([place[id(shard)] for shard in shards], device=device)
-        self.counts = torch.tensor([len(shard) for shard in unique], device=device)
+        self.which = torch.tensor([place[id(shard)] for shard in shards], device="cpu").to(device)
+        self.counts = torch.tensor([len(shard) for shard in unique], device="cpu").to(device)
         order = torch.cat(unique)
         sizes, most = [len(shard) for shard in unique], PIECE if device.type == "cpu" else len(order)
         everything = (inputs[source[order].to(device)], labels[order.to(device)])
@@ -69,7 +70,8 @@ class Softmax:
 
     def objective(self, x: Tensor, workers: Sequence[int]) -> tuple[float, Tensor]:
         """The mean over `workers` of their losses at `x`, and its gradient `[d]`."""
-        at_point, which = self._at(x), self.which[list(workers)]
+        some = torch.tensor(list(workers), device="cpu").to(x.device)
+        at_point, which = self._at(x), self.which.index_select(0, some)
         return float(at_point.losses[which].mean()), at_point.rows[which].mean(dim=0)
 
     def loss(self, x: Tensor) -> Tensor:
@@ -80,7 +82,9 @@ class Softmax:
 
     @torch.no_grad()
     def _at(self, x: Tensor) -> _Found:
-        if self._latest is None or not torch.equal(self._latest.x, x):
+        # A GPU computes them again sooner than the host has looked whether they are known.
+        known = self._latest is not None and not accelerator.holds(x) and torch.equal(self._latest.x, x)
+        if self._latest is None or not known:
             self._latest = _Found(x.clone(), *self._computed(x))
         return self._latest
 
