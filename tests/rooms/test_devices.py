@@ -14,6 +14,7 @@ from torch.nn import functional
 
 import byzopt as bz
 from byzopt.cohort import Cohort
+from byzopt.distributed.flat import FlatParameters
 from byzopt.engines import rounds
 from byzopt.errors import InvalidInput
 from byzopt.experiments.running import run
@@ -175,6 +176,16 @@ def test_a_round_of_digits_waits_once_on_a_device(table):
             bz.simulate(task, rule="nnm >> rfa", f=3, attack="alie", lr=0.1, rounds=last, eval_every=10**9)
         counts.append(device.counts.syncs)
     assert counts[1] == counts[0] + 2
+
+
+def test_an_optimizer_sees_in_one_look_whether_a_script_has_changed_its_parameters():
+    with PretendDevice() as device:
+        own = [nn.Parameter(device.put(torch.full((3,), float(i)))) for i in range(5)]
+        flat = FlatParameters([{"params": own}])
+        vec = flat.read()
+        assert flat.holds(vec)
+        assert not flat.holds(vec + 1)
+    assert len(device.counts.waits) == 2
 
 
 @pytest.mark.parametrize("method", ["robust_gd", "byz_nsgdm"])
