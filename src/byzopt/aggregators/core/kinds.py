@@ -56,6 +56,7 @@ class GeometricRule(Aggregator):
             found = figures_of(mixed, self.asks, self.row)
             shares = self.shares(found, mixed.unit, lambda: value_order(mixed))
             return mixed.blend(torch.from_numpy(shares))
+        mixed.geometry.begin()
         mixed = mixed.sorted() if self.by_value else mixed
         weights = self.decided(mixed.geometry)
         mixed.geometry.look()  # some weights need none; the policy for bad rows does

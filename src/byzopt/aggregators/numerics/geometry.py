@@ -88,6 +88,12 @@ class Geometry:
         gram = self.centred.numpy()
         return self.__dict__.get("apart") or Distances(gram)
 
+    def begin(self) -> None:
+        """Takes the products now, unless `apart` may do without them: where ranks take them together, all do
+        before anything can fail on one alone."""
+        if "apart" not in self.__dict__:
+            _ = self.centred
+
     def look(self) -> None:
         """Sees to it that somebody has looked at the rows, and that what is wrong with them was raised."""
         apart = self.__dict__.get("apart")
