@@ -14,7 +14,7 @@ from byzopt import aggregators as ag
 from byzopt import kernels, lengths
 from byzopt.aggregators.numerics import measuring, selection
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.kernels import RankWindow, tall, team
+from byzopt.kernels import RankWindow, blend, tall, team
 from tests.products import sampled
 from tests.spellings import SPELLINGS, build, marked
 
@@ -327,3 +327,15 @@ def test_definite_systems_are_solved_as_lapack_solves_them(n):
     # Both are off by n roundings of a system whose condition is below 10.
     assert np.abs(found - exact).max() <= 20 * n * 2.3e-16 * np.abs(exact).max()
     assert not np.isfinite(kernels.solved(np.zeros((n, n)), right)).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n", "d"), [(17, 300_005), (100, 2_048), (101, 50_003)])
+def test_sums_of_rows_from_memory_have_the_bits_of_those_from_the_cache(n, d, dtype, monkeypatch):
+    rows, shares = drawn(n, d, dtype), np.random.default_rng(n).standard_normal(n)
+    found = []
+    for least in (1, 1 << 62):
+        monkeypatch.setattr(blend, "_PAST", least)
+        found.append(kernels.mixed_blend(shares, None, rows, None))
+    assert torch.equal(*found)
+    assert torch.allclose(found[0].double(), torch.from_numpy(shares) @ rows.double(), rtol=1e-4, atol=1e-4)

@@ -14,7 +14,6 @@ from byzopt.aggregators.core.weighted_form import WeightedSum
 from byzopt.aggregators.numerics.distances import Array, Distances, even
 from byzopt.aggregators.numerics.distances_seen import DistancesSeen
 from byzopt.aggregators.numerics.mixed import Mixed
-from byzopt.aggregators.numerics.products import WHOLE
 from byzopt.aggregators.numerics.weiszfeld import first_of_least, medoid_of
 from byzopt.theory import selecting
 from byzopt.theory.robustness import Coefficients
@@ -67,6 +66,4 @@ def _best(apart: Distances, row_weights: Array | None = None) -> int:
         row_weights = np.ones(apart.m) if row_weights is None else row_weights
         excess = points.side_by_side.sums_beyond(row_weights)
         return first_of_least(excess, lambda k: np.sqrt(points.squares_to(points.row(k))), row_weights)
-    # Of few rows products are taken about the one whose majority is tightest. Of many those at hand will do,
-    # which are about a row near the bulk, and are not copied.
-    return medoid_of(apart.gram if apart.m > WHOLE else apart.about(apart.middle()[0]), row_weights)
+    return medoid_of(apart.gram, row_weights)

@@ -15,7 +15,10 @@ from byzopt.kernels.square import body
 
 _DEEP = 4  # vectors at a time
 _SHORT = 1 << 14  # numbers that are read before it is known which rows have weight
-_TILE = 4  # rows at a time whose weights are carried
+_TILE = 4  # rows at a time whose weights are carried, or that are read side by side
+_PAST = 1 << 24  # bytes of rows that come from memory, which gives most where rows are read far along
+_LONG = 2048  # columns whose sums stay in the first cache meanwhile
+_STREAMS = 16  # rows that are read as fast side by side
 
 Index: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
 
@@ -81,8 +84,14 @@ def _blend(rows: Tensor, offsets: int, weights: int, count: int, out: Tensor) ->
     if d < width * deep:
         width, deep = min(width, 1 << (d.bit_length() - 1)), 1
     step, run = width * deep, _kernel(rows.dtype, width, deep)
-    where = (rows.data_ptr(), offsets, weights, count, out.data_ptr())
-    parallel_for(d, count * d, step, lambda start, stop: run(*where, start, stop))
+    where, size = (rows.data_ptr(), offsets, weights, count, out.data_ptr()), count * d
+    if count <= _STREAMS or size * rows.element_size() < _PAST or d < _LONG:
+        parallel_for(d, size, step, lambda start, stop: run(*where, start, stop))
+        return
+    along, whole = _streamed(rows.dtype), d - d % step
+    parallel_for(whole, size, step, lambda start, stop: along(*where, start, stop))
+    if whole < d:
+        run(*where, d - step, d)  # the last columns, some of them once more and alike
 
 
 @cache
@@ -93,6 +102,32 @@ def _kernel(dtype: torch.dtype, width: int, deep: int) -> Run:
         _write_sum(k, deep, rows, offsets, weights, count, out, start, stop)
 
     return compiled(f"blend_{dtype.itemsize}_{width}_{deep}", "pppipii", emit)
+
+
+@cache
+def _streamed(dtype: torch.dtype) -> Run:
+    """As `_kernel`, whole vectors alone, to the same bits: some rows are read for many columns at a time."""
+
+    def emit(builder: Any, function: Any) -> None:
+        rows, offsets, weights, count, out, start, stop = function.args
+        k = Body(builder, function, dtype)
+        whole = k.b.and_(count, k.whole(-_TILE))
+        with k.loop(start, stop, _LONG) as first:
+            last = k.least(k.add(first, _LONG), stop)
+            with k.loop(first, last, k.lanes) as c:
+                k.store(k.const(0.0), out, c)
+            for begin, end, tall in ((0, whole, _TILE), (whole, count, 1)):
+                with k.loop(begin, end, tall) as j:
+                    some = [k.add(j, a) for a in range(tall)]
+                    places = [k.b.load(k.at(offsets, each, k.i64)) for each in some]
+                    shares = [k.everywhere(k.narrowed(k.number_at(weights, each))) for each in some]
+                    with k.loop(first, last, k.lanes) as c:
+                        total = k.load(out, c)
+                        for place, share in zip(places, shares, strict=True):
+                            total = k.fma(share, k.load(rows, k.add(place, c)), total)
+                        k.store(total, out, c)
+
+    return compiled(f"streamed_{dtype.itemsize}", "pppipii", emit)
 
 
 @cache
