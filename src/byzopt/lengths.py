@@ -27,6 +27,9 @@ def figures(rows: Tensor, centre: Tensor | int | None, asked: Figures) -> Tensor
     if kernels.supports(rows) and not accelerator.holds(rows):
         return torch.from_numpy(kernels.row_figures(rows, centre, asked))
     centre = rows[centre] if isinstance(centre, int) else centre
+    if rows.is_cpu and kernels.selects() and rows.numel() * 4 <= linalg.PIECE_BYTES:
+        rows = linalg.lined(rows.to(linalg.compute_dtype(rows.dtype)))
+        return torch.from_numpy(kernels.row_figures(rows, centre, asked))
     if rows.is_cpu and rows.numel() <= _FEW:
         return _summed(rows.double(), centre, asked, torch.float64)
     if accelerator.holds(rows):

@@ -8,7 +8,6 @@ import numpy as np
 
 from byzopt.aggregators.core.pre_aggregator import PRE_AGGREGATORS, ScalingStage
 from byzopt.aggregators.numerics.distances import Array
-from byzopt.aggregators.numerics.figures import cut
 from byzopt.errors import require
 
 
@@ -44,8 +43,9 @@ class Clipping(ScalingStage):
     def __post_init__(self) -> None:
         require(self.tau > 0, "Parameter `tau` of Clipping", "be positive", self.tau)
 
-    def scales(self, norms: Array, unit: float) -> Array:
-        return cut(norms, self.tau / unit)
+    def lengths(self, norms: Array, unit: float) -> Array:
+        shortened: Array = np.minimum(norms, self.tau / unit)
+        return shortened
 
 
 @PRE_AGGREGATORS.register("arc")
@@ -76,7 +76,8 @@ class ARC(ScalingStage):
 
     f: int
 
-    def scales(self, norms: Array, unit: float) -> Array:
+    def lengths(self, norms: Array, unit: float) -> Array:
         m = norms.shape[-1]
         last = m - 1 - 2 * self.f * (m - self.f) // m  # in ascending order
-        return cut(norms, np.partition(norms, last)[..., last : last + 1])
+        shortened: Array = np.minimum(norms, np.partition(norms, last)[..., last : last + 1])
+        return shortened

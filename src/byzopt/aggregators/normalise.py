@@ -47,8 +47,7 @@ class Normalise(ScalingStage):
 
     most: ClassVar[float] = 100.0  # times that a row is stretched
 
-    def scales(self, norms: Array, unit: float) -> Array:
+    def lengths(self, norms: Array, unit: float) -> Array:
         with np.errstate(over="ignore"):
-            stretched = middle(norms) / np.maximum(norms, np.finfo(np.float64).tiny)
-        scales: Array = np.where(norms > 0, np.minimum(stretched, self.most), 1.0)
-        return scales
+            lengths: Array = np.minimum(middle(norms), self.most * norms)
+        return lengths

@@ -121,12 +121,13 @@ class Chain(Aggregator):
 
     def shares(self, found: Array, unit: float, order: Ask | None = None) -> Array:
         """The weights of the rows as they were sent, by their figures."""
-        scales: Any = 1.0
+        scales, sizes = np.ones_like(found[-1]), np.sqrt(found[-1])
         for stage in self.stages:
-            scales = scales * stage.scales(scales * np.sqrt(found[-1]), unit)
+            scales = scales * stage.scales(sizes, unit)
+            sizes = stage.lengths(sizes, unit)
         if self._averages:
             return cast(Array, scales / len(scales))
-        scaled = np.concatenate([found[:-1], found[-1:] * scales * scales])
+        scaled = np.concatenate([found[:-1], sizes[None] * sizes])
         if self.row is not None:
             scaled[0] *= scales * scales[self.row]
         return cast(Array, scales * self.rule.shares(scaled, unit, order))

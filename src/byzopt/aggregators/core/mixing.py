@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from byzopt.aggregators.core.foreign import checked_value
@@ -41,10 +42,16 @@ class MixingStage(Stage):
     def mixing(self, geometry: Geometry) -> Tensor:
         """The mixing matrix `[m, n]`, float64."""
 
-    def scales(self, norms: Array, unit: float) -> Array:
-        """What each row is multiplied by, `[..., m]`, by the rows' lengths in units of `unit`, where a stage
-        `asks` for nothing else: then its matrix is diagonal."""
+    def lengths(self, norms: Array, unit: float) -> Array:
+        """How long each row is afterwards, `[..., m]`, by the rows' lengths in units of `unit`, where a stage
+        `asks` for nothing else: it scales rows. Those cut to one length have the very same."""
         raise NotImplementedError(f"{self!r} does not scale rows by their lengths.")
+
+    def scales(self, norms: Array, unit: float) -> Array:
+        """What each row is multiplied by then, `[..., m]`; a row of zeros by 1."""
+        after = self.lengths(norms, unit)
+        factors: Array = np.divide(after, norms, out=np.ones_like(norms), where=norms > 0)
+        return factors
 
     def splits(self) -> bool:
         return True
@@ -57,7 +64,7 @@ class MixingStage(Stage):
     def decided(self, geometry: Geometry) -> Tensor:
         """`mixing(geometry)`, checked where it is code of another package."""
         matrix = self.mixing(geometry)
-        if not self.foreign & {"mixing", "scales"}:
+        if not self.foreign & {"mixing", "lengths"}:
             return matrix
         *lead, m = geometry.shape
         return checked_value(self, "mixing", matrix, (*lead, self.out(m), m))

@@ -67,7 +67,7 @@ class PreAggregator(MixingStage):
 
 
 class ScalingStage(PreAggregator):
-    """A stage that multiplies each row by a number, decided by the rows' lengths: `scales(norms, unit)`.
+    """A stage that makes each row so long, `lengths(norms, unit)`, decided by the rows' lengths.
 
     Examples:
         >>> from byzopt import Clipping
@@ -80,8 +80,8 @@ class ScalingStage(PreAggregator):
     affine = False
 
     @abstractmethod
-    def scales(self, norms: Array, unit: float) -> Array:
-        """What each row is multiplied by, `[..., m]`, at least 0, by the rows' lengths in units of `unit`."""
+    def lengths(self, norms: Array, unit: float) -> Array:
+        """How long each row is afterwards, `[..., m]`, by the rows' lengths in units of `unit`."""
 
     def mixing(self, geometry: Geometry) -> Tensor:
         norms = geometry.sq_norms.sqrt().numpy()

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from byzopt.kernels import Figures
 
 # Methods that decide an answer, those of them that are given rows, and the answer itself.
-DECIDE = ("reduce", "apply", "weights", "weigh", "shares", "mixing", "scales", "columns")
+DECIDE = ("reduce", "apply", "weights", "weigh", "shares", "mixing", "lengths", "columns")
 GIVEN_ROWS = frozenset({"reduce", "apply", "weigh", "columns"})
 ANSWERS = (*DECIDE, "__call__")
 _PROMISES = (
@@ -155,7 +155,7 @@ class Traits:
             _state(cls, batched=False)
         if replaces(cls, "direct", ANSWERS):
             _state(cls, direct=False)
-        if replaces(cls, "asks", tuple(set(ANSWERS) - {"shares", "scales"})):
+        if replaces(cls, "asks", tuple(set(ANSWERS) - {"shares", "lengths"})):
             _state(cls, asks=None)
         for trait in _PROMISES:
             if replaces(cls, trait, ANSWERS):
