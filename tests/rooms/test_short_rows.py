@@ -218,3 +218,20 @@ def test_chains_of_short_rows_do_not_depend_on_their_order(rule, stage):
     if not isinstance(stage, ag.Bucketing):  # which deals rows out by their places
         assert torch.equal(chain(rows), chain(rows[order]))
     assert (chain(rows).double() - chain(rows.double())).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("place", ["alone", "behind a stage"])
+@pytest.mark.parametrize(("n", "d"), [(300, 1), (301, 7), (500, 100)])
+def test_dnc_drops_the_rows_that_lie_farthest_along_the_top_direction(n, d, place):
+    rows, f = drawn(n, d) * torch.linspace(1, 3, d, dtype=torch.float64) + 5, n // 6
+    rows[:f] += 4 * torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False).Vh[0]
+    sent = rows
+    if place == "behind a stage":
+        sent, rows = rows, ag.NNM(f=f)(rows)
+    ways = rows - rows.mean(dim=0)
+    along = (ways @ torch.linalg.svd(ways, full_matrices=False).Vh[0]).square()
+    kept = along.argsort()[: n - f]
+    rule = ag.DnC(f=f) if place == "alone" else ag.NNM(f=f) >> ag.DnC(f=f)
+    assert torch.allclose(rule(sent), rows[kept].mean(dim=0), rtol=1e-9, atol=1e-9)
+    sent[3, 0] = torch.nan
+    assert rule(sent).isfinite().all()

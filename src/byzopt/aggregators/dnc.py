@@ -9,6 +9,7 @@ from torch import Tensor
 
 from byzopt.aggregators.core.aggregator import RULES
 from byzopt.aggregators.core.kinds import GeometricRule
+from byzopt.aggregators.numerics.distances_seen import DistancesSeen
 from byzopt.aggregators.numerics.geometry import Geometry
 from byzopt.aggregators.numerics.mixed import Mixed
 from byzopt.errors import counted, require
@@ -23,14 +24,15 @@ class DnC(GeometricRule):
     """The mean of the rows left when the ⌊c f⌋ with the largest <v_i - v̄, u>² are dropped.
 
     u is the top right singular vector of the centred rows, from an exact eigen-decomposition of their n x n
-    Gram matrix. `filtering` is the paper's c > 0. `coordinates` b: score on b coordinates drawn from (seed,
-    "dnc", t, i), `iterations` times, and keep the rows that survive every draw, or, where none does, those
-    that survive most often; `at(t)` is the recipe of round t. By default all coordinates are used, once,
-    and nothing is drawn.
+    Gram matrix, or of their d x d covariance where there are more than 256 rows and d < n. `filtering` is the
+    paper's c > 0. `coordinates` b: score on b coordinates drawn from (seed, "dnc", t, i), `iterations` times,
+    and keep the rows that survive every draw, or, where none does, those that survive most often; `at(t)` is
+    the recipe of round t. By default all coordinates are used, once, and nothing is drawn.
 
     Needs 2 f < n and c f < n. Breakdown point f/n for c >= 1; κ unproved (the paper bounds the error in
     terms of the largest eigenvalue of the honest covariance). Scale- and translation-equivariant. Ties: the
-    first in the order of the rows' values is kept. Cost: one Gram product (of b columns for each draw).
+    first in the order of the rows' values is kept. Cost: one Gram product (of b columns for each draw), or
+    n d² for the covariance.
     Source: Shejwalkar, Houmansadr, NDSS 2021, algorithm 2. Where we differ: a row of 1e30 is all that u
     sees, and a second one of 1e6 would pass unseen, so rows more than 100 majority radii from the bulk's
     middle row are dropped first, farthest first, on account of c f; an empty intersection is filled as
@@ -109,18 +111,36 @@ class DnC(GeometricRule):
         return mixed.again(few).geometry
 
     def _kept(self, geometry: Geometry) -> Tensor:
-        best, radius = geometry.apart.middle()
-        apart = geometry.sq_dists[best]
-        far = min(self.dropped, int((apart > _FAR**2 * radius).sum()))
-        rest = apart.argsort(stable=True)[: geometry.m - far].sort().values
-        centred = geometry.centred[rest][:, rest]
-        lean = centred.mean(dim=0)
-        spread = centred - lean - lean.unsqueeze(1) + lean.mean()
-        spread = spread / spread.abs().max().clamp_min(1e-300)  # the solver fails on entries of 1e280
-        top = torch.linalg.eigh(spread).eigenvectors[:, -1]
-        order = top.square().round(decimals=9).argsort(stable=True)  # rounding must not break a tie
+        apart = geometry.apart
+        best, radius = apart.middle()
+        away = torch.from_numpy(apart.lengths_from(best))
+        far = min(self.dropped, int((away > _FAR**2 * radius).sum()))
+        rest = away.argsort(stable=True)[: geometry.m - far].sort().values
+        if isinstance(apart, DistancesSeen) and apart.points.d < len(rest):
+            leans = _leans(apart.points.rows[rest].double())
+        else:
+            centred = geometry.centred[rest][:, rest]
+            lean = centred.mean(dim=0)
+            leans = _top(centred - lean - lean.unsqueeze(1) + lean.mean())
+        order = leans.square().round(decimals=9).argsort(stable=True)  # rounding must not break a tie
         kept = rest[order[: geometry.m - self.dropped]]
         return torch.zeros(geometry.m, dtype=torch.bool, device="cpu").index_fill(0, kept, True)
+
+
+def _leans(rows: Tensor) -> Tensor:
+    """How far rows `[m, d]`, fewer columns than rows, lean to u: Σ <v_i - v̄, u>² is 1."""
+    ways = rows - rows.mean(dim=0)
+    ways = ways / ways.abs().max().clamp_min(1e-300)
+    along = ways @ _top(ways.T @ ways)
+    leans: Tensor = along / torch.linalg.vector_norm(along).clamp_min(1e-300)
+    return leans
+
+
+def _top(spread: Tensor) -> Tensor:
+    """The eigenvector of the greatest eigenvalue of a symmetric matrix."""
+    spread = spread / spread.abs().max().clamp_min(1e-300)  # the solver fails on entries of 1e280
+    top: Tensor = torch.linalg.eigh(spread).eigenvectors[:, -1]
+    return top
 
 
 def _even(kept: Tensor) -> Tensor:

@@ -198,6 +198,11 @@ class Distances:
         weights = shares.sum(axis=-2) / best.sum(axis=-1, keepdims=True)
         return weights, self.lengths_to(weights)
 
+    def lengths_from(self, i: int) -> Array:
+        """Squared distances `[m]` of all rows from row i."""
+        lengths: Array = self._from(np.array([i]))[0]
+        return lengths
+
     def _from(self, rows: Index) -> Array:
         """Squared distances `[k, m]` of some rows to all."""
         if self._few or "squared" in self.__dict__:
