@@ -26,7 +26,7 @@ def run_all(count: int, run: Callable[[int], None], threads: int) -> None:
     """`run(i)` for i = 0 .. count - 1, shared among so many `threads`. The first error is raised once all
     have ended. A team keeps its size: another one would have its threads made anew."""
     if _forked or _openmp() is None:
-        _by_pool(count, run)  # never more than threads
+        _by_pool(count, run, threads)
         return
     begin, place, size = _openmp()
     failed: list[BaseException] = []
@@ -55,8 +55,8 @@ def _openmp() -> Any:
     return begin, place, size
 
 
-def _by_pool(count: int, run: Callable[[int], None]) -> None:
-    waiting = [_pool(os.getpid(), count).submit(run, i) for i in range(1, count)]
+def _by_pool(count: int, run: Callable[[int], None], threads: int) -> None:
+    waiting = [_pool(os.getpid(), threads).submit(run, i) for i in range(1, count)]
     try:
         run(0)
     finally:
